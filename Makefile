@@ -1,0 +1,68 @@
+# make setup   a virtual environment in .venv, with the pinned and hashed dependencies
+# make up      the service and the servers that it needs, started; says where everything is
+# make demo    early content, its registration, repeats and excess, live on the running stack
+# make down    everything that `make up` started, stopped; the data stays
+# make test    all tests          (make test ARGS="-k relay" for some)
+# make lint    ruff, mypy, import rules
+# make lock    new pins in requirements/, after a change of pyproject.toml
+# make clean   `make down`, then the data and the virtual environment thrown away
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo down test lint lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+help:
+	@sed -n '/^# make/ { s/^# //; p }' Makefile
+
+setup: $(VENV)/installed
+
+# Made again when the pins change, or when its Python is gone (the checkout was moved, Python was upgraded).
+# The stamp is written last, so that an interrupted installation is not taken for a whole one.
+ifneq ($(shell $(BIN)/python -c 'print("alive")' 2>/dev/null),alive)
+.PHONY: $(VENV)/installed
+endif
+
+$(VENV)/installed: requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing into $(VENV) (a minute at most, once)"
+	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement requirements/dev.txt
+	@touch $@
+
+up: setup
+	@$(BIN)/python -m deploy.local up
+
+demo: setup
+	@$(BIN)/python -m deploy.local demo
+
+down:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; else echo "Nothing was set up here."; fi
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# --universal: one file for every Python and platform that we run on. No registry is named in the files.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" $(ARGS)
+
+lock: setup
+	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
+	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+
+clean:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

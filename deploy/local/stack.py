@@ -1,0 +1,337 @@
+"""What `make up` starts in this order and `make down` stops in the other: PostgreSQL, broker, service.
+
+Each step looks first and does only what is missing, so that `up` may be called at any time. A server that
+the environment (or `.env`) names is used as it is. What was chosen here (ports, passwords) is kept, so
+that addresses stay the same from one `up` to the next.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from dotenv import dotenv_values
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from rich.console import Console
+
+from deploy.local import postgres
+from deploy.local.postgres import Postgres
+from deploy.local.processes import LOOPBACK, Program, StackError, free_port, port_is_free, wait_until
+from deploy.local.tansu import Tansu
+
+DATABASE = "els"
+PORTS = {"postgres": 15432, "kafka": 19092, "http": 8080}
+ROLES = (postgres.SUPERUSER, "els_app", "els_ops")
+READY_SECONDS = 90
+DRAIN_SECONDS = 25  # the service drains within 20
+
+
+class Stack:
+    """The local stack of one checkout. Use it within `exclusively`."""
+
+    def __init__(self, checkout: Path, environment: Mapping[str, str], console: Console) -> None:
+        self.checkout = checkout
+        self.home = checkout / ".local"
+        self.console = console
+        self._environment = dict(environment)
+        self.given = _settings_given(checkout, environment)
+        self.service = Program("The service", self.home / "service.json", self.home / "service.log")
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """One `up` or `down` at a time; another one waits for its turn."""
+        if not self.home.exists():
+            # Root's server runs as another user, who must pass through here to its data.
+            self.home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700)
+        with (self.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # up
+
+    def up(self) -> dict[str, str]:
+        """Start what is missing, wait until the service is ready, return its settings."""
+        settings = self._database_settings() | self._kafka_settings()
+        # Before the port is chosen: ours on 8080 is no conflict, a stranger's is.
+        settings |= self._http_settings()
+        settings = {
+            name: value for name, value in self._environment.items() if name.startswith("ELS_")
+        } | settings
+        self._command("Schema", settings, "migrate")
+        if "ELS_DATABASE_URL" not in self.given:
+            self._let_roles_in()
+        self._command("Topics", settings, "topics", "create")
+        self._run_service(settings)
+        self._await_ready(settings)
+        return settings
+
+    def _database_settings(self) -> dict[str, str]:
+        if "ELS_DATABASE_URL" in self.given:
+            parts = conninfo_to_dict(self.given["ELS_DATABASE_URL"])
+            self._tell(
+                "PostgreSQL",
+                f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}, as the settings say",
+            )
+            return {}
+        server = self._postgres()
+        started = not server.running()
+        if started:
+            server = self._postgres(port=self._chosen_port("postgres", keep=True))
+            with self.console.status("Starting PostgreSQL"):
+                server.start()
+        _make_database(server)
+        self._tell("PostgreSQL", f"{'started' if started else 'runs already'} on {LOOPBACK}:{server.port}")
+        return {
+            "ELS_DATABASE_URL": server.url(DATABASE, "els_app", self._passwords(server.place)["els_app"]),
+            "ELS_MIGRATION_DATABASE_URL": server.url(DATABASE),
+        }
+
+    def _kafka_settings(self) -> dict[str, str]:
+        if "ELS_KAFKA_BOOTSTRAP_SERVERS" in self.given:
+            self._tell("Kafka", f"{self.given['ELS_KAFKA_BOOTSTRAP_SERVERS']}, as the settings say")
+            return {}
+        broker = self._tansu()
+        started = not broker.program.running()
+        if started:
+            broker = self._tansu(port=self._chosen_port("kafka", keep=True))
+            with self.console.status("Starting the broker"):
+                broker.start()
+        self._tell(
+            "Broker", f"Tansu {'started' if started else 'runs already'} on {broker.bootstrap_servers}"
+        )
+        # It refuses the idempotent producer.
+        return {
+            "ELS_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "ELS_KAFKA_ENABLE_IDEMPOTENCE": "false",
+        }
+
+    def _http_settings(self) -> dict[str, str]:
+        host = self.given.get("ELS_HTTP_HOST", LOOPBACK)
+        wanted = int(self.given.get("ELS_HTTP_PORT") or 0)
+        running = self.service.running()
+        if running and wanted in (0, self._port("http")):
+            port = self._port("http")
+        elif wanted:
+            if not port_is_free(wanted):
+                raise StackError(
+                    f"ELS_HTTP_PORT={wanted}: somebody else listens there; stop that, or set another port"
+                )
+            port = wanted
+        else:
+            port = self._chosen_port("http", keep=False)
+            if port != PORTS["http"]:
+                self._tell("HTTP", f"port {PORTS['http']} is taken, so it is {port} this time")
+        self._keep(ports=self._kept("ports") | {"http": port})
+        return {"ELS_HTTP_HOST": host, "ELS_HTTP_PORT": str(port)}
+
+    def _let_roles_in(self) -> None:
+        """Give the roles that `migrate` made their passwords, and operators their psql."""
+        server = self._postgres()
+        passwords = self._passwords(server.place)
+        with psycopg.connect(server.url(DATABASE), autocommit=True) as conn:
+            conn.execute("create extension if not exists pg_stat_statements")
+            for role in ("els_app", "els_ops"):
+                conn.execute(
+                    sql.SQL("alter role {} login password {}").format(sql.Identifier(role), passwords[role])
+                )
+        psql = postgres.installed_programs() / "psql"
+        _write_private(
+            self.home / "psql",
+            "#!/bin/sh\n"
+            "# psql as an operator: reads the views of schema ops, nothing else\n"
+            f"export PGHOST={LOOPBACK} PGPORT={server.port} PGDATABASE={DATABASE} PGUSER=els_ops\n"
+            f"export PGPASSWORD={passwords['els_ops']}\n"
+            f'exec "{psql}" "$@"\n',
+            mode=0o700,
+        )
+
+    def _run_service(self, settings: dict[str, str]) -> None:
+        """Start it; where it runs with other settings than it should have now, again."""
+        written = "".join(f"{name}={_quoted(value)}\n" for name, value in sorted(settings.items()))
+        kept = self.home / "env"
+        running = self.service.running()
+        if running and kept.exists() and kept.read_text() == written:
+            self._tell("Service", "runs already (for changed code: make down up)")
+            return
+        if running:
+            self._tell("Service", "stopped, since its settings have changed")
+            self._stop_service()
+        _write_private(kept, written)
+        env = self._environment | settings
+        env.pop("ELS_MIGRATION_DATABASE_URL", None)  # it may change the schema; the service need not
+        self.service.start([sys.executable, "-m", "service", "run"], env=env, cwd=self.checkout)
+        self._tell("Service", "started")
+
+    def _await_ready(self, settings: Mapping[str, str]) -> None:
+        url = f"http://{_reachable(settings['ELS_HTTP_HOST'])}:{settings['ELS_HTTP_PORT']}/readyz"
+        with self.console.status("Waiting until it is ready") as status:
+
+            def settled() -> bool:
+                ready, said = _ask(url)
+                status.update(f"Waiting until it is ready: {said}")
+                return ready or not self.service.running()
+
+            in_time = wait_until(settled, READY_SECONDS, every=0.1)
+        if not self.service.running():
+            raise StackError(f"The service has ended:\n{self.service.last_lines()}")
+        if not in_time:
+            raise StackError(
+                f"The service is not ready after {READY_SECONDS} s: {_ask(url)[1]}\nLog: {self.service.log}"
+            )
+        self._tell("Service", "ready")
+
+    def _command(self, what: str, settings: dict[str, str], *words: str) -> None:
+        """Run one command of the service; it is whole or an error."""
+        with self.console.status(what):
+            done = subprocess.run(
+                [sys.executable, "-m", "service", *words],
+                env=self._environment | settings,
+                cwd=self.checkout,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            raise StackError(
+                f"`python -m service {' '.join(words)}` failed:\n{(done.stderr or done.stdout).strip()}"
+            )
+        self._tell(what, "as they should be" if what.endswith("s") else "as it should be")
+
+    # down
+
+    def down(self) -> None:
+        """Stop what runs. The data of PostgreSQL stays; the broker never had any."""
+        self._told_stopped("Service", self._stop_service())
+        self._told_stopped("Broker", self._tansu().stop())
+        if self._place().exists():
+            self._told_stopped("PostgreSQL", self._postgres().stop())
+        (self.home / "env").unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """`down`, and all of it thrown away."""
+        self.down()
+        place = self._place()
+        if place.exists():
+            shutil.rmtree(place)
+        shutil.rmtree(self.home)
+        self._tell("Data", "thrown away")
+
+    def running(self) -> dict[str, bool]:
+        """Which of the three run."""
+        return {
+            "PostgreSQL": self._place().exists() and self._postgres().running(),
+            "Broker": self._tansu().program.running(),
+            "Service": self.service.running(),
+        }
+
+    def settings(self) -> dict[str, str]:
+        """The settings of the service as `up` wrote them; none where it is not up."""
+        kept = self.home / "env"
+        return {name: value or "" for name, value in dotenv_values(kept).items()} if kept.exists() else {}
+
+    def _stop_service(self) -> bool:
+        with self.console.status("Stopping the service (it finishes what it has begun)"):
+            return self.service.stop((signal.SIGTERM, DRAIN_SECONDS), (signal.SIGKILL, 5))
+
+    def _told_stopped(self, what: str, stopped: bool) -> None:
+        self._tell(what, "stopped" if stopped else "did not run")
+
+    # what was chosen here and is kept
+
+    def _postgres(self, port: int | None = None) -> Postgres:
+        account = postgres.server_account()
+        place = postgres.server_place(self.home / "postgres", account)
+        password = self._passwords(place)[postgres.SUPERUSER]
+        return Postgres(place, self.home, port or self._port("postgres"), password, account=account)
+
+    def _place(self) -> Path:
+        """Where the data is, if there is any."""
+        linked = self.home / "postgres"
+        return linked.resolve() if linked.exists() else postgres.outside_of(linked)
+
+    def _tansu(self, port: int | None = None) -> Tansu:
+        return Tansu(self.home, port or self._port("kafka"))
+
+    def _port(self, name: str) -> int:
+        return int(self._kept("ports").get(name, PORTS[name]))
+
+    def _chosen_port(self, name: str, *, keep: bool) -> int:
+        """A free port: the one of the last time or the usual one, else the next."""
+        port = free_port(self._port(name) if keep else PORTS[name])
+        self._keep(ports=self._kept("ports") | {name: port})
+        return port
+
+    def _passwords(self, place: Path) -> dict[str, str]:
+        """The passwords of the server in `place`, beside its data: the one is nothing without the other."""
+        kept = place / "passwords.json"
+        if not kept.exists():
+            _write_private(kept, json.dumps({role: secrets.token_urlsafe(24) for role in ROLES}))
+        passwords: dict[str, str] = json.loads(kept.read_text())
+        return passwords
+
+    def _kept(self, name: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.home / "choices.json").read_text())[name]
+        except (OSError, ValueError, KeyError):
+            return {}
+        return found
+
+    def _keep(self, **choices: dict[str, Any]) -> None:
+        _write_private(self.home / "choices.json", json.dumps(choices))
+
+    def _tell(self, what: str, text: str) -> None:
+        self.console.print(f"  [bold]{what:<11}[/bold] {text}", highlight=False)
+
+
+def _settings_given(checkout: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """What the user has set, in the environment or in `.env`, as the service reads them: empty is not set."""
+    both = dotenv_values(checkout / ".env") | dict(environment)
+    return {name: value for name, value in both.items() if name.startswith("ELS_") and value}
+
+
+def _make_database(server: Postgres) -> None:
+    with psycopg.connect(server.url(), autocommit=True) as conn:
+        found = conn.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone()
+        if found is None:
+            conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+
+
+def _ask(url: str) -> tuple[bool, str]:
+    """Whether it says that it is ready, and what it says else."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - an address that we made
+            return answer.status == 200, "ready"
+    except urllib.error.HTTPError as error:
+        return False, " ".join(error.read(500).decode(errors="replace").split())
+    except OSError:
+        return False, "it does not answer yet"
+
+
+def _reachable(host: str) -> str:
+    return LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+
+
+def _quoted(value: str) -> str:
+    """As both a shell and a `.env` reader understand it."""
+    return value if all(part.isalnum() or part in "-_.:/@,%+=" for part in value) else f"'{value}'"
+
+
+def _write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write it whole or not at all, for its owner alone."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+    draft.replace(path)

@@ -1,0 +1,613 @@
+"""One poll in one transaction: what arrived, whatever mix it is, becomes slots, pending content and outbox rows.
+
+All waits go one way, so that two polls never wait for each other in a ring: the batches' advisory locks, slots
+(skipped where somebody holds them), identities in the order of their keys, the batches' counters in the order of
+their ids, the outbox. What others hold is not waited for: it is set aside, and the caller applies it again, each
+batch alone and waiting, when the rest is committed.
+
+Nothing is counted or logged here: the transaction may yet be rolled back. `Outcome.effects` says what happened.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from psycopg import AsyncConnection
+from psycopg.errors import SerializationFailure
+
+from service import outgoing, quarantine, rules, store
+from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, ValidationFailed
+from service.outgoing import ExcessReason, Origin, Outgoing
+from service.quarantine import Delivery
+from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
+
+_T = TypeVar("_T")
+
+MAX_LOCKS = 500
+"""Unregistered batches of one transaction: each is an advisory lock, and the server has room for some thousands."""
+
+ANNOUNCED = 50
+"""Batches, of a page of slots at most, whose events are written in one go."""
+
+LARGE = 5_000
+"""Slots and waiting content of a registration that is worth a transaction of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an input and an event may weigh, in bytes, and how many refusals in a row stop a topic."""
+
+    refusals_in_a_row: int = 1_000
+    event_bytes: int = 1_900_000
+    large_event_bytes: int = 32 * 1024 * 1024 - 65_536
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a transaction did, to be counted and logged once it is committed."""
+
+    registered: list[str] = field(default_factory=list)
+    completed: list[tuple[str, str, float]] = field(default_factory=list)
+    """(batch_id, state, seconds since its registration)"""
+    pending: int = 0
+    assigned: int = 0
+    reconciled_ages: list[float] = field(default_factory=list)
+    """Seconds that each content had waited."""
+    reconciled: Counter[str] = field(default_factory=Counter)
+    excess: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
+    differences: list[tuple[str, list[str]]] = field(default_factory=list)
+    refused: list[tuple[Delivery, Refusal]] = field(default_factory=list)
+    published: int = 0
+    """Outbox rows written."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a poll. Deliveries that are in none of the lists are dealt with."""
+
+    effects: Effects
+    aside: list[Delivery] = field(default_factory=list)
+    """Somebody holds what these need: again, each batch alone, waiting."""
+    again: list[Delivery] = field(default_factory=list)
+    """There was no room for these in this transaction: again, in the next."""
+    left: list[Delivery] = field(default_factory=list)
+    """Of a stopped topic: not taken at all."""
+    stopped: set[str] = field(default_factory=set)
+    """The topics that are stopped now."""
+
+
+async def apply(
+    conn: AsyncConnection[Any],
+    deliveries: Sequence[Delivery],
+    limits: Limits,
+    *,
+    alone: bool = False,
+    probing: bool = False,
+) -> Outcome:
+    """Apply a poll in the caller's transaction.
+
+    With `alone` the deliveries are of one batch, and what others hold is waited for. With `probing` a good
+    delivery sets its stopped topic going again. Raises psycopg.Error, and Unpublishable where an event
+    would be larger than its topic takes.
+    """
+    poll = _Poll(conn, limits, alone)
+    await poll.admit(deliveries, probing)
+    if poll.batches:
+        await poll.meet()
+        await poll.register()
+        await poll.take_slots()
+        await poll.keep_waiting()
+        await poll.decide()
+    await poll.keep_refused()
+    return poll.outcome
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a poll brings for one batch, each identity once, and how the batch stands."""
+
+    batch_id: str
+    registrations: list[Delivery] = field(default_factory=list)
+    contents: dict[str, Delivery] = field(default_factory=dict)
+    failures: dict[str, Delivery] = field(default_factory=dict)
+    facts: BatchFacts | None = None
+    fresh: bool = False
+    """Registered by this transaction: nobody else can hold a slot of it."""
+    assigned: int = 0
+    failed: int = 0
+    excess: list[ContentProvisioned] = field(default_factory=list)
+    surplus: list[ValidationFailed] = field(default_factory=list)
+
+    def deliveries(self) -> list[Delivery]:
+        return [*self.registrations, *self.contents.values(), *self.failures.values()]
+
+    def uploads(self) -> list[ContentProvisioned | ValidationFailed]:
+        """Content first, then failures, each in order of arrival."""
+        return [each.event for each in (*self.contents.values(), *self.failures.values())]  # type: ignore[misc]
+
+    def add(self, delivery: Delivery) -> bool:
+        """Returns whether this poll brought the same before."""
+        match delivery.event:
+            case ContentProvisioned(text_storage_id=identity):
+                return self.contents.setdefault(identity, delivery) is not delivery
+            case ValidationFailed(file_upload_id=identity):
+                return self.failures.setdefault(identity, delivery) is not delivery
+            case _:
+                self.registrations.append(delivery)
+                return False
+
+
+class _Poll:
+    """The steps of one poll, in the order in which `apply` takes them."""
+
+    def __init__(self, conn: AsyncConnection[Any], limits: Limits, alone: bool) -> None:
+        self.conn = conn
+        self.limits = limits
+        self.alone = alone
+        self.outcome = Outcome(Effects())
+        self.effects = self.outcome.effects
+        self.batches: dict[str, _Batch] = {}
+        self.refusals: dict[str, RefusalCount] = {}
+        self.now = datetime.min.replace(tzinfo=UTC)
+        self.slot_events: list[Outgoing] = []
+
+    # -- what arrived
+
+    async def admit(self, deliveries: Sequence[Delivery], probing: bool) -> None:
+        """Take what no stop keeps out, and sort it by batch."""
+        known = await quarantine.read_topic_refusals(self.conn)
+        for topic, arrived in _by_topic(deliveries).items():
+            before = known.get(topic, quarantine.TopicRefusals(0, False))
+            taken = self._taken(topic, arrived, before, probing)
+            self.outcome.left += arrived[taken:]
+            for delivery in arrived[:taken]:
+                self._sort(delivery)
+        self.outcome.stopped = {topic for topic, refusals in known.items() if refusals.stopped}
+
+    def _taken(self, topic: str, arrived: Sequence[Delivery], before: quarantine.TopicRefusals, probing: bool) -> int:
+        refused = [isinstance(delivery.event, Refusal) for delivery in arrived]
+        if before.stopped:
+            if not probing or refused[0]:
+                return 0
+            refused = refused[:1]
+        taken, count = rules.admit(refused, before.in_a_row, self.limits.refusals_in_a_row)
+        if count.in_a_row or (count.restarted and before.in_a_row):
+            self.refusals[topic] = count
+        return taken
+
+    def _sort(self, delivery: Delivery) -> None:
+        event = delivery.event
+        if isinstance(event, Refusal):
+            self.effects.refused.append((delivery, event))
+            return
+        batch = self.batches.get(event.batch_id)
+        if batch is None:
+            batch = self.batches[event.batch_id] = _Batch(event.batch_id)
+        if batch.add(delivery):
+            self._repeated(event)
+
+    def _repeated(self, event: Incoming) -> None:
+        self.effects.duplicates[type(event).__name__] += 1
+
+    # -- early content and its registration meet
+
+    async def meet(self) -> None:
+        """Find out which batches are registered; for the others, behind their lock, once more."""
+        self.now, facts = await store.look_at_batches(self.conn, list(self.batches))
+        for batch_id, known in facts.items():
+            self.batches[batch_id].facts = known
+        unknown = [batch for batch in self.batches.values() if batch.facts is None]
+        for batch in unknown[MAX_LOCKS:]:
+            self._set_aside(batch, self.outcome.again)
+        if unknown := unknown[:MAX_LOCKS]:
+            unknown = await self._lock(unknown)
+        if unknown:
+            _, facts = await store.look_at_batches(self.conn, [batch.batch_id for batch in unknown])
+            for batch in unknown:
+                batch.facts = facts.get(batch.batch_id)
+
+    async def _lock(self, unknown: Sequence[_Batch]) -> list[_Batch]:
+        """The batches whose lock is ours: alone where the poll holds the registration, else shared."""
+        if self.alone:
+            (batch,) = unknown
+            await store.lock_batch(self.conn, batch.batch_id, alone=bool(batch.registrations))
+            return [batch]
+        busy = await store.try_lock_batches(
+            self.conn,
+            alone=[batch.batch_id for batch in unknown if batch.registrations],
+            shared=[batch.batch_id for batch in unknown if not batch.registrations],
+        )
+        for batch_id in busy:
+            self._set_aside(self.batches[batch_id], self.outcome.aside)
+        return [batch for batch in unknown if batch.batch_id not in busy]
+
+    def _set_aside(self, batch: _Batch, where: list[Delivery]) -> None:
+        where += batch.deliveries()
+        del self.batches[batch.batch_id]
+
+    # -- registrations
+
+    async def register(self) -> None:
+        """Judge the registrations; create the new batches, and give what waited for them its slots."""
+        await self._set_large_aside()
+        first: dict[str, tuple[BatchRegistered, bytes]] = {}
+        repeats: list[BatchRegistered] = []
+        for batch in self.batches.values():
+            known = batch.facts.essay_set if batch.facts else None
+            for delivery in batch.registrations:
+                registration: BatchRegistered = delivery.event  # type: ignore[assignment]
+                announced = rules.essay_set(registration.essay_ids)
+                match rules.judge_registration(known, announced):
+                    case Verdict.FIRST:
+                        known = announced
+                        first[batch.batch_id] = registration, announced
+                    case Verdict.REPEAT:
+                        repeats.append(registration)
+                    case Verdict.CONFLICT:
+                        self.effects.refused.append((delivery, _conflict(registration)))
+        if first:
+            await self._create(first)
+        if repeats:
+            await self._compare(repeats)
+
+    async def _set_large_aside(self) -> None:
+        """Leave to a transaction of its own what would make the rest of the poll wait for it."""
+        new = [batch for batch in self.batches.values() if batch.facts is None and batch.registrations]
+        if self.alone or not new:
+            return
+        waiting = await store.count_waiting(self.conn, [batch.batch_id for batch in new], LARGE)
+        room = LARGE
+        for batch in new:
+            registration: BatchRegistered = batch.registrations[0].event  # type: ignore[assignment]
+            weight = len(registration.essay_ids) + waiting[batch.batch_id]
+            if weight > LARGE:
+                self._set_aside(batch, self.outcome.aside)
+            elif weight > room:
+                self._set_aside(batch, self.outcome.again)
+            else:
+                room -= weight
+
+    async def _create(self, first: dict[str, tuple[BatchRegistered, bytes]]) -> None:
+        await store.insert_batches(self.conn, list(first.values()))
+        for batch_id, (registration, announced) in first.items():
+            batch = self.batches[batch_id]
+            batch.facts = BatchFacts(len(registration.essay_ids), 0, 0, announced)
+            batch.fresh = True
+            self.effects.registered.append(batch_id)
+        await self._reconcile({batch_id: registration.essay_ids for batch_id, (registration, _) in first.items()})
+
+    async def _reconcile(self, essay_ids: dict[str, tuple[str, ...]]) -> None:
+        """Slots in slot order for pending content in the order in which it was stored; the rest is excess."""
+        batch_ids = list(essay_ids)
+        async for page in store.pending_pages(self.conn, batch_ids):
+            filled: list[tuple[Slot, ContentProvisioned]] = []
+            left_over: list[tuple[ContentProvisioned, ExcessReason]] = []
+            for content, stored_at in page:
+                batch, essays = self.batches[content.batch_id], essay_ids[content.batch_id]
+                self.effects.reconciled_ages.append((self.now - stored_at).total_seconds())
+                if batch.assigned < len(essays):
+                    slot = Slot(content.batch_id, essays[batch.assigned], batch.assigned + 1)
+                    batch.assigned += 1
+                    filled.append((slot, content))
+                else:
+                    left_over.append((content, "NO_AVAILABLE_SLOT"))
+            self.effects.reconciled.update(assigned=len(filled), excess=len(left_over))
+            await self._publish_reconciled(filled, left_over)
+        await store.delete_pending_content(self.conn, batch_ids)
+        await store.insert_slots(
+            self.conn,
+            (
+                (Slot(batch_id, essay_id, position), None)
+                for batch_id, essays in essay_ids.items()
+                for position, essay_id in enumerate(essays, start=1)
+                if position > self.batches[batch_id].assigned
+            ),
+        )
+
+    async def _publish_reconciled(
+        self,
+        filled: list[tuple[Slot, ContentProvisioned]],
+        left_over: list[tuple[ContentProvisioned, ExcessReason]],
+    ) -> None:
+        if filled:
+            await store.insert_slots(self.conn, filled)
+            await self._publish([self._slot_assigned(slot, content) for slot, content in filled])
+        if left_over:
+            await store.insert_excess_content(self.conn, left_over)
+            await self._publish([self._excess(content, reason) for content, reason in left_over])
+            self.effects.excess.update(reason for _, reason in left_over)
+
+    async def _compare(self, repeats: Sequence[BatchRegistered]) -> None:
+        """The first registration stands; where a repeat says otherwise, that is told."""
+        rows = await store.read_batches(self.conn, [registration.batch_id for registration in repeats])
+        for registration in repeats:
+            self._repeated(registration)
+            row = rows[registration.batch_id]
+            first = {
+                name: getattr(row, name)
+                for name in ("course_code", "user_id", "essay_instructions", "class_id", "org_id")
+            }
+            if different := rules.differences(first, registration):
+                self.effects.differences.append((registration.batch_id, different))
+
+    # -- slots
+
+    async def take_slots(self) -> None:
+        """Slots for what is new among the content and failures of registered batches."""
+        await self._forget_known([batch for batch in self.batches.values() if batch.facts])
+        open_batches = [
+            batch
+            for batch in self.batches.values()
+            if batch.facts and not batch.facts.full and (batch.contents or batch.failures)
+        ]
+        if open_batches:
+            await self._seat(open_batches)
+        for batch in self.batches.values():
+            if batch.facts and batch.facts.full:
+                self._found_none(batch, batch.uploads())
+        await self._seat_waiting_failures([batch for batch in self.batches.values() if batch.fresh])
+
+    async def _forget_known(self, registered: Sequence[_Batch]) -> None:
+        contents = _events(batch.contents for batch in registered)
+        if contents:
+            for batch_id, identity in await store.find_known_content(self.conn, contents):
+                self._repeated(self.batches[batch_id].contents.pop(identity).event)  # type: ignore[arg-type]
+        failures = _events(batch.failures for batch in registered)
+        if failures:
+            for batch_id, identity in await store.find_known_failures(self.conn, failures):
+                self._repeated(self.batches[batch_id].failures.pop(identity).event)  # type: ignore[arg-type]
+
+    async def _seat(self, open_batches: Sequence[_Batch]) -> None:
+        uploads = {batch.batch_id: batch.uploads() for batch in open_batches}
+        wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items()}
+        if self.alone:
+            for batch_id, count in wanted.items():
+                await store.await_slots(self.conn, batch_id, count)
+        seating = rules.seat(uploads, await store.claim_slots(self.conn, wanted))
+        unserved = defaultdict(list)
+        for upload in seating.unserved:
+            unserved[upload.batch_id].append(upload)
+        for batch_id, without in unserved.items():
+            self._unserved(self.batches[batch_id], without)
+        await self._take(seating.seats)
+
+    async def _take(self, seats: list[Seat]) -> None:
+        if not seats:
+            return
+        await store.fill_slots(self.conn, seats)
+        recorded: list[tuple[ValidationFailed, str]] = []
+        for each in seats:
+            batch = self.batches[each.slot.batch_id]
+            if isinstance(each.upload, ContentProvisioned):
+                batch.assigned += 1
+                self.slot_events.append(self._slot_assigned(each.slot, each.upload))
+            else:
+                batch.failed += 1
+                recorded.append((each.upload, "slot"))
+        if recorded:
+            await self._record(recorded)
+
+    async def _record(self, failures: list[tuple[ValidationFailed, str]]) -> None:
+        new = await store.store_failures(self.conn, failures)
+        for failure, state in failures:
+            if (failure.batch_id, failure.file_upload_id) in new:
+                self.effects.failures[state] += 1
+            elif state == "slot":
+                # Recorded by a transaction that ended since we looked: it must not have a slot of ours as well.
+                raise SerializationFailure("a validation failure was recorded by another transaction meanwhile")
+            else:
+                self._repeated(failure)
+
+    def _unserved(self, batch: _Batch, without: list[ContentProvisioned | ValidationFailed]) -> None:
+        """Skipped slots may be open again: only who has waited for them may say that there is none."""
+        if self.alone or batch.fresh:
+            for upload in without:
+                _delivery_of(batch, upload).contended = True
+            self._found_none(batch, without)
+            return
+        for upload in without:
+            delivery = _delivery_of(batch, upload)
+            delivery.contended = True
+            self.outcome.aside.append(delivery)
+
+    def _found_none(self, batch: _Batch, without: Iterable[ContentProvisioned | ValidationFailed]) -> None:
+        for upload in without:
+            if isinstance(upload, ContentProvisioned):
+                batch.excess.append(upload)
+            else:
+                batch.surplus.append(upload)
+
+    async def _seat_waiting_failures(self, fresh: Sequence[_Batch]) -> None:
+        """Failures that waited for their batch come after all content, the poll's own included."""
+        while fresh:
+            page = await store.read_waiting_failures(self.conn, [batch.batch_id for batch in fresh])
+            if not page:
+                return
+            uploads: dict[str, list[Any]] = defaultdict(list)
+            for failure in page:
+                uploads[failure.batch_id].append(failure)
+            wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items()}
+            seating = rules.seat(uploads, await store.claim_slots(self.conn, wanted))
+            if seating.seats:
+                await store.fill_slots(self.conn, seating.seats)
+            settled: list[tuple[Any, str]] = [(each.upload, "slot") for each in seating.seats]
+            settled += [(failure, "surplus") for failure in seating.unserved]
+            await store.settle_failures(self.conn, settled)
+            for failure, state in settled:
+                self.batches[failure.batch_id].failed += state == "slot"
+                self.effects.failures[state] += 1
+
+    # -- what waits for a registration
+
+    async def keep_waiting(self) -> None:
+        """Content and failures of batches that are not registered, kept in order of arrival; and the failures
+        that found no slot: an identity may be waited for, and nobody waits for one who holds the deciding row.
+        """
+        unknown = [batch for batch in self.batches.values() if batch.facts is None]
+        contents = _events(batch.contents for batch in unknown)
+        if contents:
+            new = await store.store_pending_content(self.conn, contents)
+            for content in contents:
+                if (content.batch_id, content.text_storage_id) in new:
+                    self.effects.pending += 1
+                else:
+                    self._repeated(content)
+        failures = [(failure, "pending") for failure in _events(batch.failures for batch in unknown)]
+        failures += [(failure, "surplus") for batch in self.batches.values() for failure in batch.surplus]
+        if failures:
+            await self._record(failures)
+
+    # -- the row that decides
+
+    async def decide(self) -> None:
+        """Count what was taken, say what is excess, and announce the batches that this made complete."""
+        changed = [batch for batch in self.batches.values() if batch.assigned or batch.failed or batch.excess]
+        if changed:
+            counts = await store.count_taken(
+                self.conn, {batch.batch_id: (batch.assigned, batch.failed) for batch in changed}
+            )
+            await self._publish(self.slot_events)
+            await self._declare_excess(changed, counts)
+            complete = [
+                batch.batch_id for batch in changed if counts[batch.batch_id].full and (batch.assigned or batch.failed)
+            ]
+            if complete:
+                await self._announce(complete)
+
+    async def _declare_excess(self, changed: Sequence[_Batch], counts: dict[str, store.Count]) -> None:
+        """Behind the deciding row: the batch is full, and the content is nowhere else, by a look made now."""
+        candidates = [content for batch in changed for content in batch.excess]
+        if not candidates:
+            return
+        known = await store.find_known_content(self.conn, candidates)
+        excess: list[tuple[ContentProvisioned, ExcessReason]] = []
+        for content in candidates:
+            if (content.batch_id, content.text_storage_id) in known:
+                self._repeated(content)
+                continue
+            if not counts[content.batch_id].full:
+                raise SerializationFailure("a slot is open again: nothing is excess")
+            delivery = self.batches[content.batch_id].contents[content.text_storage_id]
+            excess.append((content, "NO_AVAILABLE_SLOT" if delivery.contended else "BATCH_FULL"))
+        if excess:
+            await store.insert_excess_content(self.conn, excess)
+            await self._publish([self._excess(content, reason) for content, reason in excess])
+            self.effects.excess.update(reason for _, reason in excess)
+
+    async def _announce(self, complete: Sequence[str]) -> None:
+        """BatchValidationErrors where a slot failed, BatchEssaysReady where one is assigned, in this order."""
+        rows = await store.read_batches(self.conn, complete)
+        small = [batch_id for batch_id in complete if rows[batch_id].expected <= store.PAGE]
+        for some in _groups(small, ANNOUNCED):
+            slots = await store.read_assigned_slots(self.conn, some)
+            await self._publish([each for id_ in some async for each in self._complete(rows[id_], _page(slots[id_]))])
+        for batch_id in complete:
+            if rows[batch_id].expected > store.PAGE:
+                pages = store.assigned_pages(self.conn, batch_id)
+                await self._publish([each async for each in self._complete(rows[batch_id], pages)])
+
+    async def _complete(
+        self, row: store.BatchRow, essays: AsyncIterable[Sequence[tuple[str, str]]]
+    ) -> AsyncIterator[Outgoing]:
+        origin = Origin(row.correlation_id, row.traceparent, row.tracestate)
+        limit = self.limits.large_event_bytes
+        if row.failed:
+            yield await outgoing.validation_errors(
+                row.batch_id,
+                lambda: store.failed_pages(self.conn, row.batch_id),
+                row.assigned == 0,
+                origin,
+                self.now,
+                max_bytes=limit,
+            )
+        if row.assigned:
+            yield await outgoing.batch_ready(
+                row.batch_id,
+                row.course_code,
+                row.essay_instructions,
+                row.class_id,
+                essays,
+                origin,
+                self.now,
+                max_bytes=limit,
+            )
+        state = "ready" if row.assigned else "failed"
+        self.effects.completed.append((row.batch_id, state, (self.now - row.registered_at).total_seconds()))
+
+    # -- the outbox and the quarantine
+
+    async def _publish(self, written: Sequence[Outgoing]) -> None:
+        for some in _groups(written, store.PAGE):
+            await store.insert_outbox(self.conn, some)
+        self.effects.published += len(written)
+
+    def _slot_assigned(self, slot: Slot, content: ContentProvisioned) -> Outgoing:
+        self.effects.assigned += 1
+        return outgoing.slot_assigned(
+            content.batch_id,
+            slot.essay_id,
+            content.text_storage_id,
+            content.file_upload_id,
+            content.original_file_name,
+            Origin(content.correlation_id, content.traceparent, content.tracestate),
+            self.now,
+            max_bytes=self.limits.event_bytes,
+        )
+
+    def _excess(self, content: ContentProvisioned, reason: ExcessReason) -> Outgoing:
+        return outgoing.excess_content(
+            content.batch_id,
+            content.text_storage_id,
+            content.original_file_name,
+            reason,
+            Origin(content.correlation_id, content.traceparent, content.tracestate),
+            self.now,
+            max_bytes=self.limits.event_bytes,
+        )
+
+    async def keep_refused(self) -> None:
+        """Quarantine what was refused, and count the refusals in a row of its topics."""
+        if self.effects.refused:
+            await quarantine.keep(self.conn, self.effects.refused)
+        if self.refusals:
+            counted = await quarantine.count_refusals(self.conn, self.refusals, self.limits.refusals_in_a_row)
+            self.outcome.stopped = (self.outcome.stopped - counted.keys()) | {
+                topic for topic, stopped in counted.items() if stopped
+            }
+
+
+def _groups(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+async def _page(rows: Sequence[_T]) -> AsyncIterator[Sequence[_T]]:
+    yield rows
+
+
+def _by_topic(deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:
+    topics: dict[str, list[Delivery]] = defaultdict(list)
+    for delivery in deliveries:
+        topics[delivery.topic].append(delivery)
+    return topics
+
+
+def _events(batches: Iterable[dict[str, Delivery]]) -> list[Any]:
+    return [delivery.event for deliveries in batches for delivery in deliveries.values()]
+
+
+def _delivery_of(batch: _Batch, upload: ContentProvisioned | ValidationFailed) -> Delivery:
+    if isinstance(upload, ContentProvisioned):
+        return batch.contents[upload.text_storage_id]
+    return batch.failures[upload.file_upload_id]
+
+
+def _conflict(registration: BatchRegistered) -> Refusal:
+    return Refusal(
+        Reason.CONFLICTING_REGISTRATION,
+        f"batch {registration.batch_id} is registered with another set of essays; the first registration stands",
+    )

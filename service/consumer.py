@@ -1,0 +1,524 @@
+"""Kafka → transaction → offsets: the only place that knows offsets.
+
+What must hold: an offset is committed only after every record before it is dealt with in the database; a
+partition's records are applied in order; a record that comes again, for whatever reason, changes nothing, so
+everything here may be abandoned at any moment. While one poll is in the database, the next is read and decoded.
+What must wait for others is applied beside the polls, and its partitions rest until it is done.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from service import events, quarantine, suspects
+from service.database import Database
+from service.events import Reason, Refusal
+from service.health import Health
+from service.intake import Intake
+from service.quarantine import Delivery
+from service.suspects import Suspects
+
+_log = structlog.get_logger(__name__)
+
+POLL_MS = 250
+DECODE_SLICE = 250
+"""Records decoded before others on the event loop have their turn."""
+COMMIT_SECONDS = 0.2
+PROBE_SECONDS = 60.0
+"""A stopped topic's next record is tried so often."""
+STOPS_SECONDS = 2.0
+LAG_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerOptions:
+    """Seconds, records and bytes."""
+
+    group: str
+    max_poll_records: int = 2_000
+    session_timeout: float = 6
+    rebalance_timeout: float = 30
+    drain: float = 20
+    watchdog: float = 60
+    max_bytes: Mapping[str, int] = field(default_factory=dict)
+    """The largest message taken, by topic."""
+
+
+class Stalled(Exception):
+    """Nothing moves although there is lag: the client is made anew."""
+
+
+@dataclass(slots=True, eq=False)
+class Partition:
+    """One partition while it is ours."""
+
+    tp: TopicPartition
+    done: int | None = None
+    """Every offset below is dealt with, but for those that are held."""
+    held: set[int] = field(default_factory=set)
+    """Offsets of records that were set aside."""
+    epoch: int = 0
+    """Goes up when the partition is rewound or given back: what was read before is void."""
+    parked: list[Delivery] = field(default_factory=list)
+    """Read before an earlier record was set aside: they wait for it."""
+    suspected: Suspects | None = None
+
+    @property
+    def committable(self) -> int | None:
+        return min(self.held) if self.held else self.done
+
+
+@dataclass(slots=True)
+class _Read:
+    """What one poll brought from one partition."""
+
+    partition: Partition
+    epoch: int
+    deliveries: list[Delivery]
+
+    @property
+    def void(self) -> bool:
+        return self.epoch != self.partition.epoch
+
+
+class Consumer:
+    """Takes the records of the three incoming topics, for as long as `run` runs."""
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        database: Database,
+        intake: Intake,
+        health: Health,
+        options: ConsumerOptions,
+        lag: Callable[[TopicPartition, int], None],
+    ) -> None:
+        self._kafka = kafka
+        self._database = database
+        self._intake = intake
+        self._health = health
+        self._options = options
+        self._tell_lag = lag
+        self._pod = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._stopped: set[str] = set()
+        self._asides: set[asyncio.Task[None]] = set()
+        self._busy = asyncio.Lock()
+        self._moved = time.monotonic()
+        self._client: AIOKafkaConsumer
+
+    # -- the life of the client
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`, then finish what is in hand, for `drain` seconds at most, and leave the group.
+
+        Raises KafkaError where the broker is away, and Stalled; call it again.
+        """
+        self._client = AIOKafkaConsumer(
+            **self._kafka,
+            group_id=self._options.group,
+            client_id=self._pod,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=int(self._options.session_timeout * 1000),
+            heartbeat_interval_ms=int(self._options.session_timeout * 1000 / 4),
+            rebalance_timeout_ms=int(self._options.rebalance_timeout * 1000),
+            # Whether we move is watched here (_watch): a database that is away must not cost the partitions too.
+            max_poll_interval_ms=24 * 3600 * 1000,
+            max_partition_fetch_bytes=512 * 1024,
+            fetch_max_bytes=4 * 1024 * 1024,
+        )
+        self._client.subscribe(topics=list(events.INCOMING_TOPICS), listener=_Listener(self))
+        beside: list[asyncio.Task[None]] = []
+        try:
+            await self._client.start()
+            self._moved = time.monotonic()
+            beside = [asyncio.create_task(each) for each in (self._commit_often(), self._watch())]
+            await self._until(stop, beside)
+            await self._drain()
+        finally:
+            for task in [*beside, *self._asides]:
+                task.cancel()
+            await asyncio.gather(*beside, *self._asides, return_exceptions=True)
+            self._void(self._partitions)
+            self._health.trouble("consumer", "stopped")
+            await self._leave()
+
+    async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:
+        """Poll until told to stop; what runs beside ends only by raising, and that is raised here."""
+        stopping = asyncio.create_task(stop.wait())
+        polling = asyncio.create_task(self._polls(stop))
+        try:
+            await asyncio.wait([stopping, polling, *beside], return_when=asyncio.FIRST_COMPLETED)
+            for task in (polling, *beside):
+                if task.done():
+                    task.result()
+            # Told to stop: what happens to this process from now on is no record's fault.
+            await self._release(list(self._partitions))
+            await asyncio.wait([polling], timeout=self._options.drain * 0.7)
+        finally:
+            stopping.cancel()
+            polling.cancel()
+            await asyncio.gather(stopping, polling, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        if self._asides:
+            await asyncio.wait(self._asides, timeout=self._options.drain * 0.1)
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(self._options.drain * 0.1):
+                await self._commit()
+
+    async def _leave(self) -> None:
+        """Leave the group, so that the next owner need not wait for the session to end."""
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(max(1.0, self._options.drain * 0.1)):
+                await self._client.stop()
+
+    # -- polls
+
+    async def _polls(self, stop: asyncio.Event) -> None:
+        """While one poll is in the database, the next is read and decoded."""
+        ahead: asyncio.Task[list[_Read]] | None = None
+        try:
+            while not stop.is_set():
+                if under_suspicion := self._under_suspicion():
+                    if ahead is not None:
+                        await self._take(await ahead)
+                        ahead = None
+                    await self._take_suspects(*under_suspicion)
+                    continue
+                reads = await (ahead or self._read())
+                ahead = asyncio.create_task(self._read())
+                await self._take(reads)
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    def _under_suspicion(self) -> tuple[Partition, Suspects] | None:
+        for partition in self._partitions.values():
+            if partition.suspected and partition.tp.topic not in self._stopped:
+                return partition, partition.suspected
+        return None
+
+    async def _read(self) -> list[_Read]:
+        """What has come, decoded, of the partitions that do not rest."""
+        awake = [
+            each.tp
+            for each in self._partitions.values()
+            if not each.held and not each.parked and not each.suspected and each.tp.topic not in self._stopped
+        ]
+        if not awake:
+            await asyncio.sleep(0.05)
+            return []
+        return await self._get(awake, self._options.max_poll_records)
+
+    async def _get(self, tps: Sequence[TopicPartition], records: int) -> list[_Read]:
+        epochs = {tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in tps}
+        got = await self._client.getmany(*tps, timeout_ms=POLL_MS, max_records=records)
+        return [_Read(*epochs[tp], await self._decoded(some)) for tp, some in got.items() if some]
+
+    async def _decoded(self, records: Sequence[ConsumerRecord]) -> list[Delivery]:
+        deliveries = []
+        for number, record in enumerate(records, start=1):
+            if len(record.value or b"") > 256 * 1024:
+                deliveries.append(await asyncio.to_thread(self._delivery, record))
+            else:
+                deliveries.append(self._delivery(record))
+            if number % DECODE_SLICE == 0:
+                await asyncio.sleep(0)
+        return deliveries
+
+    def _delivery(self, record: ConsumerRecord) -> Delivery:
+        event = events.decode(record.topic, record.value, max_bytes=self._options.max_bytes[record.topic])
+        return _delivery(record, event)
+
+    async def _take(self, reads: Sequence[_Read], *, probing: bool = False) -> None:
+        """Apply what was read, as far as it is still ours to apply, and move the partitions on."""
+        async with self._busy:
+            taken: list[_Read] = []
+            for read in reads:
+                if read.void:
+                    continue
+                if read.partition.held:
+                    read.partition.parked += read.deliveries
+                else:
+                    taken.append(read)
+            if not taken:
+                return
+            deliveries = [delivery for read in taken for delivery in read.deliveries]
+            outcome = await self._intake.take(deliveries, probing=probing)
+            self._moved = time.monotonic()
+            if outcome.stopped != self._stopped:
+                self._tell_stopped(outcome.stopped)
+            left = _first_offsets(outcome.left)
+            held = _offsets(outcome.aside)
+            for read in taken:
+                if read.void:
+                    continue
+                self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
+            if outcome.aside:
+                self._take_aside(outcome.aside)
+
+    def _move_on(self, read: _Read, left: int | None, held: set[int]) -> None:
+        partition = read.partition
+        partition.held |= held
+        if left is None:
+            partition.done = read.deliveries[-1].offset + 1
+        else:
+            partition.done = left
+            self._rewind(partition, left)
+
+    def _rewind(self, partition: Partition, offset: int) -> None:
+        partition.epoch += 1
+        partition.parked.clear()
+        with suppress(IllegalStateError):
+            self._client.seek(partition.tp, offset)
+
+    # -- what waits for others
+
+    def _take_aside(self, aside: list[Delivery]) -> None:
+        partitions = {
+            tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in _offsets(aside) if tp in self._partitions
+        }
+        task = asyncio.create_task(self._wait_for_others(aside, partitions))
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+    async def _wait_for_others(
+        self, aside: list[Delivery], partitions: dict[TopicPartition, tuple[Partition, int]]
+    ) -> None:
+        await self._intake.take_alone(aside)
+        self._moved = time.monotonic()
+        parked: list[_Read] = []
+        for tp, offsets in _offsets(aside).items():
+            if tp not in partitions:
+                continue
+            partition, epoch = partitions[tp]
+            partition.held -= offsets
+            if partition.parked and not partition.held and partition.epoch == epoch:
+                parked.append(_Read(partition, partition.epoch, partition.parked))
+                partition.parked = []
+        await self._take(parked)
+
+    # -- suspects
+
+    async def _take_suspects(self, partition: Partition, suspected: Suspects) -> None:
+        """The next portion of what a pod may have died of: marked first, with nothing else under way."""
+        if self._asides:
+            await asyncio.wait(self._asides)
+        epoch = partition.epoch
+        got = await self._client.getmany(
+            partition.tp, timeout_ms=POLL_MS, max_records=1 if suspected.convict is not None else suspected.portion
+        )
+        records = [each for some in got.values() for each in some]
+        if partition.epoch != epoch:
+            return
+        if not records or records[0].offset >= suspected.end:
+            async with self._database.transaction() as conn:
+                await suspects.widen(conn, self._pod, partition.tp)
+            partition.suspected = None
+        if not records:
+            return
+        await self._take([_Read(partition, epoch, await self._suspected(partition.tp, suspected, records))])
+
+    async def _suspected(
+        self, tp: TopicPartition, suspected: Suspects, records: Sequence[ConsumerRecord]
+    ) -> list[Delivery]:
+        if records[0].offset == suspected.convict:
+            why = f"the process died {suspects.DEATHS} times with this record alone in hand"
+            return [_delivery(records[0], Refusal(Reason.KILLED_THE_PROCESS, why))]
+        if records[0].offset < suspected.end:
+            span = records[-1].offset - records[0].offset + 1
+            async with self._database.transaction() as conn:
+                await suspects.mark(conn, self._pod, tp, records[0].offset, span)
+        return await self._decoded(records)
+
+    # -- topics that bring nothing but refusals
+
+    def _tell_stopped(self, stopped: set[str]) -> None:
+        for topic in stopped - self._stopped:
+            _log.error("topic_stopped", topic=topic, reason="nothing but refusals; see `quarantine resume`")
+        for topic in self._stopped - stopped:
+            _log.warning("topic_resumed", topic=topic)
+        self._stopped = set(stopped)
+        if stopped:
+            self._health.trouble("intake", f"stopped, nothing but refusals: {', '.join(sorted(stopped))}")
+        else:
+            self._health.well("intake")
+
+    async def _look_at_stops(self) -> None:
+        async with self._database.transaction() as conn:
+            known = await quarantine.read_topic_refusals(conn)
+        self._tell_stopped({topic for topic, refusals in known.items() if refusals.stopped})
+
+    async def _probe(self) -> None:
+        """Try the next record of each partition of the stopped topics: one that is good ends the stop."""
+        for partition in list(self._partitions.values()):
+            if partition.tp.topic in self._stopped and not partition.held:
+                await self._take(await self._get([partition.tp], 1), probing=True)
+
+    # -- offsets
+
+    async def _commit_often(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        """Commit how far the partitions have come. One that is not ours any more is its next owner's concern."""
+        offsets = {
+            tp: partition.committable
+            for tp, partition in self._partitions.items()
+            if partition.committable is not None and partition.committable != self._committed.get(tp)
+        }
+        if not offsets:
+            return
+        try:
+            await self._client.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            _log.info("offsets_not_committed", error=type(error).__name__)
+        else:
+            self._committed.update(offsets)
+
+    # -- the watchdog
+
+    async def _watch(self) -> None:
+        """Know the lag, notice that nothing moves, look after stopped topics."""
+        probed = looked = time.monotonic()
+        while True:
+            await asyncio.sleep(min(STOPS_SECONDS, LAG_SECONDS))
+            now = time.monotonic()
+            if now - looked >= LAG_SECONDS:
+                looked = now
+                await self._look_at_lag()
+            if self._stopped:
+                with suppress(Exception):
+                    await self._look_at_stops()
+            if self._stopped and now - probed >= PROBE_SECONDS:
+                probed = now
+                await self._probe()
+
+    async def _look_at_lag(self) -> None:
+        try:
+            async with asyncio.timeout(LAG_SECONDS):
+                ends = await self._client.end_offsets(list(self._partitions))
+        except (KafkaError, TimeoutError) as error:
+            self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
+            return
+        lag = {tp: self._lag(self._partitions[tp], end) for tp, end in ends.items() if tp in self._partitions}
+        for tp, behind in lag.items():
+            self._tell_lag(tp, behind)
+        if not any(behind for tp, behind in lag.items() if tp.topic not in self._stopped):
+            self._moved = time.monotonic()
+        still = time.monotonic() - self._moved
+        if still > self._options.watchdog and self._health.parts.get("database") is None:
+            self._health.trouble("consumer", f"nothing moved for {still:.0f} s although there is lag")
+            raise Stalled(f"nothing moved for {still:.0f} s although there is lag")
+        if self._partitions:
+            self._health.well("consumer")
+
+    def _lag(self, partition: Partition, end: int) -> int:
+        # A partition without a committed offset starts wherever the log starts; its position is known
+        # from the first record on.
+        return max(0, end - partition.done) if partition.done is not None else 0
+
+    # -- rebalances, called by aiokafka
+
+    async def revoked(self, tps: Iterable[TopicPartition]) -> None:
+        """Finish the poll in hand, in bounded time, or abandon it; commit; give the partitions back."""
+        tps = list(tps)
+        if not tps:
+            return
+        bound = self._options.rebalance_timeout / 3
+        with suppress(TimeoutError):
+            async with asyncio.timeout(bound), self._busy:
+                pass
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(bound):
+                await self._commit()
+        self._void(tps)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(bound):
+                await self._release(tps)
+
+    async def assigned(self, tps: Iterable[TopicPartition]) -> None:
+        """Take partitions over; where a dead pod's mark is found, its next records are suspects."""
+        tps = list(tps)
+        self._void(self._partitions)
+        self._committed.clear()
+        partitions = {tp: Partition(tp) for tp in tps}
+        left_behind = await self._claim(tps)
+        for tp, mark in left_behind.items():
+            partitions[tp].suspected = suspects.suspects(
+                mark, await self._client.position(tp), self._options.max_poll_records
+            )
+        self._partitions = partitions
+        self._moved = time.monotonic()
+        self._health.well("consumer")
+        _log.info("partitions_assigned", partitions=len(tps), suspects=len(left_behind))
+
+    def _void(self, tps: Iterable[TopicPartition]) -> None:
+        for tp in list(tps):
+            if partition := self._partitions.pop(tp, None):
+                partition.epoch += 1
+
+    async def _claim(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int | None, int]]:
+        if not tps:
+            return {}
+        try:
+            async with self._database.transaction() as conn:
+                return await suspects.claim(conn, self._pod, tps)
+        except Exception as error:  # noqa: BLE001  whatever it is, the partitions are ours
+            # Without its marks a pod works as well; only the record that kills it stays unknown.
+            _log.warning("marks_not_claimed", error=type(error).__name__)
+            return {}
+
+    async def _release(self, tps: Sequence[TopicPartition]) -> None:
+        if not tps:
+            return
+        try:
+            async with self._database.transaction() as conn:
+                await suspects.release(conn, self._pod, tps)
+        except Exception as error:  # noqa: BLE001  a mark that stays costs its next owner a second
+            _log.warning("marks_not_released", error=type(error).__name__)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """aiokafka only logs what is raised here, so nothing is."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._consumer.revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._consumer.assigned(assigned)
+
+
+def _delivery(record: ConsumerRecord, event: events.Incoming | Refusal) -> Delivery:
+    return Delivery(record.topic, record.partition, record.offset, record.key, record.value, record.headers, event)
+
+
+def _offsets(deliveries: Iterable[Delivery]) -> dict[TopicPartition, set[int]]:
+    offsets: dict[TopicPartition, set[int]] = defaultdict(set)
+    for delivery in deliveries:
+        offsets[TopicPartition(delivery.topic, delivery.partition)].add(delivery.offset)
+    return offsets
+
+
+def _first_offsets(deliveries: Iterable[Delivery]) -> dict[TopicPartition, int]:
+    return {tp: min(offsets) for tp, offsets in _offsets(deliveries).items()}

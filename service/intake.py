@@ -1,0 +1,173 @@
+"""From deliveries to committed transactions: whatever happens on the way, each one ends applied, recognised or refused.
+
+Three kinds of trouble are told apart by SQLSTATE. What a record *says* (data that PostgreSQL or an event can't
+hold) is isolated by halving, in new transactions, and quarantined. What somebody *holds* is set aside. All else
+is the world's trouble: roll back, back off, again, for as long as it takes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import psycopg
+import structlog
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+
+from service import store
+from service.apply import Effects, Limits, Outcome, apply
+from service.database import Database, sqlstate_of
+from service.events import Reason, Refusal
+from service.health import Health
+from service.loop import Backoff
+from service.outgoing import Unpublishable
+from service.quarantine import Delivery
+
+_log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Applies deliveries; tells `committed` of the effects of each transaction once it is."""
+
+    def __init__(
+        self, database: Database, limits: Limits, health: Health, committed: Callable[[Effects], None]
+    ) -> None:
+        self._database = database
+        self._limits = limits
+        self._health = health
+        self._committed = committed
+
+    async def take(self, deliveries: Sequence[Delivery], *, probing: bool = False) -> Outcome:
+        """Apply a poll. What comes back `aside` needs what others hold: give it to `take_alone`.
+
+        Returns when all the rest is committed, however long the database is away; only cancellation ends it.
+        """
+        outcome = await self._until_it_works(lambda: self._poll(deliveries, probing))
+        while outcome.again:
+            rest = await self.take(outcome.again)
+            outcome.again = []
+            outcome.aside += rest.aside
+        return outcome
+
+    async def take_alone(self, deliveries: Sequence[Delivery]) -> None:
+        """Apply what was set aside, each batch in a transaction of its own that waits for what it needs."""
+        batches: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            batches.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
+        for of_one_batch in batches.values():
+            await self._until_it_works(partial(self._alone, of_one_batch))
+
+    async def _poll(self, deliveries: Sequence[Delivery], probing: bool) -> Outcome:
+        try:
+            return await self._transaction(deliveries, probing=probing)
+        except Exception as error:
+            if is_the_records(error):
+                return await self._isolate(deliveries, error)
+            if isinstance(error, LockNotAvailable | DeadlockDetected):
+                return await self._without_held(deliveries, error)
+            raise
+
+    async def _alone(self, deliveries: Sequence[Delivery]) -> Outcome:
+        try:
+            return await self._transaction(deliveries, alone=True)
+        except Exception as error:
+            if is_the_records(error):
+                return await self._isolate(deliveries, error, alone=True)
+            raise
+
+    async def _transaction(
+        self, deliveries: Sequence[Delivery], *, alone: bool = False, probing: bool = False
+    ) -> Outcome:
+        async with self._database.transaction() as conn:
+            outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing)
+        self._committed(outcome.effects)
+        return outcome
+
+    async def _isolate(self, deliveries: Sequence[Delivery], error: Exception, *, alone: bool = False) -> Outcome:
+        """Halve until the record that does it is alone, and refuse it. Order is kept: first half first."""
+        if len(deliveries) == 1:
+            refused = replace_event(deliveries[0], Refusal(_reason(error), _first_line(error)))
+            return await self._transaction([refused])
+        half = len(deliveries) // 2
+        step = self._alone if alone else lambda some: self._poll(some, False)
+        first = await self._until_it_works(lambda: step(deliveries[:half]))
+        second = await self._until_it_works(lambda: step(deliveries[half:]))
+        return _both(first, second)
+
+    async def _without_held(self, deliveries: Sequence[Delivery], error: Exception) -> Outcome:
+        """Find the batches that somebody holds, set them aside, and apply the rest."""
+        batch_ids = {each.event.batch_id for each in deliveries if not isinstance(each.event, Refusal)}
+        async with self._database.transaction() as conn:
+            held = await store.find_held_batches(conn, sorted(batch_ids))
+        # Nobody holds one any more, or not by a row that shows it: then each batch goes alone.
+        aside, rest = _split(deliveries, held or batch_ids)
+        _log.info("batches_set_aside", batches=len(held or batch_ids), error=type(error).__name__)
+        outcome = await self._poll(rest, False) if rest else Outcome(Effects())
+        outcome.aside += aside
+        return outcome
+
+    async def _until_it_works(self, step: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        backoff = Backoff(first=0.05, longest=5.0)
+        while True:
+            try:
+                outcome = await step()
+            except Exception as error:  # noqa: BLE001  the world's trouble, whatever its name
+                self._health.trouble("database", _first_line(error))
+                if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
+                    _log.warning("transaction_failed", error=_first_line(error), failures=backoff.failures)
+                await asyncio.sleep(backoff.pause())
+            else:
+                self._health.well("database")
+                return outcome
+
+
+def is_the_records(error: BaseException) -> bool:
+    """Whether an error is about what a record says, and not about the world or the concurrency around it."""
+    if isinstance(error, Unpublishable | UnicodeEncodeError | OverflowError):
+        return True
+    state = sqlstate_of(error)
+    if state is None:
+        return isinstance(error, psycopg.DataError)
+    return state.startswith("22") or state in ("23502", "23514", "54001")
+
+
+def replace_event(delivery: Delivery, refusal: Refusal) -> Delivery:
+    """The same record, refused."""
+    return Delivery(
+        delivery.topic,
+        delivery.partition,
+        delivery.offset,
+        delivery.key,
+        delivery.value,
+        delivery.headers,
+        refusal,
+    )
+
+
+def _reason(error: Exception) -> Reason:
+    return Reason.UNPUBLISHABLE if isinstance(error, Unpublishable) else Reason.DATA_ERROR
+
+
+def _split(deliveries: Iterable[Delivery], batch_ids: set[str]) -> tuple[list[Delivery], list[Delivery]]:
+    inside: list[Delivery] = []
+    outside: list[Delivery] = []
+    for delivery in deliveries:
+        is_inside = getattr(delivery.event, "batch_id", None) in batch_ids
+        (inside if is_inside else outside).append(delivery)
+    return inside, outside
+
+
+def _both(first: Outcome, second: Outcome) -> Outcome:
+    return Outcome(
+        second.effects,
+        first.aside + second.aside,
+        first.again + second.again,
+        first.left + second.left,
+        second.stopped,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    with suppress(IndexError):
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"[:500]
+    return type(error).__name__

@@ -1,0 +1,205 @@
+"""One process of the service: its parts, started together, watched, and stopped in order."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+import psycopg
+import structlog
+
+from service import kafka, telemetry
+from service.apply import Effects, Limits
+from service.consumer import Consumer, ConsumerOptions
+from service.database import EXPECTED_REVISION, Database
+from service.events import BATCH_REGISTERED, INCOMING_TOPICS
+from service.health import Health
+from service.http import Http
+from service.intake import Intake
+from service.loop import Backoff
+from service.relay import Relay
+from service.settings import Settings
+
+ROLES = ("consumer", "relay")
+"""What a process can be; by default it is all."""
+
+LOOK_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class NotReady(Exception):
+    """The world is not as the service needs it; the message is one line."""
+
+
+async def run(settings: Settings, roles: Sequence[str]) -> None:
+    """Run the parts until SIGTERM or SIGINT, then drain.
+
+    Raises NotReady where the database is away or its schema is not the expected one at the start.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    database = open_database(settings)
+    try:
+        await _check_schema(database)
+        await _Process(settings, database, roles).run(stop)
+    finally:
+        await database.close()
+
+
+def open_database(settings: Settings) -> Database:
+    """The pool that the settings describe."""
+    return Database(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        pooler=settings.database_transaction_pooler,
+    )
+
+
+def kafka_options(settings: Settings) -> dict[str, object]:
+    """What every Kafka client is made with."""
+    password = settings.kafka_sasl_password
+    return kafka.client_options(
+        settings.kafka_bootstrap_servers,
+        security_protocol=settings.kafka_security_protocol,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=password.get_secret_value() if password else None,
+        ssl_cafile=settings.kafka_ssl_cafile,
+        ssl_certfile=settings.kafka_ssl_certfile,
+        ssl_keyfile=settings.kafka_ssl_keyfile,
+    )
+
+
+async def _check_schema(database: Database) -> None:
+    try:
+        revision = await database.revision()
+    except psycopg.Error as error:
+        raise NotReady(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    if revision != EXPECTED_REVISION:
+        raise NotReady(
+            f"the schema is at revision {revision or 'none'}, this code needs {EXPECTED_REVISION}:"
+            " run `python -m service migrate`"
+        )
+
+
+class _Process:
+    def __init__(self, settings: Settings, database: Database, roles: Sequence[str]) -> None:
+        self._settings = settings
+        self._database = database
+        self._health = Health("database", *roles)
+        self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay)
+        self._relay = self._make_relay() if "relay" in roles else None
+        self._consumer = self._make_consumer() if "consumer" in roles else None
+
+    def _make_relay(self) -> Relay:
+        settings, options = self._settings, kafka_options(self._settings)
+        pooler = settings.database_transaction_pooler
+        return Relay(
+            self._database,
+            lambda: kafka.Producer(options, idempotent=settings.kafka_enable_idempotence),
+            listen=not pooler,
+            poll_seconds=0.1 if pooler else 1.0,
+        )
+
+    def _make_consumer(self) -> Consumer:
+        settings = self._settings
+        limits = Limits(refusals_in_a_row=settings.refusals_in_a_row_limit)
+        max_bytes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
+        max_bytes[BATCH_REGISTERED] = settings.max_registration_bytes
+        return Consumer(
+            kafka_options(settings),
+            self._database,
+            Intake(self._database, limits, self._health, self._committed),
+            self._health,
+            ConsumerOptions(
+                group=settings.consumer_group,
+                max_poll_records=settings.max_poll_records,
+                session_timeout=settings.session_timeout_seconds,
+                rebalance_timeout=settings.rebalance_timeout_seconds,
+                drain=settings.drain_seconds,
+                watchdog=settings.watchdog_seconds,
+                max_bytes=max_bytes,
+            ),
+            lag=lambda tp, lag: telemetry.CONSUMER_LAG.labels(tp.topic, tp.partition).set(lag),
+        )
+
+    def _committed(self, effects: Effects) -> None:
+        if effects.published and self._relay:
+            self._relay.wake()
+        telemetry.record(effects)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """All parts until `stop`: the consumer first, so that the relay publishes what it still commits."""
+        await self._http.start()
+        _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
+        consumed = asyncio.Event()
+        watching = asyncio.create_task(self._watch_database())
+        relaying = asyncio.create_task(self._relay_until(consumed))
+        try:
+            if self._consumer:
+                await _until_stopped("consumer", self._consumer.run, stop, self._health)
+            await stop.wait()
+        finally:
+            consumed.set()
+            await asyncio.gather(relaying, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await self._http.close()
+            _log.info("stopped")
+
+    async def _relay_until(self, stop: asyncio.Event) -> None:
+        if self._relay:
+            await _until_stopped("relay", self._relay.run, stop, self._health)
+
+    async def _watch_database(self) -> None:
+        """Is the database there, at the revision that we need? The consumer and the relay find out by using it."""
+        while True:
+            try:
+                revision = await self._database.revision()
+            except psycopg.Error as error:
+                self._health.trouble("database", one_line(error))
+            else:
+                if revision == EXPECTED_REVISION:
+                    self._health.well("database")
+                else:
+                    self._health.trouble("database", f"schema at {revision}, not {EXPECTED_REVISION}")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_at_relay(self) -> None:
+        if self._relay is None:
+            return
+        if trouble := self._relay.trouble:
+            self._health.trouble("relay", trouble)
+        else:
+            self._health.well("relay")
+
+
+async def _until_stopped(
+    name: str, part: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event, health: Health
+) -> None:
+    """Run a part; where it fails, say so and run it again, later each time."""
+    backoff = Backoff(first=0.5, longest=15)
+    stopping = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        started = asyncio.get_running_loop().time()
+        try:
+            await part(stop)
+        except Exception as error:  # noqa: BLE001  a part that fails is run again, whatever it was
+            health.trouble(name, one_line(error))
+            _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_the_worlds(error))
+            if asyncio.get_running_loop().time() - started > 60:
+                backoff.failures = 0
+            await asyncio.wait([stopping], timeout=backoff.pause())
+    stopping.cancel()
+
+
+def _is_the_worlds(error: Exception) -> bool:
+    """Trouble whose line says it all; anything else is ours, and is logged with its traceback."""
+    return isinstance(error, psycopg.Error | OSError) or type(error).__module__.startswith("aiokafka")
+
+
+def one_line(error: BaseException) -> str:
+    """An error on one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__

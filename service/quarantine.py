@@ -1,0 +1,152 @@
+"""Inputs that can't be processed: kept whole, counted, and the topics that bring nothing else stopped.
+
+Statements as in store.py: the connection first, no commit.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from service.events import Incoming, Refusal
+from service.rules import RefusalCount
+from service.statements import STATEMENTS, Blobs, Integers, Texts
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One record as it came, and what it says."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    event: Incoming | Refusal
+    contended: bool = False
+    """Content that found every open slot in somebody's hands: the batch was not full when it was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRefusals:
+    """How a topic stands: refusals in a row over all pods, and whether it is stopped."""
+
+    in_a_row: int
+    stopped: bool
+
+
+def fingerprint(delivery: Delivery) -> bytes:
+    """What makes two refused inputs of a topic the same: SHA-256 over key and value, null told from empty."""
+    digest = sha256()
+    for part in (delivery.key, delivery.value):
+        digest.update(b"-" if part is None else b"%d:" % len(part))
+        digest.update(part or b"")
+    return digest.digest()
+
+
+async def keep(conn: AsyncConnection[Any], refused: Sequence[tuple[Delivery, Refusal]]) -> None:
+    """Quarantine inputs; one that is there already is counted."""
+    first: dict[tuple[str, bytes], tuple[Delivery, Refusal]] = {}
+    deliveries: dict[tuple[str, bytes], int] = {}
+    for delivery, refusal in refused:
+        identity = (delivery.topic, fingerprint(delivery))
+        first.setdefault(identity, (delivery, refusal))
+        deliveries[identity] = deliveries.get(identity, 0) + 1
+    rows = list(first.values())
+    await conn.execute(
+        STATEMENTS["quarantine_inputs"],
+        {
+            "topics": Texts([topic for topic, _ in first]),
+            "fingerprints": Blobs([digest for _, digest in first]),
+            "partitions": Integers([delivery.partition for delivery, _ in rows]),
+            "offsets": Integers([delivery.offset for delivery, _ in rows]),
+            "keys": Blobs([delivery.key for delivery, _ in rows]),
+            "values": Blobs([delivery.value for delivery, _ in rows]),
+            "headers": Texts([_headers(delivery) for delivery, _ in rows]),
+            "reasons": Texts([refusal.reason for _, refusal in rows]),
+            "errors": Texts([_text(refusal.error) for _, refusal in rows]),
+            "deliveries": Integers(list(deliveries.values())),
+        },
+    )
+
+
+async def read_topic_refusals(conn: AsyncConnection[Any]) -> dict[str, TopicRefusals]:
+    """The topics with refusals in a row; the others have none."""
+    cursor = await conn.execute(STATEMENTS["read_topic_refusals"])
+    return {topic: TopicRefusals(count, stopped) async for topic, count, stopped in cursor}
+
+
+async def count_refusals(conn: AsyncConnection[Any], counts: Mapping[str, RefusalCount], limit: int) -> dict[str, bool]:
+    """Carry the refusals in a row on; returns of each topic whether it is stopped now."""
+    cursor = await conn.execute(
+        STATEMENTS["count_refusals"],
+        {
+            "topics": Texts(list(counts)),
+            "in_a_row": Integers([count.in_a_row for count in counts.values()]),
+            "restarted": Texts([topic for topic, count in counts.items() if count.restarted]),
+            "limit": limit,
+        },
+    )
+    return dict(await cursor.fetchall())
+
+
+class Quarantined(NamedTuple):
+    """A refused input as operators see it in a list."""
+
+    id: int
+    state: str
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    error: str
+    first_seen_at: datetime
+    deliveries: int
+
+
+async def list_quarantine(
+    conn: AsyncConnection[Any],
+    *,
+    page: int,
+    topic: str | None = None,
+    state: str | None = None,
+    before: int | None = None,
+) -> list[Quarantined]:
+    """The newest refused inputs; the next page is what is `before` the last id of this one."""
+    cursor = await conn.execute(
+        STATEMENTS["list_quarantine"], {"page": page, "topic": topic, "state": state, "before": before}
+    )
+    return [Quarantined(*row) async for row in cursor]
+
+
+async def read_quarantined(conn: AsyncConnection[Any], id_: int) -> dict[str, Any] | None:
+    """One refused input, every column by its name; None where there is none."""
+    cursor = conn.cursor(row_factory=dict_row)
+    await cursor.execute(STATEMENTS["read_quarantined"], {"id": id_})
+    return await cursor.fetchone()
+
+
+async def resume_topic(conn: AsyncConnection[Any], topic: str) -> bool:
+    """Set a stopped topic going again; False where it is not stopped."""
+    cursor = await conn.execute(STATEMENTS["resume_topic"], {"topic": topic})
+    return await cursor.fetchone() is not None
+
+
+def _headers(delivery: Delivery) -> bytes:
+    """Header values are bytes of any kind: as latin-1 text each byte is one character, and none is lost."""
+    pairs = [
+        [_text(name), None if value is None else value.decode("latin-1").replace("\0", "\ufffd")]
+        for name, value in delivery.headers
+    ]
+    return orjson.dumps(pairs)
+
+
+def _text(text: str) -> str:
+    """What PostgreSQL can keep as text."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

@@ -1,0 +1,356 @@
+"""The schema as it is now, as SQLAlchemy metadata.
+
+The migrations make it; this declares it, and a test holds both against each other through the catalog.
+What each constraint and storage setting is for is said where it was made, in migrations/versions.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+SCHEMA = "els"
+METADATA = MetaData(schema=SCHEMA)
+
+_TIME = DateTime(timezone=True)
+
+
+def _given(name: str, kind: Any, **options: Any) -> Column[Any]:
+    """A column that is never null."""
+    return Column(name, kind, nullable=False, **options)
+
+
+def _length(table: str, column: str) -> CheckConstraint:
+    """Identities are texts of 1 to 255 characters."""
+    return CheckConstraint(f"char_length({column}) between 1 and 255", name=f"{table}_{column}_check")
+
+
+def _file() -> list[Column[Any]]:
+    """What the File Service says about an uploaded file, where all of it is known."""
+    return [
+        _given("file_upload_id", Text),
+        _given("original_file_name", Text),
+        _given("raw_file_storage_id", Text),
+        _given("file_size_bytes", BigInteger),
+        Column("content_md5_hash", Text),
+    ]
+
+
+def _trace() -> list[Column[Any]]:
+    """Which conversation a row belongs to."""
+    return [_given("correlation_id", Uuid), Column("traceparent", Text), Column("tracestate", Text)]
+
+
+batches = Table(
+    "batches",
+    METADATA,
+    _given("batch_id", Text),
+    _given("expected", Integer),
+    _given("assigned", Integer, server_default=text("0")),
+    _given("failed", Integer, server_default=text("0")),
+    _given("state", Text, server_default="registered"),
+    _given("essay_set", LargeBinary),
+    _given("course_code", Text),
+    _given("user_id", Text),
+    _given("essay_instructions", Text),
+    Column("class_id", Text),
+    Column("org_id", Text),
+    *_trace(),
+    _given("registered_at", _TIME),
+    _given("changed_at", _TIME),
+    Column("completed_at", _TIME),
+    Column("timed_out_at", _TIME),
+    PrimaryKeyConstraint("batch_id", name="batches_pkey"),
+    _length("batches", "batch_id"),
+    CheckConstraint("expected between 1 and 100000", name="batches_expected_check"),
+    CheckConstraint("assigned >= 0 and failed >= 0 and assigned + failed <= expected", name="batches_counts_check"),
+    CheckConstraint(
+        "state = case when assigned + failed < expected then 'registered'"
+        " when assigned > 0 then 'ready' else 'failed' end",
+        name="batches_state_check",
+    ),
+    CheckConstraint("(completed_at is null) = (state = 'registered')", name="batches_completed_check"),
+    CheckConstraint("octet_length(essay_set) = 32", name="batches_essay_set_check"),
+    CheckConstraint("course_code in ('ENG5', 'ENG6', 'ENG7', 'SV1', 'SV2', 'SV3')", name="batches_course_code_check"),
+    Index(
+        "batches_changed",
+        "changed_at",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
+    ),
+    postgresql_with={
+        "fillfactor": 60,
+        "autovacuum_vacuum_scale_factor": 0.02,
+        "autovacuum_vacuum_threshold": 1000,
+    },
+)
+
+_CONTENT_OF_A_SLOT = (
+    "text_storage_id, file_upload_id, original_file_name, raw_file_storage_id,"
+    " file_size_bytes, content_md5_hash, correlation_id, taken_at"
+)
+
+slots = Table(
+    "slots",
+    METADATA,
+    _given("batch_id", Text),
+    _given("essay_id", Text),
+    _given("position", Integer),
+    _given("state", Text, server_default="open"),
+    Column("text_storage_id", Text),
+    Column("file_upload_id", Text),
+    Column("original_file_name", Text),
+    Column("raw_file_storage_id", Text),
+    Column("file_size_bytes", BigInteger),
+    Column("content_md5_hash", Text),
+    Column("correlation_id", Uuid),
+    Column("traceparent", Text),
+    Column("tracestate", Text),
+    Column("taken_at", _TIME),
+    PrimaryKeyConstraint("batch_id", "essay_id", name="slots_pkey"),
+    _length("slots", "essay_id"),
+    CheckConstraint("position between 1 and 100000", name="slots_position_check"),
+    CheckConstraint(
+        f"case state when 'open' then num_nonnulls({_CONTENT_OF_A_SLOT}) = 0"
+        f" when 'assigned' then num_nulls({_CONTENT_OF_A_SLOT.replace(' content_md5_hash,', '')}) = 0"
+        " when 'failed' then text_storage_id is null and num_nulls(file_upload_id, taken_at) = 0"
+        " else false end",
+        name="slots_state_check",
+    ),
+    Index("slots_open", "batch_id", "position", unique=True, postgresql_where=text("state = 'open'")),
+    Index(
+        "slots_content",
+        "batch_id",
+        "text_storage_id",
+        unique=True,
+        postgresql_where=text("text_storage_id is not null"),
+    ),
+    Index("slots_failure", "batch_id", "file_upload_id", unique=True, postgresql_where=text("state = 'failed'")),
+    postgresql_with={
+        "fillfactor": 70,
+        "autovacuum_vacuum_scale_factor": 0.05,
+        "autovacuum_vacuum_threshold": 20000,
+        "autovacuum_analyze_scale_factor": 0.05,
+        "autovacuum_vacuum_cost_delay": 1,
+    },
+)
+
+arrivals = Sequence("arrivals", metadata=METADATA, schema=SCHEMA, cache=1)
+
+pending_content = Table(
+    "pending_content",
+    METADATA,
+    _given("batch_id", Text),
+    _given("text_storage_id", Text),
+    _given("arrival", BigInteger),
+    _given("state", Text, server_default="pending"),
+    *_file(),
+    *_trace(),
+    _given("stored_at", _TIME),
+    _given("waiting_since", _TIME),
+    Column("closed_at", _TIME),
+    PrimaryKeyConstraint("batch_id", "text_storage_id", name="pending_content_pkey"),
+    _length("pending_content", "batch_id"),
+    _length("pending_content", "text_storage_id"),
+    CheckConstraint("file_size_bytes >= 0", name="pending_content_file_size_bytes_check"),
+    CheckConstraint("state in ('pending', 'expired', 'removed')", name="pending_content_state_check"),
+    CheckConstraint("(closed_at is null) = (state = 'pending')", name="pending_content_closed_check"),
+    Index(
+        "pending_content_order",
+        "batch_id",
+        "arrival",
+        unique=True,
+        postgresql_where=text("state <> 'removed'"),
+    ),
+    Index("pending_content_due", "waiting_since", postgresql_where=text("state = 'pending'")),
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": 0.05,
+        "autovacuum_vacuum_threshold": 5000,
+        "autovacuum_vacuum_cost_delay": 1,
+    },
+)
+
+excess_content = Table(
+    "excess_content",
+    METADATA,
+    _given("batch_id", Text),
+    _given("text_storage_id", Text),
+    _given("reason", Text),
+    *_file(),
+    *_trace(),
+    _given("declared_at", _TIME),
+    PrimaryKeyConstraint("batch_id", "text_storage_id", name="excess_content_pkey"),
+    _length("excess_content", "text_storage_id"),
+    CheckConstraint("reason in ('BATCH_FULL', 'NO_AVAILABLE_SLOT')", name="excess_content_reason_check"),
+)
+
+validation_failures = Table(
+    "validation_failures",
+    METADATA,
+    _given("batch_id", Text),
+    _given("file_upload_id", Text),
+    _given("arrival", BigInteger),
+    _given("state", Text),
+    _given("original_file_name", Text),
+    _given("raw_file_storage_id", Text),
+    _given("validation_error_code", Text),
+    _given("error_detail", JSON),
+    _given("file_size_bytes", BigInteger),
+    _given("failed_at", _TIME),
+    *_trace(),
+    _given("stored_at", _TIME),
+    _given("waiting_since", _TIME),
+    PrimaryKeyConstraint("batch_id", "file_upload_id", name="validation_failures_pkey"),
+    _length("validation_failures", "batch_id"),
+    _length("validation_failures", "file_upload_id"),
+    CheckConstraint("state in ('pending', 'expired', 'slot', 'surplus')", name="validation_failures_state_check"),
+    CheckConstraint("file_size_bytes >= 0", name="validation_failures_file_size_bytes_check"),
+    Index(
+        "validation_failures_order",
+        "batch_id",
+        "arrival",
+        unique=True,
+        postgresql_where=text("state in ('pending', 'expired')"),
+    ),
+    Index("validation_failures_due", "waiting_since", postgresql_where=text("state = 'pending'")),
+)
+
+outbox = Table(
+    "outbox",
+    METADATA,
+    _given("seq", BigInteger, server_default=Identity(always=True)),
+    _given("id", Uuid),
+    _given("aggregatetype", Text, server_default="batch"),
+    _given("aggregateid", Text),
+    _given("type", Text),
+    _given("payload", Text),
+    *_trace(),
+    _given("created_at", _TIME, server_default=text("transaction_timestamp()")),
+    _given(
+        "shard",
+        SmallInteger,
+        server_default=Computed("(hashtextextended(aggregateid, 0) & 63)::smallint", persisted=True),
+    ),
+    PrimaryKeyConstraint("aggregateid", "seq", name="outbox_pkey"),
+    Index("outbox_order", "shard", "seq"),
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": 0,
+        "autovacuum_vacuum_threshold": 10000,
+        "autovacuum_vacuum_insert_scale_factor": 0,
+        "autovacuum_vacuum_insert_threshold": 100000,
+        "autovacuum_vacuum_cost_delay": 0,
+        "toast.autovacuum_vacuum_scale_factor": 0,
+        "toast.autovacuum_vacuum_threshold": 10000,
+    },
+)
+
+outbox_blocked = Table(
+    "outbox_blocked",
+    METADATA,
+    _given("batch_id", Text),
+    _given("seq", BigInteger),
+    _given("topic", Text),
+    _given("error", Text),
+    _given("since", _TIME),
+    _given("retry_at", _TIME),
+    PrimaryKeyConstraint("batch_id", name="outbox_blocked_pkey"),
+)
+
+relays = Table(
+    "relays",
+    METADATA,
+    _given("relay", Uuid),
+    _given("expires_at", _TIME),
+    PrimaryKeyConstraint("relay", name="relays_pkey"),
+    postgresql_with={"fillfactor": 50},
+)
+
+relay_shards = Table(
+    "relay_shards",
+    METADATA,
+    _given("shard", SmallInteger, autoincrement=False),
+    Column("relay", Uuid),
+    PrimaryKeyConstraint("shard", name="relay_shards_pkey"),
+    CheckConstraint("shard between 0 and 63", name="relay_shards_shard_check"),
+    postgresql_with={"fillfactor": 50},
+)
+
+quarantine = Table(
+    "quarantine",
+    METADATA,
+    _given("id", BigInteger, server_default=Identity(always=True)),
+    _given("topic", Text),
+    _given("fingerprint", LargeBinary),
+    _given("state", Text, server_default="open"),
+    _given("partition", Integer),
+    _given("offset", BigInteger),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    _given("headers", JSONB, server_default="[]"),
+    _given("reason", Text),
+    _given("error", Text),
+    _given("first_seen_at", _TIME),
+    _given("last_seen_at", _TIME),
+    _given("deliveries", BigInteger, server_default=text("1")),
+    Column("closed_at", _TIME),
+    PrimaryKeyConstraint("id", name="quarantine_pkey"),
+    UniqueConstraint("topic", "fingerprint", name="quarantine_fingerprint_key"),
+    CheckConstraint("octet_length(fingerprint) = 32", name="quarantine_fingerprint_check"),
+    CheckConstraint("state in ('open', 'replayed', 'discarded')", name="quarantine_state_check"),
+    CheckConstraint("(closed_at is null) = (state = 'open')", name="quarantine_closed_check"),
+    CheckConstraint("deliveries >= 1", name="quarantine_deliveries_check"),
+)
+
+topic_refusals = Table(
+    "topic_refusals",
+    METADATA,
+    _given("topic", Text),
+    _given("in_a_row", Integer, server_default=text("0")),
+    Column("stopped_at", _TIME),
+    PrimaryKeyConstraint("topic", name="topic_refusals_pkey"),
+    CheckConstraint("in_a_row >= 0", name="topic_refusals_in_a_row_check"),
+)
+
+crash_marks = Table(
+    "crash_marks",
+    METADATA,
+    _given("topic", Text),
+    _given("partition", Integer),
+    _given("offset", BigInteger),
+    Column("records", Integer),
+    _given("deaths", Integer, server_default=text("0")),
+    _given("pod", Text),
+    _given("marked_at", _TIME),
+    PrimaryKeyConstraint("topic", "partition", name="crash_marks_pkey"),
+    CheckConstraint("records >= 1", name="crash_marks_records_check"),
+    CheckConstraint("deaths >= 0", name="crash_marks_deaths_check"),
+    postgresql_with={"fillfactor": 50},
+)
+
+policy = Table(
+    "policy",
+    METADATA,
+    _given("name", Text),
+    _given("seconds", BigInteger),
+    PrimaryKeyConstraint("name", name="policy_pkey"),
+    CheckConstraint("seconds > 0", name="policy_seconds_check"),
+)

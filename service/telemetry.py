@@ -1,0 +1,124 @@
+"""Metrics and logs. No label and no metric holds a batch id: numbers by batch are in the views."""
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from service.apply import Effects
+
+PENDING_STORED = Counter("els_pending_content_stored_total", "Contents kept for a batch not registered yet.")
+PENDING_RECONCILED = Counter(
+    "els_pending_content_reconciled_total", "Pending contents whose registration came.", ["outcome"]
+)
+PENDING_AGE = Histogram(
+    "els_pending_content_age_seconds",
+    "How long a content had waited when its registration came.",
+    buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
+)
+EXCESS = Counter("els_excess_content_total", "Contents beyond the slots of their batch.", ["reason"])
+SLOTS_ASSIGNED = Counter("els_slots_assigned_total", "Slots that a content has taken.")
+BATCHES_REGISTERED = Counter("els_batches_registered_total", "Batches registered.")
+BATCHES_READY = Counter("els_batches_ready_total", "Batches announced as ready.")
+BATCH_READY = Histogram(
+    "els_batch_ready_seconds",
+    "From a batch's registration to its being ready.",
+    buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
+)
+QUARANTINED = Counter("els_quarantined_total", "Inputs refused.", ["reason"])
+DUPLICATES = Counter("els_duplicates_total", "Inputs recognised as repeats.", ["event"])
+REGISTRATION_DIFFERENCES = Counter(
+    "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]
+)
+OUTBOX_PUBLISHED = Counter("els_outbox_published_total", "Outbox rows that the broker has acknowledged.", ["topic"])
+EVENT_TO_PUBLISH = Histogram(
+    "els_event_to_publish_seconds",
+    "From the commit of an outbox row to its acknowledgement by the broker.",
+    buckets=(0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
+)
+CONSUMER_LAG = Gauge("els_consumer_lag", "Records that wait in a partition of this process.", ["topic", "partition"])
+TRANSACTION = Histogram(
+    "els_transaction_seconds",
+    "How long a transaction took, its commit included.",
+    ["step"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+def record(effects: "Effects") -> None:
+    """Count and log what a transaction did. Call it when that is committed."""
+    _count(effects)
+    for batch_id in effects.registered:
+        _log.info("batch_registered", batch_id=batch_id)
+    for batch_id, state, seconds in effects.completed:
+        _log.info("batch_completed", batch_id=batch_id, state=state, seconds=round(seconds, 3))
+    for batch_id, fields in effects.differences:
+        _log.warning("registration_differs_from_the_first", batch_id=batch_id, fields=fields)
+    for delivery, refusal in effects.refused:
+        _log.warning(
+            "input_refused",
+            topic=delivery.topic,
+            partition=delivery.partition,
+            offset=delivery.offset,
+            reason=refusal.reason,
+            error=refusal.error,
+        )
+
+
+def _count(effects: "Effects") -> None:
+    PENDING_STORED.inc(effects.pending)
+    SLOTS_ASSIGNED.inc(effects.assigned)
+    BATCHES_REGISTERED.inc(len(effects.registered))
+    for outcome, count in effects.reconciled.items():
+        PENDING_RECONCILED.labels(outcome).inc(count)
+    for seconds in effects.reconciled_ages:
+        PENDING_AGE.observe(seconds)
+    for reason, count in effects.excess.items():
+        EXCESS.labels(reason).inc(count)
+    for event, count in effects.duplicates.items():
+        DUPLICATES.labels(event).inc(count)
+    for _, state, seconds in effects.completed:
+        if state == "ready":
+            BATCHES_READY.inc()
+            BATCH_READY.observe(seconds)
+    for _, fields in effects.differences:
+        for field in fields:
+            REGISTRATION_DIFFERENCES.labels(field).inc()
+    for _, refusal in effects.refused:
+        QUARANTINED.labels(refusal.reason).inc()
+
+
+def set_up_logging(level: str, form: str) -> None:
+    """One JSON object a line on standard output, or lines for people (`console`)."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    )
+    structlog.configure(
+        processors=shared + last,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    # What the libraries say goes the same way; aiokafka tells of every lost connection, many times a second.
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -1,0 +1,24 @@
+-- A pod takes partitions over: returns what their owners before it left behind. A mark that is still there was not
+-- given back, so its owner died (or hangs); a single record that it was alone with has one more death to its name.
+-- Index: crash_marks_pkey. Locks: the partitions' rows, in order.
+with found as materialized (
+    select marks.topic, marks."partition", marks."offset", marks.records, marks.deaths
+    from els.crash_marks as marks
+    inner join unnest(:topics::text[], :partitions::bigint[]) as assigned (topic, "partition")
+        on marks.topic = assigned.topic
+        and marks."partition" = assigned."partition"
+    order by marks.topic, marks."partition"
+    for update of marks
+),
+claimed as (
+    insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
+    select topic, "partition", 0, null, 0, :pod, transaction_timestamp()
+    from unnest(:topics::text[], :partitions::bigint[]) as assigned (topic, "partition")
+    order by topic, "partition"
+    on conflict (topic, "partition") do update
+    set pod = excluded.pod,
+        deaths = crash_marks.deaths + case when crash_marks.records = 1 then 1 else 0 end,
+        marked_at = excluded.marked_at
+)
+select topic, "partition", "offset", records, deaths + case when records = 1 then 1 else 0 end
+from found

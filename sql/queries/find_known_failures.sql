@@ -1,0 +1,11 @@
+-- Which of these validation failures are known already, by ordinal.
+-- Index: validation_failures_pkey. Locks: none.
+select arrived.ordinal
+from unnest(:batch_ids::text[], :file_upload_ids::text[]) with ordinality
+    as arrived (batch_id, file_upload_id, ordinal)
+where exists (
+    select
+    from els.validation_failures
+    where validation_failures.batch_id = arrived.batch_id
+        and validation_failures.file_upload_id = arrived.file_upload_id
+)

@@ -1,0 +1,13 @@
+-- Blocked batches of some shards that have no row left (an operator took it away): none is blocked.
+--
+-- Index: outbox_pkey; the table of blocked batches is read whole, by its key (it is empty, or short).
+-- Locks: the rows that go, none that another holds.
+delete from els.outbox_blocked
+where batch_id in (
+    select blocked.batch_id
+    from els.outbox_blocked as blocked
+    where blocked.retry_at <= clock_timestamp()
+      and (hashtextextended(blocked.batch_id, 0) & 63) = any (:shards::bigint[])
+      and not exists (select from els.outbox as o where o.aggregateid = blocked.batch_id)
+    order by blocked.batch_id
+    for update skip locked);

@@ -1,0 +1,17 @@
+-- Content of a full batch. The caller holds the deciding row of each batch and has looked for the content since.
+-- Index: excess_content_pkey. Locks: the new rows.
+insert into els.excess_content (
+    batch_id, text_storage_id, reason, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
+    content_md5_hash, correlation_id, traceparent, tracestate, declared_at
+)
+select
+    batch_id, text_storage_id, reason, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
+    content_md5_hash, correlation_id, traceparent, tracestate, transaction_timestamp()
+from unnest(
+    :batch_ids::text[], :text_storage_ids::text[], :reasons::text[], :file_upload_ids::text[],
+    :original_file_names::text[], :raw_file_storage_ids::text[], :file_sizes_bytes::bigint[],
+    :content_md5_hashes::text[], :correlation_ids::uuid[], :traceparents::text[], :tracestates::text[]
+) as excess (
+    batch_id, text_storage_id, reason, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
+    content_md5_hash, correlation_id, traceparent, tracestate
+)

@@ -1,0 +1,18 @@
+-- Keeps refused inputs whole; the same input at whatever offset raises the deliveries of its one row, also where
+-- an operator has closed that. In the order of the key, so that pods wait for each other in one direction only.
+-- Index: quarantine_fingerprint_key. Locks: the rows.
+insert into els.quarantine (
+    topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
+    deliveries
+)
+select
+    topic, fingerprint, "partition", "offset", key, value, headers::jsonb, reason, error, transaction_timestamp(),
+    transaction_timestamp(), deliveries
+from unnest(
+    :topics::text[], :fingerprints::bytea[], :partitions::bigint[], :offsets::bigint[], :keys::bytea[],
+    :values::bytea[], :headers::text[], :reasons::text[], :errors::text[], :deliveries::bigint[]
+) as refused (topic, fingerprint, "partition", "offset", key, value, headers, reason, error, deliveries)
+order by topic, fingerprint
+on conflict (topic, fingerprint) do update
+set deliveries = quarantine.deliveries + excluded.deliveries,
+    last_seen_at = transaction_timestamp()

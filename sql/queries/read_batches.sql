@@ -1,0 +1,7 @@
+-- What registrations said, for the events that are about their batch.
+-- Index: batches_pkey. Locks: none.
+select
+    batch_id, expected, assigned, failed, course_code, user_id, essay_instructions, class_id, org_id,
+    correlation_id, traceparent, tracestate, registered_at
+from els.batches
+where batch_id = any(:batch_ids::text[])

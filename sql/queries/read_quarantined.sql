@@ -1,0 +1,7 @@
+-- One refused input, whole.
+-- Index: quarantine_pkey. Locks: none.
+select
+    id, state, topic, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
+    deliveries, closed_at
+from els.quarantine
+where id = :id

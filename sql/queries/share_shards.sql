@@ -1,0 +1,38 @@
+-- Take free shards, up to this relay's fair share of them all. A shard is free when its relay is
+-- none, gone or expired.
+--
+-- Returns the shards that it held before, those it took now, and the fair share. At random, so that
+-- relays that start together do not reach for the same ones.
+--
+-- Index: relay_shards_pkey, relays_pkey. Locks: the shards that are taken, none that another holds.
+-- Two relays that see different relays alive may take a shard from each other: that costs repeats,
+-- not the order.
+with living as (
+    select relay from els.relays where expires_at > clock_timestamp()
+),
+fair as (
+    select ceil((select count(*) from els.relay_shards)::numeric / (select count(*) from living))::int as share
+),
+held as (
+    select shard from els.relay_shards where relay = :relay::uuid
+),
+free as (
+    select shard
+    from els.relay_shards
+    where relay is null
+       or relay not in (select relay from living)
+    order by random()
+    limit greatest((select share from fair) - (select count(*) from held), 0)
+    for update skip locked
+),
+taken as (
+    update els.relay_shards as shards
+    set relay = :relay::uuid
+    from free
+    where shards.shard = free.shard
+    returning shards.shard
+)
+select
+    array(select shard::int from held order by shard),
+    array(select shard::int from taken order by shard),
+    (select share from fair);

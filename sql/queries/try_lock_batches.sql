@@ -1,0 +1,18 @@
+-- The point where early content and its registration meet: content shares the lock of its batch, a registration
+-- has it alone. Takes what is free, says what is not, waits for nothing. The look that follows is a statement of
+-- its own, because a statement's snapshot is older than the locks that it takes.
+-- Index: none. Locks: advisory, of the transaction, one for each batch.
+select
+    batch_id,
+    case
+        when alone then pg_try_advisory_xact_lock(key)
+        else pg_try_advisory_xact_lock_shared(key)
+    end as taken
+from (
+    select batch_id, true as alone, hashtextextended(batch_id, 0) as key
+    from unnest(:alone::text[]) as exclusive (batch_id)
+    union all
+    select batch_id, false, hashtextextended(batch_id, 0)
+    from unnest(:shared::text[]) as common (batch_id)
+    order by key
+) as batches

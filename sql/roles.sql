@@ -1,0 +1,65 @@
+-- The roles of a whole cluster, laid by every `migrate` whose login may, or by an administrator with psql in
+-- the service's database. No passwords here: `alter role els_app password …` is the administrator's.
+--
+--   els_owner  owns schemas, tables and views, and is who migrates; nobody logs in as it, one is granted it
+--   els_app    the service: reads and writes rows, changes no schema
+--   els_ops    operators: reads the views of schema ops, nothing else, and never for long
+--
+-- Settings of a role reach only who logs in as that very role, not the members of it.
+
+do $$
+declare
+    new_role text;
+begin
+    for new_role in
+        select wanted.role
+        from unnest(array['els_owner', 'els_app', 'els_ops']) as wanted (role)
+        where not exists (select from pg_roles where rolname = wanted.role)
+    loop
+        execute format('create role %I', new_role);
+    end loop;
+end
+$$;
+
+alter role els_owner nologin;
+alter role els_app login;
+alter role els_ops login;
+
+-- What the service asks for with each session (service/database.py), for where a pooler stands in between.
+alter role els_app set timezone = 'UTC';
+alter role els_app set lock_timeout = '2s';
+alter role els_app set idle_in_transaction_session_timeout = '10s';
+alter role els_app set statement_timeout = '60s';
+alter role els_app set transaction_timeout = '120s';
+alter role els_app set client_connection_check_interval = '5s';
+alter role els_app set enable_hashjoin = off;
+alter role els_app set enable_mergejoin = off;
+
+-- One long reader keeps dead rows of the hot tables from being removed.
+alter role els_ops set timezone = 'UTC';
+alter role els_ops set search_path = 'ops';
+alter role els_ops set default_transaction_read_only = on;
+alter role els_ops set lock_timeout = '1s';
+alter role els_ops set idle_in_transaction_session_timeout = '10s';
+alter role els_ops set statement_timeout = '15s';
+alter role els_ops set transaction_timeout = '30s';
+
+-- The owner may create its schemas in this database, and who runs this may act as the owner.
+do $$
+begin
+    execute format('grant create on database %I to els_owner', current_database());
+    if not pg_has_role(current_user, 'els_owner', 'set') then
+        execute format('grant els_owner to %I', current_user);
+    end if;
+end
+$$;
+
+-- ops.health tells the oldest transaction of everybody: its function runs as the owner, who must see them.
+do $$
+begin
+    grant pg_read_all_stats to els_owner;
+exception
+    when insufficient_privilege then
+        raise notice 'els_owner is not granted pg_read_all_stats: ops.health sees the transactions of some only';
+end
+$$;

@@ -1,0 +1,17 @@
+-- Topics that brought nothing but refusals. Reads a row for each topic.
+
+create view ops.stopped_topics as
+select
+    topic,
+    in_a_row as refusals,
+    stopped_at,
+    now() - stopped_at as age
+from els.topic_refusals
+where stopped_at is not null;
+
+comment on view ops.stopped_topics is
+    'Each input topic that is paused; `quarantine resume` or a good record ends it.';
+comment on column ops.stopped_topics.topic is 'the topic';
+comment on column ops.stopped_topics.refusals is 'refused records in a row';
+comment on column ops.stopped_topics.stopped_at is 'when it was stopped';
+comment on column ops.stopped_topics.age is 'time since stopped_at';

@@ -1,0 +1,135 @@
+"""A transaction is whole or not at all, and no session comes back to the pool that is not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+from psycopg.errors import DivisionByZero, InFailedSqlTransaction
+
+from service.database import Database, conninfo, sqlstate_of
+from service.statements import Texts
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url, pool_size=1)
+    async with database.transaction() as connection:
+        await connection.execute("create table public.kept (word text)")
+    yield database
+    await database.close()
+
+
+async def keep(connection: AsyncConnection, word: str) -> None:
+    await connection.execute("insert into public.kept (word) values (%s)", [word])
+
+
+async def kept(database: Database) -> list[str]:
+    async with database.transaction() as connection:
+        cursor = await connection.execute("select word from public.kept order by word")
+        return [word for (word,) in await cursor.fetchall()]
+
+
+async def backend(database: Database) -> int:
+    async with database.transaction() as connection:
+        return connection.info.backend_pid
+
+
+async def test_a_transaction_is_committed_at_its_end_and_its_session_used_again(database: Database) -> None:
+    before = await backend(database)
+    async with database.transaction() as connection:
+        await keep(connection, "one")
+    assert await kept(database) == ["one"]
+    assert await backend(database) == before
+
+
+async def test_a_transaction_is_rolled_back_where_its_body_raises(database: Database) -> None:
+    before = await backend(database)
+    with pytest.raises(DivisionByZero) as caught:  # noqa: PT012  the body is what is tested
+        async with database.transaction() as connection:
+            await keep(connection, "one")
+            await connection.execute("select 1 / 0")
+    assert sqlstate_of(caught.value) == "22012"
+    assert await kept(database) == []
+    assert await backend(database) == before
+
+
+async def test_a_failure_that_the_body_hides_is_not_taken_for_a_commit(database: Database) -> None:
+    with pytest.raises(InFailedSqlTransaction):  # noqa: PT012  the body is what is tested
+        async with database.transaction() as connection:
+            await keep(connection, "one")
+            with pytest.raises(DivisionByZero):
+                await connection.execute("select 1 / 0")
+    assert await kept(database) == []
+
+
+async def test_a_cancelled_transaction_leaves_nothing_and_its_session_is_not_used_again(
+    database: Database,
+) -> None:
+    before = await backend(database)
+    started = asyncio.Event()
+
+    async def work() -> None:
+        async with database.transaction() as connection:
+            await keep(connection, "one")
+            started.set()
+            await connection.execute("select pg_sleep(60)")
+
+    task = asyncio.create_task(work())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await kept(database) == []
+    assert await backend(database) != before
+
+
+async def test_a_session_that_the_server_ended_is_replaced(database: Database) -> None:
+    with pytest.raises(psycopg.OperationalError) as caught:  # noqa: PT012  the body is what is tested
+        async with database.transaction() as connection:
+            await keep(connection, "one")
+            await connection.execute("select pg_terminate_backend(pg_backend_pid())")
+    assert sqlstate_of(caught.value) == "57P01"
+    assert await kept(database) == []
+
+
+async def test_a_pool_that_is_empty_says_so_as_the_driver_would(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database._engine.sync_engine.pool, "_timeout", 0.01)
+    async with database.transaction():
+        with pytest.raises(psycopg.OperationalError, match="no database session was free"):
+            async with database.transaction():
+                pass
+    assert await kept(database) == []
+
+
+async def test_a_server_that_is_not_there_is_the_drivers_error() -> None:
+    database = Database("postgresql://postgres@127.0.0.1:1/nothing")
+    with pytest.raises(psycopg.OperationalError):
+        async with database.transaction():
+            pass
+    await database.close()
+
+
+async def test_every_session_has_its_timeouts_and_knows_our_arrays(database: Database) -> None:
+    async with database.transaction() as connection:
+        cursor = await connection.execute(
+            "select current_setting('lock_timeout'), current_setting('transaction_timeout'),"
+            " current_setting('TimeZone'), cardinality(%s)",
+            [Texts(["one", None])],
+        )
+        assert await cursor.fetchone() == ("2s", "2min", "UTC", 2)
+
+
+async def test_a_connection_alone_commits_each_statement(database: Database) -> None:
+    connection = await database.connect_alone()
+    await keep(connection, "one")
+    await connection.close()
+    assert await kept(database) == ["one"]
+
+
+def test_behind_a_pooler_no_session_settings_are_sent_and_those_of_the_url_stay() -> None:
+    assert "lock_timeout" not in conninfo("postgresql://db/els", "els", None)
+    assert "search_path=x" in conninfo("postgresql://db/els?options=-csearch_path%3Dx", "els", None)

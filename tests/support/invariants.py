@@ -1,0 +1,392 @@
+"""What must always hold, asked of the tables and of the outbox in plain SQL; each answer is a violation, in words.
+
+This knows nothing of how the service works, nor of its views: it is what they are judged by.
+
+`violations`   I1 to I7, whatever was applied and whoever died
+`missing`      I8: what of some inputs is neither applied nor refused, once all of them were delivered to the end
+`state`        everything but the counts of repeats, to be compared before and after one
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import psycopg
+
+from service.events import BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
+from service.rules import essay_set
+
+Connection = psycopg.Connection[Any]
+
+SLOT_ASSIGNED = "huleedu.els.essay.slot.assigned.v1"
+EXCESS = "huleedu.els.excess.content.provisioned.v1"
+ERRORS = "huleedu.els.batch.validation.errors.v1"
+READY = "huleedu.els.batch.essays.ready.v1"
+
+# Each gives the batch and the detail.
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "I1 a content is in one place": (
+        """
+        select batch_id, format('content %s is %s', text_storage_id, string_agg(place, ' and '))
+        from (
+            select batch_id, text_storage_id, 'in slot ' || essay_id as place
+            from els.slots where text_storage_id is not null
+            union all
+            select batch_id, text_storage_id, 'excess' from els.excess_content
+            union all
+            select batch_id, text_storage_id, state from els.pending_content
+        ) as places
+        group by batch_id, text_storage_id
+        having count(*) > 1
+        """,
+    ),
+    "I2 a slot holds one, and one holds a slot": (
+        """
+        select batch_id, format('failure %s has %s slots', file_upload_id, count(*))
+        from els.slots
+        where state = 'failed'
+        group by batch_id, file_upload_id
+        having count(*) > 1
+        """,
+        """
+        select batch_id, format('slot %s is %s with content %s', essay_id, state, text_storage_id)
+        from els.slots
+        where (state = 'assigned') <> (text_storage_id is not null)
+        """,
+        """
+        select batch_id, format('position %s is %s slots', position, count(*))
+        from els.slots
+        group by batch_id, position
+        having count(*) > 1
+        """,
+    ),
+    "I3 excess is only where no slot is open": (
+        """
+        select batch_id, format('content %s is excess, slot %s is open', text_storage_id, essay_id)
+        from els.excess_content
+        join els.slots using (batch_id)
+        where slots.state = 'open'
+        """,
+        """
+        select batch_id, format('content %s is excess, the batch is not registered', text_storage_id)
+        from els.excess_content
+        where batch_id not in (select batch_id from els.batches)
+        """,
+    ),
+    "I4 nothing waits for a registered batch": (
+        """
+        select batch_id, format('content %s is %s', text_storage_id, pending_content.state)
+        from els.pending_content
+        join els.batches using (batch_id)
+        where pending_content.state in ('pending', 'expired')
+        """,
+        """
+        select batch_id, format('failure %s is %s', file_upload_id, validation_failures.state)
+        from els.validation_failures
+        join els.batches using (batch_id)
+        where validation_failures.state in ('pending', 'expired')
+        """,
+        """
+        select batch_id, format('failure %s is %s, the batch is not registered', file_upload_id, state)
+        from els.validation_failures
+        where state in ('slot', 'surplus')
+            and batch_id not in (select batch_id from els.batches)
+        """,
+    ),
+    "I5 a batch is what its slots are": (
+        """
+        select batch_id, format(
+            'is %s, counts %s assigned and %s failed of %s; has %s, %s of %s', batches.state, batches.assigned,
+            batches.failed, batches.expected, slots.assigned, slots.failed, slots.slots
+        )
+        from els.batches
+        full join (
+            select
+                batch_id,
+                count(*) as slots,
+                count(*) filter (where state = 'assigned') as assigned,
+                count(*) filter (where state = 'failed') as failed
+            from els.slots
+            group by batch_id
+        ) as slots using (batch_id)
+        where (batches.expected, batches.assigned, batches.failed, batches.state) is distinct from (
+            slots.slots::int, slots.assigned::int, slots.failed::int,
+            case
+                when slots.assigned + slots.failed < slots.slots then 'registered'
+                when slots.assigned > 0 then 'ready'
+                else 'failed'
+            end
+        )
+        """,
+        """
+        select batch_id, format('failure %s is %s, its slot is %s', file_upload_id, failures.state, slots.essay_id)
+        from els.validation_failures as failures
+        full join (select * from els.slots where state = 'failed') as slots using (batch_id, file_upload_id)
+        where (failures.state is not distinct from 'slot') <> (slots.essay_id is not null)
+        """,
+    ),
+}
+
+# `event` is an outbox row with its payload as JSON. These hold as well where the relay has deleted some rows.
+EVENTS: Mapping[str, tuple[str, ...]] = {
+    "I5 an announcement lists exactly the slots": (
+        f"""
+        select event.batch_id, format('is %s and announced as ready with %s', batches.state, event.data)
+        from event
+        left join els.batches using (batch_id)
+        where event.type = '{READY}'
+            and (batches.state is distinct from 'ready' or event.data -> 'ready_essays' is distinct from (
+                select jsonb_agg(
+                    jsonb_build_object('essay_id', essay_id, 'text_storage_id', text_storage_id)
+                    order by position
+                )
+                from els.slots
+                where slots.batch_id = event.batch_id
+                    and slots.state = 'assigned'
+            ))
+        """,
+        f"""
+        select event.batch_id, format('is %s and announced with errors %s', batches.state, event.data)
+        from event
+        left join els.batches using (batch_id)
+        where event.type = '{ERRORS}'
+            and (
+                batches.state not in ('ready', 'failed')
+                or (event.data -> 'error_summary' -> 'critical_failure')::boolean <> (batches.state = 'failed')
+                or (select jsonb_agg(essay -> 'essay_id') from jsonb_array_elements(event.data -> 'failed_essays') essay)
+                    is distinct from (
+                        select jsonb_agg(file_upload_id order by position)
+                        from els.slots
+                        where slots.batch_id = event.batch_id
+                            and slots.state = 'failed'
+                    )
+            )
+        """,
+        f"""
+        select batch_id, format('%s is numbered after the announcement', later.type)
+        from event as later
+        join event as announcement using (batch_id)
+        where announcement.type in ('{READY}', '{ERRORS}')
+            and later.seq > announcement.seq
+            and later.type in ('{SLOT_ASSIGNED}', '{ERRORS}')
+        """,
+    ),
+    "I6 an event says what is so": (
+        f"""
+        select event.batch_id, format('no slot is as it was announced: %s', event.data)
+        from event
+        where event.type = '{SLOT_ASSIGNED}'
+            and not exists (
+                select
+                from els.slots
+                where slots.batch_id = event.batch_id
+                    and slots.essay_id = event.data ->> 'essay_id'
+                    and slots.text_storage_id = event.data ->> 'text_storage_id'
+                    and slots.file_upload_id = event.data ->> 'file_upload_id'
+                    and slots.original_file_name = event.data ->> 'original_file_name'
+                    and slots.correlation_id = event.correlation_id
+                    and (slots.traceparent, slots.tracestate) is not distinct from
+                        (event.traceparent, event.tracestate)
+            )
+        """,
+        f"""
+        select event.batch_id, format('nothing is excess as it was announced: %s', event.data)
+        from event
+        where event.type = '{EXCESS}'
+            and not exists (
+                select
+                from els.excess_content as excess
+                where excess.batch_id = event.batch_id
+                    and excess.text_storage_id = event.data ->> 'text_storage_id'
+                    and excess.reason = event.data ->> 'reason'
+                    and excess.original_file_name = event.data ->> 'original_file_name'
+                    and excess.correlation_id = event.correlation_id
+                    and (excess.traceparent, excess.tracestate) is not distinct from
+                        (event.traceparent, event.tracestate)
+            )
+        """,
+        f"""
+        select batch_id, format('in one commit %s comes after %s', later.type, earlier.type)
+        from (select *, array_position(
+            array['{SLOT_ASSIGNED}', '{EXCESS}', '{ERRORS}', '{READY}'], type) as rank from event) as later
+        join (select *, array_position(
+            array['{SLOT_ASSIGNED}', '{EXCESS}', '{ERRORS}', '{READY}'], type) as rank from event) as earlier
+            using (batch_id, created_at)
+        where later.seq > earlier.seq
+            and later.rank < earlier.rank
+        """,
+        f"""
+        select batch_id, format('in one commit slot %s comes after %s', later_slot.position, earlier_slot.position)
+        from event as later
+        join event as earlier using (batch_id, created_at)
+        join els.slots as later_slot using (batch_id)
+        join els.slots as earlier_slot using (batch_id)
+        where later.type = '{SLOT_ASSIGNED}'
+            and earlier.type = '{SLOT_ASSIGNED}'
+            and later_slot.essay_id = later.data ->> 'essay_id'
+            and earlier_slot.essay_id = earlier.data ->> 'essay_id'
+            and later.seq > earlier.seq
+            and later_slot.position < earlier_slot.position
+        """,
+        """
+        select batch_id, format('%s is addressed to another batch or under another id', type)
+        from event
+        where event.data ->> 'batch_id' is distinct from batch_id
+            or envelope ->> 'event_id' is distinct from id::text
+            or envelope ->> 'event_type' is distinct from type
+            or envelope ->> 'correlation_id' is distinct from correlation_id::text
+        """,
+    ),
+    "I7 nothing is told twice": (
+        """
+        select batch_id, format('%s is told %s times', min(type), count(*))
+        from event
+        group by batch_id, id
+        having count(*) > 1
+        """,
+    ),
+}
+
+# These hold where every row of the outbox is still there.
+TOLD: Mapping[str, tuple[str, ...]] = {
+    "I5 a batch is announced once": (
+        f"""
+        select batch_id, format('is %s and announced %s times as ready', state, announced)
+        from (
+            select batch_id, state, (
+                select count(*) from event where event.batch_id = batches.batch_id and event.type = '{READY}'
+            ) as announced
+            from els.batches
+        ) as batches
+        where announced <> case state when 'ready' then 1 else 0 end
+        """,
+        f"""
+        select batch_id, format('is %s with %s failed slots and announced %s times with errors', state, failed, announced)
+        from (
+            select batch_id, state, failed, (
+                select count(*) from event where event.batch_id = batches.batch_id and event.type = '{ERRORS}'
+            ) as announced
+            from els.batches
+        ) as batches
+        where announced <> case when failed > 0 and state <> 'registered' then 1 else 0 end
+        """,
+    ),
+    "I6 what is so has its event": (
+        f"""
+        select batch_id, format('content %s in slot %s is told %s times', text_storage_id, essay_id, told)
+        from (
+            select batch_id, essay_id, text_storage_id, (
+                select count(*)
+                from event
+                where event.batch_id = slots.batch_id
+                    and event.type = '{SLOT_ASSIGNED}'
+                    and event.data ->> 'text_storage_id' = slots.text_storage_id
+            ) as told
+            from els.slots
+            where state = 'assigned'
+        ) as slots
+        where told <> 1
+        """,
+        f"""
+        select batch_id, format('content %s is excess and told %s times', text_storage_id, told)
+        from (
+            select batch_id, text_storage_id, (
+                select count(*)
+                from event
+                where event.batch_id = excess_content.batch_id
+                    and event.type = '{EXCESS}'
+                    and event.data ->> 'text_storage_id' = excess_content.text_storage_id
+            ) as told
+            from els.excess_content
+        ) as excess
+        where told <> 1
+        """,
+    ),
+}
+
+
+def _question(*rules: Mapping[str, tuple[str, ...]]) -> str:
+    answers = [
+        f"select '{name}' as rule, answer.* from ({query}) as answer (batch_id, detail)"
+        for group in rules
+        for name, queries in group.items()
+        for query in queries
+    ]
+    return """
+        with event as materialized (
+            select
+                seq, id, aggregateid as batch_id, type, created_at, correlation_id, traceparent, tracestate,
+                payload::jsonb as envelope, payload::jsonb -> 'data' as data
+            from els.outbox
+        )
+        """ + " union all ".join(answers)
+
+
+_WHOLE = _question(TABLES, EVENTS, TOLD)
+_RELAYED = _question(TABLES, EVENTS)
+
+
+def violations(conn: Connection, *, relayed: bool = False) -> list[str]:
+    """Every violation there is, as `rule: batch: detail`. With `relayed`, outbox rows may be gone."""
+    rows = conn.execute(_RELAYED if relayed else _WHOLE).fetchall()
+    return sorted(f"{rule}: {batch_id}: {detail}" for rule, batch_id, detail in rows)
+
+
+def missing(conn: Connection, events: Iterable[Incoming]) -> list[str]:
+    """What of the events is not where it must be, when these are all that was ever delivered, and all is applied."""
+    batches: dict[str, list[Incoming]] = {}
+    for event in events:
+        batches.setdefault(event.batch_id, []).append(event)
+    return [
+        f"I8 nothing is lost: {batch_id}: {trouble}"
+        for batch_id, arrived in batches.items()
+        for trouble in _missing_of(conn, batch_id, arrived)
+    ]
+
+
+def _missing_of(conn: Connection, batch_id: str, arrived: list[Incoming]) -> Iterable[str]:
+    registrations = [event for event in arrived if isinstance(event, BatchRegistered)]
+    contents = {event.text_storage_id for event in arrived if isinstance(event, ContentProvisioned)}
+    failures = {event.file_upload_id for event in arrived if isinstance(event, ValidationFailed)}
+
+    def found(query: str) -> set[Any]:
+        return {value for (value,) in conn.execute(query, [batch_id])}
+
+    waiting = found("select text_storage_id from els.pending_content where batch_id = %s and state = 'pending'")
+    seated = found("select text_storage_id from els.slots where batch_id = %s and text_storage_id is not null")
+    excess = found("select text_storage_id from els.excess_content where batch_id = %s")
+    recorded = found("select file_upload_id from els.validation_failures where batch_id = %s")
+    sets = found("select essay_set from els.batches where batch_id = %s")
+    if waiting | seated | excess != contents:
+        yield f"contents {sorted(contents)} came; {waiting=} {seated=} {excess=}"
+    if recorded != failures:
+        yield f"failures {sorted(failures)} came; {recorded=}"
+    announced = {essay_set(registration.essay_ids) for registration in registrations}
+    if bool(announced) != bool(sets) or not sets <= announced:
+        yield "the batch is registered as nobody registered it"
+    refused = found(
+        "select fingerprint from els.quarantine"
+        " where reason = 'conflicting_registration' and error like 'batch ' || %s || ' %%'"
+    )
+    if len(refused) < len(announced - sets):
+        yield f"{len(announced - sets)} registrations contradict the first, {len(refused)} are refused"
+    if sets:
+        taken = found("select essay_id from els.slots where batch_id = %s and state <> 'open'")
+        slots = found("select essay_id from els.slots where batch_id = %s")
+        if len(taken) != min(len(slots), len(contents) + len(failures)):
+            yield f"{len(taken)} of {len(slots)} slots are taken; {contents=} {failures=}"
+
+
+_STATE = """
+    select 'batches', b::text from els.batches as b
+    union all select 'slots', s::text from els.slots as s
+    union all select 'pending_content', p::text from els.pending_content as p
+    union all select 'excess_content', e::text from els.excess_content as e
+    union all select 'validation_failures', v::text from els.validation_failures as v
+    union all select 'outbox', o::text from els.outbox as o
+    union all select 'quarantine', row(topic, fingerprint, state, reason)::text from els.quarantine
+"""
+
+
+def state(conn: Connection) -> list[tuple[str, str]]:
+    """Every row that a repeat must leave as it is."""
+    return sorted(conn.execute(_STATE).fetchall())

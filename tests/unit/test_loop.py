@@ -1,0 +1,113 @@
+"""A loop outlives whatever its step does, wakes when told, and stops when told."""
+
+import asyncio
+
+from structlog.testing import capture_logs
+
+from service.loop import Backoff, Loop
+
+BOUND = 10
+"""Seconds after which a wait has failed."""
+
+
+async def test_a_step_that_has_more_to_do_runs_again_at_once() -> None:
+    left = [3]
+    idle = asyncio.Event()
+
+    async def step() -> bool:
+        left[0] -= 1
+        if left[0] == 0:
+            idle.set()
+        return left[0] > 0
+
+    stop = asyncio.Event()
+    running = asyncio.create_task(Loop("test", step, every=3600).run(stop))
+    await asyncio.wait_for(idle.wait(), BOUND)
+    stop.set()
+    await asyncio.wait_for(running, BOUND)
+    assert left == [0]
+
+
+async def test_waking_a_loop_ends_its_rest() -> None:
+    runs = asyncio.Queue[None]()
+
+    async def step() -> bool:
+        runs.put_nowait(None)
+        return False
+
+    stop = asyncio.Event()
+    loop = Loop("test", step, every=3600)
+    running = asyncio.create_task(loop.run(stop))
+    for _ in range(3):
+        await asyncio.wait_for(runs.get(), BOUND)
+        loop.wake.set()
+    stop.set()
+    await asyncio.wait_for(running, BOUND)
+
+
+async def test_a_wake_during_a_step_is_not_lost() -> None:
+    runs = 0
+    again = asyncio.Event()
+
+    async def step() -> bool:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            loop.wake.set()
+        else:
+            again.set()
+        return False
+
+    stop = asyncio.Event()
+    loop = Loop("test", step, every=3600)
+    running = asyncio.create_task(loop.run(stop))
+    await asyncio.wait_for(again.wait(), BOUND)
+    stop.set()
+    await asyncio.wait_for(running, BOUND)
+
+
+async def test_trouble_is_tried_again_told_once_and_forgotten_when_it_is_over() -> None:
+    runs = 0
+    told = []
+    well = asyncio.Event()
+
+    async def step() -> bool:
+        nonlocal runs
+        runs += 1
+        told.append(loop.trouble)
+        if runs < 5:
+            raise OSError("away")
+        well.set()
+        return False
+
+    stop = asyncio.Event()
+    loop = Loop("test", step, every=3600, backoff=Backoff(first=0.001, longest=0.002))
+    with capture_logs() as logs:
+        running = asyncio.create_task(loop.run(stop))
+        await asyncio.wait_for(well.wait(), BOUND)
+        stop.set()
+        await asyncio.wait_for(running, BOUND)
+    assert told == [None] + ["OSError: away"] * 4
+    assert loop.trouble is None
+    assert [log["event"] for log in logs] == ["trouble", "trouble_over"]
+
+
+async def test_a_stop_ends_a_long_pause_after_trouble() -> None:
+    failed = asyncio.Event()
+
+    async def step() -> bool:
+        failed.set()
+        raise OSError("away")
+
+    stop = asyncio.Event()
+    running = asyncio.create_task(Loop("test", step, 3600, backoff=Backoff(3600, 3600)).run(stop))
+    await asyncio.wait_for(failed.wait(), BOUND)
+    stop.set()
+    await asyncio.wait_for(running, BOUND)
+
+
+def test_pauses_stay_below_a_bound_that_doubles_up_to_the_longest() -> None:
+    for _ in range(100):
+        backoff = Backoff(first=1, longest=4)
+        for bound in (1, 2, 4, 4, 4):
+            assert 0 <= backoff.pause() <= bound
