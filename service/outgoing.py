@@ -407,7 +407,15 @@ async def _errors(
         "metadata": _metadata(batch_id, "batch.validation.errors", time),
     }
 
+    code_bytes = 0
+
     def counted(failure: FailedSlot) -> FailedEssay:
+        nonlocal code_bytes
+        if failure.validation_error_code not in categories:
+            # Codes that nobody listed are kept as they came, however many and long they are.
+            code_bytes += len(failure.validation_error_code)
+            if code_bytes > max_bytes:
+                raise Unpublishable(VALIDATION_ERRORS, batch_id, max_bytes)
         categories[failure.validation_error_code] += 1
         summary["total_errors"] += 1
         return essay(failure)

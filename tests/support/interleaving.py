@@ -1,0 +1,585 @@
+"""Transactions of the service's own code, cut at their statements and run in every order that the locks allow.
+
+After the idea of PostgreSQL's isolationtester. Each actor is a pod: it gives one poll to the service's `Intake`,
+on a connection of its own, and stops in front of every statement and every commit until it is its turn. Whoever
+waits for a lock is told by `pg_blocking_pids`, not by time, and the others go on. At each commit an actor may also
+die instead: its transaction is rolled back, and a successor delivers its poll again when all others are done.
+
+Every order is run that can make a difference. Two neighbouring steps that have nothing to do with each other (two
+reads; a read and what is written, but not yet committed) end the same in either order, and only one of the two is
+run: these are sleep sets (Godefroid). What a step has to do with is taken from its SQL: the tables that it reads,
+and those in which it writes or locks; a commit or rollback shows or frees what its transaction wrote and locked.
+Where that is coarser than the truth, more orders are run, not fewer.
+
+At the end of every order the caller looks at the database; the harness itself judges nothing but that there is
+an end.
+"""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
+from unittest import mock
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
+
+from service import statements
+from service.apply import Effects, Limits
+from service.database import Database
+from service.events import (
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    VALIDATION_FAILED,
+    BatchRegistered,
+    ContentProvisioned,
+    Incoming,
+    ValidationFailed,
+)
+from service.health import Health
+from service.intake import Intake
+from service.loop import Backoff
+from service.quarantine import Delivery
+
+BOUND: Final = 20
+"""Seconds that a step may take to end or to wait for a lock, on a machine that is busy with other things."""
+
+TRIES: Final = 8
+"""Transactions of one actor after which it is said to have no end."""
+
+TABLES: Final = (
+    "batches",
+    "slots",
+    "pending_content",
+    "excess_content",
+    "validation_failures",
+    "outbox",
+    "quarantine",
+    "topic_refusals",
+)
+
+COMMIT, DIE = "commit", "die"
+
+
+class Died(BaseException):
+    """The pod is gone in the middle of a transaction."""
+
+
+class Left(BaseException):
+    """This order need not be run to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a step has to do with: tables (and the advisory locks) by what it does with them."""
+
+    reads: frozenset[str] = frozenset()
+    takes: frozenset[str] = frozenset()
+    """Writes, or locks rows."""
+    ends: frozenset[str] = frozenset()
+    """Shows what it wrote and frees what it locked; or never wrote it."""
+
+    def __or__(self, other: "Footprint") -> "Footprint":
+        return Footprint(self.reads | other.reads, self.takes | other.takes, self.ends | other.ends)
+
+    def touches(self, other: "Footprint") -> bool:
+        """Whether the two steps in the other order might be another story."""
+        return bool(
+            self.takes & other.takes
+            or self.ends & (other.reads | other.takes)
+            or other.ends & (self.reads | self.takes)
+        )
+
+
+@lru_cache(maxsize=1024)
+def footprint(sql: str) -> Footprint:
+    """What a statement has to do with, by its words."""
+    text = re.sub(r"--[^\n]*", "", sql)
+    tables = frozenset(re.findall(r"\bels\.(\w+)", text))
+    written = frozenset(re.findall(r"\b(?:insert into|update|delete from)\s+els\.(\w+)", text))
+    locked = tables if re.search(r"\bfor (?:no key )?update\b", text) else frozenset()
+    advisory = frozenset(["advisory"]) if "advisory" in text else frozenset()
+    # A new row of the outbox is nobody's wait and nobody reads it: what counts is who draws the next number.
+    drawn = frozenset([_NUMBERS]) if "outbox" in written else frozenset()
+    return Footprint(tables - {"outbox"}, (written | locked | advisory | drawn) - {"outbox"})
+
+
+_NUMBERS = "numbers of the outbox"
+
+
+class _GatedCursor(AsyncCursor[Any]):
+    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+        await cast("_GatedConnection", self.connection).turn(query)
+        return await super().execute(query, *arguments, **options)
+
+
+class _GatedServerCursor(AsyncServerCursor[Any]):
+    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+        await cast("_GatedConnection", self.connection).turn(query)
+        return await super().execute(query, *arguments, **options)
+
+
+class _GatedConnection(AsyncConnection[Any]):
+    """A real connection that asks before every statement."""
+
+    actor: "_Actor | None" = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.cursor_factory = _GatedCursor
+        self.server_cursor_factory = _GatedServerCursor
+
+    async def turn(self, sql: str) -> None:
+        if self.actor is not None:
+            await self.actor.turn(_name(sql), footprint(sql))
+
+
+def _name(sql: str) -> str:
+    """The statement's name; a tool of a test that is in none of the files goes by its first words."""
+    for name, known in statements.STATEMENTS.items():
+        if known is sql or known == sql:
+            return name
+    return " ".join(sql.split()[:4])
+
+
+class _Actor:
+    """One pod with one poll: where it stands, and the connection that it works on.
+
+    It stands where the service expects its `Database`.
+    """
+
+    def __init__(self, name: str, conn: _GatedConnection, race: "_Race") -> None:
+        self.name = name
+        self.conn = conn
+        self.race = race
+        self.pid = conn.info.backend_pid
+        self.gate: asyncio.Future[None] | None = None
+        self.at = ""
+        """The statement in front of which it stands, or which it is running."""
+        self.step = Footprint()
+        self.held: frozenset[str] = frozenset()
+        """What its transaction has written or locked."""
+        self.waits = False
+        self.failed_at: int | None = None
+        """How many transactions had ended, over all, when its last one failed: again only after another."""
+        self.tries = 0
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.gate is None and self.task is not None and not self.task.done()
+
+    async def turn(self, at: str, step: Footprint) -> None:
+        self.at, self.step = at, step
+        self.gate = asyncio.get_running_loop().create_future()
+        self.race.moved.set()
+        await self.gate
+
+    def go(self, action: str) -> None:
+        assert self.gate is not None
+        gate, self.gate = self.gate, None
+        if action == DIE:
+            gate.set_exception(Died())
+            return
+        self.held |= self.step.takes
+        gate.set_result(None)
+
+    def leave(self) -> None:
+        if self.gate is not None and not self.gate.done():
+            gate, self.gate = self.gate, None
+            gate.set_exception(Left())
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+        self.tries += 1
+        if self.tries > TRIES:
+            raise Left
+        try:
+            yield self.conn
+            await self.turn(COMMIT, Footprint())
+            await self.conn.commit()
+            self._ended()
+        except BaseException as error:
+            await self.conn.rollback()
+            self._ended()
+            if isinstance(error, Exception):
+                self.failed_at = self.race.ends
+                self.race.errors.append(type(error).__name__)
+            raise
+
+    def _ended(self) -> None:
+        self.race.ended |= self.held - {_NUMBERS}
+        self.race.ends += 1
+        self.held = frozenset()
+        self.failed_at = None
+
+
+class Step(NamedTuple):
+    """What one actor did when it was its turn: a statement, `commit` or `die`."""
+
+    actor: str
+    what: str
+
+
+class _Race:
+    """One run of all actors, a step at a time."""
+
+    def __init__(self, connections: Mapping[str, _GatedConnection], observer: psycopg.Connection[Any]) -> None:
+        self.observer = observer
+        self.moved = asyncio.Event()
+        self.ended: frozenset[str] = frozenset()
+        self.ends = 0
+        self.errors: list[str] = []
+        self.waited: set[str] = set()
+        self.actors = {name: _Actor(name, conn, self) for name, conn in connections.items()}
+        for name, conn in connections.items():
+            conn.actor = self.actors[name]
+
+    async def begin(self, polls: Mapping[str, Sequence[Delivery]]) -> None:
+        for name, actor in self.actors.items():
+            actor.task = asyncio.create_task(_work(actor, polls[name]))
+            actor.task.add_done_callback(lambda _: self.moved.set())
+        await self._settle()
+
+    def choices(self) -> list[Step]:
+        """Whose turn it can be, and for what. Who has just failed begins again when somebody has ended."""
+        ready = [actor for actor in self.actors.values() if actor.gate is not None]
+        fresh = [actor for actor in ready if actor.failed_at is None or actor.failed_at < self.ends]
+        steps = []
+        for actor in fresh or ready:
+            steps.append(Step(actor.name, actor.at))
+            if actor.at == COMMIT and actor.held:
+                steps.append(Step(actor.name, DIE))
+        return steps
+
+    async def take(self, step: Step) -> Footprint:
+        """Run one step until everybody stands or waits; what it had to do with, whoever it woke included."""
+        actor = self.actors[step.actor]
+        done = actor.step
+        waiting = [(each, each.step) for each in self.actors.values() if each.waits]
+        self.ended = frozenset()
+        actor.go(step.what)
+        await self._settle()
+        for each, woken in waiting:
+            if not each.waits:
+                done |= woken
+        return replace(done, ends=self.ended)
+
+    async def end(self) -> None:
+        """Let everybody go who is still there."""
+        async with asyncio.timeout(BOUND):
+            while unfinished := [each.task for each in self.actors.values() if each.task and not each.task.done()]:
+                for actor in self.actors.values():
+                    actor.leave()
+                await asyncio.wait(unfinished, timeout=0.001)
+        for actor in self.actors.values():
+            actor.conn.actor = None
+
+    @property
+    def endless(self) -> list[str]:
+        return [actor.name for actor in self.actors.values() if actor.tries > TRIES]
+
+    async def _settle(self) -> None:
+        """Until nobody runs but who waits for a lock that somebody who stands still holds."""
+        async with asyncio.timeout(BOUND):
+            while running := [actor for actor in self.actors.values() if actor.running]:
+                # Most statements end at once; only then is it worth asking what they wait for.
+                self.moved.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.moved.wait(), 0.002)
+                running = [actor for actor in running if actor.running]
+                if running and self._wait_for_those_who_stand(running):
+                    self.waited.update(actor.at for actor in running)
+                    break
+        for actor in self.actors.values():
+            actor.waits = actor.running
+            self._note(actor)
+
+    def _note(self, actor: _Actor) -> None:
+        if actor.task is not None and actor.task.done() and not actor.task.cancelled():
+            error = actor.task.exception()
+            if error is not None:
+                raise error
+
+    def _wait_for_those_who_stand(self, running: Sequence[_Actor]) -> bool:
+        """Whether each waits, at the end of the chain, for one of us who is not running."""
+        rows = self.observer.execute(
+            "select pid, pg_blocking_pids(pid) from unnest(%s::int[]) as pid", [[each.pid for each in running]]
+        ).fetchall()
+        blockers: dict[int, list[int]] = dict(rows)
+        standing = {actor.pid for actor in self.actors.values()} - blockers.keys()
+
+        def stands_behind(pid: int, seen: frozenset[int]) -> bool:
+            return any(
+                blocker in standing
+                or (blocker in blockers and blocker not in seen and stands_behind(blocker, seen | {blocker}))
+                for blocker in blockers[pid]
+            )
+
+        return all(blockers[pid] and stands_behind(pid, frozenset([pid])) for pid in blockers)
+
+
+async def _work(actor: _Actor, deliveries: Sequence[Delivery]) -> None:
+    """What the consumer does with a poll; a pod that died has no more to say."""
+    with suppress(Died, Left):
+        await deliver(cast("Database", actor), deliveries)
+
+
+async def deliver(database: Database, deliveries: Sequence[Delivery]) -> None:
+    """Apply a poll as the consumer does: what is free first, then what was set aside, each batch alone."""
+    intake = Intake(database, Limits(), Health(), _forget)
+    outcome = await intake.take(deliveries)
+    await intake.take_alone(outcome.aside)
+
+
+def _forget(_: Effects) -> None:
+    """The effects go to metrics, which are not of interest here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order that was run, and what the caller found at its end."""
+
+    steps: tuple[Step, ...]
+    dead: tuple[str, ...]
+    found: tuple[str, ...]
+
+    def __str__(self) -> str:
+        steps = "\n".join(f"    {step.actor}: {step.what}" for step in self.steps)
+        return "\n".join([*self.found, "  after", steps])
+
+
+@dataclass(slots=True)
+class Report:
+    """What was run."""
+
+    orders: int = 0
+    deaths: int = 0
+    cut: int = 0
+    """Runs that were left, since they would have ended as another one."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Transactions that failed and went again, by what failed them."""
+    waited: set[str] = field(default_factory=set)
+    """Statements that waited for a lock somewhere."""
+    violations: list[Order] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        errors = ", ".join(f"{count} {name}" for name, count in sorted(self.errors.items())) or "none"
+        waited = ", ".join(sorted(self.waited)) or "none"
+        return f"{self.orders} orders, {self.deaths} deaths; went again: {errors}; waited: {waited}"
+
+
+@dataclass(slots=True)
+class _Node:
+    """A point of the search: what may come next, what has been tried, and what need not be."""
+
+    choices: list[Step]
+    asleep: dict[Step, Footprint]
+    chosen: Step
+    footprint: Footprint = field(default_factory=Footprint)
+
+
+class Stage:
+    """A database, the actors' connections, and the state from which every order starts."""
+
+    def __init__(self, url: str, connections: Sequence[_GatedConnection], successor: AsyncConnection[Any]) -> None:
+        self.url = url
+        self.observer: psycopg.Connection[Any] = psycopg.connect(url, autocommit=True)
+        self._connections = connections
+        self._successor = successor
+        self._reset = b""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Of the successor, whom nobody races; the stage stands where the service expects its `Database`."""
+        async with self._successor.transaction():
+            yield self._successor
+
+    async def deliver(self, *polls: Sequence[Delivery]) -> None:
+        """Apply polls, one after the other, undisturbed."""
+        for poll in polls:
+            await deliver(cast("Database", self), poll)
+
+    async def start_from(self, *polls: Sequence[Delivery]) -> None:
+        """Every order starts from the state that these leave behind."""
+        self.observer.execute(f"truncate {', '.join(f'els.{table}' for table in TABLES)}")
+        await self.deliver(*polls)
+        self.observer.execute("drop schema if exists start cascade; create schema start")
+        reset = []
+        for table in TABLES:
+            columns = ", ".join(
+                f'"{name}"'
+                for (name,) in self.observer.execute(
+                    "select column_name from information_schema.columns where table_schema = 'els'"
+                    " and table_name = %s and is_generated = 'NEVER' order by ordinal_position",
+                    [table],
+                )
+            )
+            self.observer.execute(f"create table start.{table} as select {columns} from els.{table}")
+            reset.append(
+                f"delete from els.{table}; insert into els.{table} ({columns}) overriding system value"
+                f" select * from start.{table}"
+            )
+        self._reset = "; ".join(reset).encode()
+
+    async def explore(
+        self,
+        polls: Callable[[], Mapping[str, Sequence[Delivery]]],
+        look: Callable[["Stage", Sequence[str]], Awaitable[Iterable[str]]],
+        *,
+        first_only: bool = False,
+        at_most: int | None = None,
+    ) -> Report:
+        """Run every order of the actors that `polls` names; `look` is told who died and says what is wrong.
+
+        With `first_only` the search ends at the first order with something wrong. More than `at_most`
+        orders are an error: a search that is not finished proves nothing.
+        """
+        report, path = Report(), []
+        with mock.patch.object(Backoff, "pause", lambda _: 0.0):  # in an order there is no time
+            while True:
+                await self._run(polls(), path, look, report)
+                if at_most is not None and report.orders > at_most:
+                    raise AssertionError(f"more than {at_most} orders")
+                if (first_only and report.violations) or not _turn_back(path):
+                    return report
+
+    async def _run(
+        self,
+        polls: Mapping[str, Sequence[Delivery]],
+        path: list[_Node],
+        look: Callable[["Stage", Sequence[str]], Awaitable[Iterable[str]]],
+        report: Report,
+    ) -> None:
+        """One order: the path as far as it goes, and on from there; the path is as long as the order then."""
+        self.observer.execute(self._reset)
+        race = _Race(dict(zip(polls, self._connections, strict=False)), self.observer)
+        depth, cut = 0, False
+        try:
+            await race.begin(polls)
+            while choices := race.choices():
+                if depth == len(path):
+                    asleep = _still_asleep(path[-1]) if path else {}
+                    awake = [step for step in choices if step not in asleep]
+                    if not awake:
+                        cut = True
+                        break
+                    path.append(_Node(choices, asleep, awake[0]))
+                node = path[depth]
+                if node.choices != choices:
+                    raise AssertionError(f"the same steps led to {choices} and to {node.choices}")
+                node.footprint = await race.take(node.chosen)
+                depth += 1
+        finally:
+            await race.end()
+        if cut:
+            report.cut += 1
+            return
+        await self._judge(race, path, look, report)
+
+    async def _judge(
+        self,
+        race: _Race,
+        path: Sequence[_Node],
+        look: Callable[["Stage", Sequence[str]], Awaitable[Iterable[str]]],
+        report: Report,
+    ) -> None:
+        steps = tuple(node.chosen for node in path)
+        dead = tuple(step.actor for step in steps if step.what == DIE)
+        found = [f"{name} does not come to an end" for name in race.endless] or await look(self, dead)
+        report.orders += 1
+        report.deaths += len(dead)
+        report.errors.update(race.errors)
+        report.waited |= race.waited
+        if found := tuple(found):
+            report.violations.append(Order(steps, dead, found))
+
+
+def _still_asleep(node: _Node) -> dict[Step, Footprint]:
+    """After a step of one actor, what the others would do next is still asleep where the two don't touch."""
+    return {
+        step: asleep
+        for step, asleep in node.asleep.items()
+        if step.actor != node.chosen.actor and not asleep.touches(node.footprint)
+    }
+
+
+def _turn_back(path: list[_Node]) -> bool:
+    """To the last point where something is left to be tried; whether there is one."""
+    while path:
+        node = path[-1]
+        node.asleep[node.chosen] = node.footprint
+        awake = [step for step in node.choices if step not in node.asleep]
+        if awake:
+            node.chosen = awake[0]
+            return True
+        path.pop()
+    return False
+
+
+@asynccontextmanager
+async def stage(url: str, actors: int) -> AsyncIterator[Stage]:
+    """A stage for so many actors. A ring of waits is found at once; nobody gives up waiting."""
+    options = "-c deadlock_timeout=1ms -c enable_hashjoin=off -c enable_mergejoin=off"
+    opened: list[AsyncConnection[Any]] = []
+    try:
+        for _ in range(actors):
+            opened.append(await _GatedConnection.connect(url, options=options))
+        successor = await AsyncConnection.connect(url, options=options, autocommit=True)
+        opened.append(successor)
+        for conn in opened:
+            statements.register(conn)
+        played = Stage(url, cast("list[_GatedConnection]", opened[:actors]), successor)
+        with played.observer:
+            yield played
+    finally:
+        for conn in opened:
+            await conn.close()
+
+
+def deliveries(*events: Incoming) -> list[Delivery]:
+    """The events as they come in a poll. The same event has the same key and value at every offset."""
+    return [
+        Delivery(_TOPICS[type(event)], 0, offset, event.batch_id.encode(), repr(event).encode(), (), event)
+        for offset, event in enumerate(events)
+    ]
+
+
+_TOPICS: Mapping[type, str] = {
+    BatchRegistered: BATCH_REGISTERED,
+    ContentProvisioned: CONTENT_PROVISIONED,
+    ValidationFailed: VALIDATION_FAILED,
+}
+
+
+def registration(batch_id: str = "b", essays: int | Sequence[str] = 1, **fields: Any) -> BatchRegistered:
+    """A batch of so many essays, e1, e2, …, or of those named."""
+    essay_ids = tuple(f"e{n + 1}" for n in range(essays)) if isinstance(essays, int) else tuple(essays)
+    event = BatchRegistered(batch_id, essay_ids, "ENG5", "teacher", "", None, None, UUID(int=1), None, None)
+    return replace(event, **fields)
+
+
+def content(name: str, batch_id: str = "b", **fields: Any) -> ContentProvisioned:
+    """The text `name`, from the upload of the same name."""
+    origin = uuid5(NAMESPACE_OID, name)
+    event = ContentProvisioned(
+        batch_id, name, f"upload-{name}", f"{name}.txt", f"raw-{name}", 100, "md5", origin, None, None
+    )
+    return replace(event, **fields)
+
+
+def failure(name: str, batch_id: str = "b", **fields: Any) -> ValidationFailed:
+    """The upload `name` yields no text."""
+    origin = uuid5(NAMESPACE_OID, name)
+    detail = {"message": "no text"}
+    failed_at = datetime(2026, 1, 15, tzinfo=UTC)
+    event = ValidationFailed(
+        batch_id, name, f"{name}.txt", f"raw-{name}", "EMPTY_CONTENT", detail, 0, failed_at, origin, None, None
+    )
+    return replace(event, **fields)
