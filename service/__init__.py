@@ -1,0 +1,9 @@
+"""The path of one event:
+
+consumer  reads a poll of records from Kafka; events decodes each, or says why it can't
+intake    applies the poll in one transaction, sets aside what others hold, isolates what can't be kept
+apply     one poll in one transaction, in set-based statements (store), by pure decisions (rules)
+outgoing  builds what must be published; it goes to the outbox in that same transaction
+consumer  commits the offsets
+relay     publishes the outbox, in commit order within a batch, and deletes what is acknowledged
+"""

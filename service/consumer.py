@@ -115,6 +115,7 @@ class Consumer:
         self._committed: dict[TopicPartition, int] = {}
         self._stopped: set[str] = set()
         self._asides: set[asyncio.Task[None]] = set()
+        self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
         self._moved = time.monotonic()
         self._client: AIOKafkaConsumer
@@ -152,6 +153,8 @@ class Consumer:
             for task in [*beside, *self._asides]:
                 task.cancel()
             await asyncio.gather(*beside, *self._asides, return_exceptions=True)
+            # However this ends, it is no death.
+            await self._release(list(self._partitions), self._options.drain * 0.1)
             self._void(self._partitions)
             self._health.trouble("consumer", "stopped")
             await self._leave()
@@ -166,8 +169,8 @@ class Consumer:
                 if task.done():
                     task.result()
             # Told to stop: what happens to this process from now on is no record's fault.
-            await self._release(list(self._partitions))
-            await asyncio.wait([polling], timeout=self._options.drain * 0.7)
+            await self._release(list(self._partitions), self._options.drain * 0.1)
+            await asyncio.wait([polling], timeout=self._options.drain * 0.5)
         finally:
             stopping.cancel()
             polling.cancel()
@@ -227,8 +230,29 @@ class Consumer:
 
     async def _get(self, tps: Sequence[TopicPartition], records: int) -> list[_Read]:
         epochs = {tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in tps}
-        got = await self._client.getmany(*tps, timeout_ms=POLL_MS, max_records=records)
+        got = await self._fetched(tps, records)
         return [_Read(*epochs[tp], await self._decoded(some)) for tp, some in got.items() if some]
+
+    async def _fetched(
+        self, tps: Sequence[TopicPartition], records: int
+    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
+        """What the client has, or gets soon; nothing where a partition is rewound or given back meanwhile.
+
+        A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
+        before it: that is void, and the client, whose position is past them, would never bring them again.
+        """
+        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=POLL_MS, max_records=records))
+        self._fetches.add(fetch)
+        try:
+            await asyncio.wait([fetch])
+        finally:
+            self._fetches.discard(fetch)
+            fetch.cancel()
+        return {} if fetch.cancelled() else fetch.result()
+
+    def _abandon_fetches(self) -> None:
+        for fetch in self._fetches:
+            fetch.cancel()
 
     async def _decoded(self, records: Sequence[ConsumerRecord]) -> list[Delivery]:
         deliveries = []
@@ -284,6 +308,7 @@ class Consumer:
     def _rewind(self, partition: Partition, offset: int) -> None:
         partition.epoch += 1
         partition.parked.clear()
+        self._abandon_fetches()
         with suppress(IllegalStateError):
             self._client.seek(partition.tp, offset)
 
@@ -316,15 +341,18 @@ class Consumer:
     # -- suspects
 
     async def _take_suspects(self, partition: Partition, suspected: Suspects) -> None:
-        """The next portion of what a pod may have died of: marked first, with nothing else under way."""
+        """The next portion of what a pod may have died of: marked first, with nothing else under way.
+
+        What came before it is committed, so that a pod which dies of it leaves its successor with this portion
+        first: deaths are counted for what is tried again, not for what lies behind it.
+        """
         if self._asides:
             await asyncio.wait(self._asides)
+        await self._commit()
         epoch = partition.epoch
-        got = await self._client.getmany(
-            partition.tp, timeout_ms=POLL_MS, max_records=1 if suspected.convict is not None else suspected.portion
-        )
+        got = await self._fetched([partition.tp], 1 if suspected.convict is not None else suspected.portion)
         records = [each for some in got.values() for each in some]
-        if partition.epoch != epoch:
+        if partition.epoch != epoch or (not records and not await self._at_the_end(partition.tp)):
             return
         if not records or records[0].offset >= suspected.end:
             async with self._database.transaction() as conn:
@@ -333,6 +361,14 @@ class Consumer:
         if not records:
             return
         await self._take([_Read(partition, epoch, await self._suspected(partition.tp, suspected, records))])
+
+    async def _at_the_end(self, tp: TopicPartition) -> bool:
+        """Whether the partition has no more to bring: a broker may also be slow."""
+        try:
+            highwater = self._client.highwater(tp)
+            return highwater is not None and await self._client.position(tp) >= highwater
+        except IllegalStateError:
+            return False
 
     async def _suspected(
         self, tp: TopicPartition, suspected: Suspects, records: Sequence[ConsumerRecord]
@@ -450,9 +486,7 @@ class Consumer:
             async with asyncio.timeout(bound):
                 await self._commit()
         self._void(tps)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(bound):
-                await self._release(tps)
+        await self._release(tps, bound)
 
     async def assigned(self, tps: Iterable[TopicPartition]) -> None:
         """Take partitions over; where a dead pod's mark is found, its next records are suspects."""
@@ -462,9 +496,9 @@ class Consumer:
         partitions = {tp: Partition(tp) for tp in tps}
         left_behind = await self._claim(tps)
         for tp, mark in left_behind.items():
-            partitions[tp].suspected = suspects.suspects(
-                mark, await self._client.position(tp), self._options.max_poll_records
-            )
+            with suppress(KafkaError):  # then the partition is not ours any more
+                position = await self._client.position(tp)
+                partitions[tp].suspected = suspects.suspects(mark, position, self._options.max_poll_records)
         self._partitions = partitions
         self._moved = time.monotonic()
         self._health.well("consumer")
@@ -474,6 +508,7 @@ class Consumer:
         for tp in list(tps):
             if partition := self._partitions.pop(tp, None):
                 partition.epoch += 1
+        self._abandon_fetches()
 
     async def _claim(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int | None, int]]:
         if not tps:
@@ -486,11 +521,11 @@ class Consumer:
             _log.warning("marks_not_claimed", error=type(error).__name__)
             return {}
 
-    async def _release(self, tps: Sequence[TopicPartition]) -> None:
+    async def _release(self, tps: Sequence[TopicPartition], seconds: float) -> None:
         if not tps:
             return
         try:
-            async with self._database.transaction() as conn:
+            async with asyncio.timeout(seconds), self._database.transaction() as conn:
                 await suspects.release(conn, self._pod, tps)
         except Exception as error:  # noqa: BLE001  a mark that stays costs its next owner a second
             _log.warning("marks_not_released", error=type(error).__name__)

@@ -6,10 +6,13 @@ is the world's trouble: roll back, back off, again, for as long as it takes.
 """
 
 import asyncio
+import struct
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
+import orjson
 import psycopg
 import structlog
 from psycopg.errors import DeadlockDetected, LockNotAvailable
@@ -47,15 +50,23 @@ class Intake:
             rest = await self.take(outcome.again)
             outcome.again = []
             outcome.aside += rest.aside
+            outcome.left += rest.left
+            outcome.stopped = rest.stopped
         return outcome
 
     async def take_alone(self, deliveries: Sequence[Delivery]) -> None:
-        """Apply what was set aside, each batch in a transaction of its own that waits for what it needs."""
+        """Apply what was set aside, each batch in a transaction of its own that waits for what it needs.
+
+        One that waited in vain lets the others go first: it may be the only one that somebody holds.
+        """
         batches: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             batches.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
-        for of_one_batch in batches.values():
-            await self._until_it_works(partial(self._alone, of_one_batch))
+        waiting = deque(batches.values())
+        while waiting:
+            outcome = await self._until_it_works(partial(self._alone, waiting.popleft()))
+            if outcome.aside:
+                waiting.append(outcome.aside)
 
     async def _poll(self, deliveries: Sequence[Delivery], probing: bool) -> Outcome:
         try:
@@ -73,6 +84,8 @@ class Intake:
         except Exception as error:
             if is_the_records(error):
                 return await self._isolate(deliveries, error, alone=True)
+            if isinstance(error, LockNotAvailable):
+                return Outcome(Effects(), aside=list(deliveries))
             raise
 
     async def _transaction(
@@ -97,12 +110,14 @@ class Intake:
     async def _without_held(self, deliveries: Sequence[Delivery], error: Exception) -> Outcome:
         """Find the batches that somebody holds, set them aside, and apply the rest."""
         batch_ids = {each.event.batch_id for each in deliveries if not isinstance(each.event, Refusal)}
+        if not batch_ids:  # only the quarantine is left that somebody can hold
+            raise error
         async with self._database.transaction() as conn:
             held = await store.find_held_batches(conn, sorted(batch_ids))
         # Nobody holds one any more, or not by a row that shows it: then each batch goes alone.
         aside, rest = _split(deliveries, held or batch_ids)
         _log.info("batches_set_aside", batches=len(held or batch_ids), error=type(error).__name__)
-        outcome = await self._poll(rest, False) if rest else Outcome(Effects())
+        outcome = await self._poll(rest, False)
         outcome.aside += aside
         return outcome
 
@@ -112,7 +127,8 @@ class Intake:
             try:
                 outcome = await step()
             except Exception as error:  # noqa: BLE001  the world's trouble, whatever its name
-                self._health.trouble("database", _first_line(error))
+                if not is_contention(error):
+                    self._health.trouble("database", _first_line(error))
                 if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
                     _log.warning("transaction_failed", error=_first_line(error), failures=backoff.failures)
                 await asyncio.sleep(backoff.pause())
@@ -123,12 +139,18 @@ class Intake:
 
 def is_the_records(error: BaseException) -> bool:
     """Whether an error is about what a record says, and not about the world or the concurrency around it."""
-    if isinstance(error, Unpublishable | UnicodeEncodeError | OverflowError):
+    if isinstance(error, Unpublishable | UnicodeEncodeError | OverflowError | struct.error | orjson.JSONEncodeError):
         return True
     state = sqlstate_of(error)
     if state is None:
         return isinstance(error, psycopg.DataError)
     return state.startswith("22") or state in ("23502", "23514", "54001")
+
+
+def is_contention(error: BaseException) -> bool:
+    """Whether an error is about what other transactions do: the database is well, and this one goes again."""
+    state = sqlstate_of(error) or ""
+    return state.startswith("40") or state in ("23505", "55P03")
 
 
 def replace_event(delivery: Delivery, refusal: Refusal) -> Delivery:

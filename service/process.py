@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 import structlog
+from aiokafka.errors import KafkaError
 
 from service import kafka, telemetry
 from service.apply import Effects, Limits
@@ -34,7 +35,7 @@ class NotReady(Exception):
 async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run the parts until SIGTERM or SIGINT, then drain.
 
-    Raises NotReady where the database is away or its schema is not the expected one at the start.
+    Raises NotReady where the database or the broker is away, or the schema is not the expected one, at the start.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,6 +43,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     database = open_database(settings)
     try:
         await _check_schema(database)
+        await _check_broker(settings)
         await _Process(settings, database, roles).run(stop)
     finally:
         await database.close()
@@ -81,6 +83,13 @@ async def _check_schema(database: Database) -> None:
             f"the schema is at revision {revision or 'none'}, this code needs {EXPECTED_REVISION}:"
             " run `python -m service migrate`"
         )
+
+
+async def _check_broker(settings: Settings) -> None:
+    try:
+        await kafka.check_topics(kafka_options(settings), {})
+    except (KafkaError, OSError) as error:
+        raise NotReady(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
 
 
 class _Process:

@@ -137,15 +137,7 @@ class _GatedConnection(AsyncConnection[Any]):
 
     async def turn(self, sql: str) -> None:
         if self.actor is not None:
-            await self.actor.turn(_name(sql), footprint(sql))
-
-
-def _name(sql: str) -> str:
-    """The statement's name; a tool of a test that is in none of the files goes by its first words."""
-    for name, known in statements.STATEMENTS.items():
-        if known is sql or known == sql:
-            return name
-    return " ".join(sql.split()[:4])
+            await self.actor.turn(self.actor.race.name(sql), footprint(sql))
 
 
 class _Actor:
@@ -210,7 +202,7 @@ class _Actor:
             self._ended()
             if isinstance(error, Exception):
                 self.failed_at = self.race.ends
-                self.race.errors.append(type(error).__name__)
+                self.race.errors.append(f"{type(error).__name__}: {error}")
             raise
 
     def _ended(self) -> None:
@@ -232,6 +224,7 @@ class _Race:
 
     def __init__(self, connections: Mapping[str, _GatedConnection], observer: psycopg.Connection[Any]) -> None:
         self.observer = observer
+        self.names = {sql: name for name, sql in statements.STATEMENTS.items()}
         self.moved = asyncio.Event()
         self.ended: frozenset[str] = frozenset()
         self.ends = 0
@@ -246,6 +239,10 @@ class _Race:
             actor.task = asyncio.create_task(_work(actor, polls[name]))
             actor.task.add_done_callback(lambda _: self.moved.set())
         await self._settle()
+
+    def name(self, sql: str) -> str:
+        """The statement's name; one that is in none of the files goes by its first words."""
+        return self.names.get(sql) or " ".join(sql.split()[:4])
 
     def choices(self) -> list[Step]:
         """Whose turn it can be, and for what. Who has just failed begins again when somebody has ended."""
@@ -473,7 +470,9 @@ class Stage:
                     path.append(_Node(choices, asleep, awake[0]))
                 node = path[depth]
                 if node.choices != choices:
-                    raise AssertionError(f"the same steps led to {choices} and to {node.choices}")
+                    raise AssertionError(
+                        f"the same steps led to {choices} and to {node.choices}; failed so far: {race.errors}"
+                    )
                 node.footprint = await race.take(node.chosen)
                 depth += 1
         finally:
@@ -495,7 +494,7 @@ class Stage:
         found = [f"{name} does not come to an end" for name in race.endless] or await look(self, dead)
         report.orders += 1
         report.deaths += len(dead)
-        report.errors.update(race.errors)
+        report.errors.update(error.partition(":")[0] for error in race.errors)
         report.waited |= race.waited
         if found := tuple(found):
             report.violations.append(Order(steps, dead, found))

@@ -61,7 +61,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
     "I3 excess is only where no slot is open": (
         """
-        select batch_id, format('content %s is excess, slot %s is open', text_storage_id, essay_id)
+        select batch_id, format('content %s is excess, slot %s is open', excess_content.text_storage_id, essay_id)
         from els.excess_content
         join els.slots using (batch_id)
         where slots.state = 'open'

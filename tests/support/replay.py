@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -36,7 +36,7 @@ def morning() -> list[Record]:
         return [_record(json.loads(line)) for line in lines]
 
 
-def each_twice(records: Iterable[Record]) -> list[Record]:
+def each_twice(records: Sequence[Record]) -> list[Record]:
     """Each record followed by itself, under its own event id."""
     return [copy for record in records for copy in (record, record)]
 

@@ -1,0 +1,383 @@
+"""What the demo says to the service and what it hears back: the producers' events, the views, the topics.
+
+Nothing here looks behind the scenes: events go in over Kafka, the views are read as an operator reads
+them, and what came out is read from the output topics. Every wait is bounded; one that is in vain is
+`Missing`, whose words name what did not come.
+"""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
+from service.process import kafka_options
+from service.settings import Settings
+
+PATIENCE = 20.0
+"""Seconds that anything may take that we wait for; usually it is a fraction of one."""
+
+PRODUCERS = 3
+
+
+class Missing(Exception):
+    """Something did not come in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One event of another service, before it is an envelope: a delivery more gets an `event_id` more."""
+
+    topic: str
+    batch_id: str
+    data: Mapping[str, Any]
+
+    def envelope(self) -> bytes:
+        return json.dumps(
+            {
+                "event_id": str(uuid4()),
+                "event_type": self.topic,
+                "event_timestamp": _now(),
+                "source_service": "batch-service" if self.topic == BATCH_REGISTERED else "file-service",
+                "schema_version": 1,
+                "correlation_id": str(uuid4()),
+                "data_schema_uri": None,
+                "data": self.data,
+                "metadata": None,
+            }
+        ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of ours, as it was read from its topic."""
+
+    topic: str
+    batch_id: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is sent for one batch. `newer`: by producers of the newer generation."""
+
+    batch_id: str
+    slots: int
+    contents: int
+    failures: int = 0
+    newer: bool = False
+
+    @cached_property
+    def essays(self) -> list[str]:
+        return [f"essay-{number}" for number in range(1, self.slots + 1)]
+
+    @property
+    def texts(self) -> set[str]:
+        return {f"text-{number}" for number in range(1, self.contents + 1)}
+
+    @property
+    def failed_uploads(self) -> set[str]:
+        return {f"failed-{number}" for number in range(1, self.failures + 1)}
+
+    @property
+    def excess(self) -> int:
+        """How many are too many. Certain only where failures and excess don't meet, as in all of ours."""
+        return max(0, self.contents + self.failures - self.slots)
+
+    def inputs(self) -> list[Input]:
+        """All of it, each once."""
+        contents = [self.content(number) for number in range(1, self.contents + 1)]
+        failures = [self.failure(number) for number in range(1, self.failures + 1)]
+        return [self.registration(), *contents, *failures]
+
+    def registration(self, essays: Sequence[str] | None = None) -> Input:
+        essays = self.essays if essays is None else essays
+        generation: dict[str, Any] = (
+            {"student_prompt_ref": None, "org_id": None, "class_id": "class-9b"}
+            if self.newer
+            else {"essay_instructions": "Write about a book that you have read."}
+        )
+        return self._input(
+            BATCH_REGISTERED,
+            {
+                "event": "batch.essays.registered",
+                "expected_essay_count": len(essays),
+                "essay_ids": list(essays),
+                "course_code": "SV2",
+                "user_id": "teacher-17",
+                **generation,
+            },
+        )
+
+    def content(self, number: int) -> Input:
+        return self._input(
+            CONTENT_PROVISIONED,
+            {
+                "event": "essay.content.provisioned",
+                **self._upload(f"upload-{number}", f"{PUPILS[number % len(PUPILS)]}.docx", 18_000 + number),
+                "text_storage_id": f"text-{number}",
+                "content_md5_hash": f"{number:032x}",
+            },
+        )
+
+    def failure(self, number: int) -> Input:
+        return self._input(
+            VALIDATION_FAILED,
+            {
+                "event": "essay.validation.failed",
+                **self._upload(f"failed-{number}", f"empty {number}.txt", 0),
+                "validation_error_code": "EMPTY_CONTENT",
+                "validation_error_detail": {"message": "The file holds no text."},
+            },
+        )
+
+    def _upload(self, upload: str, file_name: str, size: int) -> dict[str, Any]:
+        return {
+            "file_upload_id": upload,
+            "original_file_name": file_name,
+            "raw_file_storage_id": f"raw-{upload}",
+            "file_size_bytes": size,
+            "correlation_id": str(uuid4()),
+            "timestamp": _now(),
+        }
+
+    def _input(self, topic: str, data: dict[str, Any]) -> Input:
+        name = "entity_id" if self.newer else "batch_id"
+        return Input(topic, self.batch_id, {name: self.batch_id, **data})
+
+
+PUPILS = ("Åsa Öberg", "Nils Berg", "Maja Lind", "Omar Said", "Elsa Ek", "Liv Dahl", "Ali Noor", "Siri Ås")
+
+
+@dataclass
+class Outcome:
+    """The end, as the views and the topics tell it."""
+
+    events: Sequence[Event]
+    slots: Sequence[tuple[str, int, str, str, str | None, str | None]] = ()
+    """batch, position, essay, state, text, upload"""
+    batches: Sequence[tuple[str, str]] = ()
+    """batch, state"""
+    excess: Sequence[tuple[str, str]] = ()
+    """batch, text"""
+    waiting: Sequence[tuple[str, str]] = ()
+    """batch, what waits"""
+    quarantine: Sequence[tuple[str, str]] = ()
+    """batch, reason"""
+    violations: Sequence[tuple[str, str, str]] = ()
+    """invariant, batch, detail"""
+
+    def data(self, topic: str) -> list[Mapping[str, Any]]:
+        return [event.data for event in self.events if event.topic == topic]
+
+
+@dataclass
+class World:
+    """The running service, from outside. One task reads the views at a time."""
+
+    settings: Settings
+    database: psycopg.AsyncConnection[Any]
+    is_operator: bool
+    producers: Sequence[Any]
+    admin: Any
+    reader: Any
+    events: dict[str, Event] = field(default_factory=dict)
+    """What came out for our batches, by event id: one that is published again is no second event."""
+    repeats: int = 0
+    _ours: set[str] = field(default_factory=set)
+    _sent: dict[TopicPartition, int] = field(default_factory=dict)
+    _read: dict[TopicPartition, int] = field(default_factory=dict)
+    _reading: asyncio.Task[None] | None = None
+
+    # what goes in
+
+    async def send(self, *inputs: Input) -> None:
+        """Publish these at the same time, from all producers; on return the broker has them."""
+        await asyncio.gather(*(self.send_by(number, event) for number, event in enumerate(inputs)))
+
+    async def send_by(self, producer: int, event: Input) -> None:
+        """Publish one by a certain producer."""
+        self._ours.add(event.batch_id)
+        sender = self.producers[producer % len(self.producers)]
+        key = event.batch_id.encode()
+        stored = await sender.send_and_wait(event.topic, event.envelope(), key=key)
+        at = TopicPartition(stored.topic, stored.partition)
+        self._sent[at] = max(self._sent.get(at, 0), stored.offset + 1)
+
+    # what comes out
+
+    async def settle(self) -> None:
+        """Wait until all that was sent is dealt with, what it led to is published, and we have read that.
+
+        Only so can one say that *nothing* came of an input.
+        """
+        await until("The service has not taken all that was sent", self._is_taken)
+        [(now,)] = await self.look("select clock_timestamp()")
+
+        async def is_published() -> bool:
+            [(oldest,)] = await self.look("select oldest_outbox_row from ops.health")
+            return oldest is None or oldest > now
+
+        await until("Events are still in the outbox (ops.outbox_backlog, ops.outbox_blocked)", is_published)
+        await until("The output topics could not be read to their end", self._is_read)
+
+    async def _is_taken(self) -> bool:
+        group = self.settings.consumer_group
+        found = await self.admin.list_consumer_group_offsets(group, partitions=list(self._sent))
+        return all(found[at].offset >= end for at, end in self._sent.items())
+
+    async def _is_read(self) -> bool:
+        if self._reading is not None and self._reading.done():
+            self._reading.result()
+        ends = await self.reader.end_offsets(list(self._read))
+        return all(self._read[at] >= end for at, end in ends.items())
+
+    async def start_reading(self) -> None:
+        """Read the output topics from where they end now."""
+        topics = [(topic, self.reader.partitions_for_topic(topic) or set()) for topic in OUTGOING_TOPICS]
+        if missing := [topic for topic, partitions in topics if not partitions]:
+            raise Missing(f"The topic {missing[0]} is not there: python -m service topics create")
+        partitions = [TopicPartition(topic, number) for topic, numbers in topics for number in numbers]
+        self.reader.assign(partitions)
+        self._read.update(await self.reader.end_offsets(partitions))
+        for at, end in self._read.items():
+            self.reader.seek(at, end)
+        self._reading = asyncio.create_task(self._read_on())
+
+    async def stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+
+    async def _read_on(self) -> None:
+        while True:
+            found = await self.reader.getmany(timeout_ms=100)
+            for at, records in found.items():
+                for record in records:
+                    self._hear(record.topic, record.key, record.value)
+                self._read[at] = records[-1].offset + 1
+
+    def _hear(self, topic: str, key: bytes, value: bytes) -> None:
+        batch_id = key.decode()
+        if batch_id not in self._ours:
+            return
+        envelope = json.loads(value)
+        if envelope["event_id"] in self.events:
+            self.repeats += 1
+        else:
+            self.events[envelope["event_id"]] = Event(topic, batch_id, envelope["data"])
+
+    # what the views say
+
+    async def look(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of a query of the views, read as an operator where this login may be one."""
+        async with self.database.transaction():
+            if self.is_operator:
+                # For the transaction only: between us and the server may be a pooler.
+                await self.database.execute("set local role els_ops")
+            found = await self.database.execute(query.encode(), parameters)
+            return await found.fetchall()
+
+    async def outcome(self, batches: Iterable[Batch]) -> Outcome:
+        """All that is known of these batches."""
+        ids = [batch.batch_id for batch in batches]
+        ours = {"ids": ids}
+        return Outcome(
+            events=[event for event in self.events.values() if event.batch_id in set(ids)],
+            slots=await self.look(
+                "select batch_id, position, essay_id, state, text_storage_id, file_upload_id "
+                "from ops.slots where batch_id = any(%(ids)s) order by batch_id, position",
+                **ours,
+            ),
+            batches=await self.look("select batch_id, state from ops.batches where batch_id = any(%(ids)s)", **ours),
+            excess=await self.look(
+                "select batch_id, text_storage_id from ops.excess_content where batch_id = any(%(ids)s)", **ours
+            ),
+            waiting=await self.look(
+                "select batch_id, 'content' from ops.pending_content where batch_id = any(%(ids)s) union all "
+                "select batch_id, 'batch' from ops.pending_batches where batch_id = any(%(ids)s) union all "
+                "select batch_id, 'expired' from ops.expired_content where batch_id = any(%(ids)s)",
+                **ours,
+            ),
+            quarantine=await self.look(
+                "select key_text, reason from ops.quarantine where key_text = any(%(ids)s)", **ours
+            ),
+            violations=await self.look("select invariant, batch_id, detail from ops.invariant_violations"),
+        )
+
+
+@asynccontextmanager
+async def world(settings: Mapping[str, str]) -> AsyncIterator[World]:
+    """The service that these settings (as the environment has them) belong to.
+
+    Raises psycopg.Error or KafkaError where its servers don't answer.
+    """
+    given = {name.removeprefix("ELS_").lower(): value for name, value in settings.items() if value}
+    known = Settings.model_validate(given)
+    options: dict[str, Any] = kafka_options(known)
+    idempotent = known.kafka_enable_idempotence
+    async with AsyncExitStack() as stack:
+
+        async def started(client: Any, close: str) -> Any:
+            stack.push_async_callback(getattr(client, close))
+            await client.start()
+            return client
+
+        database = await psycopg.AsyncConnection.connect(
+            known.migration_url, autocommit=True, prepare_threshold=None, connect_timeout=5
+        )
+        stack.push_async_callback(database.close)
+        found = World(
+            settings=known,
+            database=database,
+            is_operator=await _may_be_operator(database),
+            producers=[
+                await started(AIOKafkaProducer(**options, acks="all", enable_idempotence=idempotent), "stop")
+                for _ in range(PRODUCERS)
+            ],
+            admin=await started(AIOKafkaAdminClient(**options), "close"),
+            reader=await started(AIOKafkaConsumer(**options, group_id=None, enable_auto_commit=False), "stop"),
+        )
+        stack.push_async_callback(found.stop_reading)
+        await found.start_reading()
+        yield found
+
+
+async def _may_be_operator(database: psycopg.AsyncConnection[Any]) -> bool:
+    found = await database.execute(
+        "select exists (select from pg_roles where rolname = 'els_ops' and pg_has_role(oid, 'set'))"
+    )
+    row = await found.fetchone()
+    return bool(row and row[0])
+
+
+async def until(otherwise: str, seen: Callable[[], Awaitable[bool]]) -> None:
+    """Look again and again until it is so. Raises Missing after `PATIENCE` seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not await seen():
+        if time.monotonic() > deadline:
+            raise Missing(f"{otherwise}, after {PATIENCE:g} s.")
+        await asyncio.sleep(0.05)
+
+
+def by_batch(rows: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    """Second columns, by the first."""
+    grouped = defaultdict(list)
+    for batch_id, value in rows:
+        grouped[batch_id].append(value)
+    return grouped
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
