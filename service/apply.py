@@ -8,9 +8,8 @@ batch alone and waiting, when the rest is committed.
 Nothing is counted or logged here: the transaction may yet be rolled back. `Outcome.effects` says what happened.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -20,7 +19,7 @@ from psycopg.errors import SerializationFailure
 from service import outgoing, quarantine, rules, store
 from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
-from service.quarantine import Delivery
+from service.poll import Batch, Delivery, Effects, Limits, Outcome
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
 
 _T = TypeVar("_T")
@@ -33,51 +32,6 @@ ANNOUNCED = 50
 
 LARGE = 5_000
 """Slots and waiting content of a registration that is worth a transaction of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an input and an event may weigh, in bytes, and how many refusals in a row stop a topic."""
-
-    refusals_in_a_row: int = 1_000
-    event_bytes: int = 1_900_000
-    large_event_bytes: int = 32 * 1024 * 1024 - 65_536
-
-
-@dataclass(slots=True)
-class Effects:
-    """What a transaction did, to be counted and logged once it is committed."""
-
-    registered: list[str] = field(default_factory=list)
-    completed: list[tuple[str, str, float]] = field(default_factory=list)
-    """(batch_id, state, seconds since its registration)"""
-    pending: int = 0
-    assigned: int = 0
-    reconciled_ages: list[float] = field(default_factory=list)
-    """Seconds that each content had waited."""
-    reconciled: Counter[str] = field(default_factory=Counter)
-    excess: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    duplicates: Counter[str] = field(default_factory=Counter)
-    differences: list[tuple[str, list[str]]] = field(default_factory=list)
-    refused: list[tuple[Delivery, Refusal]] = field(default_factory=list)
-    published: int = 0
-    """Outbox rows written."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of a poll. Deliveries that are in none of the lists are dealt with."""
-
-    effects: Effects
-    aside: list[Delivery] = field(default_factory=list)
-    """Somebody holds what these need: again, each batch alone, waiting."""
-    again: list[Delivery] = field(default_factory=list)
-    """There was no room for these in this transaction: again, in the next."""
-    left: list[Delivery] = field(default_factory=list)
-    """Of a stopped topic: not taken at all."""
-    stopped: set[str] = field(default_factory=set)
-    """The topics that are stopped now."""
 
 
 async def apply(
@@ -106,41 +60,6 @@ async def apply(
     return poll.outcome
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What a poll brings for one batch, each identity once, and how the batch stands."""
-
-    batch_id: str
-    registrations: list[Delivery] = field(default_factory=list)
-    contents: dict[str, Delivery] = field(default_factory=dict)
-    failures: dict[str, Delivery] = field(default_factory=dict)
-    facts: BatchFacts | None = None
-    fresh: bool = False
-    """Registered by this transaction: nobody else can hold a slot of it."""
-    assigned: int = 0
-    failed: int = 0
-    excess: list[ContentProvisioned] = field(default_factory=list)
-    surplus: list[ValidationFailed] = field(default_factory=list)
-
-    def deliveries(self) -> list[Delivery]:
-        return [*self.registrations, *self.contents.values(), *self.failures.values()]
-
-    def uploads(self) -> list[ContentProvisioned | ValidationFailed]:
-        """Content first, then failures, each in order of arrival."""
-        return [each.event for each in (*self.contents.values(), *self.failures.values())]  # type: ignore[misc]
-
-    def add(self, delivery: Delivery) -> bool:
-        """Returns whether this poll brought the same before."""
-        match delivery.event:
-            case ContentProvisioned(text_storage_id=identity):
-                return self.contents.setdefault(identity, delivery) is not delivery
-            case ValidationFailed(file_upload_id=identity):
-                return self.failures.setdefault(identity, delivery) is not delivery
-            case _:
-                self.registrations.append(delivery)
-                return False
-
-
 class _Poll:
     """The steps of one poll, in the order in which `apply` takes them."""
 
@@ -150,7 +69,7 @@ class _Poll:
         self.alone = alone
         self.outcome = Outcome(Effects())
         self.effects = self.outcome.effects
-        self.batches: dict[str, _Batch] = {}
+        self.batches: dict[str, Batch] = {}
         self.refusals: dict[str, RefusalCount] = {}
         self.now = datetime.min.replace(tzinfo=UTC)
         self.slot_events: list[Outgoing] = []
@@ -186,7 +105,7 @@ class _Poll:
             return
         batch = self.batches.get(event.batch_id)
         if batch is None:
-            batch = self.batches[event.batch_id] = _Batch(event.batch_id)
+            batch = self.batches[event.batch_id] = Batch(event.batch_id)
         if batch.add(delivery):
             self._repeated(event)
 
@@ -210,7 +129,7 @@ class _Poll:
             for batch in unknown:
                 batch.facts = facts.get(batch.batch_id)
 
-    async def _lock(self, unknown: Sequence[_Batch]) -> list[_Batch]:
+    async def _lock(self, unknown: Sequence[Batch]) -> list[Batch]:
         """The batches whose lock is ours: alone where the poll holds the registration, else shared."""
         if self.alone:
             (batch,) = unknown
@@ -225,7 +144,7 @@ class _Poll:
             self._set_aside(self.batches[batch_id], self.outcome.aside)
         return [batch for batch in unknown if batch.batch_id not in busy]
 
-    def _set_aside(self, batch: _Batch, where: list[Delivery]) -> None:
+    def _set_aside(self, batch: Batch, where: list[Delivery]) -> None:
         where += batch.deliveries()
         del self.batches[batch.batch_id]
 
@@ -351,7 +270,7 @@ class _Poll:
                 self._found_none(batch, batch.uploads())
         await self._seat_waiting_failures([batch for batch in self.batches.values() if batch.fresh])
 
-    async def _forget_known(self, registered: Sequence[_Batch]) -> None:
+    async def _forget_known(self, registered: Sequence[Batch]) -> None:
         contents = _events(batch.contents for batch in registered)
         if contents:
             for batch_id, identity in await store.find_known_content(self.conn, contents):
@@ -361,7 +280,7 @@ class _Poll:
             for batch_id, identity in await store.find_known_failures(self.conn, failures):
                 self._repeated(self.batches[batch_id].failures.pop(identity).event)  # type: ignore[arg-type]
 
-    async def _seat(self, open_batches: Sequence[_Batch]) -> None:
+    async def _seat(self, open_batches: Sequence[Batch]) -> None:
         uploads = {batch.batch_id: batch.uploads() for batch in open_batches}
         wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items()}
         if self.alone:
@@ -402,7 +321,7 @@ class _Poll:
             else:
                 self._repeated(failure)
 
-    def _unserved(self, batch: _Batch, without: list[ContentProvisioned | ValidationFailed]) -> None:
+    def _unserved(self, batch: Batch, without: list[ContentProvisioned | ValidationFailed]) -> None:
         """Skipped slots may be open again: only who has waited for them may say that there is none."""
         if self.alone or batch.fresh:
             for upload in without:
@@ -414,14 +333,14 @@ class _Poll:
             delivery.contended = True
             self.outcome.aside.append(delivery)
 
-    def _found_none(self, batch: _Batch, without: Iterable[ContentProvisioned | ValidationFailed]) -> None:
+    def _found_none(self, batch: Batch, without: Iterable[ContentProvisioned | ValidationFailed]) -> None:
         for upload in without:
             if isinstance(upload, ContentProvisioned):
                 batch.excess.append(upload)
             else:
                 batch.surplus.append(upload)
 
-    async def _seat_waiting_failures(self, fresh: Sequence[_Batch]) -> None:
+    async def _seat_waiting_failures(self, fresh: Sequence[Batch]) -> None:
         """Failures that waited for their batch come after all content, the poll's own included."""
         while fresh:
             page = await store.read_waiting_failures(self.conn, [batch.batch_id for batch in fresh])
@@ -478,7 +397,7 @@ class _Poll:
             if complete:
                 await self._announce(complete)
 
-    async def _declare_excess(self, changed: Sequence[_Batch], counts: dict[str, store.Count]) -> None:
+    async def _declare_excess(self, changed: Sequence[Batch], counts: dict[str, store.Count]) -> None:
         """Behind the deciding row: the batch is full, and the content is nowhere else, by a look made now."""
         candidates = [content for batch in changed for content in batch.excess]
         if not candidates:
@@ -600,7 +519,7 @@ def _events(batches: Iterable[dict[str, Delivery]]) -> list[Any]:
     return [delivery.event for deliveries in batches for delivery in deliveries.values()]
 
 
-def _delivery_of(batch: _Batch, upload: ContentProvisioned | ValidationFailed) -> Delivery:
+def _delivery_of(batch: Batch, upload: ContentProvisioned | ValidationFailed) -> Delivery:
     if isinstance(upload, ContentProvisioned):
         return batch.contents[upload.text_storage_id]
     return batch.failures[upload.file_upload_id]

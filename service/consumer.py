@@ -26,7 +26,7 @@ from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
-from service.quarantine import Delivery
+from service.poll import Delivery
 from service.suspects import Suspects
 
 _log = structlog.get_logger(__name__)

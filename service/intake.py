@@ -18,13 +18,13 @@ import structlog
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from service import store
-from service.apply import Effects, Limits, Outcome, apply
+from service.apply import apply
 from service.database import Database, sqlstate_of
 from service.events import Reason, Refusal
 from service.health import Health
 from service.loop import Backoff
 from service.outgoing import Unpublishable
-from service.quarantine import Delivery
+from service.poll import Delivery, Effects, Limits, Outcome
 
 _log = structlog.get_logger(__name__)
 

@@ -9,7 +9,6 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from service import kafka, telemetry
-from service.apply import Effects, Limits
 from service.consumer import Consumer, ConsumerOptions
 from service.database import EXPECTED_REVISION, Database
 from service.events import BATCH_REGISTERED, INCOMING_TOPICS
@@ -17,6 +16,7 @@ from service.health import Health
 from service.http import Http
 from service.intake import Intake
 from service.loop import Backoff
+from service.poll import Effects, Limits
 from service.relay import Relay
 from service.settings import Settings
 

@@ -13,24 +13,10 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from service.events import Incoming, Refusal
+from service.events import Refusal
+from service.poll import Delivery
 from service.rules import RefusalCount
 from service.statements import STATEMENTS, Blobs, Integers, Texts
-
-
-@dataclass(slots=True)
-class Delivery:
-    """One record as it came, and what it says."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-    event: Incoming | Refusal
-    contended: bool = False
-    """Content that found every open slot in somebody's hands: the batch was not full when it was looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from service.apply import Effects
+    from service.poll import Effects
 
 PENDING_STORED = Counter("els_pending_content_stored_total", "Contents kept for a batch not registered yet.")
 PENDING_RECONCILED = Counter(

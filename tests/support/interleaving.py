@@ -31,7 +31,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
 
 from service import statements
-from service.apply import Effects, Limits
+from service.poll import Effects, Limits
 from service.database import Database
 from service.events import (
     BATCH_REGISTERED,
@@ -45,7 +45,7 @@ from service.events import (
 from service.health import Health
 from service.intake import Intake
 from service.loop import Backoff
-from service.quarantine import Delivery
+from service.poll import Delivery
 
 BOUND: Final = 20
 """Seconds that a step may take to end or to wait for a lock, on a machine that is busy with other things."""

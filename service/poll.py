@@ -1,0 +1,103 @@
+"""What a poll brings, and what became of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.events import ContentProvisioned, Incoming, Refusal, ValidationFailed
+from service.rules import BatchFacts
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One record as it came, and what it says."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    event: Incoming | Refusal
+    contended: bool = False
+    """Content that found every open slot in somebody's hands: the batch was not full when it was looked at."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a poll brings for one batch, each identity once, and how the batch stands."""
+
+    batch_id: str
+    registrations: list[Delivery] = field(default_factory=list)
+    contents: dict[str, Delivery] = field(default_factory=dict)
+    failures: dict[str, Delivery] = field(default_factory=dict)
+    facts: BatchFacts | None = None
+    fresh: bool = False
+    """Registered by this transaction: nobody else can hold a slot of it."""
+    assigned: int = 0
+    failed: int = 0
+    excess: list[ContentProvisioned] = field(default_factory=list)
+    surplus: list[ValidationFailed] = field(default_factory=list)
+
+    def deliveries(self) -> list[Delivery]:
+        return [*self.registrations, *self.contents.values(), *self.failures.values()]
+
+    def uploads(self) -> list[ContentProvisioned | ValidationFailed]:
+        """Content first, then failures, each in order of arrival."""
+        return [each.event for each in (*self.contents.values(), *self.failures.values())]  # type: ignore[misc]
+
+    def add(self, delivery: Delivery) -> bool:
+        """Returns whether this poll brought the same before."""
+        match delivery.event:
+            case ContentProvisioned(text_storage_id=identity):
+                return self.contents.setdefault(identity, delivery) is not delivery
+            case ValidationFailed(file_upload_id=identity):
+                return self.failures.setdefault(identity, delivery) is not delivery
+            case _:
+                self.registrations.append(delivery)
+                return False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an input and an event may weigh, in bytes, and how many refusals in a row stop a topic."""
+
+    refusals_in_a_row: int = 1_000
+    event_bytes: int = 1_900_000
+    large_event_bytes: int = 32 * 1024 * 1024 - 65_536
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a transaction did, to be counted and logged once it is committed."""
+
+    registered: list[str] = field(default_factory=list)
+    completed: list[tuple[str, str, float]] = field(default_factory=list)
+    """(batch_id, state, seconds since its registration)"""
+    pending: int = 0
+    assigned: int = 0
+    reconciled_ages: list[float] = field(default_factory=list)
+    """Seconds that each content had waited."""
+    reconciled: Counter[str] = field(default_factory=Counter)
+    excess: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
+    differences: list[tuple[str, list[str]]] = field(default_factory=list)
+    refused: list[tuple[Delivery, Refusal]] = field(default_factory=list)
+    published: int = 0
+    """Outbox rows written."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a poll. Deliveries that are in none of the lists are dealt with."""
+
+    effects: Effects
+    aside: list[Delivery] = field(default_factory=list)
+    """Somebody holds what these need: again, each batch alone, waiting."""
+    again: list[Delivery] = field(default_factory=list)
+    """There was no room for these in this transaction: again, in the next."""
+    left: list[Delivery] = field(default_factory=list)
+    """Of a stopped topic: not taken at all."""
+    stopped: set[str] = field(default_factory=set)
+    """The topics that are stopped now."""
