@@ -89,6 +89,8 @@ class _Poll:
 
     def _taken(self, topic: str, arrived: Sequence[Delivery], before: quarantine.TopicRefusals, probing: bool) -> int:
         refused = [isinstance(delivery.event, Refusal) for delivery in arrived]
+        if self.alone:
+            return len(arrived)  # these were admitted with their poll
         if before.stopped:
             if not probing or refused[0]:
                 return 0

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from service import events, quarantine, suspects
 from service.database import Database
@@ -39,6 +39,7 @@ PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
 STOPS_SECONDS = 2.0
 LAG_SECONDS = 5.0
+RELEASE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +425,8 @@ class Consumer:
             return
         try:
             await self._client.commit(offsets)
-        except (CommitFailedError, IllegalStateError) as error:
+        except (KafkaError, IllegalStateError) as error:
+            # The next time will do, or the next owner: what is committed late is only read again.
             _log.info("offsets_not_committed", error=type(error).__name__)
         else:
             self._committed.update(offsets)

@@ -69,7 +69,7 @@ class Database:
         url: str,
         *,
         application_name: str = APPLICATION_NAME,
-        pool_size: int = 8,
+        pool_size: int = 10,
         pooler: bool = False,
         timeouts: Timeouts | None = None,
     ) -> None:

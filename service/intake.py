@@ -100,7 +100,7 @@ class Intake:
         """Halve until the record that does it is alone, and refuse it. Order is kept: first half first."""
         if len(deliveries) == 1:
             refused = replace_event(deliveries[0], Refusal(_reason(error), _first_line(error)))
-            return await self._transaction([refused])
+            return await self._transaction([refused], alone=alone)
         half = len(deliveries) // 2
         step = self._alone if alone else lambda some: self._poll(some, False)
         first = await self._until_it_works(lambda: step(deliveries[:half]))

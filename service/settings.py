@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         description="The same database for `migrate`, as a role that may be the owner, and never through "
         "a transaction pooler. `ELS_DATABASE_URL` where it is not set.",
     )
-    database_pool_size: int = Field(8, ge=2, le=100, description="Connections of one process.")
+    database_pool_size: int = Field(10, ge=4, le=100, description="Connections of one process.")
     database_transaction_pooler: bool = Field(
         False,
         description="Whether a transaction pooler (PgBouncer) stands before the database: no prepared "

@@ -34,9 +34,7 @@ def main() -> int:
         with stack.exclusively():
             return _do(command, stack)
     except (StackError, OSError, psycopg.Error) as error:
-        Console(stderr=True).print(
-            f"[bold red]✗[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True
-        )
+        Console(stderr=True).print(f"[bold red]✗[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -15,7 +15,7 @@ import psycopg
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
@@ -106,16 +106,16 @@ async def _content_first(screen: "Screen", service: World, story: Batch) -> None
     await service.settle()
     screen.table(
         "ops.pending_batches",
-        ("batch_id", "items", "failures", "waits for"),
+        ("batch_id", "items", "failures", "age"),
         await service.look(
-            "select batch_id, items, failures, to_char(age, 'SS.MS \"s\"') from ops.pending_batches "
+            "select batch_id, items, failures, to_char(age, 'FMSS.MS \"s\"') from ops.pending_batches "
             "where batch_id = %(id)s",
             id=story.batch_id,
         ),
     )
     screen.table(
         "ops.pending_content",
-        ("text_storage_id", "original_file_name", "expires in"),
+        ("text_storage_id", "original_file_name", "expires_in"),
         await service.look(
             "select text_storage_id, original_file_name, to_char(expires_in, 'HH24:MI:SS') "
             "from ops.pending_content where batch_id = %(id)s order by arrival",
@@ -140,10 +140,10 @@ async def _registration(screen: "Screen", service: World, story: Batch) -> None:
     await _show_batch(screen, service, story)
     screen.table(
         "ops.slots",
-        ("position", "essay_id", "state", "text_storage_id", "original_file_name", "after registered_at"),
+        ("essay_id", "state", "text_storage_id", "original_file_name", "since registration"),
         await service.look(
-            "select position, essay_id, slots.state, text_storage_id, original_file_name, "
-            'to_char(assigned_at - registered_at, \'"+"FMSS.US "s"\') '
+            "select essay_id, slots.state, text_storage_id, original_file_name, "
+            "to_char(assigned_at - registered_at, 'FMSS.MS \"s\"') "
             "from ops.slots join ops.batches using (batch_id) where batch_id = %(id)s order by position",
             id=story.batch_id,
         ),
@@ -153,7 +153,8 @@ async def _registration(screen: "Screen", service: World, story: Batch) -> None:
         "select count(*) from ops.pending_content where batch_id = %(id)s", id=story.batch_id
     )
     screen.say(
-        f"Batch, slots, the texts' places and their announcements are one transaction; {waiting} texts still wait. "
+        "The batch, its slots, the texts in them and the announcements were one transaction: "
+        f"{waiting} texts wait now. "
         "The trap was a text that asks “is it registered?”, hears no, and is stored just after the "
         "registration has looked for it: text and registration lock the batch before they look."
     )
@@ -178,9 +179,9 @@ async def _repeats(screen: "Screen", service: World, story: Batch) -> None:
     screen.table("What it led to", ("sent", "changed rows", "new events"), rows)
     screen.table(
         "ops.quarantine",
-        ("id", "state", "reason", "deliveries", "error"),
+        ("id", "state", "reason", "error"),
         await service.look(
-            "select id, state, reason, deliveries, error from ops.quarantine where key_text = %(id)s",
+            "select id, state, reason, error from ops.quarantine where key_text = %(id)s",
             id=story.batch_id,
         ),
     )
@@ -306,10 +307,11 @@ async def _show_batch(screen: "Screen", service: World, batch: Batch) -> None:
 def _show_events(screen: "Screen", service: World, batch: Batch, since: int) -> None:
     """What came out for the batch, after the first so many events."""
     found = [event for event in list(service.events.values())[since:] if event.batch_id == batch.batch_id]
+    found.sort(key=lambda event: event.published_at)
     if not found:
         screen.note("On the output topics: nothing.")
         return
-    screen.table("On the output topics", ("topic", "says"), [(e.topic, _gist(e.topic, e.data)) for e in found])
+    screen.table("On the output topics", ("topic", "what it says"), [(e.topic, _gist(e.topic, e.data)) for e in found])
 
 
 def _gist(topic: str, data: Mapping[str, Any]) -> str:
@@ -354,7 +356,7 @@ class Progress:
             )
             of = "" if name == "texts that wait" else f" of {total}"
             grid.add_row(f"  {name}", bar, Text(f"{value}{of}"))
-        return Padding(grid, (1, 0))
+        return Padding(grid, (1, 0), expand=False)
 
 
 # What must be so
@@ -376,44 +378,49 @@ def claims(batches: Sequence[Batch], contradicted: Batch, end: Outcome) -> list[
     assigned = [(batch, essay, text) for batch, _, essay, state, text, _ in end.slots if state == "assigned"]
     return [
         Claim(
-            "every text is in one place: a slot, or excess",
+            "each text has one place: a slot or excess",
             all(sorted(held[b.batch_id] + beyond[b.batch_id]) == sorted(b.texts) for b in batches),
-            f"{sum(b.contents for b in batches)} sent, {_count(held)} in slots, {_count(beyond)} excess",
+            f"{sum(b.contents for b in batches)} = {_count(held)} + {_count(beyond)}",
         ),
         Claim(
-            "every slot is taken, and every batch is ready",
+            "all slots are taken, all batches are ready",
             sorted(end.batches) == sorted((b.batch_id, "ready") for b in batches)
             and len(end.slots) == sum(b.slots for b in batches)
             and all(state != "open" for _, _, _, state, _, _ in end.slots),
             f"{len(end.slots)} slots, {len(end.batches)} batches",
         ),
         Claim(
-            "a failed upload takes a slot, and none waits for its text",
+            "each failed upload took one slot",
             all(sorted(failed[b.batch_id]) == sorted(b.failed_uploads) for b in batches),
             f"{_count(failed)} failed slots",
         ),
         Claim(
-            "excess is what was too many, and nothing else",
+            "excess is what was too many, no more",
             all(len(beyond[b.batch_id]) == b.excess for b in batches),
             f"{sum(b.excess for b in batches)} too many",
         ),
         Claim(
-            "EssaySlotAssigned: once for each slot that has a text",
+            "EssaySlotAssigned, once for each text in a slot",
             _same(_named(end, SLOT_ASSIGNED, "batch_id", "essay_id", "text_storage_id"), assigned),
-            f"{len(end.data(SLOT_ASSIGNED))} events, {len(assigned)} slots",
+            f"{len(end.data(SLOT_ASSIGNED))} events",
         ),
         Claim(
-            "BatchEssaysReady: once for each batch, its slots in order",
+            "BatchEssaysReady, once for each, slots in order",
             _same(map(_ready, end.data(BATCH_READY)), _ready_by_slots(end)),
-            f"{len(end.data(BATCH_READY))} events, {len(end.batches)} batches",
+            f"{len(end.data(BATCH_READY))} events",
         ),
         Claim(
-            "ExcessContentProvisioned: once for each excess text",
+            "BatchEssaysReady, never before one of its slots",
+            all(_last(end, SLOT_ASSIGNED, b) <= _last(end, BATCH_READY, b) for b in batches),
+            f"{len(end.batches)} batches",
+        ),
+        Claim(
+            "ExcessContentProvisioned, once for each excess",
             _same(_named(end, EXCESS_CONTENT, "batch_id", "text_storage_id"), end.excess),
             f"{len(end.data(EXCESS_CONTENT))} events",
         ),
         Claim(
-            "BatchValidationErrors: once for each batch with failures",
+            "BatchValidationErrors, once where uploads failed",
             _same(map(_errors, end.data(VALIDATION_ERRORS)), [(b.batch_id, b.failures) for b in batches if b.failures]),
             f"{len(end.data(VALIDATION_ERRORS))} events",
         ),
@@ -428,7 +435,7 @@ def claims(batches: Sequence[Batch], contradicted: Batch, end: Outcome) -> list[
             f"{len(end.waiting)} rows",
         ),
         Claim(
-            "only the contradiction is in quarantine, once",
+            "one row in quarantine: the contradiction",
             list(end.quarantine) == [(contradicted.batch_id, "conflicting_registration")],
             f"{len(end.quarantine)} row{'' if len(end.quarantine) == 1 else 's'}",
         ),
@@ -438,6 +445,12 @@ def claims(batches: Sequence[Batch], contradicted: Batch, end: Outcome) -> list[
             "; ".join(" ".join(row) for row in end.violations[:3]) or "0 rows",
         ),
     ]
+
+
+def _last(end: Outcome, topic: str, batch: Batch) -> int:
+    """When the last event of a topic was published for a batch, in milliseconds."""
+    of_it = (e.published_at for e in end.events if e.topic == topic and e.batch_id == batch.batch_id)
+    return max(of_it, default=0)
 
 
 def _ready_by_slots(end: Outcome) -> list[Any]:
@@ -469,7 +482,7 @@ def _count(grouped: Mapping[str, list[Any]]) -> int:
 def _judge(screen: "Screen", found: Sequence[Claim], repeats: int) -> bool:
     """Show them; whether all hold."""
     screen.act("What must be so")
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table = Table.grid(padding=(0, 2, 0, 0))
     for claim in found:
         mark = Text("✓", "bold green") if claim.holds else Text("✗", "bold red")
         table.add_row(mark, Text(claim.text), Text(claim.numbers, "dim" if claim.holds else "red"))
@@ -497,28 +510,24 @@ class Screen:
         self.show(Text(text))
 
     def sends(self, topic: str, what: str) -> None:
-        self.console.print(f"  [cyan]→[/] [dim]{topic}[/]  {escape(what)}", highlight=False, soft_wrap=True)
+        self.show(Text.assemble(("→ ", "cyan"), what, (f"\n  to {topic}", "dim")))
 
     def note(self, text: str) -> None:
         self.show(Text(text, "dim"))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         table = Table(
-            title=title,
-            title_style="bold",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            header_style="dim",
-            pad_edge=False,
+            box=box.SIMPLE_HEAD, show_edge=False, header_style="dim", border_style="dim", padding=(0, 1, 0, 0)
         )
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text("–" if value is None else str(value), _style(value)) for value in row))
-        self.show(table)
+        self.show(Group(Text(title, "bold"), table))
 
     def show(self, what: RenderableType) -> None:
-        self.console.print(Padding(what, (1, 0, 0, 2)), width=self._width)
+        self.console.print()
+        self.console.print(Padding(what, (0, 0, 0, 2), expand=False), width=self._width)
 
     @property
     def _width(self) -> int:

@@ -66,9 +66,7 @@ class Stack:
         settings = self._database_settings() | self._kafka_settings()
         # Before the port is chosen: ours on 8080 is no conflict, a stranger's is.
         settings |= self._http_settings()
-        settings = {
-            name: value for name, value in self._environment.items() if name.startswith("ELS_")
-        } | settings
+        settings = {name: value for name, value in self._environment.items() if name.startswith("ELS_")} | settings
         self._command("Schema", settings, "migrate")
         if "ELS_DATABASE_URL" not in self.given:
             self._let_roles_in()
@@ -108,9 +106,7 @@ class Stack:
             broker = self._tansu(port=self._chosen_port("kafka", keep=True))
             with self.console.status("Starting the broker"):
                 broker.start()
-        self._tell(
-            "Broker", f"Tansu {'started' if started else 'runs already'} on {broker.bootstrap_servers}"
-        )
+        self._tell("Broker", f"Tansu {'started' if started else 'runs already'} on {broker.bootstrap_servers}")
         # It refuses the idempotent producer.
         return {
             "ELS_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
@@ -125,9 +121,7 @@ class Stack:
             port = self._port("http")
         elif wanted:
             if not port_is_free(wanted):
-                raise StackError(
-                    f"ELS_HTTP_PORT={wanted}: somebody else listens there; stop that, or set another port"
-                )
+                raise StackError(f"ELS_HTTP_PORT={wanted}: somebody else listens there; stop that, or set another port")
             port = wanted
         else:
             port = self._chosen_port("http", keep=False)
@@ -143,9 +137,7 @@ class Stack:
         with psycopg.connect(server.url(DATABASE), autocommit=True) as conn:
             conn.execute("create extension if not exists pg_stat_statements")
             for role in ("els_app", "els_ops"):
-                conn.execute(
-                    sql.SQL("alter role {} login password {}").format(sql.Identifier(role), passwords[role])
-                )
+                conn.execute(sql.SQL("alter role {} login password {}").format(sql.Identifier(role), passwords[role]))
         psql = postgres.installed_programs() / "psql"
         _write_private(
             self.home / "psql",
@@ -204,9 +196,7 @@ class Stack:
                 check=False,
             )
         if done.returncode:
-            raise StackError(
-                f"`python -m service {' '.join(words)}` failed:\n{(done.stderr or done.stdout).strip()}"
-            )
+            raise StackError(f"`python -m service {' '.join(words)}` failed:\n{(done.stderr or done.stdout).strip()}")
         self._tell(what, "as they should be" if what.endswith("s") else "as it should be")
 
     # down

@@ -66,6 +66,8 @@ class Event:
     topic: str
     batch_id: str
     data: Mapping[str, Any]
+    published_at: int
+    """Milliseconds, as its record says."""
 
 
 @dataclass(frozen=True)
@@ -245,12 +247,17 @@ class World:
 
     async def start_reading(self) -> None:
         """Read the output topics from where they end now."""
-        topics = [(topic, self.reader.partitions_for_topic(topic) or set()) for topic in OUTGOING_TOPICS]
-        if missing := [topic for topic, partitions in topics if not partitions]:
-            raise Missing(f"The topic {missing[0]} is not there: python -m service topics create")
-        partitions = [TopicPartition(topic, number) for topic, numbers in topics for number in numbers]
+        partitions: set[TopicPartition] = set()
+
+        async def are_there() -> bool:
+            # A topic that was made just now is not known everywhere yet.
+            for each in await self.admin.describe_topics(list(OUTGOING_TOPICS)):
+                partitions.update(TopicPartition(each["topic"], part["partition"]) for part in each["partitions"])
+            return {at.topic for at in partitions} == set(OUTGOING_TOPICS)
+
+        await until("Not all output topics are there (python -m service topics create makes them)", are_there)
         self.reader.assign(partitions)
-        self._read.update(await self.reader.end_offsets(partitions))
+        self._read.update(await self.reader.end_offsets(list(partitions)))
         for at, end in self._read.items():
             self.reader.seek(at, end)
         self._reading = asyncio.create_task(self._read_on())
@@ -265,18 +272,18 @@ class World:
             found = await self.reader.getmany(timeout_ms=100)
             for at, records in found.items():
                 for record in records:
-                    self._hear(record.topic, record.key, record.value)
+                    self._hear(record)
                 self._read[at] = records[-1].offset + 1
 
-    def _hear(self, topic: str, key: bytes, value: bytes) -> None:
-        batch_id = key.decode()
+    def _hear(self, record: Any) -> None:
+        batch_id = record.key.decode()
         if batch_id not in self._ours:
             return
-        envelope = json.loads(value)
+        envelope = json.loads(record.value)
         if envelope["event_id"] in self.events:
             self.repeats += 1
         else:
-            self.events[envelope["event_id"]] = Event(topic, batch_id, envelope["data"])
+            self.events[envelope["event_id"]] = Event(record.topic, batch_id, envelope["data"], record.timestamp)
 
     # what the views say
 

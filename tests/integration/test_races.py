@@ -23,7 +23,7 @@ class Race:
 
     before: Sequence[Sequence[Incoming]]
     polls: Mapping[str, Sequence[Incoming]]
-    long: bool = False
+    deaths: int = 2
 
 
 c1, c2, c3 = content("c1"), content("c2"), content("c3")
@@ -58,11 +58,11 @@ RACES = {
         [[registration("b", 1), registration("d", 1)]],
         {"A": [content("c1", "b"), content("c2", "d")], "B": [content("c3", "d"), content("c4", "b")]},
     ),
-    "content, registration and content": Race([], {"A": [c1], "R": [registration(essays=1)], "B": [c2]}, long=True),
+    "content, registration and content": Race([], {"A": [c1], "R": [registration(essays=1)], "B": [c2]}, deaths=0),
 }
 
 
-async def run(played: Stage, race: Race, *, first_only: bool = False) -> Report:
+async def run(played: Stage, race: Race, *, until: str | None = None) -> Report:
     """Every order of the race, each looked at at its end."""
     everything = [event for poll in (*race.before, *race.polls.values()) for event in poll]
 
@@ -78,7 +78,7 @@ async def run(played: Stage, race: Race, *, first_only: bool = False) -> Report:
 
     await played.start_from(*(deliveries(*poll) for poll in race.before))
     return await played.explore(
-        lambda: {name: deliveries(*poll) for name, poll in race.polls.items()}, look, first_only=first_only
+        lambda: {name: deliveries(*poll) for name, poll in race.polls.items()}, look, deaths=race.deaths, until=until
     )
 
 

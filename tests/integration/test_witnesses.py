@@ -209,7 +209,7 @@ async def test_a_race_shows_that_a_guard_is_missing(
         if witness.schema:
             played.observer.execute(witness.schema)
         witness.broken(monkeypatch)
-        report = await run(played, race, first_only=True)
+        report = await run(played, race, until=witness.shows)
     told = complaints(report)
     print(f"without {guard}: {told[0].splitlines()[0] if told else 'nothing'} (order {report.orders})")
     assert any(witness.shows in complaint for complaint in told), told

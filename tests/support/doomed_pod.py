@@ -1,7 +1,8 @@
-"""A pod that dies by SIGKILL at one exact instruction: `python -m tests.support.doomed_pod run`, DOOM=PLACE:N.
+"""A pod that dies by SIGKILL at one exact step: `python -m tests.support.doomed_pod run` with DOOM=STEP:N.
 
-commit:N    the N-th time that offsets would be committed: the database has the records, the broker does not know
-delete:N    the N-th time that published rows would be deleted: the broker has the events, the outbox too
+It dies in place of the N-th statement or commit in the database, the N-th commit of offsets (the database has the
+records, the broker does not know), the N-th record batch that is sent, or the N-th deletion of published rows
+(the broker has the events, the outbox has them too).
 """
 
 import os
@@ -11,14 +12,23 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from psycopg import AsyncConnection, AsyncCursor
 
 from service import outbox
 from service.__main__ import main
 
+STEPS: dict[str, tuple[Any, str]] = {
+    "statement": (AsyncCursor, "execute"),
+    "commit": (AsyncConnection, "commit"),
+    "offsets": (AIOKafkaConsumer, "commit"),
+    "send": (AIOKafkaProducer, "send_batch"),
+    "delete": (outbox, "delete_outbox"),
+}
+
 
 def deadly(step: Callable[..., Awaitable[Any]], number: int) -> Callable[..., Awaitable[Any]]:
-    """The step, but instead of its `number`-th call the process ends."""
+    """The step, but in place of its `number`-th call the process ends."""
     calls = count(1)
 
     async def taken(*args: Any, **kwargs: Any) -> Any:
@@ -30,11 +40,7 @@ def deadly(step: Callable[..., Awaitable[Any]], number: int) -> Callable[..., Aw
 
 
 if __name__ == "__main__":
-    place, _, number = os.environ["DOOM"].partition(":")
-    if place == "commit":
-        AIOKafkaConsumer.commit = deadly(AIOKafkaConsumer.commit, int(number))
-    elif place == "delete":
-        outbox.delete_outbox = deadly(outbox.delete_outbox, int(number))  # type: ignore[assignment]
-    else:
-        sys.exit(f"nobody dies at {place!r}")
+    step, _, number = os.environ["DOOM"].partition(":")
+    owner, name = STEPS[step]
+    setattr(owner, name, deadly(getattr(owner, name), int(number)))
     sys.exit(main(sys.argv[1:]))

@@ -139,7 +139,7 @@ async def read_back(broker: Broker, topics: Sequence[str] = OUTGOING) -> dict[st
             for tp, some in got.items():
                 records[tp.topic] += some
             if not got and await _at_the_end(consumer, partitions):
-                return records
+                return {topic: sorted(some, key=_in_order) for topic, some in records.items()}
     finally:
         await consumer.stop()
 
@@ -157,6 +157,10 @@ async def _partitions(broker: Broker, topics: Sequence[str]) -> list[TopicPartit
 async def _at_the_end(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> bool:
     ends = await consumer.end_offsets(partitions)
     return all([await consumer.position(tp) >= end for tp, end in ends.items()])
+
+
+def _in_order(record: ConsumerRecord) -> tuple[int, int]:
+    return record.partition, record.offset
 
 
 @dataclass(slots=True)

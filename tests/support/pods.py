@@ -52,11 +52,10 @@ class Pod:
             self._process.kill()
             self._process.wait()
 
-    async def stop(self, seconds: float = 30) -> int:
-        """Ask it to drain and end; returns its exit status."""
+    def terminate(self) -> None:
+        """Ask it to drain and end; `ended` waits for that."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return await self.ended(seconds)
 
     async def ended(self, seconds: float = 60) -> int:
         """Wait until it has ended, by itself or told so; returns its exit status."""
@@ -120,6 +119,12 @@ class Pods:
         """Wait until all serve."""
         for pod in self.all:
             await pod.ready()
+
+    async def stop(self, seconds: float = 30) -> list[int]:
+        """Ask all to drain and end; returns their exit statuses."""
+        for pod in self.all:
+            pod.terminate()
+        return [await pod.ended(seconds) for pod in self.all]
 
     def complaints(self) -> list[str]:
         """What the pods logged as errors, and whatever is no log line of theirs."""

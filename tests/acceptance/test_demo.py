@@ -1,0 +1,161 @@
+"""`make demo` on a real pod: what it claims holds, what does not hold it says, and it never waits for ever."""
+
+import asyncio
+import dataclasses
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from deploy.local import demo, story
+from deploy.local.story import Batch, Event, Outcome
+from service.events import BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
+from tests.support.brokers import Broker
+from tests.support.pods import pods
+
+
+@pytest.fixture
+def settings(app_url: str, database_url: str, kafka: Broker) -> dict[str, str]:
+    return {
+        "ELS_DATABASE_URL": app_url,
+        "ELS_MIGRATION_DATABASE_URL": database_url,
+        **kafka.settings,
+    }
+
+
+@pytest.fixture
+def service(settings: dict[str, str], tmp_path: Path) -> Iterator[None]:
+    with pods(tmp_path, settings) as started:
+        started.start()
+        asyncio.run(started.ready())
+        yield
+        assert not started.complaints()
+
+
+def played(settings: dict[str, str]) -> tuple[int, str]:
+    """Its exit status, and what it wrote where there is no terminal."""
+    paper = io.StringIO()
+    status = demo.run(settings, Console(file=paper, width=100))
+    return status, paper.getvalue()
+
+
+def test_the_demo_can_be_played_twice_on_one_service_and_all_that_it_claims_holds(
+    service: None, settings: dict[str, str]
+) -> None:
+    for _ in range(2):
+        status, paper = played(settings)
+        assert status == 0, paper
+        assert "All of it holds." in paper
+        assert "✗" not in paper
+        assert "\x1b" not in paper
+        assert max(map(len, paper.splitlines())) <= 100
+
+
+def test_a_demo_without_a_service_says_what_did_not_come_and_where_to_look(
+    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "PATIENCE", 3.0)
+    status, paper = played({**settings, "ELS_HTTP_PORT": "8123"})
+    assert status == 1
+    assert "ops.pending_content does not show the 5 texts" in paper
+    assert "http://127.0.0.1:8123/readyz" in paper
+    assert ".local/service.log" in paper
+
+
+def test_a_demo_without_a_broker_or_a_database_says_so_in_a_line(settings: dict[str, str]) -> None:
+    nobody = "127.0.0.1:1"
+    for name, value in {
+        "ELS_KAFKA_BOOTSTRAP_SERVERS": nobody,
+        "ELS_MIGRATION_DATABASE_URL": f"postgresql://els@{nobody}/els",
+        "ELS_DATABASE_URL": "",
+    }.items():
+        status, paper = played({**settings, name: value})
+        assert status == 1
+        assert paper.strip().startswith("✗")
+        assert "Traceback" not in paper
+
+
+BATCH = Batch("b", slots=3, contents=3)
+FAILING = Batch("f", slots=2, contents=1, failures=1)
+FULL = Batch("x", slots=1, contents=2)
+
+
+@pytest.fixture
+def good() -> Outcome:
+    """The end of three batches as it must be; the first was registered a second time, contradicting."""
+    slots = [("b", n, f"essay-{n}", "assigned", f"text-{n}", f"upload-{n}") for n in (1, 2, 3)]
+    slots += [
+        ("f", 1, "essay-1", "assigned", "text-1", "upload-1"),
+        ("x", 1, "essay-1", "assigned", "text-1", "upload-1"),
+    ]
+    events = [
+        Event(SLOT_ASSIGNED, batch, {"batch_id": batch, "essay_id": essay, "text_storage_id": text}, 1)
+        for batch, _, essay, _, text, _ in slots
+    ]
+    events += [
+        Event(
+            BATCH_READY,
+            ready,
+            {
+                "batch_id": ready,
+                "ready_essays": [
+                    {"essay_id": essay, "text_storage_id": text}
+                    for batch, _, essay, _, text, _ in slots
+                    if batch == ready
+                ],
+            },
+            2,
+        )
+        for ready in "bfx"
+    ]
+    events.append(Event(VALIDATION_ERRORS, "f", {"batch_id": "f", "failed_essays": [{}]}, 2))
+    events.append(Event(EXCESS_CONTENT, "x", {"batch_id": "x", "text_storage_id": "text-2"}, 2))
+    return Outcome(
+        events=events,
+        slots=[*slots, ("f", 2, "essay-2", "failed", None, "failed-1")],
+        batches=[("b", "ready"), ("f", "ready"), ("x", "ready")],
+        excess=[("x", "text-2")],
+        quarantine=[("b", "conflicting_registration")],
+    )
+
+
+def broken(end: Outcome) -> list[str]:
+    return [claim.text for claim in demo.claims([BATCH, FAILING, FULL], BATCH, end) if not claim.holds]
+
+
+def test_every_claim_holds_at_an_end_as_it_must_be(good: Outcome) -> None:
+    assert broken(good) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "claim"),
+    [
+        (lambda end: {"slots": end.slots[1:]}, "each text has one place"),
+        (lambda end: {"excess": [*end.excess, ("b", "text-1")]}, "each text has one place"),
+        (lambda end: {"excess": [*end.excess, ("b", "text-1")]}, "excess is what was too many"),
+        (lambda end: {"batches": [("b", "registered"), *end.batches[1:]]}, "all slots are taken"),
+        (lambda end: {"slots": end.slots[:-1]}, "each failed upload"),
+        (lambda end: {"events": end.events[1:]}, "EssaySlotAssigned"),
+        (lambda end: {"events": [*end.events, end.events[0]]}, "EssaySlotAssigned"),
+        (lambda end: {"events": [*end.events, end.events[5]]}, "BatchEssaysReady, once"),
+        (lambda end: {"events": end.events[:5] + end.events[6:]}, "BatchEssaysReady, once"),
+        (
+            lambda end: {"events": [dataclasses.replace(end.events[0], published_at=3), *end.events[1:]]},
+            "BatchEssaysReady, never before",
+        ),
+        (lambda end: {"events": end.events[:-1]}, "ExcessContentProvisioned"),
+        (lambda end: {"events": [*end.events[:-2], end.events[-1]]}, "BatchValidationErrors"),
+        (lambda end: {"events": [*end.events, Event("another", "b", {}, 1)]}, "nothing else was published"),
+        (lambda _: {"waiting": [("b", "content")]}, "nothing waits"),
+        (lambda _: {"quarantine": []}, "one row in quarantine"),
+        (lambda end: {"quarantine": [*end.quarantine, ("f", "invalid_field")]}, "one row in quarantine"),
+        (lambda _: {"violations": [("I4", "b", "content waits")]}, "ops.invariant_violations"),
+    ],
+)
+def test_an_end_that_is_not_as_it_must_be_is_found_out(
+    good: Outcome, spoil: Callable[[Outcome], dict[str, object]], claim: str
+) -> None:
+    found = broken(dataclasses.replace(good, **spoil(good)))  # type: ignore[arg-type]
+    assert any(text.startswith(claim) for text in found), found
