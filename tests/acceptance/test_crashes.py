@@ -11,10 +11,12 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import psycopg
 import pytest
+from aiokafka import TopicPartition
 
 from deploy.local.postgres import Postgres
 from service import migration
@@ -63,19 +65,24 @@ async def ended(pod: Pod, dice: random.Random) -> None:
 async def test_pods_that_end_at_random_moments_lose_and_add_nothing(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker, seed: int
 ) -> None:
+    """The morning comes in pieces at full speed; into each of them a pod dies."""
     records = replay.morning()
     dice = random.Random(seed)
-    morning = Replay(kafka, records, speed=SPEED)
+    cuts = sorted(dice.sample(range(1, len(records)), CRASHES - 1))
+    ends: dict[TopicPartition, int] = {}
     with pods(tmp_path, settings, SHORT_SESSION) as running:
         running.start(2)
         await running.ready()
-        async with going_on(morning):
-            for moment in sorted(dice.sample(range(len(records)), CRASHES)):
-                await published(morning, moment)
+        for start, end in pairwise([0, *cuts, len(records)]):
+            piece = Replay(kafka, records[start:end])
+            async with going_on(piece):
+                await published(piece, dice.randint(0, end - start))
                 pod = dice.choice(running.all)
                 await ended(pod, dice)
                 pod.start()
-        await all_done(database_url, kafka, group, morning.ends)
+            ends |= piece.ends
+            await pod.ready()
+        await all_done(database_url, kafka, group, ends)
         await check_tables(database_url)
         await check_topics(database_url, kafka, records)
 

@@ -320,9 +320,7 @@ HISTORIES = {
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
-async def test_repeats_change_neither_a_row_nor_an_event(
-    desk: Desk, history: Sequence[Sequence[Incoming]]
-) -> None:
+async def test_repeats_change_neither_a_row_nor_an_event(desk: Desk, history: Sequence[Sequence[Incoming]]) -> None:
     for poll in history:
         await desk.poll(*poll)
     before = invariants.state(desk.conn)

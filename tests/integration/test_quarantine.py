@@ -98,8 +98,8 @@ async def test_nothing_and_empty_are_not_the_same_and_neither_are_key_and_value(
 ) -> None:
     pairs = [(None, None), (None, b""), (b"", None), (b"", b""), (b"ab", b"c"), (b"a", b"bc"), (b"abc", b"")]
     poll = [delivery(CONTENT_PROVISIONED, value, key=key) for key, value in pairs]
-    await pods[0].take(*poll, *poll)
-    assert {row[:2]: row[2] for row in kept(conn, "key, value, deliveries")} == dict.fromkeys(pairs, 2)
+    await pods[0].take(*poll)
+    assert sorted(kept(conn, "key, value"), key=repr) == sorted(pairs, key=repr)
 
 
 async def test_the_same_input_on_two_topics_is_two(pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]) -> None:

@@ -170,9 +170,7 @@ WITNESSES = {
     "the lock": Witness(without_the_lock, "content and its registration", "I4"),
     "the lock, for failures": Witness(without_the_lock, "failure and its registration", "I4"),
     "the look after the lock": Witness(with_one_look_before_the_lock, "content and its registration", "I4"),
-    "the look apart from the lock": Witness(
-        with_lock_and_look_in_one_statement, "content and its registration", "I4"
-    ),
+    "the look apart from the lock": Witness(with_lock_and_look_in_one_statement, "content and its registration", "I4"),
     "the second, waiting look": Witness(
         without_the_second_look, "two contents on the last slot", "SerializationFailure"
     ),

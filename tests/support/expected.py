@@ -86,7 +86,9 @@ async def check_tables(database_url: str) -> None:
     _same("registered batches", sorted(batches), sorted(wanted["batches"]))
     for batch_id, told in wanted["batches"].items():
         _check_batch(batches[batch_id], excess[batch_id], told)
-    _same("pending content", _texts(pending), {batch_id: sorted(texts) for batch_id, texts in wanted["pending"].items()})
+    _same(
+        "pending content", _texts(pending), {batch_id: sorted(texts) for batch_id, texts in wanted["pending"].items()}
+    )
     _same("pending failures", dict(Counter(row["batch_id"] for row in failures)), wanted["pending_failures"])
     _same("excess of batches", sorted(excess.keys() - wanted["batches"].keys()), [])
     await _check_nothing_else(database_url, wanted["quarantined"])
@@ -106,7 +108,9 @@ def _check_batch(batch: Json, excess: int, told: Json) -> None:
 async def _check_nothing_else(database_url: str, quarantined: int) -> None:
     refused = await _rows(database_url, "select state, reason, value_text from ops.quarantine")
     if len(refused) != quarantined:
-        raise AssertionError(f"{len(refused)} in quarantine, not {quarantined}: {Counter(r['reason'] for r in refused)}")
+        raise AssertionError(
+            f"{len(refused)} in quarantine, not {quarantined}: {Counter(r['reason'] for r in refused)}"
+        )
     _same("states in quarantine", {row["state"] for row in refused}, {"open"})
     for view in ("invariant_violations", "outbox_backlog", "outbox_blocked", "expired_content", "stopped_topics"):
         _same(f"ops.{view}", await _rows(database_url, f"select * from ops.{view}"), [])
@@ -428,7 +432,7 @@ def _bytes_of(record: ConsumerRecord) -> tuple[object, ...]:
 
 async def _rows(database_url: str, statement: str, *parameters: object) -> list[Json]:
     async with await psycopg.AsyncConnection.connect(database_url, row_factory=dict_row, connect_timeout=5) as conn:
-        cursor = await conn.execute(statement, parameters or None)  # type: ignore[arg-type]
+        cursor = await conn.execute(statement, parameters or None)
         return await cursor.fetchall()
 
 
@@ -436,10 +440,9 @@ def _same(what: str, found: object, wanted: object) -> None:
     """Raises AssertionError that names what differs, as far as it can be listed."""
     if found == wanted:
         return
+    complaint = f"{what}: {found!r}, not {wanted!r}"
     if isinstance(found, list) and isinstance(wanted, list):
         surplus = [each for each in found if each not in wanted]
         missing = [each for each in wanted if each not in found]
-        raise AssertionError(
-            f"{what}: {len(found)}, not {len(wanted)}; too many: {surplus[:5]}, missing: {missing[:5]}, else the order"
-        )
-    raise AssertionError(f"{what}: {found!r}, not {wanted!r}")
+        complaint = f"{what}: too many: {surplus[:5]}, missing: {missing[:5]}, else it is the order"
+    raise AssertionError(complaint)

@@ -185,4 +185,3 @@ def killed(status: int) -> bool:
 
 
 __all__ = ["SESSION_SECONDS", "Pod", "Pods", "killed", "pods", "until"]
-

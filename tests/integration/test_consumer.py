@@ -1,0 +1,548 @@
+"""The whole consumer on a real broker: what comes in is dealt with in the database before its offset says so."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from deploy.local.postgres import Postgres
+from service import consumer as consumer_module
+from service import migration
+from service.apply import Effects, Limits
+from service.consumer import Consumer, ConsumerOptions
+from service.database import Database
+from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
+from service.health import Health
+from service.intake import Intake
+from service.kafka import client_options
+from service.quarantine import resume_topic
+from tests.support.brokers import Broker
+from tests.support.expected import committed_offsets
+from tests.support.inputs import MEBIBYTE, content, failure, registration
+from tests.support.invariants import violations
+from tests.support.pods import Pod, killed, pods, until
+
+BOUND = 45
+"""Seconds after which a wait has failed."""
+
+LIMIT = 5
+"""Refusals in a row that stop a topic, where a test is about that."""
+
+
+class Running:
+    """One consumer that runs here, and what it tells of itself."""
+
+    def __init__(self, url: str, broker: Broker, group: str, limit: int) -> None:
+        self.health = Health("database")
+        self.effects: list[Effects] = []
+        self.database = Database(url, pool_size=3)
+        intake = Intake(self.database, Limits(refusals_in_a_row=limit), self.health, self.effects.append)
+        self.consumer = Consumer(
+            client_options(broker.bootstrap_servers),
+            self.database,
+            intake,
+            self.health,
+            ConsumerOptions(
+                group=group,
+                max_poll_records=100,
+                drain=10,
+                max_bytes={**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * MEBIBYTE},
+            ),
+            lag=lambda tp, lag: None,
+        )
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(self.consumer.run(self._stop))
+
+    @property
+    def partitions(self) -> int:
+        return len(self.consumer._partitions)
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.wait_for(self._task, BOUND)
+        await self.database.close()
+
+
+class Station:
+    """A database, a broker, a group, and the consumers that a test starts there."""
+
+    def __init__(self, app_url: str, superuser: str, broker: Broker) -> None:
+        self.app_url, self.broker = app_url, broker
+        self.group = f"group-{uuid4().hex[:8]}"
+        self.conn = psycopg.connect(superuser, autocommit=True)
+        self.ends: dict[TopicPartition, int] = {}
+        self.running: list[Running] = []
+        self.producer: AIOKafkaProducer
+
+    async def start(self, limit: int = 1_000) -> Running:
+        started = Running(self.app_url, self.broker, self.group, limit)
+        self.running.append(started)
+        await until(lambda: started.partitions > 0, BOUND, lambda: "it was given no partition")
+        return started
+
+    async def stop(self) -> None:
+        while self.running:
+            await self.running.pop().stop()
+
+    async def publish(
+        self, topic: str, *values: bytes | None, partition: int | None = 0, key: bytes | None = b"key"
+    ) -> int:
+        """Publish in this order; returns the offset of the last."""
+        sent = [await self.producer.send(topic, value, key, partition) for value in values]
+        for each in await asyncio.gather(*sent):
+            tp = TopicPartition(each.topic, each.partition)
+            self.ends[tp] = max(self.ends.get(tp, 0), each.offset + 1)
+        return int(each.offset)
+
+    async def committed(self, *tps: TopicPartition) -> dict[TopicPartition, int]:
+        return await committed_offsets(self.broker, self.group, tps or self.ends)
+
+    async def all_committed(self) -> None:
+        """Wait until the group's offsets are at the end of what was published."""
+        found: dict[TopicPartition, int] = {}
+
+        async def at_the_end() -> bool:
+            found.update(await self.committed())
+            return found == self.ends
+
+        await until(at_the_end, BOUND, lambda: f"committed {found} of {self.ends}", every=0.1)
+
+    async def becomes(self, query: str, wanted: object) -> None:
+        """Wait until this is what the query's only value is."""
+        await until(
+            lambda: self.value(query) == wanted, BOUND, lambda: f"{query} is {self.value(query)}, not {wanted}"
+        )
+
+    def value(self, query: str) -> Any:
+        row = self.conn.execute(query).fetchone()
+        return row[0] if row else None
+
+    def refused(self) -> list[tuple[str, str]]:
+        return self.conn.execute("select topic, reason from els.quarantine order by id").fetchall()
+
+
+@asynccontextmanager
+async def station_at(app_url: str, superuser: str, broker: Broker) -> AsyncIterator[Station]:
+    station = Station(app_url, superuser, broker)
+    station.producer = AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap_servers,
+        enable_idempotence=broker.idempotence,
+        acks="all",
+        compression_type="gzip",  # what we refuse as too large is small on its way
+        max_request_size=64 * MEBIBYTE,
+        request_timeout_ms=60_000,
+    )
+    await station.producer.start()
+    try:
+        yield station
+    finally:
+        await station.stop()
+        await station.producer.stop()
+        station.conn.close()
+
+
+@pytest.fixture
+async def station(app_url: str, database_url: str, kafka: Broker) -> AsyncIterator[Station]:
+    async with station_at(app_url, database_url, kafka) as station:
+        yield station
+
+
+PENDING = "select count(*) from els.pending_content"
+
+
+# -- the table of what is bad
+
+
+def changed(value: bytes, data: dict[str, Any] | None = None, **envelope: Any) -> bytes:
+    """The same event with other fields; None takes one of the envelope's away."""
+    event = json.loads(value)
+    event["data"] |= data or {}
+    event |= envelope
+    return json.dumps({name: field for name, field in event.items() if field is not None or name == "metadata"}).encode()
+
+
+def nested(depth: int) -> bytes:
+    return changed(content("b", "t")).replace(b'"metadata": {', b'"x": ' + b"[" * depth + b"]" * depth + b', "metadata": {')
+
+
+ESSAYS = ["e1", "e2"]
+GOOD = {
+    BATCH_REGISTERED: registration("b", ESSAYS),
+    CONTENT_PROVISIONED: content("b", "t"),
+    VALIDATION_FAILED: failure("b", "u"),
+}
+
+
+def bad_inputs() -> Iterable[tuple[str, bytes | None, str]]:
+    """(topic, value, reason), a line or more for each line of the specification."""
+    for topic, good in GOOD.items():
+        yield topic, None, "no_value"
+        yield topic, b"", "not_json"
+        yield topic, b"\xff" + good, "not_utf8"
+        yield topic, good[:-1], "not_json"
+        yield topic, b"[1]", "not_an_envelope"
+        yield topic, changed(good, correlation_id=None), "not_an_envelope"
+        yield topic, changed(good, {"batch_id": 7}), "invalid_field"
+        yield topic, changed(good, {"batch_id": ""}), "invalid_field"
+        yield topic, changed(good, {"batch_id": "b" * 256}), "invalid_field"
+        yield topic, changed(good, {"batch_id": "a \0"}), "invalid_field"
+        yield topic, changed(good, {"entity_id": "another"}), "batch_ids_differ"
+        yield topic, changed(good, event_type="huleedu.unknown.v1"), "unknown_event_type"
+        yield topic, changed(good, event_type="huleedu.els.batch.essays.ready.v1"), "wrong_topic"
+        yield topic, changed(good, schema_version=2), "unknown_schema_version"
+    for count in (1, 3):
+        yield BATCH_REGISTERED, registration("b", ESSAYS, expected_essay_count=count), "count_mismatch"
+    yield BATCH_REGISTERED, registration("b", []), "no_essays"
+    yield BATCH_REGISTERED, registration("b", ["e1", "e1"]), "duplicate_essay_id"
+    yield BATCH_REGISTERED, registration("b", ESSAYS, expected_essay_count=0), "count_out_of_range"
+    yield BATCH_REGISTERED, registration("b", ESSAYS, expected_essay_count=True), "invalid_field"
+    yield BATCH_REGISTERED, registration("b", ["e1", "e" * 256]), "invalid_field"
+    yield BATCH_REGISTERED, registration("b", [str(each) for each in range(100_001)]), "count_out_of_range"
+    yield BATCH_REGISTERED, registration("b", ESSAYS, essay_instructions="i" * 17 * MEBIBYTE), "too_large"
+    for topic in (CONTENT_PROVISIONED, VALIDATION_FAILED):
+        yield topic, changed(GOOD[topic], {"file_size_bytes": -1}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"file_size_bytes": 2**63}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"file_size_bytes": 1.5}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"original_file_name": "\ud800"}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"original_file_name": "n" * MEBIBYTE}), "too_large"
+    yield CONTENT_PROVISIONED, nested(65), "too_deep"
+    yield CONTENT_PROVISIONED, nested(400_000), "too_deep"
+    details = {"validation_error_detail": {"message": "m", "details": {"x": 0}}}
+    for number in (b"NaN", b"1e999", b"1" + b"0" * 30):
+        value = changed(GOOD[VALIDATION_FAILED], details).replace(b'{"x": 0}', b'{"x": ' + number + b"}")
+        yield VALIDATION_FAILED, value, "not_json" if number == b"NaN" else "invalid_field"
+
+
+async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(station: Station) -> None:
+    bad = list(bad_inputs())
+    for number, (topic, value, _) in enumerate(bad):
+        await station.publish(topic, value, key=b"%d" % number)
+        await station.publish(topic, *good_after(topic, number))
+    await station.start()
+    await station.all_committed()
+    rows = station.conn.execute("select convert_from(key, 'utf8')::int, topic, value, reason from els.quarantine")
+    found = {number: tuple(row) for number, *row in rows.fetchall()}
+    for number, (topic, value, reason) in enumerate(bad):
+        assert number in found, f"{number}: {reason} on {topic} is not there"
+        assert (found[number][0], found[number][2]) == (topic, reason), f"{number}: {str(value)[:200]}"
+        assert found[number][1] == value
+    assert len(found) == len(bad)
+    assert station.value("select count(*) from els.batches") == sum(topic == BATCH_REGISTERED for topic, *_ in bad)
+    assert station.value(PENDING) == sum(topic == CONTENT_PROVISIONED for topic, *_ in bad)
+    assert station.value("select count(*) from els.validation_failures") == sum(
+        topic == VALIDATION_FAILED for topic, *_ in bad
+    )
+
+
+def good_after(topic: str, number: int) -> Sequence[bytes]:
+    if topic == BATCH_REGISTERED:
+        return [registration(f"good-{number}", ESSAYS)]
+    if topic == CONTENT_PROVISIONED:
+        return [content("unknown", f"t{number}")]
+    return [failure("unknown", f"u{number}")]
+
+
+async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_rest_goes_on(station: Station) -> None:
+    station.conn.execute("alter table els.pending_content add check (original_file_name <> 'poison')")
+    await station.publish(BATCH_REGISTERED, registration("b", ESSAYS), registration("b", ["e1", "e3"]))
+    await station.publish(CONTENT_PROVISIONED, *(content("c", f"t{number}") for number in range(20)))
+    await station.publish(CONTENT_PROVISIONED, content("c", "bad", original_file_name="poison"), content("c", "last"))
+    await station.start()
+    await station.all_committed()
+    assert sorted(reason for _, reason in station.refused()) == ["conflicting_registration", "data_error"]
+    assert station.value(PENDING) == 21
+
+
+# -- offsets
+
+
+async def test_offsets_are_committed_after_the_database_has_the_records(station: Station) -> None:
+    tp = TopicPartition(CONTENT_PROVISIONED, 0)
+    await station.publish(CONTENT_PROVISIONED, content("free", "t0"))
+    with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        await station.publish(CONTENT_PROVISIONED, content("held", "t1"))
+        behind = await station.publish(CONTENT_PROVISIONED, content("free", "t2"))
+        await station.publish(CONTENT_PROVISIONED, content("free", "t3"), partition=1)
+        running = await station.start()
+        await station.becomes("select count(*) from els.pending_content where text_storage_id in ('t0', 't3')", 2)
+
+        async def committed_to_the_held_one() -> bool:
+            return await station.committed(tp, TopicPartition(CONTENT_PROVISIONED, 1)) == {
+                tp: 1,
+                TopicPartition(CONTENT_PROVISIONED, 1): 1,
+            }
+
+        await until(committed_to_the_held_one, BOUND, lambda: "the offsets are elsewhere", every=0.1)
+        assert running.health.ready
+        assert station.value("select count(*) from els.pending_content where batch_id = 'held'") == 0
+    await station.all_committed()
+    assert (await station.committed(tp))[tp] == behind + 1
+    assert station.value(PENDING) == 4
+
+
+async def test_a_record_that_is_held_when_the_consumer_stops_is_taken_by_the_next(station: Station) -> None:
+    with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        await station.publish(CONTENT_PROVISIONED, content("free", "t0"), content("held", "t1"), content("free", "t2"))
+        await station.start()
+        await station.becomes("select count(*) from els.pending_content where text_storage_id = 't0'", 1)
+        await station.stop()
+        tp = TopicPartition(CONTENT_PROVISIONED, 0)
+        assert (await station.committed(tp)).get(tp, 0) <= 1
+    await station.start()
+    await station.all_committed()
+    assert station.value(PENDING) == 3
+
+
+async def test_consumers_that_come_and_go_while_records_flow_lose_none(station: Station) -> None:
+    numbers = iter(range(1_000_000))
+    flowing = True
+
+    async def flow() -> None:
+        while flowing:
+            for partition in range(3):
+                texts = [content("b", f"t{next(numbers)}") for _ in range(5)]
+                await station.publish(CONTENT_PROVISIONED, *texts, partition=partition)
+
+    await station.start()
+    task = asyncio.create_task(flow())
+    for _ in range(3):
+        joined = await station.start()
+        await moves(joined)
+        leaving = station.running.pop(0)
+        await leaving.stop()
+        await moves(joined)
+    flowing = False
+    await task
+    await station.all_committed()
+    assert station.value(PENDING) == next(numbers)
+    assert station.refused() == []
+    await station.stop()
+    assert station.value("select count(*) from els.crash_marks") == 0
+
+
+async def moves(running: Running) -> None:
+    before = len(running.effects)
+    await until(lambda: len(running.effects) > before, BOUND, lambda: "it gets nothing")
+
+
+# -- topics that bring nothing else
+
+
+async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_is_taken_when_it_is_resumed(
+    station: Station,
+) -> None:
+    tp = TopicPartition(CONTENT_PROVISIONED, 0)
+    await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
+    running = await station.start(LIMIT)
+    await until(
+        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("intake")), BOUND, lambda: "it does not stop"
+    )
+    await station.publish(BATCH_REGISTERED, registration("b", ["e1", "e2"]))
+    await station.becomes("select count(*) from els.batches", 1)
+
+    async def committed() -> bool:
+        return (await station.committed(tp)).get(tp) == LIMIT
+
+    await until(committed, BOUND, lambda: "its offset is elsewhere", every=0.1)
+    assert (len(station.refused()), station.value("select sum(assigned) from els.batches")) == (LIMIT, 0)
+
+    async with running.database.transaction() as conn:
+        assert await resume_topic(conn, CONTENT_PROVISIONED)
+    await station.all_committed()
+    assert station.value("select state from els.batches") == "ready"
+    assert running.health.ready
+
+
+async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_record(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "PROBE_SECONDS", 0.0)
+    await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), b"bad", content("b", "t1"))
+    running = await station.start(LIMIT)
+    await station.all_committed()
+    assert station.value(PENDING) == 2
+    assert len(station.refused()) == LIMIT + 1
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+
+
+# -- the record that kills the process
+
+
+@pytest.mark.parametrize("mine", ["decode", "apply"])
+async def test_a_record_that_kills_the_process_is_refused_when_it_was_alone_in_three_deaths(
+    tmp_path: Path, station: Station, mine: str
+) -> None:
+    records = [content("b", f"t{number}") for number in range(40)]
+    records[23] = content("b", "mine")
+    await station.publish(CONTENT_PROVISIONED, *records)
+    settings = {
+        "ELS_DATABASE_URL": station.app_url,
+        **station.broker.settings,
+        "ELS_CONSUMER_GROUP": station.group,
+        "ELS_SESSION_TIMEOUT_SECONDS": "1",
+        "ELS_MAX_POLL_RECORDS": "16",
+        "MINE": mine,
+    }
+    deaths = 0
+    with pods(tmp_path, settings) as started:
+        while deaths <= 5:
+            (pod,) = started.start(module="tests.support.mined_pod")
+            if await dies_or(pod, lambda: station.value(PENDING) == 39):
+                deaths += 1
+            else:
+                break
+        # Once in a poll of 16, whose sixteenth is one record, then three times with that alone.
+        assert 4 <= deaths <= 5
+        await station.all_committed()
+        assert station.refused() == [(CONTENT_PROVISIONED, "killed_the_process")]
+        assert station.value("select value from els.quarantine") == records[23]
+        assert await pod.stop() == 0
+    assert station.value("select count(*) from els.crash_marks") == 0
+
+
+async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
+    """Wait until a pod is dead or this is so; returns whether it is dead."""
+    process = pod._process
+    assert process is not None
+    await until(lambda: process.poll() is not None or condition(), BOUND, pod.last_lines)
+    if process.poll() is None:
+        return False
+    assert killed(process.returncode), pod.last_lines()
+    return True
+
+
+async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(station: Station) -> None:
+    await station.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
+    station.conn.execute(
+        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
+        values (%s, 0, 0, 1, 1, 'dead', now())""",
+        [CONTENT_PROVISIONED],
+    )
+    with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        await station.start()
+        # Alone in hand once more, and two deaths to its name: one more would convict it.
+        await station.becomes("select deaths from els.crash_marks where records = 1", 2)
+        await station.stop()
+        assert station.value("select count(*) from els.crash_marks") == 0
+    await station.start()
+    await station.all_committed()
+    assert (station.value(PENDING), station.refused()) == (2, [])
+
+
+async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_convicted_of_that(
+    station: Station,
+) -> None:
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
+    station.conn.execute(
+        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
+        values (%s, 0, 0, 1, 1, 'dead', now())""",
+        [CONTENT_PROVISIONED],
+    )
+    # Each time that the suspect is marked, the session ends; the third time all is well again.
+    station.conn.execute("""
+        create sequence public.tries;
+        create function public.end_session() returns trigger language plpgsql security definer as $$
+        begin
+            if new.records = 1 and nextval('public.tries') <= 2 then
+                perform pg_terminate_backend(pg_backend_pid());
+            end if;
+            return new;
+        end $$;
+        create trigger ending after update on els.crash_marks
+            for each row when (new.deaths < 9) execute function public.end_session();
+    """)
+    for _ in range(5):
+        started = Running(station.app_url, station.broker, station.group, 1_000)
+        task = started._task
+        await until(
+            lambda task=task: task.done() or station.value(PENDING) == 2,  # type: ignore[misc]
+            BOUND,
+            lambda: "neither done nor failed",
+        )
+        if not task.done():
+            await started.stop()
+            break
+        assert isinstance(task.exception(), psycopg.Error)
+        await started.database.close()
+    assert (station.value(PENDING), station.refused()) == (2, [])
+
+
+# -- servers that go away
+
+
+async def test_while_the_database_is_away_the_consumer_is_not_ready_and_then_goes_on(
+    durable_postgres: Postgres, kafka: Broker
+) -> None:
+    url = durable_postgres.url()
+    migration.upgrade(url)
+    async with station_at(url, url, kafka) as station:
+        running = await station.start()
+        await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
+        await station.becomes(PENDING, 1)
+        durable_postgres.kill()
+        await station.publish(CONTENT_PROVISIONED, *(content("b", f"t{number}") for number in range(1, 9)))
+        await until(lambda: not running.health.ready, BOUND, lambda: "it believes that all is well")
+        durable_postgres.start()
+        station.conn = psycopg.connect(url, autocommit=True)
+        await station.all_committed()
+        assert station.value(PENDING) == 9
+        await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+        assert violations(station.conn) == []
+
+
+async def test_while_the_broker_is_away_the_consumer_is_not_ready_and_then_goes_on(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not station.broker.keeps_records:
+        pytest.skip("this broker forgets its topics when it dies")
+    monkeypatch.setattr(consumer_module, "LAG_SECONDS", 1.0)
+    running = await station.start()
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    await station.becomes(PENDING, 1)
+    station.broker.kill()
+    await until(lambda: not running.health.ready, BOUND, lambda: "it believes that all is well")
+    await asyncio.to_thread(station.broker.start)
+    await station.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    await station.becomes(PENDING, 2)
+    await station.all_committed()
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+
+
+# -- the process
+
+
+async def test_a_pod_that_is_told_to_stop_finishes_what_it_has_in_hand_and_leaves_the_group(
+    tmp_path: Path, station: Station
+) -> None:
+    settings = {
+        "ELS_DATABASE_URL": station.app_url,
+        **station.broker.settings,
+        "ELS_CONSUMER_GROUP": station.group,
+        "ELS_SESSION_TIMEOUT_SECONDS": "30",  # who does not leave is waited for so long
+    }
+    with pods(tmp_path, settings) as started:
+        (pod,) = started.start()
+        await pod.ready()
+        with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
+            other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+            await station.publish(CONTENT_PROVISIONED, content("free", "t0"), content("held", "t1"))
+            await station.becomes(PENDING, 1)
+            assert await pod.stop() == 0
+        assert station.value("select count(*) from els.crash_marks") == 0
+        (successor,) = started.start()
+        await asyncio.wait_for(station.all_committed(), 20)
+        assert station.value(PENDING) == 2
+        assert await successor.stop() == 0
+        assert started.complaints() == []

@@ -1,0 +1,39 @@
+"""A pod that one record kills: `python -m tests.support.mined_pod run`, with MINE=decode or MINE=apply.
+
+The record is the one that has "mine" in it; the pod dies by SIGKILL when it decodes it, or when it has it in a
+transaction.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from service import events, intake
+from service.__main__ import main
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def deadly_decode(topic: str, value: bytes | None, *, max_bytes: int) -> Any:
+    if b'"mine"' in (value or b""):
+        die()
+    return decode(topic, value, max_bytes=max_bytes)
+
+
+async def deadly_apply(conn: Any, deliveries: Any, *args: Any, **options: Any) -> Any:
+    outcome = await apply(conn, deliveries, *args, **options)
+    if any(getattr(each.event, "text_storage_id", None) == "mine" for each in deliveries):
+        die()
+    return outcome
+
+
+if __name__ == "__main__":
+    decode, apply = events.decode, intake.apply
+    if os.environ["MINE"] == "decode":
+        events.decode = deadly_decode
+    else:
+        intake.apply = deadly_apply  # type: ignore[assignment]
+    sys.exit(main(sys.argv[1:]))
