@@ -324,16 +324,17 @@ class _Poll:
                 self._repeated(failure)
 
     def _unserved(self, batch: Batch, without: list[ContentProvisioned | ValidationFailed]) -> None:
-        """Skipped slots may be open again: only who has waited for them may say that there is none."""
+        """Skipped slots may be open again: only who has waited for them, or counts them all, may say there is none."""
+        for upload in without:
+            _delivery_of(batch, upload).contended = True
         if self.alone or batch.fresh:
-            for upload in without:
-                _delivery_of(batch, upload).contended = True
             self._found_none(batch, without)
             return
         for upload in without:
-            delivery = _delivery_of(batch, upload)
-            delivery.contended = True
-            self.outcome.aside.append(delivery)
+            if isinstance(upload, ContentProvisioned):
+                batch.unserved.append(upload)
+            else:
+                self.outcome.aside.append(_delivery_of(batch, upload))
 
     def _found_none(self, batch: Batch, without: Iterable[ContentProvisioned | ValidationFailed]) -> None:
         for upload in without:
@@ -386,18 +387,29 @@ class _Poll:
 
     async def decide(self) -> None:
         """Count what was taken, say what is excess, and announce the batches that this made complete."""
-        changed = [batch for batch in self.batches.values() if batch.assigned or batch.failed or batch.excess]
+        changed = [
+            batch for batch in self.batches.values() if batch.assigned or batch.failed or batch.excess or batch.unserved
+        ]
         if changed:
             counts = await store.count_taken(
                 self.conn, {batch.batch_id: (batch.assigned, batch.failed) for batch in changed}
             )
             await self._publish(self.slot_events)
+            self._judge_unserved(changed, counts)
             await self._declare_excess(changed, counts)
             complete = [
                 batch.batch_id for batch in changed if counts[batch.batch_id].full and (batch.assigned or batch.failed)
             ]
             if complete:
                 await self._announce(complete)
+
+    def _judge_unserved(self, changed: Sequence[Batch], counts: dict[str, store.Count]) -> None:
+        """Behind the deciding row, full is a fact: no slot is in anybody's hands. Else they wait for those hands."""
+        for batch in changed:
+            if counts[batch.batch_id].full:
+                batch.excess += batch.unserved
+            else:
+                self.outcome.aside += [_delivery_of(batch, content) for content in batch.unserved]
 
     async def _declare_excess(self, changed: Sequence[Batch], counts: dict[str, store.Count]) -> None:
         """Behind the deciding row: the batch is full, and the content is nowhere else, by a look made now."""

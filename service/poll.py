@@ -36,6 +36,8 @@ class Batch:
     """Registered by this transaction: nobody else can hold a slot of it."""
     assigned: int = 0
     failed: int = 0
+    unserved: list[ContentProvisioned] = field(default_factory=list)
+    """Content that found every open slot in somebody's hands, or none at all: the deciding row tells."""
     excess: list[ContentProvisioned] = field(default_factory=list)
     surplus: list[ValidationFailed] = field(default_factory=list)
 

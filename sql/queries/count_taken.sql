@@ -1,28 +1,35 @@
 -- The row that decides: adds what this transaction has taken to its batches' counters and tells how they stand.
 -- Every transaction that publishes for a registered batch passes here, after it has its slots and before its
 -- outbox rows; so the last one to pass sees the batch complete, and outbox numbers follow the order of commits.
+-- A row that is waited for is read as it then is. Where nothing was taken it is held, and not written.
 -- Index: batches_pkey. Locks: the batches' rows, in the order of their ids, until the transaction ends.
 with held as materialized (
-    select batches.batch_id, taken.assigned, taken.failed
+    select
+        batches.batch_id,
+        batches.expected,
+        batches.assigned + taken.assigned as assigned,
+        batches.failed + taken.failed as failed,
+        taken.assigned + taken.failed as newly
     from unnest(:batch_ids::text[], :assigned::bigint[], :failed::bigint[]) as taken (batch_id, assigned, failed)
     inner join els.batches
         on batches.batch_id = taken.batch_id
     order by batches.batch_id
     for no key update of batches
+),
+counted as (
+    update els.batches
+    set assigned = held.assigned,
+        failed = held.failed,
+        state = case
+            when held.assigned + held.failed < held.expected then 'registered'
+            when held.assigned > 0 then 'ready'
+            else 'failed'
+        end,
+        completed_at = case when held.assigned + held.failed = held.expected then transaction_timestamp() end,
+        changed_at = transaction_timestamp()
+    from held
+    where batches.batch_id = held.batch_id
+        and held.newly > 0
 )
-update els.batches
-set assigned = batches.assigned + held.assigned,
-    failed = batches.failed + held.failed,
-    state = case
-        when batches.assigned + held.assigned + batches.failed + held.failed < batches.expected then 'registered'
-        when batches.assigned + held.assigned > 0 then 'ready'
-        else 'failed'
-    end,
-    completed_at = case
-        when batches.assigned + held.assigned + batches.failed + held.failed < batches.expected then null
-        else coalesce(batches.completed_at, transaction_timestamp())
-    end,
-    changed_at = transaction_timestamp()
+select batch_id, expected, assigned, failed
 from held
-where batches.batch_id = held.batch_id
-returning batches.batch_id, batches.expected, batches.assigned, batches.failed

@@ -1,7 +1,6 @@
 """The recorded morning through real pods: whatever the pace, the pods and the repeats, it ends as it must."""
 
 import asyncio
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from tests.support import replay
 from tests.support.brokers import Broker
 from tests.support.expected import all_done, check_tables, check_topics, everything, read_back
 from tests.support.pods import pods
-from tests.support.replay import Record, Replay
+from tests.support.replay import Replay
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -48,16 +47,11 @@ async def test_the_morning_at_twenty_times_its_pace_ends_as_it_must(
         assert running.complaints() == []
 
 
-@pytest.mark.parametrize("repeated", [replay.each_twice, replay.again_renewed], ids=["same_ids", "new_ids"])
 async def test_repeats_add_nothing_nor_does_a_new_group_that_reads_all_again(
-    tmp_path: Path,
-    settings: dict[str, str],
-    group: str,
-    database_url: str,
-    kafka: Broker,
-    repeated: Callable[[Sequence[Record]], list[Record]],
+    tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker
 ) -> None:
-    records = repeated(replay.morning())
+    """Each record twice, then all of them once more under new event ids."""
+    records = replay.again_renewed(replay.each_twice(replay.morning()))
     morning = Replay(kafka, records)
     await morning.run()
     with pods(tmp_path, settings) as running:

@@ -10,7 +10,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from service import apply as applying
-from service.apply import Limits, Outcome, apply
+from service.apply import apply
 from service.database import Database
 from service.events import (
     BATCH_READY,
@@ -25,7 +25,7 @@ from service.events import (
     Refusal,
     decode,
 )
-from service.quarantine import Delivery
+from service.poll import Delivery, Limits, Outcome
 from tests.support import invariants
 from tests.support.interleaving import content, deliver, deliveries, failure, registration
 
@@ -333,7 +333,15 @@ async def test_repeats_change_neither_a_row_nor_an_event(desk: Desk, history: Se
 
 
 async def test_what_comes_twice_in_one_poll_counts_once(desk: Desk) -> None:
-    twice = [content("c1"), failure("f1"), registration(essays=3), content("c1"), failure("f1"), registration(essays=3)]
+    once: list[Incoming] = [content("c1"), failure("f1"), registration(essays=3)]
+    twice = [*once, *once]
+        content("c1"),
+        failure("f1"),
+        registration(essays=3),
+        content("c1"),
+        failure("f1"),
+        registration(essays=3),
+    ]
     outcome = await desk.once(*deliveries(*twice))
     assert desk.slots() == ["c1", "failed:f1", None]
     assert outcome.effects.duplicates == {"ContentProvisioned": 1, "ValidationFailed": 1, "BatchRegistered": 1}
@@ -432,7 +440,7 @@ async def test_more_unknown_batches_than_locks_go_in_the_next_transaction(
     arrived = deliveries(*(content(f"c{n}", f"b{n}") for n in range(8)))
     outcome = await desk.once(*arrived)
     assert outcome.again == arrived[3:]
-    await desk.poll(*(delivery.event for delivery in arrived))
+    await desk.poll(*(content(f"c{n}", f"b{n}") for n in range(8)))
     assert desk.rows("select count(*) from els.pending_content") == [(8,)]
 
 
@@ -463,8 +471,8 @@ async def test_a_batch_of_many_pages_ends_as_a_small_one_does(desk: Desk, monkey
 
 
 async def test_an_event_that_is_built_again_has_its_old_id(desk: Desk) -> None:
-    polls = [[content("c1"), content("c2")], [registration(essays=2), content("c3"), failure("f1")]]
-    ids = []
+    polls: list[list[Incoming]] = [[content("c1"), content("c2")], [registration(essays=2), content("c3"), failure("f1")]]
+    ids: list[list[str]] = []
     for _ in range(2):
         for poll in polls:
             await desk.poll(*poll)

@@ -23,7 +23,7 @@ from service.health import Health
 from service.intake import Intake
 from service.kafka import client_options
 from service.quarantine import resume_topic
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, apache_missing
 from tests.support.expected import committed_offsets
 from tests.support.inputs import MEBIBYTE, content, failure, registration
 from tests.support.invariants import violations
@@ -55,7 +55,7 @@ class Running:
                 drain=10,
                 max_bytes={**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * MEBIBYTE},
             ),
-            lag=lambda tp, lag: None,
+            lag=lambda *_: None,
         )
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self.consumer.run(self._stop))
@@ -116,9 +116,7 @@ class Station:
 
     async def becomes(self, query: str, wanted: object) -> None:
         """Wait until this is what the query's only value is."""
-        await until(
-            lambda: self.value(query) == wanted, BOUND, lambda: f"{query} is {self.value(query)}, not {wanted}"
-        )
+        await until(lambda: self.value(query) == wanted, BOUND, lambda: f"{query} is {self.value(query)}, not {wanted}")
 
     def value(self, query: str) -> Any:
         row = self.conn.execute(query).fetchone()
@@ -154,6 +152,19 @@ async def station(app_url: str, database_url: str, kafka: Broker) -> AsyncIterat
         yield station
 
 
+@pytest.fixture
+def judging_broker(request: pytest.FixtureRequest) -> Broker:
+    broker: Broker = request.getfixturevalue("tansu" if apache_missing() else "apache")
+    return broker
+
+
+@pytest.fixture
+async def judge(app_url: str, database_url: str, judging_broker: Broker) -> AsyncIterator[Station]:
+    """A station on the one broker that says most: for what takes long, as the embedded one is slow with groups."""
+    async with station_at(app_url, database_url, judging_broker) as station:
+        yield station
+
+
 PENDING = "select count(*) from els.pending_content"
 
 
@@ -165,11 +176,15 @@ def changed(value: bytes, data: dict[str, Any] | None = None, **envelope: Any) -
     event = json.loads(value)
     event["data"] |= data or {}
     event |= envelope
-    return json.dumps({name: field for name, field in event.items() if field is not None or name == "metadata"}).encode()
+    return json.dumps(
+        {name: field for name, field in event.items() if field is not None or name == "metadata"}
+    ).encode()
 
 
 def nested(depth: int) -> bytes:
-    return changed(content("b", "t")).replace(b'"metadata": {', b'"x": ' + b"[" * depth + b"]" * depth + b', "metadata": {')
+    return changed(content("b", "t")).replace(
+        b'"metadata": {', b'"x": ' + b"[" * depth + b"]" * depth + b', "metadata": {'
+    )
 
 
 ESSAYS = ["e1", "e2"]
@@ -217,7 +232,7 @@ def bad_inputs() -> Iterable[tuple[str, bytes | None, str]]:
     details = {"validation_error_detail": {"message": "m", "details": {"x": 0}}}
     for number in (b"NaN", b"1e999", b"1" + b"0" * 30):
         value = changed(GOOD[VALIDATION_FAILED], details).replace(b'{"x": 0}', b'{"x": ' + number + b"}")
-        yield VALIDATION_FAILED, value, "not_json" if number == b"NaN" else "invalid_field"
+        yield VALIDATION_FAILED, value, "invalid_field"
 
 
 async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(station: Station) -> None:
@@ -288,21 +303,21 @@ async def test_offsets_are_committed_after_the_database_has_the_records(station:
     assert station.value(PENDING) == 4
 
 
-async def test_a_record_that_is_held_when_the_consumer_stops_is_taken_by_the_next(station: Station) -> None:
-    with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
+async def test_a_record_that_is_held_when_the_consumer_stops_is_taken_by_the_next(judge: Station) -> None:
+    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
-        await station.publish(CONTENT_PROVISIONED, content("free", "t0"), content("held", "t1"), content("free", "t2"))
-        await station.start()
-        await station.becomes("select count(*) from els.pending_content where text_storage_id = 't0'", 1)
-        await station.stop()
+        await judge.publish(CONTENT_PROVISIONED, content("free", "t0"), content("held", "t1"), content("free", "t2"))
+        await judge.start()
+        await judge.becomes("select count(*) from els.pending_content where text_storage_id = 't0'", 1)
+        await judge.stop()
         tp = TopicPartition(CONTENT_PROVISIONED, 0)
-        assert (await station.committed(tp)).get(tp, 0) <= 1
-    await station.start()
-    await station.all_committed()
-    assert station.value(PENDING) == 3
+        assert (await judge.committed(tp)).get(tp, 0) <= 1
+    await judge.start()
+    await judge.all_committed()
+    assert judge.value(PENDING) == 3
 
 
-async def test_consumers_that_come_and_go_while_records_flow_lose_none(station: Station) -> None:
+async def test_consumers_that_come_and_go_while_records_flow_lose_none(judge: Station) -> None:
     numbers = iter(range(1_000_000))
     flowing = True
 
@@ -310,23 +325,23 @@ async def test_consumers_that_come_and_go_while_records_flow_lose_none(station: 
         while flowing:
             for partition in range(3):
                 texts = [content("b", f"t{next(numbers)}") for _ in range(5)]
-                await station.publish(CONTENT_PROVISIONED, *texts, partition=partition)
+                await judge.publish(CONTENT_PROVISIONED, *texts, partition=partition)
 
-    await station.start()
+    await judge.start()
     task = asyncio.create_task(flow())
     for _ in range(3):
-        joined = await station.start()
+        joined = await judge.start()
         await moves(joined)
-        leaving = station.running.pop(0)
+        leaving = judge.running.pop(0)
         await leaving.stop()
         await moves(joined)
     flowing = False
     await task
-    await station.all_committed()
-    assert station.value(PENDING) == next(numbers)
-    assert station.refused() == []
-    await station.stop()
-    assert station.value("select count(*) from els.crash_marks") == 0
+    await judge.all_committed()
+    assert judge.value(PENDING) == next(numbers)
+    assert judge.refused() == []
+    await judge.stop()
+    assert judge.value("select count(*) from els.crash_marks") == 0
 
 
 async def moves(running: Running) -> None:
@@ -381,15 +396,15 @@ async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_recor
 
 @pytest.mark.parametrize("mine", ["decode", "apply"])
 async def test_a_record_that_kills_the_process_is_refused_when_it_was_alone_in_three_deaths(
-    tmp_path: Path, station: Station, mine: str
+    tmp_path: Path, judge: Station, mine: str
 ) -> None:
     records = [content("b", f"t{number}") for number in range(40)]
     records[23] = content("b", "mine")
-    await station.publish(CONTENT_PROVISIONED, *records)
+    await judge.publish(CONTENT_PROVISIONED, *records)
     settings = {
-        "ELS_DATABASE_URL": station.app_url,
-        **station.broker.settings,
-        "ELS_CONSUMER_GROUP": station.group,
+        "ELS_DATABASE_URL": judge.app_url,
+        **judge.broker.settings,
+        "ELS_CONSUMER_GROUP": judge.group,
         "ELS_SESSION_TIMEOUT_SECONDS": "1",
         "ELS_MAX_POLL_RECORDS": "16",
         "MINE": mine,
@@ -398,17 +413,18 @@ async def test_a_record_that_kills_the_process_is_refused_when_it_was_alone_in_t
     with pods(tmp_path, settings) as started:
         while deaths <= 5:
             (pod,) = started.start(module="tests.support.mined_pod")
-            if await dies_or(pod, lambda: station.value(PENDING) == 39):
+            if await dies_or(pod, lambda: judge.value(PENDING) == 39):
                 deaths += 1
             else:
                 break
         # Once in a poll of 16, whose sixteenth is one record, then three times with that alone.
         assert 4 <= deaths <= 5
-        await station.all_committed()
-        assert station.refused() == [(CONTENT_PROVISIONED, "killed_the_process")]
-        assert station.value("select value from els.quarantine") == records[23]
-        assert await pod.stop() == 0
-    assert station.value("select count(*) from els.crash_marks") == 0
+        await judge.all_committed()
+        assert judge.refused() == [(CONTENT_PROVISIONED, "killed_the_process")]
+        assert judge.value("select value from els.quarantine") == records[23]
+        pod.terminate()
+        assert await pod.ended() == 0
+    assert judge.value("select count(*) from els.crash_marks") == 0
 
 
 async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
@@ -422,36 +438,36 @@ async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
     return True
 
 
-async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(station: Station) -> None:
-    await station.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
-    station.conn.execute(
+async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: Station) -> None:
+    await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
+    judge.conn.execute(
         """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
         values (%s, 0, 0, 1, 1, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
-    with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
+    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
-        await station.start()
+        await judge.start()
         # Alone in hand once more, and two deaths to its name: one more would convict it.
-        await station.becomes("select deaths from els.crash_marks where records = 1", 2)
-        await station.stop()
-        assert station.value("select count(*) from els.crash_marks") == 0
-    await station.start()
-    await station.all_committed()
-    assert (station.value(PENDING), station.refused()) == (2, [])
+        await judge.becomes("select deaths from els.crash_marks where records = 1", 2)
+        await judge.stop()
+        assert judge.value("select count(*) from els.crash_marks") == 0
+    await judge.start()
+    await judge.all_committed()
+    assert (judge.value(PENDING), judge.refused()) == (2, [])
 
 
 async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_convicted_of_that(
-    station: Station,
+    judge: Station,
 ) -> None:
-    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
-    station.conn.execute(
+    await judge.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
+    judge.conn.execute(
         """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
         values (%s, 0, 0, 1, 1, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
     # Each time that the suspect is marked, the session ends; the third time all is well again.
-    station.conn.execute("""
+    judge.conn.execute("""
         create sequence public.tries;
         create function public.end_session() returns trigger language plpgsql security definer as $$
         begin
@@ -464,10 +480,10 @@ async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_
             for each row when (new.deaths < 9) execute function public.end_session();
     """)
     for _ in range(5):
-        started = Running(station.app_url, station.broker, station.group, 1_000)
+        started = Running(judge.app_url, judge.broker, judge.group, 1_000)
         task = started._task
         await until(
-            lambda task=task: task.done() or station.value(PENDING) == 2,  # type: ignore[misc]
+            lambda task=task: task.done() or judge.value(PENDING) == 2,  # type: ignore[misc]
             BOUND,
             lambda: "neither done nor failed",
         )
@@ -476,7 +492,7 @@ async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_
             break
         assert isinstance(task.exception(), psycopg.Error)
         await started.database.close()
-    assert (station.value(PENDING), station.refused()) == (2, [])
+    assert (judge.value(PENDING), judge.refused()) == (2, [])
 
 
 # -- servers that go away
@@ -524,25 +540,27 @@ async def test_while_the_broker_is_away_the_consumer_is_not_ready_and_then_goes_
 
 
 async def test_a_pod_that_is_told_to_stop_finishes_what_it_has_in_hand_and_leaves_the_group(
-    tmp_path: Path, station: Station
+    tmp_path: Path, judge: Station
 ) -> None:
     settings = {
-        "ELS_DATABASE_URL": station.app_url,
-        **station.broker.settings,
-        "ELS_CONSUMER_GROUP": station.group,
+        "ELS_DATABASE_URL": judge.app_url,
+        **judge.broker.settings,
+        "ELS_CONSUMER_GROUP": judge.group,
         "ELS_SESSION_TIMEOUT_SECONDS": "30",  # who does not leave is waited for so long
     }
     with pods(tmp_path, settings) as started:
         (pod,) = started.start()
         await pod.ready()
-        with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
+        with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
             other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
-            await station.publish(CONTENT_PROVISIONED, content("free", "t0"), content("held", "t1"))
-            await station.becomes(PENDING, 1)
-            assert await pod.stop() == 0
-        assert station.value("select count(*) from els.crash_marks") == 0
+            await judge.publish(CONTENT_PROVISIONED, content("free", "t0"), content("held", "t1"))
+            await judge.becomes(PENDING, 1)
+            pod.terminate()
+            assert await pod.ended() == 0
+        assert judge.value("select count(*) from els.crash_marks") == 0
         (successor,) = started.start()
-        await asyncio.wait_for(station.all_committed(), 20)
-        assert station.value(PENDING) == 2
-        assert await successor.stop() == 0
+        await asyncio.wait_for(judge.all_committed(), 20)
+        assert judge.value(PENDING) == 2
+        successor.terminate()
+        assert await successor.ended() == 0
         assert started.complaints() == []

@@ -6,7 +6,7 @@ A guard whose absence no order shows is either none, or is not tested.
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -25,8 +25,8 @@ Patch = pytest.MonkeyPatch
 def without_the_lock(patch: Patch) -> None:
     """Early content and its registration meet nowhere."""
     everything = "select batch_id, true from unnest(%(alone)s::text[] || %(shared)s::text[]) as free (batch_id)"
-    patch.setitem(STATEMENTS, "try_lock_batches", everything)  # type: ignore[arg-type]
-    patch.setitem(STATEMENTS, "lock_batch", "select %(batch_id)s::text, %(alone)s::bool")  # type: ignore[arg-type]
+    patch.setitem(STATEMENTS, "try_lock_batches", everything)
+    patch.setitem(STATEMENTS, "lock_batch", "select %(batch_id)s::text, %(alone)s::bool")
 
 
 def with_one_look_before_the_lock(patch: Patch) -> None:
@@ -71,7 +71,7 @@ def with_lock_and_look_in_one_statement(patch: Patch) -> None:
         seen.set(None)
         if known is None:
             return await look_at_batches(conn, batch_ids)
-        return datetime.min, {} if known[0] is None else {batch_ids[0]: BatchFacts(*known)}
+        return datetime.now(UTC), {} if known[0] is None else {batch_ids[0]: BatchFacts(*known)}
 
     patch.setattr(store, "lock_batch", lock_batch)
     patch.setattr(store, "look_at_batches", look)
@@ -95,7 +95,7 @@ def without_the_second_look_and_its_proof(patch: Patch) -> None:
 def without_skip_locked(patch: Patch) -> None:
     """A poll of many batches waits for whoever holds a slot of one of them."""
     waiting = STATEMENTS["claim_slots"].replace("for update skip locked", "for update")
-    patch.setitem(STATEMENTS, "claim_slots", waiting)  # type: ignore[arg-type]
+    patch.setitem(STATEMENTS, "claim_slots", waiting)
 
 
 def without_a_look_before_excess(patch: Patch) -> None:
@@ -209,5 +209,5 @@ async def test_a_race_shows_that_a_guard_is_missing(
         witness.broken(monkeypatch)
         report = await run(played, race, until=witness.shows)
     told = complaints(report)
-    print(f"without {guard}: {told[0].splitlines()[0] if told else 'nothing'} (order {report.orders})")
+    print(f"without {guard}: {told[0].splitlines()[0][:150] if told else 'nothing'} (order {report.orders})")
     assert any(witness.shows in complaint for complaint in told), told

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -261,6 +262,7 @@ def _check_wrapping(topic: str, event: Event) -> None:
     }
     _same(f"envelope of {topic}", {name: envelope[name] for name in fixed}, fixed)
     _same(f"zone of {topic}", envelope["event_timestamp"][-1], "Z")
+    _same(f"version of the event id of {topic}", UUID(envelope["event_id"]).version, 5)
 
 
 def _check_slots(published: Published, slots: Mapping[str, list[Json]], inputs: "Inputs") -> None:

@@ -31,7 +31,6 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
 
 from service import statements
-from service.poll import Effects, Limits
 from service.database import Database
 from service.events import (
     BATCH_REGISTERED,
@@ -46,7 +45,7 @@ from service.events import (
 from service.health import Health
 from service.intake import Intake
 from service.loop import Backoff
-from service.poll import Delivery
+from service.poll import Delivery, Effects, Limits
 
 BOUND: Final = 20
 """Seconds that a step may take to end or to wait for a lock, on a machine that is busy with other things."""
@@ -130,13 +129,13 @@ _NUMBERS = "numbers of the outbox"
 
 
 class _GatedCursor(AsyncCursor[Any]):
-    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
         await cast("_GatedConnection", self.connection).turn(query)
         return await super().execute(query, *arguments, **options)
 
 
 class _GatedServerCursor(AsyncServerCursor[Any]):
-    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
         await cast("_GatedConnection", self.connection).turn(query)
         return await super().execute(query, *arguments, **options)
 
@@ -463,8 +462,9 @@ class Stage:
 
         With `until` the search ends where something that has this in it is wrong.
         """
-        report, path = Report(), []
-        with mock.patch.object(Backoff, "pause", lambda _: 0.0):  # in an order there is no time
+        report = Report()
+        path: list[_Node] = []
+        with mock.patch.object(Backoff, "pause", return_value=0.0):  # in an order there is no time
             while True:
                 await self._run(polls(), path, deaths, look, report)
                 if not _turn_back(path) or (until and report.tells(until)):
@@ -552,8 +552,7 @@ async def stage(url: str, actors: int) -> AsyncIterator[Stage]:
     options = "-c deadlock_timeout=1ms -c enable_hashjoin=off -c enable_mergejoin=off"
     opened: list[AsyncConnection[Any]] = []
     try:
-        for _ in range(actors):
-            opened.append(await _GatedConnection.connect(url, options=options))
+        opened += [await _GatedConnection.connect(url, options=options) for _ in range(actors)]
         successor = await AsyncConnection.connect(url, options=options, autocommit=True)
         opened.append(successor)
         for conn in opened:

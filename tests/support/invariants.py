@@ -152,7 +152,7 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
             and (
                 batches.state not in ('ready', 'failed')
                 or (event.data -> 'error_summary' -> 'critical_failure')::boolean <> (batches.state = 'failed')
-                or (select jsonb_agg(essay -> 'essay_id') from jsonb_array_elements(event.data -> 'failed_essays') essay)
+                or jsonb_path_query_array(event.data, '$.failed_essays[*].essay_id')
                     is distinct from (
                         select jsonb_agg(file_upload_id order by position)
                         from els.slots
@@ -260,7 +260,7 @@ TOLD: Mapping[str, tuple[str, ...]] = {
         where announced <> case state when 'ready' then 1 else 0 end
         """,
         f"""
-        select batch_id, format('is %s with %s failed slots and announced %s times with errors', state, failed, announced)
+        select batch_id, format('is %s with %s failed and announced %s times with errors', state, failed, announced)
         from (
             select batch_id, state, failed, (
                 select count(*) from event where event.batch_id = batches.batch_id and event.type = '{ERRORS}'

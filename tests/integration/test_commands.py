@@ -1,0 +1,311 @@
+"""Each command does what it says, with a status that scripts can use, or says in one line why it can't."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from deploy.local.processes import free_port, plain_environment
+from service import kafka as kafka_module
+from service.database import EXPECTED_REVISION
+from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED
+from tests.support import databases
+from tests.support.brokers import Broker
+
+ROOT = Path(__file__).parents[2]
+NOBODY = "127.0.0.1:1"
+"""An address where nothing answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def failed_with(self, status: int, *told: str) -> bool:
+        """Whether it ended with this status and nothing but one line, that tells this."""
+        lines = self.err.splitlines()
+        assert self.status == status, self
+        assert (self.out, len(lines)) == ("", 1), self
+        assert all(each in lines[0] for each in told), self
+        return True
+
+
+class CommandLine:
+    """`python -m service` with some settings, in a folder where no .env lies."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._settings = settings
+
+    def __call__(self, *arguments: str, without: str | None = None, **settings: str) -> Ended:
+        merged = {**self._settings, **settings}
+        merged.pop(without or "", None)
+        ended = subprocess.run(
+            [sys.executable, "-m", "service", *arguments],
+            env={**plain_environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "200", **merged},
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def service(tmp_path: Path, app_url: str) -> CommandLine:
+    """With a database, and no broker."""
+    return CommandLine(
+        tmp_path,
+        {"ELS_DATABASE_URL": app_url, "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY, "ELS_HTTP_PORT": "0"},
+    )
+
+
+@pytest.fixture
+def conn(database_url: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(database_url, autocommit=True)
+
+
+AWAY = f"postgresql://nobody:secret@{NOBODY}/els"
+
+
+# -- what is said before anything is done
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "run",
+        "migrate",
+        "check",
+        "topics",
+        "topics create",
+        "quarantine",
+        "quarantine list",
+        "quarantine show",
+        "quarantine resume",
+    ],
+)
+def test_every_command_has_its_help_and_needs_no_settings_for_it(tmp_path: Path, command: str) -> None:
+    ended = CommandLine(tmp_path, {})(*command.split(), "--help")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith(f"usage: python -m service {command}".rstrip())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["", "unknown", "topics", "quarantine show", "quarantine show x", "quarantine list --limit 0", "check --what"],
+)
+def test_a_command_that_is_none_is_the_callers_error(tmp_path: Path, arguments: str) -> None:
+    ended = CommandLine(tmp_path, {})(*arguments.split())
+    assert (ended.status, ended.out) == (2, "")
+    assert "usage:" in ended.err
+
+
+@pytest.mark.parametrize("missing", ["ELS_DATABASE_URL", "ELS_KAFKA_BOOTSTRAP_SERVERS"])
+def test_a_setting_that_is_missing_is_named(service: CommandLine, missing: str) -> None:
+    assert service("run", without=missing).failed_with(2, f"{missing}: is not set")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ELS_DATABASE_URL", "mysql://db/els"),
+        ("ELS_KAFKA_BOOTSTRAP_SERVERS", "no port"),
+        ("ELS_HTTP_PORT", "many"),
+        ("ELS_MAX_POLL_RECORDS", "0"),
+        ("ELS_KAFKA_SECURITY_PROTOCOL", "TELNET"),
+        ("ELS_KAFKA_SSL_CAFILE", "/no/such/file"),
+    ],
+)
+def test_a_setting_that_is_malformed_is_named(service: CommandLine, name: str, value: str) -> None:
+    assert service("run", **{name: value}).failed_with(2, f"{name}: ")
+
+
+def test_a_role_that_is_none_is_named(service: CommandLine) -> None:
+    assert service("run", "--roles", "consumer,cook").failed_with(2, "--roles", "cook", "relay")
+
+
+# -- a world that is not as it should be
+
+
+@pytest.mark.parametrize("command", ["run", "migrate", "quarantine list", f"quarantine resume {BATCH_REGISTERED}"])
+def test_a_database_that_is_away_is_named_and_its_password_is_not(service: CommandLine, command: str) -> None:
+    ended = service(*command.split(), ELS_DATABASE_URL=AWAY)
+    assert ended.failed_with(1, "DATABASE_URL: ", "refused")
+    assert "secret" not in ended.err
+
+
+@pytest.mark.parametrize("command", ["run", "topics create"])
+def test_a_broker_that_is_away_is_named(service: CommandLine, command: str) -> None:
+    assert service(*command.split()).failed_with(1, "ELS_KAFKA_BOOTSTRAP_SERVERS: ")
+
+
+def test_a_schema_at_another_revision_is_named_with_what_to_do(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("update els.alembic_version set version_num = '0000'")
+    assert service("run").failed_with(1, "0000", EXPECTED_REVISION, "migrate")
+
+
+def test_a_database_without_a_schema_is_told_apart(service: CommandLine, server_url: str) -> None:
+    with databases.created(server_url, "template0") as url:
+        assert service("run", ELS_DATABASE_URL=url).failed_with(1, "none", "migrate")
+        assert service("quarantine", "list", ELS_DATABASE_URL=url).failed_with(1, "els.quarantine")
+
+
+def test_a_port_that_is_taken_ends_the_start(service: CommandLine, tansu: Broker) -> None:
+    port = tansu.bootstrap_servers.rpartition(":")[2]
+    assert service("run", **tansu.settings, ELS_HTTP_HOST="127.0.0.1", ELS_HTTP_PORT=port).status == 1
+
+
+# -- what the commands do
+
+
+def test_migrate_brings_an_empty_database_to_this_revision_and_then_does_nothing(
+    service: CommandLine, server_url: str
+) -> None:
+    with databases.created(server_url, "template0") as url:
+        for _ in range(2):
+            ended = service("migrate", ELS_DATABASE_URL=url)
+            assert (ended.status, ended.err) == (0, "")
+            assert EXPECTED_REVISION in ended.out.splitlines()[-1]
+        with psycopg.connect(url) as migrated:
+            assert migrated.execute("select count(*) from ops.health").fetchone() == (1,)
+
+
+def test_topics_are_created_once(service: CommandLine, kafka: Broker) -> None:
+    there = service("topics", "create", "--json", **kafka.settings)
+    assert there.status == 0
+    assert {row["topic"]: row["state"] for row in there.json} == dict.fromkeys(kafka_module.TOPICS, "there already")
+
+
+def test_topics_that_are_missing_are_created(service: CommandLine, kafka: Broker) -> None:
+    import asyncio  # noqa: PLC0415
+
+    from tests.support.brokers import delete_topics  # noqa: PLC0415
+
+    if kafka.name == "tansu":
+        pytest.skip("this broker forgets no topic")
+    asyncio.run(delete_topics(kafka.bootstrap_servers))
+    created = service("topics", "create", "--json", ELS_KAFKA_TOPIC_PARTITIONS="2", **kafka.settings)
+    assert (created.status, created.err) == (0, "")
+    assert {row["topic"]: row["state"] for row in created.json} == dict.fromkeys(kafka_module.TOPICS, "created")
+
+
+def test_check_says_that_all_is_well(service: CommandLine, kafka: Broker) -> None:
+    ended = service("check", "--json", **kafka.settings)
+    assert [row["check"] for row in ended.json if not row["ok"]] == []
+    assert {"database", "broker"} <= {row["check"] for row in ended.json}
+    assert (ended.status, ended.err) == (0, "")
+    assert "NOT OK" not in service("check", **kafka.settings).out
+
+
+def test_check_says_all_that_is_not(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("update els.alembic_version set version_num = '0000'")
+    ended = service("check", "--json")
+    assert (ended.status, ended.err) == (1, "")
+    assert [(row["check"], row["ok"]) for row in ended.json] == [("schema", False), ("broker", False)]
+    away = service("check", "--json", ELS_DATABASE_URL=AWAY)
+    assert away.json[0]["told"].startswith("ELS_DATABASE_URL: ")
+    assert away.json[1]["told"].startswith("ELS_KAFKA_BOOTSTRAP_SERVERS: ")
+    assert "secret" not in away.out
+
+
+# -- quarantine
+
+INSERT = """
+    insert into els.quarantine (
+        topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at
+    )
+    values (%s, sha256(%s), 1, 7, %s, %s, '[["trace", "1"], ["none", null]]', 'not_json', %s, now(), now())
+    returning id
+"""
+
+
+def refused(conn: psycopg.Connection[Any], value: bytes | None, *, key: bytes | None = b"k", error: str = "bad") -> int:
+    row = conn.execute(INSERT, [CONTENT_PROVISIONED, value or b"", key, value, error]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_the_quarantine_is_listed_in_pages(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    assert service("quarantine", "list", "--json").json == []
+    assert service("quarantine", "list").out == "none\n"
+    ids = [refused(conn, b"%d" % number) for number in range(3)]
+    page = service("quarantine", "list", "--json", "--limit", "2")
+    assert [row["id"] for row in page.json] == ids[:0:-1]
+    assert page.json[0].items() >= {"state": "open", "topic": CONTENT_PROVISIONED, "offset": 7}.items()
+    assert [row["id"] for row in service("quarantine", "list", "--json", "--before", str(ids[1])).json] == ids[:1]
+    assert service("quarantine", "list", "--json", "--state", "replayed", "--topic", BATCH_REGISTERED).json == []
+    assert str(ids[0]) in service("quarantine", "list").out
+
+
+def test_a_refused_input_is_shown_as_text_only_where_it_is_text(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    shown = service("quarantine", "show", "--json", str(refused(conn, '{"name": "Åsa"'.encode()))).json
+    assert (shown["value"], shown["key"], shown["headers"]) == ('{"name": "Åsa"', "k", [["trace", "1"], ["none", None]])
+    binary = service("quarantine", "show", "--json", str(refused(conn, b"\xff\x00", key=None))).json
+    assert (binary["value_base64"], "value" in binary, binary["key"]) == ("/wA=", False, None)
+    escape = service("quarantine", "show", "--json", str(refused(conn, b"\x1b[2J"))).json
+    assert "value" not in escape
+    assert service("quarantine", "show", str(refused(conn, None))).status == 0
+    assert service("quarantine", "show", "999").failed_with(1, "999")
+
+
+def test_what_is_in_the_quarantine_cannot_play_with_a_terminal(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    id_ = refused(conn, b"x", error="\x1b[31m[red]it says[/red] \x07")
+    for ended in (service("quarantine", "list"), service("quarantine", "show", str(id_))):
+        assert ended.status == 0
+        assert "[red]it says[/red]" in ended.out
+        assert "\x1b" not in ended.out
+        assert "\x07" not in ended.out
+
+
+def test_a_stopped_topic_is_set_going_again_once(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
+    assert service("quarantine", "resume", CONTENT_PROVISIONED).status == 0
+    assert conn.execute("select count(*) from els.topic_refusals where stopped_at is not null").fetchone() == (0,)
+    assert service("quarantine", "resume", CONTENT_PROVISIONED).failed_with(1, "is not stopped")
+    assert service("quarantine", "resume", "some.topic").failed_with(2, "some.topic", CONTENT_PROVISIONED)
+
+
+def test_an_output_that_nobody_reads_to_its_end_is_no_traceback(
+    tmp_path: Path, app_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    for number in range(300):
+        refused(conn, b"%d" % number, error="e" * 1_000)
+    command = f"{sys.executable} -m service quarantine list --limit 300 --json | head -1"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={
+            **plain_environment(),
+            "PYTHONPATH": str(ROOT),
+            "ELS_DATABASE_URL": app_url,
+            "ELS_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("[\n", "")
