@@ -5,6 +5,7 @@ Exit status: 0 done; 1 not done, and the last line says why; 2 the command or a 
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from service import commands  # noqa: PLC0415
     from service.settings import SettingsError, load_settings  # noqa: PLC0415
 
+    # What a client says of a lost connection, the command says itself, in its one line.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         settings = load_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

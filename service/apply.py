@@ -260,17 +260,16 @@ class _Poll:
     async def take_slots(self) -> None:
         """Slots for what is new among the content and failures of registered batches."""
         await self._forget_known([batch for batch in self.batches.values() if batch.facts])
-        open_batches = [
-            batch
-            for batch in self.batches.values()
-            if batch.facts and not batch.facts.full and (batch.contents or batch.failures)
-        ]
-        if open_batches:
-            await self._seat(open_batches)
-        for batch in self.batches.values():
-            if batch.facts and batch.facts.full:
+        registered = [batch for batch in self.batches.values() if batch.facts]
+        fresh = [batch for batch in registered if batch.fresh]
+        # Content before failures; and those that waited for a registration before those that came with it.
+        await self._seat({batch.batch_id: batch.uploads() for batch in registered if batch.open and not batch.fresh})
+        await self._seat({batch.batch_id: batch.arrived(batch.contents) for batch in fresh})
+        await self._seat_waiting_failures(fresh)
+        await self._seat({batch.batch_id: batch.arrived(batch.failures) for batch in fresh})
+        for batch in registered:
+            if not batch.open:
                 self._found_none(batch, batch.uploads())
-        await self._seat_waiting_failures([batch for batch in self.batches.values() if batch.fresh])
 
     async def _forget_known(self, registered: Sequence[Batch]) -> None:
         contents = _events(batch.contents for batch in registered)
@@ -282,9 +281,10 @@ class _Poll:
             for batch_id, identity in await store.find_known_failures(self.conn, failures):
                 self._repeated(self.batches[batch_id].failures.pop(identity).event)  # type: ignore[arg-type]
 
-    async def _seat(self, open_batches: Sequence[Batch]) -> None:
-        uploads = {batch.batch_id: batch.uploads() for batch in open_batches}
-        wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items()}
+    async def _seat(self, uploads: dict[str, list[ContentProvisioned | ValidationFailed]]) -> None:
+        wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items() if waiting}
+        if not wanted:
+            return
         if self.alone:
             for batch_id, count in wanted.items():
                 await store.await_slots(self.conn, batch_id, count)

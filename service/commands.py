@@ -2,13 +2,15 @@
 
 import base64
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import orjson
 import psycopg
 from aiokafka.errors import KafkaError
+from psycopg import AsyncConnection
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -157,27 +159,17 @@ async def quarantine_resume(settings: Settings, options: Namespace) -> int:
     return 0
 
 
-class _transaction:  # noqa: N801  used as a function
+@asynccontextmanager
+async def _transaction(settings: Settings) -> AsyncIterator[AsyncConnection[Any]]:
     """One transaction of a command; an error of the database is a line, not a traceback."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._database = open_database(settings)
-
-    async def __aenter__(self) -> Any:
-        self._inside = self._database.transaction()
-        try:
-            return await self._inside.__aenter__()
-        except psycopg.Error as error:
-            await self._database.close()
-            raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
-
-    async def __aexit__(self, *raised: Any) -> None:
-        try:
-            await self._inside.__aexit__(*raised)
-        except psycopg.Error as error:
-            raise Failed(one_line(error)) from None
-        finally:
-            await self._database.close()
+    database = open_database(settings)
+    try:
+        async with database.transaction() as conn:
+            yield conn
+    except psycopg.Error as error:
+        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    finally:
+        await database.close()
 
 
 def _readable(value: bytes) -> str | None:

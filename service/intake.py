@@ -50,8 +50,9 @@ class Intake:
             rest = await self.take(outcome.again)
             outcome.again = []
             outcome.aside += rest.aside
-            outcome.left += rest.left
             outcome.stopped = rest.stopped
+            # These were admitted before their topic stopped.
+            await self.take_alone(rest.left)
         return outcome
 
     async def take_alone(self, deliveries: Sequence[Delivery]) -> None:

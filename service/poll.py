@@ -44,9 +44,19 @@ class Batch:
     def deliveries(self) -> list[Delivery]:
         return [*self.registrations, *self.contents.values(), *self.failures.values()]
 
+    @property
+    def open(self) -> bool:
+        """Whether a slot was open, committed, when the batch was looked at."""
+        return self.facts is not None and not self.facts.full
+
     def uploads(self) -> list[ContentProvisioned | ValidationFailed]:
         """Content first, then failures, each in order of arrival."""
-        return [each.event for each in (*self.contents.values(), *self.failures.values())]  # type: ignore[misc]
+        return self.arrived(self.contents) + self.arrived(self.failures)
+
+    @staticmethod
+    def arrived(deliveries: dict[str, Delivery]) -> list[ContentProvisioned | ValidationFailed]:
+        """The contents or the failures themselves, in order of arrival."""
+        return [delivery.event for delivery in deliveries.values()]  # type: ignore[misc]
 
     def add(self, delivery: Delivery) -> bool:
         """Returns whether this poll brought the same before."""

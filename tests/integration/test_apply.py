@@ -222,13 +222,12 @@ async def test_content_that_is_beaten_to_the_last_slots_finds_none_available(des
     assert desk.excess() == {"c2": "NO_AVAILABLE_SLOT"}
 
 
-async def test_a_poll_sets_aside_what_found_no_slot_and_says_nothing_of_it(desk: Desk) -> None:
-    await desk.poll(registration(essays=1), registration("d", 1))
-    first, second, other = deliveries(content("c1"), content("c2"), content("c3", "d"))
-    outcome = await desk.once(first, second, other)
-    assert outcome.aside == [second]
-    assert desk.slots("d") == ["c3"]
-    assert desk.excess() == {}
+async def test_a_poll_that_takes_the_last_slot_itself_says_at_once_what_is_excess(desk: Desk) -> None:
+    await desk.poll(registration(essays=1))
+    outcome = await desk.once(*deliveries(content("c1"), content("c2")))
+    assert outcome.aside == []
+    assert desk.excess() == {"c2": "NO_AVAILABLE_SLOT"}
+    assert desk.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
 
 
 async def test_what_others_hold_is_set_aside_and_the_rest_of_the_poll_commits(desk: Desk) -> None:
@@ -335,13 +334,6 @@ async def test_repeats_change_neither_a_row_nor_an_event(desk: Desk, history: Se
 async def test_what_comes_twice_in_one_poll_counts_once(desk: Desk) -> None:
     once: list[Incoming] = [content("c1"), failure("f1"), registration(essays=3)]
     twice = [*once, *once]
-        content("c1"),
-        failure("f1"),
-        registration(essays=3),
-        content("c1"),
-        failure("f1"),
-        registration(essays=3),
-    ]
     outcome = await desk.once(*deliveries(*twice))
     assert desk.slots() == ["c1", "failed:f1", None]
     assert outcome.effects.duplicates == {"ContentProvisioned": 1, "ValidationFailed": 1, "BatchRegistered": 1}
@@ -471,11 +463,12 @@ async def test_a_batch_of_many_pages_ends_as_a_small_one_does(desk: Desk, monkey
 
 
 async def test_an_event_that_is_built_again_has_its_old_id(desk: Desk) -> None:
-    polls: list[list[Incoming]] = [[content("c1"), content("c2")], [registration(essays=2), content("c3"), failure("f1")]]
+    early: list[Incoming] = [content("c1"), content("c2")]
+    late: list[Incoming] = [registration(essays=2), content("c3"), failure("f1")]
     ids: list[list[str]] = []
     for _ in range(2):
-        for poll in polls:
-            await desk.poll(*poll)
+        await desk.poll(*early)
+        await desk.poll(*late)
         ids.append([event["event_id"] for event in desk.outbox()])
         desk.conn.execute("truncate els.batches, els.slots, els.excess_content, els.validation_failures, els.outbox")
     assert ids[0] == ids[1]

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 
 from deploy.local.processes import free_port, plain_environment
 from service import kafka as kafka_module
+from service.__main__ import main
 from service.database import EXPECTED_REVISION
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED
-from tests.support import databases
+from tests.support import brokers, databases
 from tests.support.brokers import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -44,19 +45,47 @@ class Ended:
         return True
 
 
+IN_A_PROCESS = ("run", "migrate")
+"""What sets up logging or signals for its process gets one; the others run here, which is quick."""
+
+
 class CommandLine:
     """`python -m service` with some settings, in a folder where no .env lies."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+        settings: Mapping[str, str],
+    ) -> None:
         self._folder = folder
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
         self._settings = settings
 
     def __call__(self, *arguments: str, without: str | None = None, **settings: str) -> Ended:
-        merged = {**self._settings, **settings}
+        merged = {**self._settings, **settings, "COLUMNS": "200"}
         merged.pop(without or "", None)
+        begin = self._process if arguments and arguments[0] in IN_A_PROCESS else self._here
+        return begin(arguments, merged)
+
+    def _here(self, arguments: Sequence[str], settings: Mapping[str, str]) -> Ended:
+        self._capfd.readouterr()
+        with self._monkeypatch.context() as patch:
+            patch.chdir(self._folder)
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            try:
+                status = main(arguments)
+            except SystemExit as ended:  # of argparse
+                status = int(ended.code or 0)
+        return Ended(status, *self._capfd.readouterr())
+
+    def _process(self, arguments: Sequence[str], settings: Mapping[str, str]) -> Ended:
         ended = subprocess.run(
             [sys.executable, "-m", "service", *arguments],
-            env={**plain_environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "200", **merged},
+            env={**plain_environment(), "PYTHONPATH": str(ROOT), **settings},
             cwd=self._folder,
             capture_output=True,
             text=True,
@@ -67,10 +96,20 @@ class CommandLine:
 
 
 @pytest.fixture
-def service(tmp_path: Path, app_url: str) -> CommandLine:
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """Without any setting."""
+    return CommandLine(tmp_path, monkeypatch, capfd, {})
+
+
+@pytest.fixture
+def service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], app_url: str
+) -> CommandLine:
     """With a database, and no broker."""
     return CommandLine(
         tmp_path,
+        monkeypatch,
+        capfd,
         {"ELS_DATABASE_URL": app_url, "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY, "ELS_HTTP_PORT": "0"},
     )
 
@@ -101,8 +140,8 @@ AWAY = f"postgresql://nobody:secret@{NOBODY}/els"
         "quarantine resume",
     ],
 )
-def test_every_command_has_its_help_and_needs_no_settings_for_it(tmp_path: Path, command: str) -> None:
-    ended = CommandLine(tmp_path, {})(*command.split(), "--help")
+def test_every_command_has_its_help_and_needs_no_settings_for_it(bare: CommandLine, command: str) -> None:
+    ended = bare(*command.split(), "--help")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith(f"usage: python -m service {command}".rstrip())
 
@@ -111,8 +150,8 @@ def test_every_command_has_its_help_and_needs_no_settings_for_it(tmp_path: Path,
     "arguments",
     ["", "unknown", "topics", "quarantine show", "quarantine show x", "quarantine list --limit 0", "check --what"],
 )
-def test_a_command_that_is_none_is_the_callers_error(tmp_path: Path, arguments: str) -> None:
-    ended = CommandLine(tmp_path, {})(*arguments.split())
+def test_a_command_that_is_none_is_the_callers_error(bare: CommandLine, arguments: str) -> None:
+    ended = bare(*arguments.split())
     assert (ended.status, ended.out) == (2, "")
     assert "usage:" in ended.err
 
@@ -195,17 +234,11 @@ def test_topics_are_created_once(service: CommandLine, kafka: Broker) -> None:
     assert {row["topic"]: row["state"] for row in there.json} == dict.fromkeys(kafka_module.TOPICS, "there already")
 
 
-def test_topics_that_are_missing_are_created(service: CommandLine, kafka: Broker) -> None:
-    import asyncio  # noqa: PLC0415
-
-    from tests.support.brokers import delete_topics  # noqa: PLC0415
-
-    if kafka.name == "tansu":
-        pytest.skip("this broker forgets no topic")
-    asyncio.run(delete_topics(kafka.bootstrap_servers))
-    created = service("topics", "create", "--json", ELS_KAFKA_TOPIC_PARTITIONS="2", **kafka.settings)
-    assert (created.status, created.err) == (0, "")
-    assert {row["topic"]: row["state"] for row in created.json} == dict.fromkeys(kafka_module.TOPICS, "created")
+def test_topics_that_are_missing_are_created(service: CommandLine) -> None:
+    with brokers.tansu() as broker:
+        created = service("topics", "create", "--json", **broker.settings)
+        assert {row["topic"]: row["state"] for row in created.json} == dict.fromkeys(kafka_module.TOPICS, "created")
+        assert created.status == 0
 
 
 def test_check_says_that_all_is_well(service: CommandLine, kafka: Broker) -> None:

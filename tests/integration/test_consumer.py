@@ -15,13 +15,13 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from deploy.local.postgres import Postgres
 from service import consumer as consumer_module
 from service import migration
-from service.apply import Effects, Limits
 from service.consumer import Consumer, ConsumerOptions
 from service.database import Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.health import Health
 from service.intake import Intake
 from service.kafka import client_options
+from service.poll import Effects, Limits
 from service.quarantine import resume_topic
 from tests.support.brokers import Broker, apache_missing
 from tests.support.expected import committed_offsets

@@ -83,7 +83,7 @@ async def test_metrics_are_what_prometheus_reads(endpoints: Endpoints) -> None:
 
 async def test_an_address_that_is_taken_is_an_error_at_once(endpoints: Endpoints) -> None:
     another = Http("127.0.0.1", endpoints.http.port, endpoints.health, endpoints._look)
-    with pytest.raises(OSError, match="address already in use|Address already in use"):
+    with pytest.raises(OSError, match="already in use"):
         await another.start()
     await another.close()
 

@@ -9,12 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.apply import Effects, Limits
 from service.database import Database, Timeouts
 from service.events import CONTENT_PROVISIONED, ContentProvisioned
 from service.health import Health
 from service.intake import Intake
-from service.quarantine import Delivery
+from service.poll import Delivery, Effects, Limits
 from tests.support.inputs import delivery, failed, provisioned, registered
 from tests.support.invariants import missing, violations
 from tests.support.pods import until
@@ -315,3 +314,39 @@ async def test_a_poll_of_more_new_batches_than_one_transaction_locks_is_applied_
     await bench.deliver(*(provisioned(f"b{number}", "t") for number in range(1_201)))
     assert bench.column("select count(*) from els.pending_content") == [1_201]
     assert bench.total("pending") == 1_201
+
+
+# -- what was put off before its topic stopped
+
+
+@pytest.fixture
+async def stopping(app_url: str, database_url: str) -> AsyncIterator[Bench]:
+    """A bench whose topics stop after three refusals."""
+    bench = Bench(app_url, database_url, Limits(refusals_in_a_row=3))
+    yield bench
+    await bench.close()
+
+
+async def test_what_was_set_aside_before_its_topic_stopped_is_applied_all_the_same(
+    stopping: Bench, database_url: str
+) -> None:
+    await stopping.deliver(registered("held", "e1"))
+    refusals = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
+    with holding(database_url, HELD["deciding row"]):
+        outcome = await stopping.intake.take([provisioned("held", "t"), *refusals])
+    assert (len(outcome.aside), outcome.stopped) == (1, {CONTENT_PROVISIONED})
+    await stopping.intake.take_alone(outcome.aside)
+    assert stopping.texts("slots") == ["t"]
+    assert stopping.column("select stopped_at is not null from els.topic_refusals") == [True]
+
+
+async def test_what_had_no_room_in_the_transaction_that_stopped_its_topic_is_applied_all_the_same(
+    stopping: Bench,
+) -> None:
+    refusals = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
+    behind = provisioned("behind", "t")
+    outcome = await stopping.intake.take(
+        [*(provisioned(f"b{number}", "t") for number in range(510)), *refusals, behind]
+    )
+    assert (outcome.aside, outcome.left, outcome.stopped) == ([], [behind], {CONTENT_PROVISIONED})
+    assert stopping.column("select count(*) from els.pending_content") == [510]

@@ -9,12 +9,11 @@ import psycopg
 import pytest
 
 from service import quarantine
-from service.apply import Limits, Outcome
 from service.database import Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.health import Health
 from service.intake import Intake
-from service.quarantine import Delivery
+from service.poll import Delivery, Limits, Outcome
 from tests.support.inputs import content, delivery, provisioned, registered
 
 LIMIT = 10

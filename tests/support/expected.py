@@ -56,7 +56,7 @@ async def committed_offsets(
 
 
 async def all_done(
-    database_url: str, broker: Broker, group: str, ends: Mapping[TopicPartition, int], seconds: float = 45
+    database_url: str, broker: Broker, group: str, ends: Mapping[TopicPartition, int], seconds: float = 120
 ) -> None:
     """Wait until every record is dealt with, by the committed offsets, and every event published."""
     left: list[str] = ["nothing could be asked"]

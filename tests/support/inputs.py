@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from service import events
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED, Incoming, Refusal
-from service.quarantine import Delivery
+from service.poll import Delivery
 
 CONTRACT = Path(__file__).parents[1] / "data" / "contract"
 MEBIBYTE = 1024 * 1024

@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import Any
 
+import service.apply
 from service import events, intake
 from service.__main__ import main
 
@@ -31,9 +32,9 @@ async def deadly_apply(conn: Any, deliveries: Any, *args: Any, **options: Any) -
 
 
 if __name__ == "__main__":
-    decode, apply = events.decode, intake.apply
+    decode, apply = events.decode, service.apply.apply
     if os.environ["MINE"] == "decode":
         events.decode = deadly_decode
     else:
-        intake.apply = deadly_apply  # type: ignore[assignment]
+        intake.__dict__["apply"] = deadly_apply
     sys.exit(main(sys.argv[1:]))
