@@ -317,7 +317,11 @@ async def test_a_record_that_is_held_when_the_consumer_stops_is_taken_by_the_nex
     assert judge.value(PENDING) == 3
 
 
-async def test_consumers_that_come_and_go_while_records_flow_lose_none(judge: Station) -> None:
+async def test_consumers_that_come_and_go_while_records_flow_lose_none(
+    judge: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fetches are under way at every rebalance.
+    monkeypatch.setattr(consumer_module, "POLL_MS", 3_000)
     numbers = iter(range(1_000_000))
     flowing = True
 
@@ -353,8 +357,10 @@ async def moves(running: Running) -> None:
 
 
 async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_is_taken_when_it_is_resumed(
-    station: Station,
+    station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A fetch is under way when the partition is rewound: what it would bring must not be lost.
+    monkeypatch.setattr(consumer_module, "POLL_MS", 3_000)
     tp = TopicPartition(CONTENT_PROVISIONED, 0)
     await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))

@@ -31,9 +31,7 @@ LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
 class Recording(Producer):
     """A producer that writes down what is acknowledged, in that order; `gate` can hold it up."""
 
-    def __init__(
-        self, options: dict[str, Any], acknowledged: list[bytes], gate: asyncio.Event | None = None
-    ) -> None:
+    def __init__(self, options: dict[str, Any], acknowledged: list[bytes], gate: asyncio.Event | None = None) -> None:
         super().__init__(options, idempotent=False)
         self._acknowledged, self._gate = acknowledged, gate
         self.reached = asyncio.Event()
@@ -74,9 +72,7 @@ class Stage:
         self.acknowledged: list[bytes] = []
         self.written: dict[str, list[bytes]] = {}
 
-    async def create(
-        self, count: int = 1, partitions: int = 3, configs: dict[str, str] | None = None
-    ) -> list[str]:
+    async def create(self, count: int = 1, partitions: int = 3, configs: dict[str, str] | None = None) -> list[str]:
         names = [f"relay.{uuid4().hex}" for _ in range(count)]
         await self.create_named(names, partitions, configs or LARGE)
         return names
@@ -95,8 +91,7 @@ class Stage:
         for batch_id, topic, payload in rows:
             event_id = uuid4()
             await conn.execute(
-                "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
-                " values (%s, %s, %s, %s, %s)",
+                "insert into els.outbox (id, aggregateid, type, payload, correlation_id) values (%s, %s, %s, %s, %s)",
                 (event_id, batch_id, topic, payload, UUID(int=7)),
             )
             self.written.setdefault(batch_id, []).append(str(event_id).encode())
@@ -271,9 +266,7 @@ async def test_a_missing_topic_holds_back_its_batches_alone_until_it_is_there(st
 
     async with stage.running(stage.relay()):
         await until(only_the_held_is_left)
-        [(batch_id, blocked_topic, error)] = await stage.all(
-            "select batch_id, topic, error from els.outbox_blocked"
-        )
+        [(batch_id, blocked_topic, error)] = await stage.all("select batch_id, topic, error from els.outbox_blocked")
         assert (batch_id, blocked_topic) == ("held", missing)
         assert "UnknownTopicOrPartitionError" in error
         await stage.create_named([missing], 3, LARGE)

@@ -96,9 +96,7 @@ def test_els_ops_changes_nothing(database: Connection[tuple[Any, ...]], command:
 
 
 @pytest.mark.parametrize("table", sorted(set(TABLES) - {"outbox", "relay_shards", "policy"}))
-def test_els_app_reads_and_writes_the_rows_of_the_service(
-    database: Connection[tuple[Any, ...]], table: str
-) -> None:
+def test_els_app_reads_and_writes_the_rows_of_the_service(database: Connection[tuple[Any, ...]], table: str) -> None:
     for command in (
         f"select * from els.{table} for update",
         f"insert into els.{table} select * from els.{table} where false"

@@ -95,9 +95,7 @@ def empty_url(server_url: str) -> Iterator[str]:
 def test_the_migrated_schema_is_the_declared_one(database_url: str, empty_url: str, what: str) -> None:
     told(empty_url, "create schema els")
     told(empty_url, "create table els.alembic_version ()")
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(empty_url), poolclass=NullPool
-    )
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(empty_url), poolclass=NullPool)
     METADATA.create_all(engine)
     migrated, declared = catalog(database_url)[what], catalog(empty_url)[what]
     assert migrated

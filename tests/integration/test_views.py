@@ -25,8 +25,7 @@ COLUMNS = {
     "outbox_backlog": "topic rows oldest age",
     "outbox_blocked": "batch_id topic rows error since",
     "quarantine": "id state topic partition offset key value reason error first_seen_at deliveries",
-    "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open"
-    " oldest_transaction",
+    "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction",
     "invariant_violations": "invariant batch_id detail",
 }
 
@@ -128,13 +127,10 @@ def plant(database: Connection[dict[str, Any]], *calls: str) -> None:
 
 
 @pytest.mark.parametrize("view", COLUMNS)
-def test_a_view_has_the_columns_that_the_outside_counts_on(
-    database: Connection[dict[str, Any]], view: str
-) -> None:
+def test_a_view_has_the_columns_that_the_outside_counts_on(database: Connection[dict[str, Any]], view: str) -> None:
     found = rows(
         database,
-        f"select column_name from information_schema.columns where table_schema = 'ops'"
-        f" and table_name = '{view}'",
+        f"select column_name from information_schema.columns where table_schema = 'ops' and table_name = '{view}'",
     )
     assert set(COLUMNS[view].split()) <= {column["column_name"] for column in found}
 
@@ -205,9 +201,7 @@ def test_pending_content_counts_down_from_the_policy(database: Connection[dict[s
     assert found["text_storage_id"] == "t"
     assert timedelta(hours=2) <= found["age"] < timedelta(hours=3)
     assert timedelta(minutes=40) < found["expires_in"] <= timedelta(minutes=50)
-    assert row(
-        database, "select text_storage_id, expired_at is not null as told from ops.expired_content"
-    ) == {
+    assert row(database, "select text_storage_id, expired_at is not null as told from ops.expired_content") == {
         "text_storage_id": "gone",
         "told": True,
     }
@@ -233,17 +227,13 @@ def test_excess_content_and_failures_say_what_became_of_them(database: Connectio
         "failure('b', 'waits', 'pending')",
         "failure('b', 'took', 'slot')",
     )
-    assert row(
-        database, "select batch_id, text_storage_id, original_file_name, reason from ops.excess_content"
-    ) == {
+    assert row(database, "select batch_id, text_storage_id, original_file_name, reason from ops.excess_content") == {
         "batch_id": "b",
         "text_storage_id": "t",
         "original_file_name": "late.txt",
         "reason": "BATCH_FULL",
     }
-    found = rows(
-        database, "select file_upload_id, pending, message from ops.validation_failures order by stored_at"
-    )
+    found = rows(database, "select file_upload_id, pending, message from ops.validation_failures order by stored_at")
     assert [tuple(failure.values()) for failure in found] == [
         ("waits", True, "nothing in it"),
         ("took", False, "nothing in it"),
@@ -287,9 +277,7 @@ def test_quarantine_shows_as_text_only_what_is_text(
     database: Connection[dict[str, Any]], value: str, shown: str | None
 ) -> None:
     plant(database, f"refused('topic', '{value}')")
-    found = row(
-        database, 'select state, "partition", "offset", key_text, value, value_text from ops.quarantine'
-    )
+    found = row(database, 'select state, "partition", "offset", key_text, value, value_text from ops.quarantine')
     assert found == {
         "state": "open",
         "partition": 3,

@@ -74,9 +74,7 @@ def cloned(server: str, name: str) -> Iterator[str]:
 def created(server: str, source: str) -> Iterator[str]:
     """The URL of a new database, copied from `source`; dropped at the end, whoever is still in it."""
     name = f"els_test_{secrets.token_hex(6)}"
-    _tell(
-        server, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(source))
-    )
+    _tell(server, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(source)))
     try:
         yield database_in(server, name)
     finally:

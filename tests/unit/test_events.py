@@ -123,9 +123,7 @@ def test_a_registration_of_the_newer_generation_has_no_instructions_and_may_name
 
 
 @pytest.mark.parametrize(("document", "traceparent"), [(CONTENT, TRACEPARENT), (NEWER[1], None)])
-def test_content_of_either_generation_is_read_whole(
-    document: dict[str, Any], traceparent: str | None
-) -> None:
+def test_content_of_either_generation_is_read_whole(document: dict[str, Any], traceparent: str | None) -> None:
     assert read(document) == ContentProvisioned(
         BATCH,
         "text-0001",
@@ -237,9 +235,7 @@ def test_timestamps_are_turned_to_utc(given: str, utc: datetime) -> None:
     assert event.error_detail["timestamp"] == utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def test_a_lone_surrogate_that_is_ignored_leaves_the_pairs_and_backslashes_that_are_kept_as_they_are() -> (
-    None
-):
+def test_a_lone_surrogate_that_is_ignored_leaves_the_pairs_and_backslashes_that_are_kept_as_they_are() -> None:
     name = "\U0001f600\\ud800\\\\\U0001f601"
     value = text(having(CONTENT, "data.original_file_name", name)).replace(b"{", b'{"zz": "\\ud800", ', 1)
     event = read(value)
@@ -403,9 +399,7 @@ def test_an_ill_typed_error_detail_is_refused(field: str, value: object) -> None
     assert reason(having(FAILURE, path, value)) == Reason.INVALID_FIELD
 
 
-@pytest.mark.parametrize(
-    "value", ["2026-01-15", "1768469400", "2026-02-30T00:00:00Z", "now", "2026-01-15T09:30Z"]
-)
+@pytest.mark.parametrize("value", ["2026-01-15", "1768469400", "2026-02-30T00:00:00Z", "now", "2026-01-15T09:30Z"])
 def test_what_is_no_rfc_3339_timestamp_is_refused(value: str) -> None:
     assert reason(having(CONTENT, "event_timestamp", value)) == Reason.INVALID_FIELD
 
@@ -454,12 +448,8 @@ KEPT_TEXTS = [
 
 
 @pytest.mark.parametrize(("document", "path"), KEPT_TEXTS)
-@pytest.mark.parametrize(
-    "value", ["a\0", "\ud800", "a\udc00b", "\udc00\ud800", "\ud800\ud800\udc00", "\\\ud800"]
-)
-def test_a_nul_or_a_lone_surrogate_in_a_kept_text_is_refused(
-    document: dict[str, Any], path: str, value: str
-) -> None:
+@pytest.mark.parametrize("value", ["a\0", "\ud800", "a\udc00b", "\udc00\ud800", "\ud800\ud800\udc00", "\\\ud800"])
+def test_a_nul_or_a_lone_surrogate_in_a_kept_text_is_refused(document: dict[str, Any], path: str, value: str) -> None:
     assert reason(having(document, path, value)) == Reason.INVALID_FIELD
 
 
@@ -504,9 +494,7 @@ def test_an_essay_id_that_is_none_is_refused(value: object) -> None:
         (2, ["a", "a"], Reason.DUPLICATE_ESSAY_ID),
     ],
 )
-def test_the_reason_says_which_rule_of_counting_was_broken(
-    count: int, ids: list[str], why: Reason | None
-) -> None:
+def test_the_reason_says_which_rule_of_counting_was_broken(count: int, ids: list[str], why: Reason | None) -> None:
     changed = having(having(REGISTRATION, "data.essay_ids", ids), "data.expected_essay_count", count)
     assert reason(changed) == why
 
@@ -524,9 +512,7 @@ def test_batch_id_and_entity_id_must_not_differ(document: dict[str, Any]) -> Non
 @pytest.mark.parametrize("kind", [*INCOMING_TOPICS, *OUTGOING_TOPICS, "huleedu.else.v1", "\ud800"])
 def test_an_event_type_must_be_that_of_its_topic(topic: str, kind: str) -> None:
     document = next(document for document in SAMPLES if document["event_type"] == topic)
-    expected = (
-        Reason.WRONG_TOPIC if kind in (*INCOMING_TOPICS, *OUTGOING_TOPICS) else Reason.UNKNOWN_EVENT_TYPE
-    )
+    expected = Reason.WRONG_TOPIC if kind in (*INCOMING_TOPICS, *OUTGOING_TOPICS) else Reason.UNKNOWN_EVENT_TYPE
     assert reason(having(document, "event_type", kind), topic) == (None if kind == topic else expected)
 
 
@@ -552,9 +538,7 @@ def test_json_may_be_nested_to_the_limit_and_no_deeper() -> None:
     assert reason(nested(250)) == Reason.TOO_DEEP
 
 
-@pytest.mark.parametrize(
-    "noise", ['"' + "[" * 200 + '"', r'"\"[[[[[[\\\\\"[[[["', r'"\\","[[["', '"","[","",""']
-)
+@pytest.mark.parametrize("noise", ['"' + "[" * 200 + '"', r'"\"[[[[[[\\\\\"[[[["', r'"\\","[[["', '"","[","",""'])
 def test_brackets_within_strings_do_not_nest(noise: str) -> None:
     assert reason(nested(events.DEEPEST, noise)) is None
     assert reason(nested(events.DEEPEST + 1, noise)) == Reason.TOO_DEEP

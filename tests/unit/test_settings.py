@@ -52,9 +52,7 @@ def test_a_migration_uses_the_url_of_the_service_where_it_has_none_of_its_own(
     assert load_settings().migration_url == "postgresql://owner@db/els"
 
 
-def test_a_dot_env_file_is_read_and_the_environment_wins(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_dot_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ELS_HTTP_PORT=9000\nELS_LOG_FORMAT=console\nUNRELATED=1\n")
     monkeypatch.setenv("ELS_HTTP_PORT", "9001")
     settings = load_settings()
@@ -103,9 +101,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ELS_MIGRATION_DATABASE_URL", "postgresql://db/els?no_such_parameter=1"),
     ],
 )
-def test_what_is_malformed_is_named_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
+def test_what_is_malformed_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
     assert complaint().startswith(f"{variable}: ")
     assert "\n" not in complaint()
