@@ -1,30 +1,18 @@
-"""What the command line does. Each command returns its exit status, or raises Failed with the line to print."""
+"""The commands of the process and its surroundings. Each returns its exit status, or raises Failed."""
 
-import base64
 from argparse import Namespace
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any
 
-import orjson
 import psycopg
 from aiokafka.errors import KafkaError
-from psycopg import AsyncConnection
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from service import kafka, quarantine
+from service import kafka
 from service.database import EXPECTED_REVISION, Database
+from service.printing import Failed, tell, warn
 from service.process import ROLES, NotReady, kafka_options, one_line, open_database
 from service.process import run as run_process
 from service.settings import Settings, SettingsError
 from service.telemetry import set_up_logging
-
-
-class Failed(Exception):
-    """The command did not do what it says; the message is one line that says why."""
 
 
 async def run(settings: Settings, options: Namespace) -> int:
@@ -66,9 +54,9 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
         raise Failed(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
     rows = [{"topic": topic, "state": "created"} for topic in created]
     rows += [{"topic": topic, "state": "there already"} for topic in kafka.TOPICS if topic not in created]
-    _tell(rows, options.json)
+    tell(rows, options.json)
     for difference in differences:
-        _warn(_difference(difference))
+        warn(_difference(difference))
     return 0
 
 
@@ -79,7 +67,7 @@ async def check(settings: Settings, options: Namespace) -> int:
         rows = [await _check_database(database), *await _check_broker(settings)]
     finally:
         await database.close()
-    _tell(rows, options.json)
+    tell(rows, options.json)
     return 0 if all(row["ok"] for row in rows) else 1
 
 
@@ -112,102 +100,3 @@ def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:
 def _difference(difference: kafka.Difference) -> str:
     found = difference.found or "not told by the broker"
     return f"{difference.topic}: {difference.name} is {found}, wanted {difference.wanted} or more"
-
-
-async def quarantine_list(settings: Settings, options: Namespace) -> int:
-    """A page of refused inputs."""
-    async with _transaction(settings) as conn:
-        page = await quarantine.list_quarantine(
-            conn, page=options.limit, topic=options.topic, state=options.state, before=options.before
-        )
-    _tell([row._asdict() for row in page], options.json)
-    return 0
-
-
-async def quarantine_show(settings: Settings, options: Namespace) -> int:
-    """One refused input: its value as text only where it is text, else in Base64."""
-    async with _transaction(settings) as conn:
-        row = await quarantine.read_quarantined(conn, options.id)
-    if row is None:
-        raise Failed(f"there is no quarantined input {options.id}")
-    shown = {}
-    for name, value in row.items():
-        if isinstance(value, bytes):
-            text = _readable(value)
-            shown[name if text is not None else f"{name}_base64"] = (
-                base64.b64encode(value).decode() if text is None else text
-            )
-        else:
-            shown[name] = value
-    if options.json:
-        _print_json(shown)
-    else:
-        for name, value in shown.items():
-            print(f"{name}: {_cell(value)}")
-    return 0
-
-
-async def quarantine_resume(settings: Settings, options: Namespace) -> int:
-    """Set a stopped topic going again."""
-    if options.topic not in kafka.INCOMING:
-        raise SettingsError(f"there is no topic {options.topic!r}; there are {', '.join(kafka.INCOMING)}")
-    async with _transaction(settings) as conn:
-        resumed = await quarantine.resume_topic(conn, options.topic)
-    if not resumed:
-        raise Failed(f"{options.topic} is not stopped")
-    print(f"{options.topic} goes on within seconds.")
-    return 0
-
-
-@asynccontextmanager
-async def _transaction(settings: Settings) -> AsyncIterator[AsyncConnection[Any]]:
-    """One transaction of a command; an error of the database is a line, not a traceback."""
-    database = open_database(settings)
-    try:
-        async with database.transaction() as conn:
-            yield conn
-    except psycopg.Error as error:
-        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    finally:
-        await database.close()
-
-
-def _readable(value: bytes) -> str | None:
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None
-
-
-def _tell(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        _print_json(rows)
-        return
-    if not rows:
-        print("none")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        # Text of others is shown as it is: it must not be able to style a terminal.
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    Console().print(table)
-
-
-def _print_json(value: object) -> None:
-    print(orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode())
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, bool):
-        return "ok" if value else "NOT OK"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}Z"
-    text = "" if value is None else str(value)
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
-
-
-def _warn(line: str) -> None:
-    Console(stderr=True).print(Text(line))

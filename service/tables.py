@@ -354,3 +354,20 @@ policy = Table(
     PrimaryKeyConstraint("name", name="policy_pkey"),
     CheckConstraint("seconds > 0", name="policy_seconds_check"),
 )
+
+operator_actions = Table(
+    "operator_actions",
+    METADATA,
+    _given("id", BigInteger, server_default=Identity(always=True)),
+    _given("at", _TIME, server_default=text("transaction_timestamp()")),
+    _given("who", Text),
+    _given("action", Text),
+    Column("batch_id", Text),
+    Column("topic", Text),
+    _given("why", Text),
+    _given("details", JSONB, server_default="{}"),
+    PrimaryKeyConstraint("id", name="operator_actions_pkey"),
+    CheckConstraint("char_length(who) between 1 and 255", name="operator_actions_who_check"),
+    Index("operator_actions_at", "at"),
+    Index("operator_actions_batch", "batch_id", postgresql_where=text("batch_id is not null")),
+)

@@ -24,8 +24,8 @@ grant select, insert, update, delete on
     els.crash_marks
 to els_app;
 
--- The outbox's rows are written and deleted, never changed.
-grant select, insert, delete on els.outbox to els_app;
+-- The outbox's rows, and those of the audit, are written and deleted, never changed.
+grant select, insert, delete on els.outbox, els.operator_actions to els_app;
 grant select, update on els.relay_shards, els.policy to els_app;
 
 grant usage on schema ops to els_ops;

@@ -25,6 +25,7 @@ TABLES = (
     "topic_refusals",
     "crash_marks",
     "policy",
+    "operator_actions",
 )
 
 
@@ -95,7 +96,7 @@ def test_els_ops_changes_nothing(database: Connection[tuple[Any, ...]], command:
         database.execute(f"drop role {operator}".encode())
 
 
-@pytest.mark.parametrize("table", sorted(set(TABLES) - {"outbox", "relay_shards", "policy"}))
+@pytest.mark.parametrize("table", sorted(set(TABLES) - {"outbox", "relay_shards", "policy", "operator_actions"}))
 def test_els_app_reads_and_writes_the_rows_of_the_service(database: Connection[tuple[Any, ...]], table: str) -> None:
     for command in (
         f"select * from els.{table} for update",
@@ -117,6 +118,13 @@ def test_els_app_writes_and_deletes_rows_of_the_outbox_and_never_changes_one(
     assert may(database, "els_app", insert)
     assert may(database, "els_app", "delete from els.outbox")
     assert not may(database, "els_app", "update els.outbox set payload = ''")
+
+
+def test_els_app_adds_to_the_audit_and_never_changes_it(database: Connection[tuple[Any, ...]]) -> None:
+    insert = "insert into els.operator_actions (who, action, why) values ('w', 'a', '')"
+    assert may(database, "els_app", insert)
+    assert may(database, "els_app", "select * from els.operator_actions")
+    assert not may(database, "els_app", "update els.operator_actions set who = 'another'")
 
 
 @pytest.mark.parametrize(

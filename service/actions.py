@@ -1,0 +1,104 @@
+"""What operators change. Every change leaves a row in the audit, in its own transaction.
+
+The connection comes first, nothing commits: the command (or whoever acts for an operator) opens the transaction.
+What waits is changed behind its batch's lock, where a registration can't come between, and after a look made
+since: the lock is one statement, the look the next.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from psycopg import AsyncConnection
+
+from service import quarantine, store, waiting
+from service.statements import STATEMENTS, Texts
+from service.waiting import Chosen
+
+NAMED = 100
+"""So many contents an audit row names; of more it tells the number, and their `closed_at` is its `at`."""
+
+
+class Impossible(Exception):
+    """It can't be done as things stand, and nothing was changed; the message is one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who does it, and why."""
+
+    who: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a change was done to."""
+
+    batch_id: str | None = None
+    topic: str | None = None
+    details: Mapping[str, Any] | None = None
+
+
+async def record(conn: AsyncConnection[Any], by: Operator, action: str, done: Sequence[Done]) -> None:
+    """Write down what was done, a row for each."""
+    await conn.execute(
+        STATEMENTS["insert_operator_actions"],
+        {
+            "who": by.who,
+            "why": by.why,
+            "action": action,
+            "batch_ids": Texts([each.batch_id for each in done]),
+            "topics": Texts([each.topic for each in done]),
+            "details": Texts([orjson.dumps(each.details or {}) for each in done]),
+        },
+    )
+
+
+async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, chosen: Chosen) -> int:
+    """Remove what is chosen of what waits for a batch, expired content included; returns how much it was.
+
+    Raises Impossible where the batch is registered, psycopg.Error (55P03) where somebody has it in hand.
+    """
+    batch_id = await _unregistered(conn, chosen.batch_id)
+    removed = await waiting.remove_pending_content(conn, chosen)
+    if removed:
+        conditions = {name: getattr(chosen, name) for name in ("contains", "older_than", "newer_than")}
+        given = {name: value for name, value in conditions.items() if value is not None}
+        await record(conn, by, action, [Done(batch_id, details=_contents(removed) | given)])
+    return len(removed)
+
+
+async def restore_pending(
+    conn: AsyncConnection[Any], by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None
+) -> int:
+    """Let expired content (None: all of the batch) wait again; returns how much it was. Raises as remove_pending."""
+    await _unregistered(conn, batch_id)
+    restored = await waiting.restore_pending_content(conn, batch_id, text_storage_ids)
+    if restored:
+        await record(conn, by, "pending restore", [Done(batch_id, details=_contents(restored))])
+    return len(restored)
+
+
+async def resume_topic(conn: AsyncConnection[Any], by: Operator, topic: str) -> bool:
+    """Set a stopped topic going again; False where it is not stopped."""
+    resumed = await quarantine.resume_topic(conn, topic)
+    if resumed:
+        await record(conn, by, "quarantine resume", [Done(topic=topic)])
+    return resumed
+
+
+async def _unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str:
+    """Have the batch alone, and see that it is not registered."""
+    if batch_id is None:
+        raise ValueError("a change is of one batch")
+    await store.lock_batch(conn, batch_id, alone=True)
+    _, registered = await store.look_at_batches(conn, [batch_id])
+    if registered:
+        raise Impossible(f"batch {batch_id} is registered: nothing waits for it, its content has slots or is excess")
+    return batch_id
+
+
+def _contents(text_storage_ids: Sequence[str]) -> dict[str, Any]:
+    return {"contents": len(text_storage_ids), "text_storage_ids": list(text_storage_ids[:NAMED])}

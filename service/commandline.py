@@ -1,0 +1,174 @@
+"""What can be typed after `python -m service`. Nothing is imported for it that `--help` does not need.
+
+A command is a function of the module that its `room` names; its options are that function's second argument.
+"""
+
+import argparse
+import re
+from datetime import datetime
+from typing import Any
+
+Commands = Any
+"""What `add_subparsers` returns, which argparse has no public name for."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    whole = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Essay Lifecycle Service: gives uploaded essays the slots of their batches.",
+        epilog="Settings are environment variables, see docs/configuration.md. "
+        "Exit status: 0 done, 1 not done, 2 the command or a setting is wrong.",
+    )
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    _add_process(commands)
+    _add_pending(_group(commands, "pending", "the content that waits for its registration"))
+    _add_quarantine(_group(commands, "quarantine", "the inputs that could not be processed"))
+    return whole
+
+
+def _add_process(commands: Commands) -> None:
+    run = _add(commands, "commands.run", "run", "consume, relay and answer on HTTP until SIGTERM")
+    run.add_argument("--roles", default="", metavar="ROLE,…", help="only these: consumer, relay (default: all)")
+    _add(commands, "commands.migrate", "migrate", "bring the schema, the views and the grants to this revision")
+    _listing(
+        _add(commands, "commands.check", "check", "hold settings, connections, schema and topics against each other")
+    )
+    topics = _group(commands, "topics", "the topics of the service")
+    _listing(_add(topics, "commands.topics_create", "create", "create the topics that are missing"))
+
+
+def _add_pending(pending: Commands) -> None:
+    listing = _paged(_add(pending, "operate.pending_list", "list", "list what waits, the longest waiting first"))
+    listing.add_argument("--batch", type=_words, help="only of this batch")
+    listing.add_argument(
+        "--state", choices=("pending", "expired", "removed"), default="pending", help="in this state (default pending)"
+    )
+    listing.add_argument(
+        "--after",
+        type=_place,
+        metavar="TIME/ARRIVAL",
+        help="only behind this row (waiting_since/arrival): the next page",
+    )
+    _filtered(listing)
+    show = _listing(_add(pending, "operate.pending_show", "show", "show one content, whole"))
+    show.add_argument("batch", type=_words, metavar="BATCH")
+    show.add_argument("text", type=_words, metavar="TEXT_STORAGE_ID")
+    remove = _removing(_add(pending, "operate.pending_remove", "remove", "take back contents that wait or are expired"))
+    remove.add_argument("batch", type=_words, metavar="BATCH")
+    remove.add_argument("texts", type=_words, metavar="TEXT_STORAGE_ID", nargs="+")
+    clear = _removing(_add(pending, "operate.pending_clear", "clear", "take back all that waits for a batch"))
+    clear.add_argument("batch", type=_words, metavar="BATCH")
+    _filtered(clear)
+    restore = _changing(_add(pending, "operate.pending_restore", "restore", "let expired content wait again"))
+    restore.add_argument("batch", type=_words, metavar="BATCH")
+    restore.add_argument("texts", type=_words, metavar="TEXT_STORAGE_ID", nargs="*", help="only these (default: all)")
+
+
+def _add_quarantine(commands: Commands) -> None:
+    listing = _paged(_add(commands, "operate.quarantine_list", "list", "list them, the newest first"))
+    listing.add_argument("--topic", help="only of this topic")
+    listing.add_argument("--state", choices=("open", "replayed", "discarded"), help="only in this state")
+    listing.add_argument("--before", type=int, metavar="ID", help="only below this id: the next page")
+    show = _listing(_add(commands, "operate.quarantine_show", "show", "show one, whole"))
+    show.add_argument("id", type=int, metavar="ID")
+    resume = _changing(_add(commands, "operate.quarantine_resume", "resume", "set a stopped topic going again"))
+    resume.add_argument("topic", metavar="TOPIC")
+
+
+# -- what many commands take
+
+
+def _group(commands: Commands, name: str, told: str) -> Commands:
+    return commands.add_parser(name, help=told).add_subparsers(required=True, metavar="COMMAND")
+
+
+def _add(commands: Commands, function: str, name: str, told: str) -> argparse.ArgumentParser:
+    room, command = function.split(".")
+    added: argparse.ArgumentParser = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+    added.set_defaults(room=room, command=command)
+    return added
+
+
+def _listing(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--json", action="store_true", help="for scripts: JSON on standard output")
+    return command
+
+
+def _paged(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--limit", type=_page, default=50, metavar="N", help="so many (default 50, at most 1000)")
+    return _listing(command)
+
+
+def _filtered(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--file", type=_words, metavar="TEXT", help="only where the file's name has this in it")
+    return _aged(command)
+
+
+def _aged(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--older-than", type=_age, metavar="AGE", help="only what came longer ago: 90s, 5m, 2h, 1d")
+    command.add_argument("--newer-than", type=_age, metavar="AGE", help="only what came since then")
+    return command
+
+
+def _changing(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """A command that changes something: it is written down."""
+    command.add_argument("--why", type=_reason, default="", metavar="TEXT", help="the reason, for the audit")
+    command.add_argument("--who", type=_words, metavar="NAME", help="who does it (default: this account)")
+    return command
+
+
+def _removing(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """A command that removes something: it asks first."""
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    return _changing(command)
+
+
+# -- what can be written for an option
+
+
+def _words(text: str) -> str:
+    """What PostgreSQL can keep, and no identity is longer."""
+    if not 1 <= len(_reason(text)) <= 255:
+        raise argparse.ArgumentTypeError("must have from 1 to 255 characters")
+    return text
+
+
+def _reason(text: str) -> str:
+    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+        raise argparse.ArgumentTypeError("must be text in UTF-8")
+    if len(text) > 2000:
+        raise argparse.ArgumentTypeError("must have at most 2000 characters")
+    return text
+
+
+def _page(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("must be from 1 to 1000")
+    return number
+
+
+def _age(text: str) -> float:
+    """Seconds."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError("must be a number and s, m, h or d, like 90s or 2h")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def _place(text: str) -> tuple[datetime, int]:
+    """Where a page ended."""
+    time, _, arrival = text.rpartition("/")
+    try:
+        return _zoned(datetime.fromisoformat(time)), int(arrival)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a time, a slash and a number, as the page before said") from None
+
+
+def _zoned(time: datetime) -> datetime:
+    if time.tzinfo is None:
+        raise ValueError("without a zone")
+    return time

@@ -1,0 +1,112 @@
+"""What commands tell and ask: tables for people, JSON for scripts; text of others is never trusted."""
+
+import base64
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_T = TypeVar("_T")
+
+
+class Failed(Exception):
+    """The command did not do what it says; the message is one line that says why."""
+
+
+class Refused(Exception):
+    """The command may not be given like this; the message is one line that says why."""
+
+
+def tell(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """A list: a table for people, an array for scripts."""
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        print("none")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        # Text of others is shown as it is: it must not be able to style a terminal.
+        table.add_row(*(Text(cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def show(row: Mapping[str, Any], as_json: bool) -> None:
+    """One thing, whole: a line a column, or an object. Bytes are text only where they are text, else Base64."""
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        text = _readable(value) if isinstance(value, bytes) else value
+        if isinstance(value, bytes) and text is None:
+            shown[f"{name}_base64"] = base64.b64encode(value).decode()
+        else:
+            shown[name] = text
+    if as_json:
+        print_json(shown)
+    else:
+        for name, value in shown.items():
+            print(f"{name}: {cell(value)}")
+
+
+def print_json(value: object) -> None:
+    """On standard output, times in UTC."""
+    print(orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode())
+
+
+def cell(value: object) -> str:
+    """A value for people, on one line, with nothing in it that a terminal would act upon."""
+    if isinstance(value, bool):
+        return "ok" if value else "NOT OK"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    text = "" if value is None else str(value)
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def warn(line: str) -> None:
+    """A line beside the output, on standard error."""
+    Console(stderr=True, soft_wrap=True).print(Text(cell(line)))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is removed.
+
+    Raises Failed where the answer is not yes, Refused where there is no terminal to ask at; `yes` was said already.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refused("--yes: is needed where there is no terminal to ask at")
+    print(f"{cell(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Failed("nothing was changed")
+
+
+def progress(items: Sequence[_T], doing: str) -> Iterable[_T]:
+    """The items, with a bar on standard error while they are gone through; without where that is no terminal."""
+    console = Console(stderr=True)
+    if len(items) < 2 or not console.is_terminal:
+        return items
+    return _with_bar(items, doing, console)
+
+
+def _with_bar(items: Sequence[_T], doing: str, console: Console) -> Iterator[_T]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield from bar.track(items, description=doing)
+
+
+def _readable(value: bytes) -> str | None:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None

@@ -1,0 +1,10 @@
+-- How much remove_pending_content would take, for the question that is asked first.
+-- Index: pending_content_pkey. Locks: none.
+select count(*)
+from els.pending_content
+where batch_id = :batch_id
+    and state <> 'removed'
+    and (:text_storage_ids::text[] is null or text_storage_id = any(:text_storage_ids))
+    and (:contains::text is null or position(lower(:contains) in lower(original_file_name)) > 0)
+    and (:older_than::float8 is null or stored_at < transaction_timestamp() - make_interval(secs => :older_than))
+    and (:newer_than::float8 is null or stored_at > transaction_timestamp() - make_interval(secs => :newer_than))

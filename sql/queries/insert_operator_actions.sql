@@ -1,0 +1,6 @@
+-- What an operator did, a row for each thing that it was done to; in the transaction of the change, as its last
+-- statement.
+-- Index: operator_actions_pkey, operator_actions_at, operator_actions_batch. Locks: the new rows.
+insert into els.operator_actions (who, action, batch_id, topic, why, details)
+select :who, :action, batch_id, topic, :why, details::jsonb
+from unnest(:batch_ids::text[], :topics::text[], :details::text[]) as done (batch_id, topic, details)

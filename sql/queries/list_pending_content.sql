@@ -1,0 +1,19 @@
+-- A page of what waits, or of what is expired or removed: the longest waiting first. `contains` is a part of the
+-- file's name, in either case; ages are seconds since the content was stored. The page after one starts behind
+-- its last row.
+-- Index: pending_content_due (what waits), pending_content_pkey (of one batch). Locks: none.
+select
+    batch_id, text_storage_id, state, original_file_name, file_size_bytes, correlation_id, stored_at,
+    waiting_since, closed_at, arrival
+from els.pending_content
+where state = :state
+    and (:batch_id::text is null or batch_id = :batch_id)
+    and (:contains::text is null or position(lower(:contains) in lower(original_file_name)) > 0)
+    and (:older_than::float8 is null or stored_at < transaction_timestamp() - make_interval(secs => :older_than))
+    and (:newer_than::float8 is null or stored_at > transaction_timestamp() - make_interval(secs => :newer_than))
+    and (
+        :after_time::timestamptz is null
+        or (waiting_since, arrival) > (:after_time, :after_arrival::bigint)
+    )
+order by waiting_since, arrival
+limit :page

@@ -1,0 +1,11 @@
+-- Expired content waits again: its time to live starts anew, its place in the order stays.
+-- Index: pending_content_pkey. Locks: the rows; the caller has the batch alone and has seen that it is not
+-- registered.
+update els.pending_content
+set state = 'pending',
+    waiting_since = transaction_timestamp(),
+    closed_at = null
+where batch_id = :batch_id
+    and state = 'expired'
+    and (:text_storage_ids::text[] is null or text_storage_id = any(:text_storage_ids))
+returning text_storage_id

@@ -1,0 +1,8 @@
+-- One content that waits, is expired or was removed, whole.
+-- Index: pending_content_pkey. Locks: none.
+select
+    batch_id, text_storage_id, state, original_file_name, file_upload_id, raw_file_storage_id, file_size_bytes,
+    content_md5_hash, correlation_id, traceparent, tracestate, stored_at, waiting_since, closed_at, arrival
+from els.pending_content
+where batch_id = :batch_id
+    and text_storage_id = :text_storage_id
