@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     options = commandline.parser().parse_args(arguments)
     # A command imports what it needs, when it is known which it is: `--help` is quick and a pod small.
-    from service.printing import Failed, Refused  # noqa: PLC0415
+    from service.printing import Failed, NotLikeThis  # noqa: PLC0415
     from service.settings import SettingsError, load_settings  # noqa: PLC0415
 
     # What a client says of a lost connection, the command says itself, in its one line.
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status: int = runner.run(command(settings, options))
             return status
-    except (SettingsError, Refused) as error:
+    except (SettingsError, NotLikeThis) as error:
         return _told(str(error), USAGE)
     except Failed as error:
         return _told(str(error), FAILED)

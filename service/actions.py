@@ -89,6 +89,15 @@ async def resume_topic(conn: AsyncConnection[Any], by: Operator, topic: str) -> 
     return resumed
 
 
+async def discard(conn: AsyncConnection[Any], by: Operator, ids: Sequence[int]) -> int:
+    """Close refused inputs that are open, for good; returns how many they were."""
+    discarded = await quarantine.close_quarantine(conn, ids, "discarded")
+    if discarded:
+        done = [Done(topic=each.topic, details={"id": each.id, "reason": each.reason}) for each in discarded]
+        await record(conn, by, "quarantine discard", done)
+    return len(discarded)
+
+
 async def _unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str:
     """Have the batch alone, and see that it is not registered."""
     if batch_id is None:

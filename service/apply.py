@@ -41,11 +41,13 @@ async def apply(
     *,
     alone: bool = False,
     probing: bool = False,
+    replaying: bool = False,
 ) -> Outcome:
     """Apply a poll in the caller's transaction.
 
     With `alone` the deliveries are of one batch, and what others hold is waited for. With `probing` a good
-    delivery sets its stopped topic going again. Raises psycopg.Error, and Unpublishable where an event
+    delivery sets its stopped topic going again. With `replaying` they come from quarantine: one that is refused
+    again is told in the effects and not kept a second time. Raises psycopg.Error, and Unpublishable where an event
     would be larger than its topic takes.
     """
     poll = _Poll(conn, limits, alone)
@@ -56,7 +58,8 @@ async def apply(
         await poll.take_slots()
         await poll.keep_waiting()
         await poll.decide()
-    await poll.keep_refused()
+    if not replaying:
+        await poll.keep_refused()
     return poll.outcome
 
 

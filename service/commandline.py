@@ -69,13 +69,31 @@ def _add_pending(pending: Commands) -> None:
 
 def _add_quarantine(commands: Commands) -> None:
     listing = _paged(_add(commands, "operate.quarantine_list", "list", "list them, the newest first"))
-    listing.add_argument("--topic", help="only of this topic")
+    _choosing(listing)
     listing.add_argument("--state", choices=("open", "replayed", "discarded"), help="only in this state")
-    listing.add_argument("--before", type=int, metavar="ID", help="only below this id: the next page")
+    listing.add_argument("--before", type=_id, metavar="ID", help="only below this id: the next page")
     show = _listing(_add(commands, "operate.quarantine_show", "show", "show one, whole"))
-    show.add_argument("id", type=int, metavar="ID")
+    show.add_argument("id", type=_id, metavar="ID")
+    replay = _listing(
+        _add(commands, "operate.quarantine_replay", "replay", "run them through the same code as fresh ones")
+    )
+    _several(_changing(replay))
+    discard = _add(commands, "operate.quarantine_discard", "discard", "close them for good")
+    _several(_removing(discard))
     resume = _changing(_add(commands, "operate.quarantine_resume", "resume", "set a stopped topic going again"))
     resume.add_argument("topic", metavar="TOPIC")
+
+
+def _several(command: argparse.ArgumentParser) -> None:
+    command.add_argument("ids", type=_id, metavar="ID", nargs="*", help="these")
+    command.add_argument("--all", action="store_true", help="all that are open")
+    _choosing(command)
+
+
+def _choosing(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--topic", type=_words, help="only of this topic")
+    command.add_argument("--reason", type=_words, metavar="WORD", help="only for this reason")
+    _aged(command)
 
 
 # -- what many commands take
@@ -142,6 +160,13 @@ def _reason(text: str) -> str:
     if len(text) > 2000:
         raise argparse.ArgumentTypeError("must have at most 2000 characters")
     return text
+
+
+def _id(text: str) -> int:
+    number = int(text)
+    if not 1 <= number < 2**63:
+        raise argparse.ArgumentTypeError("there is no such id")
+    return number
 
 
 def _page(text: str) -> int:

@@ -100,8 +100,7 @@ class Intake:
     async def _isolate(self, deliveries: Sequence[Delivery], error: Exception, *, alone: bool = False) -> Outcome:
         """Halve until the record that does it is alone, and refuse it. Order is kept: first half first."""
         if len(deliveries) == 1:
-            refused = replace_event(deliveries[0], Refusal(_reason(error), _first_line(error)))
-            return await self._transaction([refused], alone=alone)
+            return await self._transaction([replace_event(deliveries[0], refusal_of(error))], alone=alone)
         half = len(deliveries) // 2
         step = self._alone if alone else lambda some: self._poll(some, False)
         first = await self._until_it_works(lambda: step(deliveries[:half]))
@@ -167,8 +166,10 @@ def replace_event(delivery: Delivery, refusal: Refusal) -> Delivery:
     )
 
 
-def _reason(error: Exception) -> Reason:
-    return Reason.UNPUBLISHABLE if isinstance(error, Unpublishable) else Reason.DATA_ERROR
+def refusal_of(error: Exception) -> Refusal:
+    """What an error that `is_the_records` says about its record."""
+    reason = Reason.UNPUBLISHABLE if isinstance(error, Unpublishable) else Reason.DATA_ERROR
+    return Refusal(reason, _first_line(error))
 
 
 def _split(deliveries: Iterable[Delivery], batch_ids: set[str]) -> tuple[list[Delivery], list[Delivery]]:

@@ -6,8 +6,10 @@ What is removed is asked about first, and never while a transaction is open.
 import getpass
 import os
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 import psycopg
@@ -16,10 +18,20 @@ from psycopg.errors import LockNotAvailable
 
 from service import actions, events, quarantine, store, waiting
 from service.actions import Impossible, Operator
-from service.printing import Failed, Refused, confirm, show, tell, warn
-from service.process import one_line, open_database
+from service.database import Database
+from service.intake import is_contention
+from service.printing import Failed, NotLikeThis, confirm, print_json, progress, show, tell, warn
+from service.process import limits, max_bytes, one_line, open_database
+from service.quarantine import Refused
+from service.replay import Replay, Replayed
 from service.settings import Settings
 from service.waiting import Chosen
+
+CHUNK = 500
+"""Refused inputs that are discarded in one transaction."""
+
+FAILURES_TOLD = 50
+"""Replays that failed, told one by one to people; scripts get all."""
 
 # -- pending
 
@@ -33,7 +45,8 @@ async def pending_list(settings: Settings, options: Namespace) -> int:
         )
     tell([row._asdict() for row in page], options.json)
     if len(page) == options.limit:
-        _more(f"{page[-1].waiting_since.isoformat().replace('+00:00', 'Z')}/{page[-1].arrival}")
+        time = page[-1].waiting_since.isoformat().replace("+00:00", "Z")
+        _more(f"--after {time}/{page[-1].arrival}")
     return 0
 
 
@@ -96,9 +109,11 @@ async def quarantine_list(settings: Settings, options: Namespace) -> int:
     """A page of refused inputs."""
     async with _transaction(settings) as conn:
         page = await quarantine.list_quarantine(
-            conn, page=options.limit, topic=options.topic, state=options.state, before=options.before
+            conn, _refused(options, None), page=options.limit, state=options.state, before=options.before
         )
     tell([row._asdict() for row in page], options.json)
+    if len(page) == options.limit:
+        _more(f"--before {page[-1].id}")
     return 0
 
 
@@ -112,10 +127,86 @@ async def quarantine_show(settings: Settings, options: Namespace) -> int:
     return 0
 
 
+async def quarantine_replay(settings: Settings, options: Namespace) -> int:
+    """Run refused inputs through the same code as fresh ones, the oldest first, each in its own transaction."""
+    ids = await _chosen(settings, options)
+    outcomes: list[Replayed] = []
+    try:
+        async with _database(settings) as database:
+            replay = Replay(database, _operator(options), limits(settings), max_bytes(settings))
+            for id_ in progress(ids, "Replaying"):
+                outcomes.append(await _replayed(replay, id_))  # noqa: PERF401  what is done is told however it ends
+    finally:
+        _tell_replayed(outcomes, options.json)
+    if failed := sum(each.refused for each in outcomes):
+        raise Failed(f"{failed} of {len(outcomes)} could not be replayed")
+    return 0
+
+
+async def _replayed(replay: Replay, id_: int) -> Replayed:
+    try:
+        return await replay.replay(id_)
+    except Impossible as error:
+        return Replayed(id_, "", "closed", str(error))
+    except psycopg.Error as error:
+        if not is_contention(error):
+            raise
+        return Replayed(id_, "", "busy", one_line(error))
+
+
+def _tell_replayed(outcomes: Sequence[Replayed], as_json: bool) -> None:
+    """To scripts all; to people those that failed, a page of them, and how many became what."""
+    if as_json:
+        print_json([asdict(each) for each in outcomes])
+        return
+    if failed := [asdict(each) for each in outcomes if each.refused]:
+        tell(failed[:FAILURES_TOLD], False)
+    for outcome, number in Counter(each.outcome for each in outcomes if not each.refused).items():
+        print(f"{number} replayed: {outcome}")
+
+
+async def quarantine_discard(settings: Settings, options: Namespace) -> int:
+    """Close refused inputs for good."""
+    ids = await _chosen(settings, options)
+    confirm(f"Discard {_inputs(len(ids))}?", yes=options.yes)
+    discarded = 0
+    async with _database(settings) as database:
+        by = _operator(options)
+        for some in progress([ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)], "Discarding"):
+            async with database.transaction() as conn:
+                discarded += await actions.discard(conn, by, some)
+    print(f"{_inputs(discarded)} discarded.")
+    if discarded < len(ids):
+        raise Failed(f"{_inputs(len(ids) - discarded)} were closed by somebody else meanwhile")
+    return 0
+
+
+async def _chosen(settings: Settings, options: Namespace) -> list[int]:
+    """The open inputs that were named, or that the filters leave; never all of them by a slip."""
+    chosen = _refused(options, options.ids or None)
+    if chosen == Refused() and not options.all:
+        raise NotLikeThis("name inputs by their ids, choose some with --topic, --reason, --older-than, …, or say --all")
+    async with _transaction(settings) as conn:
+        ids = await quarantine.find_open_quarantine(conn, chosen)
+    if missing := sorted(set(options.ids) - set(ids)):
+        raise Failed(f"quarantined input {missing[0]} is not there, or not open, or not among those chosen")
+    if not ids:
+        raise Failed("nothing such is open in the quarantine")
+    return ids
+
+
+def _refused(options: Namespace, ids: Sequence[int] | None) -> Refused:
+    return Refused(ids, options.topic, options.reason, options.older_than, options.newer_than)
+
+
+def _inputs(number: int) -> str:
+    return "1 input" if number == 1 else f"{number} inputs"
+
+
 async def quarantine_resume(settings: Settings, options: Namespace) -> int:
     """Set a stopped topic going again."""
     if options.topic not in events.INCOMING_TOPICS:
-        raise Refused(f"there is no topic {options.topic!r}; there are {', '.join(events.INCOMING_TOPICS)}")
+        raise NotLikeThis(f"there is no topic {options.topic!r}; there are {', '.join(events.INCOMING_TOPICS)}")
     async with _transaction(settings) as conn:
         resumed = await actions.resume_topic(conn, _operator(options), options.topic)
     if not resumed:
@@ -139,17 +230,23 @@ def _account() -> str:
         return f"uid {os.getuid()}"
 
 
-def _more(after: object) -> None:
-    warn(f"There may be more: --after {after}")
+def _more(how: str) -> None:
+    warn(f"There may be more: {how}")
 
 
 @asynccontextmanager
 async def _transaction(settings: Settings) -> AsyncIterator[AsyncConnection[Any]]:
-    """One transaction of a command; an error of the database is a line, not a traceback."""
+    """The one transaction of a command."""
+    async with _database(settings) as database, database.transaction() as conn:
+        yield conn
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    """The database for one command; what goes wrong with it is a line, not a traceback."""
     database = open_database(settings)
     try:
-        async with database.transaction() as conn:
-            yield conn
+        yield database
     except Impossible as error:
         raise Failed(str(error)) from None
     except LockNotAvailable:

@@ -19,7 +19,7 @@ class Failed(Exception):
     """The command did not do what it says; the message is one line that says why."""
 
 
-class Refused(Exception):
+class NotLikeThis(Exception):
     """The command may not be given like this; the message is one line that says why."""
 
 
@@ -79,12 +79,12 @@ def warn(line: str) -> None:
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is removed.
 
-    Raises Failed where the answer is not yes, Refused where there is no terminal to ask at; `yes` was said already.
+    Raises Failed where the answer is not yes, NotLikeThis where there is no terminal to ask at; `yes` was said already.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Refused("--yes: is needed where there is no terminal to ask at")
+        raise NotLikeThis("--yes: is needed where there is no terminal to ask at")
     print(f"{cell(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Failed("nothing was changed")

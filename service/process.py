@@ -73,6 +73,18 @@ def kafka_options(settings: Settings) -> dict[str, object]:
     )
 
 
+def limits(settings: Settings) -> Limits:
+    """What an event may weigh, and how many refusals stop a topic."""
+    return Limits(refusals_in_a_row=settings.refusals_in_a_row_limit)
+
+
+def max_bytes(settings: Settings) -> dict[str, int]:
+    """The largest message taken, by topic."""
+    sizes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
+    sizes[BATCH_REGISTERED] = settings.max_registration_bytes
+    return sizes
+
+
 async def _check_schema(database: Database) -> None:
     try:
         revision = await database.revision()
@@ -113,13 +125,10 @@ class _Process:
 
     def _make_consumer(self) -> Consumer:
         settings = self._settings
-        limits = Limits(refusals_in_a_row=settings.refusals_in_a_row_limit)
-        max_bytes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
-        max_bytes[BATCH_REGISTERED] = settings.max_registration_bytes
         return Consumer(
             kafka_options(settings),
             self._database,
-            Intake(self._database, limits, self._health, self._committed),
+            Intake(self._database, limits(settings), self._health, self._committed),
             self._health,
             ConsumerOptions(
                 group=settings.consumer_group,
@@ -128,7 +137,7 @@ class _Process:
                 rebalance_timeout=settings.rebalance_timeout_seconds,
                 drain=settings.drain_seconds,
                 watchdog=settings.watchdog_seconds,
-                max_bytes=max_bytes,
+                max_bytes=max_bytes(settings),
             ),
             lag=lambda tp, lag: telemetry.CONSUMER_LAG.labels(tp.topic, tp.partition).set(lag),
         )

@@ -96,19 +96,63 @@ class Quarantined(NamedTuple):
     deliveries: int
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Which refused inputs: every condition that is given must hold. Ages are seconds since the first refusal."""
+
+    ids: Sequence[int] | None = None
+    topic: str | None = None
+    reason: str | None = None
+    older_than: float | None = None
+    newer_than: float | None = None
+
+    def conditions(self) -> dict[str, object]:
+        """All but the ids."""
+        return {name: getattr(self, name) for name in ("topic", "reason", "older_than", "newer_than")}
+
+
 async def list_quarantine(
     conn: AsyncConnection[Any],
+    chosen: Refused,
     *,
     page: int,
-    topic: str | None = None,
     state: str | None = None,
     before: int | None = None,
 ) -> list[Quarantined]:
     """The newest refused inputs; the next page is what is `before` the last id of this one."""
     cursor = await conn.execute(
-        STATEMENTS["list_quarantine"], {"page": page, "topic": topic, "state": state, "before": before}
+        STATEMENTS["list_quarantine"], {**chosen.conditions(), "page": page, "state": state, "before": before}
     )
     return [Quarantined(*row) async for row in cursor]
+
+
+async def find_open_quarantine(conn: AsyncConnection[Any], chosen: Refused) -> list[int]:
+    """The ids of what is chosen and open, the oldest first."""
+    ids = None if chosen.ids is None else Integers(chosen.ids)
+    cursor = await conn.execute(STATEMENTS["find_open_quarantine"], {**chosen.conditions(), "ids": ids})
+    return [id_ async for (id_,) in cursor]
+
+
+class Closed(NamedTuple):
+    """A refused input that is closed now."""
+
+    id: int
+    topic: str
+    reason: str
+
+
+async def close_quarantine(conn: AsyncConnection[Any], ids: Sequence[int], state: str) -> list[Closed]:
+    """Close those that are open, as `replayed` or `discarded`."""
+    cursor = await conn.execute(STATEMENTS["close_quarantine"], {"ids": Integers(ids), "state": state})
+    return [Closed(*row) async for row in cursor]
+
+
+async def refuse_again(conn: AsyncConnection[Any], id_: int, refusal: Refusal) -> bool:
+    """Give one that is open its new reason; False where it is closed."""
+    cursor = await conn.execute(
+        STATEMENTS["refuse_again"], {"id": id_, "reason": refusal.reason, "error": _text(refusal.error)}
+    )
+    return await cursor.fetchone() is not None
 
 
 async def read_quarantined(conn: AsyncConnection[Any], id_: int) -> dict[str, Any] | None:

@@ -13,12 +13,15 @@ import psycopg
 import pytest
 
 from deploy.local.processes import plain_environment
+from service.actions import Impossible, Operator
 from service.database import Database
+from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, Reason, Refusal
 from service.health import Health
 from service.intake import Intake
 from service.poll import Delivery, Limits
+from service.replay import Replay
 from tests.support.command_line import NOBODY, ROOT, CommandLine
-from tests.support.inputs import provisioned, registered
+from tests.support.inputs import content, delivery, failed, provisioned, registered
 
 
 @pytest.fixture
@@ -80,8 +83,8 @@ def written(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 
 def test_what_waits_is_listed_in_pages_the_longest_waiting_first(service: CommandLine, pod: Pod) -> None:
     assert service("pending", "list").out == "none\n"
-    for content in (provisioned("b2", "t1"), provisioned("b1", "t2"), provisioned("b2", "t3")):
-        pod.take(content)
+    for each in (provisioned("b2", "t1"), provisioned("b1", "t2"), provisioned("b2", "t3")):
+        pod.take(each)
     listed = service("pending", "list", "--json", "--limit", "2")
     assert [(row["batch_id"], row["text_storage_id"]) for row in listed.json] == [("b2", "t1"), ("b1", "t2")]
     after = listed.err.split("--after ")[1].strip()
@@ -250,3 +253,154 @@ def test_what_was_removed_is_not_restored(service: CommandLine, pod: Pod, conn: 
     assert service("pending", "clear", "b", "--yes").status == 0
     assert service("pending", "restore", "b").failed_with(1, "nothing such")
     assert states(conn) == {"t": "removed"}
+
+
+# -- quarantine
+
+
+def refused_by_a_bug(value: bytes, topic: str = CONTENT_PROVISIONED) -> Delivery:
+    """Refused when it came; today's code would take it."""
+    return delivery(topic, value, event=Refusal(Reason.INVALID_FIELD, "said the bug"))
+
+
+def quarantined(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return conn.execute("select state, reason, deliveries from els.quarantine order by id").fetchall()
+
+
+def ids(conn: psycopg.Connection[Any]) -> list[int]:
+    return [id_ for (id_,) in conn.execute("select id from els.quarantine order by id")]
+
+
+def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_had_come_then(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    refused = refused_by_a_bug(content("b", "t"))
+    pod.take(refused)
+    (id_,) = ids(conn)
+    ended = service("quarantine", "replay", str(id_), "--json", "--who", "me", "--why", "fixed in 1.2")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.json == [{"id": id_, "topic": CONTENT_PROVISIONED, "outcome": "pending", "error": ""}]
+    assert states(conn) == {"t": "pending"}
+    details = {"id": id_, "outcome": "pending", "reason": "invalid_field"}
+    assert written(conn) == [("me", "quarantine replay", None, CONTENT_PROVISIONED, "fixed in 1.2", details)]
+    # Delivered again, to a pod with the fix and to one without: it stays closed, and nothing comes twice.
+    pod.take(provisioned("b", "t"), refused)
+    assert quarantined(conn) == [("replayed", "invalid_field", 2)]
+    assert states(conn) == {"t": "pending"}
+    assert service("quarantine", "replay", str(id_)).failed_with(1, "not open")
+
+
+def test_each_kind_of_input_can_be_replayed_and_it_is_told_what_it_became(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    deliveries = [registered("b", "e1", "e2"), provisioned("b", "t1"), failed("b", "u1"), provisioned("b", "t2")]
+    for each in [*deliveries, provisioned("x", "t3")]:
+        pod.take(delivery(each.topic, each.value, event=Refusal(Reason.DATA_ERROR, "then")))
+    pod.take(provisioned("x", "t3"))
+    ended = service("quarantine", "replay", "--all", "--json")
+    assert [row["outcome"] for row in ended.json] == ["registered", "assigned", "failure slot", "excess", "repeat"]
+    assert conn.execute("select state, assigned, failed from ops.batches").fetchall() == [("ready", 1, 1)]
+    assert conn.execute("select count(*) from els.outbox where type like '%ready%'").fetchone() == (1,)
+    assert {row[0] for row in quarantined(conn)} == {"replayed"}
+
+
+def test_what_fails_again_stays_open_with_its_new_reason(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(registered("b", "e1"))
+    contradiction = registered("b", "e2")
+    bad = [
+        refused_by_a_bug(b"no JSON"),
+        refused_by_a_bug(contradiction.value or b"", BATCH_REGISTERED),
+        refused_by_a_bug(content("b", "t", original_file_name="x" * 2_500_000)),
+    ]
+    for each in bad:
+        pod.take(each)
+    ended = service("quarantine", "replay", "--reason", "invalid_field", "--json", ELS_MAX_MESSAGE_BYTES="4194304")
+    reasons = ["not_json", "conflicting_registration", "unpublishable"]
+    assert (ended.status, ended.err) == (1, "3 of 3 could not be replayed\n")
+    assert [row["outcome"] for row in ended.json] == reasons
+    assert all(row["error"] for row in ended.json)
+    assert quarantined(conn) == [("open", reason, 1) for reason in reasons]
+    assert [row[5]["outcome"] for row in written(conn)] == ["refused"] * 3
+    assert conn.execute("select count(*) from els.slots where state <> 'open'").fetchone() == (0,)
+    people = service("quarantine", "replay", str(ids(conn)[0]))
+    assert (people.status, people.err) == (1, "1 of 1 could not be replayed\n")
+    assert "not_json" in people.out
+
+
+def test_a_thousand_are_replayed_at_once_with_what_failed_told(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(
+        registered("b", *(f"e{number}" for number in range(990))),
+        refused_by_a_bug(b"no JSON"),
+        *(refused_by_a_bug(content("b", f"t{number}")) for number in range(999)),
+    )
+    ended = service("quarantine", "replay", "--topic", CONTENT_PROVISIONED, "--newer-than", "1h")
+    assert (ended.status, ended.err) == (1, "1 of 1000 could not be replayed\n")
+    assert ended.out.endswith("990 replayed: assigned\n9 replayed: excess\n")
+    assert conn.execute("select state, assigned from ops.batches").fetchall() == [("ready", 990)]
+    assert conn.execute("select count(*) from ops.operator_actions").fetchone() == (1000,)
+
+
+async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(
+    app_url: str, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    database = Database(app_url, pool_size=2)
+    intake = Intake(database, Limits(), Health("database"), lambda _: None)
+    await intake.take([refused_by_a_bug(content("b", "t"))])
+    (id_,) = ids(conn)
+    replay = Replay(database, Operator("me"), Limits(), {CONTENT_PROVISIONED: 1_000_000})
+    with psycopg.connect(database_url) as holder:
+        holder.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
+        replaying = asyncio.create_task(replay.replay(id_))
+        waiting = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+        async with asyncio.timeout(10):
+            while conn.execute(waiting).fetchone() != (True,):  # noqa: ASYNC110  the database tells no event
+                await asyncio.sleep(0.01)
+        conn.execute("update els.quarantine set state = 'discarded', closed_at = now()")
+    with pytest.raises(Impossible):
+        await replaying
+    await database.close()
+    assert (states(conn), written(conn), quarantined(conn)[0][0]) == ({}, [], "discarded")
+
+
+def test_what_is_discarded_stays_closed_and_each_is_written_down(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    bad = [delivery(CONTENT_PROVISIONED, b"no JSON %d" % number) for number in range(3)]
+    pod.take(*bad)
+    first, second, third = ids(conn)
+    ended = service("quarantine", "discard", str(first), str(third), "--yes", "--why", "a test by the File Service")
+    assert (ended.status, ended.out) == (0, "2 inputs discarded.\n")
+    pod.take(*bad)
+    assert [row[0] for row in quarantined(conn)] == ["discarded", "open", "discarded"]
+    assert sorted(row[5]["id"] for row in written(conn)) == [first, third]
+    assert {(row[1], row[3], row[4]) for row in written(conn)} == {
+        ("quarantine discard", CONTENT_PROVISIONED, "a test by the File Service")
+    }
+    assert service("quarantine", "discard", str(first), "--yes").failed_with(1, f"input {first} ", "not open")
+    assert service("quarantine", "discard", "--older-than", "1h", "--yes").failed_with(1, "nothing such is open")
+    listed = service("quarantine", "list", "--reason", "not_json", "--state", "open", "--json").json
+    assert [row["id"] for row in listed] == [second]
+
+
+def test_all_of_the_quarantine_is_never_meant_by_a_slip(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.take(delivery(CONTENT_PROVISIONED, b"no JSON"))
+    assert service("quarantine", "discard", "--yes").failed_with(2, "--all")
+    assert service("quarantine", "replay").failed_with(2, "--all")
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        assert service("quarantine", "discard", "--all").failed_with(2, "--yes")
+    assert (quarantined(conn), written(conn)) == ([("open", "not_json", 1)], [])
+
+
+def test_who_set_a_stopped_topic_going_again_is_written_down(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
+    assert service("quarantine", "resume", CONTENT_PROVISIONED, "--who", "me").status == 0
+    assert written(conn) == [("me", "quarantine resume", None, CONTENT_PROVISIONED, "", {})]

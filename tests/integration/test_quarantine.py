@@ -221,13 +221,14 @@ async def test_the_list_comes_in_pages_the_newest_first_and_by_topic_and_state(
     ids = [id_ for (id_,) in kept(conn, "id")]
     conn.execute("update els.quarantine set state = 'replayed', closed_at = now() where id = %s", [ids[0]])
 
-    async def listed(**chosen: Any) -> list[int]:
+    async def listed(topic: str | None = None, **page: Any) -> list[int]:
+        chosen = quarantine.Refused(topic=topic)
         async with pods[0].database.transaction() as connection:
-            return [row.id for row in await quarantine.list_quarantine(connection, **chosen)]
+            return [row.id for row in await quarantine.list_quarantine(connection, chosen, **page)]
 
     assert await listed(page=2) == ids[:2:-1]
     assert await listed(page=9, before=ids[3]) == ids[2::-1]
-    assert await listed(page=9, topic=BATCH_REGISTERED) == ids[:2:-1]
+    assert await listed(BATCH_REGISTERED, page=9) == ids[:2:-1]
     assert await listed(page=9, state="replayed") == ids[:1]
 
 

@@ -1,0 +1,17 @@
+-- Closes refused inputs that are open; they stay, so that a redelivery does not bring them back. Held in the order
+-- in which quarantine_inputs holds them, and like there as the last rows of the transaction but for the audit.
+-- Index: quarantine_pkey. Locks: the rows.
+with held as materialized (
+    select id
+    from els.quarantine
+    where id = any(:ids::bigint[])
+        and state = 'open'
+    order by topic, fingerprint
+    for no key update
+)
+update els.quarantine
+set state = :state,
+    closed_at = transaction_timestamp()
+from held
+where quarantine.id = held.id
+returning quarantine.id, quarantine.topic, quarantine.reason

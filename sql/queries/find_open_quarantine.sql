@@ -1,0 +1,12 @@
+-- The ids of the open refused inputs that were chosen, the oldest first: those named, of one topic, for one reason,
+-- of an age.
+-- Index: quarantine_pkey. Locks: none.
+select id
+from els.quarantine
+where state = 'open'
+    and (:ids::bigint[] is null or id = any(:ids))
+    and (:topic::text is null or topic = :topic)
+    and (:reason::text is null or reason = :reason)
+    and (:older_than::float8 is null or first_seen_at < transaction_timestamp() - make_interval(secs => :older_than))
+    and (:newer_than::float8 is null or first_seen_at > transaction_timestamp() - make_interval(secs => :newer_than))
+order by id
