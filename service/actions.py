@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 from psycopg import AsyncConnection
 
-from service import quarantine, store, waiting
+from service import completion, quarantine, store, waiting
+from service.outgoing import Outgoing
+from service.poll import Limits
 from service.statements import STATEMENTS, Texts
 from service.waiting import Chosen
 
@@ -96,6 +98,29 @@ async def discard(conn: AsyncConnection[Any], by: Operator, ids: Sequence[int]) 
         done = [Done(topic=each.topic, details={"id": each.id, "reason": each.reason}) for each in discarded]
         await record(conn, by, "quarantine discard", done)
     return len(discarded)
+
+
+async def republish(conn: AsyncConnection[Any], by: Operator, batch_id: str, limits: Limits) -> list[Outgoing]:
+    """Put what a complete batch had to announce into the outbox again, with its old event ids.
+
+    Raises Impossible where the batch is not registered or not complete.
+    """
+    # The deciding row is held first, so that the rows stand behind all that was committed for the batch before.
+    counts = await store.count_taken(conn, {batch_id: (0, 0)})
+    if batch_id not in counts:
+        raise Impossible(f"batch {batch_id} is not registered")
+    count = counts[batch_id]
+    row = (await store.read_batches(conn, [batch_id]))[batch_id]
+    if row.completed_at is None:
+        taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
+        raise Impossible(f"batch {batch_id} has announced nothing yet: {taken}")
+    pages = store.assigned_pages(conn, batch_id)
+    announced = completion.announce(conn, row, pages, row.completed_at, max_bytes=limits.large_event_bytes)
+    events = [event async for event in announced]
+    await store.insert_outbox(conn, events)
+    republished = {"events": [{"topic": event.topic, "event_id": event.event_id} for event in events]}
+    await record(conn, by, "batches republish", [Done(batch_id, details=republished)])
+    return events
 
 
 async def _unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
-from service import outgoing, quarantine, rules, store
+from service import completion, outgoing, quarantine, rules, store
 from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
 from service.poll import Batch, Delivery, Effects, Limits, Outcome
@@ -449,28 +449,9 @@ class _Poll:
     async def _complete(
         self, row: store.BatchRow, essays: AsyncIterable[Sequence[tuple[str, str]]]
     ) -> AsyncIterator[Outgoing]:
-        origin = Origin(row.correlation_id, row.traceparent, row.tracestate)
         limit = self.limits.large_event_bytes
-        if row.failed:
-            yield await outgoing.validation_errors(
-                row.batch_id,
-                lambda: store.failed_pages(self.conn, row.batch_id),
-                row.assigned == 0,
-                origin,
-                self.now,
-                max_bytes=limit,
-            )
-        if row.assigned:
-            yield await outgoing.batch_ready(
-                row.batch_id,
-                row.course_code,
-                row.essay_instructions,
-                row.class_id,
-                essays,
-                origin,
-                self.now,
-                max_bytes=limit,
-            )
+        async for event in completion.announce(self.conn, row, essays, self.now, max_bytes=limit):
+            yield event
         state = "ready" if row.assigned else "failed"
         self.effects.completed.append((row.batch_id, state, (self.now - row.registered_at).total_seconds()))
 

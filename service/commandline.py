@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     _add_process(commands)
     _add_pending(_group(commands, "pending", "the content that waits for its registration"))
     _add_quarantine(_group(commands, "quarantine", "the inputs that could not be processed"))
+    _add_batches(_group(commands, "batches", "the batches that are registered"))
     return whole
 
 
@@ -82,6 +83,19 @@ def _add_quarantine(commands: Commands) -> None:
     _several(_removing(discard))
     resume = _changing(_add(commands, "operate.quarantine_resume", "resume", "set a stopped topic going again"))
     resume.add_argument("topic", metavar="TOPIC")
+
+
+def _add_batches(commands: Commands) -> None:
+    listing = _paged(_add(commands, "operate.batches_list", "list", "list them in the order of their ids"))
+    listing.add_argument("--state", choices=("registered", "ready", "failed"), help="only in this state")
+    listing.add_argument("--user", type=_words, metavar="USER", help="only of this user")
+    listing.add_argument("--after", type=_words, metavar="BATCH", help="only behind this batch: the next page")
+    _aged(listing)
+    show = _paged(_add(commands, "operate.batches_show", "show", "show one batch and its slots"))
+    show.add_argument("batch", type=_words, metavar="BATCH")
+    show.add_argument("--after", type=_position, default=0, metavar="POSITION", help="only slots behind this one")
+    republish = _add(commands, "operate.batches_republish", "republish", "announce a complete batch again")
+    _changing(republish).add_argument("batch", type=_words, metavar="BATCH")
 
 
 def _several(command: argparse.ArgumentParser) -> None:
@@ -166,6 +180,13 @@ def _id(text: str) -> int:
     number = int(text)
     if not 1 <= number < 2**63:
         raise argparse.ArgumentTypeError("there is no such id")
+    return number
+
+
+def _position(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 100_000:
+        raise argparse.ArgumentTypeError("must be from 0 to 100000")
     return number
 
 

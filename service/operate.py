@@ -5,6 +5,7 @@ What is removed is asked about first, and never while a transaction is open.
 
 import getpass
 import os
+import shlex
 from argparse import Namespace
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -16,10 +17,11 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
 
-from service import actions, events, quarantine, store, waiting
+from service import actions, batches, events, quarantine, store, waiting
 from service.actions import Impossible, Operator
 from service.database import Database
 from service.intake import is_contention
+from service.outgoing import Unpublishable
 from service.printing import Failed, NotLikeThis, confirm, print_json, progress, show, tell, warn
 from service.process import limits, max_bytes, one_line, open_database
 from service.quarantine import Refused
@@ -212,6 +214,58 @@ async def quarantine_resume(settings: Settings, options: Namespace) -> int:
     if not resumed:
         raise Failed(f"{options.topic} is not stopped")
     print(f"{options.topic} goes on within seconds.")
+    return 0
+
+
+# -- batches
+
+
+async def batches_list(settings: Settings, options: Namespace) -> int:
+    """A page of registered batches."""
+    async with _transaction(settings) as conn:
+        page = await batches.list_batches(
+            conn,
+            page=options.limit,
+            state=options.state,
+            user_id=options.user,
+            older_than=options.older_than,
+            newer_than=options.newer_than,
+            after=options.after,
+        )
+    tell(page, options.json)
+    if len(page) == options.limit:
+        _more(f"--after {shlex.quote(page[-1]['batch_id'])}")
+    return 0
+
+
+async def batches_show(settings: Settings, options: Namespace) -> int:
+    """One batch, with a page of its slots."""
+    async with _transaction(settings) as conn:
+        batch = await batches.show_batch(conn, options.batch)
+        slots = await batches.list_slots(conn, options.batch, page=options.limit, after=options.after)
+        waits = await waiting.count_removable_content(conn, Chosen(options.batch))
+    if batch is None:
+        raise Failed(f"batch {options.batch} is not registered; {_contents(waits)} waiting or expired")
+    if options.json:
+        print_json(batch | {"slots": slots})
+    else:
+        show(batch, False)
+        print()
+        tell(slots, False)
+    if len(slots) == options.limit and slots[-1]["position"] < batch["expected"]:
+        _more(f"--after {slots[-1]['position']}")
+    return 0
+
+
+async def batches_republish(settings: Settings, options: Namespace) -> int:
+    """Announce a complete batch again, for who lost the event."""
+    try:
+        async with _transaction(settings) as conn:
+            published = await actions.republish(conn, _operator(options), options.batch, limits(settings))
+    except Unpublishable as error:
+        raise Failed(str(error)) from None
+    for event in published:
+        print(f"{event.topic} of batch {options.batch} goes out again, as event {event.event_id}.")
     return 0
 
 

@@ -40,6 +40,7 @@ class BatchRow(NamedTuple):
     traceparent: str | None
     tracestate: str | None
     registered_at: datetime
+    completed_at: datetime | None
 
 
 class Count(NamedTuple):

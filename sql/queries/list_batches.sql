@@ -1,0 +1,14 @@
+-- A page of registered batches in the order of their ids; in one state, of one user, of an age (seconds since the
+-- registration), behind one id.
+-- Index: batches_pkey. Locks: none.
+select
+    batch_id, state, expected, assigned, failed, expected - assigned - failed as open, registered_at, completed_at,
+    timed_out_at, course_code, user_id
+from els.batches
+where (:state::text is null or state = :state)
+    and (:user_id::text is null or user_id = :user_id)
+    and (:older_than::float8 is null or registered_at < transaction_timestamp() - make_interval(secs => :older_than))
+    and (:newer_than::float8 is null or registered_at > transaction_timestamp() - make_interval(secs => :newer_than))
+    and (:after::text is null or batch_id > :after)
+order by batch_id
+limit :page
