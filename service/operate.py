@@ -3,8 +3,8 @@
 What is removed is asked about first, and never while a transaction is open.
 """
 
-import getpass
 import os
+import pwd
 import shlex
 from argparse import Namespace
 from collections import Counter
@@ -277,10 +277,10 @@ def _operator(options: Namespace) -> Operator:
 
 
 def _account() -> str:
-    """Whose account this is; a number in a container that knows no names."""
+    """Whose account this is, whatever the environment says; a number in a container that knows no names."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"uid {os.getuid()}"
 
 

@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from service.health import Health
 from service.intake import Intake
 from service.poll import Delivery, Limits
 from service.replay import Replay
+from service.statements import STATEMENTS
 from tests.support.command_line import NOBODY, ROOT, CommandLine
 from tests.support.inputs import content, delivery, failed, provisioned, registered
 
@@ -78,6 +80,30 @@ def written(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     return conn.execute("select who, action, batch_id, topic, why, details from ops.operator_actions").fetchall()
 
 
+def in_a_process(
+    app_url: str, folder: Path, *arguments: str, stdin: int | None = None, stderr: int = subprocess.PIPE
+) -> "subprocess.CompletedProcess[str]":
+    """A command in a process of its own."""
+    environment = {
+        **plain_environment(),
+        "PYTHONPATH": str(ROOT),
+        "ELS_DATABASE_URL": app_url,
+        "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "TERM": "xterm",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        env=environment,
+        cwd=folder,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    )
+
+
 # -- pending
 
 
@@ -116,6 +142,32 @@ def test_what_waits_is_found_by_batch_age_file_name_and_state(
     assert found("--state", "removed") == []
 
 
+def test_a_page_of_what_waits_is_read_by_an_index(conn: psycopg.Connection[Any]) -> None:
+    conn.execute(
+        """
+        insert into els.pending_content (
+            batch_id, text_storage_id, arrival, file_upload_id, original_file_name, raw_file_storage_id,
+            file_size_bytes, correlation_id, stored_at, waiting_since
+        )
+        select 'b' || n % 1000, 't' || n, n, 'u', 'f', 'r', 1, gen_random_uuid(), now(), now() - n * interval '1 s'
+        from generate_series(1, 20000) as n
+        """
+    )
+    conn.execute("analyze els.pending_content")
+    names = ("batch_id", "contains", "older_than", "newer_than", "after_time", "after_arrival")
+    anything = {**dict.fromkeys(names), "state": "pending", "page": 50}
+
+    def plan(**chosen: object) -> str:
+        told = conn.execute(f"explain {STATEMENTS['list_pending_content']}".encode(), anything | chosen)
+        return "\n".join(line for (line,) in told)
+
+    page_after = {"after_time": datetime.now(UTC), "after_arrival": 7}
+    for each in (plan(), plan(**page_after)):
+        assert "pending_content_due" in each
+        assert "Seq Scan" not in each
+    assert "pending_content_pkey" in plan(batch_id="b7") or "pending_content_order" in plan(batch_id="b7")
+
+
 def test_one_content_is_shown_whole_or_it_is_said_why_not(service: CommandLine, pod: Pod) -> None:
     pod.take(provisioned("b", "t"), registered("r", "e1"))
     shown = service("pending", "show", "b", "t", "--json").json
@@ -139,6 +191,8 @@ def test_what_is_removed_stays_closed_whatever_is_delivered_and_is_written_down(
     assert conn.execute(
         "select count(*) from els.pending_content, els.operator_actions where closed_at = at"
     ).fetchone() == (2,)
+    told = conn.execute("select text_storage_id, who, why from ops.removed_content order by 1").fetchall()
+    assert told == [("t1", "Åsa", "wrong class"), ("t2", "Åsa", "wrong class")]
     pod.take(registered("b", "e1", "e2"), *contents)
     assert conn.execute("select text_storage_id from els.slots order by position").fetchall() == [("t3",), (None,)]
     assert states(conn) == {"t1": "removed", "t2": "removed"}
@@ -185,21 +239,7 @@ def test_at_a_terminal_it_is_asked_first(
     pod.take(provisioned("b", "t"))
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
-    ended = subprocess.run(
-        [sys.executable, "-m", "service", "pending", "clear", "b"],
-        env={
-            **plain_environment(),
-            "PYTHONPATH": str(ROOT),
-            "ELS_DATABASE_URL": app_url,
-            "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
-        },
-        cwd=tmp_path,
-        stdin=theirs,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = in_a_process(app_url, tmp_path, "pending", "clear", "b", stdin=theirs)
     os.close(ours)
     os.close(theirs)
     assert ended.stderr.startswith("Remove 1 content of batch b? [y/N] ")
@@ -342,6 +382,20 @@ def test_a_thousand_are_replayed_at_once_with_what_failed_told(
     assert ended.out.endswith("990 replayed: assigned\n9 replayed: excess\n")
     assert conn.execute("select state, assigned from ops.batches").fetchall() == [("ready", 990)]
     assert conn.execute("select count(*) from ops.operator_actions").fetchone() == (1000,)
+
+
+def test_long_work_shows_its_progress_at_a_terminal_and_nowhere_else(
+    pod: Pod, conn: psycopg.Connection[Any], app_url: str, tmp_path: Path
+) -> None:
+    pod.take(*(refused_by_a_bug(content("b", f"t{number}")) for number in range(20)))
+    ours, theirs = pty.openpty()
+    ended = in_a_process(app_url, tmp_path, "quarantine", "replay", "--all", stderr=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert (ended.returncode, ended.stdout) == (0, "20 replayed: pending\n")
+    assert "Replaying" in shown
+    assert "/20" in shown
 
 
 async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(

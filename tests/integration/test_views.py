@@ -25,6 +25,7 @@ COLUMNS = {
     "outbox_backlog": "topic rows oldest age",
     "outbox_blocked": "batch_id topic rows error since",
     "quarantine": "id state topic partition offset key value reason error first_seen_at deliveries",
+    "removed_content": "batch_id text_storage_id original_file_name removed_at who why",
     "operator_actions": "id at who action batch_id topic why details",
     "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction",
     "invariant_violations": "invariant batch_id detail",
