@@ -3,7 +3,7 @@
 What must hold: an offset is committed only after every record before it is dealt with in the database; a
 partition's records are applied in order; a record that comes again, for whatever reason, changes nothing, so
 everything here may be abandoned at any moment. While one poll is in the database, the next is read and decoded.
-What must wait for others is applied beside the polls, and its partitions rest until it is done.
+What must wait for others is applied beside the polls; what comes for the same batches waits behind it.
 """
 
 import asyncio
@@ -34,6 +34,8 @@ _log = structlog.get_logger(__name__)
 POLL_MS = 250
 DECODE_SLICE = 250
 """Records decoded before others on the event loop have their turn."""
+CROWD = 4
+"""Polls' worth of records that may wait for others; beyond that their partitions rest."""
 COMMIT_SECONDS = 0.2
 PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
@@ -71,8 +73,6 @@ class Partition:
     """Offsets of records that were set aside."""
     epoch: int = 0
     """Goes up when the partition is rewound or given back: what was read before is void."""
-    parked: list[Delivery] = field(default_factory=list)
-    """Read before an earlier record was set aside: they wait for it."""
     suspected: Suspects | None = None
 
     @property
@@ -115,6 +115,7 @@ class Consumer:
         self._partitions: dict[TopicPartition, Partition] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._stopped: set[str] = set()
+        self._behind: dict[str, list[tuple[Partition, Delivery]]] = {}
         self._asides: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
@@ -219,10 +220,11 @@ class Consumer:
 
     async def _read(self) -> list[_Read]:
         """What has come, decoded, of the partitions that do not rest."""
+        crowded = sum(len(each.held) for each in self._partitions.values()) > CROWD * self._options.max_poll_records
         awake = [
             each.tp
             for each in self._partitions.values()
-            if not each.held and not each.parked and not each.suspected and each.tp.topic not in self._stopped
+            if not (crowded and each.held) and not each.suspected and each.tp.topic not in self._stopped
         ]
         if not awake:
             await asyncio.sleep(0.05)
@@ -273,29 +275,30 @@ class Consumer:
     async def _take(self, reads: Sequence[_Read], *, probing: bool = False) -> None:
         """Apply what was read, as far as it is still ours to apply, and move the partitions on."""
         async with self._busy:
-            taken: list[_Read] = []
-            for read in reads:
-                if read.void:
-                    continue
-                if read.partition.held:
-                    read.partition.parked += read.deliveries
-                else:
-                    taken.append(read)
+            taken = [read for read in reads if not read.void]
             if not taken:
                 return
-            deliveries = [delivery for read in taken for delivery in read.deliveries]
-            outcome = await self._intake.take(deliveries, probing=probing)
+            behind, free = self._split([delivery for read in taken for delivery in read.deliveries])
+            outcome = await self._intake.take(free, probing=probing) if free else None
             self._moved = time.monotonic()
-            if outcome.stopped != self._stopped:
+            if outcome and outcome.stopped != self._stopped:
                 self._tell_stopped(outcome.stopped)
-            left = _first_offsets(outcome.left)
-            held = _offsets(outcome.aside)
+            aside = behind + (outcome.aside if outcome else [])
+            left = _first_offsets(outcome.left if outcome else [])
+            held = _offsets(aside)
             for read in taken:
-                if read.void:
-                    continue
-                self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
-            if outcome.aside:
-                self._take_aside(outcome.aside)
+                if not read.void:
+                    self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
+            self._set_aside(aside, {read.partition.tp: read.partition for read in taken})
+
+    def _split(self, deliveries: Iterable[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+        """Those of batches that wait for others, and the rest."""
+        behind: list[Delivery] = []
+        free: list[Delivery] = []
+        for delivery in deliveries:
+            waits = getattr(delivery.event, "batch_id", None) in self._behind
+            (behind if waits else free).append(delivery)
+        return behind, free
 
     def _move_on(self, read: _Read, left: int | None, held: set[int]) -> None:
         partition = read.partition
@@ -308,36 +311,32 @@ class Consumer:
 
     def _rewind(self, partition: Partition, offset: int) -> None:
         partition.epoch += 1
-        partition.parked.clear()
         self._abandon_fetches()
         with suppress(IllegalStateError):
             self._client.seek(partition.tp, offset)
 
     # -- what waits for others
 
-    def _take_aside(self, aside: list[Delivery]) -> None:
-        partitions = {
-            tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in _offsets(aside) if tp in self._partitions
-        }
-        task = asyncio.create_task(self._wait_for_others(aside, partitions))
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)
+    def _set_aside(self, aside: Iterable[Delivery], partitions: Mapping[TopicPartition, Partition]) -> None:
+        for delivery in aside:
+            batch_id: str = delivery.event.batch_id  # type: ignore[union-attr]  # a refusal waits for nobody
+            if batch_id not in self._behind:
+                self._behind[batch_id] = []
+                task = asyncio.create_task(self._wait_for_others(batch_id))
+                self._asides.add(task)
+                task.add_done_callback(self._asides.discard)
+            partition = partitions[TopicPartition(delivery.topic, delivery.partition)]
+            self._behind[batch_id].append((partition, delivery))
 
-    async def _wait_for_others(
-        self, aside: list[Delivery], partitions: dict[TopicPartition, tuple[Partition, int]]
-    ) -> None:
-        await self._intake.take_alone(aside)
-        self._moved = time.monotonic()
-        parked: list[_Read] = []
-        for tp, offsets in _offsets(aside).items():
-            if tp not in partitions:
-                continue
-            partition, epoch = partitions[tp]
-            partition.held -= offsets
-            if partition.parked and not partition.held and partition.epoch == epoch:
-                parked.append(_Read(partition, partition.epoch, partition.parked))
-                partition.parked = []
-        await self._take(parked)
+    async def _wait_for_others(self, batch_id: str) -> None:
+        """Apply what was set aside of one batch, and what came for it meanwhile, in order of arrival."""
+        while waiting := self._behind[batch_id]:
+            self._behind[batch_id] = []
+            await self._intake.take_alone([delivery for _, delivery in waiting])
+            self._moved = time.monotonic()
+            for partition, delivery in waiting:
+                partition.held.discard(delivery.offset)
+        del self._behind[batch_id]
 
     # -- suspects
 
@@ -450,13 +449,17 @@ class Consumer:
                 await self._probe()
 
     async def _look_at_lag(self) -> None:
+        partitions = dict(self._partitions)
         try:
             async with asyncio.timeout(LAG_SECONDS):
-                ends = await self._client.end_offsets(list(self._partitions))
+                ends = await self._client.end_offsets(list(partitions))
+                starts = {tp: await self._client.position(tp) for tp, each in partitions.items() if each.done is None}
+        except IllegalStateError:
+            return  # a rebalance came between
         except (KafkaError, TimeoutError) as error:
             self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
             return
-        lag = {tp: self._lag(self._partitions[tp], end) for tp, end in ends.items() if tp in self._partitions}
+        lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
         for tp, behind in lag.items():
             self._tell_lag(tp, behind)
         if not any(behind for tp, behind in lag.items() if tp.topic not in self._stopped):
@@ -467,11 +470,6 @@ class Consumer:
             raise Stalled(f"nothing moved for {still:.0f} s although there is lag")
         if self._partitions:
             self._health.well("consumer")
-
-    def _lag(self, partition: Partition, end: int) -> int:
-        # A partition without a committed offset starts wherever the log starts; its position is known
-        # from the first record on.
-        return max(0, end - partition.done) if partition.done is not None else 0
 
     # -- rebalances, called by aiokafka
 

@@ -28,6 +28,9 @@ from service.poll import Delivery, Effects, Limits, Outcome
 
 _log = structlog.get_logger(__name__)
 
+ALONE_AT_ONCE = 3
+"""Batches that wait for others side by side, each with a session of the pool."""
+
 
 class Intake:
     """Applies deliveries; tells `committed` of the effects of each transaction once it is."""
@@ -39,6 +42,7 @@ class Intake:
         self._limits = limits
         self._health = health
         self._committed = committed
+        self._alone_at_once = asyncio.Semaphore(ALONE_AT_ONCE)
 
     async def take(self, deliveries: Sequence[Delivery], *, probing: bool = False) -> Outcome:
         """Apply a poll. What comes back `aside` needs what others hold: give it to `take_alone`.
@@ -65,7 +69,8 @@ class Intake:
             batches.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
         waiting = deque(batches.values())
         while waiting:
-            outcome = await self._until_it_works(partial(self._alone, waiting.popleft()))
+            async with self._alone_at_once:
+                outcome = await self._until_it_works(partial(self._alone, waiting.popleft()))
             if outcome.aside:
                 waiting.append(outcome.aside)
 

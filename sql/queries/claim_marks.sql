@@ -1,5 +1,6 @@
--- A pod takes partitions over: returns what their owners before it left behind. A mark that is still there was not
--- given back, so its owner died (or hangs); a single record that it was alone with has one more death to its name.
+-- A pod takes partitions over: returns what their owners before it left behind. A mark of another pod that is still
+-- there was not given back, so its owner died (or hangs); a single record that it was alone with has one more death
+-- to its name. A pod's own mark tells of a database that was away when it was to be released, and of no death.
 -- Index: crash_marks_pkey. Locks: the partitions' rows, in order.
 with found as materialized (
     select marks.topic, marks."partition", marks."offset", marks.records, marks.deaths
@@ -7,6 +8,7 @@ with found as materialized (
     inner join unnest(:topics::text[], :partitions::bigint[]) as assigned (topic, "partition")
         on marks.topic = assigned.topic
         and marks."partition" = assigned."partition"
+    where marks.pod <> :pod
     order by marks.topic, marks."partition"
     for update of marks
 ),
@@ -17,7 +19,8 @@ claimed as (
     order by topic, "partition"
     on conflict (topic, "partition") do update
     set pod = excluded.pod,
-        deaths = crash_marks.deaths + case when crash_marks.records = 1 then 1 else 0 end,
+        deaths = crash_marks.deaths
+            + case when crash_marks.records = 1 and crash_marks.pod <> excluded.pod then 1 else 0 end,
         marked_at = excluded.marked_at
 )
 select topic, "partition", "offset", records, deaths + case when records = 1 then 1 else 0 end
