@@ -17,7 +17,8 @@ from rich.text import Text
 
 from service import kafka, quarantine
 from service.database import EXPECTED_REVISION, Database
-from service.process import ROLES, NotReady, kafka_options, one_line, open_database
+from service.health import one_line
+from service.process import ROLES, NotReady, kafka_options, open_database
 from service.process import run as run_process
 from service.settings import Settings, SettingsError
 from service.telemetry import set_up_logging
@@ -69,7 +70,8 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
     _tell(rows, options.json)
     for difference in differences:
         _warn(_difference(difference))
-    return 0
+    # What the broker does not tell (the embedded one) is no fault that anybody could mend.
+    return 1 if any(difference.found is not None for difference in differences) else 0
 
 
 async def check(settings: Settings, options: Namespace) -> int:

@@ -1,9 +1,9 @@
 """Kafka → transaction → offsets: the only place that knows offsets.
 
 What must hold: an offset is committed only after every record before it is dealt with in the database; a
-partition's records are applied in order; a record that comes again, for whatever reason, changes nothing, so
-everything here may be abandoned at any moment. While one poll is in the database, the next is read and decoded.
-What must wait for others is applied beside the polls; what comes for the same batches waits behind it.
+batch's records of one partition are applied in order; a record that comes again, for whatever reason, changes
+nothing, so everything here may be abandoned at any moment. While one poll is in the database, the next is read and
+decoded. What must wait for others is applied beside the polls; what comes for the same batches waits behind it.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -26,7 +27,7 @@ from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
-from service.poll import Delivery
+from service.poll import Delivery, split
 from service.suspects import Suspects
 
 _log = structlog.get_logger(__name__)
@@ -41,7 +42,6 @@ PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
 STOPS_SECONDS = 2.0
 LAG_SECONDS = 5.0
-RELEASE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,11 @@ class ConsumerOptions:
     watchdog: float = 60
     max_bytes: Mapping[str, int] = field(default_factory=dict)
     """The largest message taken, by topic."""
+
+    @property
+    def moment(self) -> float:
+        """What one of the small steps of a drain may take; half of the drain is for the poll in hand."""
+        return self.drain / 12
 
 
 class Stalled(Exception):
@@ -103,7 +108,7 @@ class Consumer:
         intake: Intake,
         health: Health,
         options: ConsumerOptions,
-        lag: Callable[[TopicPartition, int], None],
+        lag: Callable[[TopicPartition, int | None], None],
     ) -> None:
         self._kafka = kafka
         self._database = database
@@ -155,8 +160,9 @@ class Consumer:
             for task in [*beside, *self._asides]:
                 task.cancel()
             await asyncio.gather(*beside, *self._asides, return_exceptions=True)
+            self._behind.clear()
             # However this ends, it is no death.
-            await self._release(list(self._partitions), self._options.drain * 0.1)
+            await self._release(list(self._partitions), self._options.moment)
             self._void(self._partitions)
             self._health.trouble("consumer", "stopped")
             await self._leave()
@@ -171,8 +177,8 @@ class Consumer:
                 if task.done():
                     task.result()
             # Told to stop: what happens to this process from now on is no record's fault.
-            await self._release(list(self._partitions), self._options.drain * 0.1)
-            await asyncio.wait([polling], timeout=self._options.drain * 0.5)
+            await self._release(list(self._partitions), self._options.moment)
+            await asyncio.wait([polling], timeout=self._options.drain / 2)
         finally:
             stopping.cancel()
             polling.cancel()
@@ -180,15 +186,15 @@ class Consumer:
 
     async def _drain(self) -> None:
         if self._asides:
-            await asyncio.wait(self._asides, timeout=self._options.drain * 0.1)
+            await asyncio.wait(self._asides, timeout=self._options.moment)
         with suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(self._options.drain * 0.1):
+            async with asyncio.timeout(self._options.moment):
                 await self._commit()
 
     async def _leave(self) -> None:
         """Leave the group, so that the next owner need not wait for the session to end."""
         with suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(max(1.0, self._options.drain * 0.1)):
+            async with asyncio.timeout(self._options.moment):
                 await self._client.stop()
 
     # -- polls
@@ -278,7 +284,8 @@ class Consumer:
             taken = [read for read in reads if not read.void]
             if not taken:
                 return
-            behind, free = self._split([delivery for read in taken for delivery in read.deliveries])
+            deliveries = [delivery for read in taken for delivery in read.deliveries]
+            behind, free = split(deliveries, self._behind)
             outcome = await self._intake.take(free, probing=probing) if free else None
             self._moved = time.monotonic()
             if outcome and outcome.stopped != self._stopped:
@@ -290,15 +297,6 @@ class Consumer:
                 if not read.void:
                     self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
             self._set_aside(aside, {read.partition.tp: read.partition for read in taken})
-
-    def _split(self, deliveries: Iterable[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
-        """Those of batches that wait for others, and the rest."""
-        behind: list[Delivery] = []
-        free: list[Delivery] = []
-        for delivery in deliveries:
-            waits = getattr(delivery.event, "batch_id", None) in self._behind
-            (behind if waits else free).append(delivery)
-        return behind, free
 
     def _move_on(self, read: _Read, left: int | None, held: set[int]) -> None:
         partition = read.partition
@@ -391,9 +389,9 @@ class Consumer:
             _log.warning("topic_resumed", topic=topic)
         self._stopped = set(stopped)
         if stopped:
-            self._health.trouble("intake", f"stopped, nothing but refusals: {', '.join(sorted(stopped))}")
+            self._health.trouble("topics", f"stopped, nothing but refusals: {', '.join(sorted(stopped))}")
         else:
-            self._health.well("intake")
+            self._health.well("topics")
 
     async def _look_at_stops(self) -> None:
         async with self._database.transaction() as conn:
@@ -403,7 +401,8 @@ class Consumer:
     async def _probe(self) -> None:
         """Try the next record of each partition of the stopped topics: one that is good ends the stop."""
         for partition in list(self._partitions.values()):
-            if partition.tp.topic in self._stopped and not partition.held:
+            ours = self._partitions.get(partition.tp) is partition
+            if ours and partition.tp.topic in self._stopped and not partition.held:
                 await self._take(await self._get([partition.tp], 1), probing=True)
 
     # -- offsets
@@ -442,7 +441,7 @@ class Consumer:
                 looked = now
                 await self._look_at_lag()
             if self._stopped:
-                with suppress(Exception):
+                with suppress(psycopg.Error):  # the intake tells of a database that is away
                     await self._look_at_stops()
             if self._stopped and now - probed >= PROBE_SECONDS:
                 probed = now
@@ -465,7 +464,9 @@ class Consumer:
         if not any(behind for tp, behind in lag.items() if tp.topic not in self._stopped):
             self._moved = time.monotonic()
         still = time.monotonic() - self._moved
-        if still > self._options.watchdog and self._health.parts.get("database") is None:
+        if still > self._options.watchdog and not (
+            self._health.parts.get("database") or self._health.parts.get("transactions")
+        ):
             self._health.trouble("consumer", f"nothing moved for {still:.0f} s although there is lag")
             raise Stalled(f"nothing moved for {still:.0f} s although there is lag")
         if self._partitions:
@@ -508,6 +509,7 @@ class Consumer:
         for tp in list(tps):
             if partition := self._partitions.pop(tp, None):
                 partition.epoch += 1
+                self._tell_lag(tp, None)
         self._abandon_fetches()
 
     async def _claim(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int | None, int]]:

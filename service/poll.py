@@ -1,7 +1,7 @@
 """What a poll brings, and what became of it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service.events import ContentProvisioned, Incoming, Refusal, ValidationFailed
@@ -21,6 +21,16 @@ class Delivery:
     event: Incoming | Refusal
     contended: bool = False
     """Content that found every open slot in somebody's hands: the batch was not full when it was looked at."""
+
+
+def split(deliveries: Iterable[Delivery], batch_ids: Container[str]) -> tuple[list[Delivery], list[Delivery]]:
+    """Those of these batches, and the rest, refusals among them."""
+    inside: list[Delivery] = []
+    outside: list[Delivery] = []
+    for delivery in deliveries:
+        is_inside = not isinstance(delivery.event, Refusal) and delivery.event.batch_id in batch_ids
+        (inside if is_inside else outside).append(delivery)
+    return inside, outside
 
 
 @dataclass(slots=True)

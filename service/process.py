@@ -12,7 +12,7 @@ from service import kafka, telemetry
 from service.consumer import Consumer, ConsumerOptions
 from service.database import EXPECTED_REVISION, Database
 from service.events import BATCH_REGISTERED, INCOMING_TOPICS
-from service.health import Health
+from service.health import Health, one_line
 from service.http import Http
 from service.intake import Intake
 from service.loop import Backoff
@@ -24,6 +24,9 @@ ROLES = ("consumer", "relay")
 """What a process can be; by default it is all."""
 
 LOOK_SECONDS = 1.0
+
+RELAY_SHARE = 0.15
+"""Of the drain time, once to finish what is on its way and once to leave; the consumer has gone before."""
 
 _log = structlog.get_logger(__name__)
 
@@ -109,6 +112,7 @@ class _Process:
             lambda: kafka.Producer(options, idempotent=settings.kafka_enable_idempotence),
             listen=not pooler,
             poll_seconds=0.1 if pooler else 1.0,
+            drain_seconds=settings.drain_seconds * RELAY_SHARE,
         )
 
     def _make_consumer(self) -> Consumer:
@@ -130,7 +134,7 @@ class _Process:
                 watchdog=settings.watchdog_seconds,
                 max_bytes=max_bytes,
             ),
-            lag=lambda tp, lag: telemetry.CONSUMER_LAG.labels(tp.topic, tp.partition).set(lag),
+            lag=lambda tp, lag: telemetry.tell_lag(tp.topic, tp.partition, lag),
         )
 
     def _committed(self, effects: Effects) -> None:
@@ -206,9 +210,3 @@ async def _until_stopped(
 def _is_the_worlds(error: Exception) -> bool:
     """Trouble whose line says it all; anything else is ours, and is logged with its traceback."""
     return isinstance(error, psycopg.Error | OSError) or type(error).__module__.startswith("aiokafka")
-
-
-def one_line(error: BaseException) -> str:
-    """An error on one line."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__

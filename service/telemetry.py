@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -48,6 +49,15 @@ TRANSACTION = Histogram(
 )
 
 _log = structlog.get_logger(__name__)
+
+
+def tell_lag(topic: str, partition: int, records: int | None) -> None:
+    """The lag of a partition of this process; None where it is not its partition any more."""
+    if records is None:
+        with suppress(KeyError):
+            CONSUMER_LAG.remove(topic, str(partition))
+    else:
+        CONSUMER_LAG.labels(topic, str(partition)).set(records)
 
 
 def record(effects: "Effects") -> None:

@@ -40,7 +40,7 @@ class Running:
     """One consumer that runs here, and what it tells of itself."""
 
     def __init__(self, url: str, broker: Broker, group: str, limit: int) -> None:
-        self.health = Health("database")
+        self.health = Health("consumer")
         self.effects: list[Effects] = []
         self.database = Database(url, pool_size=3)
         intake = Intake(self.database, Limits(refusals_in_a_row=limit), self.health, self.effects.append)
@@ -63,6 +63,12 @@ class Running:
     @property
     def partitions(self) -> int:
         return len(self.consumer._partitions)
+
+    async def fail_and_run_again(self) -> None:
+        """As the process does with a part that fails."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._task = asyncio.create_task(self.consumer.run(self._stop))
 
     async def stop(self) -> None:
         self._stop.set()
@@ -325,6 +331,18 @@ async def test_a_record_that_is_held_when_the_consumer_stops_is_taken_by_the_nex
     assert judge.value(PENDING) == 3
 
 
+async def test_a_consumer_that_fails_and_is_run_again_takes_what_was_held_when_it_ended(judge: Station) -> None:
+    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
+        running = await judge.start()
+        await judge.becomes("select count(*) from els.pending_content where text_storage_id = 't1'", 1)
+        await running.fail_and_run_again()
+    await judge.publish(CONTENT_PROVISIONED, content("held", "t2"))
+    await judge.all_committed()
+    assert judge.value(PENDING) == 3
+
+
 async def test_consumers_that_come_and_go_while_records_flow_lose_none(
     judge: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,7 +392,7 @@ async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_i
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
     running = await station.start(LIMIT)
     await until(
-        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("intake")), BOUND, lambda: "it does not stop"
+        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("topics")), BOUND, lambda: "it does not stop"
     )
     await station.publish(BATCH_REGISTERED, registration("b", ["e1", "e2"]))
     await station.becomes("select count(*) from els.batches", 1)
