@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
 from service import outgoing, quarantine, rules, store
-from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, ValidationFailed
+from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, Upload, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
 from service.poll import Batch, Delivery, Effects, Limits, Outcome
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
@@ -281,7 +281,7 @@ class _Poll:
             for batch_id, identity in await store.find_known_failures(self.conn, failures):
                 self._repeated(self.batches[batch_id].failures.pop(identity).event)  # type: ignore[arg-type]
 
-    async def _seat(self, uploads: dict[str, list[ContentProvisioned | ValidationFailed]]) -> None:
+    async def _seat(self, uploads: dict[str, list[Upload]]) -> None:
         wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items() if waiting}
         if not wanted:
             return
@@ -323,7 +323,7 @@ class _Poll:
             else:
                 self._repeated(failure)
 
-    def _unserved(self, batch: Batch, without: list[ContentProvisioned | ValidationFailed]) -> None:
+    def _unserved(self, batch: Batch, without: list[Upload]) -> None:
         """Skipped slots may be open again: only who has waited for them, or counts them all, may say there is none."""
         for upload in without:
             _delivery_of(batch, upload).contended = True
@@ -336,7 +336,7 @@ class _Poll:
             else:
                 self.outcome.aside.append(_delivery_of(batch, upload))
 
-    def _found_none(self, batch: Batch, without: Iterable[ContentProvisioned | ValidationFailed]) -> None:
+    def _found_none(self, batch: Batch, without: Iterable[Upload]) -> None:
         for upload in without:
             if isinstance(upload, ContentProvisioned):
                 batch.excess.append(upload)
@@ -533,7 +533,7 @@ def _events(batches: Iterable[dict[str, Delivery]]) -> list[Any]:
     return [delivery.event for deliveries in batches for delivery in deliveries.values()]
 
 
-def _delivery_of(batch: Batch, upload: ContentProvisioned | ValidationFailed) -> Delivery:
+def _delivery_of(batch: Batch, upload: Upload) -> Delivery:
     if isinstance(upload, ContentProvisioned):
         return batch.contents[upload.text_storage_id]
     return batch.failures[upload.file_upload_id]

@@ -26,6 +26,18 @@ from aiokafka.errors import (
 from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
+from service.events import (
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    EXCESS_CONTENT,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+    VALIDATION_FAILED,
+)
+
 MEBIBYTE: Final = 1024 * 1024
 LARGEST_RECORD: Final = 32 * MEBIBYTE
 """What a registration's topics, and those that list its slots, take in one record, in bytes."""
@@ -41,17 +53,17 @@ _LARGE = {"max.message.bytes": str(LARGEST_RECORD)}
 _OUTGOING = {"max.message.bytes": str(2 * MEBIBYTE)}
 
 INCOMING: Final[Mapping[str, Mapping[str, str]]] = {
-    "huleedu.batch.essays.registered.v1": _LARGE,
-    "huleedu.file.essay.content.provisioned.v1": {},
-    "huleedu.file.essay.validation.failed.v1": {},
+    BATCH_REGISTERED: _LARGE,
+    CONTENT_PROVISIONED: {},
+    VALIDATION_FAILED: {},
 }
 OUTGOING: Final[Mapping[str, Mapping[str, str]]] = {
-    "huleedu.els.essay.slot.assigned.v1": _OUTGOING,
-    "huleedu.els.batch.essays.ready.v1": _LARGE,
-    "huleedu.els.excess.content.provisioned.v1": _OUTGOING,
-    "huleedu.els.batch.validation.errors.v1": _LARGE,
-    "huleedu.els.pending.content.expired.v1": _OUTGOING,
-    "huleedu.els.batch.readiness.timeout.v1": _LARGE,
+    SLOT_ASSIGNED: _OUTGOING,
+    BATCH_READY: _LARGE,
+    EXCESS_CONTENT: _OUTGOING,
+    VALIDATION_ERRORS: _LARGE,
+    PENDING_EXPIRED: _OUTGOING,
+    READINESS_TIMEOUT: _LARGE,
 }
 TOPICS: Final = {**INCOMING, **OUTGOING}
 """Every topic with the configuration that it needs."""

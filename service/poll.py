@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.events import ContentProvisioned, Incoming, Refusal, ValidationFailed
+from service.events import ContentProvisioned, Incoming, Refusal, Upload, ValidationFailed
 from service.rules import BatchFacts
 
 
@@ -59,12 +59,12 @@ class Batch:
         """Whether a slot was open, committed, when the batch was looked at."""
         return self.facts is not None and not self.facts.full
 
-    def uploads(self) -> list[ContentProvisioned | ValidationFailed]:
+    def uploads(self) -> list[Upload]:
         """Content first, then failures, each in order of arrival."""
         return self.arrived(self.contents) + self.arrived(self.failures)
 
     @staticmethod
-    def arrived(deliveries: dict[str, Delivery]) -> list[ContentProvisioned | ValidationFailed]:
+    def arrived(deliveries: dict[str, Delivery]) -> list[Upload]:
         """The contents or the failures themselves, in order of arrival."""
         return [delivery.event for delivery in deliveries.values()]  # type: ignore[misc]
 

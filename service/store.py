@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 from psycopg import AsyncConnection
 
-from service.events import BatchRegistered, ContentProvisioned, CourseCode, ValidationFailed
+from service.events import BatchRegistered, ContentProvisioned, CourseCode, Upload, ValidationFailed
 from service.outgoing import ExcessReason, FailedSlot, Outgoing
 from service.rules import BatchFacts, Seat, Slot
 from service.statements import STATEMENTS, Blobs, Integers, Texts, Times, Uuids
@@ -315,7 +315,7 @@ def _identity(row: tuple[Slot, Any]) -> tuple[str, str, str]:
 
 
 def _slot_columns(
-    rows: Sequence[tuple[Slot, ContentProvisioned | ValidationFailed | WaitingFailure | None]],
+    rows: Sequence[tuple[Slot, Upload | WaitingFailure | None]],
 ) -> dict[str, object]:
     """Slots as arrays; nulls where nothing (or, but for its name, a failure) takes one."""
     columns = _content_columns([upload for _, upload in rows])

@@ -318,6 +318,7 @@ quarantine = Table(
     CheckConstraint("state in ('open', 'replayed', 'discarded')", name="quarantine_state_check"),
     CheckConstraint("(closed_at is null) = (state = 'open')", name="quarantine_closed_check"),
     CheckConstraint("deliveries >= 1", name="quarantine_deliveries_check"),
+    Index("quarantine_open", "id", postgresql_where=text("state = 'open'")),
 )
 
 topic_refusals = Table(

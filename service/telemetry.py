@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter as Counts
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ BATCH_READY = Histogram(
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
 QUARANTINED = Counter("els_quarantined_total", "Inputs refused.", ["reason"])
+VALIDATION_FAILURES = Counter(
+    "els_validation_failures_total", "Validation failures, by what became of them.", ["outcome"]
+)
 DUPLICATES = Counter("els_duplicates_total", "Inputs recognised as repeats.", ["event"])
 REGISTRATION_DIFFERENCES = Counter(
     "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]
@@ -84,23 +88,22 @@ def _count(effects: "Effects") -> None:
     PENDING_STORED.inc(effects.pending)
     SLOTS_ASSIGNED.inc(effects.assigned)
     BATCHES_REGISTERED.inc(len(effects.registered))
-    for outcome, count in effects.reconciled.items():
-        PENDING_RECONCILED.labels(outcome).inc(count)
+    for metric, counts in (
+        (PENDING_RECONCILED, effects.reconciled),
+        (EXCESS, effects.excess),
+        (VALIDATION_FAILURES, effects.failures),
+        (DUPLICATES, effects.duplicates),
+        (QUARANTINED, Counts(str(refusal.reason) for _, refusal in effects.refused)),
+        (REGISTRATION_DIFFERENCES, Counts(field for _, fields in effects.differences for field in fields)),
+    ):
+        for label, count in counts.items():
+            metric.labels(label).inc(count)
     for seconds in effects.reconciled_ages:
         PENDING_AGE.observe(seconds)
-    for reason, count in effects.excess.items():
-        EXCESS.labels(reason).inc(count)
-    for event, count in effects.duplicates.items():
-        DUPLICATES.labels(event).inc(count)
     for _, state, seconds in effects.completed:
         if state == "ready":
             BATCHES_READY.inc()
             BATCH_READY.observe(seconds)
-    for _, fields in effects.differences:
-        for field in fields:
-            REGISTRATION_DIFFERENCES.labels(field).inc()
-    for _, refusal in effects.refused:
-        QUARANTINED.labels(refusal.reason).inc()
 
 
 def set_up_logging(level: str, form: str) -> None:

@@ -235,6 +235,8 @@ create table els.quarantine (
     constraint quarantine_deliveries_check check (deliveries >= 1)
 );
 
+create index quarantine_open on els.quarantine (id) where state = 'open';
+
 create table els.topic_refusals (
     topic      text    not null,
     in_a_row   integer not null default 0,
