@@ -63,7 +63,7 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
             partitions=settings.kafka_topic_partitions,
             replication=settings.kafka_topic_replication,
         )
-    except (KafkaError, OSError) as error:
+    except (KafkaError, OSError, TimeoutError) as error:
         raise Failed(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
     rows = [{"topic": topic, "state": "created"} for topic in created]
     rows += [{"topic": topic, "state": "there already"} for topic in kafka.TOPICS if topic not in created]

@@ -116,7 +116,7 @@ async def create_topics(
 ) -> tuple[list[str], list[Difference]]:
     """Create what is missing. Returns the topics created, and where those that were there differ.
 
-    Raises KafkaError where the broker is away or refuses.
+    Raises KafkaError where the broker is away or refuses, TimeoutError where it does not get to know them.
     """
     async with _admin(options) as admin:
         wanted = [
@@ -124,6 +124,7 @@ async def create_topics(
         ]
         response = await admin.create_topics(wanted)
         created = [name for name, code, *_ in response.topic_errors if _is_created(name, code)]
+        await _seen(admin, topics)
         there = {name: configs for name, configs in topics.items() if name not in created}
         return created, await _differences(admin, there)
 
@@ -140,6 +141,13 @@ async def check_topics(
         missing = [name for name in topics if name not in present]
         there = {name: configs for name, configs in topics.items() if name in present}
         return missing, await _differences(admin, there)
+
+
+async def _seen(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> None:
+    """Wait until the broker tells of these topics: one that was created is not at once known to all that answer."""
+    async with asyncio.timeout(REQUEST_MS / 1000):
+        while not set(topics) <= set(await admin.list_topics()):  # noqa: ASYNC110  it is the broker that is waited for
+            await asyncio.sleep(0.05)
 
 
 def _is_created(name: str, code: int) -> bool:
