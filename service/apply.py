@@ -121,6 +121,9 @@ class _Poll:
         self.now, facts = await store.look_at_batches(self.conn, list(self.batches))
         for batch_id, known in facts.items():
             self.batches[batch_id].facts = known
+        for batch in self.batches.values():
+            if batch.facts is None or not batch.facts.full:
+                batch.mark_not_full()
         unknown = [batch for batch in self.batches.values() if batch.facts is None]
         for batch in unknown[MAX_LOCKS:]:
             self._set_aside(batch, self.outcome.again)
@@ -325,8 +328,6 @@ class _Poll:
 
     def _unserved(self, batch: Batch, without: list[Upload]) -> None:
         """Skipped slots may be open again: only who has waited for them, or counts them all, may say there is none."""
-        for upload in without:
-            _delivery_of(batch, upload).contended = True
         if self.alone or batch.fresh:
             self._found_none(batch, without)
             return
@@ -425,7 +426,7 @@ class _Poll:
             if not counts[content.batch_id].full:
                 raise SerializationFailure("a slot is open again: nothing is excess")
             delivery = self.batches[content.batch_id].contents[content.text_storage_id]
-            excess.append((content, "NO_AVAILABLE_SLOT" if delivery.contended else "BATCH_FULL"))
+            excess.append((content, "NO_AVAILABLE_SLOT" if delivery.was_not_full else "BATCH_FULL"))
         if excess:
             await store.insert_excess_content(self.conn, excess)
             await self._publish([self._excess(content, reason) for content, reason in excess])

@@ -33,8 +33,10 @@ from service.suspects import Suspects
 _log = structlog.get_logger(__name__)
 
 POLL_MS = 250
-DECODE_SLICE = 250
-"""Records decoded before others on the event loop have their turn."""
+SLICE = 250
+"""Records read and decoded before others on the event loop have their turn."""
+POLL_BYTES = 16 * 1024 * 1024
+"""A poll that weighs more ends, however few its records are; as much again may wait for others."""
 CROWD = 4
 """Polls' worth of records that may wait for others; beyond that their partitions rest."""
 COMMIT_SECONDS = 0.2
@@ -82,7 +84,7 @@ class Partition:
 
     @property
     def committable(self) -> int | None:
-        return min(self.held) if self.held else self.done
+        return None if self.done is None else min([*self.held, self.done])
 
 
 @dataclass(slots=True)
@@ -121,6 +123,7 @@ class Consumer:
         self._committed: dict[TopicPartition, int] = {}
         self._stopped: set[str] = set()
         self._behind: dict[str, list[tuple[Partition, Delivery]]] = {}
+        self._behind_bytes = 0
         self._asides: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
@@ -151,7 +154,8 @@ class Consumer:
         self._client.subscribe(topics=list(events.INCOMING_TOPICS), listener=_Listener(self))
         beside: list[asyncio.Task[None]] = []
         try:
-            await self._client.start()
+            if not await self._started(stop):
+                return
             self._moved = time.monotonic()
             beside = [asyncio.create_task(each) for each in (self._commit_often(), self._watch())]
             await self._until(stop, beside)
@@ -161,11 +165,25 @@ class Consumer:
                 task.cancel()
             await asyncio.gather(*beside, *self._asides, return_exceptions=True)
             self._behind.clear()
+            self._behind_bytes = 0
             # However this ends, it is no death.
             await self._release(list(self._partitions), self._options.moment)
             self._void(self._partitions)
             self._health.trouble("consumer", "stopped")
             await self._leave()
+
+    async def _started(self, stop: asyncio.Event) -> bool:
+        """Connect, unless told to stop: a client waits long for a topic that is missing."""
+        stopping = asyncio.create_task(stop.wait())
+        starting = asyncio.create_task(self._client.start())
+        try:
+            await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait([starting])
+        return not starting.cancelled() and starting.result() is None
 
     async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:
         """Poll until told to stop; what runs beside ends only by raising, and that is raised here."""
@@ -226,7 +244,10 @@ class Consumer:
 
     async def _read(self) -> list[_Read]:
         """What has come, decoded, of the partitions that do not rest."""
-        crowded = sum(len(each.held) for each in self._partitions.values()) > CROWD * self._options.max_poll_records
+        crowded = (
+            sum(len(each.held) for each in self._partitions.values()) > CROWD * self._options.max_poll_records
+            or self._behind_bytes > POLL_BYTES
+        )
         awake = [
             each.tp
             for each in self._partitions.values()
@@ -239,25 +260,35 @@ class Consumer:
 
     async def _get(self, tps: Sequence[TopicPartition], records: int) -> list[_Read]:
         epochs = {tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in tps}
-        got = await self._fetched(tps, records)
-        return [_Read(*epochs[tp], await self._decoded(some)) for tp, some in got.items() if some]
+        reads = {tp: _Read(*epochs[tp], []) for tp in tps}
+        number = weight = 0
+        while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
+            # Slice by slice: how much a record weighs is known when it is there.
+            got = await self._fetched(tps, min(SLICE, records - number), 0 if number else POLL_MS)
+            if not got:
+                break
+            for tp, some in got.items():
+                reads[tp].deliveries += await self._decoded(some)
+                number += len(some)
+                weight += sum(len(record.value or b"") for record in some)
+        return [read for read in reads.values() if read.deliveries]
 
     async def _fetched(
-        self, tps: Sequence[TopicPartition], records: int
+        self, tps: Sequence[TopicPartition], records: int, wait_ms: int = POLL_MS
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """What the client has, or gets soon; nothing where a partition is rewound or given back meanwhile.
 
         A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
         before it: that is void, and the client, whose position is past them, would never bring them again.
         """
-        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=POLL_MS, max_records=records))
+        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
         self._fetches.add(fetch)
         try:
             await asyncio.wait([fetch])
         finally:
             self._fetches.discard(fetch)
             fetch.cancel()
-        return {} if fetch.cancelled() else fetch.result()
+        return {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
 
     def _abandon_fetches(self) -> None:
         for fetch in self._fetches:
@@ -265,13 +296,11 @@ class Consumer:
 
     async def _decoded(self, records: Sequence[ConsumerRecord]) -> list[Delivery]:
         deliveries = []
-        for number, record in enumerate(records, start=1):
+        for record in records:
             if len(record.value or b"") > 256 * 1024:
                 deliveries.append(await asyncio.to_thread(self._delivery, record))
             else:
                 deliveries.append(self._delivery(record))
-            if number % DECODE_SLICE == 0:
-                await asyncio.sleep(0)
         return deliveries
 
     def _delivery(self, record: ConsumerRecord) -> Delivery:
@@ -285,7 +314,7 @@ class Consumer:
             if not taken:
                 return
             deliveries = [delivery for read in taken for delivery in read.deliveries]
-            behind, free = split(deliveries, self._behind)
+            behind, free = ([], deliveries) if probing else split(deliveries, self._behind)
             outcome = await self._intake.take(free, probing=probing) if free else None
             self._moved = time.monotonic()
             if outcome and outcome.stopped != self._stopped:
@@ -325,6 +354,7 @@ class Consumer:
                 task.add_done_callback(self._asides.discard)
             partition = partitions[TopicPartition(delivery.topic, delivery.partition)]
             self._behind[batch_id].append((partition, delivery))
+            self._behind_bytes += len(delivery.value or b"")
 
     async def _wait_for_others(self, batch_id: str) -> None:
         """Apply what was set aside of one batch, and what came for it meanwhile, in order of arrival."""
@@ -334,6 +364,7 @@ class Consumer:
             self._moved = time.monotonic()
             for partition, delivery in waiting:
                 partition.held.discard(delivery.offset)
+                self._behind_bytes -= len(delivery.value or b"")
         del self._behind[batch_id]
 
     # -- suspects
@@ -344,10 +375,12 @@ class Consumer:
         What came before it is committed, so that a pod which dies of it leaves its successor with this portion
         first: deaths are counted for what is tried again, not for what lies behind it.
         """
+        epoch = partition.epoch
         if self._asides:
             await asyncio.wait(self._asides)
         await self._commit()
-        epoch = partition.epoch
+        if partition.epoch != epoch:
+            return
         got = await self._fetched([partition.tp], 1 if suspected.convict is not None else suspected.portion)
         records = [each for some in got.values() for each in some]
         if partition.epoch != epoch or (not records and not await self._at_the_end(partition.tp)):
@@ -487,6 +520,7 @@ class Consumer:
             async with asyncio.timeout(bound):
                 await self._commit()
         self._void(tps)
+        self._health.trouble("consumer", "its partitions are being shared out anew")
         await self._release(tps, bound)
 
     async def assigned(self, tps: Iterable[TopicPartition]) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -100,7 +101,9 @@ class Intake:
         with telemetry.TRANSACTION.labels("alone" if alone else "poll").time():
             async with self._database.transaction() as conn:
                 outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing)
-        self._committed(outcome.effects)
+        # It is committed: whatever fails from here on (a full disk for the log) is no reason to do it again.
+        with suppress(Exception):
+            self._committed(outcome.effects)
         return outcome
 
     async def _isolate(self, deliveries: Sequence[Delivery], error: Exception, *, alone: bool = False) -> Outcome:

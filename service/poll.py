@@ -19,8 +19,8 @@ class Delivery:
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
     event: Incoming | Refusal
-    contended: bool = False
-    """Content that found every open slot in somebody's hands: the batch was not full when it was looked at."""
+    was_not_full: bool = False
+    """When it was first looked at, its batch was not full, committed: no slot then means beaten to the last one."""
 
 
 def split(deliveries: Iterable[Delivery], batch_ids: Container[str]) -> tuple[list[Delivery], list[Delivery]]:
@@ -58,6 +58,11 @@ class Batch:
     def open(self) -> bool:
         """Whether a slot was open, committed, when the batch was looked at."""
         return self.facts is not None and not self.facts.full
+
+    def mark_not_full(self) -> None:
+        """Remember it with the contents: they may come here again when it is."""
+        for delivery in self.contents.values():
+            delivery.was_not_full = True
 
     def uploads(self) -> list[Upload]:
         """Content first, then failures, each in order of arrival."""

@@ -20,8 +20,11 @@ from service.statements import STATEMENTS, Blobs, Integers, Texts, Times, Uuids
 PAGE = 2_000
 """Rows read or written at a time where there may be a hundred thousand."""
 
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page of what may be long is shorter."""
+
 DETAILED_PAGE = 20
-"""The same for rows that may weigh a mebibyte each."""
+"""Rows of a page that may weigh a mebibyte each."""
 
 
 class BatchRow(NamedTuple):
@@ -112,12 +115,12 @@ async def pending_pages(
             after_batch_id=after[0],
             after_arrival=after[1],
             page=PAGE,
+            bytes=PAGE_BYTES,
         )
-        if rows:
-            yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
-            after = (rows[-1][0], rows[-1][10])
-        if len(rows) < PAGE:
+        if not rows:
             return
+        yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
+        after = (rows[-1][0], rows[-1][10])
 
 
 async def delete_pending_content(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
@@ -268,6 +271,9 @@ async def store_failures(
     )
 
 
+FAILURES_PAGE = 100
+
+
 class WaitingFailure(NamedTuple):
     """A failure that waits for its batch."""
 
@@ -279,7 +285,7 @@ class WaitingFailure(NamedTuple):
 
 async def read_waiting_failures(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> list[WaitingFailure]:
     """The first page of failures that wait for the batches; settle them to come to the next."""
-    rows = await _rows(conn, "read_waiting_failures", batch_ids=Texts(batch_ids), page=PAGE)
+    rows = await _rows(conn, "read_waiting_failures", batch_ids=Texts(batch_ids), page=FAILURES_PAGE)
     return [WaitingFailure(*row) for row in rows]
 
 

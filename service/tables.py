@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -339,6 +340,7 @@ crash_marks = Table(
     _given("offset", BigInteger),
     Column("records", Integer),
     _given("deaths", Integer, server_default=text("0")),
+    _given("in_hand", Boolean, server_default=text("false")),
     _given("pod", Text),
     _given("marked_at", _TIME),
     PrimaryKeyConstraint("topic", "partition", name="crash_marks_pkey"),

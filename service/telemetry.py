@@ -1,5 +1,6 @@
 """Metrics and logs. No label and no metric holds a batch id: numbers by batch are in the views."""
 
+import io
 import logging
 import sys
 from collections import Counter as Counts
@@ -108,6 +109,8 @@ def _count(effects: "Effects") -> None:
 
 def set_up_logging(level: str, form: str) -> None:
     """One JSON object a line on standard output, or lines for people (`console`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no Unicode
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -251,6 +251,7 @@ create table els.crash_marks (
     "offset"    bigint      not null,
     records     integer,
     deaths      integer     not null default 0,
+    in_hand     boolean     not null default false,
     pod         text        not null,
     marked_at   timestamptz not null,
     constraint crash_marks_pkey primary key (topic, "partition"),

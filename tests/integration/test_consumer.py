@@ -473,8 +473,8 @@ async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
 async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: Station) -> None:
     await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
     judge.conn.execute(
-        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
-        values (%s, 0, 0, 1, 1, 'dead', now())""",
+        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
+        values (%s, 0, 0, 1, 1, true, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
     with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
@@ -494,8 +494,8 @@ async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_
 ) -> None:
     await judge.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
     judge.conn.execute(
-        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
-        values (%s, 0, 0, 1, 1, 'dead', now())""",
+        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
+        values (%s, 0, 0, 1, 1, true, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
     # Each time that the suspect is marked, the session ends; the third time all is well again.
