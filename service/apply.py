@@ -247,14 +247,17 @@ class _Poll:
 
     async def _compare(self, repeats: Sequence[BatchRegistered]) -> None:
         """The first registration stands; where a repeat says otherwise, that is told."""
-        rows = await store.read_batches(self.conn, [registration.batch_id for registration in repeats])
+        batch_ids = list({registration.batch_id for registration in repeats})
+        rows = await store.read_batches(self.conn, batch_ids)
+        essay_ids = await store.read_essay_ids(self.conn, batch_ids)
         for registration in repeats:
             self._repeated(registration)
             row = rows[registration.batch_id]
-            first = {
+            first: dict[str, object] = {
                 name: getattr(row, name)
                 for name in ("course_code", "user_id", "essay_instructions", "class_id", "org_id")
             }
+            first["essay_ids"] = essay_ids[registration.batch_id]
             if different := rules.differences(first, registration):
                 self.effects.differences.append((registration.batch_id, different))
 

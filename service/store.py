@@ -208,6 +208,14 @@ async def read_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> 
     return {row[0]: BatchRow(*row) for row in rows}
 
 
+async def read_essay_ids(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The essays of each batch in slot order."""
+    essay_ids: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
+    for batch_id, essay_id in await _rows(conn, "read_essay_ids", batch_ids=Texts(batch_ids)):
+        essay_ids[batch_id].append(essay_id)
+    return {batch_id: tuple(ids) for batch_id, ids in essay_ids.items()}
+
+
 async def read_assigned_slots(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
     """(essay_id, text_storage_id) of every assigned slot of small batches, in slot order."""
     slots: dict[str, list[tuple[str, str]]] = {batch_id: [] for batch_id in batch_ids}
