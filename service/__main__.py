@@ -55,9 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = _add(commands, "run", "run", "consume, relay and answer on HTTP until SIGTERM")
-    run.add_argument("--roles", default="", metavar="ROLE,…", help="only these: consumer, relay (default: all)")
+    run.add_argument("--roles", default="", metavar="ROLE,…", help="only these: consumer, relay, purge (default: all)")
     _add(commands, "migrate", "migrate", "bring the schema, the views and the grants to this revision")
     _listing(_add(commands, "check", "check", "hold settings, connections, schema and topics against each other"))
+    purge = _listing(_add(commands, "purge", "purge_now", "expire, report and delete what has outlived its time"))
+    purge.add_argument("--dry-run", action="store_true", help="only count what there is to do; change nothing")
     topics = commands.add_parser("topics", help="the topics of the service").add_subparsers(
         required=True, metavar="COMMAND"
     )

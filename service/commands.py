@@ -4,6 +4,7 @@ import base64
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service import kafka, quarantine
+from service import kafka, purge, quarantine
 from service.database import EXPECTED_REVISION, Database
 from service.health import one_line
-from service.process import ROLES, NotReady, kafka_options, open_database
+from service.process import ROLES, NotReady, kafka_options, open_database, terms
 from service.process import run as run_process
 from service.settings import Settings, SettingsError
 from service.telemetry import set_up_logging
@@ -114,6 +115,31 @@ def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:
 def _difference(difference: kafka.Difference) -> str:
     found = difference.found or "not told by the broker"
     return f"{difference.topic}: {difference.name} is {found}, wanted {difference.wanted} or more"
+
+
+async def purge_now(settings: Settings, options: Namespace) -> int:
+    """One round; with --dry-run only what it would find to do."""
+    database = open_database(settings)
+    try:
+        if options.dry_run:
+            report = await purge.count_due(database, terms(settings))
+        else:
+            report = await purge.purge_once(database, terms(settings))
+    except psycopg.Error as error:
+        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    finally:
+        await database.close()
+    if options.json:
+        _print_json(asdict(report))
+    else:
+        _tell([{"what": name.replace("_", " "), "rows": count} for name, count in _counts(report).items()], False)
+    if not report.whole:
+        raise Failed("another pod is purging: this round did not come to its end")
+    return 0
+
+
+def _counts(report: purge.PurgeReport) -> dict[str, int]:
+    return {name: count for name, count in asdict(report).items() if name != "whole"}
 
 
 async def quarantine_list(settings: Settings, options: Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from psycopg import AsyncConnection
+from psycopg.errors import SerializationFailure
 
 from service.events import BatchRegistered, ContentProvisioned, CourseCode, Upload, ValidationFailed
 from service.outgoing import ExcessReason, FailedSlot, Outgoing
@@ -186,7 +187,10 @@ async def fill_slots(conn: AsyncConnection[Any], seats: Sequence[Seat]) -> None:
 
 
 async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]) -> dict[str, Count]:
-    """Add (assigned, failed) to the batches' counters and hold them until the transaction ends."""
+    """Add (assigned, failed) to the batches' counters and hold them until the transaction ends.
+
+    Raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
+    """
     rows = await _rows(
         conn,
         "count_taken",
@@ -194,6 +198,8 @@ async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int,
         assigned=Integers([assigned for assigned, _ in taken.values()]),
         failed=Integers([failed for _, failed in taken.values()]),
     )
+    if len(rows) < len(taken):
+        raise SerializationFailure("a batch is not there any more")
     return {row[0]: Count(*row[1:]) for row in rows}
 
 

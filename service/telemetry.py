@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from service.poll import Effects
+    from service.purge import Chunk
 
 PENDING_STORED = Counter("els_pending_content_stored_total", "Contents kept for a batch not registered yet.")
 PENDING_RECONCILED = Counter(
@@ -22,6 +23,7 @@ PENDING_AGE = Histogram(
     "How long a content had waited when its registration came.",
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
+PENDING_EXPIRED = Counter("els_pending_content_expired_total", "Contents whose registration did not come in time.")
 EXCESS = Counter("els_excess_content_total", "Contents beyond the slots of their batch.", ["reason"])
 SLOTS_ASSIGNED = Counter("els_slots_assigned_total", "Slots that a content has taken.")
 BATCHES_REGISTERED = Counter("els_batches_registered_total", "Batches registered.")
@@ -31,6 +33,8 @@ BATCH_READY = Histogram(
     "From a batch's registration to its being ready.",
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
+BATCHES_TIMED_OUT = Counter("els_batches_timed_out_total", "Batches reported as not complete in time.")
+PURGED = Counter("els_purged_total", "Rows that a purge has dealt with, by the count of its report.", ["chore"])
 QUARANTINED = Counter("els_quarantined_total", "Inputs refused.", ["reason"])
 VALIDATION_FAILURES = Counter(
     "els_validation_failures_total", "Validation failures, by what became of them.", ["outcome"]
@@ -105,6 +109,25 @@ def _count(effects: "Effects") -> None:
         if state == "ready":
             BATCHES_READY.inc()
             BATCH_READY.observe(seconds)
+
+
+def record_purge(chunk: "Chunk") -> None:
+    """Count and log what a transaction of a purge did. Call it when that is committed."""
+    PURGED.labels(chunk.chore).inc(len(chunk.done))
+    match chunk.chore:
+        case "expired_content":
+            PENDING_EXPIRED.inc(len(chunk.done))
+            for batch_id, text_storage_id in chunk.done:
+                _log.warning("content_expired", batch_id=batch_id, text_storage_id=text_storage_id)
+        case "expired_failures":
+            for batch_id, file_upload_id in chunk.done:
+                _log.info("failure_expired", batch_id=batch_id, file_upload_id=file_upload_id)
+        case "timed_out_batches":
+            BATCHES_TIMED_OUT.inc(len(chunk.done))
+            for (batch_id,) in chunk.done:
+                _log.warning("batch_timed_out", batch_id=batch_id)
+        case deleted:
+            _log.info(deleted, rows=len(chunk.done))
 
 
 def set_up_logging(level: str, form: str) -> None:
