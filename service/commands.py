@@ -79,7 +79,7 @@ async def check(settings: Settings, options: Namespace) -> int:
     """Settings (they were read to come here), database, schema, broker and topics."""
     database = open_database(settings)
     try:
-        rows = [await _check_database(database), *await _check_broker(settings)]
+        rows = [await _check_database(database), *await _check_broker(settings), *await _check_retentions(settings)]
     finally:
         await database.close()
     _tell(rows, options.json)
@@ -106,6 +106,15 @@ async def _check_broker(settings: Settings) -> list[dict[str, Any]]:
     # A setting that the broker does not tell (the embedded one) is no fault that anybody could mend.
     rows += [_checked("topic", each.found is None, _difference(each)) for each in differences]
     return rows
+
+
+async def _check_retentions(settings: Settings) -> list[dict[str, Any]]:
+    """What a purge deletes must not be delivered once more: it would rise from the dead."""
+    try:
+        kept = await kafka.retentions(kafka_options(settings))
+    except (KafkaError, OSError):
+        return []  # the broker is away, which has been said
+    return [_checked("retention", False, told) for told in purge.too_short(terms(settings), kept)]
 
 
 def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:

@@ -150,6 +150,22 @@ async def _seen(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def retentions(options: Mapping[str, Any], topics: Iterable[str] = INCOMING) -> dict[str, float]:
+    """How many seconds each of the topics keeps its records, infinity where that is for ever.
+
+    Those that are missing, or whose broker does not tell, are left out. Raises KafkaError where it is away.
+    """
+    async with _admin(options) as admin:
+        present = set(await admin.list_topics())
+        found = await _configurations(admin, [name for name in topics if name in present])
+    told = {name: configs.get("retention.ms") for name, configs in found.items()}
+    return {name: _seconds(int(value)) for name, value in told.items() if value}
+
+
+def _seconds(milliseconds: int) -> float:
+    return float("inf") if milliseconds < 0 else milliseconds / 1000
+
+
 def _is_created(name: str, code: int) -> bool:
     error = for_code(code)
     if code == 0:
@@ -163,17 +179,23 @@ async def _differences(admin: AIOKafkaAdminClient, topics: Mapping[str, Mapping[
     wanted = {name: configs for name, configs in topics.items() if configs}
     if not wanted:
         return []
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in wanted]
-    found: dict[str, dict[str, str]] = {}
-    for response in await admin.describe_configs(resources):
-        for _code, _message, _type, topic, entries in response.resources:
-            found[topic] = {entry[0]: entry[1] for entry in entries}
+    found = await _configurations(admin, wanted)
     return [
         Difference(topic, name, value, found.get(topic, {}).get(name))
         for topic, configs in wanted.items()
         for name, value in configs.items()
         if not _suffices(value, found.get(topic, {}).get(name))
     ]
+
+
+async def _configurations(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What the broker tells about topics that are there."""
+    found: dict[str, dict[str, str]] = {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
+    for response in await admin.describe_configs(resources):
+        for _code, _message, _type, topic, entries in response.resources:
+            found[topic] = {entry[0]: entry[1] for entry in entries}
+    return found
 
 
 def _suffices(wanted: str, found: str | None) -> bool:

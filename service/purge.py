@@ -9,7 +9,7 @@ as well, and after one more look behind that lock: what belongs to a registered 
 the change that it tells of are one transaction (I6), numbered while the batch is held, by its lock or by its row.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,6 +44,21 @@ class Terms:
     batch_timeout: int
     batch_retention: int | None = None
     closed_retention: int | None = None
+
+
+def too_short(terms: Terms, kept: Mapping[str, float]) -> list[str]:
+    """Where something is deleted that its topic may deliver once more, after `kept` seconds; in words."""
+    retentions = {
+        "ELS_EXPIRED_RETENTION_SECONDS": terms.expired_retention,
+        "ELS_BATCH_RETENTION_SECONDS": terms.batch_retention,
+        "ELS_CLOSED_RETENTION_SECONDS": terms.closed_retention,
+    }
+    return [
+        f"{name} is {seconds}, but {topic} keeps its records for {longer:g} seconds"
+        for name, seconds in retentions.items()
+        for topic, longer in kept.items()
+        if seconds is not None and seconds <= longer
+    ]
 
 
 @dataclass(slots=True)

@@ -19,8 +19,9 @@ from service.events import PENDING_EXPIRED, READINESS_TIMEOUT, Incoming
 from service.poll import Limits
 from service.purge import Chunk, PurgeReport, Terms, count_due, purge_once
 from tests.support import invariants
+from tests.support.brokers import Broker
 from tests.support.interleaving import content, deliver, deliveries, failure, registration
-from tests.support.pods import until
+from tests.support.pods import pods, until
 
 CONTRACT = Path(__file__).parent.parent / "data" / "contract"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -431,6 +432,15 @@ def _quarantine(house: House, state: str) -> None:
     )
 
 
+def test_a_retention_that_is_shorter_than_that_of_an_input_topic_is_named() -> None:
+    assert purge.too_short(SHORT, {"a": 7 * DAY, "b": 29 * DAY}) == []
+    (told,) = purge.too_short(SHORT, {"a": 7 * DAY, "b": 31 * DAY})
+    assert "ELS_EXPIRED_RETENTION_SECONDS" in told
+    assert "b keeps" in told
+    assert len(purge.too_short(SHORT, {"a": float("inf")})) == 3
+    assert len(purge.too_short(TERMS, {"a": float("inf")})) == 1
+
+
 # -- what is told
 
 
@@ -475,3 +485,28 @@ async def test_the_services_own_role_may_do_all_that(house: House, app_url: str)
         assert await count_due(database, SHORT) == PurgeReport()
     finally:
         await database.close()
+
+
+# -- in a pod
+
+
+async def test_a_pod_purges_by_itself_and_publishes_what_it_tells(
+    house: House, app_url: str, tansu: Broker, tmp_path: Path
+) -> None:
+    await house.poll(content("c1"), registration("late", 1))
+    house.conn.execute("update els.pending_content set waiting_since = now() - interval '25 h'")
+    house.conn.execute("update els.batches set registered_at = now() - interval '25 h'")
+    late = "select count(*) from ops.batches where timed_out_at is not null"
+
+    def done() -> bool:
+        return house.states() == {"c1": "expired"} and house.rows(late) == [(1,)]
+
+    settings = {"ELS_DATABASE_URL": app_url, "ELS_PURGE_INTERVAL_SECONDS": "1"}
+    with pods(tmp_path, settings, tansu.settings) as running:
+        (pod,) = running.start()
+        await running.ready()
+        await until(done, 30, pod.last_lines)
+        await until(lambda: house.rows("select count(*) from els.outbox") == [(0,)], 30, pod.last_lines)
+        told = [entry for entry in pod.logged() if entry.get("event") in ("content_expired", "batch_timed_out")]
+        assert [entry["batch_id"] for entry in told] == ["b", "late"]
+        assert await running.stop() == [0]
