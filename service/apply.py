@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
 from service import completion, outgoing, quarantine, rules, store
-from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, ValidationFailed
+from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, Upload, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
 from service.poll import Batch, Delivery, Effects, Limits, Outcome
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
@@ -124,6 +124,9 @@ class _Poll:
         self.now, facts = await store.look_at_batches(self.conn, list(self.batches))
         for batch_id, known in facts.items():
             self.batches[batch_id].facts = known
+        for batch in self.batches.values():
+            if batch.facts is None or not batch.facts.full:
+                batch.mark_not_full()
         unknown = [batch for batch in self.batches.values() if batch.facts is None]
         for batch in unknown[MAX_LOCKS:]:
             self._set_aside(batch, self.outcome.again)
@@ -247,14 +250,17 @@ class _Poll:
 
     async def _compare(self, repeats: Sequence[BatchRegistered]) -> None:
         """The first registration stands; where a repeat says otherwise, that is told."""
-        rows = await store.read_batches(self.conn, [registration.batch_id for registration in repeats])
+        batch_ids = list({registration.batch_id for registration in repeats})
+        rows = await store.read_batches(self.conn, batch_ids)
+        essay_ids = await store.read_essay_ids(self.conn, batch_ids)
         for registration in repeats:
             self._repeated(registration)
             row = rows[registration.batch_id]
-            first = {
+            first: dict[str, object] = {
                 name: getattr(row, name)
                 for name in ("course_code", "user_id", "essay_instructions", "class_id", "org_id")
             }
+            first["essay_ids"] = essay_ids[registration.batch_id]
             if different := rules.differences(first, registration):
                 self.effects.differences.append((registration.batch_id, different))
 
@@ -284,7 +290,7 @@ class _Poll:
             for batch_id, identity in await store.find_known_failures(self.conn, failures):
                 self._repeated(self.batches[batch_id].failures.pop(identity).event)  # type: ignore[arg-type]
 
-    async def _seat(self, uploads: dict[str, list[ContentProvisioned | ValidationFailed]]) -> None:
+    async def _seat(self, uploads: dict[str, list[Upload]]) -> None:
         wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items() if waiting}
         if not wanted:
             return
@@ -326,10 +332,8 @@ class _Poll:
             else:
                 self._repeated(failure)
 
-    def _unserved(self, batch: Batch, without: list[ContentProvisioned | ValidationFailed]) -> None:
+    def _unserved(self, batch: Batch, without: list[Upload]) -> None:
         """Skipped slots may be open again: only who has waited for them, or counts them all, may say there is none."""
-        for upload in without:
-            _delivery_of(batch, upload).contended = True
         if self.alone or batch.fresh:
             self._found_none(batch, without)
             return
@@ -339,7 +343,7 @@ class _Poll:
             else:
                 self.outcome.aside.append(_delivery_of(batch, upload))
 
-    def _found_none(self, batch: Batch, without: Iterable[ContentProvisioned | ValidationFailed]) -> None:
+    def _found_none(self, batch: Batch, without: Iterable[Upload]) -> None:
         for upload in without:
             if isinstance(upload, ContentProvisioned):
                 batch.excess.append(upload)
@@ -428,7 +432,7 @@ class _Poll:
             if not counts[content.batch_id].full:
                 raise SerializationFailure("a slot is open again: nothing is excess")
             delivery = self.batches[content.batch_id].contents[content.text_storage_id]
-            excess.append((content, "NO_AVAILABLE_SLOT" if delivery.contended else "BATCH_FULL"))
+            excess.append((content, "NO_AVAILABLE_SLOT" if delivery.was_not_full else "BATCH_FULL"))
         if excess:
             await store.insert_excess_content(self.conn, excess)
             await self._publish([self._excess(content, reason) for content, reason in excess])
@@ -517,7 +521,7 @@ def _events(batches: Iterable[dict[str, Delivery]]) -> list[Any]:
     return [delivery.event for deliveries in batches for delivery in deliveries.values()]
 
 
-def _delivery_of(batch: Batch, upload: ContentProvisioned | ValidationFailed) -> Delivery:
+def _delivery_of(batch: Batch, upload: Upload) -> Delivery:
     if isinstance(upload, ContentProvisioned):
         return batch.contents[upload.text_storage_id]
     return batch.failures[upload.file_upload_id]

@@ -32,11 +32,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_process(commands: Commands) -> None:
     run = _add(commands, "commands.run", "run", "consume, relay and answer on HTTP until SIGTERM")
-    run.add_argument("--roles", default="", metavar="ROLE,…", help="only these: consumer, relay (default: all)")
+    run.add_argument("--roles", default="", metavar="ROLE,…", help="only these: consumer, relay, purge (default: all)")
     _add(commands, "commands.migrate", "migrate", "bring the schema, the views and the grants to this revision")
     _listing(
         _add(commands, "commands.check", "check", "hold settings, connections, schema and topics against each other")
     )
+    purge = _add(commands, "commands.purge_now", "purge", "expire, report and delete what has outlived its time")
+    _listing(purge).add_argument("--dry-run", action="store_true", help="only count what is due; change nothing")
     topics = _group(commands, "topics", "the topics of the service")
     _listing(_add(topics, "commands.topics_create", "create", "create the topics that are missing"))
 

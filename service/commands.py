@@ -1,15 +1,17 @@
 """The commands of the process and its surroundings. Each returns its exit status, or raises Failed."""
 
 from argparse import Namespace
+from dataclasses import asdict
 from typing import Any
 
 import psycopg
 from aiokafka.errors import KafkaError
 
-from service import kafka
+from service import kafka, purge
 from service.database import EXPECTED_REVISION, Database
-from service.printing import Failed, tell, warn
-from service.process import ROLES, NotReady, kafka_options, one_line, open_database
+from service.health import one_line
+from service.printing import Failed, print_json, tell, warn
+from service.process import ROLES, NotReady, kafka_options, open_database, terms
 from service.process import run as run_process
 from service.settings import Settings, SettingsError
 from service.telemetry import set_up_logging
@@ -50,21 +52,22 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
             partitions=settings.kafka_topic_partitions,
             replication=settings.kafka_topic_replication,
         )
-    except (KafkaError, OSError) as error:
+    except (KafkaError, OSError, TimeoutError) as error:
         raise Failed(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
     rows = [{"topic": topic, "state": "created"} for topic in created]
     rows += [{"topic": topic, "state": "there already"} for topic in kafka.TOPICS if topic not in created]
     tell(rows, options.json)
     for difference in differences:
         warn(_difference(difference))
-    return 0
+    # What the broker does not tell (the embedded one) is no fault that anybody could mend.
+    return 1 if any(difference.found is not None for difference in differences) else 0
 
 
 async def check(settings: Settings, options: Namespace) -> int:
     """Settings (they were read to come here), database, schema, broker and topics."""
     database = open_database(settings)
     try:
-        rows = [await _check_database(database), *await _check_broker(settings)]
+        rows = [await _check_database(database), *await _check_broker(settings), *await _check_retentions(settings)]
     finally:
         await database.close()
     tell(rows, options.json)
@@ -93,6 +96,15 @@ async def _check_broker(settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
+async def _check_retentions(settings: Settings) -> list[dict[str, Any]]:
+    """What a purge deletes must not be delivered once more: it would rise from the dead."""
+    try:
+        kept = await kafka.retentions(kafka_options(settings))
+    except (KafkaError, OSError):
+        return []  # the broker is away, which has been said
+    return [_checked("retention", False, told) for told in purge.too_short(terms(settings), kept)]
+
+
 def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:
     return {"check": what, "ok": ok, "told": told}
 
@@ -100,3 +112,28 @@ def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:
 def _difference(difference: kafka.Difference) -> str:
     found = difference.found or "not told by the broker"
     return f"{difference.topic}: {difference.name} is {found}, wanted {difference.wanted} or more"
+
+
+async def purge_now(settings: Settings, options: Namespace) -> int:
+    """One round; with --dry-run only what it would find to do."""
+    database = open_database(settings)
+    try:
+        if options.dry_run:
+            report = await purge.count_due(database, terms(settings))
+        else:
+            report = await purge.purge_once(database, terms(settings))
+    except psycopg.Error as error:
+        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    finally:
+        await database.close()
+    if options.json:
+        print_json(asdict(report))
+    else:
+        tell([{"what": name.replace("_", " "), "rows": count} for name, count in _counts(report).items()], False)
+    if not report.whole:
+        raise Failed("another pod is purging: this round did not come to its end")
+    return 0
+
+
+def _counts(report: purge.PurgeReport) -> dict[str, int]:
+    return {name: count for name, count in asdict(report).items() if name != "whole"}

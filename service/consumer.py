@@ -1,9 +1,9 @@
 """Kafka → transaction → offsets: the only place that knows offsets.
 
 What must hold: an offset is committed only after every record before it is dealt with in the database; a
-partition's records are applied in order; a record that comes again, for whatever reason, changes nothing, so
-everything here may be abandoned at any moment. While one poll is in the database, the next is read and decoded.
-What must wait for others is applied beside the polls, and its partitions rest until it is done.
+batch's records of one partition are applied in order; a record that comes again, for whatever reason, changes
+nothing, so everything here may be abandoned at any moment. While one poll is in the database, the next is read and
+decoded. What must wait for others is applied beside the polls; what comes for the same batches waits behind it.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -26,20 +27,23 @@ from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
-from service.poll import Delivery
+from service.poll import Delivery, split
 from service.suspects import Suspects
 
 _log = structlog.get_logger(__name__)
 
 POLL_MS = 250
-DECODE_SLICE = 250
-"""Records decoded before others on the event loop have their turn."""
+SLICE = 250
+"""Records read and decoded before others on the event loop have their turn."""
+POLL_BYTES = 16 * 1024 * 1024
+"""A poll that weighs more ends, however few its records are; as much again may wait for others."""
+CROWD = 4
+"""Polls' worth of records that may wait for others; beyond that their partitions rest."""
 COMMIT_SECONDS = 0.2
 PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
 STOPS_SECONDS = 2.0
 LAG_SECONDS = 5.0
-RELEASE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,11 @@ class ConsumerOptions:
     watchdog: float = 60
     max_bytes: Mapping[str, int] = field(default_factory=dict)
     """The largest message taken, by topic."""
+
+    @property
+    def moment(self) -> float:
+        """What one of the small steps of a drain may take; half of the drain is for the poll in hand."""
+        return self.drain / 12
 
 
 class Stalled(Exception):
@@ -71,13 +80,11 @@ class Partition:
     """Offsets of records that were set aside."""
     epoch: int = 0
     """Goes up when the partition is rewound or given back: what was read before is void."""
-    parked: list[Delivery] = field(default_factory=list)
-    """Read before an earlier record was set aside: they wait for it."""
     suspected: Suspects | None = None
 
     @property
     def committable(self) -> int | None:
-        return min(self.held) if self.held else self.done
+        return None if self.done is None else min([*self.held, self.done])
 
 
 @dataclass(slots=True)
@@ -103,7 +110,7 @@ class Consumer:
         intake: Intake,
         health: Health,
         options: ConsumerOptions,
-        lag: Callable[[TopicPartition, int], None],
+        lag: Callable[[TopicPartition, int | None], None],
     ) -> None:
         self._kafka = kafka
         self._database = database
@@ -115,6 +122,8 @@ class Consumer:
         self._partitions: dict[TopicPartition, Partition] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._stopped: set[str] = set()
+        self._behind: dict[str, list[tuple[Partition, Delivery]]] = {}
+        self._behind_bytes = 0
         self._asides: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
@@ -145,7 +154,8 @@ class Consumer:
         self._client.subscribe(topics=list(events.INCOMING_TOPICS), listener=_Listener(self))
         beside: list[asyncio.Task[None]] = []
         try:
-            await self._client.start()
+            if not await self._started(stop):
+                return
             self._moved = time.monotonic()
             beside = [asyncio.create_task(each) for each in (self._commit_often(), self._watch())]
             await self._until(stop, beside)
@@ -154,11 +164,26 @@ class Consumer:
             for task in [*beside, *self._asides]:
                 task.cancel()
             await asyncio.gather(*beside, *self._asides, return_exceptions=True)
+            self._behind.clear()
+            self._behind_bytes = 0
             # However this ends, it is no death.
-            await self._release(list(self._partitions), self._options.drain * 0.1)
+            await self._release(list(self._partitions), self._options.moment)
             self._void(self._partitions)
             self._health.trouble("consumer", "stopped")
             await self._leave()
+
+    async def _started(self, stop: asyncio.Event) -> bool:
+        """Connect, unless told to stop: a client waits long for a topic that is missing."""
+        stopping = asyncio.create_task(stop.wait())
+        starting = asyncio.create_task(self._client.start())
+        try:
+            await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait([starting])
+        return not starting.cancelled() and starting.result() is None
 
     async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:
         """Poll until told to stop; what runs beside ends only by raising, and that is raised here."""
@@ -170,8 +195,8 @@ class Consumer:
                 if task.done():
                     task.result()
             # Told to stop: what happens to this process from now on is no record's fault.
-            await self._release(list(self._partitions), self._options.drain * 0.1)
-            await asyncio.wait([polling], timeout=self._options.drain * 0.5)
+            await self._release(list(self._partitions), self._options.moment)
+            await asyncio.wait([polling], timeout=self._options.drain / 2)
         finally:
             stopping.cancel()
             polling.cancel()
@@ -179,15 +204,15 @@ class Consumer:
 
     async def _drain(self) -> None:
         if self._asides:
-            await asyncio.wait(self._asides, timeout=self._options.drain * 0.1)
+            await asyncio.wait(self._asides, timeout=self._options.moment)
         with suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(self._options.drain * 0.1):
+            async with asyncio.timeout(self._options.moment):
                 await self._commit()
 
     async def _leave(self) -> None:
         """Leave the group, so that the next owner need not wait for the session to end."""
         with suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(max(1.0, self._options.drain * 0.1)):
+            async with asyncio.timeout(self._options.moment):
                 await self._client.stop()
 
     # -- polls
@@ -219,10 +244,14 @@ class Consumer:
 
     async def _read(self) -> list[_Read]:
         """What has come, decoded, of the partitions that do not rest."""
+        crowded = (
+            sum(len(each.held) for each in self._partitions.values()) > CROWD * self._options.max_poll_records
+            or self._behind_bytes > POLL_BYTES
+        )
         awake = [
             each.tp
             for each in self._partitions.values()
-            if not each.held and not each.parked and not each.suspected and each.tp.topic not in self._stopped
+            if not (crowded and each.held) and not each.suspected and each.tp.topic not in self._stopped
         ]
         if not awake:
             await asyncio.sleep(0.05)
@@ -231,25 +260,35 @@ class Consumer:
 
     async def _get(self, tps: Sequence[TopicPartition], records: int) -> list[_Read]:
         epochs = {tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in tps}
-        got = await self._fetched(tps, records)
-        return [_Read(*epochs[tp], await self._decoded(some)) for tp, some in got.items() if some]
+        reads = {tp: _Read(*epochs[tp], []) for tp in tps}
+        number = weight = 0
+        while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
+            # Slice by slice: how much a record weighs is known when it is there.
+            got = await self._fetched(tps, min(SLICE, records - number), 0 if number else POLL_MS)
+            if not got:
+                break
+            for tp, some in got.items():
+                reads[tp].deliveries += await self._decoded(some)
+                number += len(some)
+                weight += sum(len(record.value or b"") for record in some)
+        return [read for read in reads.values() if read.deliveries]
 
     async def _fetched(
-        self, tps: Sequence[TopicPartition], records: int
+        self, tps: Sequence[TopicPartition], records: int, wait_ms: int = POLL_MS
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """What the client has, or gets soon; nothing where a partition is rewound or given back meanwhile.
 
         A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
         before it: that is void, and the client, whose position is past them, would never bring them again.
         """
-        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=POLL_MS, max_records=records))
+        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
         self._fetches.add(fetch)
         try:
             await asyncio.wait([fetch])
         finally:
             self._fetches.discard(fetch)
             fetch.cancel()
-        return {} if fetch.cancelled() else fetch.result()
+        return {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
 
     def _abandon_fetches(self) -> None:
         for fetch in self._fetches:
@@ -257,13 +296,11 @@ class Consumer:
 
     async def _decoded(self, records: Sequence[ConsumerRecord]) -> list[Delivery]:
         deliveries = []
-        for number, record in enumerate(records, start=1):
+        for record in records:
             if len(record.value or b"") > 256 * 1024:
                 deliveries.append(await asyncio.to_thread(self._delivery, record))
             else:
                 deliveries.append(self._delivery(record))
-            if number % DECODE_SLICE == 0:
-                await asyncio.sleep(0)
         return deliveries
 
     def _delivery(self, record: ConsumerRecord) -> Delivery:
@@ -273,29 +310,22 @@ class Consumer:
     async def _take(self, reads: Sequence[_Read], *, probing: bool = False) -> None:
         """Apply what was read, as far as it is still ours to apply, and move the partitions on."""
         async with self._busy:
-            taken: list[_Read] = []
-            for read in reads:
-                if read.void:
-                    continue
-                if read.partition.held:
-                    read.partition.parked += read.deliveries
-                else:
-                    taken.append(read)
+            taken = [read for read in reads if not read.void]
             if not taken:
                 return
             deliveries = [delivery for read in taken for delivery in read.deliveries]
-            outcome = await self._intake.take(deliveries, probing=probing)
+            behind, free = ([], deliveries) if probing else split(deliveries, self._behind)
+            outcome = await self._intake.take(free, probing=probing) if free else None
             self._moved = time.monotonic()
-            if outcome.stopped != self._stopped:
+            if outcome and outcome.stopped != self._stopped:
                 self._tell_stopped(outcome.stopped)
-            left = _first_offsets(outcome.left)
-            held = _offsets(outcome.aside)
+            aside = behind + (outcome.aside if outcome else [])
+            left = _first_offsets(outcome.left if outcome else [])
+            held = _offsets(aside)
             for read in taken:
-                if read.void:
-                    continue
-                self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
-            if outcome.aside:
-                self._take_aside(outcome.aside)
+                if not read.void:
+                    self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
+            self._set_aside(aside, {read.partition.tp: read.partition for read in taken})
 
     def _move_on(self, read: _Read, left: int | None, held: set[int]) -> None:
         partition = read.partition
@@ -308,36 +338,34 @@ class Consumer:
 
     def _rewind(self, partition: Partition, offset: int) -> None:
         partition.epoch += 1
-        partition.parked.clear()
         self._abandon_fetches()
         with suppress(IllegalStateError):
             self._client.seek(partition.tp, offset)
 
     # -- what waits for others
 
-    def _take_aside(self, aside: list[Delivery]) -> None:
-        partitions = {
-            tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in _offsets(aside) if tp in self._partitions
-        }
-        task = asyncio.create_task(self._wait_for_others(aside, partitions))
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)
+    def _set_aside(self, aside: Iterable[Delivery], partitions: Mapping[TopicPartition, Partition]) -> None:
+        for delivery in aside:
+            batch_id: str = delivery.event.batch_id  # type: ignore[union-attr]  # a refusal waits for nobody
+            if batch_id not in self._behind:
+                self._behind[batch_id] = []
+                task = asyncio.create_task(self._wait_for_others(batch_id))
+                self._asides.add(task)
+                task.add_done_callback(self._asides.discard)
+            partition = partitions[TopicPartition(delivery.topic, delivery.partition)]
+            self._behind[batch_id].append((partition, delivery))
+            self._behind_bytes += len(delivery.value or b"")
 
-    async def _wait_for_others(
-        self, aside: list[Delivery], partitions: dict[TopicPartition, tuple[Partition, int]]
-    ) -> None:
-        await self._intake.take_alone(aside)
-        self._moved = time.monotonic()
-        parked: list[_Read] = []
-        for tp, offsets in _offsets(aside).items():
-            if tp not in partitions:
-                continue
-            partition, epoch = partitions[tp]
-            partition.held -= offsets
-            if partition.parked and not partition.held and partition.epoch == epoch:
-                parked.append(_Read(partition, partition.epoch, partition.parked))
-                partition.parked = []
-        await self._take(parked)
+    async def _wait_for_others(self, batch_id: str) -> None:
+        """Apply what was set aside of one batch, and what came for it meanwhile, in order of arrival."""
+        while waiting := self._behind[batch_id]:
+            self._behind[batch_id] = []
+            await self._intake.take_alone([delivery for _, delivery in waiting])
+            self._moved = time.monotonic()
+            for partition, delivery in waiting:
+                partition.held.discard(delivery.offset)
+                self._behind_bytes -= len(delivery.value or b"")
+        del self._behind[batch_id]
 
     # -- suspects
 
@@ -347,10 +375,12 @@ class Consumer:
         What came before it is committed, so that a pod which dies of it leaves its successor with this portion
         first: deaths are counted for what is tried again, not for what lies behind it.
         """
+        epoch = partition.epoch
         if self._asides:
             await asyncio.wait(self._asides)
         await self._commit()
-        epoch = partition.epoch
+        if partition.epoch != epoch:
+            return
         got = await self._fetched([partition.tp], 1 if suspected.convict is not None else suspected.portion)
         records = [each for some in got.values() for each in some]
         if partition.epoch != epoch or (not records and not await self._at_the_end(partition.tp)):
@@ -392,9 +422,9 @@ class Consumer:
             _log.warning("topic_resumed", topic=topic)
         self._stopped = set(stopped)
         if stopped:
-            self._health.trouble("intake", f"stopped, nothing but refusals: {', '.join(sorted(stopped))}")
+            self._health.trouble("topics", f"stopped, nothing but refusals: {', '.join(sorted(stopped))}")
         else:
-            self._health.well("intake")
+            self._health.well("topics")
 
     async def _look_at_stops(self) -> None:
         async with self._database.transaction() as conn:
@@ -404,7 +434,8 @@ class Consumer:
     async def _probe(self) -> None:
         """Try the next record of each partition of the stopped topics: one that is good ends the stop."""
         for partition in list(self._partitions.values()):
-            if partition.tp.topic in self._stopped and not partition.held:
+            ours = self._partitions.get(partition.tp) is partition
+            if ours and partition.tp.topic in self._stopped and not partition.held:
                 await self._take(await self._get([partition.tp], 1), probing=True)
 
     # -- offsets
@@ -443,35 +474,36 @@ class Consumer:
                 looked = now
                 await self._look_at_lag()
             if self._stopped:
-                with suppress(Exception):
+                with suppress(psycopg.Error):  # the intake tells of a database that is away
                     await self._look_at_stops()
             if self._stopped and now - probed >= PROBE_SECONDS:
                 probed = now
                 await self._probe()
 
     async def _look_at_lag(self) -> None:
+        partitions = dict(self._partitions)
         try:
             async with asyncio.timeout(LAG_SECONDS):
-                ends = await self._client.end_offsets(list(self._partitions))
+                ends = await self._client.end_offsets(list(partitions))
+                starts = {tp: await self._client.position(tp) for tp, each in partitions.items() if each.done is None}
+        except IllegalStateError:
+            return  # a rebalance came between
         except (KafkaError, TimeoutError) as error:
             self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
             return
-        lag = {tp: self._lag(self._partitions[tp], end) for tp, end in ends.items() if tp in self._partitions}
+        lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
         for tp, behind in lag.items():
             self._tell_lag(tp, behind)
         if not any(behind for tp, behind in lag.items() if tp.topic not in self._stopped):
             self._moved = time.monotonic()
         still = time.monotonic() - self._moved
-        if still > self._options.watchdog and self._health.parts.get("database") is None:
+        if still > self._options.watchdog and not (
+            self._health.parts.get("database") or self._health.parts.get("transactions")
+        ):
             self._health.trouble("consumer", f"nothing moved for {still:.0f} s although there is lag")
             raise Stalled(f"nothing moved for {still:.0f} s although there is lag")
         if self._partitions:
             self._health.well("consumer")
-
-    def _lag(self, partition: Partition, end: int) -> int:
-        # A partition without a committed offset starts wherever the log starts; its position is known
-        # from the first record on.
-        return max(0, end - partition.done) if partition.done is not None else 0
 
     # -- rebalances, called by aiokafka
 
@@ -488,6 +520,7 @@ class Consumer:
             async with asyncio.timeout(bound):
                 await self._commit()
         self._void(tps)
+        self._health.trouble("consumer", "its partitions are being shared out anew")
         await self._release(tps, bound)
 
     async def assigned(self, tps: Iterable[TopicPartition]) -> None:
@@ -510,6 +543,7 @@ class Consumer:
         for tp in list(tps):
             if partition := self._partitions.pop(tp, None):
                 partition.epoch += 1
+                self._tell_lag(tp, None)
         self._abandon_fetches()
 
     async def _claim(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int | None, int]]:

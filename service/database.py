@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from service import statements
 
-EXPECTED_REVISION: Final = "0002"
+EXPECTED_REVISION: Final = "0003"
 """The schema that this code is written for: the last file of migrations/versions."""
 
 APPLICATION_NAME: Final = "essay-lifecycle-service"

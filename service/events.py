@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import accumulate, compress
 from math import isfinite
 from operator import not_, xor
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandler, ValidationError
@@ -47,7 +47,6 @@ LONGEST_ERROR = 2_000
 INT64 = 2**63 - 1
 
 CourseCode = Literal["ENG5", "ENG6", "ENG7", "SV1", "SV2", "SV3"]
-COURSE_CODES: tuple[CourseCode, ...] = get_args(CourseCode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,10 @@ class ValidationFailed:
     tracestate: str | None
 
 
-Incoming = BatchRegistered | ContentProvisioned | ValidationFailed
+Upload = ContentProvisioned | ValidationFailed
+"""What can take a slot."""
+
+Incoming = BatchRegistered | Upload
 
 
 class Reason(StrEnum):

@@ -8,8 +8,9 @@ is the world's trouble: roll back, back off, again, for as long as it takes.
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -17,16 +18,19 @@ import psycopg
 import structlog
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from service import store
+from service import store, telemetry
 from service.apply import apply
 from service.database import Database, sqlstate_of
 from service.events import Reason, Refusal
-from service.health import Health
+from service.health import Health, one_line
 from service.loop import Backoff
 from service.outgoing import Unpublishable
-from service.poll import Delivery, Effects, Limits, Outcome
+from service.poll import Delivery, Effects, Limits, Outcome, split
 
 _log = structlog.get_logger(__name__)
+
+ALONE_AT_ONCE = 3
+"""Batches that wait for others side by side, each with a session of the pool."""
 
 
 class Intake:
@@ -39,6 +43,7 @@ class Intake:
         self._limits = limits
         self._health = health
         self._committed = committed
+        self._alone_at_once = asyncio.Semaphore(ALONE_AT_ONCE)
 
     async def take(self, deliveries: Sequence[Delivery], *, probing: bool = False) -> Outcome:
         """Apply a poll. What comes back `aside` needs what others hold: give it to `take_alone`.
@@ -65,7 +70,8 @@ class Intake:
             batches.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
         waiting = deque(batches.values())
         while waiting:
-            outcome = await self._until_it_works(partial(self._alone, waiting.popleft()))
+            async with self._alone_at_once:
+                outcome = await self._until_it_works(partial(self._alone, waiting.popleft()))
             if outcome.aside:
                 waiting.append(outcome.aside)
 
@@ -92,15 +98,18 @@ class Intake:
     async def _transaction(
         self, deliveries: Sequence[Delivery], *, alone: bool = False, probing: bool = False
     ) -> Outcome:
-        async with self._database.transaction() as conn:
-            outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing)
-        self._committed(outcome.effects)
+        with telemetry.TRANSACTION.labels("alone" if alone else "poll").time():
+            async with self._database.transaction() as conn:
+                outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing)
+        # It is committed: whatever fails from here on (a full disk for the log) is no reason to do it again.
+        with suppress(Exception):
+            self._committed(outcome.effects)
         return outcome
 
     async def _isolate(self, deliveries: Sequence[Delivery], error: Exception, *, alone: bool = False) -> Outcome:
         """Halve until the record that does it is alone, and refuse it. Order is kept: first half first."""
         if len(deliveries) == 1:
-            return await self._transaction([replace_event(deliveries[0], refusal_of(error))], alone=alone)
+            return await self._transaction([replace(deliveries[0], event=refusal_of(error))], alone=alone)
         half = len(deliveries) // 2
         step = self._alone if alone else lambda some: self._poll(some, False)
         first = await self._until_it_works(lambda: step(deliveries[:half]))
@@ -115,7 +124,7 @@ class Intake:
         async with self._database.transaction() as conn:
             held = await store.find_held_batches(conn, sorted(batch_ids))
         # Nobody holds one any more, or not by a row that shows it: then each batch goes alone.
-        aside, rest = _split(deliveries, held or batch_ids)
+        aside, rest = split(deliveries, held or batch_ids)
         _log.info("batches_set_aside", batches=len(held or batch_ids), error=type(error).__name__)
         outcome = await self._poll(rest, False)
         outcome.aside += aside
@@ -128,12 +137,12 @@ class Intake:
                 outcome = await step()
             except Exception as error:  # noqa: BLE001  the world's trouble, whatever its name
                 if not is_contention(error):
-                    self._health.trouble("database", _first_line(error))
+                    self._health.trouble("transactions", one_line(error))
                 if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
-                    _log.warning("transaction_failed", error=_first_line(error), failures=backoff.failures)
+                    _log.warning("transaction_failed", error=one_line(error), failures=backoff.failures)
                 await asyncio.sleep(backoff.pause())
             else:
-                self._health.well("database")
+                self._health.well("transactions")
                 return outcome
 
 
@@ -153,32 +162,10 @@ def is_contention(error: BaseException) -> bool:
     return state.startswith("40") or state in ("23505", "55P03")
 
 
-def replace_event(delivery: Delivery, refusal: Refusal) -> Delivery:
-    """The same record, refused."""
-    return Delivery(
-        delivery.topic,
-        delivery.partition,
-        delivery.offset,
-        delivery.key,
-        delivery.value,
-        delivery.headers,
-        refusal,
-    )
-
-
 def refusal_of(error: Exception) -> Refusal:
     """What an error that `is_the_records` says about its record."""
     reason = Reason.UNPUBLISHABLE if isinstance(error, Unpublishable) else Reason.DATA_ERROR
-    return Refusal(reason, _first_line(error))
-
-
-def _split(deliveries: Iterable[Delivery], batch_ids: set[str]) -> tuple[list[Delivery], list[Delivery]]:
-    inside: list[Delivery] = []
-    outside: list[Delivery] = []
-    for delivery in deliveries:
-        is_inside = getattr(delivery.event, "batch_id", None) in batch_ids
-        (inside if is_inside else outside).append(delivery)
-    return inside, outside
+    return Refusal(reason, one_line(error))
 
 
 def _both(first: Outcome, second: Outcome) -> Outcome:
@@ -189,9 +176,3 @@ def _both(first: Outcome, second: Outcome) -> Outcome:
         first.left + second.left,
         second.stopped,
     )
-
-
-def _first_line(error: Exception) -> str:
-    with suppress(IndexError):
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"[:500]
-    return type(error).__name__

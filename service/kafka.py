@@ -26,6 +26,18 @@ from aiokafka.errors import (
 from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
+from service.events import (
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    EXCESS_CONTENT,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+    VALIDATION_FAILED,
+)
+
 MEBIBYTE: Final = 1024 * 1024
 LARGEST_RECORD: Final = 32 * MEBIBYTE
 """What a registration's topics, and those that list its slots, take in one record, in bytes."""
@@ -41,17 +53,17 @@ _LARGE = {"max.message.bytes": str(LARGEST_RECORD)}
 _OUTGOING = {"max.message.bytes": str(2 * MEBIBYTE)}
 
 INCOMING: Final[Mapping[str, Mapping[str, str]]] = {
-    "huleedu.batch.essays.registered.v1": _LARGE,
-    "huleedu.file.essay.content.provisioned.v1": {},
-    "huleedu.file.essay.validation.failed.v1": {},
+    BATCH_REGISTERED: _LARGE,
+    CONTENT_PROVISIONED: {},
+    VALIDATION_FAILED: {},
 }
 OUTGOING: Final[Mapping[str, Mapping[str, str]]] = {
-    "huleedu.els.essay.slot.assigned.v1": _OUTGOING,
-    "huleedu.els.batch.essays.ready.v1": _LARGE,
-    "huleedu.els.excess.content.provisioned.v1": _OUTGOING,
-    "huleedu.els.batch.validation.errors.v1": _LARGE,
-    "huleedu.els.pending.content.expired.v1": _OUTGOING,
-    "huleedu.els.batch.readiness.timeout.v1": _LARGE,
+    SLOT_ASSIGNED: _OUTGOING,
+    BATCH_READY: _LARGE,
+    EXCESS_CONTENT: _OUTGOING,
+    VALIDATION_ERRORS: _LARGE,
+    PENDING_EXPIRED: _OUTGOING,
+    READINESS_TIMEOUT: _LARGE,
 }
 TOPICS: Final = {**INCOMING, **OUTGOING}
 """Every topic with the configuration that it needs."""
@@ -104,7 +116,7 @@ async def create_topics(
 ) -> tuple[list[str], list[Difference]]:
     """Create what is missing. Returns the topics created, and where those that were there differ.
 
-    Raises KafkaError where the broker is away or refuses.
+    Raises KafkaError where the broker is away or refuses, TimeoutError where it does not get to know them.
     """
     async with _admin(options) as admin:
         wanted = [
@@ -112,6 +124,7 @@ async def create_topics(
         ]
         response = await admin.create_topics(wanted)
         created = [name for name, code, *_ in response.topic_errors if _is_created(name, code)]
+        await _seen(admin, topics)
         there = {name: configs for name, configs in topics.items() if name not in created}
         return created, await _differences(admin, there)
 
@@ -130,6 +143,29 @@ async def check_topics(
         return missing, await _differences(admin, there)
 
 
+async def _seen(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> None:
+    """Wait until the broker tells of these topics: one that was created is not at once known to all that answer."""
+    async with asyncio.timeout(REQUEST_MS / 1000):
+        while not set(topics) <= set(await admin.list_topics()):  # noqa: ASYNC110  it is the broker that is waited for
+            await asyncio.sleep(0.05)
+
+
+async def retentions(options: Mapping[str, Any], topics: Iterable[str] = INCOMING) -> dict[str, float]:
+    """How many seconds each of the topics keeps its records, infinity where that is for ever.
+
+    Those that are missing, or whose broker does not tell, are left out. Raises KafkaError where it is away.
+    """
+    async with _admin(options) as admin:
+        present = set(await admin.list_topics())
+        found = await _configurations(admin, [name for name in topics if name in present])
+    told = {name: configs.get("retention.ms") for name, configs in found.items()}
+    return {name: _seconds(int(value)) for name, value in told.items() if value}
+
+
+def _seconds(milliseconds: int) -> float:
+    return float("inf") if milliseconds < 0 else milliseconds / 1000
+
+
 def _is_created(name: str, code: int) -> bool:
     error = for_code(code)
     if code == 0:
@@ -143,17 +179,23 @@ async def _differences(admin: AIOKafkaAdminClient, topics: Mapping[str, Mapping[
     wanted = {name: configs for name, configs in topics.items() if configs}
     if not wanted:
         return []
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in wanted]
-    found: dict[str, dict[str, str]] = {}
-    for response in await admin.describe_configs(resources):
-        for _code, _message, _type, topic, entries in response.resources:
-            found[topic] = {entry[0]: entry[1] for entry in entries}
+    found = await _configurations(admin, wanted)
     return [
         Difference(topic, name, value, found.get(topic, {}).get(name))
         for topic, configs in wanted.items()
         for name, value in configs.items()
         if not _suffices(value, found.get(topic, {}).get(name))
     ]
+
+
+async def _configurations(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What the broker tells about topics that are there."""
+    found: dict[str, dict[str, str]] = {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
+    for response in await admin.describe_configs(resources):
+        for _code, _message, _type, topic, entries in response.resources:
+            found[topic] = {entry[0]: entry[1] for entry in entries}
+    return found
 
 
 def _suffices(wanted: str, found: str | None) -> bool:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from service.health import one_line
+
 _log = structlog.get_logger(__name__)
 
 LOG_SECONDS = 30.0
@@ -84,7 +86,7 @@ class Loop:
                 await waking
 
     def _failed(self, error: Exception) -> float:
-        self.trouble = f"{type(error).__name__}: {error}"[:500]
+        self.trouble = one_line(error)
         pause = self.backoff.pause()
         now = time.monotonic()
         if now - self._logged_at >= LOG_SECONDS:

@@ -20,10 +20,11 @@ from psycopg.errors import LockNotAvailable
 from service import actions, batches, events, quarantine, store, waiting
 from service.actions import Impossible, Operator
 from service.database import Database
+from service.health import one_line
 from service.intake import is_contention
 from service.outgoing import Unpublishable
 from service.printing import Failed, NotLikeThis, confirm, print_json, progress, show, tell, warn
-from service.process import limits, max_bytes, one_line, open_database
+from service.process import limits, max_bytes, open_database
 from service.quarantine import Refused
 from service.replay import Replay, Replayed
 from service.settings import Settings

@@ -1,10 +1,10 @@
 """What a poll brings, and what became of it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.events import ContentProvisioned, Incoming, Refusal, ValidationFailed
+from service.events import ContentProvisioned, Incoming, Refusal, Upload, ValidationFailed
 from service.rules import BatchFacts
 
 
@@ -19,8 +19,18 @@ class Delivery:
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
     event: Incoming | Refusal
-    contended: bool = False
-    """Content that found every open slot in somebody's hands: the batch was not full when it was looked at."""
+    was_not_full: bool = False
+    """When it was first looked at, its batch was not full, committed: no slot then means beaten to the last one."""
+
+
+def split(deliveries: Iterable[Delivery], batch_ids: Container[str]) -> tuple[list[Delivery], list[Delivery]]:
+    """Those of these batches, and the rest, refusals among them."""
+    inside: list[Delivery] = []
+    outside: list[Delivery] = []
+    for delivery in deliveries:
+        is_inside = not isinstance(delivery.event, Refusal) and delivery.event.batch_id in batch_ids
+        (inside if is_inside else outside).append(delivery)
+    return inside, outside
 
 
 @dataclass(slots=True)
@@ -49,12 +59,17 @@ class Batch:
         """Whether a slot was open, committed, when the batch was looked at."""
         return self.facts is not None and not self.facts.full
 
-    def uploads(self) -> list[ContentProvisioned | ValidationFailed]:
+    def mark_not_full(self) -> None:
+        """Remember it with the contents: they may come here again when it is."""
+        for delivery in self.contents.values():
+            delivery.was_not_full = True
+
+    def uploads(self) -> list[Upload]:
         """Content first, then failures, each in order of arrival."""
         return self.arrived(self.contents) + self.arrived(self.failures)
 
     @staticmethod
-    def arrived(deliveries: dict[str, Delivery]) -> list[ContentProvisioned | ValidationFailed]:
+    def arrived(deliveries: dict[str, Delivery]) -> list[Upload]:
         """The contents or the failures themselves, in order of arrival."""
         return [delivery.event for delivery in deliveries.values()]  # type: ignore[misc]
 

@@ -12,18 +12,22 @@ from service import kafka, telemetry
 from service.consumer import Consumer, ConsumerOptions
 from service.database import EXPECTED_REVISION, Database
 from service.events import BATCH_REGISTERED, INCOMING_TOPICS
-from service.health import Health
+from service.health import Health, one_line
 from service.http import Http
 from service.intake import Intake
-from service.loop import Backoff
+from service.loop import Backoff, Loop
 from service.poll import Effects, Limits
+from service.purge import Chunk, Terms, purge_once
 from service.relay import Relay
 from service.settings import Settings
 
-ROLES = ("consumer", "relay")
+ROLES = ("consumer", "relay", "purge")
 """What a process can be; by default it is all."""
 
 LOOK_SECONDS = 1.0
+
+RELAY_SHARE = 0.15
+"""Of the drain time, once to finish what is on its way and once to leave; the consumer has gone before."""
 
 _log = structlog.get_logger(__name__)
 
@@ -55,6 +59,17 @@ def open_database(settings: Settings) -> Database:
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
         pooler=settings.database_transaction_pooler,
+    )
+
+
+def terms(settings: Settings) -> Terms:
+    """How long things last."""
+    return Terms(
+        pending_ttl=settings.pending_ttl_seconds,
+        expired_retention=settings.expired_retention_seconds,
+        batch_timeout=settings.batch_timeout_seconds,
+        batch_retention=settings.batch_retention_seconds,
+        closed_retention=settings.closed_retention_seconds,
     )
 
 
@@ -108,7 +123,9 @@ class _Process:
     def __init__(self, settings: Settings, database: Database, roles: Sequence[str]) -> None:
         self._settings = settings
         self._database = database
-        self._health = Health("database", *roles)
+        # A purge that fails is tried again, and keeps nobody from being served.
+        self._health = Health("database", *(role for role in roles if role != "purge"))
+        self._purges = "purge" in roles
         self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay)
         self._relay = self._make_relay() if "relay" in roles else None
         self._consumer = self._make_consumer() if "consumer" in roles else None
@@ -121,6 +138,7 @@ class _Process:
             lambda: kafka.Producer(options, idempotent=settings.kafka_enable_idempotence),
             listen=not pooler,
             poll_seconds=0.1 if pooler else 1.0,
+            drain_seconds=settings.drain_seconds * RELAY_SHARE,
         )
 
     def _make_consumer(self) -> Consumer:
@@ -139,7 +157,7 @@ class _Process:
                 watchdog=settings.watchdog_seconds,
                 max_bytes=max_bytes(settings),
             ),
-            lag=lambda tp, lag: telemetry.CONSUMER_LAG.labels(tp.topic, tp.partition).set(lag),
+            lag=lambda tp, lag: telemetry.tell_lag(tp.topic, tp.partition, lag),
         )
 
     def _committed(self, effects: Effects) -> None:
@@ -147,18 +165,39 @@ class _Process:
             self._relay.wake()
         telemetry.record(effects)
 
+    async def _purge(self, stop: asyncio.Event) -> None:
+        """A round every interval, in each pod; one pod at a time does the work."""
+        if not self._purges:
+            return
+
+        async def step() -> bool:
+            await purge_once(
+                self._database, terms(self._settings), committed=self._committed_purge, stopped=stop.is_set
+            )
+            return False
+
+        await Loop("purge", step, every=self._settings.purge_interval_seconds).run(stop)
+
+    def _committed_purge(self, chunk: Chunk) -> None:
+        if chunk.published and self._relay:
+            self._relay.wake()
+        telemetry.record_purge(chunk)
+
     async def run(self, stop: asyncio.Event) -> None:
-        """All parts until `stop`: the consumer first, so that the relay publishes what it still commits."""
+        """All parts until `stop`: the relay ends last, so that it publishes what the others still commit."""
         await self._http.start()
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
         consumed = asyncio.Event()
         watching = asyncio.create_task(self._watch_database())
         relaying = asyncio.create_task(self._relay_until(consumed))
+        purging = asyncio.create_task(self._purge(stop))
         try:
             if self._consumer:
                 await _until_stopped("consumer", self._consumer.run, stop, self._health)
             await stop.wait()
         finally:
+            stop.set()
+            await asyncio.gather(purging, return_exceptions=True)
             consumed.set()
             await asyncio.gather(relaying, return_exceptions=True)
             watching.cancel()
@@ -215,9 +254,3 @@ async def _until_stopped(
 def _is_the_worlds(error: Exception) -> bool:
     """Trouble whose line says it all; anything else is ours, and is logged with its traceback."""
     return isinstance(error, psycopg.Error | OSError) or type(error).__module__.startswith("aiokafka")
-
-
-def one_line(error: BaseException) -> str:
-    """An error on one line."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__

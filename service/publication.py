@@ -9,6 +9,7 @@ from typing import Final, cast
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from service.health import one_line
 from service.kafka import Producer
 from service.leases import Lease
 from service.outbox import Blocked, Key, Row
@@ -206,7 +207,7 @@ class Publication:
                 self._held[row.batch_id] = (row, error)
 
     def _block(self, row: Row, error: Exception) -> None:
-        self._stuck[row.batch_id] = Blocked(row.batch_id, row.seq, row.topic, f"{type(error).__name__}: {error}"[:2000])
+        self._stuck[row.batch_id] = Blocked(row.batch_id, row.seq, row.topic, one_line(error, 2000))
 
     def _judge(self) -> None:
         """What hits a topic is the topic's, what hits a partition is the partition's where others are

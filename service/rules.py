@@ -11,7 +11,7 @@ from hashlib import sha256
 from itertools import zip_longest
 from typing import NamedTuple
 
-from service.events import BatchRegistered, ContentProvisioned, ValidationFailed
+from service.events import BatchRegistered, Upload
 
 
 class Slot(NamedTuple):
@@ -26,7 +26,7 @@ class Seat(NamedTuple):
     """A slot and what takes it."""
 
     slot: Slot
-    upload: ContentProvisioned | ValidationFailed
+    upload: Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ class Seating:
     """Who takes which slot, and who found none."""
 
     seats: list[Seat] = field(default_factory=list)
-    unserved: list[ContentProvisioned | ValidationFailed] = field(default_factory=list)
+    unserved: list[Upload] = field(default_factory=list)
 
 
-def seat(uploads: Mapping[str, Sequence[ContentProvisioned | ValidationFailed]], claimed: Iterable[Slot]) -> Seating:
+def seat(uploads: Mapping[str, Sequence[Upload]], claimed: Iterable[Slot]) -> Seating:
     """Give the claimed slots, in slot order, to the uploads of their batch, in the order given."""
     free: dict[str, list[Slot]] = defaultdict(list)
     for slot in claimed:

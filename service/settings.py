@@ -113,10 +113,27 @@ class Settings(BaseSettings):
         _DAY, ge=1, le=10 * _YEAR, description="How long pending content waits for its registration."
     )
     expired_retention_seconds: int = Field(
-        30 * _DAY, ge=1, le=10 * _YEAR, description="How long expired content is kept."
+        30 * _DAY,
+        ge=1,
+        le=10 * _YEAR,
+        description="How long expired content is kept. Longer than the input topics keep their records.",
     )
     batch_timeout_seconds: int = Field(
         _DAY, ge=1, le=10 * _YEAR, description="After how long a batch that is not ready is reported."
+    )
+    batch_retention_seconds: int | None = Field(
+        None,
+        ge=_DAY,
+        le=10 * _YEAR,
+        description="How long batches that are ready, failed or were reported as late are kept; for ever where it "
+        "is not set. Longer than the input topics keep their records.",
+    )
+    closed_retention_seconds: int | None = Field(
+        None,
+        ge=_DAY,
+        le=10 * _YEAR,
+        description="How long removed content and replayed or discarded quarantine rows are kept; for ever where "
+        "it is not set. Longer than the input topics keep their records.",
     )
     purge_interval_seconds: int = Field(60, ge=1, le=_DAY, description="Time between two purges.")
 

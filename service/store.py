@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import orjson
 from psycopg import AsyncConnection
+from psycopg.errors import SerializationFailure
 
-from service.events import BatchRegistered, ContentProvisioned, CourseCode, ValidationFailed
+from service.events import BatchRegistered, ContentProvisioned, CourseCode, Upload, ValidationFailed
 from service.outgoing import ExcessReason, FailedSlot, Outgoing
 from service.rules import BatchFacts, Seat, Slot
 from service.statements import STATEMENTS, Blobs, Integers, Texts, Times, Uuids
@@ -20,8 +21,11 @@ from service.statements import STATEMENTS, Blobs, Integers, Texts, Times, Uuids
 PAGE = 2_000
 """Rows read or written at a time where there may be a hundred thousand."""
 
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page of what may be long is shorter."""
+
 DETAILED_PAGE = 20
-"""The same for rows that may weigh a mebibyte each."""
+"""Rows of a page that may weigh a mebibyte each."""
 
 
 class BatchRow(NamedTuple):
@@ -113,12 +117,12 @@ async def pending_pages(
             after_batch_id=after[0],
             after_arrival=after[1],
             page=PAGE,
+            bytes=PAGE_BYTES,
         )
-        if rows:
-            yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
-            after = (rows[-1][0], rows[-1][10])
-        if len(rows) < PAGE:
+        if not rows:
             return
+        yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
+        after = (rows[-1][0], rows[-1][10])
 
 
 async def delete_pending_content(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
@@ -184,7 +188,10 @@ async def fill_slots(conn: AsyncConnection[Any], seats: Sequence[Seat]) -> None:
 
 
 async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]) -> dict[str, Count]:
-    """Add (assigned, failed) to the batches' counters and hold them until the transaction ends."""
+    """Add (assigned, failed) to the batches' counters and hold them until the transaction ends.
+
+    Raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
+    """
     rows = await _rows(
         conn,
         "count_taken",
@@ -192,6 +199,8 @@ async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int,
         assigned=Integers([assigned for assigned, _ in taken.values()]),
         failed=Integers([failed for _, failed in taken.values()]),
     )
+    if len(rows) < len(taken):
+        raise SerializationFailure("a batch is not there any more")
     return {row[0]: Count(*row[1:]) for row in rows}
 
 
@@ -204,6 +213,14 @@ async def read_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> 
     """What the registrations of the batches said."""
     rows = await _rows(conn, "read_batches", batch_ids=Texts(batch_ids))
     return {row[0]: BatchRow(*row) for row in rows}
+
+
+async def read_essay_ids(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The essays of each batch in slot order."""
+    essay_ids: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
+    for batch_id, essay_id in await _rows(conn, "read_essay_ids", batch_ids=Texts(batch_ids)):
+        essay_ids[batch_id].append(essay_id)
+    return {batch_id: tuple(ids) for batch_id, ids in essay_ids.items()}
 
 
 async def read_assigned_slots(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
@@ -269,6 +286,9 @@ async def store_failures(
     )
 
 
+FAILURES_PAGE = 100
+
+
 class WaitingFailure(NamedTuple):
     """A failure that waits for its batch."""
 
@@ -280,7 +300,7 @@ class WaitingFailure(NamedTuple):
 
 async def read_waiting_failures(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> list[WaitingFailure]:
     """The first page of failures that wait for the batches; settle them to come to the next."""
-    rows = await _rows(conn, "read_waiting_failures", batch_ids=Texts(batch_ids), page=PAGE)
+    rows = await _rows(conn, "read_waiting_failures", batch_ids=Texts(batch_ids), page=FAILURES_PAGE)
     return [WaitingFailure(*row) for row in rows]
 
 
@@ -316,7 +336,7 @@ def _identity(row: tuple[Slot, Any]) -> tuple[str, str, str]:
 
 
 def _slot_columns(
-    rows: Sequence[tuple[Slot, ContentProvisioned | ValidationFailed | WaitingFailure | None]],
+    rows: Sequence[tuple[Slot, Upload | WaitingFailure | None]],
 ) -> dict[str, object]:
     """Slots as arrays; nulls where nothing (or, but for its name, a failure) takes one."""
     columns = _content_columns([upload for _, upload in rows])

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -97,6 +98,12 @@ batches = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
     ),
+    Index("batches_late", "registered_at", postgresql_where=text("state = 'registered' and timed_out_at is null")),
+    Index(
+        "batches_ended",
+        text("coalesce(completed_at, timed_out_at)"),
+        postgresql_where=text("coalesce(completed_at, timed_out_at) is not null"),
+    ),
     postgresql_with={
         "fillfactor": 60,
         "autovacuum_vacuum_scale_factor": 0.02,
@@ -182,6 +189,8 @@ pending_content = Table(
         postgresql_where=text("state <> 'removed'"),
     ),
     Index("pending_content_due", "waiting_since", postgresql_where=text("state = 'pending'")),
+    Index("pending_content_expired", "closed_at", postgresql_where=text("state = 'expired'")),
+    Index("pending_content_removed", "closed_at", postgresql_where=text("state = 'removed'")),
     postgresql_with={
         "autovacuum_vacuum_scale_factor": 0.05,
         "autovacuum_vacuum_threshold": 5000,
@@ -219,6 +228,7 @@ validation_failures = Table(
     *_trace(),
     _given("stored_at", _TIME),
     _given("waiting_since", _TIME),
+    Column("closed_at", _TIME),
     PrimaryKeyConstraint("batch_id", "file_upload_id", name="validation_failures_pkey"),
     _length("validation_failures", "batch_id"),
     _length("validation_failures", "file_upload_id"),
@@ -232,6 +242,7 @@ validation_failures = Table(
         postgresql_where=text("state in ('pending', 'expired')"),
     ),
     Index("validation_failures_due", "waiting_since", postgresql_where=text("state = 'pending'")),
+    Index("validation_failures_expired", "closed_at", postgresql_where=text("state = 'expired'")),
 )
 
 outbox = Table(
@@ -318,6 +329,8 @@ quarantine = Table(
     CheckConstraint("state in ('open', 'replayed', 'discarded')", name="quarantine_state_check"),
     CheckConstraint("(closed_at is null) = (state = 'open')", name="quarantine_closed_check"),
     CheckConstraint("deliveries >= 1", name="quarantine_deliveries_check"),
+    Index("quarantine_open", "id", postgresql_where=text("state = 'open'")),
+    Index("quarantine_closed", "closed_at", postgresql_where=text("closed_at is not null")),
 )
 
 topic_refusals = Table(
@@ -338,6 +351,7 @@ crash_marks = Table(
     _given("offset", BigInteger),
     Column("records", Integer),
     _given("deaths", Integer, server_default=text("0")),
+    _given("in_hand", Boolean, server_default=text("false")),
     _given("pod", Text),
     _given("marked_at", _TIME),
     PrimaryKeyConstraint("topic", "partition", name="crash_marks_pkey"),

@@ -1,7 +1,10 @@
 """Metrics and logs. No label and no metric holds a batch id: numbers by batch are in the views."""
 
+import io
 import logging
 import sys
+from collections import Counter as Counts
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -9,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from service.poll import Effects
+    from service.purge import Chunk
 
 PENDING_STORED = Counter("els_pending_content_stored_total", "Contents kept for a batch not registered yet.")
 PENDING_RECONCILED = Counter(
@@ -19,6 +23,7 @@ PENDING_AGE = Histogram(
     "How long a content had waited when its registration came.",
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
+PENDING_EXPIRED = Counter("els_pending_content_expired_total", "Contents whose registration did not come in time.")
 EXCESS = Counter("els_excess_content_total", "Contents beyond the slots of their batch.", ["reason"])
 SLOTS_ASSIGNED = Counter("els_slots_assigned_total", "Slots that a content has taken.")
 BATCHES_REGISTERED = Counter("els_batches_registered_total", "Batches registered.")
@@ -28,7 +33,12 @@ BATCH_READY = Histogram(
     "From a batch's registration to its being ready.",
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
+BATCHES_TIMED_OUT = Counter("els_batches_timed_out_total", "Batches reported as not complete in time.")
+PURGED = Counter("els_purged_total", "Rows that a purge has dealt with, by the count of its report.", ["chore"])
 QUARANTINED = Counter("els_quarantined_total", "Inputs refused.", ["reason"])
+VALIDATION_FAILURES = Counter(
+    "els_validation_failures_total", "Validation failures, by what became of them.", ["outcome"]
+)
 DUPLICATES = Counter("els_duplicates_total", "Inputs recognised as repeats.", ["event"])
 REGISTRATION_DIFFERENCES = Counter(
     "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]
@@ -48,6 +58,15 @@ TRANSACTION = Histogram(
 )
 
 _log = structlog.get_logger(__name__)
+
+
+def tell_lag(topic: str, partition: int, records: int | None) -> None:
+    """The lag of a partition of this process; None where it is not its partition any more."""
+    if records is None:
+        with suppress(KeyError):
+            CONSUMER_LAG.remove(topic, str(partition))
+    else:
+        CONSUMER_LAG.labels(topic, str(partition)).set(records)
 
 
 def record(effects: "Effects") -> None:
@@ -74,27 +93,47 @@ def _count(effects: "Effects") -> None:
     PENDING_STORED.inc(effects.pending)
     SLOTS_ASSIGNED.inc(effects.assigned)
     BATCHES_REGISTERED.inc(len(effects.registered))
-    for outcome, count in effects.reconciled.items():
-        PENDING_RECONCILED.labels(outcome).inc(count)
+    for metric, counts in (
+        (PENDING_RECONCILED, effects.reconciled),
+        (EXCESS, effects.excess),
+        (VALIDATION_FAILURES, effects.failures),
+        (DUPLICATES, effects.duplicates),
+        (QUARANTINED, Counts(str(refusal.reason) for _, refusal in effects.refused)),
+        (REGISTRATION_DIFFERENCES, Counts(field for _, fields in effects.differences for field in fields)),
+    ):
+        for label, count in counts.items():
+            metric.labels(label).inc(count)
     for seconds in effects.reconciled_ages:
         PENDING_AGE.observe(seconds)
-    for reason, count in effects.excess.items():
-        EXCESS.labels(reason).inc(count)
-    for event, count in effects.duplicates.items():
-        DUPLICATES.labels(event).inc(count)
     for _, state, seconds in effects.completed:
         if state == "ready":
             BATCHES_READY.inc()
             BATCH_READY.observe(seconds)
-    for _, fields in effects.differences:
-        for field in fields:
-            REGISTRATION_DIFFERENCES.labels(field).inc()
-    for _, refusal in effects.refused:
-        QUARANTINED.labels(refusal.reason).inc()
+
+
+def record_purge(chunk: "Chunk") -> None:
+    """Count and log what a transaction of a purge did. Call it when that is committed."""
+    PURGED.labels(chunk.chore).inc(len(chunk.done))
+    match chunk.chore:
+        case "expired_content":
+            PENDING_EXPIRED.inc(len(chunk.done))
+            for batch_id, text_storage_id in chunk.done:
+                _log.warning("content_expired", batch_id=batch_id, text_storage_id=text_storage_id)
+        case "expired_failures":
+            for batch_id, file_upload_id in chunk.done:
+                _log.info("failure_expired", batch_id=batch_id, file_upload_id=file_upload_id)
+        case "timed_out_batches":
+            BATCHES_TIMED_OUT.inc(len(chunk.done))
+            for (batch_id,) in chunk.done:
+                _log.warning("batch_timed_out", batch_id=batch_id)
+        case deleted:
+            _log.info(deleted, rows=len(chunk.done))
 
 
 def set_up_logging(level: str, form: str) -> None:
     """One JSON object a line on standard output, or lines for people (`console`)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no Unicode
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

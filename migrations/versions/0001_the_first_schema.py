@@ -235,6 +235,8 @@ create table els.quarantine (
     constraint quarantine_deliveries_check check (deliveries >= 1)
 );
 
+create index quarantine_open on els.quarantine (id) where state = 'open';
+
 create table els.topic_refusals (
     topic      text    not null,
     in_a_row   integer not null default 0,
@@ -249,6 +251,7 @@ create table els.crash_marks (
     "offset"    bigint      not null,
     records     integer,
     deaths      integer     not null default 0,
+    in_hand     boolean     not null default false,
     pod         text        not null,
     marked_at   timestamptz not null,
     constraint crash_marks_pkey primary key (topic, "partition"),

@@ -1,6 +1,5 @@
 -- Say of batches that their next row could not be published, and why (arrays in step, a batch once).
 -- Tried again after a pause, which grows with the time that the same row has been blocked.
---
 -- Index: outbox_blocked_pkey. Locks: the rows of these batches, in the order of their ids.
 insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)
 select
@@ -23,4 +22,4 @@ set seq = excluded.seq,
             greatest(clock_timestamp() - outbox_blocked.since, make_interval(secs => :pause::float8)),
             make_interval(secs => :longest_pause::float8))
         else make_interval(secs => :pause::float8)
-    end;
+    end

@@ -1,7 +1,6 @@
 -- Take rows that the broker has acknowledged out of the outbox, by their keys (two arrays in step).
 -- Gone already is as good. Returns this transaction's id: whoever drew a seq that was seen before
 -- now has a lower one.
---
 -- Index: outbox_pkey. Locks: the rows, which nobody else writes but a relay that overlaps with this
 -- one; such deletes go in the same order, so they wait in the same order.
 with published as (
@@ -15,4 +14,4 @@ with published as (
     where o.aggregateid = acknowledged.batch_id
       and o.seq = acknowledged.seq
 )
-select pg_current_xact_id()::text::bigint;
+select pg_current_xact_id()::text::bigint

@@ -1,5 +1,4 @@
 -- The next rows to publish of some shards, at most :rows and about :bytes, always at least one.
---
 -- :shards    in the order in which they are served; none may take more than :per_shard rows, so
 --            that a shard with a long backlog does not starve those behind it
 -- :floors    for each shard a seq up to which nothing waits: what lies below is dead rows that
@@ -7,11 +6,9 @@
 -- :relay     rows come only of shards that this relay holds at this very moment, so that a relay
 --            that lost a shard without knowing does not read with a stale floor
 -- :bytes     rows are taken until their payloads have reached it
---
 -- Of a batch the rows come in the order of seq, which is the order of their commits, and none is
 -- left out before one that is taken. Batches that are blocked are left out whole.
 -- horizon: every transaction with a lower id has ended and is seen by this statement.
---
 -- Index: outbox_order, outbox_blocked_pkey, relay_shards_pkey. Locks: none.
 select
     taken.seq,
@@ -57,4 +54,4 @@ from (
     order by held.place, waiting.seq
     limit :rows::bigint
 ) as taken
-where taken.before < :bytes::bigint;
+where taken.before < :bytes::bigint

@@ -1,5 +1,4 @@
 -- Blocked batches of some shards that have no row left (an operator took it away): none is blocked.
---
 -- Index: outbox_pkey; the table of blocked batches is read whole, by its key (it is empty, or short).
 -- Locks: the rows that go, none that another holds.
 delete from els.outbox_blocked
@@ -10,4 +9,4 @@ where batch_id in (
       and (hashtextextended(blocked.batch_id, 0) & 63) = any (:shards::bigint[])
       and not exists (select from els.outbox as o where o.aggregateid = blocked.batch_id)
     order by blocked.batch_id
-    for update skip locked);
+    for update skip locked)

@@ -1,5 +1,4 @@
 -- This relay ends: all its shards are free, and it counts no more.
---
 -- Index: relay_shards_pkey, relays_pkey. Locks: the rows of its shards, then its own.
 with freed as (
     update els.relay_shards
@@ -7,4 +6,4 @@ with freed as (
     where relay = :relay::uuid
 )
 delete from els.relays
-where relay = :relay::uuid;
+where relay = :relay::uuid

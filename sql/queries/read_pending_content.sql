@@ -1,12 +1,27 @@
--- One page of what waits for these batches, expired content included, in the order in which it was stored.
+-- One page of what waits for these batches, expired content included, in the order in which it was stored: so many
+-- rows, and no more than so many bytes of file names, the one thing here that may be long; one row at least.
 -- The page after one starts behind its last row.
 -- Index: pending_content_order. Locks: none; the caller has the batches alone.
 select
     batch_id, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
     content_md5_hash, correlation_id, traceparent, tracestate, arrival, stored_at
-from els.pending_content
-where batch_id = any(:batch_ids::text[])
-    and state <> 'removed'
-    and (batch_id, arrival) > (:after_batch_id, :after_arrival)
+from (
+    select
+        waiting.*,
+        sum(octet_length(original_file_name)) over (order by batch_id, arrival) as weight,
+        row_number() over (order by batch_id, arrival) as number
+    from (
+        select
+            batch_id, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
+            content_md5_hash, correlation_id, traceparent, tracestate, arrival, stored_at
+        from els.pending_content
+        where batch_id = any(:batch_ids::text[])
+            and state <> 'removed'
+            and (batch_id, arrival) > (:after_batch_id, :after_arrival)
+        order by batch_id, arrival
+        limit :page
+    ) as waiting
+) as weighed
+where weight <= :bytes
+    or number = 1
 order by batch_id, arrival
-limit :page

@@ -1,6 +1,5 @@
 -- This relay lives for another :lease seconds, by the database's clock. Relays that have been dead
 -- for long are forgotten.
---
 -- Index: relays_pkey. Locks: this relay's row, and the forgotten ones, none that another holds.
 with forgotten as (
     delete from els.relays
@@ -14,4 +13,4 @@ with forgotten as (
 insert into els.relays (relay, expires_at)
 values (:relay::uuid, clock_timestamp() + make_interval(secs => :lease::float8))
 on conflict (relay) do update
-set expires_at = excluded.expires_at;
+set expires_at = excluded.expires_at

@@ -5,6 +5,7 @@ update els.crash_marks
 set "offset" = :offset,
     records = :records,
     deaths = case when "offset" = :offset and records = 1 and :records = 1 then deaths else 0 end,
+    in_hand = true,
     marked_at = transaction_timestamp()
 where topic = :topic
     and "partition" = :partition

@@ -1,7 +1,8 @@
 -- Failures that waited have taken a slot, or found none.
 -- Index: validation_failures_pkey. Locks: the rows; the caller has their batches alone.
 update els.validation_failures
-set state = settled.state
+set state = settled.state,
+    closed_at = null
 from unnest(:batch_ids::text[], :file_upload_ids::text[], :states::text[]) as settled (batch_id, file_upload_id, state)
 where validation_failures.batch_id = settled.batch_id
     and validation_failures.file_upload_id = settled.file_upload_id

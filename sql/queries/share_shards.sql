@@ -1,9 +1,7 @@
 -- Take free shards, up to this relay's fair share of them all. A shard is free when its relay is
 -- none, gone or expired.
---
 -- Returns the shards that it held before, those it took now, and the fair share. At random, so that
 -- relays that start together do not reach for the same ones.
---
 -- Index: relay_shards_pkey, relays_pkey. Locks: the shards that are taken, none that another holds.
 -- Two relays that see different relays alive may take a shard from each other: that costs repeats,
 -- not the order.
@@ -35,4 +33,4 @@ taken as (
 select
     array(select shard::int from held order by shard),
     array(select shard::int from taken order by shard),
-    (select share from fair);
+    (select share from fair)

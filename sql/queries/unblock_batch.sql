@@ -1,5 +1,4 @@
 -- Batches whose blocked row was published after all go with the others again.
---
 -- Index: outbox_blocked_pkey. Locks: the rows of these batches, in the order of their ids.
 delete from els.outbox_blocked as blocked
 using (
@@ -8,4 +7,4 @@ using (
     order by cured.batch_id
     offset 0
 ) as cured
-where blocked.batch_id = cured.batch_id;
+where blocked.batch_id = cured.batch_id

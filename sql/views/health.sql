@@ -1,4 +1,4 @@
--- The numbers one looks at first. Reads only what waits, never slots, batches or anything else that has a history.
+-- The numbers one looks at first. Reads only what waits or is open, never slots, batches or anything else that has a history.
 
 -- Of everybody, so it runs as the owner; who asks need not see what the others do.
 create or replace function els.oldest_transaction() returns interval

@@ -14,7 +14,8 @@ select
     error_detail,
     raw_file_storage_id,
     file_size_bytes,
-    correlation_id
+    correlation_id,
+    closed_at as expired_at
 from els.validation_failures;
 
 comment on view ops.validation_failures is
@@ -32,3 +33,4 @@ comment on column ops.validation_failures.error_detail is 'all that the File Ser
 comment on column ops.validation_failures.raw_file_storage_id is 'where the file itself is stored';
 comment on column ops.validation_failures.file_size_bytes is 'size of the file';
 comment on column ops.validation_failures.correlation_id is 'correlation id of the failure';
+comment on column ops.validation_failures.expired_at is 'when it expired; null unless it waits in vain';

@@ -367,8 +367,16 @@ async def test_a_repeated_registration_that_says_otherwise_is_told_and_changes_n
     before = invariants.state(desk.conn)
     other = registration(essays=["y", "x"], course_code="SV1", user_id="other", class_id="7", essay_instructions="!")
     outcome = await desk.once(*deliveries(other))
-    assert outcome.effects.differences == [("b", ["course_code", "user_id", "essay_instructions", "class_id"])]
+    different = ["course_code", "user_id", "essay_instructions", "class_id", "essay_ids"]
+    assert outcome.effects.differences == [("b", different)]
     assert invariants.state(desk.conn) == before
+
+
+async def test_a_registration_that_repeats_the_first_to_the_letter_differs_in_nothing(desk: Desk) -> None:
+    outcome = await desk.once(*deliveries(registration(essays=["x", "y"]), registration(essays=["x", "y"])))
+    again = await desk.once(*deliveries(registration(essays=["x", "y"])))
+    assert (outcome.effects.differences, again.effects.differences) == ([], [])
+    assert again.effects.duplicates.total() == 1
 
 
 # -- traces and correlations

@@ -132,7 +132,9 @@ def test_a_role_that_is_none_is_named(service: CommandLine) -> None:
 # -- a world that is not as it should be
 
 
-@pytest.mark.parametrize("command", ["run", "migrate", "quarantine list", f"quarantine resume {BATCH_REGISTERED}"])
+@pytest.mark.parametrize(
+    "command", ["run", "migrate", "purge", "quarantine list", f"quarantine resume {BATCH_REGISTERED}"]
+)
 def test_a_database_that_is_away_is_named_and_its_password_is_not(service: CommandLine, command: str) -> None:
     ended = service(*command.split(), ELS_DATABASE_URL=AWAY)
     assert ended.failed_with(1, "DATABASE_URL: ", "refused")
@@ -291,3 +293,56 @@ def test_an_output_that_nobody_reads_to_its_end_is_no_traceback(
         check=False,
     )
     assert (ended.stdout, ended.stderr) == ("[\n", "")
+
+
+# -- purge
+
+
+def let_wait(conn: psycopg.Connection[Any], text_storage_id: str) -> None:
+    """A content that has waited for two days."""
+    conn.execute(
+        "insert into els.pending_content (batch_id, text_storage_id, arrival, file_upload_id, original_file_name,"
+        " raw_file_storage_id, file_size_bytes, correlation_id, stored_at, waiting_since) values ('b', %(text)s,"
+        " nextval('els.arrivals'), 'u', 'n', 'r', 1, gen_random_uuid(), now(), now() - interval '2 days')",
+        {"text": text_storage_id},
+    )
+
+
+def test_purge_tells_what_it_did_and_a_dry_run_what_it_would_do(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    let_wait(conn, "c1")
+    let_wait(conn, "c2")
+    states = "select state, count(*) from els.pending_content group by state"
+    for _ in range(2):
+        dry = service("purge", "--dry-run", "--json")
+        assert (dry.status, dry.json["expired_content"], dry.json["whole"]) == (0, 2, True)
+    assert conn.execute(states).fetchall() == [("pending", 2)]
+    done = service("purge", "--json")
+    assert (done.status, done.err, done.json) == (0, "", dry.json)
+    assert conn.execute(states).fetchall() == [("expired", 2)]
+    told = service("purge")
+    assert told.status == 0
+    assert "expired content" in told.out
+
+
+def test_purge_goes_by_the_settings(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    let_wait(conn, "c1")
+    assert service("purge", "--json", ELS_PENDING_TTL_SECONDS="259200").json["expired_content"] == 0
+    assert service("purge", "--json").json["expired_content"] == 1
+
+
+def test_a_purge_beside_another_says_that_it_did_not_end(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(hashtext('els'), hashtext('purge'))")
+        ended = service("purge", "--json")
+    assert (ended.status, ended.json["whole"]) == (1, False)
+    assert "another" in ended.err
+
+
+def test_check_holds_what_is_deleted_against_what_the_topics_keep(service: CommandLine, apache: Broker) -> None:
+    ended = service("check", "--json", **apache.settings, ELS_EXPIRED_RETENTION_SECONDS="60")
+    told = [row["told"] for row in ended.json if not row["ok"]]
+    assert ended.status == 1
+    assert len(told) == 3
+    assert all("ELS_EXPIRED_RETENTION_SECONDS is 60" in each for each in told)

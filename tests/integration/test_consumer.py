@@ -40,7 +40,7 @@ class Running:
     """One consumer that runs here, and what it tells of itself."""
 
     def __init__(self, url: str, broker: Broker, group: str, limit: int) -> None:
-        self.health = Health("database")
+        self.health = Health("consumer")
         self.effects: list[Effects] = []
         self.database = Database(url, pool_size=3)
         intake = Intake(self.database, Limits(refusals_in_a_row=limit), self.health, self.effects.append)
@@ -63,6 +63,12 @@ class Running:
     @property
     def partitions(self) -> int:
         return len(self.consumer._partitions)
+
+    async def fail_and_run_again(self) -> None:
+        """As the process does with a part that fails."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._task = asyncio.create_task(self.consumer.run(self._stop))
 
     async def stop(self) -> None:
         self._stop.set()
@@ -284,7 +290,7 @@ async def test_offsets_are_committed_after_the_database_has_the_records(station:
     with psycopg.connect(station.conn.info.dsn, password=station.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
         await station.publish(CONTENT_PROVISIONED, content("held", "t1"))
-        behind = await station.publish(CONTENT_PROVISIONED, content("free", "t2"))
+        await station.publish(CONTENT_PROVISIONED, content("free", "t2"))
         await station.publish(CONTENT_PROVISIONED, content("free", "t3"), partition=1)
         running = await station.start()
         await station.becomes("select count(*) from els.pending_content where text_storage_id in ('t0', 't3')", 2)
@@ -296,11 +302,19 @@ async def test_offsets_are_committed_after_the_database_has_the_records(station:
             }
 
         await until(committed_to_the_held_one, BOUND, lambda: "the offsets are elsewhere", every=0.1)
+        # Its partition is read on; what comes for the same batch waits behind it.
+        behind = await station.publish(CONTENT_PROVISIONED, content("held", "t4"), content("free", "t5"))
+        await station.becomes("select count(*) from els.pending_content where text_storage_id in ('t2', 't5')", 2)
+        assert (await station.committed(tp))[tp] == 1
         assert running.health.ready
         assert station.value("select count(*) from els.pending_content where batch_id = 'held'") == 0
     await station.all_committed()
     assert (await station.committed(tp))[tp] == behind + 1
-    assert station.value(PENDING) == 4
+    in_order = (
+        "select string_agg(text_storage_id, ' ' order by arrival) from els.pending_content where batch_id = 'held'"
+    )
+    assert station.value(in_order) == "t1 t4"
+    assert station.value(PENDING) == 6
 
 
 async def test_a_record_that_is_held_when_the_consumer_stops_is_taken_by_the_next(judge: Station) -> None:
@@ -313,6 +327,18 @@ async def test_a_record_that_is_held_when_the_consumer_stops_is_taken_by_the_nex
         tp = TopicPartition(CONTENT_PROVISIONED, 0)
         assert (await judge.committed(tp)).get(tp, 0) <= 1
     await judge.start()
+    await judge.all_committed()
+    assert judge.value(PENDING) == 3
+
+
+async def test_a_consumer_that_fails_and_is_run_again_takes_what_was_held_when_it_ended(judge: Station) -> None:
+    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
+        running = await judge.start()
+        await judge.becomes("select count(*) from els.pending_content where text_storage_id = 't1'", 1)
+        await running.fail_and_run_again()
+    await judge.publish(CONTENT_PROVISIONED, content("held", "t2"))
     await judge.all_committed()
     assert judge.value(PENDING) == 3
 
@@ -366,7 +392,7 @@ async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_i
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
     running = await station.start(LIMIT)
     await until(
-        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("intake")), BOUND, lambda: "it does not stop"
+        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("topics")), BOUND, lambda: "it does not stop"
     )
     await station.publish(BATCH_REGISTERED, registration("b", ["e1", "e2"]))
     await station.becomes("select count(*) from els.batches", 1)
@@ -447,8 +473,8 @@ async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
 async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: Station) -> None:
     await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
     judge.conn.execute(
-        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
-        values (%s, 0, 0, 1, 1, 'dead', now())""",
+        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
+        values (%s, 0, 0, 1, 1, true, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
     with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
@@ -468,8 +494,8 @@ async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_
 ) -> None:
     await judge.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
     judge.conn.execute(
-        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
-        values (%s, 0, 0, 1, 1, 'dead', now())""",
+        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
+        values (%s, 0, 0, 1, 1, true, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
     # Each time that the suspect is marked, the session ends; the third time all is well again.

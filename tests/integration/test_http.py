@@ -67,10 +67,10 @@ async def test_readiness_says_which_part_is_not_well_and_why(endpoints: Endpoint
 async def test_a_topic_that_is_stopped_is_named(endpoints: Endpoints) -> None:
     endpoints.health.well("database")
     endpoints.health.well("consumer")
-    endpoints.health.trouble("intake", "stopped, nothing but refusals: some.topic")
+    endpoints.health.trouble("topics", "stopped, nothing but refusals: some.topic")
     status, _, told = await endpoints.get("/readyz")
     assert status == 503
-    assert "some.topic" in told["parts"]["intake"]
+    assert "some.topic" in told["parts"]["topics"]
 
 
 async def test_metrics_are_what_prometheus_reads(endpoints: Endpoints) -> None:

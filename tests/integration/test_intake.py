@@ -31,7 +31,7 @@ class Bench:
     def __init__(self, url: str, superuser: str, limits: Limits | None = None) -> None:
         # What somebody holds is found out soon.
         self.database = Database(url, timeouts=Timeouts(lock_timeout=100))
-        self.health = Health("database")
+        self.health = Health()
         self.effects: list[Effects] = []
         self.intake = Intake(self.database, limits or Limits(), self.health, self.effects.append)
         self.conn = psycopg.connect(superuser, autocommit=True)

@@ -130,8 +130,11 @@ class Stage:
             assert places == sorted(places), batch_id
 
     async def records(self, topic: str, count: int) -> list[Any]:
-        """The first `count` records of each partition together, in the order of each partition."""
-        consumer = AIOKafkaConsumer(topic, **self.options, auto_offset_reset="earliest")
+        """The first `count` records of each partition together, in the order of each partition.
+
+        The topic may be so new that the consumer has to ask for it again.
+        """
+        consumer = AIOKafkaConsumer(topic, **self.options, auto_offset_reset="earliest", metadata_max_age_ms=500)
         await consumer.start()
         try:
             found: list[Any] = []
@@ -222,7 +225,7 @@ async def test_a_relay_that_dies_between_publish_and_delete_leaves_only_repeats_
     for worker in dead._workers:
         await worker.abandon()
     assert await stage.rows() == 5
-    async with stage.running(stage.relay(lease_seconds=0.2)):
+    async with stage.running(stage.relay(lease_seconds=2)):
         await until(stage.is_empty)
     records = await stage.records(topic, 10)
     assert [record.value for record in records] == [b"0", b"1", b"2", b"3", b"4"] * 2

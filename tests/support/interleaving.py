@@ -66,6 +66,9 @@ TABLES: Final = (
 
 COMMIT, DIE = "commit", "die"
 
+Work = Sequence[Delivery] | Callable[[Database], Awaitable[None]]
+"""What an actor does: the poll that it applies, or something else with a database."""
+
 
 class Died(BaseException):
     """The pod is gone in the middle of a transaction."""
@@ -252,7 +255,7 @@ class _Race:
         for name, conn in connections.items():
             conn.actor = self.actors[name]
 
-    async def begin(self, polls: Mapping[str, Sequence[Delivery]]) -> None:
+    async def begin(self, polls: Mapping[str, Work]) -> None:
         for name, actor in self.actors.items():
             actor.task = asyncio.create_task(_work(actor, polls[name]))
             actor.task.add_done_callback(lambda _: self.moved.set())
@@ -341,10 +344,11 @@ class _Race:
         return all(blockers[pid] and stands_behind(pid, frozenset([pid])) for pid in blockers)
 
 
-async def _work(actor: _Actor, deliveries: Sequence[Delivery]) -> None:
-    """What the consumer does with a poll; a pod that died has no more to say."""
+async def _work(actor: _Actor, work: Work) -> None:
+    """What the consumer does with a poll, or what the actor does instead; a pod that died has no more to say."""
+    database = cast("Database", actor)
     with suppress(Died, Left):
-        await deliver(cast("Database", actor), deliveries)
+        await (work(database) if callable(work) else deliver(database, work))
 
 
 async def deliver(database: Database, deliveries: Sequence[Delivery]) -> None:
@@ -450,7 +454,7 @@ class Stage:
 
     async def explore(
         self,
-        polls: Callable[[], Mapping[str, Sequence[Delivery]]],
+        polls: Callable[[], Mapping[str, Work]],
         look: Callable[["Stage", Sequence[str]], Awaitable[Iterable[str]]],
         *,
         deaths: int = 9,
@@ -472,7 +476,7 @@ class Stage:
 
     async def _run(
         self,
-        polls: Mapping[str, Sequence[Delivery]],
+        polls: Mapping[str, Work],
         path: list[_Node],
         deaths: int,
         look: Callable[["Stage", Sequence[str]], Awaitable[Iterable[str]]],

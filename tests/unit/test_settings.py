@@ -35,6 +35,8 @@ def test_the_defaults_are_those_that_are_fixed_for_the_outside() -> None:
     assert settings.expired_retention_seconds == 2592000
     assert settings.batch_timeout_seconds == 86400
     assert settings.purge_interval_seconds == 60
+    assert settings.batch_retention_seconds is None
+    assert settings.closed_retention_seconds is None
     assert settings.session_timeout_seconds == 6
     assert settings.max_message_bytes == 1048576
     assert settings.max_registration_bytes == 16777216

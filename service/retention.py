@@ -1,0 +1,146 @@
+"""What a purge does to the database, a statement a function.
+
+Every function takes the connection first and never commits. A find_… is only a look: what is done about what it
+found asks again, behind the locks of the batches. `due` is the moment up to which something has outlived its time.
+"""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from service.statements import STATEMENTS, Texts
+from service.store import PAGE
+
+Key = tuple[str, str]
+"""(batch_id, text_storage_id) of a content, (batch_id, file_upload_id) of a failure."""
+
+Finding = Literal["find_due_content", "find_due_failures", "find_old_expired_content", "find_old_expired_failures"]
+Ending = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
+Clearing = Literal["delete_removed_content", "delete_closed_quarantine"]
+
+
+class ExpiredContent(NamedTuple):
+    """A content that waited in vain."""
+
+    batch_id: str
+    text_storage_id: str
+    file_upload_id: str
+    original_file_name: str
+    stored_at: datetime
+    correlation_id: UUID
+    traceparent: str | None
+    tracestate: str | None
+
+
+class LateBatch(NamedTuple):
+    """A batch that should have been complete by now."""
+
+    batch_id: str
+    expected: int
+    assigned: int
+    correlation_id: UUID
+    traceparent: str | None
+    tracestate: str | None
+
+
+async def try_purge(conn: AsyncConnection[Any]) -> tuple[bool, datetime]:
+    """Whether this transaction has the right to purge, and its time."""
+    ((taken, now),) = await _rows(conn, "try_purge")
+    return taken, now
+
+
+async def count_due(
+    conn: AsyncConnection[Any],
+    *,
+    pending: datetime,
+    late: datetime,
+    expired: datetime,
+    ended: datetime | None,
+    closed: datetime | None,
+) -> dict[str, int]:
+    """How much has outlived its time, by the names of `purge.PurgeReport`; a time is None where all is kept."""
+    cursor = await conn.execute(
+        STATEMENTS["count_due"],
+        {"pending_due": pending, "late_due": late, "expired_due": expired, "ended_due": ended, "closed_due": closed},
+    )
+    (counts,) = await cursor.fetchall()
+    return {column.name: count for column, count in zip(cursor.description or (), counts, strict=True)}
+
+
+async def find_waiting(
+    conn: AsyncConnection[Any], finding: Finding, due: datetime, passed: Collection[str], page: int
+) -> list[Key]:
+    """The oldest content or failures that are due, without those of the batches that were passed over."""
+    return await _rows(conn, finding, due=due, passed=Texts(sorted(passed)), page=page)
+
+
+async def expire_content(
+    conn: AsyncConnection[Any], keys: Sequence[Key], due: datetime, now: datetime
+) -> list[ExpiredContent]:
+    """Pending content becomes expired; returns what did, in the order of arrival within each batch."""
+    rows = await _rows(conn, "expire_content", **_identities(keys), due=due, now=now)
+    return [ExpiredContent(*row) for row in rows]
+
+
+async def end(
+    conn: AsyncConnection[Any], ending: Ending, keys: Sequence[Key], due: datetime, now: datetime
+) -> list[Key]:
+    """Expire failures, or delete what expired long ago; returns what it came true for."""
+    return await _rows(conn, ending, **_identities(keys), due=due, now=now)
+
+
+async def clear(conn: AsyncConnection[Any], clearing: Clearing, due: datetime, page: int) -> list[Key]:
+    """Delete rows that were closed long ago: (batch_id, text_storage_id), or (topic, id) of the quarantine."""
+    return await _rows(conn, clearing, due=due, page=page)
+
+
+async def find_late_batches(conn: AsyncConnection[Any], due: datetime, page: int) -> list[LateBatch]:
+    """Batches to be reported as late, the oldest first, held until the transaction ends."""
+    return [LateBatch(*row) for row in await _rows(conn, "find_late_batches", due=due, page=page)]
+
+
+async def open_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[str]]:
+    """The essays that a batch of any size still waits for, in slot order, in pages."""
+    async with conn.cursor(name="read_open_slots", binary=True) as cursor:
+        await cursor.execute(STATEMENTS["read_open_slots"], {"batch_id": batch_id})
+        while page := await cursor.fetchmany(PAGE):
+            yield [essay_id for (essay_id,) in page]
+
+
+async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], now: datetime) -> None:
+    """These batches were reported as late."""
+    await conn.execute(STATEMENTS["mark_timed_out"], {"batch_ids": Texts(batch_ids), "now": now})
+
+
+async def find_ended_batches(
+    conn: AsyncConnection[Any], due: datetime, passed: Collection[str], page: int
+) -> list[str]:
+    """Batches that ended long ago, the oldest first, without those that were passed over."""
+    rows = await _rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(passed)), page=page)
+    return [batch_id for (batch_id,) in rows]
+
+
+async def hold_ended_batch(conn: AsyncConnection[Any], batch_id: str, due: datetime) -> int | None:
+    """Hold a batch and all its slots; returns how many, None where somebody works on it or it has changed."""
+    rows = await _rows(conn, "hold_ended_batch", batch_id=batch_id, due=due)
+    return rows[0][0] if rows else None
+
+
+async def delete_batch(conn: AsyncConnection[Any], batch_id: str) -> None:
+    """Delete a batch, with all that is its own."""
+    await conn.execute(STATEMENTS["delete_batch"], {"batch_id": batch_id})
+
+
+def _identities(keys: Sequence[Key]) -> dict[str, object]:
+    return {
+        "batch_ids": Texts([batch_id for batch_id, _ in keys]),
+        "identities": Texts([identity for _, identity in keys]),
+    }
+
+
+async def _rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> list[Any]:
+    cursor = await conn.execute(STATEMENTS[name], parameters, binary=True)
+    return await cursor.fetchall()

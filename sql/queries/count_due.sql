@@ -1,0 +1,56 @@
+-- What a purge at this moment would find to do; a null time is a retention that is off. Reads no more than that.
+-- Index: those of the find_… statements. Locks: none.
+select
+    (
+        select count(*)
+        from els.pending_content
+        where state = 'pending'
+            and waiting_since <= :pending_due::timestamptz
+    ) as expired_content,
+    (
+        select count(*)
+        from els.validation_failures
+        where state = 'pending'
+            and waiting_since <= :pending_due::timestamptz
+    ) as expired_failures,
+    (
+        select count(*)
+        from els.batches
+        where state = 'registered'
+            and timed_out_at is null
+            and registered_at <= :late_due::timestamptz
+    ) as timed_out_batches,
+    (
+        select count(*)
+        from els.pending_content
+        where state = 'expired'
+            and closed_at <= :expired_due::timestamptz
+    ) as deleted_content,
+    (
+        select count(*)
+        from els.validation_failures
+        where state = 'expired'
+            and closed_at <= :expired_due::timestamptz
+    ) as deleted_failures,
+    (
+        select count(*)
+        from els.batches
+        where coalesce(completed_at, timed_out_at) <= :ended_due::timestamptz
+            and changed_at <= :ended_due::timestamptz
+            and not exists (
+                select
+                from els.outbox
+                where outbox.aggregateid = batches.batch_id
+            )
+    ) as deleted_batches,
+    (
+        select count(*)
+        from els.pending_content
+        where state = 'removed'
+            and closed_at <= :closed_due::timestamptz
+    ) as deleted_removed,
+    (
+        select count(*)
+        from els.quarantine
+        where closed_at <= :closed_due::timestamptz
+    ) as deleted_quarantine

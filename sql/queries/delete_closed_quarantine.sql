@@ -1,0 +1,14 @@
+-- Refused inputs that were replayed or discarded, at the end of their retention; those that wait for somebody stay.
+-- Index: quarantine_closed, quarantine_pkey. Locks: the rows, skipping those that others hold.
+with old as materialized (
+    select id
+    from els.quarantine
+    where closed_at <= :due::timestamptz
+    order by closed_at
+    limit :page
+    for update skip locked
+)
+delete from els.quarantine
+using old
+where quarantine.id = old.id
+returning quarantine.topic, quarantine.id

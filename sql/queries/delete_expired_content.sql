@@ -1,0 +1,9 @@
+-- Expired content at the end of its retention; what was restored since the look is left alone.
+-- Index: pending_content_pkey. Locks: the rows; the caller has their batches alone.
+delete from els.pending_content
+using unnest(:batch_ids::text[], :identities::text[]) as old (batch_id, text_storage_id)
+where pending_content.batch_id = old.batch_id
+    and pending_content.text_storage_id = old.text_storage_id
+    and pending_content.state = 'expired'
+    and pending_content.closed_at <= :due::timestamptz
+returning pending_content.batch_id, pending_content.text_storage_id

@@ -1,0 +1,17 @@
+-- What an operator removed, at the end of its retention: until then it keeps a redelivery from coming back. One
+-- that somebody is looking after is skipped.
+-- Index: pending_content_removed, pending_content_pkey. Locks: the rows, skipping those that others hold.
+with old as materialized (
+    select batch_id, text_storage_id
+    from els.pending_content
+    where state = 'removed'
+        and closed_at <= :due::timestamptz
+    order by closed_at
+    limit :page
+    for update skip locked
+)
+delete from els.pending_content
+using old
+where pending_content.batch_id = old.batch_id
+    and pending_content.text_storage_id = old.text_storage_id
+returning pending_content.batch_id, pending_content.text_storage_id

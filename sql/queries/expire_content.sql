@@ -1,0 +1,21 @@
+-- Pending content becomes expired, and is kept apart; what was restored or reconciled since the look is left alone.
+-- Told in the order of arrival within each batch.
+-- Index: pending_content_pkey. Locks: the rows; the caller has their batches alone.
+with expired as (
+    update els.pending_content
+    set state = 'expired',
+        closed_at = :now::timestamptz
+    from unnest(:batch_ids::text[], :identities::text[]) as due (batch_id, text_storage_id)
+    where pending_content.batch_id = due.batch_id
+        and pending_content.text_storage_id = due.text_storage_id
+        and pending_content.state = 'pending'
+        and pending_content.waiting_since <= :due::timestamptz
+    returning
+        pending_content.batch_id, pending_content.text_storage_id, pending_content.file_upload_id,
+        pending_content.original_file_name, pending_content.stored_at, pending_content.correlation_id,
+        pending_content.traceparent, pending_content.tracestate, pending_content.arrival
+)
+select
+    batch_id, text_storage_id, file_upload_id, original_file_name, stored_at, correlation_id, traceparent, tracestate
+from expired
+order by batch_id, arrival

@@ -1,0 +1,11 @@
+-- Failures that waited in vain. Nobody is told: a batch that never came misses none of its failures.
+-- Index: validation_failures_pkey. Locks: the rows; the caller has their batches alone.
+update els.validation_failures
+set state = 'expired',
+    closed_at = :now::timestamptz
+from unnest(:batch_ids::text[], :identities::text[]) as due (batch_id, file_upload_id)
+where validation_failures.batch_id = due.batch_id
+    and validation_failures.file_upload_id = due.file_upload_id
+    and validation_failures.state = 'pending'
+    and validation_failures.waiting_since <= :due::timestamptz
+returning validation_failures.batch_id, validation_failures.file_upload_id

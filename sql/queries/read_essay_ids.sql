@@ -1,0 +1,6 @@
+-- The essays of these batches in slot order, as their first registrations listed them.
+-- Index: slots_pkey. Locks: none.
+select batch_id, essay_id
+from els.slots
+where batch_id = any(:batch_ids::text[])
+order by batch_id, position

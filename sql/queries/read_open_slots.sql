@@ -1,0 +1,7 @@
+-- The essays that one batch still waits for, in slot order.
+-- Index: slots_open. Locks: none; the caller holds the batch's deciding row.
+select essay_id
+from els.slots
+where batch_id = :batch_id
+    and state = 'open'
+order by position
