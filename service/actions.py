@@ -105,11 +105,11 @@ async def republish(conn: AsyncConnection[Any], by: Operator, batch_id: str, lim
 
     Raises Impossible where the batch is not registered or not complete.
     """
-    # The deciding row is held first, so that the rows stand behind all that was committed for the batch before.
-    counts = await store.count_taken(conn, {batch_id: (0, 0)})
-    if batch_id not in counts:
+    _, registered = await store.look_at_batches(conn, [batch_id])
+    if not registered:
         raise Impossible(f"batch {batch_id} is not registered")
-    count = counts[batch_id]
+    # The deciding row is held before it is read, so that the rows stand behind all that was committed before.
+    count = (await store.count_taken(conn, {batch_id: (0, 0)}))[batch_id]
     row = (await store.read_batches(conn, [batch_id]))[batch_id]
     if row.completed_at is None:
         taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
