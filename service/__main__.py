@@ -1,14 +1,17 @@
 """The command line, run.
 
-Exit status: 0 done; 1 not done, and the last line says why; 2 the command or a setting is wrong.
+Exit status: 0 done; 1 not done, and the last line says why; 2 the command or a setting is wrong; 143 ended by
+SIGTERM, which is no failure of `run`: that drains and ends with 0.
 """
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import uvloop
 
@@ -16,6 +19,7 @@ from service import commandline
 
 FAILED = 1
 USAGE = 2
+TERMINATED = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,5 +53,11 @@ def _told(why: str, status: int) -> int:
     return status
 
 
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
 if __name__ == "__main__":
+    # In a container we are process 1, which no signal ends that it does not handle itself.
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())

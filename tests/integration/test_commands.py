@@ -8,8 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy.local.processes import free_port, plain_environment
+from deploy.local.processes import free_port, plain_environment, wait_until
 from service import kafka as kafka_module
+from service.__main__ import TERMINATED
 from service.database import EXPECTED_REVISION
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED
 from tests.support import brokers, databases
@@ -177,6 +178,22 @@ def test_migrate_brings_an_empty_database_to_this_revision_and_then_does_nothing
             assert EXPECTED_REVISION in ended.out.splitlines()[-1]
         with psycopg.connect(url) as migrated:
             assert migrated.execute("select count(*) from ops.health").fetchone() == (1,)
+
+
+def test_a_command_that_waits_ends_at_sigterm_also_where_it_is_process_1(tmp_path: Path, database_url: str) -> None:
+    """In a container an unhandled signal does nothing: the status is the handler's own, not the kernel's."""
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("select pg_advisory_lock(hashtextextended('els.migrate', 0))")
+        with subprocess.Popen(
+            [sys.executable, "-m", "service", "migrate"],
+            env={**plain_environment(), "PYTHONPATH": str(ROOT), "ELS_DATABASE_URL": database_url}
+            | {"ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY},
+            cwd=tmp_path,
+        ) as waiting:
+            polls = "select from pg_stat_activity where query like 'select pg_try_advisory_lock%'"
+            assert wait_until(lambda: other.execute(polls).rowcount > 0, 30, every=0.05)
+            waiting.terminate()
+            assert waiting.wait(10) == TERMINATED
 
 
 def test_topics_are_created_once(service: CommandLine, kafka: Broker) -> None:
