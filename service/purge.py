@@ -73,6 +73,7 @@ class PurgeReport:
     deleted_batches: int = 0
     deleted_removed: int = 0
     deleted_quarantine: int = 0
+    deleted_actions: int = 0
     passed_over: int = 0
     """Batches that somebody was working on: the next round meets them again."""
     whole: bool = True
@@ -161,6 +162,7 @@ class _Round:
         if self.terms.closed_retention is not None:
             yield self.delete_removed
             yield self.delete_quarantine
+            yield self.delete_actions
 
     async def _chunk(self, step: _Step) -> bool:
         """One transaction; returns whether another is worth it."""
@@ -310,6 +312,10 @@ class _Round:
     async def delete_quarantine(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Refused inputs that were replayed or discarded."""
         return await self._clear(conn, "deleted_quarantine", "delete_closed_quarantine", now)
+
+    async def delete_actions(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
+        """What operators did: not before what they closed by it, whose `closed_at` is its `at`."""
+        return await self._clear(conn, "deleted_actions", "delete_operator_actions", now)
 
     async def _clear(
         self, conn: AsyncConnection[Any], chore: str, clearing: retention.Clearing, now: datetime

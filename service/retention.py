@@ -19,7 +19,7 @@ Key = tuple[str, str]
 
 Finding = Literal["find_due_content", "find_due_failures", "find_old_expired_content", "find_old_expired_failures"]
 Ending = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
-Clearing = Literal["delete_removed_content", "delete_closed_quarantine"]
+Clearing = Literal["delete_removed_content", "delete_closed_quarantine", "delete_operator_actions"]
 
 
 class ExpiredContent(NamedTuple):
@@ -93,7 +93,7 @@ async def end(
 
 
 async def clear(conn: AsyncConnection[Any], clearing: Clearing, due: datetime, page: int) -> list[Key]:
-    """Delete rows that were closed long ago: (batch_id, text_storage_id), or (topic, id) of the quarantine."""
+    """Delete rows that were closed long ago: (batch_id, text_storage_id), (topic, id) of the quarantine, (action, id)."""
     return await _rows(conn, clearing, due=due, page=page)
 
 

@@ -132,8 +132,8 @@ class Settings(BaseSettings):
         None,
         ge=_DAY,
         le=10 * _YEAR,
-        description="How long removed content and replayed or discarded quarantine rows are kept; for ever where "
-        "it is not set. Longer than the input topics keep their records.",
+        description="How long removed content, replayed or discarded quarantine rows and the audit of operators are "
+        "kept; for ever where it is not set. Longer than the input topics keep their records.",
     )
     purge_interval_seconds: int = Field(60, ge=1, le=_DAY, description="Time between two purges.")
 

@@ -53,4 +53,9 @@ select
         select count(*)
         from els.quarantine
         where closed_at <= :closed_due::timestamptz
-    ) as deleted_quarantine
+    ) as deleted_quarantine,
+    (
+        select count(*)
+        from els.operator_actions
+        where at <= :closed_due::timestamptz
+    ) as deleted_actions

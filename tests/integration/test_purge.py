@@ -417,11 +417,13 @@ async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_on
     house.conn.execute("update els.pending_content set state = 'removed', closed_at = now() where arrival = 1")
     for state in ("open", "replayed", "discarded"):
         _quarantine(house, state)
+    house.conn.execute("insert into els.operator_actions (who, action, why) values ('o', 'pending remove', '')")
     terms = Terms(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
     assert await house.purge(59, terms) == PurgeReport()
-    assert await house.purge(61, terms) == PurgeReport(deleted_removed=1, deleted_quarantine=2)
+    assert await house.purge(61, terms) == PurgeReport(deleted_removed=1, deleted_quarantine=2, deleted_actions=1)
     assert house.states() == {"c2": "pending"}
     assert house.rows("select state from els.quarantine") == [("open",)]
+    assert house.rows("select id from els.operator_actions") == []
 
 
 def _quarantine(house: House, state: str) -> None:
