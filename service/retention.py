@@ -93,7 +93,7 @@ async def end(
 
 
 async def clear(conn: AsyncConnection[Any], clearing: Clearing, due: datetime, page: int) -> list[Key]:
-    """Delete rows that were closed long ago: (batch_id, text_storage_id), (topic, id) of the quarantine, (action, id)."""
+    """Delete rows that were closed long ago; returns (batch_id, text_storage_id), (topic, id) or (action, id)."""
     return await _rows(conn, clearing, due=due, page=page)
 
 
