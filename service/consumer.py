@@ -22,12 +22,13 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from service import events, quarantine, suspects
+from service import events, quarantine, records, suspects
 from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
 from service.poll import Delivery, split
+from service.records import Unreadable
 from service.suspects import Suspects
 
 _log = structlog.get_logger(__name__)
@@ -39,6 +40,8 @@ POLL_BYTES = 16 * 1024 * 1024
 """A poll that weighs more ends, however few its records are; as much again may wait for others."""
 CROWD = 4
 """Polls' worth of records that may wait for others; beyond that their partitions rest."""
+FETCHES = 4
+"""Times that a record batch is fetched whose checksum does not fit: on the way it may be damaged once, not always."""
 COMMIT_SECONDS = 0.2
 PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
@@ -81,6 +84,8 @@ class Partition:
     epoch: int = 0
     """Goes up when the partition is rewound or given back: what was read before is void."""
     suspected: Suspects | None = None
+    torn: tuple[int, int] = (-1, 0)
+    """The offset of what was fetched with a checksum that does not fit, and how often it was."""
 
     @property
     def committable(self) -> int | None:
@@ -98,6 +103,18 @@ class _Read:
     @property
     def void(self) -> bool:
         return self.epoch != self.partition.epoch
+
+    def cut_torn(self) -> int | None:
+        """Leave what is torn to another fetch, with all behind it; returns from which offset, None where nothing is."""
+        for number, delivery in enumerate(self.deliveries):
+            value = delivery.value
+            if isinstance(value, Unreadable) and value.torn:
+                offset, fetches = self.partition.torn
+                self.partition.torn = (value.first, fetches + 1 if offset == value.first else 1)
+                if self.partition.torn[1] < FETCHES:
+                    del self.deliveries[number:]
+                    return value.first
+        return None
 
 
 class Consumer:
@@ -129,6 +146,7 @@ class Consumer:
         self._busy = asyncio.Lock()
         self._moved = time.monotonic()
         self._client: AIOKafkaConsumer
+        records.install()
 
     # -- the life of the client
 
@@ -304,6 +322,8 @@ class Consumer:
         return deliveries
 
     def _delivery(self, record: ConsumerRecord) -> Delivery:
+        if isinstance(record.value, Unreadable):
+            return _delivery(record, Refusal(Reason.UNREADABLE, record.value.why))
         event = events.decode(record.topic, record.value, max_bytes=self._options.max_bytes[record.topic])
         return _delivery(record, event)
 
@@ -313,6 +333,7 @@ class Consumer:
             taken = [read for read in reads if not read.void]
             if not taken:
                 return
+            torn = {read.partition.tp: first for read in taken if (first := read.cut_torn()) is not None}
             deliveries = [delivery for read in taken for delivery in read.deliveries]
             behind, free = ([], deliveries) if probing else split(deliveries, self._behind)
             outcome = await self._intake.take(free, probing=probing) if free else None
@@ -320,7 +341,7 @@ class Consumer:
             if outcome and outcome.stopped != self._stopped:
                 self._tell_stopped(outcome.stopped)
             aside = behind + (outcome.aside if outcome else [])
-            left = _first_offsets(outcome.left if outcome else [])
+            left = torn | _first_offsets(outcome.left if outcome else [])
             held = _offsets(aside)
             for read in taken:
                 if not read.void:

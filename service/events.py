@@ -122,11 +122,12 @@ class Reason(StrEnum):
     COUNT_OUT_OF_RANGE = "count_out_of_range"
     COUNT_MISMATCH = "count_mismatch"
     DUPLICATE_ESSAY_ID = "duplicate_essay_id"
-    # Not the wire's to find: the transaction, the encoder and the crash marks give these.
+    # Not the wire's to find: the transaction, the encoder, the crash marks and the reader of record batches give these.
     CONFLICTING_REGISTRATION = "conflicting_registration"
     DATA_ERROR = "data_error"
     UNPUBLISHABLE = "unpublishable"
     KILLED_THE_PROCESS = "killed_the_process"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

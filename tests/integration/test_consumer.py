@@ -23,6 +23,7 @@ from service.intake import Intake
 from service.kafka import client_options
 from service.poll import Effects, Limits
 from service.quarantine import resume_topic
+from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed, torn
 from tests.support.brokers import Broker, apache_missing
 from tests.support.expected import committed_offsets
 from tests.support.inputs import MEBIBYTE, content, failure, registration
@@ -107,6 +108,18 @@ class Station:
             self.ends[tp] = max(self.ends.get(tp, 0), each.offset + 1)
         return int(each.offset)
 
+    async def publish_batch(self, topic: str, batch: bytes, records: int, partition: int = 0) -> int:
+        """Publish a record batch that is built; returns the offset of the first."""
+        async with AIOKafkaProducer(
+            bootstrap_servers=self.broker.bootstrap_servers, enable_idempotence=False, acks="all"
+        ) as producer:
+            builder = producer.create_batch()
+            builder.close()
+            builder._buffer, builder._relative_offset = bytearray(batch), records
+            first = (await (await producer.send_batch(builder, topic, partition=partition))).offset
+        self.ends[TopicPartition(topic, partition)] = first + records
+        return int(first)
+
     async def committed(self, *tps: TopicPartition) -> dict[TopicPartition, int]:
         return await committed_offsets(self.broker, self.group, tps or self.ends)
 
@@ -155,6 +168,13 @@ async def station_at(app_url: str, superuser: str, broker: Broker) -> AsyncItera
 @pytest.fixture
 async def station(app_url: str, database_url: str, kafka: Broker) -> AsyncIterator[Station]:
     async with station_at(app_url, database_url, kafka) as station:
+        yield station
+
+
+@pytest.fixture
+async def unchecked(app_url: str, database_url: str, tansu: Broker) -> AsyncIterator[Station]:
+    """A station on the broker that keeps whatever it is given; Apache Kafka checks it."""
+    async with station_at(app_url, database_url, tansu) as station:
         yield station
 
 
@@ -279,6 +299,77 @@ async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_
     await station.all_committed()
     assert sorted(reason for _, reason in station.refused()) == ["conflicting_registration", "data_error"]
     assert station.value(PENDING) == 21
+
+
+# -- record batches that aiokafka can't read
+
+
+async def test_records_with_a_header_whose_name_is_not_utf8_are_applied_or_kept_like_any_other(
+    station: Station,
+) -> None:
+    for number, compression in enumerate(CODECS):
+        values = [content("b", f"t{number}"), b"bad %d" % number, content("b", f"u{number}")]
+        await station.publish_batch(CONTENT_PROVISIONED, record_batch(values, compression=compression), 3)
+    await station.publish(CONTENT_PROVISIONED, content("b", "last"))
+    await station.start()
+    await station.all_committed()
+    assert station.value(PENDING) == 2 * len(CODECS) + 1
+    assert station.refused() == [(CONTENT_PROVISIONED, "not_json")] * len(CODECS)
+    assert station.value("select headers from els.quarantine limit 1") == [["\\xff-name", "1"]]
+
+
+async def test_a_batch_that_can_not_be_inflated_is_kept_and_what_follows_is_applied(unchecked: Station) -> None:
+    built = record_batch([content("b", "t0")])
+    batch = signed(built[:HEADER_BYTES], b"not what it says", 4)
+    first = await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 1)
+    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    await unchecked.start()
+    await unchecked.all_committed()
+    assert unchecked.value(PENDING) == 1
+    assert unchecked.refused() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert unchecked.value("select value from els.quarantine").endswith(batch[21:])
+    assert unchecked.value('select "offset" from els.quarantine') == first
+
+
+async def test_a_batch_whose_checksum_never_fits_is_kept_once_and_what_follows_is_applied(unchecked: Station) -> None:
+    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    batch = torn(record_batch([content("b", "t1"), content("b", "t2")]))
+    await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 2)
+    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t3"))
+    await unchecked.start()
+    await unchecked.all_committed()
+    assert unchecked.value(PENDING) == 2
+    assert unchecked.refused() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert unchecked.value("select deliveries from els.quarantine") == 1
+
+
+async def test_a_batch_whose_checksum_fits_when_it_is_fetched_again_is_applied(
+    judge: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = judge.broker.segment(CONTENT_PROVISIONED, 0)
+    if segment is None:
+        pytest.skip("this broker's files are out of reach")
+    monkeypatch.setattr(consumer_module, "FETCHES", 1_000_000)
+    whole = record_batch([content("b", "t0"), content("b", "t1")], name=b"a-name")
+    await judge.publish_batch(CONTENT_PROVISIONED, whole, 2)
+    await judge.publish(CONTENT_PROVISIONED, content("b", "t2"))
+    flip(segment, len(whole) - 1)
+    running = await judge.start()
+    partition = running.consumer._partitions[TopicPartition(CONTENT_PROVISIONED, 0)]
+    await until(lambda: partition.torn[1] > 2, BOUND, lambda: "it is not fetched again")
+    assert judge.value(PENDING) == 0
+    flip(segment, len(whole) - 1)
+    await judge.all_committed()
+    assert (judge.value(PENDING), judge.refused()) == (3, [])
+
+
+def flip(file: Path, place: int) -> None:
+    """Change one byte, or change it back."""
+    with file.open("r+b") as opened:
+        opened.seek(place)
+        byte = opened.read(1)[0]
+        opened.seek(place)
+        opened.write(bytes([byte ^ 1]))
 
 
 # -- offsets

@@ -64,6 +64,12 @@ class Broker:
         options = kafka.client_options(self.bootstrap_servers)
         await kafka.create_topics(options, partitions=partitions, replication=1)
 
+    def segment(self, topic: str, partition: int) -> Path | None:
+        """The file in which it keeps the first records of a partition; None where that is out of reach."""
+        if not isinstance(self._server, OwnApacheKafka):
+            return None
+        return self._server.home / "data" / f"{topic}-{partition}" / f"{0:020}.log"
+
     @property
     def _own(self) -> Server:
         assert self._server is not None, "this broker is not ours to start and stop"

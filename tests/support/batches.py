@@ -1,0 +1,53 @@
+"""Record batches as other producers may send them, and as aiokafka's own would not."""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+
+from aiokafka import codec
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+
+HEADER_BYTES = 61
+_LENGTH = slice(8, 12)
+_CRC = slice(17, 21)
+_ATTRIBUTES = slice(21, 23)
+_NAME = "a-name"
+
+CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "none": (0, bytes),
+    "gzip": (1, codec.gzip_encode),
+    "snappy": (2, codec.snappy_encode),
+    "bare snappy": (2, lambda body: codec.snappy_encode(body, xerial_compatible=False)),
+    "lz4": (3, codec.lz4_encode),
+    "zstd": (4, codec.zstd_encode),
+}
+
+
+def record_batch(values: Sequence[bytes | None], *, compression: str = "none", name: bytes = b"\xff-name") -> bytes:
+    """Each value with one header whose name is `name`, of six bytes."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
+    for number, value in enumerate(values):
+        builder.append(number, 1_700_000_000_000, b"key", value, [(_NAME, b"1")])
+    built = bytes(builder.build())
+    header, body = built[:HEADER_BYTES], built[HEADER_BYTES:].replace(_NAME.encode(), name)
+    number, compressed = CODECS[compression]
+    return signed(header, bytes(compressed(body)), number)
+
+
+def signed(header: bytes, body: bytes, codec_number: int = 0) -> bytes:
+    """The two as one batch whose length and checksum fit."""
+    fields = bytearray(header)
+    fields[_LENGTH] = struct.pack(">i", len(header) - _LENGTH.stop + len(body))
+    fields[_ATTRIBUTES] = struct.pack(">h", codec_number)
+    fields[_CRC] = struct.pack(">I", calc_crc32c(bytes(fields[_ATTRIBUTES.start :]) + body))
+    return bytes(fields) + body
+
+
+def torn(batch: bytes) -> bytes:
+    """With a checksum that does not fit."""
+    return batch[:-1] + bytes([batch[-1] ^ 1])
+
+
+def at(offset: int, batch: bytes) -> bytes:
+    """As the broker keeps it."""
+    return struct.pack(">q", offset) + batch[8:]
