@@ -39,6 +39,10 @@ def _add_process(commands: Commands) -> None:
     )
     purge = _add(commands, "commands.purge_now", "purge", "expire, report and delete what has outlived its time")
     _listing(purge).add_argument("--dry-run", action="store_true", help="only count what is due; change nothing")
+    audit = _add(commands, "commands.audit_all", "audit", "hold inputs, tables and output topics against each other")
+    _paged(audit).add_argument(
+        "--whole", action="store_true", help="the topics still have all that was ever on them: what is missing is wrong"
+    )
     topics = _group(commands, "topics", "the topics of the service")
     _listing(_add(topics, "commands.topics_create", "create", "create the topics that are missing"))
 

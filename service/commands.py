@@ -7,11 +7,11 @@ from typing import Any
 import psycopg
 from aiokafka.errors import KafkaError
 
-from service import kafka, purge
+from service import audit, kafka, purge
 from service.database import EXPECTED_REVISION, Database
 from service.health import one_line
 from service.printing import Failed, print_json, tell, warn
-from service.process import ROLES, NotReady, kafka_options, open_database, terms
+from service.process import ROLES, NotReady, kafka_options, max_bytes, open_database, terms
 from service.process import run as run_process
 from service.settings import Settings, SettingsError
 from service.telemetry import set_up_logging
@@ -137,3 +137,33 @@ async def purge_now(settings: Settings, options: Namespace) -> int:
 
 def _counts(report: purge.PurgeReport) -> dict[str, int]:
     return {name: count for name, count in asdict(report).items() if name != "whole"}
+
+
+async def audit_all(settings: Settings, options: Namespace) -> int:
+    """Status 1 where something is wrong; what can't be known any more is only told."""
+    retentions = (
+        settings.expired_retention_seconds,
+        settings.batch_retention_seconds,
+        settings.closed_retention_seconds,
+    )
+    shortest = min(seconds for seconds in retentions if seconds is not None)
+    scope = audit.Scope(settings.consumer_group, max_bytes(settings), shortest, whole=options.whole)
+    database = open_database(settings, audit.TIMEOUTS)
+    try:
+        report = await audit.audit(database, kafka_options(settings), scope, most=options.limit)
+    except psycopg.Error as error:
+        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise Failed(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
+    finally:
+        await database.close()
+    if options.json:
+        print_json(report.as_json())
+    else:
+        tell([{"what": what, "number": number} for what, number in report.counts.items()], False)
+        tell([finding._asdict() for finding in report.findings], False)
+    if report.unknown:
+        warn(f"{report.unknown} can't be known any more, like: {report.examples[0].detail}")
+    if not report.clean:
+        raise Failed(f"{report.violations.total()} violations")
+    return 0

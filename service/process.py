@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from service import kafka, telemetry
 from service.consumer import Consumer, ConsumerOptions
-from service.database import EXPECTED_REVISION, Database
+from service.database import EXPECTED_REVISION, Database, Timeouts
 from service.events import BATCH_REGISTERED, INCOMING_TOPICS
 from service.health import Health, one_line
 from service.http import Http
@@ -53,12 +53,13 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
         await database.close()
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, timeouts: Timeouts | None = None) -> Database:
     """The pool that the settings describe."""
     return Database(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
         pooler=settings.database_transaction_pooler,
+        timeouts=timeouts,
     )
 
 

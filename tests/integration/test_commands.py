@@ -54,6 +54,7 @@ AWAY = f"postgresql://nobody:secret@{NOBODY}/els"
         "",
         "run",
         "migrate",
+        "audit",
         "check",
         "topics",
         "topics create",

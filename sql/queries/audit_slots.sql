@@ -1,0 +1,14 @@
+-- All slots with what sits in them, for an audit.
+-- Index: none, the whole table is read. Locks: none.
+select
+    batch_id,
+    essay_id,
+    position,
+    state,
+    text_storage_id,
+    file_upload_id,
+    original_file_name,
+    json_build_array(raw_file_storage_id, file_size_bytes, content_md5_hash),
+    json_build_array(correlation_id, traceparent, tracestate),
+    taken_at
+from els.slots
