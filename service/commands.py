@@ -11,7 +11,15 @@ from service import audit, kafka, purge
 from service.database import EXPECTED_REVISION, Database
 from service.health import one_line
 from service.printing import Failed, print_json, tell, warn
-from service.process import ROLES, NotReady, kafka_options, max_bytes, open_database, terms
+from service.process import (
+    ROLES,
+    NotReady,
+    broker_trouble,
+    kafka_options,
+    max_bytes,
+    open_database,
+    terms,
+)
 from service.process import run as run_process
 from service.settings import Settings, SettingsError
 from service.telemetry import set_up_logging
@@ -53,7 +61,7 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
             replication=settings.kafka_topic_replication,
         )
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Failed(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
+        raise Failed(broker_trouble(error)) from None
     rows = [{"topic": topic, "state": "created"} for topic in created]
     rows += [{"topic": topic, "state": "there already"} for topic in kafka.TOPICS if topic not in created]
     tell(rows, options.json)
@@ -88,7 +96,7 @@ async def _check_broker(settings: Settings) -> list[dict[str, Any]]:
     try:
         missing, differences = await kafka.check_topics(kafka_options(settings))
     except (KafkaError, OSError) as error:
-        return [_checked("broker", False, f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}")]
+        return [_checked("broker", False, broker_trouble(error))]
     rows = [_checked("broker", True, "reachable")]
     rows += [_checked("topic", False, f"{topic} is missing: run topics create") for topic in missing]
     # A setting that the broker does not tell (the embedded one) is no fault that anybody could mend.
@@ -154,7 +162,7 @@ async def audit_all(settings: Settings, options: Namespace) -> int:
     except psycopg.Error as error:
         raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Failed(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
+        raise Failed(broker_trouble(error)) from None
     finally:
         await database.close()
     if options.json:

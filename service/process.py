@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
 from service import kafka, telemetry
 from service.consumer import Consumer, ConsumerOptions
@@ -19,7 +20,7 @@ from service.loop import Backoff, Loop
 from service.poll import Effects, Limits
 from service.purge import Chunk, Terms, purge_once
 from service.relay import Relay
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 
 ROLES = ("consumer", "relay", "purge")
 """What a process can be; by default it is all."""
@@ -75,18 +76,41 @@ def terms(settings: Settings) -> Terms:
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:
-    """What every Kafka client is made with."""
+    """What every Kafka client is made with. Raises SettingsError where a file of it can't be used."""
     password = settings.kafka_sasl_password
-    return kafka.client_options(
-        settings.kafka_bootstrap_servers,
-        security_protocol=settings.kafka_security_protocol,
-        sasl_mechanism=settings.kafka_sasl_mechanism,
-        sasl_username=settings.kafka_sasl_username,
-        sasl_password=password.get_secret_value() if password else None,
-        ssl_cafile=settings.kafka_ssl_cafile,
-        ssl_certfile=settings.kafka_ssl_certfile,
-        ssl_keyfile=settings.kafka_ssl_keyfile,
-    )
+    try:
+        return kafka.client_options(
+            settings.kafka_bootstrap_servers,
+            security_protocol=settings.kafka_security_protocol,
+            sasl_mechanism=settings.kafka_sasl_mechanism,
+            sasl_username=settings.kafka_sasl_username,
+            sasl_password=password.get_secret_value() if password else None,
+            ssl_cafile=settings.kafka_ssl_cafile,
+            ssl_certfile=settings.kafka_ssl_certfile,
+            ssl_keyfile=settings.kafka_ssl_keyfile,
+        )
+    except kafka.CertificateError as error:
+        raise SettingsError(f"ELS_KAFKA_{error.option.upper()}: {error}") from None
+
+
+def broker_trouble(error: Exception) -> str:
+    """Why the broker could not be had, in one line that names the setting to look at."""
+    setting, told = "BOOTSTRAP_SERVERS", one_line(error)
+    match error:
+        case ssl.SSLCertVerificationError():
+            # The same word, whether it is a name or an address that the certificate does not have.
+            setting = "BOOTSTRAP_SERVERS" if "mismatch" in error.verify_message else "SSL_CAFILE"
+        case ssl.SSLError(reason=str(alert)) if "UNKNOWN_CA" in alert or "CERTIFICATE" in alert:
+            setting = "SSL_CERTFILE"  # ours, which the broker does not take
+        case ssl.SSLError():
+            setting = "SECURITY_PROTOCOL"
+        case SaslAuthenticationFailed():
+            setting = "SASL_PASSWORD"
+        case UnsupportedSaslMechanismError():
+            setting = "SASL_MECHANISM"
+        case ConnectionResetError() | KafkaConnectionError():
+            setting, told = "SECURITY_PROTOCOL", f"the broker hangs up; it may speak another protocol ({told})"
+    return f"ELS_KAFKA_{setting}: {told}"
 
 
 def limits(settings: Settings) -> Limits:
@@ -117,7 +141,7 @@ async def _check_broker(settings: Settings) -> None:
     try:
         await kafka.check_topics(kafka_options(settings), {})
     except (KafkaError, OSError) as error:
-        raise NotReady(f"ELS_KAFKA_BOOTSTRAP_SERVERS: {one_line(error)}") from None
+        raise NotReady(broker_trouble(error)) from None
 
 
 class _Process:

@@ -25,12 +25,15 @@ NAMED_KAFKA = GIVEN.get("ELS_KAFKA_BOOTSTRAP_SERVERS")
 MAY_DELETE = "ELS_TEST_DELETES_TOPICS"
 
 APACHE_MISSING = None if NAMED_KAFKA else brokers.apache_missing()
+SECURED_MISSING = brokers.secured_missing()
+LEFT_OUT = {"on Apache Kafka": APACHE_MISSING, "over TLS": SECURED_MISSING}
 
 
 def pytest_configure() -> None:
     """In CI the judge must sit: nothing is left out silently there."""
-    if APACHE_MISSING and os.environ.get("CI"):
-        raise pytest.UsageError(f"CI is set, and the tests on Apache Kafka can't run: {APACHE_MISSING}")
+    for what, why in LEFT_OUT.items():
+        if why and os.environ.get("CI"):
+            raise pytest.UsageError(f"CI is set, and the tests {what} can't run: {why}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,9 +45,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if APACHE_MISSING:
+    if any(LEFT_OUT.values()):
         terminalreporter.section("left out")
-        terminalreporter.line(f"Nothing was tested on Apache Kafka: {APACHE_MISSING}.")
+    for what, why in LEFT_OUT.items():
+        if why:
+            terminalreporter.line(f"Nothing was tested {what}: {why}.")
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ class Postgres:
 
     def start(self, seconds: float = 120) -> None:
         """Make its data where there is none, start it, wait until it answers (recovery included)."""
-        programs = reachable_programs(self.place, self.account)
+        programs = self.programs()
         if not self.data.exists():
             self._make_data(programs)
         if self._postmaster() is None:
@@ -103,7 +103,7 @@ class Postgres:
                 str(self.data),
                 "-p",
                 str(self.port),
-                *self._options(programs),
+                *self.options(programs),
             ],
             env=plain_environment(),
             account=self.account,
@@ -145,7 +145,12 @@ class Postgres:
         except (OSError, ValueError, psutil.Error):
             return None
 
-    def _options(self, programs: Path) -> list[str]:
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs, where the account can run them."""
+        return reachable_programs(self.place, self.account)
+
+    def options(self, programs: Path) -> list[str]:
+        """What the server is started with."""
         settings = SETTINGS | (DURABLE if self.durable else FLEETING)
         if (programs.parent / "lib" / "pg_stat_statements.so").exists():
             settings["shared_preload_libraries"] = "pg_stat_statements"

@@ -1,15 +1,15 @@
 """Apache Kafka itself, a broker and controller in one process, from the Java registry through Maven.
 
-The broker that production runs, and so the judge. Its programs are fetched once into a cache of the
-user's; the data lies where the test says, and stays over `kill` and `start`.
+The broker that production runs, and so the judge. The data lies where the test says, and stays over
+`kill` and `start`.
 """
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.processes import (
@@ -21,33 +21,21 @@ from deploy.local.processes import (
     port_answers,
     wait_until,
 )
+from tests.support.certificates import Certificate
+from tests.support.maven import Jars
 
 KAFKA_VERSION = "4.4.0"
 LOG4J_VERSION = "2.25.5"  # the one that this Kafka is built with
 
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base64; the same for each test broker
 
-POM = f"""\
-<project>
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>local</groupId>
-  <artifactId>kafka-for-tests</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{KAFKA_VERSION}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.apache.logging.log4j</groupId>
-      <artifactId>log4j-slf4j-impl</artifactId>
-      <version>{LOG4J_VERSION}</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
+PROGRAMS = Jars(
+    f"kafka-{KAFKA_VERSION}",
+    [
+        ("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
+        ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J_VERSION),
+    ],
+)
 
 LOG4J = """\
 status = error
@@ -76,9 +64,43 @@ def missing() -> str | None:
     """What this machine lacks for Apache Kafka, in words; None where it lacks nothing."""
     if java() is None:
         return "Java 17 or newer is missing"
-    if _complete(_cache()) or shutil.which("mvn"):
-        return None
-    return "Java is there, but Maven (mvn), which fetches Kafka, is missing"
+    return PROGRAMS.missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What a broker needs to be spoken to in secret, beside its plain listener.
+
+    One listener wants a password (SCRAM-SHA-512), the other a certificate that `authority` has signed.
+    """
+
+    certificate: Certificate
+    authority: Path
+    username: str
+    password: str
+    password_port: int
+    certificate_port: int
+
+    def listeners(self) -> dict[str, str]:
+        """By their names."""
+        return {
+            "PASSWORD": f"PASSWORD://localhost:{self.password_port}",
+            "CERTIFICATE": f"CERTIFICATE://localhost:{self.certificate_port}",
+        }
+
+    def settings(self) -> dict[str, str]:
+        """As the broker's properties."""
+        login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        return {
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.password.scram-sha-512.sasl.jaas.config": login,
+            "listener.name.certificate.ssl.client.auth": "required",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.certificate.both),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.authority),
+            "ssl.enabled.protocols": "TLSv1.3",
+        }
 
 
 class ApacheKafka:
@@ -86,8 +108,9 @@ class ApacheKafka:
 
     idempotence = True
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, security: Security | None = None) -> None:
         self.home = home
+        self._security = security
         self.port = free_port()
         self._controller_port = free_port()
         self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
@@ -116,7 +139,7 @@ class ApacheKafka:
         draft = properties.with_suffix(".new")
         draft.write_text("".join(f"{name}={value}\n" for name, value in self._settings().items()))
         made = subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(draft)),
+            self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(draft), *self._users()),
             env=plain_environment(),
             capture_output=True,
             text=True,
@@ -126,17 +149,24 @@ class ApacheKafka:
             raise StackError(f"Kafka's storage could not be made: {made.stdout}{made.stderr}")
         draft.rename(properties)
 
+    def _users(self) -> list[str]:
+        if self._security is None:
+            return []
+        return ["--add-scram", f"SCRAM-SHA-512=[name={self._security.username},password={self._security.password}]"]
+
     def _settings(self) -> dict[str, str]:
-        broker = f"PLAINTEXT://{self.bootstrap_servers}"
+        secure = self._security.listeners() if self._security else {}
+        brokers = ",".join([f"PLAINTEXT://{self.bootstrap_servers}", *secure.values()])
         controller = f"CONTROLLER://{LOOPBACK}:{self._controller_port}"
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
-            "listeners": f"{broker},{controller}",
-            "advertised.listeners": broker,
+            "listeners": f"{brokers},{controller}",
+            "advertised.listeners": brokers,
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+            ",PASSWORD:SASL_SSL,CERTIFICATE:SSL",
             "log.dirs": str(self.home / "data"),
             # A topic that nobody made is an error here, as it is in production.
             "auto.create.topics.enable": "false",
@@ -155,6 +185,7 @@ class ApacheKafka:
             "broker.heartbeat.interval.ms": "500",
             "broker.session.timeout.ms": "2000",
             "log.segment.delete.delay.ms": "1000",
+            **(self._security.settings() if self._security else {}),
         }
 
     def _java(self, main: str, *arguments: str) -> list[str]:
@@ -168,48 +199,7 @@ class ApacheKafka:
             "-XX:TieredStopAtLevel=1",
             f"-Dlog4j2.configurationFile={self.home / 'log4j2.properties'}",
             "-cp",
-            f"{programs()}/*",
+            f"{PROGRAMS.folder()}/*",
             main,
             *arguments,
         ]
-
-
-def programs() -> Path:
-    """The folder of Kafka's jars, fetched where they are not there yet."""
-    cache = _cache()
-    if not _complete(cache):
-        _fetch(cache)
-    return cache / "libs"
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "els-tests" / f"kafka-{KAFKA_VERSION}"
-
-
-def _complete(cache: Path) -> bool:
-    """Whether every jar of a fetch that came to its end is still there."""
-    try:
-        names: list[str] = json.loads((cache / "fetched.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return all((cache / "libs" / name).exists() for name in names)
-
-
-def _fetch(cache: Path) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
-    (cache / "pom.xml").write_text(POM)
-    fetched = subprocess.run(
-        [
-            "mvn", "--batch-mode", "--quiet", "--file", str(cache / "pom.xml"),
-            "dependency:copy-dependencies",
-            "-DincludeScope=runtime", f"-DoutputDirectory={cache / 'libs'}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    if fetched.returncode:
-        raise StackError(f"Maven could not fetch Apache Kafka:\n{fetched.stdout}{fetched.stderr}")
-    names = sorted(path.name for path in (cache / "libs").glob("*.jar"))
-    (cache / "fetched.json").write_text(json.dumps(names))

