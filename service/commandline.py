@@ -33,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_process(commands: Commands) -> None:
     run = _add(commands, "commands.run", "run", "consume, relay and answer on HTTP until SIGTERM")
     run.add_argument("--roles", default="", metavar="ROLE,…", help="only these: consumer, relay, purge (default: all)")
+    relay = _add(commands, "commands.relay", "relay", "publish the outbox, and nothing else, until SIGTERM")
+    relay.add_argument("--once", action="store_true", help="end when the outbox is empty")
     _add(commands, "commands.migrate", "migrate", "bring the schema, the views and the grants to this revision")
     _listing(
         _add(commands, "commands.check", "check", "hold settings, connections, schema and topics against each other")

@@ -1,5 +1,6 @@
 """The commands of the process and its surroundings. Each returns its exit status, or raises Failed."""
 
+import asyncio
 from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import psycopg
 from aiokafka.errors import KafkaError
 
-from service import audit, kafka, purge
+from service import audit, kafka, outbox, purge
 from service.database import EXPECTED_REVISION, Database
 from service.health import one_line
 from service.printing import Failed, print_json, tell, warn
@@ -18,11 +19,16 @@ from service.process import (
     kafka_options,
     max_bytes,
     open_database,
+    relay_of,
     terms,
 )
 from service.process import run as run_process
+from service.relay import Relay
 from service.settings import Settings, SettingsError
 from service.telemetry import set_up_logging
+
+IDLE_SECONDS = 8.0
+"""`relay --once` waits as long for more: until then the lease of a relay that died has run out."""
 
 
 async def run(settings: Settings, options: Namespace) -> int:
@@ -36,6 +42,43 @@ async def run(settings: Settings, options: Namespace) -> int:
     except (NotReady, OSError) as error:
         raise Failed(str(error)) from None
     return 0
+
+
+async def relay(settings: Settings, options: Namespace) -> int:
+    """A pod that has this role alone; with --once, what is in the outbox and no more."""
+    if not options.once:
+        return await run(settings, Namespace(roles="relay"))
+    database = open_database(settings)
+    try:
+        left = await _publish(database, relay_of(settings, database))
+    except psycopg.Error as error:
+        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    except (KafkaError, OSError) as error:
+        raise Failed(broker_trouble(error)) from None
+    finally:
+        await database.close()
+    if left:
+        raise Failed(f"rows left in the outbox: {left}; ops.outbox_blocked says why, or other relays have them in hand")
+    print("The outbox is empty.")
+    return 0
+
+
+async def _publish(database: Database, publishing: Relay) -> int:
+    """Publish until the outbox is empty, or nothing came of it for longer than a relay that died keeps its rows."""
+    clock = asyncio.get_running_loop().time
+    patience = clock() + IDLE_SECONDS
+    try:
+        while True:
+            if await publishing.publish_once():
+                patience = clock() + IDLE_SECONDS
+                continue
+            async with database.transaction() as conn:
+                left = await outbox.count_outbox(conn)
+            if not left or clock() > patience:
+                return left
+            await asyncio.sleep(0.2)
+    finally:
+        await publishing.close()
 
 
 async def migrate(settings: Settings, _: Namespace) -> int:

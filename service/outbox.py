@@ -73,6 +73,12 @@ class Share:
     fair: int
 
 
+async def count_outbox(conn: AsyncConnection) -> int:
+    """How many rows wait to be published, whoever has their shards."""
+    ((count,),) = await (await conn.execute(STATEMENTS["count_outbox"])).fetchall()
+    return int(count)
+
+
 async def prepare_relay(conn: AsyncConnection) -> None:
     """Settings of this transaction: plans by index, commits that need not be durable."""
     await conn.execute(STATEMENTS["prepare_relay"])

@@ -113,6 +113,18 @@ def broker_trouble(error: Exception) -> str:
     return f"ELS_KAFKA_{setting}: {told}"
 
 
+def relay_of(settings: Settings, database: Database) -> Relay:
+    """The relay that the settings describe; nothing runs yet."""
+    options, pooler = kafka_options(settings), settings.database_transaction_pooler
+    return Relay(
+        database,
+        lambda: kafka.Producer(options, idempotent=settings.kafka_enable_idempotence),
+        listen=not pooler,
+        poll_seconds=0.1 if pooler else 1.0,
+        drain_seconds=settings.drain_seconds * RELAY_SHARE,
+    )
+
+
 def limits(settings: Settings) -> Limits:
     """What an event may weigh, and how many refusals stop a topic."""
     return Limits(refusals_in_a_row=settings.refusals_in_a_row_limit)
@@ -152,19 +164,8 @@ class _Process:
         self._health = Health("database", *(role for role in roles if role != "purge"))
         self._purges = "purge" in roles
         self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay)
-        self._relay = self._make_relay() if "relay" in roles else None
+        self._relay = relay_of(settings, database) if "relay" in roles else None
         self._consumer = self._make_consumer() if "consumer" in roles else None
-
-    def _make_relay(self) -> Relay:
-        settings, options = self._settings, kafka_options(self._settings)
-        pooler = settings.database_transaction_pooler
-        return Relay(
-            self._database,
-            lambda: kafka.Producer(options, idempotent=settings.kafka_enable_idempotence),
-            listen=not pooler,
-            poll_seconds=0.1 if pooler else 1.0,
-            drain_seconds=settings.drain_seconds * RELAY_SHARE,
-        )
 
     def _make_consumer(self) -> Consumer:
         settings = self._settings

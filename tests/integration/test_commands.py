@@ -1,5 +1,6 @@
 """Each command does what it says, with a status that scripts can use, or says in one line why it can't."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from deploy.local.processes import free_port, plain_environment, wait_until
 from service import kafka as kafka_module
 from service.__main__ import TERMINATED
 from service.database import EXPECTED_REVISION
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.events import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
 from tests.support import brokers, databases
 from tests.support.brokers import Broker
 from tests.support.command_line import NOBODY, ROOT, CommandLine
+from tests.support.expected import read_back
 
 
 @pytest.fixture
@@ -58,6 +60,7 @@ AWAY = f"postgresql://nobody:secret@{NOBODY}/els"
         "check",
         "topics",
         "topics create",
+        "relay",
         "quarantine",
         "quarantine list",
         "quarantine show",
@@ -195,6 +198,43 @@ def test_a_command_that_waits_ends_at_sigterm_also_where_it_is_process_1(tmp_pat
             assert wait_until(lambda: other.execute(polls).rowcount > 0, 30, every=0.05)
             waiting.terminate()
             assert waiting.wait(10) == TERMINATED
+
+
+def test_relay_once_publishes_the_outbox_and_ends(
+    service: CommandLine, kafka: Broker, conn: psycopg.Connection[Any]
+) -> None:
+    for number in range(1, 4):
+        _outbox_row(conn, f"batch-{number}", BATCH_READY, f'{{"number": {number}}}')
+    ended = service("relay", "--once", **kafka.settings)
+    assert (ended.status, ended.out) == (0, "The outbox is empty.\n"), ended
+    assert conn.execute("select count(*) from els.outbox").fetchone() == (0,)
+    records = asyncio.run(read_back(kafka, [BATCH_READY]))
+    assert sorted(record.value for record in records[BATCH_READY]) == [
+        b'{"number": 1}',
+        b'{"number": 2}',
+        b'{"number": 3}',
+    ]
+
+
+def test_relay_once_says_what_it_could_not_publish(
+    service: CommandLine, apache: Broker, conn: psycopg.Connection[Any]
+) -> None:
+    _outbox_row(conn, "stuck", "a.topic.that.is.not.there", "{}")
+    _outbox_row(conn, "fine", BATCH_READY, "{}")
+    ended = service("relay", "--once", **apache.settings)
+    assert ended.status == 1, ended
+    assert "rows left in the outbox: 1" in ended.err.splitlines()[-1]
+    assert conn.execute("select batch_id, topic from ops.outbox_blocked").fetchall() == [
+        ("stuck", "a.topic.that.is.not.there")
+    ]
+
+
+def _outbox_row(conn: psycopg.Connection[Any], batch_id: str, topic: str, payload: str) -> None:
+    conn.execute(
+        "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
+        " values (gen_random_uuid(), %s, %s, %s, gen_random_uuid())",
+        [batch_id, topic, payload],
+    )
 
 
 def test_topics_are_created_once(service: CommandLine, kafka: Broker) -> None:

@@ -39,7 +39,7 @@ class Ended:
         return True
 
 
-IN_A_PROCESS = ("run", "migrate")
+IN_A_PROCESS = ("run", "relay", "migrate")
 """What sets up logging or signals for its process gets one; the others run here, which is quick."""
 
 
