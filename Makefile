@@ -3,6 +3,7 @@
 # make demo    early content, its registration, repeats and excess, live on the running stack
 # make down    everything that `make up` started, stopped; the data stays
 # make test    all tests          (make test ARGS="-k relay" for some)
+# make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
 # make lint    ruff, mypy, import rules
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test lint lock clean
+.PHONY: help setup up demo down test bench lint lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -49,6 +50,14 @@ down:
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
 
+bench: $(VENV)/benched
+	@$(BIN)/python -m benchmarks $(or $(ARGS),--help)
+
+$(VENV)/benched: $(VENV)/installed requirements/bench.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement requirements/bench.txt
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,6 +71,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: setup
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	$(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi

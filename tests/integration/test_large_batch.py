@@ -137,7 +137,7 @@ async def announced(broker: Broker, count: int) -> list[dict[str, Any]]:
 def most_memory(pod: Pod) -> int:
     """The most that a living process has had in memory, in bytes."""
     assert pod._process is not None
-    status = Path(f"/proc/{pod._process.pid}/status").read_text()
+    status = Path(f"/proc/{pod.pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,25 @@ SESSION_SECONDS = 6
 class Pod:
     """One process and its log; it may be started again after its end."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], log: Path) -> None:
-        self._module = module
+    def __init__(self, module: str, environment: Mapping[str, str], log: Path, arguments: Sequence[str] = ()) -> None:
+        self._command = [sys.executable, "-m", module, "run", *arguments]
         self._environment = environment
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._begun_at = 0
+
+    @property
+    def pid(self) -> int:
+        """Of the run that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start it; `ready` waits until it serves."""
         with self._log.open("ab") as log:
             self._begun_at = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, "run"],
+                self._command,
                 env=dict(self._environment),
                 cwd=self._log.parent,  # where no .env lies
                 stdin=subprocess.DEVNULL,
@@ -101,8 +107,10 @@ class Pods:
         self._settings = settings
         self.all: list[Pod] = []
 
-    def start(self, count: int = 1, *, module: str = "service", **more: str) -> list[Pod]:
-        """Start so many; `more` adds to their environment."""
+    def start(
+        self, count: int = 1, *, module: str = "service", arguments: Sequence[str] = (), **more: str
+    ) -> list[Pod]:
+        """Start so many; `arguments` go to `run`, `more` adds to their environment."""
         new = []
         for number in range(len(self.all), len(self.all) + count):
             environment = {
@@ -115,7 +123,7 @@ class Pods:
                 **self._settings,
                 **more,
             }
-            new.append(Pod(module, environment, self._folder / f"pod-{number}.log"))
+            new.append(Pod(module, environment, self._folder / f"pod-{number}.log", arguments))
         for pod in new:
             pod.start()
         self.all += new

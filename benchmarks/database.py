@@ -1,0 +1,158 @@
+"""The database step alone, against the ceiling: the same rows written by the fastest bulk statements, no logic.
+
+Both write the same slots and the same outbox rows with the same durability, in turn, in batches of their own.
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import uvloop
+
+from benchmarks import load, servers
+from benchmarks.report import Report
+from service import outgoing
+from service.apply import apply
+from service.database import Database
+from service.events import CONTENT_PROVISIONED, ContentProvisioned, decode
+from service.outgoing import Origin
+from service.poll import Delivery, Limits
+from service.statements import Integers, Texts, Uuids, register
+
+SLOTS = 30
+CHUNK = 500
+
+FILL = """
+    update els.slots
+    set state = 'assigned', text_storage_id = f.text, file_upload_id = f.upload, original_file_name = f.name,
+        raw_file_storage_id = f.raw, file_size_bytes = f.size, content_md5_hash = f.md5,
+        correlation_id = f.correlation, traceparent = f.trace, taken_at = transaction_timestamp()
+    from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[],
+        %s::uuid[], %s::text[]) as f (batch, essay, text, upload, name, raw, size, md5, correlation, trace)
+    where slots.batch_id = f.batch and slots.essay_id = f.essay
+"""
+COPY = """
+    copy els.outbox (id, aggregateid, type, payload, correlation_id, traceparent) from stdin (format binary)
+"""
+
+
+def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+    report = Report("database")
+    with server.database() as url:
+        rounds = uvloop.run(_rounds(url, options.repeat, options.batches, options.poll))
+    ours, ceiling, alone = zip(*rounds, strict=True)
+    report.add(f"polls of {options.poll}", "1/s", ours)
+    report.add("reference: ceiling, bulk UPDATE + COPY, chunks of 500", "1/s", ceiling)
+    shares = [mine / bulk * 100 for mine, bulk in zip(ours, ceiling, strict=True)]
+    report.add("share of the ceiling", "%", shares, floor=60, goal=80)
+    report.add("one record a transaction", "1/s", alone)
+    return report
+
+
+async def _rounds(url: str, repeat: int, batches: int, poll: int) -> list[tuple[float, float, float]]:
+    """(ours, ceiling, one by one) in events a second; the first round warms up and is not counted."""
+    database = Database(url, pool_size=4)
+    rounds = []
+    with psycopg.connect(url, autocommit=True) as admin:
+        register(admin)
+        for number in range(repeat + 1):
+            first = number * (2 * batches + 10)
+            load.register(admin, 2 * batches + 10, SLOTS, first)
+            servers.analyzed(admin)
+            ours = await _timed_polls(database, first, batches, poll)
+            bulk = await asyncio.to_thread(_ceiling, url, first + batches, batches)
+            alone = await _timed_polls(database, first + 2 * batches, 10, 1)
+            admin.execute("delete from els.outbox")
+            rounds.append((ours, bulk, alone))
+    await database.close()
+    return rounds[1:]
+
+
+def deliveries(ids: Sequence[str]) -> list[Delivery]:
+    """Uploads of these batches, decoded."""
+    made = []
+    for offset, batch in enumerate(ids):
+        event = decode(CONTENT_PROVISIONED, load.content(batch), max_bytes=1_000_000)
+        made.append(Delivery(CONTENT_PROVISIONED, 0, offset, b"key", b"", [], event))
+    return made
+
+
+async def _timed_polls(database: Database, first: int, batches: int, poll: int) -> float:
+    arrived = deliveries(list(load.mixed(first, batches, SLOTS)))
+    return len(arrived) / await seconds_of(database, arrived, poll)
+
+
+async def seconds_of(database: Database, arrived: Sequence[Delivery], poll: int) -> float:
+    """How long polls of so many take, one after the other."""
+    begun = time.perf_counter()
+    for start in range(0, len(arrived), poll):
+        async with database.transaction() as conn:
+            outcome = await apply(conn, arrived[start : start + poll], Limits())
+        assert not outcome.aside
+        assert not outcome.again
+    return time.perf_counter() - begun
+
+
+def _ceiling(url: str, first: int, batches: int) -> float:
+    """Slots and payloads are known beforehand; a transaction for each chunk."""
+    seats = []
+    for number in range(first, first + batches):
+        batch = load.batch_id(number)
+        seats += [(batch, load.essay_id(batch, position)) for position in range(1, SLOTS + 1)]
+    chunks = []
+    for start in range(0, len(seats), CHUNK):
+        some = seats[start : start + CHUNK]
+        random.shuffle(some)
+        chunks.append(_prepared(some))
+    with psycopg.connect(url) as conn:
+        register(conn)
+        begun = time.perf_counter()
+        for columns, events in chunks:
+            conn.execute(FILL, columns)
+            with conn.cursor().copy(COPY) as copy:
+                copy.set_types(["uuid", "text", "text", "text", "uuid", "text"])
+                for event in events:
+                    copy.write_row(event)
+            conn.commit()
+        return len(seats) / (time.perf_counter() - begun)
+
+
+def _prepared(seats: Sequence[tuple[str, str]]) -> tuple[list[Any], list[tuple[UUID, str, str, str, UUID, str | None]]]:
+    """The parameters of one chunk: a slot and an outbox row for each."""
+    contents = [each.event for each in deliveries([batch for batch, _ in seats])]
+    now = datetime.now(UTC)
+    columns: list[Any] = [
+        Texts([batch for batch, _ in seats]),
+        Texts([essay for _, essay in seats]),
+        *(
+            Texts([getattr(each, name) for each in contents])
+            for name in ("text_storage_id", "file_upload_id", "original_file_name", "raw_file_storage_id")
+        ),
+        Integers([18_244] * len(seats)),
+        Texts(["9e107d9d372bb6826bd81d3542a419d6"] * len(seats)),
+        Uuids([uuid4() for _ in seats]),
+        Texts([load.TRACE] * len(seats)),
+    ]
+    events = []
+    for (batch, essay), each in zip(seats, contents, strict=True):
+        assert isinstance(each, ContentProvisioned)
+        event = outgoing.slot_assigned(
+            batch,
+            essay,
+            each.text_storage_id,
+            each.file_upload_id,
+            each.original_file_name,
+            Origin(each.correlation_id, each.traceparent, None),
+            now,
+            max_bytes=1_000_000,
+        )
+        events.append(
+            (event.event_id, batch, event.topic, event.payload.decode(), event.correlation_id, event.traceparent)
+        )
+    return columns, events

@@ -1,0 +1,74 @@
+"""From an upload's due moment to its EssaySlotAssigned at a consumer, at fixed rates; one pod."""
+
+import argparse
+import asyncio
+import time
+
+import psycopg
+from aiokafka import AIOKafkaProducer
+
+from benchmarks import load, servers
+from benchmarks.report import Report, percentile
+from service.events import EXCESS_CONTENT
+from tests.support.brokers import Broker
+
+WARM_UP = 3.0
+SLOTS = 30
+BOUNDED = 500
+"""The rate that section 7 speaks of."""
+
+
+def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+    """Each rate on fresh servers, so often; and one durable commit and one produce alone."""
+    report = Report("latency")
+    curve: dict[str, list[tuple[float, float]]] = {"p50 ms over rate": [], "p99 ms over rate": []}
+    alone: list[float] = []
+    for rate in options.rates:
+        runs = [_measured(server, rate, options.seconds, alone) for _ in range(options.repeat)]
+        for name, share, floor, goal in (("p50", 0.5, 15.0, 8.0), ("p99", 0.99, 50.0, 25.0), ("p99.9", 0.999, 0, 0)):
+            bounds = {"floor": floor, "goal": goal} if rate == BOUNDED and floor else {}
+            values = [percentile(run, share) * 1000 for run in runs]
+            report.add(f"{rate}/s: {name}", "ms", values, better="less", **bounds)
+            if f"{name} ms over rate" in curve:
+                curve[f"{name} ms over rate"].append((rate, report.figures[-1].median))
+    alone.sort()
+    report.add("reference: a durable commit, then a produce", "ms p50", percentile(alone, 0.5) * 1000, better="less")
+    report.add("reference: a durable commit, then a produce", "ms p99", percentile(alone, 0.99) * 1000, better="less")
+    report.series = curve
+    return report
+
+
+def _measured(server: servers.Server, rate: int, seconds: float, alone: list[float]) -> list[float]:
+    batches = int(rate * seconds) // SLOTS + 1
+    with server.database() as url, servers.broker() as kafka, servers.service(url, kafka) as pods:
+        with psycopg.connect(url, autocommit=True) as conn:
+            load.register(conn, batches, SLOTS)
+            servers.analyzed(conn)
+        alone += asyncio.run(_one_by_one(url, kafka))
+        pods.start(1)
+        asyncio.run(pods.ready())
+        told = {"first": 0, "batches": batches, "each": SLOTS, "rate": rate, "warm_up": WARM_UP}
+        found = load.send("paced", kafka.bootstrap_servers, **told)
+        if found["received"] < found["sent"]:
+            raise RuntimeError(f"{found['received']} of {found['sent']} came: {pods.all[0].last_lines()}")
+        asyncio.run(pods.stop())
+    ordered: list[float] = found["seconds"]
+    return ordered
+
+
+async def _one_by_one(url: str, kafka: Broker, number: int = 200) -> list[float]:
+    """What cannot be saved: a row committed durably, then a record acknowledged, nothing else going on."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, enable_idempotence=False, acks="all")
+    await producer.start()
+    taken = []
+    async with await psycopg.AsyncConnection.connect(url) as conn:
+        await conn.execute("create table public.alone (payload text)")
+        for _ in range(number):
+            begun = time.perf_counter()
+            await conn.execute("insert into public.alone values (%s)", ["x" * 760])
+            await conn.commit()
+            # Of another topic than what is counted; one partition is as good as another.
+            await producer.send_and_wait(EXCESS_CONTENT, b"x" * 760, partition=0)
+            taken.append(time.perf_counter() - begun)
+    await producer.stop()
+    return taken

@@ -1,0 +1,228 @@
+"""What producers send, from a process of its own: all at once before the clock starts, or at a fixed rate.
+
+    python -m benchmarks.load '{"do": "contents", …}'
+
+Batch and essay ids are made from numbers, here and in SQL alike (`register`), so that nobody has to tell them.
+"""
+
+import asyncio
+import hashlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+import psycopg
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
+
+AT_A_TIME = 100
+"""Batches whose uploads come mixed."""
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+_ENVELOPE = (
+    '{"event_id":"%s","event_type":"%s","event_timestamp":"2026-01-15T09:30:00.125000Z","source_service":"bench",'
+    '"schema_version":1,"correlation_id":"%s","data_schema_uri":null,"data":%s,"metadata":{"traceparent":"'
+    + TRACE
+    + '"}}'
+)
+_CONTENT = (
+    '{"event":"essay.content.provisioned","batch_id":"%s","file_upload_id":"%s","original_file_name":"An essay.docx",'
+    '"raw_file_storage_id":"raw-%s","text_storage_id":"%s","file_size_bytes":18244,"content_md5_hash":'
+    '"9e107d9d372bb6826bd81d3542a419d6","correlation_id":"%s","timestamp":"2026-01-15T09:29:58.001000Z"}'
+)
+
+REGISTER = """
+    with made as (
+        insert into els.batches (
+            batch_id, expected, essay_set, course_code, user_id, essay_instructions, correlation_id,
+            registered_at, changed_at
+        )
+        select md5('batch ' || n)::uuid::text, %(slots)s, sha256('the same for all'), 'ENG5', 'a teacher',
+            'Write about a book.', gen_random_uuid(), now(), now()
+        from generate_series(%(first)s::int, %(first)s::int + %(batches)s::int - 1) as n
+        returning batch_id
+    )
+    insert into els.slots (batch_id, essay_id, position)
+    select batch_id, md5(batch_id || ' ' || position)::uuid::text, position
+    from made cross join generate_series(1, %(slots)s::int) as position
+"""
+
+
+def batch_id(number: int) -> str:
+    return str(UUID(hashlib.md5(f"batch {number}".encode()).hexdigest()))  # noqa: S324
+
+
+def essay_id(batch: str, position: int) -> str:
+    return str(UUID(hashlib.md5(f"{batch} {position}".encode()).hexdigest()))  # noqa: S324
+
+
+def register(conn: psycopg.Connection[Any], batches: int, slots: int, first: int = 0) -> None:
+    """Batches that are registered already, straight into the tables."""
+    conn.execute(REGISTER, {"first": first, "batches": batches, "slots": slots})
+
+
+def content(batch: str, text: str | None = None) -> bytes:
+    """EssayContentProvisioned as the File Service sends it."""
+    upload, raw, found = _uuid(), _uuid(), text or f"text-{_uuid()}"
+    data = _CONTENT % (batch, upload, raw, found, _uuid())
+    return (_ENVELOPE % (_uuid(), CONTENT_PROVISIONED, _uuid(), data)).encode()
+
+
+def registration(batch: str, slots: int) -> bytes:
+    """BatchEssaysRegistered as BOS sends it."""
+    data = {
+        "event": "batch.essays.registered",
+        "batch_id": batch,
+        "expected_essay_count": slots,
+        "essay_ids": [essay_id(batch, position) for position in range(1, slots + 1)],
+        "metadata": {},
+        "course_code": "ENG5",
+        "essay_instructions": "Write about a book.",
+        "user_id": "a teacher",
+    }
+    return (_ENVELOPE % (_uuid(), BATCH_REGISTERED, _uuid(), orjson.dumps(data).decode())).encode()
+
+
+def _uuid() -> str:
+    digits = f"{random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def mixed(first: int, batches: int, each: int) -> Iterable[str]:
+    """The batch of each upload: of `AT_A_TIME` batches at a time, in any order."""
+    for start in range(first, first + batches, AT_A_TIME):
+        group = [batch_id(number) for number in range(start, min(start + AT_A_TIME, first + batches))] * each
+        random.shuffle(group)
+        yield from group
+
+
+# -- in the harness
+
+
+def send(do: str, bootstrap_servers: str, **what: Any) -> dict[str, Any]:
+    """Have a process of its own do it; returns what it reports when it is done."""
+    with begin(do, bootstrap_servers, **what) as process:
+        return ended(process)
+
+
+def begin(do: str, bootstrap_servers: str, **what: Any) -> "subprocess.Popen[bytes]":
+    """The same, without waiting; `ended` waits."""
+    told = orjson.dumps({"do": do, "bootstrap_servers": bootstrap_servers, **what}).decode()
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.load", told], stdout=subprocess.PIPE)
+
+
+def ended(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
+    answer, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the load ended with {process.returncode}")
+    found: dict[str, Any] = orjson.loads(answer)
+    return found
+
+
+# -- in the process of its own
+
+
+async def _preload(
+    bootstrap_servers: str, topic: str, batches: Iterable[str], made: Callable[[str], bytes]
+) -> dict[str, Any]:
+    """One record for each batch id, spread over the partitions in record batches, as fast as it goes."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, max_batch_size=900_000, enable_idempotence=False)
+    await producer.start()
+    partitions = sorted(await producer.partitions_for(topic))
+    building = {partition: producer.create_batch() for partition in partitions}
+    sent = 0
+    for batch in batches:
+        sent += 1
+        partition, value = random.choice(partitions), made(batch)  # noqa: S311
+        if building[partition].append(key=batch.encode(), value=value, timestamp=None) is None:
+            await producer.send_batch(building[partition], topic, partition=partition)
+            building[partition] = producer.create_batch()
+            building[partition].append(key=batch.encode(), value=value, timestamp=None)
+    for partition, rest in building.items():
+        if rest.record_count():
+            await producer.send_batch(rest, topic, partition=partition)
+    await producer.flush()
+    await producer.stop()
+    return {"sent": sent}
+
+
+async def contents(bootstrap_servers: str, first: int, batches: int, each: int) -> dict[str, Any]:
+    """Every upload of these batches."""
+    return await _preload(bootstrap_servers, CONTENT_PROVISIONED, mixed(first, batches, each), content)
+
+
+async def registrations(bootstrap_servers: str, first: int, batches: int, each: int) -> dict[str, Any]:
+    """Every registration of these batches."""
+    ids = (batch_id(number) for number in range(first, first + batches))
+    return await _preload(bootstrap_servers, BATCH_REGISTERED, ids, lambda batch: registration(batch, each))
+
+
+async def paced(
+    bootstrap_servers: str, first: int, batches: int, each: int, rate: float, warm_up: float
+) -> dict[str, Any]:
+    """Uploads at a fixed rate; how long each took from the moment it was due to its EssaySlotAssigned, in seconds.
+
+    From when it was *due*: what could not be sent in time, since something stood still, has waited all the same.
+    """
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=False, acks="all")
+    await producer.start()
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, auto_offset_reset="latest", fetch_max_wait_ms=10)
+    await consumer.start()
+    tps = [TopicPartition(SLOT_ASSIGNED, each) for each in await producer.partitions_for(SLOT_ASSIGNED)]
+    consumer.assign(tps)
+    await consumer.seek_to_end()
+    for tp in tps:
+        await consumer.position(tp)
+    due: dict[str, float] = {}
+    taken: dict[str, float] = {}
+    ids = list(mixed(first, batches, each))
+    receiving = asyncio.create_task(_receive(consumer, due, taken, len(ids)))
+    begun = time.perf_counter() + 0.5
+    late = 0.0
+    for number, batch in enumerate(ids):
+        moment = begun + number / rate
+        if (early := moment - time.perf_counter()) > 0:
+            await asyncio.sleep(early)
+        late = max(late, time.perf_counter() - moment)
+        due[f"text-{number}-{batch}"] = moment
+        await producer.send(CONTENT_PROVISIONED, content(batch, f"text-{number}-{batch}"), key=_uuid().encode())
+    await asyncio.wait([receiving], timeout=30)
+    receiving.cancel()
+    await producer.stop()
+    await consumer.stop()
+    measured = [taken[text] for text, moment in due.items() if moment >= begun + warm_up and text in taken]
+    return {"seconds": sorted(measured), "sent": len(ids), "received": len(taken), "latest_send": late}
+
+
+async def _receive(consumer: AIOKafkaConsumer, due: dict[str, float], taken: dict[str, float], number: int) -> None:
+    while len(taken) < number:
+        for records in (await consumer.getmany(timeout_ms=500)).values():
+            now = time.perf_counter()
+            for record in records:
+                text = orjson.loads(record.value)["data"]["text_storage_id"]
+                if text in due:
+                    taken.setdefault(text, now - due[text])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do the one thing that is told, and report in JSON."""
+    told = orjson.loads(arguments[0])
+    known: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
+        "contents": contents,
+        "registrations": registrations,
+        "paced": paced,
+    }
+    doing = known[told.pop("do")]
+    print(orjson.dumps(uvloop.run(doing(**told))).decode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

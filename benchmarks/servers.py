@@ -1,0 +1,114 @@
+"""The servers of a measurement: PostgreSQL with durable settings, a broker, pods; and what each costs in CPU."""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from tests.support import brokers, databases
+from tests.support.brokers import Broker
+from tests.support.pods import Pods, pods
+
+PARTITIONS = 12
+"""Of each topic: a pod that is alone has 36, as section 7 wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """PostgreSQL, and the migrated database that each measurement gets a copy of."""
+
+    url: str
+    template: str
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        with databases.cloned(self.url, self.template) as url:
+            yield url
+
+
+@contextmanager
+def postgres() -> Iterator[Server]:
+    """With fsync and synchronous_commit on. What it is set to: deploy/local/postgres.py."""
+    with databases.embedded_server(durable=True) as server, databases.template(server.url()) as template:
+        with psycopg.connect(server.url(), autocommit=True) as conn:
+            settings = conn.execute("select current_setting('fsync'), current_setting('synchronous_commit')")
+            assert settings.fetchone() == ("on", "on")
+        yield Server(server.url(), template)
+
+
+@contextmanager
+def broker(partitions: int = PARTITIONS) -> Iterator[Broker]:
+    """The embedded broker, or Apache Kafka where BENCH_KAFKA=apache."""
+    make = brokers.apache if os.environ.get("BENCH_KAFKA") == "apache" else brokers.tansu
+    with make() as started:
+        asyncio.run(started.create_topics(partitions))
+        yield started
+
+
+@contextmanager
+def service(url: str, kafka: Broker, **settings: str) -> Iterator[Pods]:
+    """Pods that use these servers as els_app; none is started yet."""
+    with tempfile.TemporaryDirectory(prefix="els-bench-") as folder:
+        mine = {"ELS_DATABASE_URL": databases.url_as(url, "els_app"), **settings}
+        with pods(Path(folder), kafka.settings, mine) as started:
+            yield started
+
+
+class Cpu:
+    """CPU of all that this process has started, by program; and of all else, which a result suffers from."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._before = _cpu_seconds()
+
+    def cores(self) -> dict[str, float]:
+        """How many cores each has used since this was made."""
+        seconds, now = time.monotonic() - self._begun, _cpu_seconds()
+        return {name: (now[name] - self._before[name]) / seconds for name in now}
+
+
+def _cpu_seconds() -> dict[str, float]:
+    used: dict[str, float] = defaultdict(float)
+    for each in psutil.Process().children(recursive=True):
+        try:
+            times, name = each.cpu_times(), _program(each)
+        except psutil.Error:
+            continue
+        used[name] += times.user + times.system
+        if name == "postgres" and each.ppid() == os.getpid():  # sessions that have ended
+            used[name] += times.children_user + times.children_system
+    machine = psutil.cpu_times()
+    busy = sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice
+    used["everything else on the machine"] = busy - sum(used.values())
+    return used
+
+
+def _program(process: psutil.Process) -> str:
+    name = process.name()
+    if name in ("tansu", "java"):
+        return "broker"
+    if name.startswith("python"):
+        return "load" if "benchmarks.load" in process.cmdline() else "pods"
+    return name
+
+
+def memory_mib(pid: int) -> tuple[float, float]:
+    """Resident memory of a process, now and at its peak."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
+    return int(values["VmRSS"].split()[0]) / 1024, int(values["VmHWM"].split()[0]) / 1024
+
+
+def analyzed(conn: psycopg.Connection[Any]) -> None:
+    """As autovacuum would leave it, with nothing left to be written meanwhile."""
+    conn.execute("vacuum (analyze, freeze)")
+    conn.execute("checkpoint")

@@ -1,0 +1,75 @@
+"""How long a pod takes: until all but the assignment is well, and from the assignment to the first commit."""
+
+import argparse
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from datetime import datetime
+
+import psycopg
+
+from benchmarks import load, servers
+from benchmarks.report import Report
+from deploy.local.processes import LOOPBACK, free_port
+from tests.support.pods import Pod
+
+BATCHES = 20
+
+
+def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+    report = Report("start")
+    starts, commits, memory = [], [], []
+    with server.database() as url:
+        for number in range(options.repeat):
+            with servers.broker() as kafka:
+                with psycopg.connect(url, autocommit=True) as conn:
+                    load.register(conn, BATCHES, 30, number * BATCHES)
+                told = {"first": number * BATCHES, "batches": BATCHES, "each": 30}
+                load.send("contents", kafka.bootstrap_servers, **told)
+                port = free_port()
+                with servers.service(url, kafka, ELS_HTTP_PORT=str(port)) as pods:
+                    begun = time.time()
+                    (pod,) = pods.start(1)
+                    starts.append(_well(port) - begun)
+                    commits.append(asyncio.run(_first_commit(url, pod, number * BATCHES)))
+                    memory.append(servers.memory_mib(pod.pid)[0])
+                    asyncio.run(pods.stop())
+    report.add("start to all but the assignment", "s", starts, better="less", floor=1.5, goal=0.8)
+    report.add("assignment to the first commit", "s", commits, better="less", floor=0.5, goal=0.2)
+    report.add("memory after the first poll", "MiB RSS", memory, better="less")
+    return report
+
+
+def _well(port: int) -> float:
+    """When /readyz first said that everything is well, but for the consumer, which waits for its partitions."""
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=5) as answer:
+                parts = json.load(answer)["parts"]
+        except urllib.error.HTTPError as error:
+            parts = json.load(error)["parts"]
+        except OSError:
+            time.sleep(0.005)
+            continue
+        if all(told == "ok" for part, told in parts.items() if part != "consumer"):
+            return time.time()
+        time.sleep(0.005)
+
+
+async def _first_commit(url: str, pod: Pod, first: int) -> float:
+    """Seconds from the pod's own word that it has partitions to the first slot that is seen committed."""
+    ids = [load.batch_id(number) for number in range(first, first + BATCHES)]
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+        while True:
+            cursor = await conn.execute(
+                "select extract(epoch from clock_timestamp())::float8 where exists"
+                " (select from els.batches where batch_id = any(%s) and assigned > 0)",
+                [ids],
+            )
+            if row := await cursor.fetchone():
+                break
+            await asyncio.sleep(0.002)
+    told = next(entry for entry in pod.logged() if entry.get("event") == "partitions_assigned")
+    return float(row[0]) - datetime.fromisoformat(str(told["timestamp"])).timestamp()

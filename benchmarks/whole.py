@@ -1,0 +1,153 @@
+"""The whole path: Kafka in → committed → Kafka out, with everything on one machine.
+
+The input is there before the clock starts. What counts is what arrives at the output topic, by its end offsets,
+between a tenth and nine tenths of it: neither the start of the pods nor the thin end is part of a rate.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from benchmarks import load, servers
+from benchmarks.report import Report
+from service.events import SLOT_ASSIGNED
+from tests.support.brokers import Broker
+from tests.support.pods import Pod, Pods
+
+SHAPES = ("registered", "interleaved", "content-first", "one-hot-batch", "small-batches")
+BEGIN, END = 0.1, 0.9
+EVERY = 0.25
+PATIENCE = 60.0
+"""Seconds without anything new after which a measurement has failed."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run brought: points of (seconds, events published), memory, cores."""
+
+    events: int
+    points: list[tuple[float, float]] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    peak_memory: float = 0.0
+    cores: dict[str, float] = field(default_factory=dict)
+
+    def rate(self) -> float:
+        """Events a second, from `BEGIN` to `END`."""
+        begin = next(point for point in self.points if point[1] >= self.events * BEGIN)
+        end = next(point for point in self.points if point[1] >= self.events * END)
+        return (end[1] - begin[1]) / (end[0] - begin[0])
+
+    def rates(self) -> list[tuple[float, float]]:
+        """Events a second, over time."""
+        return [
+            (later[0], (later[1] - sooner[1]) / (later[0] - sooner[0]))
+            for sooner, later in zip(self.points[::4], self.points[4::4], strict=False)
+        ]
+
+
+def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+    """One shape, with so many pods, so often; and the same service with one record per transaction."""
+    report = Report(f"whole {options.shape}" + (f" {options.pods} pods" if options.pods > 1 else ""))
+    runs = [_run(server, options.shape, options.events, options.pods) for _ in range(options.repeat)]
+    bounds = {"floor": 6_000.0, "goal": 12_000.0} if options.shape == "registered" else {}
+    report.add("content events", "1/s", [run.rate() for run in runs], **bounds)
+    if options.reference:
+        single = [_run(server, "registered", options.reference, 1, ELS_MAX_POLL_RECORDS="1")]
+        report.add("reference: a transaction for each record", "1/s", [run.rate() for run in single])
+        report.add("ratio to the reference", "×", report.figures[0].median / report.figures[1].median)
+    report.add("pod memory, peak", "MiB RSS", [run.peak_memory for run in runs], better="less", floor=150, goal=110)
+    for program in ("pods", "postgres", "broker"):
+        used = [run.cores.get(program, 0.0) / run.rate() * 1e6 for run in runs]
+        report.add(f"{program}: CPU of an event", "µs", used, better="less")
+    others = [run.cores["everything else on the machine"] for run in runs]
+    report.add("everything else on the machine: CPU", "cores", others, better="less")
+    report.series["events/s over seconds"] = runs[-1].rates()
+    report.series["pod MiB over seconds"] = [
+        (point[0], memory) for point, memory in zip(runs[-1].points, runs[-1].memory, strict=True)
+    ]
+    report.notes.append(f"{options.events} contents, {options.pods} pod(s), {servers.PARTITIONS} partitions a topic")
+    return report
+
+
+def _run(server: servers.Server, shape: str, events: int, number: int, **settings: str) -> Run:
+    slots = {"one-hot-batch": events, "small-batches": 1}.get(shape, 30)
+    batches = events // slots
+    told = {"first": 0, "batches": batches, "each": slots}
+    with server.database() as url, servers.broker() as kafka, servers.service(url, kafka, **settings) as pods:
+        with psycopg.connect(url, autocommit=True) as conn:
+            if shape not in ("interleaved", "content-first"):
+                load.register(conn, batches, slots)
+            servers.analyzed(conn)
+        if shape == "interleaved":
+            load.send("registrations", kafka.bootstrap_servers, **told)
+        load.send("contents", kafka.bootstrap_servers, **told)
+        if shape == "content-first":
+            asyncio.run(_until_pending(pods, url, batches * slots))
+            load.send("registrations", kafka.bootstrap_servers, **told)
+        return asyncio.run(watched(url, kafka, pods, number, batches * slots))
+
+
+async def _until_pending(pods: Pods, url: str, events: int) -> None:
+    """All content is kept waiting; then the registrations come."""
+    pods.start(1)
+    await pods.ready()
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+        while True:
+            cursor = await conn.execute("select count(*) from els.pending_content")
+            if await cursor.fetchone() == (events,):
+                break
+            await asyncio.sleep(1)
+    await pods.stop()
+
+
+async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int, *arguments: str) -> Run:
+    """Start so many pods and look at the output until all is there, by the outbox: it is deleted when acknowledged.
+
+    The embedded broker's end offsets lie up to a record batch a partition low, so they give the rate, not the end.
+    """
+    client = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
+    await client.start()
+    tps = [TopicPartition(SLOT_ASSIGNED, each) for each in range(servers.PARTITIONS)]
+    running = pods.start(number, arguments=arguments)
+    run, cpu = Run(events), None
+    begun = moved = time.monotonic()
+    try:
+        while True:
+            await asyncio.sleep(EVERY)
+            now, there = time.monotonic(), sum((await client.end_offsets(tps)).values())
+            if not run.points or there > run.points[-1][1]:
+                moved = now
+            elif now - moved > PATIENCE:
+                raise RuntimeError(f"only {there} of {events} are published:\n{running[0].last_lines()}")
+            run.points.append((now - begun, there))
+            run.memory.append(max(servers.memory_mib(pod.pid)[0] for pod in running))
+            if cpu is None and there >= events * BEGIN:
+                cpu = servers.Cpu()
+            if cpu and not run.cores and there >= events * END:
+                run.cores = cpu.cores()
+            if there >= events * END and await _nothing_left(url):
+                break
+        run.peak_memory = max(servers.memory_mib(pod.pid)[1] for pod in running)
+    finally:
+        await client.stop()
+    _ended_well(await pods.stop(), running)
+    return run
+
+
+async def _nothing_left(url: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+        cursor = await conn.execute(
+            "select not exists (select from els.outbox)"
+            " and not exists (select from els.batches where state = 'registered')"
+        )
+        return await cursor.fetchone() == (True,)
+
+
+def _ended_well(statuses: Sequence[int], running: Sequence[Pod]) -> None:
+    if any(statuses):
+        raise RuntimeError(f"a pod ended with {statuses}:\n{running[0].last_lines()}")
