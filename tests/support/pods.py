@@ -29,12 +29,6 @@ class Pod:
         self._process: subprocess.Popen[bytes] | None = None
         self._begun_at = 0
 
-    @property
-    def pid(self) -> int:
-        """Of the run that was started last."""
-        assert self._process is not None
-        return self._process.pid
-
     def start(self) -> None:
         """Start it; `ready` waits until it serves."""
         with self._log.open("ab") as log:
