@@ -9,7 +9,7 @@ Nothing is counted or logged here: the transaction may yet be rolled back. `Outc
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from service import completion, outgoing, quarantine, rules, store
 from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, Upload, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
 from service.poll import Batch, Delivery, Effects, Limits, Outcome
+from service.quarantine import TopicRefusals
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
 
 _T = TypeVar("_T")
@@ -42,16 +43,19 @@ async def apply(
     alone: bool = False,
     probing: bool = False,
     replaying: bool = False,
+    waiting: Container[str] = frozenset(),
 ) -> Outcome:
     """Apply a poll in the caller's transaction.
 
     With `alone` the deliveries are of one batch, and what others hold is waited for. With `probing` a good
     delivery sets its stopped topic going again. With `replaying` they come from quarantine: one that is refused
-    again is told in the effects and not kept a second time. Raises psycopg.Error, and Unpublishable where an event
-    would be larger than its topic takes.
+    again is told in the effects and not kept a second time. What is for batches that are `waiting` for others already
+    is admitted, and set aside untouched. Raises psycopg.Error, and Unpublishable where an event would be larger than
+    its topic takes.
     """
     poll = _Poll(conn, limits, alone)
     await poll.admit(deliveries, probing)
+    poll.set_waiting_aside(waiting)
     if poll.batches:
         await poll.meet()
         await poll.register()
@@ -73,7 +77,8 @@ class _Poll:
         self.outcome = Outcome(Effects())
         self.effects = self.outcome.effects
         self.batches: dict[str, Batch] = {}
-        self.refusals: dict[str, RefusalCount] = {}
+        self.refusals: Mapping[str, TopicRefusals] = {}
+        self.admitted: dict[str, Sequence[Delivery]] = {}
         self.now = datetime.min.replace(tzinfo=UTC)
         self.slot_events: list[Outgoing] = []
 
@@ -81,27 +86,27 @@ class _Poll:
 
     async def admit(self, deliveries: Sequence[Delivery], probing: bool) -> None:
         """Take what no stop keeps out, and sort it by batch."""
-        known = await quarantine.read_topic_refusals(self.conn)
+        self.refusals = await quarantine.read_topic_refusals(self.conn)
         for topic, arrived in _by_topic(deliveries).items():
-            before = known.get(topic, quarantine.TopicRefusals(0, False))
-            taken = self._taken(topic, arrived, before, probing)
+            taken = self._taken(arrived, self.refusals.get(topic, TopicRefusals(0, False)), probing)
+            self.admitted[topic] = arrived[:taken]
             self.outcome.left += arrived[taken:]
             for delivery in arrived[:taken]:
                 self._sort(delivery)
-        self.outcome.stopped = {topic for topic, refusals in known.items() if refusals.stopped}
+        self.outcome.stopped = {topic for topic, refusals in self.refusals.items() if refusals.stopped}
 
-    def _taken(self, topic: str, arrived: Sequence[Delivery], before: quarantine.TopicRefusals, probing: bool) -> int:
+    def _taken(self, arrived: Sequence[Delivery], before: TopicRefusals, probing: bool) -> int:
         refused = [isinstance(delivery.event, Refusal) for delivery in arrived]
         if self.alone:
             return len(arrived)  # these were admitted with their poll
         if before.stopped:
-            if not probing or refused[0]:
-                return 0
-            refused = refused[:1]
-        taken, count = rules.admit(refused, before.in_a_row, self.limits.refusals_in_a_row)
-        if count.in_a_row or (count.restarted and before.in_a_row):
-            self.refusals[topic] = count
-        return taken
+            return 1 if probing and not refused[0] else 0
+        return rules.admit(refused, before.in_a_row, self.limits.refusals_in_a_row)
+
+    def set_waiting_aside(self, waiting: Container[str]) -> None:
+        """These come after what waits already."""
+        for batch in [batch for batch in self.batches.values() if batch.batch_id in waiting]:
+            self._set_aside(batch, self.outcome.aside)
 
     def _sort(self, delivery: Delivery) -> None:
         event = delivery.event
@@ -494,11 +499,23 @@ class _Poll:
         """Quarantine what was refused, and count the refusals in a row of its topics."""
         if self.effects.refused:
             await quarantine.keep(self.conn, self.effects.refused)
-        if self.refusals:
-            counted = await quarantine.count_refusals(self.conn, self.refusals, self.limits.refusals_in_a_row)
+        if counts := self._refusals_in_a_row():
+            counted = await quarantine.count_refusals(self.conn, counts, self.limits.refusals_in_a_row)
             self.outcome.stopped = (self.outcome.stopped - counted.keys()) | {
                 topic for topic, stopped in counted.items() if stopped
             }
+
+    def _refusals_in_a_row(self) -> dict[str, RefusalCount]:
+        """Where they change: what is set aside is as good as applied, a contradicting registration is refused."""
+        if self.alone:
+            return {}  # counted with their poll
+        refused = {id(delivery) for delivery, _ in self.effects.refused}
+        counts = {}
+        for topic, taken in self.admitted.items():
+            count = rules.count_refusals([id(delivery) in refused for delivery in taken])
+            if count.in_a_row or (count.restarted and topic in self.refusals):
+                counts[topic] = count
+        return counts
 
 
 def _groups(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

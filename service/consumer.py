@@ -27,7 +27,7 @@ from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
-from service.poll import Delivery, split
+from service.poll import Delivery
 from service.records import Unreadable
 from service.suspects import Suspects
 
@@ -335,18 +335,16 @@ class Consumer:
                 return
             torn = {read.partition.tp: first for read in taken if (first := read.cut_torn()) is not None}
             deliveries = [delivery for read in taken for delivery in read.deliveries]
-            behind, free = ([], deliveries) if probing else split(deliveries, self._behind)
-            outcome = await self._intake.take(free, probing=probing) if free else None
+            outcome = await self._intake.take(deliveries, probing=probing, waiting=frozenset(self._behind))
             self._moved = time.monotonic()
-            if outcome and outcome.stopped != self._stopped:
+            if outcome.stopped != self._stopped:
                 self._tell_stopped(outcome.stopped)
-            aside = behind + (outcome.aside if outcome else [])
-            left = torn | _first_offsets(outcome.left if outcome else [])
-            held = _offsets(aside)
+            left = torn | _first_offsets(outcome.left)
+            held = _offsets(outcome.aside)
             for read in taken:
                 if not read.void:
                     self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
-            self._set_aside(aside, {read.partition.tp: read.partition for read in taken})
+            self._set_aside(outcome.aside, {read.partition.tp: read.partition for read in taken})
 
     def _move_on(self, read: _Read, left: int | None, held: set[int]) -> None:
         partition = read.partition
@@ -456,7 +454,7 @@ class Consumer:
         """Try the next record of each partition of the stopped topics: one that is good ends the stop."""
         for partition in list(self._partitions.values()):
             ours = self._partitions.get(partition.tp) is partition
-            if ours and partition.tp.topic in self._stopped and not partition.held:
+            if ours and partition.tp.topic in self._stopped:
                 await self._take(await self._get([partition.tp], 1), probing=True)
 
     # -- offsets

@@ -25,9 +25,11 @@ from service.events import Reason, Refusal
 from service.health import Health, one_line
 from service.loop import Backoff
 from service.outgoing import Unpublishable
-from service.poll import Delivery, Effects, Limits, Outcome, split
+from service.poll import Delivery, Effects, Limits, Outcome
 
 _log = structlog.get_logger(__name__)
+
+_Step = Callable[[Sequence[Delivery], frozenset[str]], Awaitable[Outcome]]
 
 ALONE_AT_ONCE = 3
 """Batches that wait for others side by side, each with a session of the pool."""
@@ -45,19 +47,21 @@ class Intake:
         self._committed = committed
         self._alone_at_once = asyncio.Semaphore(ALONE_AT_ONCE)
 
-    async def take(self, deliveries: Sequence[Delivery], *, probing: bool = False) -> Outcome:
+    async def take(
+        self, deliveries: Sequence[Delivery], *, probing: bool = False, waiting: frozenset[str] = frozenset()
+    ) -> Outcome:
         """Apply a poll. What comes back `aside` needs what others hold: give it to `take_alone`.
 
-        Returns when all the rest is committed, however long the database is away; only cancellation ends it.
+        What is for batches that are `waiting` there already comes back as well. Returns when all the rest is
+        committed, however long the database is away; only cancellation ends it.
         """
-        outcome = await self._until_it_works(lambda: self._poll(deliveries, probing))
+        outcome = await self._until_it_works(lambda: self._poll(deliveries, waiting, probing=probing))
         while outcome.again:
-            rest = await self.take(outcome.again)
+            rest = await self.take(outcome.again, waiting=waiting)
             outcome.again = []
-            outcome.aside += rest.aside
+            # What is left there was admitted before its topic stopped.
+            outcome.aside += rest.aside + rest.left
             outcome.stopped = rest.stopped
-            # These were admitted before their topic stopped.
-            await self.take_alone(rest.left)
         return outcome
 
     async def take_alone(self, deliveries: Sequence[Delivery]) -> None:
@@ -70,65 +74,75 @@ class Intake:
             batches.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
         waiting = deque(batches.values())
         while waiting:
-            async with self._alone_at_once:
-                outcome = await self._until_it_works(partial(self._alone, waiting.popleft()))
+            outcome = await self._until_it_works(partial(self._in_turn, waiting.popleft()))
             if outcome.aside:
                 waiting.append(outcome.aside)
 
-    async def _poll(self, deliveries: Sequence[Delivery], probing: bool) -> Outcome:
+    async def _poll(self, deliveries: Sequence[Delivery], waiting: frozenset[str], *, probing: bool = False) -> Outcome:
         try:
-            return await self._transaction(deliveries, probing=probing)
+            return await self._transaction(deliveries, waiting=waiting, probing=probing)
         except Exception as error:
             if is_the_records(error):
-                return await self._isolate(deliveries, error)
+                return await self._isolate(deliveries, error, self._poll, waiting)
             if isinstance(error, LockNotAvailable | DeadlockDetected):
-                return await self._without_held(deliveries, error)
+                held = await self._held(deliveries, waiting, error)
+                return await self._poll(deliveries, waiting | held, probing=probing)
             raise
 
-    async def _alone(self, deliveries: Sequence[Delivery]) -> Outcome:
+    async def _in_turn(self, deliveries: Sequence[Delivery]) -> Outcome:
+        """A try has a place among those at once; the pause before the next has none."""
+        async with self._alone_at_once:
+            return await self._alone(deliveries)
+
+    async def _alone(self, deliveries: Sequence[Delivery], waiting: frozenset[str] = frozenset()) -> Outcome:
         try:
-            return await self._transaction(deliveries, alone=True)
+            return await self._transaction(deliveries, alone=True, waiting=waiting)
         except Exception as error:
             if is_the_records(error):
-                return await self._isolate(deliveries, error, alone=True)
+                return await self._isolate(deliveries, error, self._alone, waiting)
             if isinstance(error, LockNotAvailable):
                 return Outcome(Effects(), aside=list(deliveries))
             raise
 
     async def _transaction(
-        self, deliveries: Sequence[Delivery], *, alone: bool = False, probing: bool = False
+        self,
+        deliveries: Sequence[Delivery],
+        *,
+        alone: bool = False,
+        probing: bool = False,
+        waiting: frozenset[str] = frozenset(),
     ) -> Outcome:
         with telemetry.TRANSACTION.labels("alone" if alone else "poll").time():
             async with self._database.transaction() as conn:
-                outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing)
+                outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing, waiting=waiting)
         # It is committed: whatever fails from here on (a full disk for the log) is no reason to do it again.
         with suppress(Exception):
             self._committed(outcome.effects)
         return outcome
 
-    async def _isolate(self, deliveries: Sequence[Delivery], error: Exception, *, alone: bool = False) -> Outcome:
+    async def _isolate(
+        self, deliveries: Sequence[Delivery], error: Exception, step: _Step, waiting: frozenset[str]
+    ) -> Outcome:
         """Halve until the record that does it is alone, and refuse it. Order is kept: first half first."""
         if len(deliveries) == 1:
-            return await self._transaction([replace(deliveries[0], event=refusal_of(error))], alone=alone)
+            return await step([replace(deliveries[0], event=refusal_of(error))], waiting)
         half = len(deliveries) // 2
-        step = self._alone if alone else lambda some: self._poll(some, False)
-        first = await self._until_it_works(lambda: step(deliveries[:half]))
-        second = await self._until_it_works(lambda: step(deliveries[half:]))
-        return _both(first, second)
+        first = await self._until_it_works(lambda: step(deliveries[:half], waiting))
+        # What of the first half is not applied yet, the second half's for the same batches must not overtake.
+        first.aside += first.again
+        behind = waiting | _batch_ids(first.aside)
+        second = await self._until_it_works(lambda: step(deliveries[half:], behind))
+        return replace(second, aside=first.aside + second.aside, left=first.left + second.left)
 
-    async def _without_held(self, deliveries: Sequence[Delivery], error: Exception) -> Outcome:
-        """Find the batches that somebody holds, set them aside, and apply the rest."""
-        batch_ids = {each.event.batch_id for each in deliveries if not isinstance(each.event, Refusal)}
+    async def _held(self, deliveries: Sequence[Delivery], waiting: frozenset[str], error: Exception) -> frozenset[str]:
+        """The batches that somebody holds; all where no row shows which. Raises the error where there is none."""
+        batch_ids = _batch_ids(deliveries) - waiting
         if not batch_ids:  # only the quarantine is left that somebody can hold
             raise error
         async with self._database.transaction() as conn:
-            held = await store.find_held_batches(conn, sorted(batch_ids))
-        # Nobody holds one any more, or not by a row that shows it: then each batch goes alone.
-        aside, rest = split(deliveries, held or batch_ids)
-        _log.info("batches_set_aside", batches=len(held or batch_ids), error=type(error).__name__)
-        outcome = await self._poll(rest, False)
-        outcome.aside += aside
-        return outcome
+            held = frozenset(await store.find_held_batches(conn, sorted(batch_ids)) or batch_ids)
+        _log.info("batches_set_aside", batches=len(held), error=type(error).__name__)
+        return held
 
     async def _until_it_works(self, step: Callable[[], Awaitable[Outcome]]) -> Outcome:
         backoff = Backoff(first=0.05, longest=5.0)
@@ -168,11 +182,5 @@ def refusal_of(error: Exception) -> Refusal:
     return Refusal(reason, one_line(error))
 
 
-def _both(first: Outcome, second: Outcome) -> Outcome:
-    return Outcome(
-        second.effects,
-        first.aside + second.aside,
-        first.again + second.again,
-        first.left + second.left,
-        second.stopped,
-    )
+def _batch_ids(deliveries: Sequence[Delivery]) -> frozenset[str]:
+    return frozenset(each.event.batch_id for each in deliveries if not isinstance(each.event, Refusal))

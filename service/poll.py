@@ -1,7 +1,7 @@
 """What a poll brings, and what became of it."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.events import ContentProvisioned, Incoming, Refusal, Upload, ValidationFailed
@@ -21,16 +21,6 @@ class Delivery:
     event: Incoming | Refusal
     was_not_full: bool = False
     """When it was first looked at, its batch was not full, committed: no slot then means beaten to the last one."""
-
-
-def split(deliveries: Iterable[Delivery], batch_ids: Container[str]) -> tuple[list[Delivery], list[Delivery]]:
-    """Those of these batches, and the rest, refusals among them."""
-    inside: list[Delivery] = []
-    outside: list[Delivery] = []
-    for delivery in deliveries:
-        is_inside = not isinstance(delivery.event, Refusal) and delivery.event.batch_id in batch_ids
-        (inside if is_inside else outside).append(delivery)
-    return inside, outside
 
 
 @dataclass(slots=True)

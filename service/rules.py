@@ -100,6 +100,19 @@ def seat(uploads: Mapping[str, Sequence[Upload]], claimed: Iterable[Slot]) -> Se
     return seating
 
 
+def admit(refused: Sequence[bool], in_a_row: int, limit: int) -> int:
+    """How many of a topic's inputs to take before it stops, after so many refusals in a row.
+
+    `refused` tells of each input, in order, whether it is refused. The topic stops with the input that
+    makes `limit` refusals in a row; what comes after stays where it is.
+    """
+    for taken, is_refused in enumerate(refused, start=1):
+        in_a_row = in_a_row + 1 if is_refused else 0
+        if in_a_row >= limit:
+            return taken
+    return len(refused)
+
+
 @dataclass(frozen=True, slots=True)
 class RefusalCount:
     """How a topic's refusals in a row go on: from what the database holds, or anew after something good."""
@@ -108,18 +121,7 @@ class RefusalCount:
     restarted: bool
 
 
-def admit(refused: Sequence[bool], in_a_row: int, limit: int) -> tuple[int, RefusalCount]:
-    """How many of a topic's inputs to take before it stops, and the refusals in a row after those.
-
-    `refused` tells of each input, in order, whether it is refused. The topic stops with the input that
-    makes `limit` refusals in a row; what comes after stays where it is.
-    """
-    count, restarted = in_a_row, False
-    for taken, is_refused in enumerate(refused, start=1):
-        if not is_refused:
-            count, restarted = 0, True
-            continue
-        count += 1
-        if count >= limit:
-            return taken, RefusalCount(count if restarted else count - in_a_row, restarted)
-    return len(refused), RefusalCount(count if restarted else count - in_a_row, restarted)
+def count_refusals(refused: Sequence[bool]) -> RefusalCount:
+    """The refusals in a row at the end of these inputs."""
+    last_good = max((number for number, is_refused in enumerate(refused, start=1) if not is_refused), default=0)
+    return RefusalCount(len(refused) - last_good, last_good > 0)

@@ -514,6 +514,26 @@ async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_recor
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
+async def test_a_good_record_whose_batch_waits_for_others_ends_the_stop_of_its_topic(
+    judge: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # When the topic stops, a fetch is under way that brings the record.
+    monkeypatch.setattr(consumer_module, "POLL_MS", 3_000)
+    monkeypatch.setattr(consumer_module, "PROBE_SECONDS", 0.0)
+    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        running = await judge.start(LIMIT)
+        await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), partition=1)
+        await until(lambda: "held" in running.consumer._behind, BOUND, lambda: "it does not wait")
+        await judge.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+        await until(lambda: bool(running.consumer._stopped), BOUND, lambda: "it does not stop")
+        await judge.publish(CONTENT_PROVISIONED, content("held", "t1"))
+        await until(lambda: not running.consumer._stopped, BOUND, lambda: "it does not go on")
+        assert judge.value(PENDING) == 0
+    await judge.all_committed()
+    assert (judge.value(PENDING), len(judge.refused())) == (2, LIMIT)
+
+
 # -- the record that kills the process
 
 

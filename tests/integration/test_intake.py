@@ -177,6 +177,22 @@ async def test_what_the_client_cannot_encode_is_refused_as_well(bench: Bench, un
     assert [reason for reason, *_ in bench.refused()] == ["data_error"]
 
 
+async def test_where_a_poll_is_halved_what_waits_of_the_first_half_is_not_overtaken_by_the_second(bench: Bench) -> None:
+    bench.poisoned("pending_content", "perform 1 / length('');")
+    # More batches than a transaction takes: the last of the first half have to wait for the next.
+    many = [provisioned(f"b{number}", "first") for number in range(510)]
+    second = [provisioned(f"b{number}", "second") for number in range(500, 510)]
+    await bench.deliver(*many, *second, *contents("b0", *(f"t{number}" for number in range(500)), poison=("t499",)))
+    assert (
+        bench.column(
+            "select string_agg(text_storage_id, ' ' order by arrival) from els.pending_content"
+            " where batch_id between 'b500' and 'b509' group by batch_id"
+        )
+        == ["first second"] * 10
+    )
+    assert bench.total("refused") == 1
+
+
 # -- what somebody holds
 
 HELD = {
@@ -340,13 +356,41 @@ async def test_what_was_set_aside_before_its_topic_stopped_is_applied_all_the_sa
     assert stopping.column("select stopped_at is not null from els.topic_refusals") == [True]
 
 
-async def test_what_had_no_room_in_the_transaction_that_stopped_its_topic_is_applied_all_the_same(
-    stopping: Bench,
+async def test_what_had_no_room_in_the_transaction_that_stopped_its_topic_is_applied_and_nobody_waits_for_it(
+    stopping: Bench, database_url: str
 ) -> None:
     refusals = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
     behind = provisioned("behind", "t")
-    outcome = await stopping.intake.take(
-        [*(provisioned(f"b{number}", "t") for number in range(510)), *refusals, behind]
-    )
-    assert (outcome.aside, outcome.left, outcome.stopped) == ([], [behind], {CONTENT_PROVISIONED})
+    poll = [*(provisioned(f"b{number}", "t") for number in range(510)), *refusals, behind]
+    with holding(database_url, "select pg_advisory_xact_lock(hashtextextended('b505', 0))"):
+        outcome = await asyncio.wait_for(stopping.intake.take(poll), BOUND)
+    assert (len(outcome.aside), outcome.left, outcome.stopped) == (10, [behind], {CONTENT_PROVISIONED})
+    await stopping.intake.take_alone(outcome.aside)
     assert stopping.column("select count(*) from els.pending_content") == [510]
+
+
+async def test_what_comes_for_a_batch_that_waits_already_goes_behind_it_and_counts_as_good(
+    stopping: Bench,
+) -> None:
+    refusals = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(5)]
+    await stopping.intake.take(refusals[:2])
+    outcome = await stopping.intake.take([provisioned("b", "t"), *refusals[2:4]], waiting=frozenset(["b"]))
+    assert (len(outcome.aside), outcome.stopped) == (1, set())
+    assert stopping.texts("pending_content") == []
+    # The topic stops: what comes then for the same batch is left where it is, until a probe finds it.
+    late = provisioned("b", "late")
+    outcome = await stopping.intake.take([refusals[4], late], waiting=frozenset(["b"]))
+    assert (outcome.left, outcome.stopped) == ([late], {CONTENT_PROVISIONED})
+    outcome = await stopping.intake.take([late], waiting=frozenset(["b"]))
+    assert (outcome.aside, outcome.left) == ([], [late])
+    outcome = await stopping.intake.take([late], probing=True, waiting=frozenset(["b"]))
+    assert (outcome.aside, outcome.stopped) == ([late], set())
+
+
+async def test_a_probe_whose_batch_somebody_holds_ends_the_stop(stopping: Bench, database_url: str) -> None:
+    await stopping.deliver(registered("held", "e1"))
+    await stopping.intake.take([delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)])
+    good = provisioned("held", "t")
+    with holding(database_url, HELD["deciding row"]):
+        outcome = await stopping.intake.take([good], probing=True)
+    assert (outcome.aside, outcome.stopped) == ([good], set())

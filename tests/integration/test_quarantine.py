@@ -175,13 +175,20 @@ async def test_one_success_between_refusals_starts_the_count_anew(
     assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (0, False)}
 
 
-async def test_a_contradicting_registration_says_nothing_about_its_topic(
+async def test_contradicting_registrations_are_refusals_and_nothing_but_those_stops_their_topic(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(registered("b", "e1"))
-    outcome = await pods[0].take(*(registered("b", f"x{number}") for number in range(LIMIT)))
+    contradicting = [registered("b", f"x{number}") for number in range(2 * LIMIT)]
+    outcome = await pods[0].take(*contradicting[: LIMIT - 1], registered("b", "e1"), contradicting[LIMIT - 1])
     assert (outcome.left, outcome.stopped) == ([], set())
-    assert len(kept(conn, "id")) == LIMIT
+    assert refused_in_a_row(conn) == {BATCH_REGISTERED: (1, False)}
+    outcome = await pods[1].take(*contradicting[LIMIT:-2], bad(BATCH_REGISTERED, b"{"))
+    assert (outcome.left, outcome.stopped) == ([], {BATCH_REGISTERED})
+    assert refused_in_a_row(conn) == {BATCH_REGISTERED: (LIMIT, True)}
+    # One that is good by itself is probed, and does not end it either.
+    outcome = await pods[1].take(contradicting[-1], probing=True)
+    assert (outcome.left, outcome.stopped) == ([], {BATCH_REGISTERED})
 
 
 async def test_resume_ends_a_stop_and_what_was_left_is_taken(
