@@ -5,8 +5,10 @@ then; at the end all of it is held against what must be so, which decides the ex
 """
 
 import asyncio
+import os
 import random
 import secrets
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -546,3 +548,8 @@ _STYLES = {
 
 def _style(value: object) -> str:
     return _STYLES.get(value, "") if isinstance(value, str) else ""
+
+
+if __name__ == "__main__":
+    # On the service that the environment describes; `python -m deploy.local demo` starts one where there is none.
+    sys.exit(run({name: value for name, value in os.environ.items() if name.startswith("ELS_")}, Console()))

@@ -1,6 +1,8 @@
 """Servers in containers, for where a Docker engine answers. Their ports are known before they start."""
 
 import shutil
+import socket
+import struct
 from collections.abc import Mapping
 from functools import cache
 
@@ -11,6 +13,9 @@ from tests.support.apache_kafka import KAFKA_VERSION
 
 POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
+
+ASK_FOR_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+"""Kafka's ApiVersions request: length, key, version, correlation id, no client id."""
 
 
 @cache
@@ -88,9 +93,20 @@ class ApacheKafkaContainer:
         }
         self.container = Container(KAFKA_IMAGE, 9092, self.port, env)
 
-    def start(self) -> None:
-        """Start it, again where it was killed."""
+    def start(self, seconds: float = 90) -> None:
+        """Start it, again where it was killed, and wait until it answers. Raises StackError where it does not."""
         self.container.start()
+        if not wait_until(self._answers, seconds, every=0.2):
+            raise StackError(f"Apache Kafka in a container did not answer within {seconds:g} s")
+
+    def _answers(self) -> bool:
+        """Whether a broker is there: the engine's own proxy takes connections before anybody listens inside."""
+        try:
+            with socket.create_connection((LOOPBACK, self.port), timeout=2) as connection:
+                connection.sendall(ASK_FOR_VERSIONS)
+                return bool(connection.recv(1))
+        except OSError:
+            return False
 
     def kill(self) -> None:
         """End it as a crash would."""
