@@ -399,8 +399,11 @@ class _Poll:
 
     async def decide(self) -> None:
         """Count what was taken, say what is excess, and announce the batches that this made complete."""
+        # A failure that found no slot changes nothing, but a batch that was deleted meanwhile must not own it.
         changed = [
-            batch for batch in self.batches.values() if batch.assigned or batch.failed or batch.excess or batch.unserved
+            batch
+            for batch in self.batches.values()
+            if batch.assigned or batch.failed or batch.excess or batch.unserved or batch.surplus
         ]
         if changed:
             counts = await store.count_taken(

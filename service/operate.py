@@ -15,7 +15,6 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.errors import LockNotAvailable
 
 from service import actions, batches, events, quarantine, store, waiting
 from service.actions import Impossible, Operator
@@ -304,9 +303,9 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
         yield database
     except Impossible as error:
         raise Failed(str(error)) from None
-    except LockNotAvailable:
-        raise Failed("somebody is at work on this at the moment: nothing was changed, try again") from None
     except psycopg.Error as error:
+        if is_contention(error):
+            raise Failed("somebody is at work on this at the moment: nothing was changed, try again") from None
         raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
     finally:
         await database.close()

@@ -294,13 +294,12 @@ class _Round:
         for batch_id in ours:
             if slots >= LARGE:
                 break
-            held = await retention.hold_ended_batch(conn, batch_id, due)
-            if held is None:
+            had = await retention.delete_batch(conn, batch_id, due)
+            if had is None:
                 self._pass_over([batch_id])
                 continue
-            await retention.delete_batch(conn, batch_id)
             deleted.append((batch_id,))
-            slots += held
+            slots += had
         return Chunk("deleted_batches", deleted, more=len(found) == LATE or len(deleted) < len(ours))
 
     # -- rows that were closed

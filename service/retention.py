@@ -123,15 +123,16 @@ async def find_ended_batches(
     return [batch_id for (batch_id,) in rows]
 
 
-async def hold_ended_batch(conn: AsyncConnection[Any], batch_id: str, due: datetime) -> int | None:
-    """Hold a batch and all its slots; returns how many, None where somebody works on it or it has changed."""
-    rows = await _rows(conn, "hold_ended_batch", batch_id=batch_id, due=due)
+async def delete_batch(conn: AsyncConnection[Any], batch_id: str, due: datetime) -> int | None:
+    """Delete a batch with all that is its own, if it is still as `find_ended_batches` found it.
+
+    Returns how many slots it had, None where it was left: somebody works on it, or it has changed.
+    """
+    if not await _rows(conn, "hold_batch", batch_id=batch_id):
+        return None
+    # In a statement after the locks: what was committed of the batch until they were ours is seen.
+    rows = await _rows(conn, "delete_batch", batch_id=batch_id, due=due)
     return rows[0][0] if rows else None
-
-
-async def delete_batch(conn: AsyncConnection[Any], batch_id: str) -> None:
-    """Delete a batch, with all that is its own."""
-    await conn.execute(STATEMENTS["delete_batch"], {"batch_id": batch_id})
 
 
 def _identities(keys: Sequence[Key]) -> dict[str, object]:

@@ -210,8 +210,13 @@ async def find_held_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]
 
 
 async def read_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, BatchRow]:
-    """What the registrations of the batches said."""
+    """What the registrations of the batches said, each named once.
+
+    Raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
+    """
     rows = await _rows(conn, "read_batches", batch_ids=Texts(batch_ids))
+    if len(rows) < len(batch_ids):
+        raise SerializationFailure("a batch is not there any more")
     return {row[0]: BatchRow(*row) for row in rows}
 
 

@@ -42,6 +42,18 @@ select
                 from els.outbox
                 where outbox.aggregateid = batches.batch_id
             )
+            and not exists (
+                select
+                from els.excess_content
+                where excess_content.batch_id = batches.batch_id
+                    and excess_content.declared_at > :ended_due::timestamptz
+            )
+            and not exists (
+                select
+                from els.validation_failures
+                where validation_failures.batch_id = batches.batch_id
+                    and validation_failures.stored_at > :ended_due::timestamptz
+            )
     ) as deleted_batches,
     (
         select count(*)
@@ -53,6 +65,7 @@ select
         select count(*)
         from els.quarantine
         where closed_at <= :closed_due::timestamptz
+            and last_seen_at <= :closed_due::timestamptz
     ) as deleted_quarantine,
     (
         select count(*)

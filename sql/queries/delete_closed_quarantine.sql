@@ -1,9 +1,11 @@
--- Refused inputs that were replayed or discarded, at the end of their retention; those that wait for somebody stay.
+-- Refused inputs that were replayed or discarded, at the end of their retention; those that wait for somebody stay,
+-- and so do those that were delivered again within it: their topic still has them.
 -- Index: quarantine_closed, quarantine_pkey. Locks: the rows, skipping those that others hold.
 with old as materialized (
     select id
     from els.quarantine
     where closed_at <= :due::timestamptz
+        and last_seen_at <= :due::timestamptz
     order by closed_at
     limit :page
     for update skip locked

@@ -1,6 +1,6 @@
--- Batches that were complete, or reported as late, long ago, where nothing has happened since and nothing is left to
--- be published; the oldest first. A look only.
--- Index: batches_ended, outbox_pkey. Locks: none.
+-- Batches that were complete, or reported as late, long ago, where nothing has happened since, not even an upload
+-- that found no slot, and nothing is left to be published; the oldest first. A look only.
+-- Index: batches_ended, outbox_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
 select batch_id
 from els.batches
 where coalesce(completed_at, timed_out_at) <= :due::timestamptz
@@ -10,6 +10,18 @@ where coalesce(completed_at, timed_out_at) <= :due::timestamptz
         select
         from els.outbox
         where outbox.aggregateid = batches.batch_id
+    )
+    and not exists (
+        select
+        from els.excess_content
+        where excess_content.batch_id = batches.batch_id
+            and excess_content.declared_at > :due::timestamptz
+    )
+    and not exists (
+        select
+        from els.validation_failures
+        where validation_failures.batch_id = batches.batch_id
+            and validation_failures.stored_at > :due::timestamptz
     )
 order by coalesce(completed_at, timed_out_at)
 limit :page

@@ -412,6 +412,20 @@ async def test_a_batch_that_somebody_works_on_is_not_deleted(house: House, held:
     assert await house.purge(63, SHORT) == PurgeReport(deleted_batches=1)
 
 
+@pytest.mark.parametrize("late", [content("excess"), failure("surplus")])
+async def test_a_batch_is_kept_as_long_as_its_latest_upload_may_be_delivered_again(
+    house: House, late: Incoming
+) -> None:
+    """Else that upload's next delivery would wait for a registration that was long ago."""
+    await house.poll(registration(essays=1), content("c1"))
+    house.conn.execute("update els.batches set completed_at = now() - interval '61 days'")
+    house.conn.execute("update els.batches set changed_at = completed_at, registered_at = completed_at")
+    await house.poll(late)
+    house.conn.execute("delete from els.outbox")
+    assert await count_due(house.database, SHORT, later(59)) == await house.purge(59, SHORT) == PurgeReport()
+    assert await house.purge(61, SHORT) == PurgeReport(deleted_batches=1)
+
+
 async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_ones_stay(house: House) -> None:
     await house.poll(content("c1"), content("c2"))
     house.conn.execute("update els.pending_content set state = 'removed', closed_at = now() where arrival = 1")
@@ -424,6 +438,15 @@ async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_on
     assert house.states() == {"c2": "pending"}
     assert house.rows("select state from els.quarantine") == [("open",)]
     assert house.rows("select id from els.operator_actions") == []
+
+
+async def test_what_is_closed_stays_while_it_is_delivered_again(house: House) -> None:
+    """Its topic still has it: without the row, it would be open once more."""
+    _quarantine(house, "discarded")
+    house.conn.execute("update els.quarantine set last_seen_at = %s", [later(30)])
+    terms = Terms(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
+    assert await count_due(house.database, terms, later(61)) == await house.purge(61, terms) == PurgeReport()
+    assert await house.purge(91, terms) == PurgeReport(deleted_quarantine=1)
 
 
 def _quarantine(house: House, state: str) -> None:

@@ -4,15 +4,25 @@ After each order: nothing violates what must always hold, each content is in one
 in an order that makes sense; what the dead left undone is done again, and then nothing is missing.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
 import pytest
 
 from service.database import Database
-from service.events import BATCH_READY, PENDING_EXPIRED, READINESS_TIMEOUT, SLOT_ASSIGNED, Incoming
+from service.events import (
+    BATCH_READY,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    BatchRegistered,
+    ContentProvisioned,
+    Incoming,
+    Upload,
+)
 from service.poll import Limits
 from service.purge import Terms, _Round
 from service.statements import STATEMENTS
@@ -23,11 +33,11 @@ LATER = datetime(2099, 1, 1, tzinfo=UTC)
 TERMS = Terms(pending_ttl=1, expired_retention=1, batch_timeout=1)
 
 
-def purge(chore: str) -> Callable[[Database], Awaitable[None]]:
+def purge(chore: str, terms: Terms = TERMS) -> Callable[[Database], Awaitable[None]]:
     """One chore of a round, when everything is due."""
 
     async def work(database: Database) -> None:
-        a_round = _Round(database, TERMS, Limits(), LATER, lambda _: None, lambda: False)
+        a_round = _Round(database, terms, Limits(), LATER, lambda _: None, lambda: False)
         while await a_round._chunk(getattr(a_round, chore)):
             pass
 
@@ -36,12 +46,11 @@ def purge(chore: str) -> Callable[[Database], Awaitable[None]]:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """A chore and polls that race, from what other polls, and the chores after them, left behind."""
+    """A chore and polls that race, from what other polls left behind."""
 
     chore: str
     polls: Mapping[str, Sequence[Incoming]]
     before: Sequence[Incoming]
-    chores_before: Sequence[str] = ()
 
 
 c1, c2, f1 = content("c1"), content("c2"), failure("f1")
@@ -127,6 +136,66 @@ async def test_no_order_of_a_purge_and_a_poll_breaks_what_must_always_hold(datab
     assert report.orders > 1
 
 
+ENDED = """
+    delete from els.outbox;
+    update els.batches
+    set registered_at = registered_at - interval '2 days',
+        completed_at = completed_at - interval '2 days',
+        changed_at = changed_at - interval '2 days'
+"""
+"""All that is there was published, and ended long ago."""
+
+DELETIONS: Mapping[str, Sequence[Incoming]] = {
+    "content": [c2],
+    "content that it has": [c1],
+    "a failure": [f1],
+    "content and a failure": [c2, f1],
+    "the registration": [registration(essays=1)],
+}
+
+
+async def run_deletion(played: Stage, poll: Sequence[Incoming]) -> Report:
+    """Every order of the deletion of an ended batch and a poll for it."""
+    terms = replace(TERMS, batch_retention=int((LATER - datetime.now(UTC)).total_seconds()) + 86_400)
+
+    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+        uploads = [event for event in poll if not isinstance(event, BatchRegistered) and event != c1]
+        brought = {kind_and_name(event) for event in uploads} if "A" not in dead else set()
+        lost = brought - set(played.observer.execute(KEPT).fetchall())
+        # What was told of before the batch had ended is published and gone.
+        found = [each for each in invariants.violations(played.observer) if each[:2] in ("I1", "I2", "I3", "I4")]
+        return found + [f"{kind} {name} is nowhere" for kind, name in sorted(lost)]
+
+    await played.start_from(deliveries(registration(essays=1), c1), then=ENDED)
+    return await played.explore(lambda: {"P": purge("delete_batches", terms), "A": deliveries(*poll)}, look, deaths=1)
+
+
+def kind_and_name(upload: Upload) -> tuple[str, str]:
+    if isinstance(upload, ContentProvisioned):
+        return "content", upload.text_storage_id
+    return "failure", upload.file_upload_id
+
+
+KEPT = """
+    select 'content', text_storage_id from els.pending_content
+    union all
+    select 'content', text_storage_id from els.excess_content
+    union all
+    select 'failure', file_upload_id from els.validation_failures
+"""
+
+
+@pytest.mark.parametrize("name", DELETIONS)
+async def test_no_order_of_a_deletion_and_a_poll_loses_what_the_poll_brings(database_url: str, name: str) -> None:
+    async with stage(database_url, 2) as played:
+        report = await run_deletion(played, DELETIONS[name])
+    print(f"deletion and {name}: {report}")
+    assert not report.violations, str(report.violations[0])
+    assert not report.errors.keys() - {"SerializationFailure"}
+    assert not report.waited & {"try_purge", "try_lock_batches", "hold_batch", "delete_batch"}
+    assert report.orders > 1
+
+
 def without_the_lock(patch: pytest.MonkeyPatch) -> None:
     """Who purges meets nobody."""
     everything = "select batch_id, true from unnest(%(alone)s::text[] || %(shared)s::text[]) as free (batch_id)"
@@ -153,3 +222,15 @@ async def test_the_races_notice_a_guard_that_is_taken_out(
     async with stage(database_url, 2) as played:
         report = await run(played, RACES[name])
     assert report.violations or report.errors or "expire_content" in report.waited
+
+
+async def test_the_deletion_races_notice_that_it_is_not_asked_again_behind_the_locks(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = STATEMENTS["delete_batch"]
+    blind = re.sub(r"\n        and not exists \(.*?\n        \)", "", asked, flags=re.DOTALL)
+    assert blind != asked
+    monkeypatch.setitem(STATEMENTS, "delete_batch", blind)
+    async with stage(database_url, 2) as played:
+        assert (await run_deletion(played, [c2])).tells("c2 is nowhere")
+        assert (await run_deletion(played, [f1])).tells("f1 is nowhere")

@@ -430,10 +430,11 @@ class Stage:
         for poll in polls:
             await deliver(cast("Database", self), poll)
 
-    async def start_from(self, *polls: Sequence[Delivery]) -> None:
-        """Every order starts from the state that these leave behind."""
+    async def start_from(self, *polls: Sequence[Delivery], then: str = "") -> None:
+        """Every order starts from the state that these leave behind, and this SQL after them."""
         self.observer.execute(f"truncate {', '.join(f'els.{table}' for table in TABLES)}")
         await self.deliver(*polls)
+        self.observer.execute(then.encode())
         self.observer.execute("drop schema if exists start cascade; create schema start")
         reset = []
         for table in TABLES:

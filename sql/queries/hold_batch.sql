@@ -1,12 +1,10 @@
--- One batch with all its slots, if it is still as find_ended_batches found it and nobody else holds any of it.
--- Whoever seats an upload holds a slot first and waits for the batch's row later, so the slots are not waited for.
+-- One batch with all its slots, if nobody else holds any of it. Whoever seats an upload holds a slot first and waits
+-- for the batch's row later, so the slots are not waited for. What is true of the batch then is the next statement's.
 -- Index: batches_pkey, slots_pkey. Locks: the batch's row and its slots, skipping those that others hold.
 with batch as materialized (
     select batch_id, expected
     from els.batches
     where batch_id = :batch_id
-        and coalesce(completed_at, timed_out_at) <= :due::timestamptz
-        and changed_at <= :due::timestamptz
     for update skip locked
 ),
 held as materialized (
