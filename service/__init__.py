@@ -7,3 +7,5 @@ outgoing  builds what must be published; it goes to the outbox in that same tran
 consumer  commits the offsets
 relay     publishes the outbox, in commit order within a batch, and deletes what is acknowledged
 """
+
+__version__ = "0.1.0"

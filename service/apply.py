@@ -11,7 +11,7 @@ Nothing is counted or logged here: the transaction may yet be rolled back. `Outc
 from collections import defaultdict
 from collections.abc import AsyncIterable, AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
@@ -19,11 +19,18 @@ from psycopg.errors import SerializationFailure
 from service import completion, outgoing, quarantine, rules, store
 from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, Upload, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
-from service.poll import Batch, Delivery, Effects, Limits, Outcome
+from service.poll import Batch, Decided, Decision, Delivery, Effects, Limits, Outcome
 from service.quarantine import TopicRefusals
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
 
 _T = TypeVar("_T")
+
+_FailureState = Literal["pending", "slot", "surplus"]
+_OF_FAILURES: dict[_FailureState, Decided] = {
+    "pending": "failure_pending",
+    "slot": "failure_slot",
+    "surplus": "failure_surplus",
+}
 
 MAX_LOCKS = 500
 """Unregistered batches of one transaction: each is an advisory lock, and the server has room for some thousands."""
@@ -117,10 +124,21 @@ class _Poll:
         if batch is None:
             batch = self.batches[event.batch_id] = Batch(event.batch_id)
         if batch.add(delivery):
-            self._repeated(event)
+            self._repeated(delivery)
 
-    def _repeated(self, event: Incoming) -> None:
-        self.effects.duplicates[type(event).__name__] += 1
+    def _decided(self, what: Decided, delivery: Delivery, detail: str | None = None) -> None:
+        event: Incoming = delivery.event  # type: ignore[assignment]  # of a refusal nothing is decided here
+        upload = getattr(event, "text_storage_id", None) or getattr(event, "file_upload_id", None)
+        self.effects.decisions.append(Decision(what, event.batch_id, upload, event.correlation_id, delivery, detail))
+
+    def _repeated(self, delivery: Delivery) -> None:
+        match delivery.event:
+            case ContentProvisioned():
+                self._decided("content_repeated", delivery)
+            case ValidationFailed():
+                self._decided("failure_repeated", delivery)
+            case _:
+                self._decided("registration_repeated", delivery)
 
     # -- early content and its registration meet
 
@@ -167,7 +185,7 @@ class _Poll:
         """Judge the registrations; create the new batches, and give what waited for them its slots."""
         await self._set_large_aside()
         first: dict[str, tuple[BatchRegistered, bytes]] = {}
-        repeats: list[BatchRegistered] = []
+        repeats: list[Delivery] = []
         for batch in self.batches.values():
             known = batch.facts.essay_set if batch.facts else None
             for delivery in batch.registrations:
@@ -177,8 +195,9 @@ class _Poll:
                     case Verdict.FIRST:
                         known = announced
                         first[batch.batch_id] = registration, announced
+                        self._decided("batch_registered", delivery)
                     case Verdict.REPEAT:
-                        repeats.append(registration)
+                        repeats.append(delivery)
                     case Verdict.CONFLICT:
                         self.effects.refused.append((delivery, _conflict(registration)))
         if first:
@@ -209,7 +228,6 @@ class _Poll:
             batch = self.batches[batch_id]
             batch.facts = BatchFacts(len(registration.essay_ids), 0, 0, announced)
             batch.fresh = True
-            self.effects.registered.append(batch_id)
         await self._reconcile({batch_id: registration.essay_ids for batch_id, (registration, _) in first.items()})
 
     async def _reconcile(self, essay_ids: dict[str, tuple[str, ...]]) -> None:
@@ -220,14 +238,14 @@ class _Poll:
             left_over: list[tuple[ContentProvisioned, ExcessReason]] = []
             for content, stored_at in page:
                 batch, essays = self.batches[content.batch_id], essay_ids[content.batch_id]
-                self.effects.reconciled_ages.append((self.now - stored_at).total_seconds())
                 if batch.assigned < len(essays):
                     slot = Slot(content.batch_id, essays[batch.assigned], batch.assigned + 1)
                     batch.assigned += 1
                     filled.append((slot, content))
+                    self._reconciled("content_assigned", content, slot.essay_id, stored_at)
                 else:
                     left_over.append((content, "NO_AVAILABLE_SLOT"))
-            self.effects.reconciled.update(assigned=len(filled), excess=len(left_over))
+                    self._reconciled("content_excess", content, "NO_AVAILABLE_SLOT", stored_at)
             await self._publish_reconciled(filled, left_over)
         await store.delete_pending_content(self.conn, batch_ids)
         await store.insert_slots(
@@ -238,6 +256,12 @@ class _Poll:
                 for position, essay_id in enumerate(essays, start=1)
                 if position > self.batches[batch_id].assigned
             ),
+        )
+
+    def _reconciled(self, what: Decided, content: ContentProvisioned, detail: str, stored_at: datetime) -> None:
+        waited = (self.now - stored_at).total_seconds()
+        self.effects.decisions.append(
+            Decision(what, content.batch_id, content.text_storage_id, content.correlation_id, None, detail, waited)
         )
 
     async def _publish_reconciled(
@@ -251,15 +275,15 @@ class _Poll:
         if left_over:
             await store.insert_excess_content(self.conn, left_over)
             await self._publish([self._excess(content, reason) for content, reason in left_over])
-            self.effects.excess.update(reason for _, reason in left_over)
 
-    async def _compare(self, repeats: Sequence[BatchRegistered]) -> None:
+    async def _compare(self, repeats: Sequence[Delivery]) -> None:
         """The first registration stands; where a repeat says otherwise, that is told."""
-        batch_ids = list({registration.batch_id for registration in repeats})
+        registrations: list[BatchRegistered] = [delivery.event for delivery in repeats]  # type: ignore[misc]
+        batch_ids = list({registration.batch_id for registration in registrations})
         rows = await store.read_batches(self.conn, batch_ids)
         essay_ids = await store.read_essay_ids(self.conn, batch_ids)
-        for registration in repeats:
-            self._repeated(registration)
+        for delivery, registration in zip(repeats, registrations, strict=True):
+            self._repeated(delivery)
             row = rows[registration.batch_id]
             first: dict[str, object] = {
                 name: getattr(row, name)
@@ -289,11 +313,11 @@ class _Poll:
         contents = _events(batch.contents for batch in registered)
         if contents:
             for batch_id, identity in await store.find_known_content(self.conn, contents):
-                self._repeated(self.batches[batch_id].contents.pop(identity).event)  # type: ignore[arg-type]
+                self._repeated(self.batches[batch_id].contents.pop(identity))
         failures = _events(batch.failures for batch in registered)
         if failures:
             for batch_id, identity in await store.find_known_failures(self.conn, failures):
-                self._repeated(self.batches[batch_id].failures.pop(identity).event)  # type: ignore[arg-type]
+                self._repeated(self.batches[batch_id].failures.pop(identity))
 
     async def _seat(self, uploads: dict[str, list[Upload]]) -> None:
         wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items() if waiting}
@@ -314,28 +338,30 @@ class _Poll:
         if not seats:
             return
         await store.fill_slots(self.conn, seats)
-        recorded: list[tuple[ValidationFailed, str]] = []
+        recorded: list[tuple[ValidationFailed, _FailureState]] = []
         for each in seats:
             batch = self.batches[each.slot.batch_id]
             if isinstance(each.upload, ContentProvisioned):
                 batch.assigned += 1
                 self.slot_events.append(self._slot_assigned(each.slot, each.upload))
+                self._decided("content_assigned", _delivery_of(batch, each.upload), each.slot.essay_id)
             else:
                 batch.failed += 1
                 recorded.append((each.upload, "slot"))
         if recorded:
             await self._record(recorded)
 
-    async def _record(self, failures: list[tuple[ValidationFailed, str]]) -> None:
+    async def _record(self, failures: Sequence[tuple[ValidationFailed, _FailureState]]) -> None:
         new = await store.store_failures(self.conn, failures)
         for failure, state in failures:
+            delivery = _delivery_of(self.batches[failure.batch_id], failure)
             if (failure.batch_id, failure.file_upload_id) in new:
-                self.effects.failures[state] += 1
+                self._decided(_OF_FAILURES[state], delivery)
             elif state == "slot":
                 # Recorded by a transaction that ended since we looked: it must not have a slot of ours as well.
                 raise SerializationFailure("a validation failure was recorded by another transaction meanwhile")
             else:
-                self._repeated(failure)
+                self._repeated(delivery)
 
     def _unserved(self, batch: Batch, without: list[Upload]) -> None:
         """Skipped slots may be open again: only who has waited for them, or counts them all, may say there is none."""
@@ -368,12 +394,14 @@ class _Poll:
             seating = rules.seat(uploads, await store.claim_slots(self.conn, wanted))
             if seating.seats:
                 await store.fill_slots(self.conn, seating.seats)
-            settled: list[tuple[Any, str]] = [(each.upload, "slot") for each in seating.seats]
+            settled: list[tuple[Any, _FailureState]] = [(each.upload, "slot") for each in seating.seats]
             settled += [(failure, "surplus") for failure in seating.unserved]
             await store.settle_failures(self.conn, settled)
             for failure, state in settled:
                 self.batches[failure.batch_id].failed += state == "slot"
-                self.effects.failures[state] += 1
+                self.effects.decisions.append(
+                    Decision(_OF_FAILURES[state], failure.batch_id, failure.file_upload_id, failure.correlation_id)
+                )
 
     # -- what waits for a registration
 
@@ -386,11 +414,14 @@ class _Poll:
         if contents:
             new = await store.store_pending_content(self.conn, contents)
             for content in contents:
+                delivery = _delivery_of(self.batches[content.batch_id], content)
                 if (content.batch_id, content.text_storage_id) in new:
-                    self.effects.pending += 1
+                    self._decided("content_pending", delivery)
                 else:
-                    self._repeated(content)
-        failures = [(failure, "pending") for failure in _events(batch.failures for batch in unknown)]
+                    self._repeated(delivery)
+        failures: list[tuple[ValidationFailed, _FailureState]] = [
+            (failure, "pending") for failure in _events(batch.failures for batch in unknown)
+        ]
         failures += [(failure, "surplus") for batch in self.batches.values() for failure in batch.surplus]
         if failures:
             await self._record(failures)
@@ -434,17 +465,18 @@ class _Poll:
         known = await store.find_known_content(self.conn, candidates)
         excess: list[tuple[ContentProvisioned, ExcessReason]] = []
         for content in candidates:
+            delivery = _delivery_of(self.batches[content.batch_id], content)
             if (content.batch_id, content.text_storage_id) in known:
-                self._repeated(content)
+                self._repeated(delivery)
                 continue
             if not counts[content.batch_id].full:
                 raise SerializationFailure("a slot is open again: nothing is excess")
-            delivery = self.batches[content.batch_id].contents[content.text_storage_id]
-            excess.append((content, "NO_AVAILABLE_SLOT" if delivery.was_not_full else "BATCH_FULL"))
+            reason: ExcessReason = "NO_AVAILABLE_SLOT" if delivery.was_not_full else "BATCH_FULL"
+            excess.append((content, reason))
+            self._decided("content_excess", delivery, reason)
         if excess:
             await store.insert_excess_content(self.conn, excess)
             await self._publish([self._excess(content, reason) for content, reason in excess])
-            self.effects.excess.update(reason for _, reason in excess)
 
     async def _announce(self, complete: Sequence[str]) -> None:
         """BatchValidationErrors where a slot failed, BatchEssaysReady where one is assigned, in this order."""
@@ -464,8 +496,9 @@ class _Poll:
         limit = self.limits.large_event_bytes
         async for event in completion.announce(self.conn, row, essays, self.now, max_bytes=limit):
             yield event
-        state = "ready" if row.assigned else "failed"
-        self.effects.completed.append((row.batch_id, state, (self.now - row.registered_at).total_seconds()))
+        what: Decided = "batch_ready" if row.assigned else "batch_failed"
+        seconds = (self.now - row.registered_at).total_seconds()
+        self.effects.decisions.append(Decision(what, row.batch_id, None, row.correlation_id, None, None, seconds))
 
     # -- the outbox and the quarantine
 
@@ -475,7 +508,6 @@ class _Poll:
         self.effects.published += len(written)
 
     def _slot_assigned(self, slot: Slot, content: ContentProvisioned) -> Outgoing:
-        self.effects.assigned += 1
         return outgoing.slot_assigned(
             content.batch_id,
             slot.essay_id,
@@ -500,9 +532,16 @@ class _Poll:
 
     async def keep_refused(self) -> None:
         """Quarantine what was refused, and count the refusals in a row of its topics."""
-        if self.effects.refused:
-            await quarantine.keep(self.conn, self.effects.refused)
-        if counts := self._refusals_in_a_row():
+        counts = self._refusals_in_a_row()
+        if refused := self.effects.refused:
+            self.effects.refused = await quarantine.keep(self.conn, refused)
+            new = {id(delivery) for delivery, _ in self.effects.refused}
+            self.effects.decisions += [
+                Decision("refusal_repeated", None, None, None, delivery)
+                for delivery, _ in refused
+                if id(delivery) not in new
+            ]
+        if counts:
             counted = await quarantine.count_refusals(self.conn, counts, self.limits.refusals_in_a_row)
             self.outcome.stopped = (self.outcome.stopped - counted.keys()) | {
                 topic for topic, stopped in counted.items() if stopped

@@ -512,7 +512,8 @@ class Consumer:
             return
         lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
         for tp, behind in lag.items():
-            self._tell_lag(tp, behind)
+            if self._partitions.get(tp) is partitions[tp]:  # else it was given back meanwhile, and is another's to tell
+                self._tell_lag(tp, behind)
         if not any(behind for tp, behind in lag.items() if tp.topic not in self._stopped):
             self._moved = time.monotonic()
         still = time.monotonic() - self._moved

@@ -12,7 +12,7 @@ class Http:
     """The endpoints of one process, for as long as it is started."""
 
     def __init__(self, host: str, port: int, health: Health, look: Callable[[], Awaitable[None]]) -> None:
-        """`look` refreshes what `health` can't know without asking; it is awaited at each /readyz."""
+        """`look` refreshes what `health` can't know without asking; it is awaited at each /readyz and /metrics."""
         self._host, self._port = host, port
         self._health = health
         self._look = look
@@ -47,4 +47,5 @@ class Http:
         )
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        await self._look()
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,8 +1,9 @@
 """What a poll brings, and what became of it."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+from uuid import UUID
 
 from service.events import ContentProvisioned, Incoming, Refusal, Upload, ValidationFailed
 from service.rules import BatchFacts
@@ -84,23 +85,48 @@ class Limits:
     large_event_bytes: int = 32 * 1024 * 1024 - 65_536
 
 
+Decided = Literal[
+    "batch_registered",
+    "batch_ready",
+    "batch_failed",
+    "content_pending",
+    "content_assigned",
+    "content_excess",
+    "failure_pending",
+    "failure_slot",
+    "failure_surplus",
+    "content_repeated",
+    "failure_repeated",
+    "registration_repeated",
+    "refusal_repeated",
+]
+"""What can become of an input or of a batch; a line of the log has this name, and the metrics are counts of it."""
+
+
+class Decision(NamedTuple):
+    """What became of one input, or of one batch. Small: a transaction may take a hundred thousand of them."""
+
+    what: Decided
+    batch_id: str | None
+    upload: str | None
+    """The text_storage_id of a content, the file_upload_id of a failure."""
+    correlation_id: UUID | None
+    delivery: Delivery | None = None
+    """The record that brought it; None where it had waited."""
+    detail: str | None = None
+    """The essay whose slot it took, or the reason of an excess."""
+    seconds: float | None = None
+    """How long a content had waited for the registration; how long a batch took from there to its end."""
+
+
 @dataclass(slots=True)
 class Effects:
     """What a transaction did, to be counted and logged once it is committed."""
 
-    registered: list[str] = field(default_factory=list)
-    completed: list[tuple[str, str, float]] = field(default_factory=list)
-    """(batch_id, state, seconds since its registration)"""
-    pending: int = 0
-    assigned: int = 0
-    reconciled_ages: list[float] = field(default_factory=list)
-    """Seconds that each content had waited."""
-    reconciled: Counter[str] = field(default_factory=Counter)
-    excess: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    duplicates: Counter[str] = field(default_factory=Counter)
+    decisions: list[Decision] = field(default_factory=list)
     differences: list[tuple[str, list[str]]] = field(default_factory=list)
     refused: list[tuple[Delivery, Refusal]] = field(default_factory=list)
+    """Those that were not in quarantine before."""
     published: int = 0
     """Outbox rows written."""
 

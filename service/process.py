@@ -13,6 +13,7 @@ from service import kafka, telemetry
 from service.consumer import Consumer, ConsumerOptions
 from service.database import EXPECTED_REVISION, Database, Timeouts
 from service.events import BATCH_REGISTERED, INCOMING_TOPICS
+from service.gauges import Gauges
 from service.health import Health, one_line
 from service.http import Http
 from service.intake import Intake
@@ -163,6 +164,7 @@ class _Process:
         # A purge that fails is tried again, and keeps nobody from being served.
         self._health = Health("database", *(role for role in roles if role != "purge"))
         self._purges = "purge" in roles
+        self._gauges = Gauges(database, self._health)
         self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay)
         self._relay = relay_of(settings, database) if "relay" in roles else None
         self._consumer = self._make_consumer() if "consumer" in roles else None
@@ -214,7 +216,7 @@ class _Process:
         await self._http.start()
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
         consumed = asyncio.Event()
-        watching = asyncio.create_task(self._watch_database())
+        watching = asyncio.gather(self._watch_database(), self._gauges.watch())
         relaying = asyncio.create_task(self._relay_until(consumed))
         purging = asyncio.create_task(self._purge(stop))
         try:

@@ -22,6 +22,7 @@ from service.database import Database
 from service.outgoing import Origin, Outgoing, Unpublishable
 from service.poll import Limits
 from service.retention import Ending, ExpiredContent, Finding, Key, LateBatch
+from service.telemetry import TRANSACTION
 
 CHUNK = 500
 """Rows of a transaction, and batches whose locks it may hold."""
@@ -170,16 +171,21 @@ class _Round:
             self.report.whole = False
         if not self.report.whole:
             return False
-        async with self.database.transaction() as conn:
-            taken, now = await retention.try_purge(conn)
-            if not taken:
-                self.report.whole = False
-                return False
-            chunk = await step(conn, self.now or now)
+        with TRANSACTION.labels("purge").time():
+            chunk = await self._transaction(step)
+        if chunk is None:
+            self.report.whole = False
+            return False
         setattr(self.report, chunk.chore, getattr(self.report, chunk.chore) + len(chunk.done))
         if chunk.done:
             self.committed(chunk)
         return chunk.more
+
+    async def _transaction(self, step: _Step) -> Chunk | None:
+        """None where another pod is purging."""
+        async with self.database.transaction() as conn:
+            taken, now = await retention.try_purge(conn)
+            return await step(conn, self.now or now) if taken else None
 
     # -- what waits for a registration
 
@@ -190,7 +196,12 @@ class _Round:
         expired = await retention.expire_content(conn, keys, due, now) if keys else []
         events = [event for content in expired if (event := self._expired(content, now))]
         await _publish(conn, events)
-        return Chunk("expired_content", [content[:2] for content in expired], len(events), more)
+        return Chunk(
+            "expired_content",
+            [(each.batch_id, each.text_storage_id, each.correlation_id) for each in expired],
+            len(events),
+            more,
+        )
 
     async def expire_failures(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Failures go the same way; nobody is told."""

@@ -36,8 +36,10 @@ def fingerprint(delivery: Delivery) -> bytes:
     return digest.digest()
 
 
-async def keep(conn: AsyncConnection[Any], refused: Sequence[tuple[Delivery, Refusal]]) -> None:
-    """Quarantine inputs; one that is there already is counted."""
+async def keep(
+    conn: AsyncConnection[Any], refused: Sequence[tuple[Delivery, Refusal]]
+) -> list[tuple[Delivery, Refusal]]:
+    """Quarantine inputs; one that is there already is counted. Returns those that were not."""
     first: dict[tuple[str, bytes], tuple[Delivery, Refusal]] = {}
     deliveries: dict[tuple[str, bytes], int] = {}
     for delivery, refusal in refused:
@@ -45,7 +47,7 @@ async def keep(conn: AsyncConnection[Any], refused: Sequence[tuple[Delivery, Ref
         first.setdefault(identity, (delivery, refusal))
         deliveries[identity] = deliveries.get(identity, 0) + 1
     rows = list(first.values())
-    await conn.execute(
+    cursor = await conn.execute(
         STATEMENTS["quarantine_inputs"],
         {
             "topics": Texts([topic for topic, _ in first]),
@@ -59,7 +61,10 @@ async def keep(conn: AsyncConnection[Any], refused: Sequence[tuple[Delivery, Ref
             "errors": Texts([_text(refusal.error) for _, refusal in rows]),
             "deliveries": Integers(list(deliveries.values())),
         },
+        binary=True,
     )
+    known = {(topic, digest): total async for topic, digest, total in cursor}
+    return [each for identity, each in first.items() if known[identity] == deliveries[identity]]
 
 
 async def read_topic_refusals(conn: AsyncConnection[Any]) -> dict[str, TopicRefusals]:

@@ -28,6 +28,7 @@ from service.leases import Floors, Lease
 from service.loop import Loop
 from service.outbox import SHARDS, Blocked, Key, Limits, Row
 from service.publication import ProducerLine, Publication
+from service.telemetry import TRANSACTION
 
 _log = structlog.get_logger(__name__)
 
@@ -100,16 +101,20 @@ class Worker:
         mine = [shard for shard in self._lease.shards if shard % WORKERS == self._number]
         leaving = [shard for shard in mine if shard in self._lease.leaving]
         shards = self._in_turn(shard for shard in mine if shard not in leaving)
+        with TRANSACTION.labels("relay").time():
+            rows = await self._transaction(shards, leaving)
+        self._settled()
+        self._lease.gave_back(leaving)
+        self._floors.forget(leaving)
+        return rows
+
+    async def _transaction(self, shards: Sequence[int], leaving: Sequence[int]) -> list[Row]:
         async with self._database.transaction() as conn:
             await outbox.prepare_relay(conn)
             await self._settle(conn)
             if leaving:
                 await outbox.give_back_shards(conn, self._lease.relay, leaving)
-            rows = await self._fetch(conn, shards) if shards and self._lease.is_valid else []
-        self._settled()
-        self._lease.gave_back(leaving)
-        self._floors.forget(leaving)
-        return rows
+            return await self._fetch(conn, shards) if shards and self._lease.is_valid else []
 
     async def _fetch(self, conn: AsyncConnection, shards: Sequence[int]) -> list[Row]:
         relay = self._lease.relay

@@ -108,14 +108,8 @@ class Replay:
 
 def became(effects: Effects) -> str:
     """What one input became, in a word."""
-    if effects.registered:
-        return "registered"
-    if effects.assigned:
-        return "assigned"
-    if effects.excess:
-        return "excess"
-    if effects.pending:
-        return "pending"
-    for state in effects.failures:
-        return f"failure {state}"
-    return "repeat"
+    what = next(each.what for each in effects.decisions if each.delivery is not None)
+    kind, became = what.split("_")
+    if became == "repeated":
+        return "repeat"
+    return what.replace("_", " ") if kind == "failure" else became

@@ -1,5 +1,6 @@
 -- Keeps refused inputs whole; the same input at whatever offset raises the deliveries of its one row, also where
--- an operator has closed that. In the order of the key, so that pods wait for each other in one direction only.
+-- an operator has closed that. Tells how often each was delivered by now. In the order of the key, so that pods wait
+-- for each other in one direction only.
 -- Index: quarantine_fingerprint_key. Locks: the rows.
 insert into els.quarantine (
     topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
@@ -16,3 +17,4 @@ order by topic, fingerprint
 on conflict (topic, fingerprint) do update
 set deliveries = quarantine.deliveries + excluded.deliveries,
     last_seen_at = transaction_timestamp()
+returning topic, fingerprint, deliveries

@@ -1,4 +1,8 @@
--- The numbers one looks at first. Reads only what waits or is open, never slots, batches or anything else that has a history.
+-- The numbers one looks at first, and what they ask for. Reads what waits or is open, never slots, batches or
+-- anything else that has a history; and of that only the head, so that it may be asked every second with millions
+-- waiting: counts are exact up to 50,000 contents, 50,000 refused inputs and 500 events of each shard, beyond that
+-- what statistics say. Indexes pending_content_due, pending_content_expired, validation_failures_due, outbox_order,
+-- quarantine_open.
 
 -- Of everybody, so it runs as the owner; who asks need not see what the others do.
 create or replace function els.oldest_transaction() returns interval
@@ -19,43 +23,172 @@ as $$
 $$;
 
 create view ops.health as
-with waiting as (
-    select count(*) as contents, min(stored_at) as oldest
+with estimates as materialized (
+    -- rows per page at the last vacuum or analyze, times the pages that there are
+    select oid, reltuples * pg_relation_size(oid) / current_setting('block_size')::integer / nullif(relpages, 0) as rows
+    from pg_class
+    where oid in (
+        'els.pending_content_due'::regclass,
+        'els.outbox'::regclass,
+        'els.quarantine_open'::regclass
+    )
+), waiting as materialized (
+    select batch_id, waiting_since
     from els.pending_content
     where state = 'pending'
+    order by waiting_since
+    limit 10000
 ), waited_for as (
     select batch_id
-    from els.pending_content
-    where state = 'pending'
+    from waiting
     union
-    select batch_id
-    from els.validation_failures
-    where state = 'pending'
-), unpublished as (
+    (
+        select batch_id
+        from els.validation_failures
+        where state = 'pending'
+        order by waiting_since
+        limit 10000
+    )
+), counted as materialized (
+    select
+        (
+            select count(*)
+            from (
+                select from els.pending_content
+                where state = 'pending'
+                order by waiting_since
+                limit 50000
+            ) as head
+        ) as pending,
+        (
+            select count(*)
+            from (
+                select from els.quarantine
+                where state = 'open'
+                order by id
+                limit 50000
+            ) as head
+        ) as quarantine_open,
+        (
+            select count(*)
+            from (
+                select from els.pending_content
+                where state = 'expired'
+                and closed_at > now() - interval '1 day'
+                order by closed_at desc
+                limit 50000
+            ) as head
+        ) as expired_last_day
+), shards as (
     select count(*) as rows, min(created_at) as oldest
-    from els.outbox
+    from generate_series(0, 63) as shards (shard)
+    cross join lateral (
+        select created_at
+        from els.outbox
+        where outbox.shard = shards.shard::smallint
+        order by seq
+        limit 500
+    ) as head
+    group by shards.shard
+), unpublished as (
+    select sum(rows) as rows, min(oldest) as oldest, max(rows) = 500 as cut
+    from shards
+), numbers as materialized (
+    select
+        case
+            when counted.pending < 50000 then counted.pending
+            else greatest(
+                counted.pending,
+                (select estimates.rows from estimates where oid = 'els.pending_content_due'::regclass)
+            )::bigint
+        end as pending,
+        (select min(waiting_since) from waiting) as oldest_pending,
+        (select count(*) from waited_for) as batches_waiting,
+        counted.expired_last_day,
+        case
+            when unpublished.cut then greatest(
+                unpublished.rows,
+                (select estimates.rows from estimates where oid = 'els.outbox'::regclass)
+            )::bigint
+            else coalesce(unpublished.rows, 0)::bigint
+        end as outbox_rows,
+        unpublished.oldest as oldest_outbox_row,
+        (select count(*) from els.outbox_blocked) as outbox_blocked,
+        (select count(*) from els.relays where relays.expires_at > now()) as relays,
+        case
+            when counted.quarantine_open < 50000 then counted.quarantine_open
+            else greatest(
+                counted.quarantine_open,
+                (select estimates.rows from estimates where oid = 'els.quarantine_open'::regclass)
+            )::bigint
+        end as quarantine_open,
+        (select count(*) from els.topic_refusals where topic_refusals.stopped_at is not null) as topics_stopped,
+        els.oldest_transaction() as oldest_transaction
+    from counted
+    cross join unpublished
+), judged as (
+    select
+        numbers.*,
+        array_remove(array[
+            case when topics_stopped > 0 then
+                topics_stopped || ' input topics are stopped: ops.stopped_topics'
+            end,
+            case when relays = 0 then
+                'no pod publishes events'
+            end,
+            case when oldest_outbox_row < now() - interval '30 seconds' then
+                'events have waited more than 30 seconds to be published: ops.outbox_backlog'
+            end,
+            case when outbox_blocked > 0 then
+                outbox_blocked || ' batches can not be published: ops.outbox_blocked'
+            end,
+            case when quarantine_open > 0 then
+                quarantine_open || ' refused inputs are open: ops.quarantine'
+            end,
+            case when oldest_pending < now() - (
+                select make_interval(secs => policy.seconds / 2)
+                from els.policy
+                where policy.name = 'pending_ttl'
+            ) then
+                'contents have waited more than half of their time for a registration: ops.pending_batches'
+            end,
+            case when expired_last_day > 0 then
+                expired_last_day || ' contents expired in the last day: ops.expired_content'
+            end,
+            case when oldest_transaction > interval '1 minute' then
+                'a transaction is older than a minute and keeps dead rows: pg_stat_activity'
+            end
+        ], null) as attention
+    from numbers
 )
 select
-    waiting.contents as pending,
-    waiting.oldest as oldest_pending,
-    (select count(*) from waited_for) as batches_waiting,
-    unpublished.rows as outbox_rows,
-    unpublished.oldest as oldest_outbox_row,
-    (select count(*) from els.outbox_blocked) as outbox_blocked,
-    (select count(*) from els.quarantine where quarantine.state = 'open') as quarantine_open,
-    (select count(*) from els.topic_refusals where topic_refusals.stopped_at is not null) as topics_stopped,
-    els.oldest_transaction() as oldest_transaction
-from waiting
-cross join unpublished;
+    cardinality(attention) = 0 as well,
+    attention,
+    pending,
+    oldest_pending,
+    batches_waiting,
+    outbox_rows,
+    oldest_outbox_row,
+    outbox_blocked,
+    quarantine_open,
+    topics_stopped,
+    oldest_transaction,
+    expired_last_day,
+    relays
+from judged;
 
 comment on view ops.health is
-    'The whole, in one row.';
+    'The whole, in one row; counts above 50,000 are estimates.';
+comment on column ops.health.well is 'whether nothing asks for attention';
+comment on column ops.health.attention is 'what asks for attention, each in words, with the view that tells more';
 comment on column ops.health.pending is 'contents that wait for a registration';
-comment on column ops.health.oldest_pending is 'when the first of them was stored';
-comment on column ops.health.batches_waiting is 'batches that contents or failures wait for';
+comment on column ops.health.oldest_pending is 'since when the first of them waits: when it was stored, or restored';
+comment on column ops.health.batches_waiting is 'batches that contents or failures wait for, among the 10,000 of each that have waited longest';
 comment on column ops.health.outbox_rows is 'events that are not published yet';
 comment on column ops.health.oldest_outbox_row is 'when the first of them was written';
 comment on column ops.health.outbox_blocked is 'batches whose next event could not be published';
 comment on column ops.health.quarantine_open is 'refused inputs that nobody has looked after';
 comment on column ops.health.topics_stopped is 'input topics that are paused since they brought nothing but refusals';
 comment on column ops.health.oldest_transaction is 'age of the oldest transaction in this database, this one not counted; an old one keeps dead rows';
+comment on column ops.health.expired_last_day is 'contents whose registration did not come, expired in the last 24 hours and not restored or reconciled since';
+comment on column ops.health.relays is 'pods that publish events';

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from service.events import INCOMING_TOPICS
 from tests.support import replay
-from tests.support.brokers import Broker
+from tests.support.brokers import PARTITIONS, Broker
+from tests.support.decisions import check_decisions
 from tests.support.expected import all_done, check_tables, check_topics, everything, read_back
+from tests.support.metrics import check_metrics
 from tests.support.pods import pods
 from tests.support.replay import Replay
 
@@ -26,6 +29,8 @@ async def test_the_morning_at_full_speed_ends_as_it_must(
         await check_tables(database_url)
         published = await check_topics(database_url, kafka, records)
         assert published.repeats == 0
+        await check_metrics(running.all, database_url, published, len(records), len(INCOMING_TOPICS) * PARTITIONS)
+        check_decisions(running.all, database_url)
         assert await running.stop() == [0] * count
         assert running.complaints() == []
 

@@ -1,5 +1,6 @@
 """What operators may read says what is in the tables, and says it cheaply."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.rows import dict_row
+
+from tests.support import databases
 
 VIEWS = Path(__file__).parents[2] / "sql" / "views"
 
@@ -27,7 +30,8 @@ COLUMNS = {
     "quarantine": "id state topic partition offset key value reason error first_seen_at deliveries",
     "removed_content": "batch_id text_storage_id original_file_name removed_at who why",
     "operator_actions": "id at who action batch_id topic why details",
-    "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction",
+    "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction"
+    " well attention",
     "invariant_violations": "invariant batch_id detail",
 }
 
@@ -97,12 +101,34 @@ create function pg_temp.event(batch text, topic text) returns void language sql 
     insert into els.outbox (id, aggregateid, type, payload, correlation_id)
     values (gen_random_uuid(), batch, topic, '{}', gen_random_uuid());
 $$;
+create function pg_temp.old_event(batch text, topic text, age interval) returns void language sql as $$
+    insert into els.outbox (id, aggregateid, type, payload, correlation_id, created_at)
+    values (gen_random_uuid(), batch, topic, '{}', gen_random_uuid(), now() - age);
+$$;
+create function pg_temp.live() returns void language sql as $$
+    insert into els.relays values (gen_random_uuid(), now() + interval '1 minute');
+$$;
+create function pg_temp.age(by interval) returns void language sql as $$
+    update els.pending_content set stored_at = now() - by, waiting_since = now() - by;
+$$;
 create function pg_temp.refused(topic text, value bytea) returns void language sql as $$
     insert into els.quarantine (
         topic, fingerprint, "partition", "offset", key, value, reason, error, first_seen_at, last_seen_at
     ) values (topic, sha256(value), 3, 42, 'key', value, 'not_json', 'no JSON', now(), now());
 $$;
 """
+
+MANY_WAIT = (
+    "insert into els.pending_content (batch_id, text_storage_id, arrival, file_upload_id, original_file_name,"
+    " raw_file_storage_id, file_size_bytes, content_md5_hash, correlation_id, stored_at, waiting_since)"
+    " select 'waits' || n % {batches}, 't' || n, n, 'up', 'a', 'raw', 1, 'md5', gen_random_uuid(), now(), now()"
+    " from generate_series(1, {contents}) as n"
+)
+
+MANY_EVENTS = (
+    "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
+    " select gen_random_uuid(), 'b' || n, 'topic', '{{}}', gen_random_uuid() from generate_series(1, {events}) as n"
+)
 
 
 @pytest.fixture
@@ -314,6 +340,67 @@ def test_health_is_one_row_of_what_waits(database: Connection[dict[str, Any]]) -
     }
 
 
+ATTENTION = {
+    "nothing": ("live()", ()),
+    "no pod": ("select 1", ("no pod publishes events",)),
+    "a stopped topic": (
+        "insert into els.topic_refusals values ('topic', 1000, now())",
+        ("1 input topics are stopped: ops.stopped_topics",),
+    ),
+    "a new event": ("event('b', 'topic')", ()),
+    "an old event": (
+        "old_event('b', 'topic', '31 seconds')",
+        ("events have waited more than 30 seconds to be published: ops.outbox_backlog",),
+    ),
+    "a blocked batch": (
+        "insert into els.outbox_blocked values ('b', 1, 'one', 'too large', now(), now())",
+        ("1 batches can not be published: ops.outbox_blocked",),
+    ),
+    "a refused input": ("refused('topic', 'x')", ("1 refused inputs are open: ops.quarantine",)),
+    "a new content": ("pending('b', 't')", ()),
+    "an old content": (
+        "with old as (select pg_temp.pending('b', 't')) select pg_temp.age('13 hours') from old",
+        ("contents have waited more than half of their time for a registration: ops.pending_batches",),
+    ),
+    "an expired content": (
+        "pending('b', 't', 'expired')",
+        ("1 contents expired in the last day: ops.expired_content",),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ATTENTION)
+def test_health_says_in_words_what_asks_for_attention(database: Connection[dict[str, Any]], what: str) -> None:
+    planted, attention = ATTENTION[what]
+    if what != "no pod":
+        plant(database, "live()")
+    plant(database, planted)
+    assert row(database, "select well, attention from ops.health") == {
+        "well": not attention,
+        "attention": list(attention),
+    }
+
+
+@pytest.mark.parametrize(("more", "least", "most"), [(50_100, 50_000, 60_000), (10, 10, 10)])
+def test_health_counts_a_few_and_estimates_many(
+    database: Connection[dict[str, Any]], more: int, least: int, most: int
+) -> None:
+    plant(
+        database,
+        MANY_WAIT.format(batches=100, contents=more),
+        MANY_EVENTS.format(events=more),
+        "vacuum analyze els.pending_content",
+        "vacuum analyze els.outbox",
+    )
+    found = row(database, "select pending, outbox_rows, batches_waiting from ops.health")
+    assert least <= found["pending"] <= most
+    assert least <= found["outbox_rows"] <= most
+    assert found["batches_waiting"] == min(more, 100)
+    backlog = row(database, "select topic, rows from ops.outbox_backlog")
+    assert backlog["topic"] == "topic"
+    assert least <= backlog["rows"] <= most
+
+
 def test_health_tells_the_oldest_transaction_of_anybody_to_operators(
     database: Connection[dict[str, Any]], database_url: str
 ) -> None:
@@ -482,9 +569,19 @@ def plan(database: Connection[dict[str, Any]], query: str) -> str:
     return "\n".join(line["QUERY PLAN"] for line in rows(database, f"explain {query}"))
 
 
-@pytest.fixture
-def history(database: Connection[dict[str, Any]]) -> Connection[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def history(server_url: str, template: str) -> Iterator[Connection[dict[str, Any]]]:
     """Enough batches, of long ago but for the last few, that reading all of them would be the slow way."""
+    with (
+        databases.cloned(server_url, template) as url,
+        psycopg.connect(url, autocommit=True, row_factory=dict_row) as database,
+    ):
+        database.execute(PLANT.encode())
+        plant_history(database)
+        yield database
+
+
+def plant_history(database: Connection[dict[str, Any]]) -> None:
     plant(
         database,
         """
@@ -502,15 +599,16 @@ def history(database: Connection[dict[str, Any]]) -> Connection[dict[str, Any]]:
         from generate_series(1, 5000) as n
         cross join generate_series(1, 10) as position
         """,
-        "insert into els.pending_content (batch_id, text_storage_id, arrival, file_upload_id,"
-        " original_file_name, raw_file_storage_id, file_size_bytes, content_md5_hash, correlation_id,"
-        " stored_at, waiting_since) select 'waits' || n % 100, 't' || n, n, 'up', 'a', 'raw', 1, 'md5',"
-        " gen_random_uuid(), now(), now() from generate_series(1, 5000) as n",
+        MANY_WAIT.format(batches=100, contents=5000),
+        "update els.pending_content set state = 'expired', closed_at = now() where arrival % 2 = 0",
+        MANY_EVENTS.format(events=20000),
+        "select pg_temp.refused('topic', int4send(n)) from generate_series(1, 5000) as n",
+        "vacuum analyze els.outbox",
+        "vacuum analyze els.quarantine",
         "vacuum analyze els.batches",
         "vacuum analyze els.slots",
         "vacuum analyze els.pending_content",
     )
-    return database
 
 
 def test_violations_are_looked_for_without_reading_all_slots_or_batches(
@@ -528,14 +626,23 @@ def test_violations_are_looked_for_without_reading_all_slots_or_batches(
         ("select * from ops.slots where batch_id = 'b7'", "slots_pkey"),
         ("select * from ops.pending_content where batch_id = 'waits7'", "pending_content"),
         ("select * from ops.pending_batches where batch_id = 'waits7'", "pending_content"),
+        ("select * from ops.pending_content order by waiting_since limit 20", "pending_content_due"),
+        ("select * from ops.expired_content order by expired_at desc limit 20", "pending_content_expired"),
+        (
+            "select * from ops.batches where state = 'registered' and timed_out_at is null order by registered_at",
+            "batches_late",
+        ),
+        ("select * from ops.quarantine where state = 'open' order by id desc limit 20", "quarantine_"),
+        ("select * from ops.outbox_backlog", "outbox_order"),
+        ("select * from ops.health", "outbox_order"),
+        ("select * from ops.health", "pending_content_due"),
     ],
 )
-def test_one_batch_is_found_by_an_index(history: Connection[dict[str, Any]], query: str, index: str) -> None:
+def test_what_operators_ask_is_found_by_an_index(history: Connection[dict[str, Any]], query: str, index: str) -> None:
     found = plan(history, query)
     assert index in found
-    assert "Seq Scan on batches" not in found
-    assert "Seq Scan on slots" not in found
-    assert "Seq Scan on pending_content" not in found
+    for table in ("batches", "slots", "pending_content", "outbox", "quarantine"):
+        assert not re.search(rf"Seq Scan on {table}\b(?!_)", found), found
 
 
 def test_health_reads_nothing_that_has_a_history(history: Connection[dict[str, Any]]) -> None:

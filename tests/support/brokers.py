@@ -14,6 +14,9 @@ from service import kafka
 from tests.support import apache_kafka, docker, secure_postgres
 from tests.support.apache_kafka import ApacheKafka, Security
 
+PARTITIONS = 3
+"""Of each topic, where a test does not say."""
+
 
 class Server(Protocol):
     """What a broker that we start can do."""
@@ -54,12 +57,12 @@ class Broker:
         if not self._own.running():
             self._own.start()
 
-    async def reset_topics(self, partitions: int = 3) -> None:
+    async def reset_topics(self, partitions: int = PARTITIONS) -> None:
         """All our topics anew and empty, and with them the offsets that groups had there."""
         await delete_topics(self.bootstrap_servers)
         await self.create_topics(partitions)
 
-    async def create_topics(self, partitions: int = 3) -> None:
+    async def create_topics(self, partitions: int = PARTITIONS) -> None:
         """The topics that are missing."""
         options = kafka.client_options(self.bootstrap_servers)
         await kafka.create_topics(options, partitions=partitions, replication=1)

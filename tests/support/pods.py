@@ -85,11 +85,18 @@ class Pod:
         """The end of its log, for a message."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-count:])
 
+    async def metrics(self) -> str:
+        """What it tells Prometheus."""
+        return await asyncio.to_thread(_fetched, f"http://{LOOPBACK}:{self._port()}/metrics")
+
+    def _port(self) -> int | None:
+        return next((entry["port"] for entry in self.logged() if entry.get("event") == "started"), None)
+
     async def _is_ready(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError(f"the pod has ended with {self._process.returncode}:\n{self.last_lines()}")
-        port = next((entry["port"] for entry in self.logged() if entry.get("event") == "started"), None)
+        port = self._port()
         return port is not None and await asyncio.to_thread(_answers_well, f"http://{LOOPBACK}:{port}/readyz")
 
 
@@ -185,6 +192,12 @@ def _answers_well(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def killed(status: int) -> bool:

@@ -1,0 +1,15 @@
+-- What ops.health says, for a machine: ages in seconds, 0 where nothing waits. Cheap, whatever waits: see the view.
+-- Index: those of ops.health. Locks: none.
+select
+    pending,
+    coalesce(extract(epoch from now() - oldest_pending), 0)::float8 as pending_oldest_seconds,
+    batches_waiting,
+    expired_last_day,
+    outbox_rows,
+    coalesce(extract(epoch from now() - oldest_outbox_row), 0)::float8 as outbox_oldest_seconds,
+    outbox_blocked,
+    relays,
+    quarantine_open,
+    topics_stopped,
+    coalesce(extract(epoch from oldest_transaction), 0)::float8 as oldest_transaction_seconds
+from ops.health
