@@ -4,7 +4,7 @@
 # make down    everything that `make up` started, stopped; the data stays
 # make test    all tests          (make test ARGS="-k relay" for some)
 # make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
-# make lint    ruff, mypy, import rules
+# make lint    ruff, mypy, import rules, squawk on the migrations
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
 
@@ -63,6 +63,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m migrations.lint
 
 # --universal: one file for every Python and platform that we run on. No registry is named in the files.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

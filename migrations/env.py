@@ -1,9 +1,11 @@
 """What every alembic command runs in: one migration at a time, as the owner, views and grants at the end."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from sqlalchemy import Connection, text
 
 from service import migration, tables
 from service.settings import load_settings
@@ -24,6 +26,19 @@ def goes_to_head() -> bool:
         return False
 
 
+def declare(
+    ctx: MigrationContext,
+    step: MigrationInfo,
+    heads: Collection[Any],  # noqa: ARG001  alembic names what it passes
+    run_args: Mapping[str, Any],  # noqa: ARG001
+) -> None:
+    """Beside the new revision, in its transaction: the oldest code that runs on it."""
+    script = context.script.get_revision(step.destination_revision_ids[0]) if step.destination_revision_ids else None
+    if script is not None and not ctx.as_sql and ctx.connection is not None:
+        given = {"oldest_code": script.module.oldest_code}
+        ctx.connection.execute(text("update els.alembic_version set oldest_code = :oldest_code"), given)
+
+
 def migrate(connection: Connection) -> None:
     upgrading = goes_to_head()
     with migration.alone(connection):
@@ -36,6 +51,7 @@ def migrate(connection: Connection) -> None:
                 include_schemas=True,
                 include_name=ours,
                 transaction_per_migration=True,
+                on_version_apply=declare,
             )
             with context.begin_transaction():
                 context.run_migrations()
@@ -44,8 +60,10 @@ def migrate(connection: Connection) -> None:
 
 
 def main() -> None:
-    if context.is_offline_mode():
-        raise SystemExit("There is no --sql here: roles, views and grants are laid on what the server has.")
+    if context.is_offline_mode():  # to be read and linted: roles, views and grants are laid only on what is there
+        context.configure(dialect_name="postgresql", version_table_schema=tables.SCHEMA, transaction_per_migration=True)
+        context.run_migrations()
+        return
     given = context.config.attributes.get("connection")
     if given is not None:
         migrate(given)

@@ -24,13 +24,17 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from service import statements
 
 EXPECTED_REVISION: Final = "0003"
-"""The schema that this code is written for: the last file of migrations/versions."""
+"""The schema that this code is written for: the last file of migrations/versions. Revisions are numbers of four
+digits, so that they compare as texts."""
 
 APPLICATION_NAME: Final = "essay-lifecycle-service"
 
 _CONNECT_SECONDS = 5
 _POOL_TIMEOUT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
+
+# As JSON, since the column may not be there yet: then the revision serves its own code only.
+_REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
 
 # libpq gives up on a server that has gone without a word after these, in seconds and milliseconds.
 _SOCKET: Mapping[str, Any] = {
@@ -111,13 +115,31 @@ class Database:
 
     async def revision(self) -> str | None:
         """The revision that the schema is at; None where there is none yet."""
+        return (await self._schema())[0]
+
+    async def schema_trouble(self) -> str | None:
+        """Why this code does not run on the schema, in one line; None where it does.
+
+        It does on the revision that it was written for, and on a newer one that says so: each tells the oldest code
+        that it still serves. So pods go on while a migration is made, and old code may be started again after it.
+        """
+        revision, oldest_code = await self._schema()
+        if revision is None or revision < EXPECTED_REVISION:
+            there = f"at revision {revision}" if revision else "not there (at revision none)"
+            return f"the schema is {there}, this code needs {EXPECTED_REVISION}: run `python -m service migrate`"
+        if revision > EXPECTED_REVISION and (oldest_code is None or oldest_code > EXPECTED_REVISION):
+            needed = oldest_code or revision
+            return f"the schema is at revision {revision}, for code of {needed} or newer; this is {EXPECTED_REVISION}"
+        return None
+
+    async def _schema(self) -> tuple[str | None, str | None]:
+        """Its revision, and the oldest code that runs on it."""
         async with self.transaction() as connection:
             cursor = await connection.execute("select to_regclass('els.alembic_version') is not null")
             if await cursor.fetchone() == (False,):
-                return None
-            cursor = await connection.execute("select version_num from els.alembic_version")
-            row = await cursor.fetchone()
-            return str(row[0]) if row else None
+                return None, None
+            cursor = await connection.execute(_REVISION)
+            return await cursor.fetchone() or (None, None)
 
     async def close(self) -> None:
         """Close all sessions that nobody holds; those in use are closed when they come back."""

@@ -8,13 +8,14 @@ what could not be had is tried again, so that nothing queues up behind a waiting
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
 import psycopg
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
-from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from service.database import Timeouts, conninfo, sqlstate_of
@@ -27,8 +28,9 @@ _UNLOCK: Final = "select pg_advisory_unlock(hashtextextended('els.migrate', 0))"
 _LOCK_SECONDS: Final = 300
 _LOCK_PAUSE_SECONDS: Final = 0.2
 
-# A revision may take its time; what it may not do is stand in a queue with others behind it.
-_TIMEOUTS: Final = Timeouts(statement_timeout=0, transaction_timeout=0)
+# A revision may take its time; what it may not do is stand in a queue with others behind it: those it holds up for
+# as long as it waits for its own lock.
+_TIMEOUTS: Final = Timeouts(lock_timeout=500, statement_timeout=0, transaction_timeout=0)
 
 _ATTEMPTS: Final = 20
 _PAUSE_SECONDS: Final = 1.0
@@ -145,9 +147,52 @@ begin
     if to_regnamespace('ops') is null then
         create schema ops;
     end if;
+    -- alembic's own table, with a column of ours: the oldest code that runs on this revision.
+    create table if not exists els.alembic_version (
+        version_num varchar(32) not null,
+        constraint alembic_version_pkc primary key (version_num)
+    );
+    if not exists (
+        select from pg_attribute
+        where attrelid = 'els.alembic_version'::regclass
+        and attname = 'oldest_code'
+    ) then
+        alter table els.alembic_version add column oldest_code text;
+    end if;
 end
 $$;
 """
+
+
+_HALF_MADE: Final = "select not indisvalid from pg_index where indexrelid = to_regclass(:name)"
+
+
+def create_index(name: str, definition: str) -> None:
+    """For a revision: make an index of els on a table that is in use, holding up nobody who reads or writes it.
+
+    `definition` is what stands behind `on`. What the revision did before is committed. One that an earlier try left
+    half made is made again; a whole one is kept, so that a second try goes on where the first one ended.
+    """
+    context = op.get_context()
+    with context.autocommit_block():
+        half_made = None if context.as_sql else op.get_bind().scalar(text(_HALF_MADE), {"name": f"els.{name}"})
+        if half_made is False:
+            return
+        # It waits for the transactions that were there before it, with nobody in a queue behind it.
+        op.execute("set lock_timeout = 0")
+        try:
+            if half_made:
+                op.execute(f"drop index concurrently els.{name}")
+            op.execute(f"create index concurrently {name} on {definition}")
+        finally:
+            op.execute("reset lock_timeout")
+
+
+def render(revisions: str) -> str:
+    """The SQL of some revisions ("0001:0002"; "base:head" for all), for who reads it; nothing is connected to."""
+    told = StringIO()
+    command.upgrade(Config(_ROOT / "alembic.ini", output_buffer=told), revisions, sql=True)
+    return told.getvalue()
 
 
 def lay_views(connection: Connection) -> None:

@@ -140,14 +140,11 @@ def max_bytes(settings: Settings) -> dict[str, int]:
 
 async def _check_schema(database: Database) -> None:
     try:
-        revision = await database.revision()
+        trouble = await database.schema_trouble()
     except psycopg.Error as error:
         raise NotReady(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    if revision != EXPECTED_REVISION:
-        raise NotReady(
-            f"the schema is at revision {revision or 'none'}, this code needs {EXPECTED_REVISION}:"
-            " run `python -m service migrate`"
-        )
+    if trouble:
+        raise NotReady(trouble)
 
 
 async def _check_broker(settings: Settings) -> None:
@@ -241,14 +238,13 @@ class _Process:
         """Is the database there, at the revision that we need? The consumer and the relay find out by using it."""
         while True:
             try:
-                revision = await self._database.revision()
+                trouble = await self._database.schema_trouble()
             except psycopg.Error as error:
-                self._health.trouble("database", one_line(error))
+                trouble = one_line(error)
+            if trouble:
+                self._health.trouble("database", trouble)
             else:
-                if revision == EXPECTED_REVISION:
-                    self._health.well("database")
-                else:
-                    self._health.trouble("database", f"schema at {revision}, not {EXPECTED_REVISION}")
+                self._health.well("database")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look_at_relay(self) -> None:

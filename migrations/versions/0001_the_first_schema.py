@@ -10,6 +10,7 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+oldest_code = "0001"
 
 # Every table that belongs to a batch has a key that begins with its batch id, so that the tables
 # distribute by it. Rows that change often leave room in their page (fillfactor) and are vacuumed

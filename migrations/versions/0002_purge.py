@@ -6,10 +6,13 @@ Revises: 0001
 
 from alembic import op
 
+from service.migration import create_index
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+oldest_code = "0001"
 
 # A column without a default is a change of the catalog alone; it is committed before the indexes are made, so a
 # second try may find it there. No check ties it to the state: code of the revision before settles expired failures
@@ -32,11 +35,8 @@ INDEXES = {
 
 def upgrade() -> None:
     op.execute(COLUMN)
-    # On tables that the service works with meanwhile. One that was left half made is made again.
-    with op.get_context().autocommit_block():
-        for name, definition in INDEXES.items():
-            op.execute(f"drop index concurrently if exists els.{name}")
-            op.execute(f"create index concurrently {name} on {definition}")
+    for name, definition in INDEXES.items():
+        create_index(name, definition)
 
 
 def downgrade() -> None:

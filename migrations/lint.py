@@ -1,0 +1,35 @@
+"""Shows squawk the SQL of each revision, one by one: a table is new only in the revision that makes it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from service import migration
+
+HERE = Path(__file__).parent
+SQUAWK = Path(sys.executable).with_name("squawk")
+
+
+def main() -> int:
+    """The exit status: 0 where squawk has nothing to say of any."""
+    status = 0
+    for revision in ScriptDirectory.from_config(Config(HERE.parent / "alembic.ini")).walk_revisions():
+        span = f"{revision.down_revision or 'base'}:{revision.revision}"
+        said = subprocess.run(
+            [SQUAWK, "--config", HERE / "squawk.toml", "--stdin-filepath", f"revision {revision.revision}"],
+            input=migration.render(span),
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if said.returncode:
+            sys.stderr.write(said.stdout + said.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The schema moves to its newest revision under pods of the oldest code that it serves, and they notice nothing.
+
+That code is taken from the history of this repository; where there is none, the test is left out.
+"""
+
+import asyncio
+import io
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from deploy.local.processes import plain_environment
+from service import migration
+from tests.support import databases, replay
+from tests.support.brokers import Broker
+from tests.support.expected import all_done, check_tables, check_topics
+from tests.support.pods import ROOT, pods, until
+from tests.support.replay import Replay
+
+PARTS = ("service", "sql", "migrations", "alembic.ini")
+
+
+def git(*arguments: str) -> bytes:
+    ended = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
+    if ended.returncode:
+        pytest.skip(f"the code of older revisions can't be had: {ended.stderr.decode().strip()}")
+    return ended.stdout
+
+
+def checked_out(revision: str, folder: Path) -> Path:
+    """The newest code that expects this revision, as a tree of its own."""
+    for commit in git("log", "--format=%H", "--", "service/database.py").decode().split():
+        expects = re.search(
+            rb'^EXPECTED_REVISION: Final = "(\d+)"', git("show", f"{commit}:service/database.py"), re.MULTILINE
+        )
+        if expects and expects[1].decode() == revision:
+            with tarfile.open(fileobj=io.BytesIO(git("archive", commit, *PARTS))) as tree:
+                tree.extractall(folder, filter="data")
+            return folder
+    pytest.skip(f"the history does not go back to the code of revision {revision}")
+
+
+def migrated(tree: Path, folder: Path, settings: dict[str, str]) -> None:
+    """By the command of that tree."""
+    environment = {**plain_environment(), **settings, "PYTHONPATH": str(tree)}
+    subprocess.run([sys.executable, "-m", "service", "migrate"], env=environment, cwd=folder, check=True)
+
+
+async def test_the_schema_moves_under_pods_that_work(
+    tmp_path: Path, server_url: str, tansu: Broker, group: str
+) -> None:
+    head = ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_revision("head")
+    old = checked_out(head.module.oldest_code, tmp_path / "old")
+    records = replay.morning()
+    morning = Replay(tansu, records, speed=40)
+    with databases.created(server_url, "template0") as url:
+        settings = {"ELS_DATABASE_URL": databases.url_as(url, "els_app"), **tansu.settings, "ELS_CONSUMER_GROUP": group}
+        await asyncio.to_thread(migrated, old, tmp_path, settings | {"ELS_DATABASE_URL": url})
+        with pods(tmp_path, settings) as running:
+            running.start(2, PYTHONPATH=str(old))
+            await running.ready()
+            published = asyncio.create_task(morning.run())
+            await until(lambda: morning.published > len(records) // 3, 60, lambda: "nothing is published")
+            await asyncio.to_thread(migration.upgrade, url)
+            assert not published.done(), "the migration was made when all was over"
+            await published
+            await all_done(url, tansu, group, morning.ends)
+            await check_tables(url)
+            assert (await check_topics(url, tansu, records)).repeats == 0
+            told = [entry["event"] for pod in running.all for entry in pod.logged()]
+            assert not {"trouble", "part_failed", "transaction_failed"} & set(told)
+            assert await running.stop() == [0, 0]
