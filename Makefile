@@ -4,7 +4,7 @@
 # make down    everything that `make up` started, stopped; the data stays
 # make test    all tests          (make test ARGS="-k relay" for some)
 # make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
-# make lint    ruff, mypy, import rules, squawk on the migrations
+# make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
 
@@ -64,6 +64,12 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m migrations.lint
+	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy docs
+	$(BIN)/shellcheck .ci/run
+
+# What a formatter would do; not what a long query or an address needs.
+YAML := {extends: default, rules: {document-start: disable, line-length: {max: 120}, \
+	braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}
 
 # --universal: one file for every Python and platform that we run on. No registry is named in the files.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
