@@ -23,7 +23,7 @@ $$;
 
 alter role els_owner nologin;
 alter role els_app login;
-alter role els_ops login;
+alter role els_ops login connection limit 20;
 
 -- What the service asks for with each session (service/database.py), for where a pooler stands in between.
 alter role els_app set timezone = 'UTC';

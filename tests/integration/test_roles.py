@@ -2,31 +2,39 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
 from service.database import Timeouts
+from tests.support.pods import until
 
-TABLES = (
-    "batches",
-    "slots",
-    "pending_content",
-    "excess_content",
-    "validation_failures",
-    "outbox",
-    "outbox_blocked",
-    "relays",
-    "relay_shards",
-    "quarantine",
-    "topic_refusals",
-    "crash_marks",
-    "policy",
-    "operator_actions",
-)
+ROWS = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+ADD_AND_DELETE = {"SELECT", "INSERT", "DELETE"}
+CHANGE = {"SELECT", "UPDATE"}
+
+TABLES = {
+    "batches": ROWS,
+    "slots": ROWS,
+    "pending_content": ROWS,
+    "excess_content": ROWS,
+    "validation_failures": ROWS,
+    "outbox": ADD_AND_DELETE,
+    "outbox_blocked": ROWS,
+    "relays": ROWS,
+    "relay_shards": CHANGE,
+    "quarantine": ROWS,
+    "topic_refusals": ROWS,
+    "crash_marks": ROWS,
+    "policy": CHANGE,
+    "operator_actions": ADD_AND_DELETE,
+    "alembic_version": {"SELECT"},
+}
+"""What els_app may do with each table; els_ops may do nothing with any."""
 
 
 @pytest.fixture
@@ -57,7 +65,7 @@ def test_els_ops_reads_every_view(database: Connection[tuple[Any, ...]]) -> None
         assert may(database, "els_ops", f"select * from ops.{view}"), view
 
 
-@pytest.mark.parametrize("table", [*TABLES, "alembic_version"])
+@pytest.mark.parametrize("table", TABLES)
 def test_els_ops_sees_no_table(database: Connection[tuple[Any, ...]], table: str) -> None:
     for command in (
         f"select count(*) from els.{table}",
@@ -96,16 +104,75 @@ def test_els_ops_changes_nothing(database: Connection[tuple[Any, ...]], command:
         database.execute(f"drop role {operator}".encode())
 
 
-@pytest.mark.parametrize("table", sorted(set(TABLES) - {"outbox", "relay_shards", "policy", "operator_actions"}))
-def test_els_app_reads_and_writes_the_rows_of_the_service(database: Connection[tuple[Any, ...]], table: str) -> None:
-    for command in (
-        f"select * from els.{table} for update",
-        f"insert into els.{table} select * from els.{table} where false"
-        if table != "quarantine"
-        else "insert into els.quarantine (topic) select topic from els.quarantine where false",
-        f"delete from els.{table}",
-    ):
-        assert may(database, "els_app", command), command
+def privileges(database: Connection[tuple[Any, ...]], schema: str, kinds: str) -> dict[tuple[str, str], set[str]]:
+    """By relation and role, as the server works it out, memberships and grants to all included."""
+    found = database.execute(
+        """
+        select relname::text, role,
+            array_agg(privilege) filter (where has_table_privilege(role, pg_class.oid, privilege))
+        from pg_class
+        cross join unnest(array['els_app', 'els_ops', 'public']) as role
+        cross join unnest(array[
+            'SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN'
+        ]) as privilege
+        where relnamespace = %s::regnamespace
+        and relkind = any (%s)
+        group by relname, role
+        """,
+        [schema, list(kinds)],
+    ).fetchall()
+    return {(name, role): set(granted or ()) for name, role, granted in found}
+
+
+def test_each_role_has_these_privileges_on_tables_and_no_others(database: Connection[tuple[Any, ...]]) -> None:
+    found = privileges(database, "els", "rpvmf")
+    expected = {(table, "els_app"): granted for table, granted in TABLES.items()}
+    expected |= {(table, nobody): set() for table in TABLES for nobody in ("els_ops", "public")}
+    assert found == expected
+
+
+def test_views_are_read_and_nothing_else(database: Connection[tuple[Any, ...]]) -> None:
+    found = privileges(database, "ops", "rpvmf")
+    assert {name for name, _ in found} == set(views(database))
+    assert {role: granted for (_, role), granted in found.items() if role != "public"} == {
+        "els_app": {"SELECT"},
+        "els_ops": {"SELECT"},
+    }
+    assert not any(granted for (_, role), granted in found.items() if role == "public")
+
+
+def test_sequences_and_schemas_are_used_by_who_needs_them(database: Connection[tuple[Any, ...]]) -> None:
+    sequences = """
+        select relname::text, role from pg_class cross join unnest(array['els_app', 'els_ops', 'public']) as role
+        where relnamespace in ('els'::regnamespace, 'ops'::regnamespace)
+        and relkind = 'S'
+        and has_sequence_privilege(role, pg_class.oid, 'usage, select, update')
+    """
+    assert database.execute(sequences).fetchall() == [("arrivals", "els_app")]
+    schemas = """
+        select schema, role, has_schema_privilege(role, schema, 'create')
+        from unnest(array['els', 'ops']) as schema, unnest(array['els_app', 'els_ops', 'public']) as role
+        where has_schema_privilege(role, schema, 'usage, create')
+        order by 1, 2
+    """
+    assert database.execute(schemas).fetchall() == [
+        ("els", "els_app", False),
+        ("ops", "els_app", False),
+        ("ops", "els_ops", False),
+    ]
+
+
+def test_what_runs_as_the_owner_looks_up_no_name_that_the_caller_may_choose(
+    database: Connection[tuple[Any, ...]],
+) -> None:
+    definers = """
+        select proname::text, proconfig from pg_proc
+        where pronamespace in ('els'::regnamespace, 'ops'::regnamespace)
+        and prosecdef
+    """
+    found = dict(database.execute(definers).fetchall())
+    assert set(found) == {"oldest_transaction"}
+    assert all(any(setting.startswith("search_path=") for setting in config or ()) for config in found.values())
 
 
 def test_els_app_writes_and_deletes_rows_of_the_outbox_and_never_changes_one(
@@ -207,6 +274,44 @@ def test_the_statements_and_transactions_of_els_ops_time_out(database: Connectio
         "idle_in_transaction_session_timeout",
     ):
         assert settings[timeout] not in ("0", "")
+
+
+@contextmanager
+def operator(database: Connection[tuple[Any, ...]], url: str, **hurried: str) -> Iterator[Connection[tuple[Any, ...]]]:
+    """A session as els_ops has it when it logs in, with one of its timeouts shortened."""
+    settings = configured(database, "els_ops")
+    assert hurried.keys() <= settings.keys()
+    options = " ".join(f"-c {name}={value}" for name, value in [*(settings | hurried).items(), ("role", "els_ops")])
+    connection = psycopg.connect(url, autocommit=True, options=options)
+    yield connection
+    connection.close()
+
+
+def test_a_statement_of_els_ops_that_does_not_end_is_ended(
+    database: Connection[tuple[Any, ...]], database_url: str
+) -> None:
+    with operator(database, database_url, statement_timeout="100ms") as ops, pytest.raises(QueryCanceled):
+        ops.execute("select pg_sleep(300)")
+
+
+async def test_views_that_are_left_open_in_a_transaction_hold_up_nobody_and_are_closed(
+    database: Connection[tuple[Any, ...]], database_url: str
+) -> None:
+    there = "select exists (select from pg_stat_activity where pid = %s)"
+    reads = "; ".join(["begin", *(f"select * from ops.{view}" for view in views(database))]).encode()
+    with operator(database, database_url) as ops:
+        ops.execute(reads)
+        held = "select distinct mode from pg_locks where pid = %s and locktype <> 'virtualxid'"
+        assert database.execute(held, [ops.info.backend_pid]).fetchall() == [("AccessShareLock",)]
+    with operator(database, database_url, idle_in_transaction_session_timeout="100ms") as ops:
+        ops.execute(reads)
+        pid = [ops.info.backend_pid]
+        await until(lambda: database.execute(there, pid).fetchone() == (False,), 30, lambda: "it is still open")
+
+
+def test_the_sessions_of_els_ops_leave_room_for_the_service(database: Connection[tuple[Any, ...]]) -> None:
+    (limit,) = database.execute("select rolconnlimit from pg_roles where rolname = 'els_ops'").fetchone() or (None,)
+    assert limit == 20
 
 
 def test_els_app_has_by_its_role_what_the_service_asks_for_with_each_session(
