@@ -144,7 +144,7 @@ class Consumer:
         self._asides: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
-        self._moved = time.monotonic()
+        self._moved = self._probed = time.monotonic()
         self._client: AIOKafkaConsumer
         records.install()
 
@@ -240,12 +240,16 @@ class Consumer:
         ahead: asyncio.Task[list[_Read]] | None = None
         try:
             while not stop.is_set():
-                if under_suspicion := self._under_suspicion():
-                    if ahead is not None:
-                        await self._take(await ahead)
-                        ahead = None
+                under_suspicion, probing = self._under_suspicion(), self._is_probing()
+                if ahead is not None and (under_suspicion or probing):
+                    # Two that read one partition might overtake each other.
+                    await self._take(await ahead)
+                    ahead = None
+                if under_suspicion:
                     await self._take_suspects(*under_suspicion)
                     continue
+                if probing:
+                    await self._probe()
                 reads = await (ahead or self._read())
                 ahead = asyncio.create_task(self._read())
                 await self._take(reads)
@@ -274,15 +278,15 @@ class Consumer:
         if not awake:
             await asyncio.sleep(0.05)
             return []
-        return await self._get(awake, self._options.max_poll_records)
+        return await self._get(awake, self._options.max_poll_records, POLL_MS)
 
-    async def _get(self, tps: Sequence[TopicPartition], records: int) -> list[_Read]:
+    async def _get(self, tps: Sequence[TopicPartition], records: int, wait_ms: int) -> list[_Read]:
         epochs = {tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in tps}
         reads = {tp: _Read(*epochs[tp], []) for tp in tps}
         number = weight = 0
         while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
             # Slice by slice: how much a record weighs is known when it is there.
-            got = await self._fetched(tps, min(SLICE, records - number), 0 if number else POLL_MS)
+            got = await self._fetched(tps, min(SLICE, records - number), 0 if number else wait_ms)
             if not got:
                 break
             for tp, some in got.items():
@@ -292,7 +296,7 @@ class Consumer:
         return [read for read in reads.values() if read.deliveries]
 
     async def _fetched(
-        self, tps: Sequence[TopicPartition], records: int, wait_ms: int = POLL_MS
+        self, tps: Sequence[TopicPartition], records: int, wait_ms: int
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """What the client has, or gets soon; nothing where a partition is rewound or given back meanwhile.
 
@@ -400,7 +404,7 @@ class Consumer:
         await self._commit()
         if partition.epoch != epoch:
             return
-        got = await self._fetched([partition.tp], 1 if suspected.convict is not None else suspected.portion)
+        got = await self._fetched([partition.tp], 1 if suspected.convict is not None else suspected.portion, POLL_MS)
         records = [each for some in got.values() for each in some]
         if partition.epoch != epoch or (not records and not await self._at_the_end(partition.tp)):
             return
@@ -435,6 +439,8 @@ class Consumer:
     # -- topics that bring nothing but refusals
 
     def _tell_stopped(self, stopped: set[str]) -> None:
+        if not self._stopped:
+            self._probed = time.monotonic()
         for topic in stopped - self._stopped:
             _log.error("topic_stopped", topic=topic, reason="nothing but refusals; see `quarantine resume`")
         for topic in self._stopped - stopped:
@@ -450,12 +456,16 @@ class Consumer:
             known = await quarantine.read_topic_refusals(conn)
         self._tell_stopped({topic for topic, refusals in known.items() if refusals.stopped})
 
+    def _is_probing(self) -> bool:
+        return bool(self._stopped) and time.monotonic() - self._probed >= PROBE_SECONDS
+
     async def _probe(self) -> None:
-        """Try the next record of each partition of the stopped topics: one that is good ends the stop."""
+        """Try the next record of each partition of the stopped topics, if it is there: a good one ends the stop."""
         for partition in list(self._partitions.values()):
             ours = self._partitions.get(partition.tp) is partition
             if ours and partition.tp.topic in self._stopped:
-                await self._take(await self._get([partition.tp], 1), probing=True)
+                await self._take(await self._get([partition.tp], 1, wait_ms=0), probing=True)
+        self._probed = time.monotonic()
 
     # -- offsets
 
@@ -484,8 +494,8 @@ class Consumer:
     # -- the watchdog
 
     async def _watch(self) -> None:
-        """Know the lag, notice that nothing moves, look after stopped topics."""
-        probed = looked = time.monotonic()
+        """Know the lag, notice that nothing moves, hear of stopped topics."""
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(min(STOPS_SECONDS, LAG_SECONDS))
             now = time.monotonic()
@@ -495,9 +505,6 @@ class Consumer:
             if self._stopped:
                 with suppress(psycopg.Error):  # the intake tells of a database that is away
                     await self._look_at_stops()
-            if self._stopped and now - probed >= PROBE_SECONDS:
-                probed = now
-                await self._probe()
 
     async def _look_at_lag(self) -> None:
         partitions = dict(self._partitions)

@@ -1,7 +1,9 @@
 """One process of the service: its parts, started together, watched, and stopped in order."""
 
 import asyncio
+import errno
 import signal
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -41,7 +43,8 @@ class NotReady(Exception):
 async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run the parts until SIGTERM or SIGINT, then drain.
 
-    Raises NotReady where the database or the broker is away, or the schema is not the expected one, at the start.
+    Raises NotReady where the database or the broker is away, the schema is not the expected one, or the address of
+    the HTTP endpoints can't be had, at the start.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -210,7 +213,7 @@ class _Process:
 
     async def run(self, stop: asyncio.Event) -> None:
         """All parts until `stop`: the relay ends last, so that it publishes what the others still commit."""
-        await self._http.start()
+        await self._listen()
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
         consumed = asyncio.Event()
         watching = asyncio.gather(self._watch_database(), self._gauges.watch())
@@ -230,6 +233,13 @@ class _Process:
             await self._http.close()
             _log.info("stopped")
 
+    async def _listen(self) -> None:
+        try:
+            await self._http.start()
+        except OSError as error:
+            setting = "HOST" if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else "PORT"
+            raise NotReady(f"ELS_HTTP_{setting}: {one_line(error)}") from None
+
     async def _relay_until(self, stop: asyncio.Event) -> None:
         if self._relay:
             await _until_stopped("relay", self._relay.run, stop, self._health)
@@ -239,7 +249,7 @@ class _Process:
         while True:
             try:
                 trouble = await self._database.schema_trouble()
-            except psycopg.Error as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, the next look may go well
                 trouble = one_line(error)
             if trouble:
                 self._health.trouble("database", trouble)

@@ -164,9 +164,15 @@ def test_a_database_without_a_schema_is_told_apart(service: CommandLine, server_
         assert service("quarantine", "list", ELS_DATABASE_URL=url).failed_with(1, "els.quarantine")
 
 
-def test_a_port_that_is_taken_ends_the_start(service: CommandLine, tansu: Broker) -> None:
+@pytest.mark.parametrize(("setting", "host"), [("ELS_HTTP_PORT", "127.0.0.1"), ("ELS_HTTP_HOST", "192.0.2.1")])
+def test_an_address_that_can_not_be_had_ends_the_start_and_is_named(
+    service: CommandLine, tansu: Broker, setting: str, host: str
+) -> None:
     port = tansu.bootstrap_servers.rpartition(":")[2]
-    assert service("run", **tansu.settings, ELS_HTTP_HOST="127.0.0.1", ELS_HTTP_PORT=port).status == 1
+    ended = service("run", **tansu.settings, ELS_HTTP_HOST=host, ELS_HTTP_PORT=port)
+    assert ended.status == 1
+    assert ended.err.startswith(f"{setting}: ")
+    assert ended.err.count("\n") == 1
 
 
 # -- what the commands do
