@@ -200,8 +200,8 @@ def test_a_command_that_waits_ends_at_sigterm_also_where_it_is_process_1(tmp_pat
             | {"ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY},
             cwd=tmp_path,
         ) as waiting:
-            polls = "select from pg_stat_activity where query like 'select pg_try_advisory_lock%'"
-            assert wait_until(lambda: other.execute(polls).rowcount > 0, 30, every=0.05)
+            there = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            assert wait_until(lambda: other.execute(there).rowcount > 0, 30, every=0.05)
             waiting.terminate()
             assert waiting.wait(10) == TERMINATED
 
