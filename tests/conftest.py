@@ -9,6 +9,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -26,7 +27,8 @@ MAY_DELETE = "ELS_TEST_DELETES_TOPICS"
 
 APACHE_MISSING = None if NAMED_KAFKA else brokers.apache_missing()
 SECURED_MISSING = brokers.secured_missing()
-LEFT_OUT = {"on Apache Kafka": APACHE_MISSING, "over TLS": SECURED_MISSING}
+PROMTOOL_MISSING = None if shutil.which("promtool") else "promtool (Debian's package prometheus) is not there"
+LEFT_OUT = {"on Apache Kafka": APACHE_MISSING, "over TLS": SECURED_MISSING, "with promtool": PROMTOOL_MISSING}
 
 
 def pytest_configure() -> None:
@@ -50,6 +52,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for what, why in LEFT_OUT.items():
         if why:
             terminalreporter.line(f"Nothing was tested {what}: {why}.")
+
+
+@pytest.fixture
+def promtool() -> str:
+    if PROMTOOL_MISSING:
+        pytest.skip(PROMTOOL_MISSING)
+    return "promtool"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,263 @@
+"""The dashboard as code: `python -m deploy.grafana.dashboard` writes dashboards/essay-lifecycle.json.
+
+Read from left to right as an event goes: what waits in the topics, what the intake does, what waits for a
+registration, what becomes of it, what waits to be published, what has been. Below that how long it takes, and below
+that what must stay at zero. Counters are summed over pods; gauges of the database are the same from each, so the
+highest is taken.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+FILE = Path(__file__).parent / "dashboards" / "essay-lifecycle.json"
+
+WIDTH = 24
+"""Columns of Grafana's grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of Prometheus, and how its series are named."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel: `stat` is a number, red from `bad` on; `graph` is lines over time."""
+
+    title: str
+    kind: Literal["stat", "graph"]
+    unit: str
+    queries: tuple[Query, ...]
+    about: str
+    bad: float | None = None
+
+
+def _stat(title: str, unit: str, expr: str, about: str, bad: float | None = None) -> Panel:
+    return Panel(title, "stat", unit, (Query(expr, title),), about, bad)
+
+
+def _graph(title: str, unit: str, about: str, *queries: tuple[str, str]) -> Panel:
+    return Panel(title, "graph", unit, tuple(Query(*query) for query in queries), about)
+
+
+def _rate(counter: str, by: str = "") -> str:
+    return f"sum{f' by ({by})' if by else ''} (rate({counter}[$__rate_interval]))"
+
+
+def _quantile(share: float, histogram: str, by: str = "") -> str:
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket[$__rate_interval])))"
+
+
+ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
+    (
+        "From left to right: how much there is",
+        4,
+        (
+            _stat("Lag", "short", "sum(els_consumer_lag)", "records that wait in the input topics", 10_000),
+            _stat("Taken in", "ops", _rate("els_transaction_seconds_count{step='poll'}"), "polls applied"),
+            _stat("Pending", "short", "max(els_pending_content)", "contents that wait for a registration"),
+            _stat("Slots assigned", "ops", _rate("els_slots_assigned_total"), "contents that got a slot"),
+            _stat("Outbox", "short", "max(els_outbox_pending)", "events that wait to be published", 10_000),
+            _stat("Published", "ops", _rate("els_outbox_published_total"), "events that the broker has acknowledged"),
+        ),
+    ),
+    (
+        "",
+        8,
+        (
+            _graph("Lag by topic", "short", "falling is well", ("sum by (topic) (els_consumer_lag)", "{{topic}}")),
+            _graph(
+                "Intake",
+                "ops",
+                "repeats are normal after a restart",
+                (_rate("els_batches_registered_total"), "registrations"),
+                (_rate("els_pending_content_stored_total"), "early content"),
+                (_rate("els_duplicates_total", "event"), "repeated {{event}}"),
+            ),
+            _graph(
+                "Waiting for a registration",
+                "short",
+                "grows where registrations are missed",
+                ("max(els_pending_content)", "contents"),
+                ("max(els_pending_batches)", "batches"),
+            ),
+            _graph(
+                "What becomes of content",
+                "ops",
+                "reconciled: it had waited",
+                (_rate("els_slots_assigned_total"), "assigned"),
+                (_rate("els_pending_content_reconciled_total", "outcome"), "reconciled {{outcome}}"),
+                (_rate("els_excess_content_total", "reason"), "excess {{reason}}"),
+                (_rate("els_batches_ready_total"), "batches ready"),
+            ),
+            _graph(
+                "Outbox",
+                "short",
+                "empties within a second",
+                ("max(els_outbox_pending)", "events"),
+                ("max(els_outbox_blocked_batches)", "batches blocked"),
+            ),
+            _graph(
+                "Published by topic", "ops", "what leaves", (_rate("els_outbox_published_total", "topic"), "{{topic}}")
+            ),
+        ),
+    ),
+    (
+        "How long it takes",
+        8,
+        (
+            _graph(
+                "Transactions",
+                "s",
+                "the commit included",
+                (_quantile(0.5, "els_transaction_seconds", "step"), "{{step}} p50"),
+                (_quantile(0.99, "els_transaction_seconds", "step"), "{{step}} p99"),
+            ),
+            _graph(
+                "Age of what waits",
+                "s",
+                "the first content without registration, the first event that is not published",
+                ("max(els_pending_oldest_seconds)", "content"),
+                ("max(els_outbox_oldest_seconds)", "event"),
+            ),
+            _graph(
+                "Commit to Kafka",
+                "s",
+                "from the outbox to the acknowledgement",
+                (_quantile(0.5, "els_event_to_publish_seconds"), "p50"),
+                (_quantile(0.99, "els_event_to_publish_seconds"), "p99"),
+            ),
+            _graph(
+                "Registration to ready",
+                "s",
+                "half of the batches, and nearly all; and how long content had waited",
+                (_quantile(0.5, "els_batch_ready_seconds"), "ready p50"),
+                (_quantile(0.99, "els_batch_ready_seconds"), "ready p99"),
+                (_quantile(0.99, "els_pending_content_age_seconds"), "waited p99"),
+            ),
+        ),
+    ),
+    (
+        "Trouble: all of it is zero",
+        4,
+        (
+            _stat("Quarantine, open", "short", "max(els_quarantine_open)", "ops.quarantine", 1),
+            _stat("Topics stopped", "short", "max(els_topics_stopped)", "ops.stopped_topics", 1),
+            _stat("Batches blocked", "short", "max(els_outbox_blocked_batches)", "ops.outbox_blocked", 1),
+            _stat("Expired in a day", "short", "max(els_expired_content_last_day)", "ops.expired_content", 1),
+            _stat("Violations", "short", "max(els_invariant_violations)", "ops.invariant_violations", 1),
+            _stat("Parts not well", "short", "count(els_part_well == 0) or vector(0)", "/readyz of the pods", 1),
+        ),
+    ),
+    (
+        "",
+        8,
+        (
+            _graph(
+                "Refused by reason", "ops", "ops.quarantine", (_rate("els_quarantined_total", "reason"), "{{reason}}")
+            ),
+            _graph(
+                "Oldest transaction",
+                "s",
+                "keeps dead rows",
+                ("max(els_oldest_transaction_seconds)", "oldest"),
+            ),
+            _graph(
+                "Expired, late, failed",
+                "short",
+                "within the last hour",
+                ("sum(increase(els_pending_content_expired_total[1h]))", "contents expired"),
+                ("sum(increase(els_batches_timed_out_total[1h]))", "batches late"),
+                ("sum(increase(els_batches_failed_total[1h]))", "batches failed"),
+            ),
+            _graph("Pods", "short", "that publish", ("max(els_relays)", "relays")),
+        ),
+    ),
+)
+
+
+def expressions() -> list[str]:
+    """Every query of the dashboard."""
+    return [query.expr for _, _, panels in ROWS for panel in panels for query in panel.queries]
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard as Grafana reads it."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, height, row in ROWS:
+        if title:
+            panels.append(_row(title, len(panels) + 1, top))
+            top += 1
+        width = WIDTH // len(row)
+        for place, panel in enumerate(row):
+            grid = {"x": place * width, "y": top, "w": width, "h": height}
+            panels.append(_panel(panel, len(panels) + 1, grid))
+        top += height
+    return {
+        "uid": "essay-lifecycle",
+        "title": "Essay Lifecycle Service",
+        "description": "docs/operations.md says what each number means and what to do.",
+        "tags": ["essay-lifecycle-service"],
+        "editable": False,
+        "schemaVersion": 39,
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": [_datasource()]},
+        "panels": panels,
+    }
+
+
+def _datasource() -> dict[str, Any]:
+    return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
+
+
+def _row(title: str, number: int, top: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "type": "row",
+        "title": title,
+        "collapsed": False,
+        "gridPos": {"x": 0, "y": top, "w": WIDTH, "h": 1},
+        "panels": [],
+    }
+
+
+def _panel(panel: Panel, number: int, grid: dict[str, int]) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    if panel.bad is not None:
+        steps.append({"color": "red", "value": panel.bad})
+    return {
+        "id": number,
+        "type": "stat" if panel.kind == "stat" else "timeseries",
+        "title": panel.title,
+        "description": panel.about,
+        "gridPos": grid,
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "targets": [
+            {"refId": chr(ord("A") + place), "expr": query.expr, "legendFormat": query.legend}
+            for place, query in enumerate(panel.queries)
+        ],
+        "fieldConfig": {
+            "defaults": {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}},
+            "overrides": [],
+        },
+        "options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background"}
+        if panel.kind == "stat"
+        else {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+    }
+
+
+def rendered() -> str:
+    """The text of the file."""
+    return json.dumps(dashboard(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(rendered())
