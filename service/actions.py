@@ -22,8 +22,28 @@ NAMED = 100
 """So many contents an audit row names; of more it tells the number, and their `closed_at` is its `at`."""
 
 
-class Impossible(Exception):
-    """It can't be done as things stand, and nothing was changed; the message is one line that says why."""
+class Undone(Exception):
+    """It was not done; the message is one line that says why."""
+
+
+class NotThere(Undone):
+    """What it was to be done to is not there."""
+
+
+class Impossible(Undone):
+    """It can't be done as things stand, and nothing was changed."""
+
+
+class Busy(Undone):
+    """Somebody else is at work on it; nothing was changed, and it may be asked for again."""
+
+
+class Wrong(Undone):
+    """It may not be asked for like this."""
+
+
+class Away(Undone):
+    """The database does not do what it should."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,36 @@ A command is a function of the module that its `room` names; its options are tha
 """
 
 import argparse
-import re
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from service import parameters
+
+_T = TypeVar("_T")
 
 Commands = Any
 """What `add_subparsers` returns, which argparse has no public name for."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+def _read(parameter: Callable[[str], _T]) -> Callable[[str], _T]:
+    """How argparse reads an option; what is wrong with it is told in our words."""
+
+    def read(text: str) -> _T:
+        try:
+            return parameter(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+_words = _read(parameters.words)
+_reason = _read(parameters.reason)
+_id = _read(parameters.row_id)
+_position = _read(parameters.position)
+_page = _read(parameters.page)
+_age = _read(parameters.age)
+_place = _read(parameters.place)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,65 +186,3 @@ def _removing(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """A command that removes something: it asks first."""
     command.add_argument("--yes", action="store_true", help="do not ask")
     return _changing(command)
-
-
-# -- what can be written for an option
-
-
-def _words(text: str) -> str:
-    """What PostgreSQL can keep, and no identity is longer."""
-    if not 1 <= len(_reason(text)) <= 255:
-        raise argparse.ArgumentTypeError("must have from 1 to 255 characters")
-    return text
-
-
-def _reason(text: str) -> str:
-    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
-        raise argparse.ArgumentTypeError("must be text in UTF-8")
-    if len(text) > 2000:
-        raise argparse.ArgumentTypeError("must have at most 2000 characters")
-    return text
-
-
-def _id(text: str) -> int:
-    number = int(text)
-    if not 1 <= number < 2**63:
-        raise argparse.ArgumentTypeError("there is no such id")
-    return number
-
-
-def _position(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 100_000:
-        raise argparse.ArgumentTypeError("must be from 0 to 100000")
-    return number
-
-
-def _page(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1000:
-        raise argparse.ArgumentTypeError("must be from 1 to 1000")
-    return number
-
-
-def _age(text: str) -> float:
-    """Seconds."""
-    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    if found is None:
-        raise argparse.ArgumentTypeError("must be a number and s, m, h or d, like 90s or 2h")
-    return float(found[1]) * _UNITS[found[2] or "s"]
-
-
-def _place(text: str) -> tuple[datetime, int]:
-    """Where a page ended."""
-    time, _, arrival = text.rpartition("/")
-    try:
-        return _zoned(datetime.fromisoformat(time)), int(arrival)
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be a time, a slash and a number, as the page before said") from None
-
-
-def _zoned(time: datetime) -> datetime:
-    if time.tzinfo is None:
-        raise ValueError("without a zone")
-    return time

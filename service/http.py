@@ -1,18 +1,31 @@
-"""/healthz, /readyz and /metrics."""
+"""/healthz, /readyz and /metrics, and what else is served beside them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.health import Health
 
+STOP_SECONDS = 2.0
+"""How long a stop waits for requests that are under way."""
+
 
 class Http:
     """The endpoints of one process, for as long as it is started."""
 
-    def __init__(self, host: str, port: int, health: Health, look: Callable[[], Awaitable[None]]) -> None:
-        """`look` refreshes what `health` can't know without asking; it is awaited at each /readyz and /metrics."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        health: Health,
+        look: Callable[[], Awaitable[None]],
+        beside: Mapping[str, web.Application] | None = None,
+    ) -> None:
+        """`look` refreshes what `health` can't know without asking; it is awaited at each /readyz and /metrics.
+
+        `beside` answers below other paths.
+        """
         self._host, self._port = host, port
         self._health = health
         self._look = look
@@ -20,7 +33,9 @@ class Http:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        for path, application in (beside or {}).items():
+            app.add_subapp(path, application)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_SECONDS)
 
     async def start(self) -> None:
         """Listen. Raises OSError where the address is taken."""

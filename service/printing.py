@@ -1,6 +1,5 @@
 """What commands tell and ask: tables for people, JSON for scripts; text of others is never trusted."""
 
-import base64
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -41,18 +40,11 @@ def tell(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 
 def show(row: Mapping[str, Any], as_json: bool) -> None:
-    """One thing, whole: a line a column, or an object. Bytes are text only where they are text, else Base64."""
-    shown: dict[str, Any] = {}
-    for name, value in row.items():
-        text = _readable(value) if isinstance(value, bytes) else value
-        if isinstance(value, bytes) and text is None:
-            shown[f"{name}_base64"] = base64.b64encode(value).decode()
-        else:
-            shown[name] = text
+    """One thing, whole: a line a column, or an object."""
     if as_json:
-        print_json(shown)
+        print_json(row)
     else:
-        for name, value in shown.items():
+        for name, value in row.items():
             print(f"{name}: {cell(value)}")
 
 
@@ -102,11 +94,3 @@ def _with_bar(items: Sequence[_T], doing: str, console: Console) -> Iterator[_T]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         yield from bar.track(items, description=doing)
-
-
-def _readable(value: bytes) -> str | None:
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 import structlog
+from aiohttp import web
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
 from service import kafka, telemetry
@@ -20,6 +21,7 @@ from service.health import Health, one_line
 from service.http import Http
 from service.intake import Intake
 from service.loop import Backoff, Loop
+from service.operations import Operations
 from service.poll import Effects, Limits
 from service.purge import Chunk, Terms, purge_once
 from service.relay import Relay
@@ -29,6 +31,9 @@ ROLES = ("consumer", "relay", "purge")
 """What a process can be; by default it is all."""
 
 LOOK_SECONDS = 1.0
+
+ADMIN_SESSIONS = 2
+"""Operators have a pool of their own: they never keep the consumer or the relay waiting for a session."""
 
 RELAY_SHARE = 0.15
 """Of the drain time, once to finish what is on its way and once to leave; the consumer has gone before."""
@@ -58,11 +63,11 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
         await database.close()
 
 
-def open_database(settings: Settings, timeouts: Timeouts | None = None) -> Database:
-    """The pool that the settings describe."""
+def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions: int | None = None) -> Database:
+    """The pool that the settings describe, or one of so many sessions."""
     return Database(
         settings.database_url.get_secret_value(),
-        pool_size=settings.database_pool_size,
+        pool_size=sessions or settings.database_pool_size,
         pooler=settings.database_transaction_pooler,
         timeouts=timeouts,
     )
@@ -165,9 +170,20 @@ class _Process:
         self._health = Health("database", *(role for role in roles if role != "purge"))
         self._purges = "purge" in roles
         self._gauges = Gauges(database, self._health)
-        self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay)
+        self._admin = open_database(settings, sessions=ADMIN_SESSIONS)
+        self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay, self._beside())
         self._relay = relay_of(settings, database) if "relay" in roles else None
         self._consumer = self._make_consumer() if "consumer" in roles else None
+
+    def _beside(self) -> dict[str, web.Application]:
+        """/admin/, where there is a token for it; else it is not there."""
+        token = self._settings.admin_token
+        if token is None or not token.get_secret_value().strip():
+            return {}
+        from service import admin  # noqa: PLC0415  a pod that nobody administers need not know how
+
+        operations = Operations(self._admin, limits(self._settings), max_bytes(self._settings))
+        return {"/admin/": admin.application(operations, token.get_secret_value())}
 
     def _make_consumer(self) -> Consumer:
         settings = self._settings
@@ -231,6 +247,7 @@ class _Process:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await self._http.close()
+            await self._admin.close()
             _log.info("stopped")
 
     async def _listen(self) -> None:

@@ -110,9 +110,11 @@ class Refused:
     reason: str | None = None
     older_than: float | None = None
     newer_than: float | None = None
+    after: int | None = None
+    """Only what has a higher id; of what is open alone."""
 
     def conditions(self) -> dict[str, object]:
-        """All but the ids."""
+        """All but those of ids."""
         return {name: getattr(self, name) for name in ("topic", "reason", "older_than", "newer_than")}
 
 
@@ -131,10 +133,13 @@ async def list_quarantine(
     return [Quarantined(*row) async for row in cursor]
 
 
-async def find_open_quarantine(conn: AsyncConnection[Any], chosen: Refused) -> list[int]:
-    """The ids of what is chosen and open, the oldest first."""
+async def find_open_quarantine(conn: AsyncConnection[Any], chosen: Refused, most: int | None = None) -> list[int]:
+    """The ids of what is chosen and open, the oldest first; so many at most."""
     ids = None if chosen.ids is None else Integers(chosen.ids)
-    cursor = await conn.execute(STATEMENTS["find_open_quarantine"], {**chosen.conditions(), "ids": ids})
+    cursor = await conn.execute(
+        STATEMENTS["find_open_quarantine"],
+        {**chosen.conditions(), "ids": ids, "after": chosen.after, "most": most},
+    )
     return [id_ async for (id_,) in cursor]
 
 

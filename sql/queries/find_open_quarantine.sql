@@ -1,6 +1,6 @@
 -- The ids of the open refused inputs that were chosen, the oldest first: those named, of one topic, for one reason,
--- of an age.
--- Index: quarantine_pkey. Locks: none.
+-- of an age, above one id; so many at most (null: all).
+-- Index: quarantine_open, or quarantine_pkey for those named. Locks: none.
 select id
 from els.quarantine
 where state = 'open'
@@ -9,4 +9,6 @@ where state = 'open'
     and (:reason::text is null or reason = :reason)
     and (:older_than::float8 is null or first_seen_at < transaction_timestamp() - make_interval(secs => :older_than))
     and (:newer_than::float8 is null or first_seen_at > transaction_timestamp() - make_interval(secs => :newer_than))
+    and (:after::bigint is null or id > :after)
 order by id
+limit :most::bigint

@@ -3,8 +3,8 @@
 -- its last row.
 -- Index: pending_content_due (what waits), pending_content_pkey (of one batch). Locks: none.
 select
-    batch_id, text_storage_id, state, original_file_name, file_size_bytes, correlation_id, stored_at,
-    waiting_since, closed_at, arrival
+    batch_id, text_storage_id, state, left(original_file_name, 255) as original_file_name, file_size_bytes,
+    correlation_id, stored_at, waiting_since, closed_at, arrival
 from els.pending_content
 where state = :state
     and (:batch_id::text is null or batch_id = :batch_id)
