@@ -9,6 +9,7 @@ out here, before the commit; lists come as pages, so that no more than the paylo
 import json
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
@@ -32,6 +33,8 @@ from service.events import (
 
 SOURCE_SERVICE: Final = "essay-lifecycle-service"
 LONGEST_MESSAGE = 1024
+LEAST_CODE, LEAST_NAME = 26, 16
+"""Bytes of a failure's code, whole where it is one that we know, and of its file's name, where every byte counts."""
 LARGEST_WITH_DETAILS = 16 * 1024 * 1024
 _NAMESPACE = UUID("2f1f3a5e-6c0d-4f0e-9d3b-8a54c1f7b6e2").bytes
 
@@ -372,14 +375,16 @@ async def validation_errors(
 ) -> Outgoing:
     """Every slot is taken, some by failures. `failures()` gives their pages, afresh at each call.
 
-    They are asked for a second time, without details and stack traces, where with them the event
-    would be longer than `LARGEST_WITH_DETAILS`.
+    They are asked for a second time, without details and stack traces, where with them the event would be longer
+    than `LARGEST_WITH_DETAILS`; and a third time where without them it would be longer than its topic takes: then a
+    failure is its identity, its time and the beginnings of its file's name and its code. So 100,000 failures can be
+    told whose upload ids are UUIDs: no batch waits for ever since its uploads failed in too many words.
     """
     enough = min(max_bytes, LARGEST_WITH_DETAILS)
-    try:
-        return await _errors(batch_id, failures(), _failed_essay, critical_failure, origin, now, enough)
-    except Unpublishable:
-        return await _errors(batch_id, failures(), _bare_failure, critical_failure, origin, now, max_bytes)
+    for essay, most in ((_failed_essay, enough), (_bare_failure, max_bytes)):
+        with suppress(Unpublishable):
+            return await _errors(batch_id, failures(), essay, critical_failure, origin, now, most)
+    return await _errors(batch_id, failures(), _least_failure, critical_failure, origin, now, max_bytes)
 
 
 async def _errors(
@@ -435,7 +440,7 @@ def _failed_essay(failure: FailedSlot) -> FailedEssay:
     # In the order of the contract: what comes from jsonb has lost its own.
     detail: ErrorDetail = {
         "error_code": kept.get("error_code"),
-        "message": message.encode()[:LONGEST_MESSAGE].decode(errors="ignore"),
+        "message": _beginning(message, LONGEST_MESSAGE),
         "correlation_id": kept.get("correlation_id"),
         "timestamp": kept.get("timestamp"),
         "service": kept.get("service"),
@@ -455,6 +460,17 @@ def _failed_essay(failure: FailedSlot) -> FailedEssay:
 
 def _bare_failure(failure: FailedSlot) -> FailedEssay:
     return _failed_essay(failure._replace(error_detail={**failure.error_detail, "details": {}, "stack_trace": None}))
+
+
+def _least_failure(failure: FailedSlot) -> FailedEssay:
+    name = _beginning(failure.original_file_name, LEAST_NAME)
+    code = _beginning(failure.validation_error_code, LEAST_CODE)
+    return _failed_essay(failure._replace(original_file_name=name, error_detail={"message": code}))
+
+
+def _beginning(text: str, size: int) -> str:
+    """As many bytes of UTF-8 as that, at most."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def event_id(topic: str, batch_id: str, subject: str = "") -> UUID:

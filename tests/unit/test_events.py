@@ -35,6 +35,7 @@ from service.events import (
     decode,
 )
 from service.outgoing import DATA_OF, FailedSlot, Origin, Outgoing, Unpublishable
+from service.poll import Limits
 
 DATA = Path(__file__).parent.parent / "data"
 MIB = 1024 * 1024
@@ -918,6 +919,21 @@ def test_details_and_stack_traces_go_where_the_event_would_pass_16_mib() -> None
     for essay in bare:
         detail = essay["error_detail"]
         assert (detail["details"], detail["stack_trace"], detail["trace_id"]) == ({}, None, "t")
+
+
+def test_a_batch_of_failures_alone_is_told_however_wordy_they_are() -> None:
+    one = failed_slot(message="m" * 2_000, details={"a": "x"}, operation="o" * 2_000)._replace(
+        original_file_name="ö" * 2_000, validation_error_code="ENCRYPTED_FILE_UNSUPPORTED"
+    )
+    slots = [one._replace(file_upload_id=str(UUID(int=number))) for number in range(100_000)]
+    event = errors(slots, max_bytes=Limits().large_event_bytes)
+    data = json.loads(event.payload)["data"]
+    assert [essay["essay_id"] for essay in data["failed_essays"]] == [slot.file_upload_id for slot in slots]
+    assert data["failed_essays"][0]["file_name"] == "ö" * 8
+    assert data["failed_essays"][0]["error_detail"]["message"] == "ENCRYPTED_FILE_UNSUPPORTED"
+    assert data["error_summary"]["error_categories"] == {"ENCRYPTED_FILE_UNSUPPORTED": 100_000}
+    envelope: Any = outgoing.Envelope
+    TypeAdapter(envelope[outgoing.ValidationErrors]).validate_json(event.payload)
 
 
 def test_what_jsonb_makes_of_a_large_number_can_still_be_published() -> None:
