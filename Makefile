@@ -4,14 +4,15 @@
 # make down    everything that `make up` started, stopped; the data stays
 # make test    all tests          (make test ARGS="-k relay" for some)
 # make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
-# make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck
+# make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck, drift of what `make docs` makes
+# make docs    the documents that are made from the code: AsyncAPI, the table of settings
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test bench lint lock clean
+.PHONY: help setup up demo down test bench lint docs lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -64,11 +65,15 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m migrations.lint
-	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy docs
+	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy
 	$(BIN)/shellcheck .ci/run
+	$(BIN)/python -m docs.generate --check
+
+docs: setup
+	@$(BIN)/python -m docs.generate
 
 # What a formatter would do; not what a long query or an address needs.
-YAML := {extends: default, rules: {document-start: disable, line-length: {max: 120}, \
+YAML := {extends: default, rules: {document-start: disable, line-length: {max: 140}, \
 	braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}
 
 # --universal: one file for every Python and platform that we run on. No registry is named in the files.

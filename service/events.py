@@ -320,10 +320,21 @@ def _failure(envelope: _Envelope[_Failure]) -> ValidationFailed | Refusal:
     )
 
 
+# What each topic's value is: for whoever documents the wire.
+ENVELOPE_OF: dict[str, Any] = {
+    BATCH_REGISTERED: _Envelope[_Registration],
+    CONTENT_PROVISIONED: _Envelope[_Content],
+    VALIDATION_FAILED: _Envelope[_Failure],
+}
+
+_READ: dict[str, Callable[[Any], Incoming | Refusal]] = {
+    BATCH_REGISTERED: _registration,
+    CONTENT_PROVISIONED: _content,
+    VALIDATION_FAILED: _failure,
+}
+
 _READERS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], Incoming | Refusal]]] = {
-    BATCH_REGISTERED: (_Envelope[_Registration].__pydantic_validator__.validate_json, _registration),
-    CONTENT_PROVISIONED: (_Envelope[_Content].__pydantic_validator__.validate_json, _content),
-    VALIDATION_FAILED: (_Envelope[_Failure].__pydantic_validator__.validate_json, _failure),
+    topic: (envelope.__pydantic_validator__.validate_json, _READ[topic]) for topic, envelope in ENVELOPE_OF.items()
 }
 
 

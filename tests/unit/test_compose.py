@@ -1,5 +1,6 @@
 """deploy/compose.yaml says what the code says: names, ports, commands, times; and the files it lays in are there."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,16 @@ def test_the_logins_get_the_passwords_of_the_urls() -> None:
     assert sorted(asked) == ["ELS_APP_PASSWORD", "ELS_OPS_PASSWORD"]
     assert set(asked) <= given.keys()
     assert f"els_app:{given['ELS_APP_PASSWORD']}@" in SERVICES["service"]["environment"]["ELS_DATABASE_URL"]
+
+
+def test_dashboards_find_their_prometheus_and_rules_are_read() -> None:
+    [source] = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / home.name).read_text())
+    named = set(re.findall(r'"uid": "([^"$]+)"', json.dumps(dashboard.get("panels")))) - {dashboard.get("uid")}
+    assert named <= {source["uid"]}
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["rule_files"]
+    assert [rule for rule in rules if not (DEPLOY / "prometheus" / rule).exists()] == []
 
 
 def _seconds(period: str) -> int:

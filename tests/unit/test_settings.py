@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, load_settings, settings_table
-
-CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
+from service.settings import Settings, SettingsError, load_settings
 
 SECRET = "hunter2-in-the-clear"
 
@@ -166,9 +164,3 @@ def test_a_rebalance_may_not_time_out_before_the_session(monkeypatch: pytest.Mon
 def test_every_setting_is_described() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
-
-
-def test_the_documentation_holds_the_table_of_all_settings() -> None:
-    assert settings_table() in CONFIGURATION.read_text(), (
-        "write what service.settings.settings_table() returns into docs/configuration.md"
-    )
