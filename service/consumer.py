@@ -27,6 +27,7 @@ from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
+from service.loop import Seldom
 from service.poll import Delivery
 from service.records import Unreadable
 from service.suspects import Suspects
@@ -138,6 +139,7 @@ class Consumer:
         self._pod = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self._partitions: dict[TopicPartition, Partition] = {}
         self._committed: dict[TopicPartition, int] = {}
+        self._uncommitted = Seldom()
         self._stopped: set[str] = set()
         self._behind: dict[str, list[tuple[Partition, Delivery]]] = {}
         self._behind_bytes = 0
@@ -487,8 +489,10 @@ class Consumer:
             await self._client.commit(offsets)
         except (KafkaError, IllegalStateError) as error:
             # The next time will do, or the next owner: what is committed late is only read again.
-            _log.info("offsets_not_committed", error=type(error).__name__)
+            if self._uncommitted.due():
+                _log.info("offsets_not_committed", error=type(error).__name__)
         else:
+            self._uncommitted.over()
             self._committed.update(offsets)
 
     # -- the watchdog

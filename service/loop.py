@@ -38,6 +38,23 @@ class Backoff:
 
 
 @dataclass(slots=True)
+class Seldom:
+    """Whether it is time to tell of trouble that lasts: at once, then every `LOG_SECONDS`, until it is over."""
+
+    _at: float = float("-inf")
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._at < LOG_SECONDS:
+            return False
+        self._at = now
+        return True
+
+    def over(self) -> None:
+        self._at = float("-inf")
+
+
+@dataclass(slots=True)
 class Loop:
     """A step that runs again and again: at once while it says that there is more, else every `every`
     seconds or when `wake` is set. `trouble` is what the last run failed with, None while all is well.
@@ -49,7 +66,7 @@ class Loop:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     backoff: Backoff = field(default_factory=Backoff)
     trouble: str | None = None
-    _logged_at: float = float("-inf")
+    _seldom: Seldom = field(default_factory=Seldom)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; a step that has begun is finished."""
@@ -88,15 +105,13 @@ class Loop:
     def _failed(self, error: Exception) -> float:
         self.trouble = one_line(error)
         pause = self.backoff.pause()
-        now = time.monotonic()
-        if now - self._logged_at >= LOG_SECONDS:
-            self._logged_at = now
+        if self._seldom.due():
             _log.warning("trouble", loop=self.name, error=self.trouble, failures=self.backoff.failures)
         return pause
 
     def _went_well(self) -> None:
         if self.trouble is not None:
             _log.info("trouble_over", loop=self.name, failures=self.backoff.failures)
-            self._logged_at = float("-inf")
+            self._seldom.over()
         self.trouble = None
         self.backoff.failures = 0

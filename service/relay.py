@@ -25,7 +25,7 @@ from service import outbox
 from service.database import Database
 from service.kafka import Producer
 from service.leases import Floors, Lease
-from service.loop import Loop
+from service.loop import Loop, Seldom
 from service.outbox import SHARDS, Blocked, Key, Limits, Row
 from service.publication import ProducerLine, Publication
 from service.telemetry import TRANSACTION
@@ -61,6 +61,7 @@ class Worker:
         self._blocked: list[Blocked] = []
         self._retried: frozenset[bytes] = frozenset()
         self._cured: dict[bytes, int] = {}
+        self._blocking = Seldom()
 
     async def step(self) -> bool:
         """Publish the next rows. Returns whether there were any. Raises what kept all from going out."""
@@ -150,7 +151,7 @@ class Worker:
         return sorted(shards, key=lambda shard: (shard - self._first) % SHARDS)
 
     def _tell(self) -> None:
-        if self._blocked:
+        if self._blocked and self._blocking.due():
             stuck = self._blocked[0]
             _log.warning(
                 "outbox_blocked",

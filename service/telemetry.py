@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from service.poll import Decision, Effects
+    from service.poll import Decision, Delivery, Effects
     from service.purge import Chunk
 
 PENDING_STORED = Counter("els_pending_content_stored_total", "Contents kept for a batch not registered yet.")
@@ -107,9 +107,14 @@ def record(effects: "Effects") -> None:
             offset=delivery.offset,
             reason=refusal.reason,
             error=refusal.error,
-            batch_id=getattr(delivery.event, "batch_id", None),
-            correlation_id=getattr(delivery.event, "correlation_id", None),
+            **_named(delivery),
         )
+
+
+def _named(delivery: "Delivery") -> dict[str, str]:
+    """The batch and the correlation that a refused input names, where it could be read."""
+    event = delivery.event
+    return {name: str(getattr(event, name)) for name in ("batch_id", "correlation_id") if hasattr(event, name)}
 
 
 def _tell_decisions(decisions: Sequence["Decision"]) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from deploy.local.processes import free_port
 from service.database import Database, Timeouts
 from service.events import CONTENT_PROVISIONED, ContentProvisioned
 from service.health import Health
 from service.intake import Intake
+from service.loop import Backoff
 from service.poll import Delivery, Effects, Limits
 from tests.support.inputs import delivery, failed, provisioned, registered
 from tests.support.invariants import missing, violations
@@ -393,3 +396,28 @@ async def test_a_probe_whose_batch_somebody_holds_ends_the_stop(stopping: Bench,
     with holding(database_url, HELD["deciding row"]):
         outcome = await stopping.intake.take([good], probing=True)
     assert (outcome.aside, outcome.stopped) == ([good], set())
+
+
+async def test_a_database_that_is_away_is_told_of_a_few_times_however_often_it_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = 0
+
+    def pause(backoff: Backoff) -> float:
+        nonlocal tries
+        tries += 1
+        backoff.failures += 1
+        return 0.0
+
+    monkeypatch.setattr(Backoff, "pause", pause)
+    health = Health()
+    intake = Intake(Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none"), Limits(), health, lambda _: None)
+    with capture_logs() as logs:
+        taking = asyncio.create_task(intake.take([provisioned("b", "t")]))
+        await until(lambda: tries >= 150, 60, lambda: f"{tries} tries")
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+    assert not health.ready
+    assert [(log["event"], log["failures"]) for log in logs] == [
+        ("transaction_failed", failures) for failures in (3, 10, 99)
+    ]

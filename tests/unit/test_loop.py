@@ -4,7 +4,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from service.loop import Backoff, Loop
+from service.loop import Backoff, Loop, Seldom
 
 BOUND = 10
 """Seconds after which a wait has failed."""
@@ -90,6 +90,13 @@ async def test_trouble_is_tried_again_told_once_and_forgotten_when_it_is_over() 
     assert told == [None] + ["OSError: away"] * 4
     assert loop.trouble is None
     assert [log["event"] for log in logs] == ["trouble", "trouble_over"]
+
+
+async def test_trouble_that_lasts_is_told_once_however_often_it_is_tried_again() -> None:
+    seldom = Seldom()
+    assert [seldom.due() for _ in range(1000)] == [True] + [False] * 999
+    seldom.over()
+    assert seldom.due()
 
 
 async def test_a_stop_ends_a_long_pause_after_trouble() -> None:

@@ -1,0 +1,72 @@
+"""What a transaction did is told once: a line for each decision, with every id that is known."""
+
+import json
+from uuid import UUID, uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from service import telemetry
+from service.events import Reason, Refusal
+from service.poll import Decided, Decision, Delivery, Effects
+from tests.support.inputs import provisioned
+
+CORRELATION = uuid4()
+DELIVERY: Delivery = provisioned("b", "t")
+WHERE = {"topic": DELIVERY.topic, "partition": DELIVERY.partition, "offset": DELIVERY.offset}
+CONTENT = {"batch_id": "b", "text_storage_id": "t", "correlation_id": str(CORRELATION)}
+
+
+def decision(what: Decided, upload: str | None = "t", **more: object) -> Decision:
+    values: dict[str, object] = {"batch_id": "b", "upload": upload, "correlation_id": CORRELATION, **more}
+    return Decision(what, **values)  # type: ignore[arg-type]
+
+
+DECISIONS = {
+    "early content": (decision("content_pending", delivery=DELIVERY), {**CONTENT, **WHERE}),
+    "content that had waited": (
+        decision("content_assigned", detail="e1", seconds=1.23456),
+        {**CONTENT, "essay_id": "e1", "seconds": 1.235},
+    ),
+    "excess": (
+        decision("content_excess", delivery=DELIVERY, detail="BATCH_FULL"),
+        {**CONTENT, **WHERE, "reason": "BATCH_FULL"},
+    ),
+    "a failure": (
+        decision("failure_slot", "u", delivery=DELIVERY),
+        {"batch_id": "b", "file_upload_id": "u", "correlation_id": str(CORRELATION), **WHERE},
+    ),
+    "a batch": (
+        decision("batch_ready", None, seconds=2),
+        {"batch_id": "b", "correlation_id": str(CORRELATION), "seconds": 2},
+    ),
+    "a refusal that came again": (Decision("refusal_repeated", None, None, None, DELIVERY), WHERE),
+}
+
+
+@pytest.mark.parametrize("what", DECISIONS)
+def test_a_decision_is_one_line_with_every_id_that_is_known(what: str) -> None:
+    decided, fields = DECISIONS[what]
+    with capture_logs() as logs:
+        telemetry.record(Effects(decisions=[decided]))
+    assert logs == [{"event": decided.what, "log_level": "info", **fields}]
+
+
+def test_as_json_the_lines_of_a_transaction_are_those_of_one_line_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(telemetry, "_plain_json", True)
+    telemetry.record(Effects(decisions=[decided for decided, _ in DECISIONS.values()]))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line, (decided, fields) in zip(lines, DECISIONS.values(), strict=True):
+        assert line.pop("timestamp").endswith("Z")
+        assert line == {"event": decided.what, "level": "info", **fields}
+
+
+def test_a_refused_input_is_told_with_the_batch_that_it_names() -> None:
+    refusal = Refusal(Reason.CONFLICTING_REGISTRATION, "another set")
+    with capture_logs() as logs:
+        telemetry.record(Effects(refused=[(DELIVERY, refusal)]))
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["batch_id"]) == ("input_refused", "warning", "b")
+    assert str(UUID(line["correlation_id"])) == line["correlation_id"]
