@@ -6,13 +6,15 @@
 # make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
 # make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck, drift of what `make docs` makes
 # make docs    the documents that are made from the code: AsyncAPI, the table of settings
+# make prove   the long form of what tries to break the promises, hours if wanted: make prove ARGS="faults --minutes 60"
+# make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test bench lint docs lock clean
+.PHONY: help setup up demo down test bench prove lint docs lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -58,6 +60,9 @@ $(VENV)/benched: $(VENV)/installed requirements/bench.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--require-hashes --only-binary :all: --requirement requirements/bench.txt
 	@touch $@
+
+prove: setup
+	@$(BIN)/python -m tests.prove $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaTimeoutError
 from psycopg import AsyncConnection
 
-from service import events, history, outgoing, quarantine, rules
+from service import events, history, outgoing, quarantine, records, rules
 from service.database import Database, Timeouts
 from service.events import (
     BATCH_READY,
@@ -41,10 +41,12 @@ from service.events import (
     VALIDATION_ERRORS,
     BatchRegistered,
     ContentProvisioned,
+    Reason,
     Refusal,
 )
 from service.history import KINDS, UNKNOWN, Came, Event, Fact, Finding, History, Knowledge, digest
 from service.poll import Delivery
+from service.records import Unreadable
 from service.statements import STATEMENTS
 
 PAGE: Final = 5_000
@@ -281,6 +283,7 @@ def _seconds(moment: datetime | None) -> float | None:
 
 @asynccontextmanager
 async def _reader(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
+    records.install()
     reader = AIOKafkaConsumer(
         **kafka,
         group_id=None,
@@ -358,8 +361,8 @@ class _Reading:
         page: dict[TopicPartition, list[ConsumerRecord]] = {}
         while left or (page and clock() < moved + BEYOND_SECONDS):
             page = await reader.getmany(timeout_ms=IDLE_MS)
-            for records in page.values():
-                self._ledger.add([fact for record in records for fact in self._facts(record)])
+            for some in page.values():
+                self._ledger.add([fact for record in some for fact in self._facts(record)])
             if left and page:
                 moved = clock()
             elif left and clock() > moved + STALLED_SECONDS:
@@ -385,7 +388,7 @@ class _Reading:
 
     def _came(self, record: ConsumerRecord, done: bool) -> Iterator[tuple[str, Fact]]:
         at = record.timestamp / 1000
-        event = events.decode(record.topic, record.value, max_bytes=self._scope.max_bytes[record.topic])
+        event = self._decoded(record)
         delivery = Delivery(
             record.topic, record.partition, record.offset, record.key, record.value, record.headers, event
         )
@@ -399,11 +402,16 @@ class _Reading:
         about, says = _said(event)
         yield event.batch_id, Came(record.topic, about, says, at, done, fingerprint)
 
+    def _decoded(self, record: ConsumerRecord) -> events.Incoming | Refusal:
+        if isinstance(record.value, Unreadable):
+            return Refusal(Reason.UNREADABLE, record.value.why)
+        return events.decode(record.topic, record.value, max_bytes=self._scope.max_bytes[record.topic])
+
     def _refused(self, record: ConsumerRecord, done: bool, fingerprint: str, refusal: Refusal) -> None:
         self._report.counts["inputs refused"] += 1
         if not done or self._ledger.quarantined(record.topic, fingerprint) is not None:
             return
-        rule = UNKNOWN if record.timestamp / 1000 < self._kept_since else "I8"
+        rule = UNKNOWN if 0 <= record.timestamp / 1000 < self._kept_since else "I8"
         place = f"{record.topic}/{record.partition} at {record.offset}"
         self._report.add(Finding(rule, "", f"{place} is no input ({refusal.reason}), not in quarantine"), self._most)
 
@@ -417,7 +425,8 @@ class _Reading:
         yield found
 
     def _since(self, topic: str, at: float) -> None:
-        self.since[topic] = min(at, self.since.get(topic, at))
+        if at >= 0:  # else the record is unreadable and tells no time
+            self.since[topic] = min(at, self.since.get(topic, at))
 
 
 def _said(event: events.Incoming) -> tuple[str, str]:

@@ -39,14 +39,16 @@ def server_url(named: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def embedded_server(*, durable: bool, certificate: Certificate | None = None) -> Iterator[Postgres]:
-    """A server in a folder that is thrown away. `durable` where the test kills it.
+def embedded_server(
+    *, durable: bool, certificate: Certificate | None = None, within: Path | None = None
+) -> Iterator[Postgres]:
+    """A server in a folder that is thrown away. `durable` where the test kills it; `within` a file system.
 
     With a certificate it is one that speaks TLS and nothing else.
     """
     account = postgres.server_account()
     # Root's server runs as another user, who may not pass through root's own folders.
-    home = Path(tempfile.mkdtemp(prefix="els-test-", dir=postgres.OUTSIDE if account else None))
+    home = Path(tempfile.mkdtemp(prefix="els-test-", dir=within or (postgres.OUTSIDE if account else None)))
     try:
         if account:
             home.chmod(0o711)

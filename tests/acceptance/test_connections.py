@@ -1,0 +1,53 @@
+"""Connections that are cut or stall under the recorded morning; `make prove` does more of it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.support import replay
+from tests.support.audited import check_audit
+from tests.support.brokers import Broker
+from tests.support.expected import all_done, check_tables, check_topics
+from tests.support.pods import pods, until
+from tests.support.proxy import Proxy
+from tests.support.replay import Replay
+
+
+async def cut(proxy: Proxy) -> None:
+    for _ in range(5):
+        proxy.cut()
+        await asyncio.sleep(0.2)
+
+
+async def stall(proxy: Proxy) -> None:
+    proxy.stall()
+    await asyncio.sleep(1)
+    proxy.flow()
+
+
+@pytest.mark.parametrize("trouble", [cut, stall])
+async def test_connections_in_trouble_lose_and_add_nothing(
+    tmp_path: Path, app_url: str, database_url: str, tansu: Broker, group: str, trouble: object
+) -> None:
+    server = conninfo_to_dict(app_url)
+    if str(server.get("host", "")).startswith("/"):
+        pytest.skip("the database is not reached by TCP")
+    proxy = await Proxy(int(str(server["port"]))).start()
+    proxied = f"{app_url}&port={proxy.port}"
+    morning = Replay(tansu, replay.morning(), speed=60)
+    try:
+        with pods(tmp_path, {"ELS_DATABASE_URL": proxied, "ELS_CONSUMER_GROUP": group}, tansu.settings) as running:
+            running.start(2)
+            await running.ready()
+            coming = asyncio.create_task(morning.run())
+            await until(lambda: morning.published >= 600, 60, lambda: f"only {morning.published} are published")
+            await trouble(proxy)  # type: ignore[operator]
+            await coming
+            await all_done(database_url, tansu, group, morning.ends)
+            await check_tables(database_url)
+            await check_topics(database_url, tansu, morning._records)
+            await check_audit(database_url, tansu, group)
+    finally:
+        await proxy.stop()

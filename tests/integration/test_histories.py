@@ -1,0 +1,41 @@
+"""The short form of `make prove`'s histories: random steps from fixed seeds, compared with a model of a few lines."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from service import purge
+from service.poll import Batch
+from tests.prove.histories import histories
+from tests.prove.report import Task
+
+
+def task(seed: int) -> Task:
+    return Task(seed, time.monotonic() + 120)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_histories_end_as_the_model_says(database_url: str, seed: int) -> None:
+    row = await histories(database_url, task(seed), 10)
+    assert (row.runs, row.found) == (10, [])
+    assert row.more["deaths"] > 10
+
+
+def expires_in_silence(patch: pytest.MonkeyPatch) -> None:
+    async def publish(*_: object) -> None:
+        pass
+
+    patch.setattr(purge, "_publish", publish)
+
+
+def serves_failures_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Batch, "uploads", lambda self: self.arrived(self.failures) + self.arrived(self.contents))
+
+
+@pytest.mark.parametrize("broken", [expires_in_silence, serves_failures_first])
+async def test_the_model_notices(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    broken(monkeypatch)
+    assert (await histories(database_url, task(1), 8)).found

@@ -1,0 +1,109 @@
+"""`python -m tests.prove`: everything that is done to break what is promised, with a seed and a time.
+
+Exit status: 0 where nothing was found, 1 where something was.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tests.prove.faults import under_load
+from tests.prove.fuzz import fuzz, guided
+from tests.prove.histories import histories
+from tests.prove.interleavings import interleavings, witnesses
+from tests.prove.report import Row, Task, as_json, table
+from tests.prove.soak import soak
+from tests.support import brokers, databases
+
+PLOTS = Path("docs/soak")
+
+
+def main() -> int:
+    """Run what was asked for; returns the exit status."""
+    options = _parser().parse_args()
+    rows: list[Row] = []
+    started = datetime.now(UTC)
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.fields[part]}: {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        for name in options.parts:
+            line = shown.add_task("begins", part=name, total=None)
+            task = Task(
+                options.seed,
+                time.monotonic() + options.minutes * 60,
+                lambda told, line=line: shown.update(line, description=told),  # type: ignore[misc]
+            )
+            rows += PARTS[name](task, options)
+            shown.update(line, description="done")
+    Console(width=200 if not sys.stdout.isatty() else None).print(table(rows))
+    about = {
+        "command": " ".join(sys.argv[1:]),
+        "started": started.isoformat(),
+        "seed": options.seed,
+        "python": platform.python_version(),
+    }
+    if options.json:
+        options.json.write_text(json.dumps(as_json(rows, **about), indent=2, default=str) + "\n")
+    for row in rows:
+        for found in row.found[:20]:
+            print(f"{row.part}, {row.what}: {found}", file=sys.stderr)
+    return 1 if any(row.found for row in rows) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make prove", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--seed", type=int, default=1, help="of all chance (default 1)")
+    parser.add_argument("--minutes", type=float, default=10, help="for each part, at most (default 10)")
+    parser.add_argument("--records", type=int, default=1_000_000, help="to fuzz, at most (default 1,000,000)")
+    parser.add_argument(
+        "--broker", choices=("apache", "tansu"), help="for faults and soak (default: the best there is)"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="only faults with this in their name")
+    parser.add_argument("--rate", type=float, default=300, help="records a second of the soak (default 300)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done and found")
+    return parser
+
+
+def _on_a_server(task: Task, part: Callable[..., object]) -> list[Row]:
+    with databases.server_url(None) as server, databases.template(server) as template:
+        return asyncio.run(part(server, template, task))  # type: ignore[arg-type]
+
+
+def _histories(task: Task, _: argparse.Namespace) -> list[Row]:
+    with (
+        databases.server_url(None) as server,
+        databases.template(server) as template,
+        databases.cloned(server, template) as url,
+    ):
+        return [asyncio.run(histories(url, task, sys.maxsize))]
+
+
+def _fuzz(task: Task, options: argparse.Namespace) -> list[Row]:
+    return [*fuzz(task, options.records), guided(options.records)]
+
+
+def _apache(options: argparse.Namespace) -> bool:
+    return options.broker == "apache" if options.broker else brokers.apache_missing() is None
+
+
+PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
+    "interleavings": lambda task, _: _on_a_server(task, interleavings),
+    "witnesses": lambda task, _: _on_a_server(task, witnesses),
+    "histories": _histories,
+    "fuzz": _fuzz,
+    "faults": lambda task, options: asyncio.run(under_load(task, apache=_apache(options), only=options.only)),
+    "soak": lambda task, options: asyncio.run(soak(task, apache=_apache(options), rate=options.rate, plots=PLOTS)),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

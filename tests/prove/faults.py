@@ -1,0 +1,555 @@
+"""Faults under load, against pods of the service: each kind in turn, and after each that all goes on in time.
+
+The pods reach PostgreSQL through a proxy, and so they do the broker where that is Apache Kafka. A supervisor starts
+again who has died. After each fault a fresh batch with an upload in every partition is sent; the time until it is
+published as ready is the time to recover. At the end every input is accounted for by an audit of everything.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import psycopg
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from psycopg import sql
+
+from deploy.local.postgres import Postgres
+from service import migration
+from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
+from tests.prove import load
+from tests.prove.load import Load
+from tests.prove.report import Row, Task
+from tests.support import brokers, databases, inputs
+from tests.support.audited import audited
+from tests.support.brokers import Broker, OwnApacheKafka
+from tests.support.databases import url_as
+from tests.support.expected import committed_offsets
+from tests.support.pods import SESSION_SECONDS, Pods, pods
+from tests.support.proxy import Proxy
+
+PARTITIONS: Final = 4
+GROUP: Final = "prove"
+IN_TIME: Final = SESSION_SECONDS + 10.0
+"""Seconds in which all must go on after a fault's end."""
+AT_LAST: Final = 120.0
+SMALL_DISK: Final = "6g"
+FAKETIME: Final = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+
+
+class ProxiedKafka(OwnApacheKafka):
+    """Apache Kafka that tells its clients to come through a proxy."""
+
+    def __init__(self, home: Path, advertised: int) -> None:
+        super().__init__(home)
+        self._advertised = advertised
+
+    def _settings(self) -> dict[str, str]:
+        return super()._settings() | {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised}"}
+
+
+class World:
+    """Everything that runs, and what can be done to it."""
+
+    def __init__(
+        self, postgres: Postgres, broker: Broker, running: Pods, dice: random.Random, disk: Path | None
+    ) -> None:
+        self.postgres = postgres
+        self.broker = broker
+        self.pods = running
+        self.dice = dice
+        self.disk = disk
+        self.database_proxy: Proxy
+        self.broker_proxy: Proxy | None = None
+        self.deaths = 0
+        self.probes = 0
+        self.injected: Counter[str] = Counter()
+
+    async def supervise(self, stop: asyncio.Event) -> None:
+        """Start again who has ended."""
+        while not stop.is_set():
+            for pod in self.pods.all:
+                if pod._process is not None and pod._process.poll() is not None:
+                    self.deaths += 1
+                    pod.start()
+            await asyncio.sleep(0.2)
+
+    async def follow(self, loaded: Load, stop: asyncio.Event) -> None:
+        """Tell the load what is done."""
+        partitions = [TopicPartition(topic, number) for topic in INCOMING_TOPICS for number in range(PARTITIONS)]
+        while not stop.is_set():
+            with suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(5):
+                    done = sum((await committed_offsets(self.broker, GROUP, partitions)).values())
+                loaded.done = max(loaded.done, done)
+            await asyncio.sleep(0.5)
+
+    async def recovered(self) -> float:
+        """Seconds until a batch whose uploads lie in all partitions is announced as ready, counted from now."""
+        started = time.monotonic()
+        self.probes += 1
+        batch_id, count = f"probe-{self.probes}-{self.dice.randrange(10**9)}", PARTITIONS * 4
+        essays = [f"{batch_id}-{number}" for number in range(count)]
+        some: list[load.Input] = [
+            (CONTENT_PROVISIONED, inputs.content(batch_id, name), name.encode()) for name in essays
+        ]
+        some.append((BATCH_REGISTERED, inputs.registration(batch_id, essays), batch_id.encode()))
+        while True:
+            with suppress(KafkaError, OSError, TimeoutError):
+                await load.send(self.broker, some)
+                break
+            await asyncio.sleep(0.1)
+        while not await asyncio.to_thread(self._is_announced, batch_id):
+            if time.monotonic() - started > AT_LAST:
+                raise AssertionError(f"not recovered after {AT_LAST} s:\n{self.pods.all[0].last_lines(5)}")
+            await asyncio.sleep(0.05)
+        return time.monotonic() - started
+
+    def _is_announced(self, batch_id: str) -> bool:
+        with suppress(psycopg.Error), psycopg.connect(self.postgres.url(), connect_timeout=5) as conn:
+            row = conn.execute(
+                "select (select state from els.batches where batch_id = %(id)s) = 'ready'"
+                " and not exists (select from els.outbox where aggregateid = %(id)s)",
+                {"id": batch_id},
+            ).fetchone()
+            return bool(row and row[0])
+        return False
+
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """As superuser, past the proxy."""
+        with psycopg.connect(self.postgres.url(), autocommit=True) as conn:
+            return conn.execute(sql.SQL(statement)).fetchall()
+
+    async def restart_postgres(self) -> None:
+        """Wherever it is now: it runs afterwards."""
+        if not self.postgres.running() or not self.postgres.answers():
+            await asyncio.to_thread(self.postgres.kill)
+            await asyncio.to_thread(self.postgres.start)
+
+
+# -- the faults: each ends with the fault's end, and returns how many injections it was
+
+
+async def kill_pods(world: World) -> int:
+    """SIGKILL at random moments."""
+    for _ in range(5):
+        await asyncio.sleep(world.dice.random())
+        world.dice.choice(world.pods.all).kill()
+    return 5
+
+
+async def terminate_pods(world: World) -> int:
+    """SIGTERM in a loop, as deployments do; each drains, leaves and comes again."""
+    for pod in world.pods.all:
+        pod.terminate()
+        await asyncio.sleep(world.dice.uniform(0.2, 1.5))
+    return len(world.pods.all)
+
+
+async def terminate_backends(world: World) -> int:
+    """A storm of pg_terminate_backend."""
+    ended = 0
+    for _ in range(8):
+        rows = await asyncio.to_thread(
+            world.sql,
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'essay-lifecycle-service'",
+        )
+        ended += len(rows)
+        await asyncio.sleep(world.dice.uniform(0, 0.4))
+    return ended
+
+
+async def kill_postgres(world: World) -> int:
+    """Stopped immediately, with all backends, and started: it recovers from its log."""
+    await asyncio.to_thread(world.postgres.kill)
+    await asyncio.sleep(world.dice.random())
+    await asyncio.to_thread(world.postgres.start)
+    return 1
+
+
+async def kill_broker(world: World) -> int:
+    """SIGKILL and a start."""
+    world.broker.kill()
+    await asyncio.sleep(world.dice.random())
+    await asyncio.to_thread(world.broker.start)
+    return 1
+
+
+async def kill_both(world: World) -> int:
+    """Database and broker at once."""
+    world.broker.kill()
+    await asyncio.to_thread(world.postgres.kill)
+    await asyncio.gather(asyncio.to_thread(world.postgres.start), asyncio.to_thread(world.broker.start))
+    return 2
+
+
+async def cut_connections(world: World) -> int:
+    """Resets, in a loop."""
+    cut = 0
+    for _ in range(10):
+        for proxy in _proxies(world):
+            cut += proxy.cut()
+        await asyncio.sleep(world.dice.uniform(0, 0.3))
+    return cut
+
+
+async def stall_database(world: World) -> int:
+    """Nothing comes through, nothing is refused."""
+    world.database_proxy.stall()
+    await asyncio.sleep(world.dice.uniform(2, 12))
+    world.database_proxy.flow()
+    return 1
+
+
+async def stall_broker(world: World) -> int:
+    """The same on the broker's side, longer than a session lasts or shorter."""
+    assert world.broker_proxy is not None
+    world.broker_proxy.stall()
+    await asyncio.sleep(world.dice.uniform(2, 12))
+    world.broker_proxy.flow()
+    return 1
+
+
+async def slow_connections(world: World) -> int:
+    """Every piece 50 ms late, both ways."""
+    for proxy in _proxies(world):
+        proxy.slow(0.05)
+    await asyncio.sleep(4)
+    for proxy in _proxies(world):
+        proxy.flow()
+    return len(_proxies(world))
+
+
+async def leave_half_open(world: World) -> int:
+    """What is open is answered by nobody any more, and not closed either; new connections are good."""
+    return sum(proxy.leave_half_open() for proxy in _proxies(world))
+
+
+async def rebalance(world: World) -> int:
+    """Members come and go."""
+    for _ in range(2):
+        (guest,) = world.pods.start(1, module="tests.support.mined_pod")
+        await asyncio.sleep(world.dice.uniform(1.5, 3))
+        world.pods.all.remove(guest)
+        if world.dice.random() < 0.5:
+            guest.kill()
+        else:
+            guest.terminate()
+            with suppress(AssertionError):
+                await guest.ended(30)
+            guest.kill()
+    return 4
+
+
+async def exhaust_connections(world: World) -> int:
+    """PostgreSQL has no session left for anybody; who has one is sent away first."""
+    async with AsyncExitStack() as held:
+        for _ in range(4):
+            await terminate_backends_once(world)
+            with suppress(psycopg.OperationalError):
+                while True:
+                    conn = await psycopg.AsyncConnection.connect(world.postgres.url(), connect_timeout=5)
+                    held.push_async_callback(conn.close)
+            await asyncio.sleep(1)
+    return 1
+
+
+async def terminate_backends_once(world: World) -> None:
+    with suppress(psycopg.Error):
+        await asyncio.to_thread(
+            world.sql,
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'essay-lifecycle-service'",
+        )
+
+
+async def hold_the_horizon(world: World) -> int:
+    """A transaction that is idle, with a snapshot, and holds a row of the batch that changed last."""
+    async with await psycopg.AsyncConnection.connect(world.postgres.url()) as conn:
+        await conn.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        await conn.execute("select count(*) from (select from els.batches limit 1000) as seen")
+        with suppress(psycopg.Error):
+            await conn.execute("select batch_id from els.batches order by changed_at desc limit 5 for update")
+        await asyncio.sleep(8)
+        await conn.rollback()
+    return 1
+
+
+async def fill_the_disk(world: World) -> int:
+    """Not a byte is left for PostgreSQL, neither for tables nor for its log."""
+    assert world.disk is not None
+    ballast = world.disk / "ballast"
+    with ballast.open("wb") as file, suppress(OSError):
+        free = shutil.disk_usage(world.disk).free
+        os.posix_fallocate(file.fileno(), 0, free)
+    with (world.disk / "crumbs").open("wb") as file, suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+            file.flush()
+    await asyncio.sleep(4)
+    ballast.unlink()
+    (world.disk / "crumbs").unlink()
+    await world.restart_postgres()
+    return 1
+
+
+async def move_a_clock(world: World) -> int:
+    """A pod whose clock is a day ahead, one whose clock is a day behind; its database's clock is right."""
+    for pod, by in zip(world.pods.all, ("+1d", "-1d"), strict=False):
+        environment = pod._environment
+        pod._environment = {
+            **environment, "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": by, "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }  # fmt: skip
+        pod.kill()
+        await asyncio.sleep(5)
+        pod._environment = environment
+        pod.kill()
+    return 2
+
+
+async def poison(world: World) -> int:
+    """A record that kills whoever decodes it; alone in three deaths it goes to quarantine."""
+    deaths = world.deaths
+    name = f"poison-{world.dice.randrange(10**9)}"
+    value = inputs.content(name, name, original_file_name="mine")
+    await load.send(world.broker, [(CONTENT_PROVISIONED, value, name.encode())])
+    deadline = time.monotonic() + AT_LAST
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.5)
+        with suppress(psycopg.Error):
+            found = await asyncio.to_thread(
+                world.sql, "select count(*) from els.quarantine where reason = 'killed_the_process'"
+            )
+            if found[0][0] > world.injected["poison records found"]:
+                world.injected["poison records found"] += 1
+                return max(1, world.deaths - deaths)
+    raise AssertionError("a record that kills was not found out")
+
+
+async def garbage(world: World) -> int:
+    """A topic brings nothing but garbage until it is stopped; an operator sets it going again until it is through."""
+    some: list[load.Input] = [
+        (VALIDATION_FAILED, f"garbage {world.dice.random()} {number}".encode(), str(number).encode())
+        for number in range(1500)
+    ]
+    await load.send(world.broker, some)
+    return 1
+
+
+async def resume(world: World, stop: asyncio.Event) -> None:
+    """The operator: sets going what was stopped."""
+    while not stop.is_set():
+        await asyncio.sleep(1)
+        with suppress(psycopg.Error):
+            await asyncio.to_thread(
+                world.sql,
+                "update els.topic_refusals set in_a_row = 0, stopped_at = null"
+                " where stopped_at is not null returning topic",
+            )
+
+
+Fault = Callable[[World], Awaitable[int]]
+
+
+def _proxies(world: World) -> list[Proxy]:
+    return [proxy for proxy in (world.database_proxy, world.broker_proxy) if proxy is not None]
+
+
+def faults(world: World) -> tuple[dict[str, Fault], dict[str, str]]:
+    """Those that can be had here, and why the others can't."""
+    here: dict[str, Fault] = {
+        "kill -9 of pods": kill_pods,
+        "SIGTERM of pods in a loop": terminate_pods,
+        "storms of pg_terminate_backend": terminate_backends,
+        "PostgreSQL killed and restarted": kill_postgres,
+        "connections cut": cut_connections,
+        "database stalled": stall_database,
+        "connections slowed": slow_connections,
+        "connections left half open": leave_half_open,
+        "rebalances in a loop": rebalance,
+        "connections exhausted": exhaust_connections,
+        "idle transaction with locks and snapshot": hold_the_horizon,
+        "poison record": poison,
+        "a topic of garbage": garbage,
+    }
+    missing = {}
+    if world.broker.keeps_records:
+        here["broker killed and restarted"] = kill_broker
+        here["PostgreSQL and broker killed at once"] = kill_both
+    else:
+        missing["broker killed and restarted"] = "the embedded broker keeps nothing"
+    if world.broker_proxy:
+        here["broker stalled"] = stall_broker
+    if world.disk:
+        here["disk full"] = fill_the_disk
+    else:
+        missing["disk full"] = "no small file system could be mounted"
+    if FAKETIME:
+        here["clock wrong by a day"] = move_a_clock
+    else:
+        missing["clock wrong by a day"] = "libfaketime is not installed"
+    return here, missing
+
+
+# -- the world
+
+
+@contextmanager
+def small_disk() -> Iterator[Path | None]:
+    """A file system that can be filled, where root may mount one."""
+    with TemporaryDirectory(prefix="els-disk-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK},mode=0711", "tmpfs", folder],
+            capture_output=True,
+            check=False,
+        )
+        if mounted.returncode:
+            yield None
+            return
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+@asynccontextmanager
+async def world_of(folder: Path, dice: random.Random, *, apache: bool, count: int) -> AsyncIterator[World]:
+    """PostgreSQL, a broker, pods and proxies, all of our own."""
+    async with AsyncExitStack() as stack:
+        disk = stack.enter_context(small_disk())
+        postgres = stack.enter_context(databases.embedded_server(durable=True, within=disk))
+        migration.upgrade(postgres.url())
+        database_proxy = await Proxy(postgres.port).start()
+        stack.push_async_callback(database_proxy.stop)
+        broker_proxy = None
+        if apache:
+            (folder / "kafka").mkdir()
+            server = ProxiedKafka(folder / "kafka", 0)
+            broker_proxy = await Proxy(server.port).start()
+            stack.push_async_callback(broker_proxy.stop)
+            server._advertised = broker_proxy.port
+            stack.callback(server.stop)
+            await asyncio.to_thread(server.start)
+            broker = Broker("apache", server.bootstrap_servers, server=server)
+        else:
+            broker = stack.enter_context(brokers.tansu())
+        await broker.create_topics(PARTITIONS)
+        proxied = postgres.url().replace(f":{postgres.port}/", f":{database_proxy.port}/")
+        settings = {"ELS_DATABASE_URL": url_as(proxied, "els_app"), "ELS_CONSUMER_GROUP": GROUP, "MINE": "decode"}
+        running = stack.enter_context(pods(folder, settings, broker.settings))
+        world = World(postgres, broker, running, dice, disk)
+        world.database_proxy, world.broker_proxy = database_proxy, broker_proxy
+        running.start(count, module="tests.support.mined_pod")
+        await running.ready()
+        yield world
+
+
+async def under_load(task: Task, *, apache: bool, count: int = 3, only: str = "") -> list[Row]:
+    """Kinds of faults in turn, in an order of chance, until the time is over."""
+    dice = random.Random(task.seed)
+    with TemporaryDirectory(prefix="els-prove-", ignore_cleanup_errors=True) as folder:
+        async with world_of(Path(folder), dice, apache=apache, count=count) as world:
+            return await _inject(world, task, only)
+
+
+async def _inject(world: World, task: Task, only: str) -> list[Row]:
+    part = f"faults on {world.broker.name}"
+    here, missing = faults(world)
+    here = {name: fault for name, fault in here.items() if only in name}
+    rows = {name: Row(part, name, unit="injections") for name in here}
+    times: dict[str, list[float]] = defaultdict(list)
+    stop, loaded = asyncio.Event(), Load(world.broker, task.seed, ahead=2_000)
+    beside = [
+        asyncio.create_task(each)
+        for each in (loaded.run(stop), world.supervise(stop), world.follow(loaded, stop), resume(world, stop))
+    ]
+    started = time.monotonic()
+    waiting: list[str] = []
+    try:
+        await world.recovered()
+        while not task.is_over:
+            waiting = waiting or world.dice.sample(list(here), len(here))
+            name = waiting.pop()
+            task.tell(f"{name}; {sum(row.runs for row in rows.values()):,} injections, {loaded.sent.total():,} records")
+            await _inject_one(world, name, here[name], rows[name], times[name])
+        stop.set()
+        await asyncio.gather(*beside)
+        overall = await _account(world, loaded, Row(part, "everything after all of it", unit="records"))
+    finally:
+        stop.set()
+        for each in beside:
+            each.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+    overall.seconds = time.monotonic() - started
+    overall.more["pods that died"] = world.deaths
+    for name, row in rows.items():
+        if times[name]:
+            row.more |= {"rounds": len(times[name]), "median s": _median(times[name]), "most s": max(times[name])}
+    left_out = [Row(part, name, unit="injections", more={"left out": why}) for name, why in missing.items()]
+    return [*rows.values(), *left_out, overall]
+
+
+async def _inject_one(world: World, name: str, fault: Fault, row: Row, times: list[float]) -> None:
+    begun = time.monotonic()
+    try:
+        row.runs += await fault(world)
+        times.append(await world.recovered())
+        if times[-1] > IN_TIME:
+            row.found.append(f"recovered after {times[-1]:.1f} s, not within {IN_TIME:.0f}")
+    except (AssertionError, psycopg.Error, KafkaError, OSError) as error:
+        row.found.append(f"{type(error).__name__}: {error}")
+        await world.restart_postgres()
+        await asyncio.to_thread(world.broker.start)
+    row.seconds += time.monotonic() - begun
+
+
+async def _account(world: World, loaded: Load, row: Row) -> Row:
+    """All is done, then audited; pods that are told to stop do."""
+    try:
+        await world.recovered()
+        await _idle(world)
+        report = await audited(world.postgres.url(), world.broker, GROUP)
+        row.found += [str(finding) for finding in report.findings]
+        row.runs = sum(count for name, count in report.counts.items() if name.startswith("records of huleedu"))
+        row.more = {
+            "content events": report.counts[f"records of {CONTENT_PROVISIONED}"],
+            "sent": loaded.sent.total(),
+            "sent without an answer": loaded.unsure,
+            "violations": report.violations.total(),
+            "unknown": report.unknown,
+            "not done with": report.counts["inputs not yet done with"],
+            "in quarantine": report.counts["rows of quarantine"],
+        }
+        if report.unknown or report.counts["inputs not yet done with"]:
+            row.found.append(f"not accounted for: {report.counts['inputs not yet done with']}, {report.examples}")
+    except (AssertionError, psycopg.Error, KafkaError, OSError) as error:
+        row.found.append(f"{type(error).__name__}: {error}")
+    return row
+
+
+async def _idle(world: World) -> None:
+    """Every input is done with and every event published."""
+    partitions = [TopicPartition(topic, number) for topic in INCOMING_TOPICS for number in range(PARTITIONS)]
+    still, before = 0, -1
+    deadline = time.monotonic() + AT_LAST
+    while still < 4:
+        if time.monotonic() > deadline:
+            raise AssertionError("it does not come to rest")
+        await asyncio.sleep(1)
+        done = sum((await committed_offsets(world.broker, GROUP, partitions)).values())
+        rows = (await asyncio.to_thread(world.sql, "select count(*) from els.outbox"))[0][0]
+        still = still + 1 if done == before and rows == 0 else 0
+        before = done
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

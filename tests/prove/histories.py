@@ -1,0 +1,399 @@
+"""Whole histories of the service's own code on a real database, each compared with a model of a few lines.
+
+A history is a run of random steps from one seed: polls of arrivals in any order, repeats under old and new event ids,
+bad records, contradictions; purges, restores, removals, replays of the quarantine; and deaths at any statement and at
+either side of a commit, after which the poll is delivered again. At the end the tables are what the model says, the
+outbox tells what it says, nothing violates what must always hold, and all delivered once more changes nothing.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
+
+from service import actions, events, purge, statements
+from service.actions import Operator
+from service.database import Database
+from service.events import (
+    BATCH_READY,
+    CONTENT_PROVISIONED,
+    EXCESS_CONTENT,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+    BatchRegistered,
+    ContentProvisioned,
+    Incoming,
+    Reason,
+    Refusal,
+)
+from service.poll import Delivery, Limits
+from service.purge import Terms
+from service.replay import Replay
+from service.waiting import Chosen
+from tests.prove.report import Row, Task
+from tests.support import inputs, invariants
+from tests.support.audited import MAX_BYTES
+from tests.support.interleaving import TABLES, deliver
+
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
+NEVER = 4_000_000_000
+TERMS = Terms(pending_ttl=1, expired_retention=NEVER, batch_timeout=NEVER)
+LATE = Terms(pending_ttl=NEVER, expired_retention=NEVER, batch_timeout=1)
+OPERATOR = Operator("prove")
+
+
+@dataclass(slots=True)
+class Expected:
+    """One batch as the rules have it; `told` is what there must be an event about."""
+
+    essays: tuple[str, ...] | None = None
+    slots: dict[str, str] = field(default_factory=dict)
+    """Essay → content or failure, of those that are taken."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Content or failure → pending, expired, removed, slot, excess, surplus; in the order of arrival."""
+    told: Counter[tuple[str, str]] = field(default_factory=Counter)
+    timed_out: bool = False
+
+    def register(self, essays: tuple[str, ...]) -> None:
+        if self.essays is not None:
+            return
+        self.essays = essays
+        waiting = [upload for upload, place in self.places.items() if place in ("pending", "expired")]
+        for upload in sorted(waiting, key=_is_failure):  # content before failures, each in order of arrival
+            self._seat(upload)
+
+    def arrive(self, upload: str) -> None:
+        if upload in self.places:
+            return
+        self.places[upload] = "pending"
+        if self.essays is not None:
+            self._seat(upload)
+
+    def _seat(self, upload: str) -> None:
+        open_slots = [essay for essay in self.essays or () if essay not in self.slots]
+        if not open_slots:
+            self.places[upload] = "surplus" if _is_failure(upload) else "excess"
+            if not _is_failure(upload):
+                self.told[EXCESS_CONTENT, upload] += 1
+            return
+        self.slots[open_slots[0]] = upload
+        self.places[upload] = "slot"
+        if not _is_failure(upload):
+            self.told[SLOT_ASSIGNED, upload] += 1
+        if len(open_slots) == 1:
+            failed = [each for each in self.slots.values() if _is_failure(each)]
+            self.told[VALIDATION_ERRORS, ""] += bool(failed)
+            self.told[BATCH_READY, ""] += len(failed) < len(self.slots)
+
+    def expire(self) -> None:
+        for upload, place in self.places.items():
+            if place == "pending":
+                self.places[upload] = "expired"
+                self.told[PENDING_EXPIRED, upload] += not _is_failure(upload)
+
+    def move(self, uploads: Sequence[str], old: Sequence[str], new: str) -> None:
+        """What an operator does to content that waits."""
+        for upload in uploads:
+            if self.essays is None and self.places.get(upload) in old:
+                self.places[upload] = new
+
+    def report_late(self) -> None:
+        if self.essays is not None and len(self.slots) < len(self.essays) and not self.timed_out:
+            self.timed_out = True
+            self.told[READINESS_TIMEOUT, ""] += 1
+
+
+def _is_failure(upload: str) -> bool:
+    return upload.startswith("f")
+
+
+# -- a database whose pods die
+
+
+class Died(BaseException):
+    """The pod is gone."""
+
+
+class _Cursor(AsyncCursor[Any]):
+    async def execute(self, *arguments: Any, **options: Any) -> Any:
+        cast("_Connection", self.connection).step()
+        return await super().execute(*arguments, **options)
+
+
+class _ServerCursor(AsyncServerCursor[Any]):
+    async def execute(self, *arguments: Any, **options: Any) -> Any:
+        cast("_Connection", self.connection).step()
+        return await super().execute(*arguments, **options)
+
+
+class _Connection(AsyncConnection[Any]):
+    """A real connection that ends the pod in front of a statement, or at either side of a commit."""
+
+    fuse: int | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.cursor_factory = _Cursor
+        self.server_cursor_factory = _ServerCursor
+
+    def step(self) -> None:
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0:
+                raise Died
+
+    async def commit(self) -> None:
+        self.step()
+        await super().commit()
+        self.step()
+
+
+class Mortal:
+    """Stands where the service expects its `Database`."""
+
+    def __init__(self, conn: _Connection) -> None:
+        self.conn = conn
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+        try:
+            yield self.conn
+            await self.conn.commit()
+        except BaseException:
+            self.conn.fuse = None
+            await self.conn.rollback()
+            raise
+
+
+# -- one history
+
+
+class History:
+    """The dice, the database, and the model beside it."""
+
+    def __init__(self, database: Mortal, observer: psycopg.Connection[Any], seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.database = cast("Database", database)
+        self._mortal = database
+        self._observer = observer
+        self.batches = {f"b{number}": Expected() for number in range(self.dice.choice((1, 2, 3)))}
+        self._sizes = {batch_id: self.dice.randint(1, 6) for batch_id in self.batches}
+        self.delivered: list[Delivery] = []
+        self.refused: set[str] = set()
+        self.steps: list[str] = []
+        self.deaths = 0
+        self.inputs = 0
+
+    async def play(self, steps: int) -> list[str]:
+        """Returns what is wrong."""
+        for table in (*TABLES, "operator_actions"):
+            self._observer.execute(f"delete from els.{table}")
+        doings: list[tuple[Callable[[], Any], int]] = [
+            (self._poll, 12), (self._again, 3), (self._expire, 1), (self._late, 1), (self._restore, 1),
+            (self._remove, 1), (self._replay, 1),
+        ]  # fmt: skip
+        chosen = self.dice.choices([each for each, _ in doings], [weight for _, weight in doings], k=steps)
+        for doing in chosen:
+            self.steps.append(doing.__name__)
+            await doing()
+        found = self._wrong()
+        before = invariants.state(self._observer)
+        await deliver(self.database, self.delivered)
+        if invariants.state(self._observer) != before:
+            found.append("I7: all delivered once more changed something")
+        return found
+
+    # -- what can happen
+
+    async def _poll(self) -> None:
+        poll = [self._arrival() for _ in range(self.dice.choice((1, 1, 2, 4, 8, 16)))]
+        await self._deliver(poll)
+
+    async def _again(self) -> None:
+        """What came before, in another order."""
+        if self.delivered:
+            await self._deliver(self.dice.sample(self.delivered, self.dice.randint(1, min(8, len(self.delivered)))))
+
+    async def _deliver(self, poll: list[Delivery]) -> None:
+        """Until it is applied: whoever dies over it, another gets it, perhaps with more or in pieces."""
+        while self.dice.random() < 0.3:
+            self._mortal.conn.fuse = self.dice.randint(0, 20)
+            try:
+                await deliver(self.database, poll)
+                self._mortal.conn.fuse = None
+            except Died:
+                self.deaths += 1
+            self._judge()
+        await deliver(self.database, poll)
+        self.inputs += len(poll)
+        self.delivered += poll
+        self._model(poll)
+
+    def _model(self, poll: Sequence[Delivery]) -> None:
+        for delivery in poll:
+            if isinstance(delivery.event, Refusal):
+                self.refused.add(repr(delivery.value))
+        for batch_id, batch in self.batches.items():
+            arrived = [
+                each.event for each in poll if not isinstance(each.event, Refusal) and each.event.batch_id == batch_id
+            ]
+            self._model_batch(batch, arrived)
+
+    def _model_batch(self, batch: Expected, arrived: Sequence[Incoming]) -> None:
+        """One transaction: the registration first; content before failures, what waited before what came with it."""
+        registrations = [event for event in arrived if isinstance(event, BatchRegistered)]
+        contents = [event.text_storage_id for event in arrived if isinstance(event, ContentProvisioned)]
+        failures = [event.file_upload_id for event in arrived if isinstance(event, events.ValidationFailed)]
+        uploads = [*contents, *failures]
+        if registrations and batch.essays is None:
+            for upload in uploads:  # they wait for a moment, so that all are seated by one rule
+                batch.places.setdefault(upload, "pending")
+            batch.register(registrations[0].essay_ids)
+        for upload in uploads:
+            batch.arrive(upload)
+        for registration in registrations:
+            if set(registration.essay_ids) != set(batch.essays or ()):
+                self.refused.add(f"{registration.batch_id} {sorted(registration.essay_ids)}")
+
+    def _arrival(self) -> Delivery:
+        batch_id = self.dice.choice(list(self.batches))
+        match self.dice.random():
+            case chance if chance < 0.12:
+                return self._registration(batch_id)
+            case chance if chance < 0.3:
+                return inputs.failed(batch_id, f"f{self.dice.randint(1, 4)}")
+            case chance if chance < 0.36:
+                value = self.dice.choice((None, b"", b"{}", b"\xff", b"[" * 99))
+                return inputs.delivery(CONTENT_PROVISIONED, value)
+        correlation = UUID(int=self.dice.randint(1, 3))  # a repeat may come within another conversation
+        text = f"c{self.dice.randint(1, 8)}"
+        delivery = inputs.provisioned(batch_id, text)
+        return replace(delivery, event=replace(cast("ContentProvisioned", delivery.event), correlation_id=correlation))
+
+    def _registration(self, batch_id: str) -> Delivery:
+        essays = [f"e{number}" for number in range(self._sizes[batch_id])]
+        if self.dice.random() < 0.2:
+            essays.append("e-other")
+        if self.dice.random() < 0.3 and self.batches[batch_id].essays is not None:
+            self.dice.shuffle(essays)
+        return inputs.registered(batch_id, *essays)
+
+    def _later(self) -> datetime:
+        """Another moment each time: content that expires again is another event."""
+        return LATER + timedelta(seconds=len(self.steps))
+
+    async def _expire(self) -> None:
+        await purge.purge_once(self.database, TERMS, now=self._later())
+        for batch in self.batches.values():
+            batch.expire()
+
+    async def _late(self) -> None:
+        await purge.purge_once(self.database, LATE, now=self._later())
+        for batch in self.batches.values():
+            batch.report_late()
+
+    async def _restore(self) -> None:
+        batch_id = self.dice.choice(list(self.batches))
+        if self.batches[batch_id].essays is None:
+            async with self.database.transaction() as conn:
+                await actions.restore_pending(conn, OPERATOR, batch_id, None)
+            contents = [upload for upload in self.batches[batch_id].places if not _is_failure(upload)]
+            self.batches[batch_id].move(contents, ["expired"], "pending")
+
+    async def _remove(self) -> None:
+        batch_id, text = self.dice.choice(list(self.batches)), f"c{self.dice.randint(1, 8)}"
+        if self.batches[batch_id].essays is None:
+            async with self.database.transaction() as conn:
+                await actions.remove_pending(conn, OPERATOR, "pending remove", Chosen(batch_id, [text]))
+            self.batches[batch_id].move([text], ["pending", "expired"], "removed")
+
+    async def _replay(self) -> None:
+        """None of them was refused without a reason, so each is refused again."""
+        replay = Replay(self.database, OPERATOR, Limits(), MAX_BYTES)
+        for (id_,) in self._observer.execute("select id from els.quarantine where state = 'open'").fetchall():
+            replayed = await replay.replay(id_)
+            if not replayed.refused:
+                raise AssertionError(f"what was refused is {replayed.outcome} now")
+
+    # -- what must be so
+
+    def _judge(self) -> None:
+        """In the middle of it, after a death, what must always hold does."""
+        if found := invariants.violations(self._observer):
+            raise AssertionError(f"after a death: {found[0]}")
+
+    def _wrong(self) -> list[str]:
+        found = invariants.violations(self._observer)
+        found += [str(row) for row in self._observer.execute("select * from ops.invariant_violations")]
+        for batch_id, batch in self.batches.items():
+            for what, wanted, query in (
+                ("slots", batch.slots, _SLOTS),
+                ("places", batch.places, _PLACES),
+                ("told", {f"{topic} {about}": count for (topic, about), count in batch.told.items() if count}, _TOLD),
+            ):
+                rows = dict(self._observer.execute(query, {"batch_id": batch_id}).fetchall())
+                if rows != wanted:
+                    found.append(f"{what} of {batch_id}: {rows}, and by the model {wanted}")
+        (refused,) = self._observer.execute("select count(*) from els.quarantine").fetchone() or (0,)
+        conflicts = f"reason = '{Reason.CONFLICTING_REGISTRATION}'"
+        (odd,) = self._observer.execute(f"select count(*) from els.quarantine where not {conflicts}").fetchone() or (0,)
+        bad = sum(not each.startswith("b") or each.startswith("b'") for each in self.refused)
+        if odd != bad or (refused > odd) != (len(self.refused) > bad):
+            found.append(f"quarantine: {refused} rows, {odd} of them bad records; by the model {self.refused}")
+        return found
+
+
+_SLOTS = """
+    select essay_id, coalesce(text_storage_id, file_upload_id)
+    from els.slots
+    where batch_id = %(batch_id)s and state <> 'open'
+"""
+_PLACES = """
+    select text_storage_id, 'slot' from els.slots where batch_id = %(batch_id)s and state = 'assigned'
+    union all select text_storage_id, 'excess' from els.excess_content where batch_id = %(batch_id)s
+    union all select text_storage_id, state from els.pending_content where batch_id = %(batch_id)s
+    union all select file_upload_id, state from els.validation_failures where batch_id = %(batch_id)s
+"""
+_TOLD = """
+    select type || ' ' || coalesce(payload::json -> 'data' ->> 'text_storage_id', ''), count(*)
+    from els.outbox
+    where aggregateid = %(batch_id)s
+    group by 1
+"""
+
+
+async def histories(url: str, task: Task, most: int, *, steps: int = 20) -> Row:
+    """So many histories, or as many as there is time for."""
+    row = Row("histories", "random steps against the model", unit="histories")
+    counts: Counter[str] = Counter()
+    started = time.monotonic()
+    conn = await _Connection.connect(url)
+    statements.register(conn)
+    with psycopg.connect(url, autocommit=True) as observer:
+        async with conn:
+            while row.runs < most and not task.is_over:
+                seed = task.seed * 1_000_003 + row.runs
+                history = History(Mortal(conn), observer, seed)
+                try:
+                    found = await history.play(steps)
+                except Exception as error:  # noqa: BLE001  whatever it is, it is told with its seed
+                    found = [f"{type(error).__name__}: {error}"]
+                    await conn.rollback()
+                row.found += [f"seed {seed}, after {' '.join(history.steps)}: {each}" for each in found]
+                row.runs += 1
+                counts.update(inputs=history.inputs, deaths=history.deaths, **Counter(history.steps))
+                if row.runs % 10 == 0:
+                    task.tell(f"{row.runs:,} histories, {counts['deaths']:,} deaths")
+    row.seconds = time.monotonic() - started
+    row.more = {name.lstrip("_"): count for name, count in counts.items()}
+    return row

@@ -1,0 +1,171 @@
+"""Every order of every race, of two and of three transactions, and every broken witness that must be caught.
+
+The races themselves are those of tests/integration, which run in `make test` as far as seconds allow; those that are
+here alone have three actors, or an actor that is no poll: a replay of the quarantine, a relay.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from service.actions import Impossible, Operator
+from service.database import Database
+from service.events import CONTENT_PROVISIONED, Incoming
+from service.poll import Limits
+from service.replay import Replay
+from tests.integration import test_purge_races, test_witnesses
+from tests.integration.test_races import RACES, RACES_OF_THREE, Race, complaints, run
+from tests.prove.report import Row, Task
+from tests.support import inputs, invariants
+from tests.support.audited import MAX_BYTES
+from tests.support.databases import cloned
+from tests.support.interleaving import Report, Stage, Work, content, deliveries, failure, registration, stage
+
+c1, c2, c3 = content("c1"), content("c2"), content("c3")
+f1 = failure("f1")
+
+MORE_RACES_OF_THREE = {
+    "content, failure and their registration": Race(
+        [], {"A": [c1], "F": [f1], "R": [registration(essays=1)]}, deaths=1
+    ),
+    "content and two failures on the last two slots": Race(
+        [[registration(essays=2)]], {"A": [c1], "F": [f1], "G": [failure("f2")]}, deaths=1
+    ),
+    "a registration twice and early content": Race(
+        [], {"A": [c1], "R": [registration(essays=1)], "S": [registration(essays=1)]}, deaths=1
+    ),
+    "contradicting registrations and early content": Race(
+        [], {"A": [c1], "R": [registration(essays=1)], "S": [registration(essays=2)]}, deaths=1
+    ),
+    "one content three times on the last slot": Race(
+        [[registration(essays=1)]], {"A": [c1], "B": [c1], "C": [c1]}, deaths=1
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A content in quarantine that can be applied by now is replayed while polls race with it."""
+
+    before: Sequence[Sequence[Incoming]]
+    polls: Mapping[str, Sequence[Incoming]]
+    replays: int = 1
+
+
+REPLAYS = {
+    "replay and the same content": Replayed([[registration(essays=1)]], {"A": [content("quarantined")]}),
+    "replay and other content on the last slot": Replayed([[registration(essays=1)]], {"A": [c1]}),
+    "replay of early content and its registration": Replayed([], {"R": [registration(essays=1)]}),
+    "replay and a failure on the last slot": Replayed([[registration(essays=1)]], {"F": [f1]}),
+    "two replays": Replayed([[registration(essays=2)]], {}, replays=2),
+}
+
+
+async def run_replay(played: Stage, race: Replayed) -> Report:
+    """Every order of the replay and the polls; at the end the content is in one place and its row is closed."""
+    await played.start_from(*(deliveries(*poll) for poll in race.before))
+    value = inputs.content("b", "quarantined")
+    quarantined = inputs.delivery(CONTENT_PROVISIONED, value)
+    played.observer.execute(
+        'insert into els.quarantine (topic, fingerprint, partition, "offset", key, value, reason, error,'
+        " first_seen_at, last_seen_at) values (%s, sha256('x'), 0, 0, %s, %s, 'data_error', 'once', now(), now())",
+        [quarantined.topic, quarantined.key, quarantined.value],
+    )
+    played.keep_start()
+
+    def replay() -> Callable[[Database], Awaitable[None]]:
+        async def work(database: Database) -> None:
+            (id_,) = played.observer.execute("select id from els.quarantine").fetchone() or (0,)
+            with suppress(Impossible):  # the other one was first
+                await Replay(database, Operator("prove"), Limits(), MAX_BYTES).replay(id_)
+
+        return work
+
+    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+        found = invariants.violations(played.observer)
+        for name in dead:
+            if name in race.polls:
+                await played.deliver(deliveries(*race.polls[name]))
+            else:
+                await replay()(cast("Database", played))
+        found += invariants.violations(played.observer)
+        places = played.observer.execute(
+            "select (select count(*) from els.slots where text_storage_id = 'quarantined')"
+            " + (select count(*) from els.excess_content where text_storage_id = 'quarantined')"
+            " + (select count(*) from els.pending_content where text_storage_id = 'quarantined'),"
+            " (select state from els.quarantine)"
+        ).fetchone()
+        return found if places == (1, "replayed") else [*found, f"places of the content, state of its row: {places}"]
+
+    def work() -> Mapping[str, Work]:
+        replays: dict[str, Work] = {f"Q{number}": replay() for number in range(race.replays)}
+        return {**replays, **{name: deliveries(*poll) for name, poll in race.polls.items()}}
+
+    return await played.explore(work, look, deaths=1)
+
+
+async def interleavings(server: str, template: str, task: Task) -> list[Row]:
+    """All of it, in order of size; what there was no time for is told."""
+    rows = []
+    everything: list[tuple[str, str, Callable[[Stage], Awaitable[Report]], Callable[[Report], Sequence[str]], int]] = [
+        *(("orders of two", name, _of(run, race), complaints, len(race.polls)) for name, race in RACES.items()),
+        *(
+            ("orders of a purge and a poll", name, _of(test_purge_races.run, race), _violations, 2)
+            for name, race in test_purge_races.RACES.items()
+        ),
+        *(
+            ("orders of a replay", name, _of(run_replay, race), _violations, len(race.polls) + race.replays)
+            for name, race in REPLAYS.items()
+        ),
+        *(
+            ("orders of three", name, _of(run, race), complaints, 3)
+            for name, race in (RACES_OF_THREE | MORE_RACES_OF_THREE).items()
+        ),
+    ]
+    for part, name, explore, wrong, actors in everything:
+        row = Row(part, name, unit="orders")
+        rows.append(row)
+        if task.is_over:
+            row.more["left out"] = "no time"
+            continue
+        task.tell(f"{name}; {sum(each.runs for each in rows):,} orders")
+        started = time.monotonic()
+        with cloned(server, template) as url:
+            async with stage(url, actors) as played:
+                report = await explore(played)
+        row.runs, row.found, row.seconds = report.orders, list(wrong(report)), time.monotonic() - started
+        row.more = {"deaths": report.deaths, "cut": report.cut}
+    return rows
+
+
+def _of(explore: Callable[..., Awaitable[Report]], race: object) -> Callable[[Stage], Awaitable[Report]]:
+    return lambda played: explore(played, race)
+
+
+def _violations(report: Report) -> list[str]:
+    return [str(order) for order in report.violations]
+
+
+async def witnesses(server: str, template: str, task: Task) -> list[Row]:
+    """Each guard taken out in turn; what nobody notices is what went wrong here."""
+    rows = []
+    for guard, witness in test_witnesses.WITNESSES.items():
+        task.tell(guard)
+        started = time.monotonic()
+        race = RACES[witness.race]
+        row = Row("broken witnesses", f"without {guard}", unit="orders")
+        with cloned(server, template) as url, pytest.MonkeyPatch.context() as patch:
+            async with stage(url, len(race.polls)) as played:
+                if witness.schema:
+                    played.observer.execute(witness.schema)
+                witness.broken(patch)
+                report = await run(played, race, until=witness.shows)
+        caught = any(witness.shows in told for told in complaints(report))
+        row.runs, row.seconds, row.more = report.orders, time.monotonic() - started, {"caught by": witness.shows}
+        row.found = [] if caught else ["nobody noticed"]
+        rows.append(row)
+    return rows

@@ -1,0 +1,124 @@
+"""Batches as the producers send them, without end: every kind of input, in any order, as fast as it is taken."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from uuid import uuid4
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from tests.support import inputs
+from tests.support.brokers import Broker
+
+Input = tuple[str, bytes | None, bytes]
+"""topic, value, key"""
+
+GARBAGE = (None, b"", b"{", b"\xff\xfe", b"[" * 99, b'{"event_type": "x"}')
+
+
+def batch(dice: random.Random, batch_id: str, size: int) -> list[Input]:
+    """One batch with all that comes for it: repeats, failures, content beyond its slots, contradictions, garbage."""
+    essays = [f"{batch_id}-e{number}" for number in range(size)]
+    sent: list[Input] = [(BATCH_REGISTERED, inputs.registration(batch_id, essays), batch_id.encode())]
+    for number in range(size + (dice.random() < 0.1)):
+        name = f"{batch_id}-{number}"
+        if dice.random() < 0.03:
+            sent.append((VALIDATION_FAILED, inputs.failure(batch_id, name), name.encode()))
+        else:
+            sent.append(_content(batch_id, name))
+    sent += [dice.choice(sent) for _ in range(len(sent) // 20)]  # as they were, under their old ids
+    if dice.random() < 0.1:
+        sent.append(_content(batch_id, f"{batch_id}-0"))  # under a new one
+    if dice.random() < 0.02:
+        sent.append((BATCH_REGISTERED, inputs.registration(batch_id, essays[:1]), batch_id.encode()))
+    if dice.random() < 0.05:
+        sent.append((CONTENT_PROVISIONED, dice.choice(GARBAGE), batch_id.encode()))
+    dice.shuffle(sent)
+    return sent
+
+
+def _content(batch_id: str, name: str) -> Input:
+    return CONTENT_PROVISIONED, inputs.content(batch_id, name), f"upload-{name}".encode()
+
+
+class Load:
+    """Sends batches until told to stop; never more than `ahead` records before what the group has done."""
+
+    def __init__(self, broker: Broker, seed: int, *, ahead: int = 5_000, rate: float | None = None) -> None:
+        """`rate` is in records a second; None is as fast as they are taken."""
+        self.sent: Counter[str] = Counter()
+        self.unsure = 0
+        """Records that were given up: they may be there or not."""
+        self.done = 0
+        """What the group has committed; who runs the load keeps it up to date."""
+        self._broker = broker
+        self._dice = random.Random(seed)
+        self._ahead = ahead
+        self._rate = rate
+        self._name = uuid4().hex[:6]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; a broker that is away is waited for."""
+        inputs_ = self._inputs()
+        while not stop.is_set():
+            with suppress(KafkaError, OSError, TimeoutError):
+                async with _producer(self._broker) as producer:
+                    await self._send(producer, inputs_, stop)
+
+    async def _send(self, producer: AIOKafkaProducer, some: Iterator[Input], stop: asyncio.Event) -> None:
+        clock = asyncio.get_running_loop().time
+        due = clock()
+        while not stop.is_set():
+            if self.sent.total() - self.done > self._ahead:
+                await asyncio.sleep(0.05)
+                continue
+            futures = []
+            for topic, value, key in (next(some) for _ in range(200)):
+                futures.append(await producer.send(topic, value, key))
+                self.sent[topic] += 1
+            for ended in await asyncio.gather(*futures, return_exceptions=True):
+                self.unsure += isinstance(ended, BaseException)
+            if self._rate:
+                due = max(due + 200 / self._rate, clock() - 1)
+                await asyncio.sleep(max(0.0, due - clock()))
+
+    def _inputs(self) -> Iterator[Input]:
+        """Thirty batches at a time, mixed."""
+        number = 0
+        while True:
+            mixed: list[Input] = []
+            for _ in range(30):
+                number += 1
+                mixed += batch(self._dice, f"{self._name}-{number}", self._dice.choice((1, 5, 10, 10, 30)))
+            self._dice.shuffle(mixed)
+            yield from mixed
+
+
+class _producer:  # noqa: N801  used as a function
+    def __init__(self, broker: Broker) -> None:
+        self._client = AIOKafkaProducer(
+            bootstrap_servers=broker.bootstrap_servers,
+            acks="all",
+            enable_idempotence=broker.idempotence,
+            linger_ms=5,
+            request_timeout_ms=20_000,
+        )
+
+    async def __aenter__(self) -> AIOKafkaProducer:
+        await self._client.start()
+        return self._client
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await self._client.stop()
+
+
+async def send(broker: Broker, some: list[Input]) -> None:
+    """These, and wait until they are there. Raises KafkaError."""
+    async with _producer(broker) as producer:
+        await asyncio.gather(*[await producer.send(topic, value, key) for topic, value, key in some])
