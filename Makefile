@@ -7,7 +7,6 @@
 # make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck, drift of what `make docs` makes
 # make docs    the documents that are made from the code: AsyncAPI, the table of settings
 # make prove   the long form of what tries to break the promises, hours if wanted: make prove ARGS="faults --minutes 60"
-# make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
 
