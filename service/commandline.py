@@ -34,6 +34,7 @@ _position = _read(parameters.position)
 _page = _read(parameters.page)
 _age = _read(parameters.age)
 _place = _read(parameters.place)
+_interval = _read(parameters.interval)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,6 +68,10 @@ def _add_process(commands: Commands) -> None:
     _paged(audit).add_argument(
         "--whole", action="store_true", help="the topics still have all that was ever on them: what is missing is wrong"
     )
+    top = _listing(_add(commands, "top.top", "top", "show the whole, live; q ends it"))
+    top.add_argument("--interval", type=_interval, default=2, metavar="SECONDS", help="between two looks (default 2)")
+    top.add_argument("--once", action="store_true", help="look once; status 1 where something asks for attention")
+    top.add_argument("--svg", metavar="FILE", help="with --once: the picture as a file, too")
     topics = _group(commands, "topics", "the topics of the service")
     _listing(_add(topics, "commands.topics_create", "create", "create the topics that are missing"))
 

@@ -61,6 +61,11 @@ def page(text: str) -> int:
     return number(text, 1, MOST_ROWS)
 
 
+def interval(text: str) -> int:
+    """Seconds between two looks."""
+    return number(text, 1, 3600)
+
+
 def age(text: str) -> float:
     """Seconds."""
     if re.fullmatch(AGE, text) is None:
