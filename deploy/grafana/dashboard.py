@@ -60,7 +60,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         4,
         (
             _stat("Lag", "short", "sum(els_consumer_lag)", "records that wait in the input topics", 10_000),
-            _stat("Taken in", "ops", _rate("els_transaction_seconds_count{step='poll'}"), "polls applied"),
+            _stat("Polls", "ops", _rate("els_transaction_seconds_count{step='poll'}"), "polls applied"),
             _stat("Pending", "short", "max(els_pending_content)", "contents that wait for a registration"),
             _stat("Slots assigned", "ops", _rate("els_slots_assigned_total"), "contents that got a slot"),
             _stat("Outbox", "short", "max(els_outbox_pending)", "events that wait to be published", 10_000),
