@@ -11,6 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from service import apply as applying
+from service import store
 from service.apply import apply
 from service.database import Database
 from service.events import (
@@ -487,3 +488,20 @@ async def test_an_event_that_is_built_again_has_its_old_id(desk: Desk) -> None:
         desk.conn.execute("truncate els.batches, els.slots, els.excess_content, els.validation_failures, els.outbox")
     assert ids[0] == ids[1]
     assert len(set(ids[0])) == len(ids[0]) == 4
+
+
+async def test_pending_content_is_read_in_pages_that_are_bounded_in_bytes_too(desk: Desk) -> None:
+    long = 900_000
+    desk.conn.execute(
+        """insert into els.pending_content (
+            batch_id, text_storage_id, arrival, file_upload_id, original_file_name, raw_file_storage_id,
+            file_size_bytes, correlation_id, stored_at, waiting_since
+        )
+        select 'b', 't' || number, number, 'u', repeat('x', %s), 'r', 1, gen_random_uuid(), now(), now()
+        from generate_series(1, 20) as number""",
+        [long],
+    )
+    async with desk.database.transaction() as conn:
+        pages = [page async for page in store.pending_pages(conn, ["b"])]
+    assert [content.text_storage_id for page in pages for content, _ in page] == [f"t{n}" for n in range(1, 21)]
+    assert max(len(page) for page in pages) == store.PAGE_BYTES // long

@@ -24,7 +24,7 @@ from service.kafka import client_options
 from service.poll import Effects, Limits
 from service.quarantine import resume_topic
 from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed, torn
-from tests.support.brokers import Broker, apache_missing
+from tests.support.brokers import Broker, apache_missing, delete_topics
 from tests.support.expected import committed_offsets
 from tests.support.inputs import MEBIBYTE, content, failure, registration
 from tests.support.invariants import violations
@@ -470,6 +470,63 @@ async def moves(running: Running) -> None:
     await until(lambda: len(running.effects) > before, BOUND, lambda: "it gets nothing")
 
 
+async def test_a_poll_ends_when_it_weighs_enough(judge: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_module, "SLICE", 1)
+    monkeypatch.setattr(consumer_module, "POLL_BYTES", MEBIBYTE)
+    # All are there at once: compressed, they are one small record batch.
+    values = [content("b", f"t{number}", original_file_name="x" * 300_000) for number in range(12)]
+    await judge.publish_batch(CONTENT_PROVISIONED, record_batch(values, compression="gzip"), len(values))
+    running = await judge.start()
+    await judge.all_committed()
+    assert judge.value(PENDING) == 12
+    assert max(len(effects.decisions) for effects in running.effects) <= 4
+
+
+async def test_suspects_that_a_rebalance_took_away_and_brought_back_are_not_gone_past(
+    judge: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tp = TopicPartition(CONTENT_PROVISIONED, 0)
+    judge.conn.execute(
+        """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
+        values (%s, 0, 0, null, 0, 'dead', now())""",
+        [CONTENT_PROVISIONED],
+    )
+    commit, reached, go = Consumer._commit, asyncio.Event(), asyncio.Event()
+
+    async def slow_to_commit(consumer: Consumer) -> None:
+        if not reached.is_set():
+            reached.set()
+            await go.wait()
+        await commit(consumer)
+
+    monkeypatch.setattr(consumer_module, "COMMIT_SECONDS", 3600)  # so that it is the suspects' commit
+    monkeypatch.setattr(Consumer, "_commit", slow_to_commit)
+    running = await judge.start()
+    await asyncio.wait_for(reached.wait(), BOUND)
+    before = running.consumer._partitions[tp]
+    joined = await judge.start()
+    judge.running.remove(joined)
+    await joined.stop()
+    await until(lambda: running.partitions == 9, BOUND, lambda: "it has not all of them again")
+    assert running.consumer._partitions[tp] is not before
+    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        await judge.publish(CONTENT_PROVISIONED, *(content("free", f"t{number}") for number in range(3)))
+        await judge.publish(CONTENT_PROVISIONED, content("held", "t"), content("free", "t3"))
+        go.set()
+        await judge.becomes("select count(*) from els.pending_content where batch_id = 'free'", 4)
+        await commit(running.consumer)
+        assert (await judge.committed(tp)).get(tp, 0) <= 3
+    await judge.becomes(PENDING, 5)
+
+
+async def test_whose_partitions_are_shared_out_anew_is_not_ready(judge: Station) -> None:
+    running = await judge.start()
+    assert running.health.ready
+    await running.consumer.revoked(list(running.consumer._partitions))
+    assert (running.health.ready, running.partitions) == (False, 0)
+
+
 # -- topics that bring nothing else
 
 
@@ -680,6 +737,17 @@ async def test_while_the_broker_is_away_the_consumer_is_not_ready_and_then_goes_
 
 
 # -- the process
+
+
+async def test_a_pod_that_is_told_to_stop_while_it_is_connecting_ends_in_time(tmp_path: Path, judge: Station) -> None:
+    # A client that starts waits long for topics that are missing.
+    await delete_topics(judge.broker.bootstrap_servers)
+    settings = {"ELS_DATABASE_URL": judge.app_url, **judge.broker.settings, "ELS_CONSUMER_GROUP": judge.group}
+    with pods(tmp_path, settings) as started:
+        (pod,) = started.start()
+        await until(lambda: any(line.get("event") == "started" for line in pod.logged()), BOUND, pod.last_lines)
+        pod.terminate()
+        assert await pod.ended(20) == 0
 
 
 async def test_a_pod_that_is_told_to_stop_finishes_what_it_has_in_hand_and_leaves_the_group(

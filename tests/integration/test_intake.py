@@ -195,6 +195,24 @@ async def test_where_a_poll_is_halved_what_waits_of_the_first_half_is_not_overta
     assert bench.total("refused") == 1
 
 
+async def test_whoever_fails_to_tell_of_what_is_committed_is_told_once_and_holds_up_nothing(
+    app_url: str, database_url: str
+) -> None:
+    bench = Bench(app_url, database_url)
+    told: list[int] = []
+
+    def fail(effects: Effects) -> None:
+        told.append(len(effects.decisions))
+        assert bench.texts("pending_content") == ["t1"]
+        raise BrokenPipeError("the log is gone")
+
+    intake = Intake(bench.database, Limits(), bench.health, fail)
+    outcome = await asyncio.wait_for(intake.take([provisioned("b", "t1")]), BOUND)
+    assert (told, outcome.aside) == ([1], [])
+    assert bench.refused() == []
+    await bench.close()
+
+
 # -- what somebody holds
 
 HELD = {

@@ -490,6 +490,24 @@ async def buffers_of_a_fetch(stage: Stage, relay: Relay, floors: list[tuple[int,
     return int((await stage.all(touched))[0][0]) - before
 
 
+async def test_what_is_read_at_a_time_is_bounded_in_bytes_and_one_row_at_least(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(*[("b", topic, "x" * 40_000) for _ in range(6)])
+    relay = stage.relay(limits=Limits(rows=100, size=100_000))
+    acknowledged = []
+    while not await stage.is_empty():
+        await relay.publish_once()
+        acknowledged.append(len(stage.acknowledged))
+    assert acknowledged[:2] == [3, 6]
+    small = stage.relay(limits=Limits(rows=100, size=1))
+    await stage.commit(*[("b", topic, "x") for _ in range(2)])
+    while not await stage.is_empty():
+        await small.publish_once()
+    stage.assert_in_order()
+    await relay.close()
+    await small.close()
+
+
 async def test_a_shard_with_a_long_backlog_does_not_starve_the_others(stage: Stage) -> None:
     [topic] = await stage.create()
     await stage.commit(*[("deep", topic, "x") for _ in range(400)])
