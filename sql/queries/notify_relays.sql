@@ -1,3 +1,4 @@
 -- Wake the relays of other pods. Never in a transaction that does anything else: a commit with a
--- notification takes a lock on the whole database.
+-- notification waits for a lock on the whole database.
+-- Index: none. Locks: that one, at the commit.
 select pg_notify('els_outbox', '')
