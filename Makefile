@@ -7,13 +7,15 @@
 # make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck, drift of what `make docs` makes
 # make docs    the documents that are made from the code: AsyncAPI, the table of settings
 # make prove   the long form of what tries to break the promises, hours if wanted: make prove ARGS="faults --minutes 60"
+# make audit-dependencies   known vulnerabilities of what the service runs with (needs an advisory service)
+# make sbom    a software bill of materials of it, CycloneDX, in .local/sbom.json
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test bench prove lint docs lock clean
+.PHONY: help setup up demo down test bench prove lint docs lock audit-dependencies sbom clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -87,7 +89,29 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: setup
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	$(LOCK) --group pyproject.toml:audit --output-file requirements/audit.txt
 	$(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+
+# The pins of the service alone, beside the tools that look at them.
+AUDIT := .local/audit
+
+$(AUDIT)/installed: requirements/audit.txt requirements/runtime.txt | setup
+	@for part in audit runtime; do \
+		$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(AUDIT)/$$part; \
+		$(BIN)/uv pip install --quiet --python $(AUDIT)/$$part/bin/python \
+			--require-hashes --only-binary :all: --requirement requirements/$$part.txt; \
+	done
+	@touch $@
+
+# --strict: what the advisory service does not know is a failure, not a pass.
+audit-dependencies: $(AUDIT)/installed
+	$(AUDIT)/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes \
+		--requirement requirements/runtime.txt $(ARGS)
+
+sbom: $(AUDIT)/installed
+	@$(AUDIT)/audit/bin/cyclonedx-py environment $(AUDIT)/runtime/bin/python --pyproject pyproject.toml \
+		--output-reproducible --output-file .local/sbom.json $(ARGS)
+	@echo "CycloneDX: .local/sbom.json"
 
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
