@@ -217,7 +217,7 @@ def _account() -> str:
 
 def _tell_next(page: Page[Any], option: str) -> None:
     if page.next is not None:
-        warn(f"There may be more: {option} {shlex.quote(page.next)}")
+        warn(f"There may be more: {option}={shlex.quote(page.next)}")
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """What commands tell and ask: tables for people, JSON for scripts; text of others is never trusted."""
 
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -77,9 +78,18 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise NotLikeThis("--yes: is needed where there is no terminal to ask at")
-    print(f"{cell(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if _answer(f"{cell(question)} [y/N] ").strip().lower() not in ("y", "yes"):
         raise Failed("nothing was changed")
+
+
+def _answer(prompt: str) -> str:
+    """A line from the terminal. An event loop that stands still would not hear the first Ctrl-C: here it counts."""
+    loops = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(prompt, end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, loops)
 
 
 def progress(items: Sequence[_T], doing: str) -> Iterable[_T]:

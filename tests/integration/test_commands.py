@@ -98,6 +98,8 @@ def test_every_command_has_its_help_and_needs_no_settings_for_it(bare: CommandLi
         "check --what",
         "pending list --older-than soon",
         "pending list --after 7",
+        "pending list --after 2026-01-01T00:00:00Z/9223372036854775808",
+        "pending list --older-than 36526d",
         "pending list --after 2026-01-01T00:00:00/7",
         "pending remove b",
         "pending show b \udcff",

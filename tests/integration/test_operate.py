@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,20 +81,24 @@ def written(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     return conn.execute("select who, action, batch_id, topic, why, details from ops.operator_actions").fetchall()
 
 
-def in_a_process(
-    app_url: str, folder: Path, *arguments: str, stdin: int | None = None, stderr: int = subprocess.PIPE
-) -> "subprocess.CompletedProcess[str]":
-    """A command in a process of its own."""
-    environment = {
+def environment(app_url: str) -> dict[str, str]:
+    """Of a command in a process of its own."""
+    return {
         **plain_environment(),
         "PYTHONPATH": str(ROOT),
         "ELS_DATABASE_URL": app_url,
         "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
         "TERM": "xterm",
     }
+
+
+def in_a_process(
+    app_url: str, folder: Path, *arguments: str, stdin: int | None = None, stderr: int = subprocess.PIPE
+) -> "subprocess.CompletedProcess[str]":
+    """A command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
-        env=environment,
+        env=environment(app_url),
         cwd=folder,
         text=True,
         timeout=60,
@@ -113,7 +118,7 @@ def test_what_waits_is_listed_in_pages_the_longest_waiting_first(service: Comman
         pod.take(each)
     listed = service("pending", "list", "--json", "--limit", "2")
     assert [(row["batch_id"], row["text_storage_id"]) for row in listed.json] == [("b2", "t1"), ("b1", "t2")]
-    after = listed.err.split("--after ")[1].strip()
+    after = listed.err.split("--after=")[1].strip()
     assert after == f"{listed.json[1]['waiting_since']}/{listed.json[1]['arrival']}"
     rest = service("pending", "list", "--json", "--limit", "2", "--after", after)
     assert ([row["text_storage_id"] for row in rest.json], rest.err) == (["t3"], "")
@@ -207,6 +212,16 @@ def test_removing_what_is_not_there_says_so_and_writes_nothing(
     assert (states(conn), written(conn)) == ({"t": "pending"}, [])
 
 
+def test_of_contents_that_are_named_all_are_changed_or_none(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(provisioned("b", "t1"), provisioned("b", "t2"))
+    assert service("pending", "remove", "b", "t1", "x", "--yes").failed_with(1, "nothing such waits for batch b: x")
+    expire(conn, "t1")
+    assert service("pending", "restore", "b", "t1", "t2").failed_with(1, "nothing such of batch b is expired: t2")
+    assert (states(conn), written(conn)) == ({"t1": "expired", "t2": "pending"}, [])
+
+
 def test_clear_takes_all_that_waits_for_a_batch_the_expired_too_and_no_other(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
@@ -244,6 +259,27 @@ def test_at_a_terminal_it_is_asked_first(
     os.close(theirs)
     assert ended.stderr.startswith("Remove 1 content of batch b? [y/N] ")
     assert (ended.returncode, states(conn)) == (status, {"t": state})
+
+
+def test_ctrl_c_at_the_question_ends_the_command(
+    pod: Pod, conn: psycopg.Connection[Any], app_url: str, tmp_path: Path
+) -> None:
+    pod.take(provisioned("b", "t"))
+    asking = [sys.executable, "-m", "service", "pending", "clear", "b"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        asking, env=environment(app_url), cwd=tmp_path, stdin=theirs, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stderr
+        assert command.stderr.read(len("Remove 1 content of batch b? [y/N] ")).endswith("[y/N] ")
+        command.send_signal(signal.SIGINT)
+        try:
+            status = command.wait(timeout=20)
+        finally:
+            command.kill()
+    os.close(ours)
+    os.close(theirs)
+    assert (status, states(conn)) == (130, {"t": "pending"})
 
 
 def test_a_registered_batch_has_nothing_to_remove_or_to_restore(
@@ -477,7 +513,7 @@ def test_batches_are_listed_in_pages_by_state_user_and_age(
 
     assert found() == ["b1", "b2", "b3"]
     assert found("--limit", "2") == ["b1", "b2"]
-    assert "--after b2" in service("batches", "list", "--limit", "2").err
+    assert "--after=b2" in service("batches", "list", "--limit", "2").err
     assert found("--after", "b2") == ["b3"]
     assert found("--state", "ready") == ["b2"]
     assert found("--state", "registered", "--older-than", "1d") == ["b3"]
@@ -490,7 +526,7 @@ def test_a_batch_is_shown_with_its_slots_in_pages(service: CommandLine, pod: Pod
     shown = service("batches", "show", "b", "--json", "--limit", "2")
     assert (shown.json["state"], shown.json["open"], shown.json["to_be_published"]) == ("registered", 2, 1)
     assert [(slot["essay_id"], slot["text_storage_id"]) for slot in shown.json["slots"]] == [("e2", "t"), ("e1", None)]
-    assert "--after 2" in shown.err
+    assert "--after=2" in shown.err
     rest = service("batches", "show", "b", "--json", "--limit", "1", "--after", "2")
     assert ([slot["essay_id"] for slot in rest.json["slots"]], rest.err) == (["e3"], "")
     assert "t.txt" in service("batches", "show", "b").out
