@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +15,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 
+from deploy.local.processes import LOOPBACK
 from service import migration
 from service.database import EXPECTED_REVISION, Database
-from tests.support.pods import ROOT, until
+from tests.support.brokers import Broker
+from tests.support.pods import ROOT, Pod, pods, until
 
 RELEASED = {"0001": "d5014d1d94c79fa972698b46716babdeff6030ee223b784d9ab76a386273e21b"}
 """By their SHA-256. What was released is not changed any more: another revision follows it."""
@@ -84,6 +88,30 @@ async def test_code_runs_on_its_own_revision_and_on_newer_ones_that_serve_it(
     trouble = await database.schema_trouble()
     await database.close()
     assert trouble == told or (trouble and told and trouble.startswith(told))
+
+
+async def test_a_pod_goes_on_while_the_schema_serves_it_and_is_not_ready_when_it_does_not(
+    tmp_path: Path, app_url: str, tansu: Broker, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conn.execute("update els.alembic_version set version_num = '9998', oldest_code = %s", [EXPECTED_REVISION])
+    with pods(tmp_path, {"ELS_DATABASE_URL": app_url, "ELS_CONSUMER_GROUP": "moved", **tansu.settings}) as running:
+        (pod,) = running.start()
+        await pod.ready()
+        conn.execute("update els.alembic_version set version_num = '9999', oldest_code = '9999'")
+        await until(lambda: "for code of 9999" in readiness(pod), 30, lambda: readiness(pod))
+        conn.execute("update els.alembic_version set version_num = '9998', oldest_code = %s", [EXPECTED_REVISION])
+        await pod.ready()
+        assert await running.stop() == [0]
+
+
+def readiness(pod: Pod) -> str:
+    """What /readyz says, whatever its status."""
+    port = next(entry["port"] for entry in pod.logged() if entry.get("event") == "started")
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=10) as answer:
+            return str(answer.read(), "utf-8")
+    except urllib.error.HTTPError as refusal:
+        return str(refusal.read(), "utf-8")
 
 
 # -- what a migration does to those who work meanwhile
