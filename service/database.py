@@ -6,8 +6,11 @@ idle and whole, or not at all. One whose work was cancelled, or whose commit was
 nobody knows what its server still does, and the next user must not find out.
 """
 
+import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -32,6 +35,9 @@ APPLICATION_NAME: Final = "essay-lifecycle-service"
 _CONNECT_SECONDS = 5
 _POOL_TIMEOUT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
+
+_GRACE_SECONDS = 5.0
+"""A server ends a transaction that takes too long; one that has not even said so after this has gone silent."""
 
 # As JSON, since the column may not be there yet: then the revision serves its own code only.
 _REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
@@ -84,6 +90,7 @@ class Database:
         """
         self._conninfo = conninfo(url, application_name, None if pooler else timeouts or Timeouts())
         self._prepare_threshold = None if pooler else 5
+        self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + _GRACE_SECONDS
         self._engine = create_async_engine(
             "postgresql+psycopg://",
             async_creator=self._connect,
@@ -151,11 +158,15 @@ class Database:
         try:
             async with self._engine.connect() as pooled:
                 connection = await _driver_connection(pooled)
+                # A peer that acknowledges every byte and answers none is found by no timeout of TCP.
+                hanging_up = asyncio.get_running_loop().call_later(self._patience, _hang_up, connection)
                 try:
                     yield connection
                 except BaseException as error:
                     await self._settle(pooled, connection, error)
                     raise
+                finally:
+                    hanging_up.cancel()
         except DBAPIError as error:  # of the pool: the body uses the driver, which raises its own
             raise error.orig or error from None
         except PoolTimeoutError:
@@ -197,6 +208,13 @@ def sqlstate_of(error: BaseException) -> str | None:
     """The SQLSTATE behind an error, the driver's own or one that SQLAlchemy wrapped; else None."""
     original = getattr(error, "orig", None) or error
     return original.sqlstate if isinstance(original, psycopg.Error) else None
+
+
+def _hang_up(connection: AsyncConnection) -> None:
+    """Whoever waits for an answer on this connection is told that there comes none; cancelling would wait on."""
+    if not connection.closed:
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
 
 
 async def _rolled_back(connection: AsyncConnection) -> bool:

@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DivisionByZero, InFailedSqlTransaction
 
-from service.database import Database, conninfo, sqlstate_of
+from service import database as database_module
+from service.database import Database, Timeouts, conninfo, sqlstate_of
 from service.statements import Texts
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture
@@ -133,3 +136,23 @@ async def test_a_connection_alone_commits_each_statement(database: Database) -> 
 def test_behind_a_pooler_no_session_settings_are_sent_and_those_of_the_url_stay() -> None:
     assert "lock_timeout" not in conninfo("postgresql://db/els", "els", None)
     assert "search_path=x" in conninfo("postgresql://db/els?options=-csearch_path%3Dx", "els", None)
+
+
+async def test_a_server_that_acknowledges_and_never_answers_is_left(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No timeout of TCP finds it. The next transaction has a session of its own."""
+    monkeypatch.setattr(database_module, "_GRACE_SECONDS", 0.1)
+    proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
+    database = Database(f"{database_url}&port={proxy.port}", timeouts=Timeouts(transaction_timeout=2_000))
+    try:
+        with pytest.raises(psycopg.OperationalError):  # noqa: PT012  the body is what is tested
+            async with database.transaction() as conn:
+                proxy.leave_half_open()
+                await conn.execute("select 1")
+        async with database.transaction() as conn:
+            cursor = await conn.execute("select 1")
+            assert await cursor.fetchone() == (1,)
+    finally:
+        await database.close()
+        await proxy.stop()
