@@ -78,6 +78,9 @@ for _label in ("assigned", "excess"):
 for _label in ("BATCH_FULL", "NO_AVAILABLE_SLOT"):
     EXCESS.labels(_label)
 
+LINES = 1_000
+"""Lines written at once: a transaction may have decided a hundred thousand contents."""
+
 _log = structlog.get_logger(__name__)
 
 _plain_json = False
@@ -123,9 +126,11 @@ def _tell_decisions(decisions: Sequence["Decision"]) -> None:
         return
     if _plain_json:
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        lines = [orjson.dumps({**_fields(each), "level": "info", "timestamp": now}) for each in decisions]
-        sys.stdout.write(b"\n".join([*lines, b""]).decode())
-        sys.stdout.flush()
+        for start in range(0, len(decisions), LINES):
+            some = decisions[start : start + LINES]
+            lines = [orjson.dumps({**_fields(each), "level": "info", "timestamp": now}) for each in some]
+            sys.stdout.write(b"\n".join([*lines, b""]).decode())
+            sys.stdout.flush()
     else:
         for each in decisions:
             _log.info(**_fields(each))
