@@ -388,6 +388,8 @@ class Report:
     waited: set[str] = field(default_factory=set)
     """Statements that waited for a lock somewhere."""
     violations: list[Order] = field(default_factory=list)
+    whole: bool = True
+    """Every order was run."""
 
     def tells(self, word: str) -> bool:
         """Whether the last order that went wrong is told of in this word."""
@@ -418,6 +420,8 @@ class Stage:
         self._connections = connections
         self._successor = successor
         self._reset = b""
+        self.is_over: Callable[[], bool] = lambda: False
+        """Asked after each order whether there is time for another."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
@@ -477,6 +481,9 @@ class Stage:
             while True:
                 await self._run(polls(), path, deaths, look, report)
                 if not _turn_back(path) or (until and report.tells(until)):
+                    return report
+                if self.is_over():
+                    report.whole = False
                     return report
 
     async def _run(
