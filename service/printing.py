@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 import orjson
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 _T = TypeVar("_T")
+
+ANY_WIDTH = 1_000_000
 
 
 class Failed(Exception):
@@ -31,13 +34,29 @@ def tell(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if not rows:
         print("none")
         return
+    console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0]:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     for row in rows:
         # Text of others is shown as it is: it must not be able to style a terminal.
         table.add_row(*(Text(cell(value)) for value in row.values()))
-    Console().print(table)
+    widest = console.options.update(max_width=ANY_WIDTH)
+    width = Measurement.get(console, widest, table).maximum
+    if not console.is_terminal:  # what reads it, breaks no lines
+        Console(width=width).print(table)
+    elif width <= console.width:
+        console.print(table)
+    else:
+        _tell_one_by_one(rows)
+
+
+def _tell_one_by_one(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What is too wide for a table: a line a column, with a line between two rows."""
+    for number, row in enumerate(rows):
+        if number:
+            print()
+        show(row, False)
 
 
 def show(row: Mapping[str, Any], as_json: bool) -> None:
