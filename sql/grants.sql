@@ -9,7 +9,7 @@ revoke all on all sequences in schema els from public, els_app, els_ops;
 grant usage on schema els, ops to els_app;
 grant select on all tables in schema ops to els_app;
 grant select on els.alembic_version to els_app;
-grant usage on sequence els.arrivals to els_app;
+grant usage on sequence els.arrivals, els.quarantine_id_seq to els_app;
 
 grant select, insert, update, delete on
     els.batches,

@@ -1,18 +1,29 @@
 -- Keeps refused inputs whole; the same input at whatever offset raises the deliveries of its one row, also where
--- an operator has closed that. Tells how often each was delivered by now. In the order of the key, so that pods wait
--- for each other in one direction only.
+-- an operator has closed that. Tells how often each was delivered by now. Numbered in order of arrival, in which they
+-- may be replayed; written in the order of the key, so that pods wait for each other in one direction only.
 -- Index: quarantine_fingerprint_key. Locks: the rows.
+with numbered as materialized (
+    select nextval('els.quarantine_id_seq') as id, arrived.*
+    from (
+        select *
+        from unnest(
+            :topics::text[], :fingerprints::bytea[], :partitions::bigint[], :offsets::bigint[], :keys::bytea[],
+            :values::bytea[], :headers::text[], :reasons::text[], :errors::text[], :deliveries::bigint[]
+        ) with ordinality as refused (
+            topic, fingerprint, "partition", "offset", key, value, headers, reason, error, deliveries, ordinal
+        )
+        order by ordinal
+    ) as arrived
+)
 insert into els.quarantine (
-    topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
+    id, topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
     deliveries
 )
+overriding system value
 select
-    topic, fingerprint, "partition", "offset", key, value, headers::jsonb, reason, error, transaction_timestamp(),
+    id, topic, fingerprint, "partition", "offset", key, value, headers::jsonb, reason, error, transaction_timestamp(),
     transaction_timestamp(), deliveries
-from unnest(
-    :topics::text[], :fingerprints::bytea[], :partitions::bigint[], :offsets::bigint[], :keys::bytea[],
-    :values::bytea[], :headers::text[], :reasons::text[], :errors::text[], :deliveries::bigint[]
-) as refused (topic, fingerprint, "partition", "offset", key, value, headers, reason, error, deliveries)
+from numbered
 order by topic, fingerprint
 on conflict (topic, fingerprint) do update
 set deliveries = quarantine.deliveries + excluded.deliveries,

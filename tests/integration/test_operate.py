@@ -420,6 +420,16 @@ def test_a_thousand_are_replayed_at_once_with_what_failed_told(
     assert conn.execute("select count(*) from ops.operator_actions").fetchone() == (1000,)
 
 
+def test_what_one_poll_brought_is_replayed_in_the_order_in_which_it_came(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    texts = [f"t{number}" for number in range(20)]
+    pod.take(*(refused_by_a_bug(content("b", text)) for text in texts))
+    assert service("quarantine", "replay", "--all").status == 0
+    arrived = conn.execute("select text_storage_id from els.pending_content order by arrival").fetchall()
+    assert [text for (text,) in arrived] == texts
+
+
 def test_long_work_shows_its_progress_at_a_terminal_and_nowhere_else(
     pod: Pod, conn: psycopg.Connection[Any], app_url: str, tmp_path: Path
 ) -> None:
