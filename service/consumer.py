@@ -35,6 +35,7 @@ from service.suspects import Suspects
 _log = structlog.get_logger(__name__)
 
 POLL_MS = 250
+"""How long a poll waits where nothing has come: it bounds how late a stop, or a partition's rest, is noticed."""
 SLICE = 250
 """Records read and decoded before others on the event loop have their turn."""
 POLL_BYTES = 16 * 1024 * 1024
@@ -44,10 +45,13 @@ CROWD = 4
 FETCHES = 4
 """Times that a record batch is fetched whose checksum does not fit: on the way it may be damaged once, not always."""
 COMMIT_SECONDS = 0.2
+"""Offsets are committed so often, and not with each poll: what a crash leaves uncommitted is only read again."""
 PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
 STOPS_SECONDS = 2.0
+"""While topics are stopped, whether an operator, or another pod, has set them going again is asked so often."""
 LAG_SECONDS = 5.0
+"""The lag is asked for so often, and a broker that gives no answer for so long is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,8 @@ class Consumer:
             rebalance_timeout_ms=int(self._options.rebalance_timeout * 1000),
             # Whether we move is watched here (_watch): a database that is away must not cost the partitions too.
             max_poll_interval_ms=24 * 3600 * 1000,
+            # What lies fetched and not yet taken is memory: of each partition, and of each broker. A record that is
+            # larger comes all the same.
             max_partition_fetch_bytes=512 * 1024,
             fetch_max_bytes=4 * 1024 * 1024,
         )

@@ -78,7 +78,6 @@ class Database:
         self,
         url: str,
         *,
-        application_name: str = APPLICATION_NAME,
         pool_size: int = 10,
         pooler: bool = False,
         timeouts: Timeouts | None = None,
@@ -88,7 +87,7 @@ class Database:
         `url` is libpq's (`postgresql://…`). With `pooler` a transaction pooler stands in between: no
         prepared statements, and no session settings but those of the role.
         """
-        self._conninfo = conninfo(url, application_name, None if pooler else timeouts or Timeouts())
+        self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
         self._prepare_threshold = None if pooler else 5
         self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + _GRACE_SECONDS
         self._engine = create_async_engine(

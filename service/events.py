@@ -40,6 +40,13 @@ OUTGOING_TOPICS = (
     READINESS_TIMEOUT,
 )
 
+ORDINARY_RECORD = 2 * 1024 * 1024
+"""Bytes that an outgoing topic takes in one record: an event built from an input of 1 MiB always fits."""
+LARGEST_RECORD = 32 * 1024 * 1024
+"""Bytes that the topics of registrations take in one record, and those of events that list slots."""
+RECORD_ROOM = 64 * 1024
+"""Bytes of a record that are for its key and headers and those of its batch; a value has the rest."""
+
 SCHEMA_VERSION = 1
 MOST_ESSAYS = 100_000
 DEEPEST = 64

@@ -34,6 +34,8 @@ from service.events import (
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
     EXCESS_CONTENT,
+    LARGEST_RECORD,
+    ORDINARY_RECORD,
     PENDING_EXPIRED,
     READINESS_TIMEOUT,
     SLOT_ASSIGNED,
@@ -42,9 +44,6 @@ from service.events import (
 )
 
 MEBIBYTE: Final = 1024 * 1024
-LARGEST_RECORD: Final = 32 * MEBIBYTE
-"""What a registration's topics, and those that list its slots, take in one record, in bytes."""
-
 RECORD_BATCH: Final = 900_000
 """Bytes of one record batch of ours: below a topic's usual limit (1,048,588), so that only a record
 that is too large by itself is ever refused."""
@@ -52,8 +51,7 @@ that is too large by itself is ever refused."""
 REQUEST_MS: Final = 10_000
 
 _LARGE = {"max.message.bytes": str(LARGEST_RECORD)}
-# An event built from an input of 1 MiB always fits.
-_OUTGOING = {"max.message.bytes": str(2 * MEBIBYTE)}
+_OUTGOING = {"max.message.bytes": str(ORDINARY_RECORD)}
 
 INCOMING: Final[Mapping[str, Mapping[str, str]]] = {
     BATCH_REGISTERED: _LARGE,
@@ -380,7 +378,6 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
 
 __all__: Sequence[str] = [
     "INCOMING",
-    "LARGEST_RECORD",
     "OUTGOING",
     "RECORD_BATCH",
     "REQUEST_MS",

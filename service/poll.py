@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from service.events import ContentProvisioned, Incoming, Refusal, Upload, ValidationFailed
+from service.events import (
+    LARGEST_RECORD,
+    ORDINARY_RECORD,
+    RECORD_ROOM,
+    ContentProvisioned,
+    Incoming,
+    Refusal,
+    Upload,
+    ValidationFailed,
+)
 from service.rules import BatchFacts
 
 
@@ -81,8 +90,8 @@ class Limits:
     """What an input and an event may weigh, in bytes, and how many refusals in a row stop a topic."""
 
     refusals_in_a_row: int = 1_000
-    event_bytes: int = 1_900_000
-    large_event_bytes: int = 32 * 1024 * 1024 - 65_536
+    event_bytes: int = ORDINARY_RECORD - RECORD_ROOM
+    large_event_bytes: int = LARGEST_RECORD - RECORD_ROOM
 
 
 Decided = Literal[

@@ -199,10 +199,6 @@ class Relay:
         return "; ".join(troubles) or None
 
     @property
-    def healthy(self) -> bool:
-        return self.trouble is None
-
-    @property
     def shards(self) -> frozenset[int]:
         """The shards that this relay serves."""
         return self._lease.shards

@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy import Text, Uuid
 
 from service import publication
-from service.kafka import LARGEST_RECORD
+from service.events import LARGEST_RECORD
 from service.outbox import Row
 from service.tables import outbox
 from tests.support.pods import ROOT

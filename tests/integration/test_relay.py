@@ -302,7 +302,7 @@ async def test_a_row_that_its_topic_refuses_holds_back_its_batch_alone(
         [(batch_id, error)] = await stage.all("select batch_id, error from els.outbox_blocked")
         assert batch_id == "held"
         assert "MessageSizeTooLargeError" in error
-        assert relay.healthy
+        assert relay.trouble is None
         await allow(stage, topic, 100_000)
         await until(stage.is_empty)
     records = await stage.records(topic, 43)
@@ -367,13 +367,13 @@ async def test_a_relay_that_stops_gives_its_shards_back(stage: Stage) -> None:
     relay = stage.relay()
 
     async def holds_all() -> bool:
-        return len(relay.shards) == SHARDS and relay.healthy
+        return len(relay.shards) == SHARDS and relay.trouble is None
 
     async with stage.running(relay):
         await until(holds_all)
     assert await stage.owners() == {None: SHARDS}
     assert await stage.all("select from els.relays") == []
-    assert not relay.healthy
+    assert relay.trouble
 
 
 async def test_a_commit_of_another_pod_wakes_the_relay_that_has_the_shard(stage: Stage) -> None:
