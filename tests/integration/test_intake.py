@@ -192,7 +192,7 @@ async def test_where_a_poll_is_halved_what_waits_of_the_first_half_is_not_overta
         )
         == ["first second"] * 10
     )
-    assert bench.total("refused") == 1
+    assert len(bench.refused()) == 1
 
 
 async def test_whoever_fails_to_tell_of_what_is_committed_is_told_once_and_holds_up_nothing(
