@@ -88,6 +88,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 lock: setup
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
+	$(LOCK) pyproject.toml --extra otel --constraint requirements/runtime.txt --output-file requirements/otel.txt
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
 	$(LOCK) --group pyproject.toml:audit --output-file requirements/audit.txt
 	$(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt

@@ -22,6 +22,7 @@ from service.outgoing import ExcessReason, Origin, Outgoing
 from service.poll import Batch, Decided, Decision, Delivery, Effects, Limits, Outcome
 from service.quarantine import TopicRefusals
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
+from service.tracing import LINKS
 
 _T = TypeVar("_T")
 
@@ -260,6 +261,8 @@ class _Poll:
 
     def _reconciled(self, what: Decided, content: ContentProvisioned, detail: str, stored_at: datetime) -> None:
         waited = (self.now - stored_at).total_seconds()
+        if content.traceparent and len(self.effects.waited) < LINKS:
+            self.effects.waited.append((content.traceparent, content.tracestate))
         self.effects.decisions.append(
             Decision(what, content.batch_id, content.text_storage_id, content.correlation_id, None, detail, waited)
         )

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from aiokafka.errors import KafkaError
 
-from service import audit, kafka, outbox, purge
+from service import audit, kafka, outbox, purge, tracing
 from service.database import EXPECTED_REVISION, Database
 from service.health import one_line
 from service.printing import Failed, print_json, tell, warn
@@ -37,6 +37,10 @@ async def run(settings: Settings, options: Namespace) -> int:
     if unknown := [role for role in roles if role not in ROLES]:
         raise SettingsError(f"--roles: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
     set_up_logging(settings.log_level, settings.log_format)
+    try:
+        tracing.set_up()
+    except tracing.NotInstalled as error:
+        raise SettingsError(str(error)) from None
     try:
         await run_process(settings, roles)
     except (NotReady, OSError) as error:

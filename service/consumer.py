@@ -22,13 +22,13 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from service import events, quarantine, records, suspects
+from service import events, quarantine, records, suspects, tracing
 from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
 from service.loop import Seldom
-from service.poll import Delivery
+from service.poll import Delivery, contexts
 from service.records import Unreadable
 from service.suspects import Suspects
 
@@ -292,15 +292,18 @@ class Consumer:
         epochs = {tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in tps}
         reads = {tp: _Read(*epochs[tp], []) for tp in tps}
         number = weight = 0
-        while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
-            # Slice by slice: how much a record weighs is known when it is there.
-            got = await self._fetched(tps, min(SLICE, records - number), 0 if number else wait_ms)
-            if not got:
-                break
-            for tp, some in got.items():
-                reads[tp].deliveries += await self._decoded(some)
-                number += len(some)
-                weight += sum(len(record.value or b"") for record in some)
+        with tracing.step("receive") as step:
+            while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
+                # Slice by slice: how much a record weighs is known when it is there.
+                got = await self._fetched(tps, min(SLICE, records - number), 0 if number else wait_ms)
+                if not got:
+                    break
+                for tp, some in got.items():
+                    reads[tp].deliveries += await self._decoded(some)
+                    number += len(some)
+                    weight += sum(len(record.value or b"") for record in some)
+            for read in reads.values():
+                step.about(len(read.deliveries), contexts(read.deliveries))
         return [read for read in reads.values() if read.deliveries]
 
     async def _fetched(

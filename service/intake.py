@@ -18,14 +18,14 @@ import psycopg
 import structlog
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from service import store, telemetry
+from service import store, telemetry, tracing
 from service.apply import apply
 from service.database import Database, sqlstate_of
 from service.events import Reason, Refusal
 from service.health import Health, one_line
 from service.loop import Backoff
 from service.outgoing import Unpublishable
-from service.poll import Delivery, Effects, Limits, Outcome
+from service.poll import Delivery, Effects, Limits, Outcome, contexts
 
 _log = structlog.get_logger(__name__)
 
@@ -112,9 +112,11 @@ class Intake:
         probing: bool = False,
         waiting: frozenset[str] = frozenset(),
     ) -> Outcome:
-        with telemetry.TRANSACTION.labels("alone" if alone else "poll").time():
+        with telemetry.TRANSACTION.labels("alone" if alone else "poll").time(), tracing.step("apply") as step:
+            step.about(len(deliveries), contexts(deliveries))
             async with self._database.transaction() as conn:
                 outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing, waiting=waiting)
+            step.about(0, outcome.effects.waited)
         # It is committed: whatever fails from here on (a full disk for the log) is no reason to do it again.
         with suppress(Exception):
             self._committed(outcome.effects)

@@ -1,6 +1,6 @@
 """What a poll brings, and what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -31,6 +31,13 @@ class Delivery:
     event: Incoming | Refusal
     was_not_full: bool = False
     """When it was first looked at, its batch was not full, committed: no slot then means beaten to the last one."""
+
+
+def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str | None]]:
+    """The trace contexts of what could be read."""
+    for delivery in deliveries:
+        if not isinstance(delivery.event, Refusal):
+            yield delivery.event.traceparent, delivery.event.tracestate
 
 
 @dataclass(slots=True)
@@ -133,6 +140,8 @@ class Effects:
     """What a transaction did, to be counted and logged once it is committed."""
 
     decisions: list[Decision] = field(default_factory=list)
+    waited: list[tuple[str | None, str | None]] = field(default_factory=list)
+    """The trace contexts of the first contents that had waited, as many as a span has links."""
     differences: list[tuple[str, list[str]]] = field(default_factory=list)
     refused: list[tuple[Delivery, Refusal]] = field(default_factory=list)
     """Those that were not in quarantine before."""

@@ -21,7 +21,7 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from service import outbox
+from service import outbox, tracing
 from service.database import Database
 from service.kafka import Producer
 from service.leases import Floors, Lease
@@ -38,6 +38,10 @@ WORKERS: Final = 2
 BLOCKED_SECONDS: Final = 1.0
 NOTIFY_SECONDS: Final = 0.05
 CHANNEL: Final = "els_outbox"
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
 class Worker:
@@ -70,7 +74,9 @@ class Worker:
             return False
         wave = Publication(self._line, self._lease)
         try:
-            await wave.publish(rows)
+            with tracing.step("publish") as step:
+                step.about(len(rows), ((_text(row.traceparent), _text(row.tracestate)) for row in rows))
+                await wave.publish(rows)
         finally:
             self._published += wave.acknowledged
             self._blocked += wave.blocked
