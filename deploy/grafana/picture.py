@@ -1,6 +1,6 @@
 """A picture of the dashboard without Grafana: the same panels, queries and places, drawn from Prometheus' own answers.
 
-    python -m deploy.grafana.picture http://127.0.0.1:9090 START END > docs/dashboard.svg
+    python -m deploy.grafana.picture http://127.0.0.1:9090 START END > docs/pictures/dashboard.svg
 
 START and END are seconds since 1970. What Grafana draws looks different; what it shows is the same.
 """
