@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 import structlog
@@ -125,15 +126,14 @@ def _tell_decisions(decisions: Sequence["Decision"]) -> None:
     if not decisions or not _log.is_enabled_for(logging.INFO):
         return
     if _plain_json:
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        for start in range(0, len(decisions), LINES):
-            some = decisions[start : start + LINES]
-            lines = [orjson.dumps({**_fields(each), "level": "info", "timestamp": now}) for each in some]
-            sys.stdout.write(b"\n".join([*lines, b""]).decode())
-            sys.stdout.flush()
+        ends = {"level": "info", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+        lines = [orjson.dumps(_fields(each) | ends) for each in decisions]
+        sys.stdout.write(b"\n".join([*lines, b""]).decode())
+        sys.stdout.flush()
     else:
         for each in decisions:
-            _log.info(**_fields(each))
+            fields = _fields(each)
+            _log.info(**{name: str(value) if isinstance(value, UUID) else value for name, value in fields.items()})
 
 
 def _fields(decision: "Decision") -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _fields(decision: "Decision") -> dict[str, Any]:
     fields: dict[str, Any] = {"event": what}
     if batch_id is not None:
         fields["batch_id"] = batch_id
-        fields["correlation_id"] = str(correlation_id)
+        fields["correlation_id"] = correlation_id
     if upload is not None:
         fields["text_storage_id" if what.startswith("content_") else "file_upload_id"] = upload
     if detail is not None:
@@ -149,7 +149,9 @@ def _fields(decision: "Decision") -> dict[str, Any]:
     if seconds is not None:
         fields["seconds"] = round(seconds, 3)
     if delivery is not None:
-        fields |= {"topic": delivery.topic, "partition": delivery.partition, "offset": delivery.offset}
+        fields["topic"] = delivery.topic
+        fields["partition"] = delivery.partition
+        fields["offset"] = delivery.offset
     return fields
 
 
