@@ -74,6 +74,7 @@ lint: setup
 	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/python -m docs.generate --check
+	@$(BIN)/python -m pytest --quiet --no-header tests/unit/test_docs.py tests/unit/test_kubernetes.py tests/unit/test_compose.py
 
 docs: setup
 	@$(BIN)/python -m docs.generate
