@@ -1,0 +1,173 @@
+"""What operators do to a running service, through it: over HTTP, on what a broker brought."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from aiohttp import ClientSession
+
+from service.events import (
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    PENDING_EXPIRED,
+    SLOT_ASSIGNED,
+)
+from tests.support.audited import check_audit
+from tests.support.brokers import Broker
+from tests.support.databases import url_as
+from tests.support.expected import all_done, first_occurrences, read_back
+from tests.support.inputs import content, registration
+from tests.support.pods import Pod, pods, until
+from tests.support.replay import Record, Replay
+
+TOKEN = {"ELS_ADMIN_TOKEN": "a-token", "ELS_PURGE_INTERVAL_SECONDS": "1"}
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def contents(batch: str, *texts: str, **data: Any) -> list[Record]:
+    return [Record(0, CONTENT_PROVISIONED, text.encode(), content(batch, text, **data)) for text in texts]
+
+
+def registered(batch: str, slots: int) -> Record:
+    essays = [f"e{number}" for number in range(slots)]
+    return Record(0, BATCH_REGISTERED, batch.encode(), registration(batch, essays))
+
+
+async def ask(pod: Pod, path: str, token: str = "a-token", **body: object) -> tuple[int, Any]:
+    port = next(entry["port"] for entry in pod.logged() if entry.get("event") == "started")
+    url, headers = f"http://127.0.0.1:{port}/admin/{path}", {"Authorization": f"Bearer {token}"}
+    async with ClientSession() as client, client.post(url, json=body, headers=headers) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+def found(conn: psycopg.Connection[Any], statement: str) -> list[tuple[Any, ...]]:
+    return conn.execute(statement.encode()).fetchall()
+
+
+async def seen(conn: psycopg.Connection[Any], statement: str, wanted: list[tuple[Any, ...]]) -> None:
+    """Wait until it is so."""
+    await until(lambda: found(conn, statement) == wanted, 60, lambda: f"{statement}: {found(conn, statement)}")
+
+
+async def test_expired_content_is_restored_and_registered_late_each_step_told_once(
+    tmp_path: Path,
+    settings: dict[str, str],
+    group: str,
+    database_url: str,
+    kafka: Broker,
+    conn: psycopg.Connection[Any],
+) -> None:
+    waits = "select text_storage_id from ops.pending_content order by 1"
+    expired = "select text_storage_id from ops.expired_content order by 1"
+    with pods(tmp_path, settings, TOKEN) as running:
+        (pod,) = running.start(1)
+        await running.ready()
+        early = Replay(kafka, contents("b", "t1", "t2", "t3"))
+        await early.run()
+        await seen(conn, waits, [("t1",), ("t2",), ("t3",)])
+        conn.execute("update els.pending_content set waiting_since = waiting_since - interval '2 days'")
+        await seen(conn, expired, [("t1",), ("t2",), ("t3",)])
+        assert await ask(pod, "pending/restore", batch="b", texts=["t2"], who="me") == (200, {"contents": 1})
+        assert (found(conn, waits), found(conn, expired)) == ([("t2",)], [("t1",), ("t3",)])
+        assert (await ask(pod, "pending/remove", token="wrong", batch="b", texts=["t2"]))[0] == 401
+
+        late = Replay(kafka, [*contents("b", "t1", "t2"), registered("b", 3), *contents("b", "t3")])
+        await late.run()
+        await all_done(database_url, kafka, group, {**early.ends, **late.ends})
+        assert (found(conn, waits), found(conn, expired)) == ([], [])
+        slots = found(conn, "select position, text_storage_id from ops.slots order by 1")
+        assert slots == [(1, "t1"), (2, "t2"), (3, "t3")]
+        assert (await ask(pod, "pending/restore", batch="b"))[0] == 409
+
+        published = first_occurrences(await read_back(kafka))
+        told = {topic: len(events) for topic, events in published.events.items() if events}
+        assert told == {PENDING_EXPIRED: 3, SLOT_ASSIGNED: 3, BATCH_READY: 1}
+        assert published.repeats == 0
+        assert found(conn, "select who, action from ops.operator_actions") == [("me", "pending restore")]
+        assert found(conn, "table ops.invariant_violations") == []
+        assert await running.stop() == [0]
+
+
+async def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_had_come_then(
+    tmp_path: Path,
+    settings: dict[str, str],
+    group: str,
+    database_url: str,
+    kafka: Broker,
+    conn: psycopg.Connection[Any],
+) -> None:
+    """The bug is a rule of the tables that refuses some names; one name meets a second bug behind the first."""
+    for bug in ("1", "2"):
+        conn.execute(
+            f"alter table els.slots add constraint bug_{bug} check (original_file_name !~ 'bug.*{bug}')".encode()
+        )
+    good = contents("b", *(f"t{number}" for number in range(20)))
+    bad = contents("b", *(f"u{number}" for number in range(19)), original_file_name="bug 1")
+    worse = contents("b", "u19", original_file_name="bug 1 and 2")
+    is_open = "select count(*) from ops.quarantine where state = 'open' and reason = 'data_error'"
+    with pods(tmp_path, settings, TOKEN) as running:
+        (pod,) = running.start(1)
+        await running.ready()
+        known = Replay(kafka, [registered("b", 40)])
+        await known.run()
+        await all_done(database_url, kafka, group, known.ends)
+        come = Replay(kafka, [*good, *bad, *worse])
+        await come.run()
+        await all_done(database_url, kafka, group, come.ends)
+        assert found(conn, is_open) == [(20,)]
+        assert found(conn, "select state, assigned, open from ops.batches") == [("registered", 20, 20)]
+
+        conn.execute("alter table els.slots drop constraint bug_1")
+        status, first = await ask(pod, "quarantine/replay", reason="data_error", who="me", why="fixed in 1.2")
+        outcomes = Counter(each["outcome"] for each in first["outcomes"])
+        assert (status, outcomes, first["failed"]) == (200, {"assigned": 19, "data_error": 1}, 1)
+        ((error,),) = found(conn, "select error from ops.quarantine where state = 'open'")
+        assert "bug_2" in error
+
+        conn.execute("alter table els.slots drop constraint bug_2")
+        assert (await ask(pod, "quarantine/replay", all=True))[1]["failed"] == 0
+        await all_done(database_url, kafka, group, come.ends)
+        assert found(conn, "select state, assigned, open from ops.batches") == [("ready", 40, 0)]
+        published = first_occurrences(await read_back(kafka))
+        told = {topic: len(events) for topic, events in published.events.items() if events}
+        assert told == {SLOT_ASSIGNED: 40, BATCH_READY: 1}
+        assert found(conn, "table ops.invariant_violations") == []
+        await check_audit(database_url, kafka, group)
+        assert await running.stop() == [0]
+
+
+async def test_a_view_that_is_left_open_stops_nobody_and_is_ended(
+    tmp_path: Path,
+    settings: dict[str, str],
+    group: str,
+    database_url: str,
+    kafka: Broker,
+    conn: psycopg.Connection[Any],
+) -> None:
+    """The timeouts of the role are set here as its login would have them, but shorter."""
+    with pods(tmp_path, settings) as running:
+        running.start(1)
+        await running.ready()
+        with closing(psycopg.connect(url_as(database_url, "els_ops"))) as operator:
+            operator.execute("set idle_in_transaction_session_timeout = '3s'")
+            operator.commit()
+            views = [name for (name,) in found(conn, "select viewname from pg_views where schemaname = 'ops'")]
+            for view in views:
+                operator.execute(f"select * from ops.{view} limit 1".encode())
+            come = Replay(kafka, [registered("b", 5), *contents("b", *(f"t{number}" for number in range(5)))])
+            await come.run()
+            await all_done(database_url, kafka, group, come.ends)
+            assert found(conn, "select state from ops.batches") == [("ready",)]
+            left = f"select count(*) from pg_stat_activity where pid = {operator.info.backend_pid}"
+            await seen(conn, left, [(0,)])
+        assert await running.stop() == [0]
