@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ PLOTS = Path("docs/soak")
 def main() -> int:
     """Run what was asked for; returns the exit status."""
     options = _parser().parse_args()
+    # Whoever ends this early finds no server left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows: list[Row] = []
     started = datetime.now(UTC)
     console = Console(stderr=True)

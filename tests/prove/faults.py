@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError
 from psycopg import sql
 
 from deploy.local.postgres import Postgres
+from deploy.local.processes import StackError
 from service import migration
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from tests.prove import load
@@ -287,16 +288,15 @@ async def fill_the_disk(world: World) -> int:
     """Not a byte is left for PostgreSQL, neither for tables nor for its log."""
     assert world.disk is not None
     ballast = world.disk / "ballast"
-    with ballast.open("wb") as file, suppress(OSError):
-        free = shutil.disk_usage(world.disk).free
-        os.posix_fallocate(file.fileno(), 0, free)
-    with (world.disk / "crumbs").open("wb") as file, suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
-            file.flush()
-    await asyncio.sleep(4)
-    ballast.unlink()
-    (world.disk / "crumbs").unlink()
+    try:
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(world.disk).free)
+        with suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        await asyncio.sleep(4)
+    finally:
+        ballast.unlink()
     await world.restart_postgres()
     return 1
 
@@ -505,7 +505,7 @@ async def _inject_one(world: World, name: str, fault: Fault, row: Row, times: li
         times.append(await world.recovered())
         if times[-1] > IN_TIME:
             row.found.append(f"recovered after {times[-1]:.1f} s, not within {IN_TIME:.0f}")
-    except (AssertionError, psycopg.Error, KafkaError, OSError) as error:
+    except (AssertionError, StackError, psycopg.Error, KafkaError, OSError) as error:
         row.found.append(f"{type(error).__name__}: {error}")
         await world.restart_postgres()
         await asyncio.to_thread(world.broker.start)
@@ -531,7 +531,7 @@ async def _account(world: World, loaded: Load, row: Row) -> Row:
         }
         if report.unknown or report.counts["inputs not yet done with"]:
             row.found.append(f"not accounted for: {report.counts['inputs not yet done with']}, {report.examples}")
-    except (AssertionError, psycopg.Error, KafkaError, OSError) as error:
+    except (AssertionError, StackError, psycopg.Error, KafkaError, OSError) as error:
         row.found.append(f"{type(error).__name__}: {error}")
     return row
 
