@@ -1,14 +1,14 @@
 """Connections to PostgreSQL: one pool, transactions on it, and the timeouts of every session.
 
-SQLAlchemy's engine keeps the pool; `transaction` hands out the psycopg connection underneath, because
-the statements are files and the rows are tuples. What must hold: a connection goes back to the pool
-idle and whole, or not at all. One whose work was cancelled, or whose commit was not answered, is closed:
-nobody knows what its server still does, and the next user must not find out.
+The pool is a list of psycopg connections (docs/decisions/0007-a-pool-of-our-own.md). What must hold: a
+connection goes back to it idle and whole, or not at all. One whose work was cancelled, or whose commit was
+not answered, is closed: nobody knows what its server still does, and the next user must not find out.
 """
 
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
@@ -19,10 +19,6 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import TransactionStatus
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection as PooledConnection
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from service import statements
 
@@ -71,6 +67,15 @@ class Timeouts:
         return " ".join([*timeouts, *_PLANNER, "-c TimeZone=UTC"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A connection of the pool; `since` is when it was made, `era` goes up where all before are void."""
+
+    connection: AsyncConnection
+    era: int
+    since: float
+
+
 class Database:
     """A pool of sessions with one server."""
 
@@ -90,16 +95,9 @@ class Database:
         self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
         self._prepare_threshold = None if pooler else 5
         self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + _GRACE_SECONDS
-        self._engine = create_async_engine(
-            "postgresql+psycopg://",
-            async_creator=self._connect,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=_POOL_TIMEOUT_SECONDS,
-            pool_recycle=_RECYCLE_SECONDS,
-            pool_use_lifo=True,
-            use_native_hstore=False,
-        )
+        self._free = asyncio.Semaphore(pool_size)
+        self._idle: list[_Session] = []
+        self._era = 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -149,37 +147,58 @@ class Database:
 
     async def close(self) -> None:
         """Close all sessions that nobody holds; those in use are closed when they come back."""
-        await self._engine.dispose()
+        self._era += 1
+        idle, self._idle = self._idle, []
+        for session in idle:
+            await session.connection.close()
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[AsyncConnection]:
         """A session of the pool for as long as the body runs, given back only when it is whole."""
         try:
-            async with self._engine.connect() as pooled:
-                connection = await _driver_connection(pooled)
-                # A peer that acknowledges every byte and answers none is found by no timeout of TCP.
-                hanging_up = asyncio.get_running_loop().call_later(self._patience, _hang_up, connection)
-                try:
-                    yield connection
-                except BaseException as error:
-                    await self._settle(pooled, connection, error)
-                    raise
-                finally:
-                    hanging_up.cancel()
-        except DBAPIError as error:  # of the pool: the body uses the driver, which raises its own
-            raise error.orig or error from None
-        except PoolTimeoutError:
+            async with asyncio.timeout(_POOL_TIMEOUT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
             raise psycopg.OperationalError("no database session was free in time") from None
+        try:
+            session = await self._take()
+            # A peer that acknowledges every byte and answers none is found by no timeout of TCP.
+            hanging_up = asyncio.get_running_loop().call_later(self._patience, _hang_up, session.connection)
+            try:
+                yield session.connection
+            except BaseException as error:
+                await self._settle(session.connection, error)
+                raise
+            finally:
+                hanging_up.cancel()
+                self._give_back(session)
+        finally:
+            self._free.release()
 
-    async def _settle(self, pooled: PooledConnection, connection: AsyncConnection, error: BaseException) -> None:
+    async def _take(self) -> "_Session":
+        """The session that was used last, so that those beyond what is needed grow old and go; else a new one."""
+        while self._idle:
+            session = self._idle.pop()
+            if time.monotonic() - session.since < _RECYCLE_SECONDS:
+                return session
+            await session.connection.close()
+        era = self._era
+        return _Session(await self._connect(), era, time.monotonic())
+
+    def _give_back(self, session: "_Session") -> None:
+        if session.era != self._era:
+            session.connection.pgconn.finish()
+        elif not session.connection.closed:
+            self._idle.append(session)
+
+    async def _settle(self, connection: AsyncConnection, error: BaseException) -> None:
         """Roll back after an error of the body; after a cancellation, or where that fails, close."""
         if isinstance(error, Exception) and await _rolled_back(connection):
             return
         gone = connection.closed
         connection.pgconn.finish()
-        await pooled.invalidate()
         if gone:  # the server, most likely with all of its sessions: nobody need find that out again
-            await self._engine.dispose()
+            await self.close()
 
     async def _connect(self, autocommit: bool = False) -> AsyncConnection:
         connection = await AsyncConnection.connect(
@@ -223,11 +242,3 @@ async def _rolled_back(connection: AsyncConnection) -> bool:
     except psycopg.Error:
         return False
     return not connection.closed
-
-
-async def _driver_connection(pooled: PooledConnection) -> AsyncConnection:
-    raw = await pooled.get_raw_connection()
-    connection = raw.driver_connection
-    if not isinstance(connection, AsyncConnection):
-        raise TypeError(f"the pool gave {type(connection).__name__} where psycopg was expected")
-    return connection

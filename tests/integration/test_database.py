@@ -100,12 +100,32 @@ async def test_a_session_that_the_server_ended_is_replaced(database: Database) -
 async def test_a_pool_that_is_empty_says_so_as_the_driver_would(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database._engine.sync_engine.pool, "_timeout", 0.01)
+    monkeypatch.setattr("service.database._POOL_TIMEOUT_SECONDS", 0.01)
     async with database.transaction():
         with pytest.raises(psycopg.OperationalError, match="no database session was free"):
             async with database.transaction():
                 pass
     assert await kept(database) == []
+
+
+async def test_a_session_that_is_out_when_the_pool_is_closed_is_closed_when_it_comes_back(database: Database) -> None:
+    async with database.transaction() as connection:
+        await keep(connection, "one")
+        await database.close()
+    assert connection.closed
+    assert await kept(database) == ["one"]
+
+
+async def test_when_the_server_ends_one_session_the_idle_ones_are_not_used_again(database_url: str) -> None:
+    database = Database(database_url, pool_size=2)
+    async with database.transaction(), database.transaction() as other:
+        idle = other.info.backend_pid
+    with pytest.raises(psycopg.OperationalError):
+        async with database.transaction() as connection:
+            await connection.execute("select pg_terminate_backend(pg_backend_pid())")
+    assert other.closed
+    assert await backend(database) != idle
+    await database.close()
 
 
 async def test_a_server_that_is_not_there_is_the_drivers_error() -> None:
