@@ -32,7 +32,7 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
                 with servers.service(url, kafka, ELS_HTTP_PORT=str(port)) as pods:
                     begun = time.time()
                     (pod,) = pods.start(1)
-                    starts.append(_well(port) - begun)
+                    starts.append(_well(port, pod) - begun)
                     commits.append(asyncio.run(_first_commit(url, pod, number * BATCHES)))
                     memory.append(servers.memory_mib(pod.pid)[0])
                     asyncio.run(pods.stop())
@@ -42,9 +42,10 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     return report
 
 
-def _well(port: int) -> float:
+def _well(port: int, pod: Pod) -> float:
     """When /readyz first said that everything is well, but for the consumer, which waits for its partitions."""
-    while True:
+    end = time.time() + 60
+    while time.time() < end:
         try:
             with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=5) as answer:
                 parts = json.load(answer)["parts"]
@@ -56,6 +57,7 @@ def _well(port: int) -> float:
         if all(told == "ok" for part, told in parts.items() if part != "consumer"):
             return time.time()
         time.sleep(0.005)
+    raise RuntimeError(f"the pod does not get well:\n{pod.last_lines()}")
 
 
 async def _first_commit(url: str, pod: Pod, first: int) -> float:

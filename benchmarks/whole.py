@@ -119,6 +119,8 @@ async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int,
     try:
         while True:
             await asyncio.sleep(EVERY)
+            if any(pod.has_ended for pod in running):
+                raise RuntimeError(f"a pod has ended:\n{running[0].last_lines()}")
             now, there = time.monotonic(), sum((await client.end_offsets(tps)).values())
             if not run.points or there > run.points[-1][1]:
                 moved = now

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 import ssl
@@ -54,6 +55,8 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    gc.freeze()  # what is imported stays; and a poll's many small objects go by their reference counts
+    gc.set_threshold(50_000, 20, 50)
     database = open_database(settings)
     try:
         await _check_schema(database)

@@ -48,6 +48,11 @@ class Pod:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
     async def ready(self, seconds: float = 60) -> None:
         """Wait until /readyz says so."""
         await until(self._is_ready, seconds, lambda: f"the pod is not ready:\n{self.last_lines()}")
