@@ -75,6 +75,8 @@ async def test_expired_content_is_restored_and_registered_late_each_step_told_on
         early = Replay(kafka, contents("b", "t1", "t2", "t3"))
         await early.run()
         await seen(conn, waits, [("t1",), ("t2",), ("t3",)])
+        # They lie in several partitions: in which order they came is known only now.
+        came = found(conn, "select text_storage_id from els.pending_content order by arrival")
         conn.execute("update els.pending_content set waiting_since = waiting_since - interval '2 days'")
         await seen(conn, expired, [("t1",), ("t2",), ("t3",)])
         assert await ask(pod, "pending/restore", batch="b", texts=["t2"], who="me") == (200, {"contents": 1})
@@ -85,8 +87,7 @@ async def test_expired_content_is_restored_and_registered_late_each_step_told_on
         await late.run()
         await all_done(database_url, kafka, group, {**early.ends, **late.ends})
         assert (found(conn, waits), found(conn, expired)) == ([], [])
-        slots = found(conn, "select position, text_storage_id from ops.slots order by 1")
-        assert slots == [(1, "t1"), (2, "t2"), (3, "t3")]
+        assert found(conn, "select text_storage_id from ops.slots order by position") == came
         assert (await ask(pod, "pending/restore", batch="b"))[0] == 409
 
         published = first_occurrences(await read_back(kafka))
