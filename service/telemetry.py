@@ -127,9 +127,10 @@ def _tell_decisions(decisions: Sequence["Decision"]) -> None:
         return
     if _plain_json:
         ends = {"level": "info", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
-        lines = [orjson.dumps(_fields(each) | ends) for each in decisions]
-        sys.stdout.write(b"\n".join([*lines, b""]).decode())
-        sys.stdout.flush()
+        for start in range(0, len(decisions), LINES):
+            lines = [orjson.dumps(_fields(each) | ends) for each in decisions[start : start + LINES]]
+            sys.stdout.write(b"\n".join([*lines, b""]).decode())
+            sys.stdout.flush()
     else:
         for each in decisions:
             fields = _fields(each)
