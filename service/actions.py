@@ -81,8 +81,8 @@ async def record(conn: AsyncConnection[Any], by: Operator, action: str, done: Se
 async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, chosen: Chosen) -> int:
     """Remove what is chosen of what waits for a batch, expired content included; returns how much it was.
 
-    Raises Impossible where the batch is registered or a content that is named does not wait, psycopg.Error (55P03)
-    where somebody has the batch in hand.
+    Raises Impossible where the batch is registered, NotThere where a content that is named does not wait,
+    psycopg.Error (55P03) where somebody has the batch in hand.
     """
     batch_id = await _unregistered(conn, chosen.batch_id)
     removed = await waiting.remove_pending_content(conn, chosen)
@@ -160,7 +160,7 @@ async def _unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str
 def _all_of(named: Sequence[str] | None, changed: Sequence[str], such: str) -> None:
     """What is named is changed, all of it, or nothing is: a slip in one name is not passed over."""
     if missing := set(named or ()) - set(changed):
-        raise Impossible(f"nothing such {such}: {min(missing)}")
+        raise NotThere(f"nothing such {such}: {min(missing)}")
 
 
 def _contents(text_storage_ids: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -313,8 +313,9 @@ class History:
     async def _remove(self) -> None:
         batch_id, text = self.dice.choice(list(self.batches)), f"c{self.dice.randint(1, 8)}"
         if self.batches[batch_id].essays is None:
-            async with self.database.transaction() as conn:
-                await actions.remove_pending(conn, OPERATOR, "pending remove", Chosen(batch_id, [text]))
+            with suppress(actions.NotThere):
+                async with self.database.transaction() as conn:
+                    await actions.remove_pending(conn, OPERATOR, "pending remove", Chosen(batch_id, [text]))
             self.batches[batch_id].move([text], ["pending", "expired"], "removed")
 
     async def _replay(self) -> None:
