@@ -74,7 +74,7 @@ class ConsumerOptions:
 
 
 class Stalled(Exception):
-    """Nothing moves although there is lag: the client is made anew."""
+    """Nothing moves although there is lag, or the group has no share for us: the client is made anew."""
 
 
 @dataclass(slots=True, eq=False)
@@ -150,7 +150,8 @@ class Consumer:
         self._asides: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
-        self._moved = self._probed = time.monotonic()
+        self._moved = self._probed = self._served = time.monotonic()
+        self._shared_out = False
         self._client: AIOKafkaConsumer
         records.install()
 
@@ -179,10 +180,11 @@ class Consumer:
         )
         self._client.subscribe(topics=list(events.INCOMING_TOPICS), listener=_Listener(self))
         beside: list[asyncio.Task[None]] = []
+        self._shared_out = False
         try:
             if not await self._started(stop):
                 return
-            self._moved = time.monotonic()
+            self._moved = self._served = time.monotonic()
             beside = [asyncio.create_task(each) for each in (self._commit_often(), self._watch())]
             await self._until(stop, beside)
             await self._drain()
@@ -518,6 +520,9 @@ class Consumer:
             if self._stopped:
                 with suppress(psycopg.Error):  # the intake tells of a database that is away
                     await self._look_at_stops()
+            if (alone := time.monotonic() - self._served) > self._options.watchdog:
+                # A client may wait for ever for an answer that was lost with its broker.
+                raise Stalled(f"no share of the group, or no word from the broker, for {alone:.0f} s")
 
     async def _look_at_lag(self) -> None:
         partitions = dict(self._partitions)
@@ -530,6 +535,8 @@ class Consumer:
         except (KafkaError, TimeoutError) as error:
             self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
             return
+        if self._shared_out:
+            self._served = time.monotonic()
         lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
         for tp, behind in lag.items():
             if self._partitions.get(tp) is partitions[tp]:  # else it was given back meanwhile, and is another's to tell
@@ -549,6 +556,7 @@ class Consumer:
 
     async def revoked(self, tps: Iterable[TopicPartition]) -> None:
         """Finish the poll in hand, in bounded time, or abandon it; commit; give the partitions back."""
+        self._shared_out = False
         tps = list(tps)
         if not tps:
             return
@@ -575,7 +583,8 @@ class Consumer:
                 position = await self._client.position(tp)
                 partitions[tp].suspected = suspects.suspects(mark, position, self._options.max_poll_records)
         self._partitions = partitions
-        self._moved = time.monotonic()
+        self._shared_out = True
+        self._moved = self._served = time.monotonic()
         self._health.well("consumer")
         _log.info("partitions_assigned", partitions=len(tps), suspects=len(left_behind))
 

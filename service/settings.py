@@ -104,9 +104,10 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(20, ge=1, le=300, description="How long a stop may take to finish its work.")
     watchdog_seconds: int = Field(
         60,
-        ge=5,
+        ge=20,
         le=3600,
-        description="After how long without progress, despite lag, a pod is not ready.",
+        description="After how long without progress despite lag, or without a share of the group, a pod makes its "
+        "client anew.",
     )
 
     pending_ttl_seconds: int = Field(

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from deploy.local.postgres import Postgres
 from service import consumer as consumer_module
 from service import migration
-from service.consumer import Consumer, ConsumerOptions
+from service.consumer import Consumer, ConsumerOptions, Stalled
 from service.database import Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.health import Health
@@ -259,6 +260,20 @@ def bad_inputs() -> Iterable[tuple[str, bytes | None, str]]:
     for number in (b"NaN", b"1e999", b"1" + b"0" * 30):
         value = changed(GOOD[VALIDATION_FAILED], details).replace(b'{"x": 0}', b'{"x": ' + number + b"}")
         yield VALIDATION_FAILED, value, "invalid_field"
+
+
+async def test_a_consumer_that_the_group_has_forgotten_is_made_anew(station: Station) -> None:
+    """Its partitions are taken back, and the answer that would share them out anew never comes."""
+    running = await station.start()
+    running.consumer._options = replace(running.consumer._options, watchdog=1)
+    await running.consumer.revoked(list(running.consumer._partitions))
+    with pytest.raises(Stalled, match="no share of the group"):
+        await asyncio.wait_for(running._task, BOUND)
+    running.consumer._options = replace(running.consumer._options, watchdog=60)
+    await running.fail_and_run_again()
+    await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
+    await station.publish(CONTENT_PROVISIONED, content("b", "t"))
+    await station.becomes("select count(*) from els.pending_content", 1)
 
 
 async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(station: Station) -> None:
