@@ -27,7 +27,7 @@ class Backoff:
     """Pauses between tries that fail, in seconds."""
 
     first: float = 0.1
-    longest: float = 10.0
+    longest: float = 5.0
     failures: int = 0
 
     def pause(self) -> float:

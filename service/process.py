@@ -290,7 +290,7 @@ async def _until_stopped(
     name: str, part: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event, health: Health
 ) -> None:
     """Run a part; where it fails, say so and run it again, later each time."""
-    backoff = Backoff(first=0.5, longest=15)
+    backoff = Backoff(first=0.5, longest=5)
     stopping = asyncio.create_task(stop.wait())
     while not stop.is_set():
         started = asyncio.get_running_loop().time()
