@@ -1,7 +1,7 @@
 """Every order of every race, of two and of three transactions, and every broken witness that must be caught.
 
 The races themselves are those of tests/integration, which run in `make test` as far as seconds allow; those that are
-here alone have three actors, or an actor that is no poll: a replay of the quarantine, a relay.
+here alone have three actors, or an actor that is no poll (a replay of the quarantine), or take minutes (relays).
 """
 
 import time
@@ -17,10 +17,10 @@ from service.database import Database
 from service.events import CONTENT_PROVISIONED, Incoming
 from service.poll import Limits
 from service.replay import Replay
-from tests.integration import test_purge_races, test_witnesses
+from tests.integration import test_purge_races, test_relay_races, test_witnesses
 from tests.integration.test_races import RACES, RACES_OF_THREE, Race, complaints, run
 from tests.prove.report import Row, Task
-from tests.support import inputs, invariants
+from tests.support import brokers, inputs, invariants
 from tests.support.audited import MAX_BYTES
 from tests.support.databases import cloned
 from tests.support.interleaving import Report, Stage, Work, content, deliveries, failure, registration, stage
@@ -108,6 +108,13 @@ async def run_replay(played: Stage, race: Replayed) -> Report:
     return await played.explore(work, look, deaths=1)
 
 
+async def run_relays(played: Stage, race: test_relay_races.Race) -> Report:
+    """Every order of the relays, on a broker of their own."""
+    with brokers.tansu() as broker:
+        async with test_relay_races.topics_of(broker) as topics:
+            return await test_relay_races.run(played, topics, race)
+
+
 async def interleavings(server: str, template: str, task: Task) -> list[Row]:
     """All of it, in order of size; what there was no time for is told."""
     rows = []
@@ -120,6 +127,10 @@ async def interleavings(server: str, template: str, task: Task) -> list[Row]:
         *(
             ("orders of a replay", name, _of(run_replay, race), _violations, len(race.polls) + race.replays)
             for name, race in REPLAYS.items()
+        ),
+        *(
+            ("orders of two relays", name, _of(run_relays, race), _violations, 2 + bool(race.meanwhile))
+            for name, race in (test_relay_races.RACES | test_relay_races.LONG_RACES).items()
         ),
         *(
             ("orders of three", name, _of(run, race), complaints, 3)

@@ -3,7 +3,8 @@
 After the idea of PostgreSQL's isolationtester. Each actor is a pod: it gives one poll to the service's `Intake`,
 on a connection of its own, and stops in front of every statement and every commit until it is its turn. Whoever
 waits for a lock is told by `pg_blocking_pids`, not by time, and the others go on. At each commit an actor may also
-die instead: its transaction is rolled back, and a successor delivers its poll again when all others are done.
+die instead: its transaction is rolled back, and a successor delivers its poll again when all others are done. A
+relay stops in front of what it sends to the broker, too, and before it hears of the acknowledgement, where it may die.
 
 Every order is run that can make a difference. Two neighbouring steps that have nothing to do with each other (two
 reads; a read and what is written, but not yet committed) end the same in either order, and only one of the two is
@@ -64,7 +65,7 @@ TABLES: Final = (
     "topic_refusals",
 )
 
-COMMIT, DIE = "commit", "die"
+COMMIT, HEAR, DIE = "commit", "hear", "die"
 
 Work = Sequence[Delivery] | Callable[[Database], Awaitable[None]]
 """What an actor does: the poll that it applies, or something else with a database."""
@@ -123,9 +124,9 @@ def footprint(sql: str) -> Footprint:
         locked |= changed
     if "advisory" in text:
         locked |= {"advisory"}
-    # A new row of the outbox is nobody's wait and nobody reads it: what counts is who draws the next number.
+    # A new row of the outbox is nobody's wait, and no poll reads it: what counts is who draws the next number.
     keys = {_NUMBERS if table == "outbox" else table for table in inserted | changed}
-    return Footprint(tables - {"outbox"}, locked, frozenset(keys))
+    return Footprint(tables - ({"outbox"} & inserted), locked, frozenset(keys))
 
 
 _NUMBERS = "numbers of the outbox"
@@ -146,7 +147,7 @@ class _GatedServerCursor(AsyncServerCursor[Any]):
 class _GatedConnection(AsyncConnection[Any]):
     """A real connection that asks before every statement."""
 
-    actor: "_Actor | None" = None
+    actor: "Actor | None" = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -158,7 +159,7 @@ class _GatedConnection(AsyncConnection[Any]):
             await self.actor.turn(self.actor.race.name(sql), footprint(sql))
 
 
-class _Actor:
+class Actor:
     """One pod with one poll: where it stands, and the connection that it works on.
 
     It stands where the service expects its `Database`.
@@ -187,9 +188,13 @@ class _Actor:
 
     async def turn(self, at: str, step: Footprint) -> None:
         self.at, self.step = at, step
-        self.gate = asyncio.get_running_loop().create_future()
+        gate = self.gate = asyncio.get_running_loop().create_future()
         self.race.moved.set()
-        await self.gate
+        try:
+            await gate
+        except asyncio.CancelledError:  # what the actor did beside has died
+            self.gate = None if self.gate is gate else self.gate
+            raise
 
     def go(self, action: str) -> None:
         assert self.gate is not None
@@ -251,7 +256,7 @@ class _Race:
         self.ends = 0
         self.errors: list[str] = []
         self.waited: set[str] = set()
-        self.actors = {name: _Actor(name, conn, self) for name, conn in connections.items()}
+        self.actors = {name: Actor(name, conn, self) for name, conn in connections.items()}
         for name, conn in connections.items():
             conn.actor = self.actors[name]
 
@@ -272,7 +277,7 @@ class _Race:
         steps = []
         for actor in fresh or ready:
             steps.append(Step(actor.name, actor.at))
-            if actor.at == COMMIT and actor.held and self.deaths > 0:
+            if self.deaths > 0 and (actor.at == HEAR or (actor.at == COMMIT and actor.held)):
                 steps.append(Step(actor.name, DIE))
         return steps
 
@@ -288,7 +293,7 @@ class _Race:
         for each, woken in waiting:
             if not each.waits:
                 done |= woken
-        return replace(done, ends=self.ended)
+        return replace(done, ends=done.ends | self.ended)
 
     async def end(self) -> None:
         """Let everybody go who is still there."""
@@ -320,13 +325,13 @@ class _Race:
             actor.waits = actor.running
             self._note(actor)
 
-    def _note(self, actor: _Actor) -> None:
+    def _note(self, actor: Actor) -> None:
         if actor.task is not None and actor.task.done() and not actor.task.cancelled():
             error = actor.task.exception()
             if error is not None:
                 raise error
 
-    def _wait_for_those_who_stand(self, running: Sequence[_Actor]) -> bool:
+    def _wait_for_those_who_stand(self, running: Sequence[Actor]) -> bool:
         """Whether each waits, at the end of the chain, for one of us who is not running."""
         rows = self.observer.execute(
             "select pid, pg_blocking_pids(pid) from unnest(%s::int[]) as pid", [[each.pid for each in running]]
@@ -344,7 +349,7 @@ class _Race:
         return all(blockers[pid] and stands_behind(pid, frozenset([pid])) for pid in blockers)
 
 
-async def _work(actor: _Actor, work: Work) -> None:
+async def _work(actor: Actor, work: Work) -> None:
     """What the consumer does with a poll, or what the actor does instead; a pod that died has no more to say."""
     database = cast("Database", actor)
     with suppress(Died, Left):
