@@ -10,7 +10,8 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tests.prove.faults import under_load
 from tests.prove.fuzz import fuzz, guided
+from tests.prove.fuzz_operators import fuzz_operators
 from tests.prove.histories import histories
 from tests.prove.interleavings import interleavings, witnesses
 from tests.prove.report import Row, Task, as_json, table
@@ -82,17 +84,26 @@ def _on_a_server(task: Task, part: Callable[..., object]) -> list[Row]:
         return asyncio.run(part(server, template, task))  # type: ignore[arg-type]
 
 
-def _histories(task: Task, _: argparse.Namespace) -> list[Row]:
+@contextmanager
+def _database() -> Iterator[str]:
     with (
         databases.server_url(None) as server,
         databases.template(server) as template,
         databases.cloned(server, template) as url,
     ):
+        yield url
+
+
+def _histories(task: Task, _: argparse.Namespace) -> list[Row]:
+    with _database() as url:
         return [asyncio.run(histories(url, task, sys.maxsize))]
 
 
 def _fuzz(task: Task, options: argparse.Namespace) -> list[Row]:
-    return [*fuzz(task, options.records), guided(options.records)]
+    records = options.records
+    with _database() as url:
+        operators = fuzz_operators(databases.url_as(url, "els_app"), task, records // 50)
+    return [*operators, *fuzz(task, records), guided(records)]
 
 
 def _apache(options: argparse.Namespace) -> bool:

@@ -1,0 +1,211 @@
+"""What operators ask for, over HTTP and on the command line, when they ask for anything at all.
+
+Over HTTP nothing but what the document tells may be answered, and always as the document tells it; on the command
+line a failure is a line, never a traceback. The database is there all the time, so nobody may say that it is away.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import BytesIO, StringIO, TextIOWrapper
+from typing import Any
+from unittest import mock
+from urllib.parse import quote_from_bytes
+
+from aiohttp import ClientSession
+from yarl import URL
+
+from service import __main__, admin
+from service.database import Database
+from service.events import CONTENT_PROVISIONED
+from service.health import Health
+from service.http import Http
+from service.intake import Intake
+from service.operations import Operations
+from service.poll import Limits
+from tests.prove.fuzz import WORDS, _nasty, _torn
+from tests.prove.report import Row, Task
+from tests.support.audited import MAX_BYTES
+from tests.support.inputs import content, delivery, provisioned, registered
+
+TOKEN = "token"
+ANSWERS = {200, *admin.PROBLEMS.keys(), 405, 415} - {401, 503}
+FITTING: Mapping[str, Sequence[Any]] = {
+    "batch": ("b", "ready", "nobody"), "text": ("c0", "c1", "c2"), "texts": (["c1"], ["c1", "c2"], ["c0", "x"]),
+    "state": ("pending", "open", "ready"), "limit": (1, 5, 1000), "id": (1, 2, 3), "ids": ([1], [2, 3], [99]),
+    "all": (True, False), "after": ("2026-11-22T08:00:00Z/1", 1, "b"), "before": (1, 9), "older_than": ("1s", "2h"),
+    "newer_than": ("90s", "1d"), "topic": (CONTENT_PROVISIONED,), "reason": ("not_json",), "user": ("teacher",),
+    "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"),
+}  # fmt: skip
+"""What could be meant, by the parameter's name."""
+
+ANYTHING = tuple(each for some in FITTING.values() for each in some)
+
+COMMANDS = (
+    "pending list", "pending show b c1", "pending remove --yes b c1", "pending clear --yes b", "pending clear b",
+    "pending restore b", "quarantine list", "quarantine show 1", "quarantine replay 1 2", "quarantine replay --all",
+    "quarantine discard --yes 3", f"quarantine resume {CONTENT_PROVISIONED}", "batches list", "batches show ready",
+    "batches republish ready",
+)  # fmt: skip
+OPTIONS = ("json", "limit", "after", "before", "all", "why", "who", "older-than", "newer-than", "file", "state",
+           "topic", "reason", "user", "batch")  # fmt: skip
+
+
+async def something_there(database: Database) -> None:
+    """A batch that is ready, content that waits, and rows in quarantine."""
+    some = [registered("ready", "e1"), provisioned("ready", "c0"), provisioned("b", "c1"), provisioned("b", "c2")]
+    refused = [delivery(CONTENT_PROVISIONED, value) for value in (b"{", b"\xff\0", content("b", "c" * 300), None)]
+    await Intake(database, Limits(), Health("database"), lambda _: None).take([*some, *refused])
+
+
+def _said(dice: random.Random, name: str = "") -> Any:
+    """What somebody might give for a parameter."""
+    if name in FITTING and dice.random() < 0.8:
+        return dice.choice(FITTING[name])
+    known = dice.choice(ANYTHING)
+    return known if dice.random() < 0.3 else _nasty(dice, known)
+
+
+def _text(dice: random.Random, name: str = "") -> str:
+    said = _said(dice, name)
+    return said if isinstance(said, str) else dice.choice(WORDS) if dice.random() < 0.2 else str(said)[:500]
+
+
+def request(dice: random.Random) -> tuple[str, str, dict[str, str], bytes | None]:
+    """Method, path with query, headers and body: of an endpoint mostly, with some things wrong."""
+    endpoint = dice.choice(admin.ENDPOINTS)
+    method = endpoint.method if dice.random() < 0.95 else dice.choice(("GET", "POST", "PUT", "DELETE", "OPTIONS"))
+    path = endpoint.path if dice.random() < 0.95 else f"/admin/{_quoted(dice, _text(dice))}"
+    fields = endpoint.asked.model_fields
+    names = [name for name, field in fields.items() if dice.random() < (0.97 if field.is_required() else 0.3)]
+    if dice.random() < 0.05:
+        names.append(_text(dice))
+    if endpoint.method == "GET":
+        query = "&".join(f"{_quoted(dice, name)}={_quoted(dice, _text(dice, name))}" for name in names)
+        return method, f"{path}?{query}", {}, None
+    said = {name: _said(dice, name) for name in names} if dice.random() < 0.95 else _said(dice)
+    body = json.dumps(said, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
+    if dice.random() < 0.05:
+        body = _torn(dice, body)
+    kind = "application/json" if dice.random() < 0.97 else dice.choice(("text/plain", "application/json; charset=x"))
+    return method, path, {"Content-Type": kind}, body
+
+
+def _quoted(dice: random.Random, text: str) -> str:
+    raw = text.encode("utf-8", "surrogatepass")[:3000]
+    return quote_from_bytes(_torn(dice, raw) if dice.random() < 0.03 else raw, safe="")
+
+
+async def _asked(client: ClientSession, root: str, dice: random.Random, answers: Counter[str]) -> str | None:
+    method, path, headers, body = request(dice)
+    asked = f"{method} {path[:500]} {headers} {body[:500] if body else ''!r}"
+    url = URL(root + path, encoded=True)
+    async with client.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
+        raw = await answer.read()
+    answers[str(answer.status)] += 1
+    if answer.status not in ANSWERS:
+        return f"{asked}: answered with {answer.status} {raw[:500]!r}"
+    kind = "application/json" if answer.status == 200 else "application/problem+json"
+    if answer.content_type != kind and path.partition("?")[0] not in ("/admin/", "/admin/openapi.json"):
+        return f"{asked}: {answer.status} answered as {answer.content_type}"
+    if answer.content_type.endswith("json"):
+        told = json.loads(raw)
+        if answer.status != 200 and told.get("status") != answer.status:
+            return f"{asked}: {answer.status} told as {told}"
+    return None
+
+
+async def _fuzz_admin(url: str, task: Task, times: int) -> Row:
+    row = Row("fuzz", "/admin/", unit="requests")
+    dice, answers, started = random.Random(task.seed), Counter[str](), time.monotonic()
+    database = Database(url, pool_size=2)
+    operations = Operations(database, Limits(), MAX_BYTES)
+
+    async def nothing() -> None:
+        """Nothing is looked at."""
+
+    http = Http("127.0.0.1", 0, Health(), nothing, {"/admin/": admin.application(operations, TOKEN)})
+    await http.start()
+    try:
+        async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+            for number in range(times):
+                if number % 500 == 0:
+                    if task.is_over:
+                        break
+                    await something_there(database)
+                    task.tell(f"{number:,} requests")
+                row.runs += 1
+                if wrong := await _asked(client, f"http://127.0.0.1:{http.port}", dice, answers):
+                    row.found.append(wrong)
+    finally:
+        await http.close()
+        await database.close()
+    row.seconds, row.more = time.monotonic() - started, {"answers": dict(sorted(answers.items()))}
+    return row
+
+
+def arguments(dice: random.Random) -> list[str]:
+    """A command of operators, with what might be said to it."""
+    said = [each if dice.random() < 0.9 else _text(dice) for each in dice.choice(COMMANDS).split()]
+    for name in dice.sample(OPTIONS, dice.choice((0, 0, 1, 1, 2))):
+        said += [f"--{name}"] if name in ("json", "all") else [f"--{name}", _text(dice, name.replace("-", "_"))]
+    if dice.random() < 0.1:
+        said.insert(dice.randint(0, len(said)), dice.choice(WORDS))
+    return said
+
+
+def wrong_with_command(said: Sequence[str], answers: Counter[str]) -> str | None:
+    """What is wrong with how a command ends, in words."""
+    out, err = TextIOWrapper(BytesIO(), "utf-8"), StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err), mock.patch("sys.stdin", StringIO("no\n")):
+            status = __main__.main(said)
+            out.flush()
+    except SystemExit as ended:  # of argparse
+        status = int(ended.code or 0)
+    except Exception as error:  # noqa: BLE001  that is what is looked for
+        return f"{said!r}: {type(error).__name__}: {error}"
+    answers[str(status)] += 1
+    told = err.getvalue()
+    if status not in (0, 1, 2) or "Traceback" in told or "ELS_DATABASE_URL" in told:
+        return f"{said!r}: ended with {status}: {told[-500:]}"
+    if status and not re.search(r"\S", told):
+        return f"{said!r}: ended with {status}, and does not say why"
+    return None
+
+
+def _fuzz_commands(url: str, task: Task, times: int) -> Row:
+    row = Row("fuzz", "commands of operators", unit="commands")
+    dice, answers, started = random.Random(task.seed), Counter[str](), time.monotonic()
+    settings: Mapping[str, str] = {
+        "ELS_DATABASE_URL": url,
+        "ELS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "COLUMNS": "80",
+    }
+    with mock.patch.dict(os.environ, settings):
+        while row.runs < times and not (row.runs % 50 == 0 and task.is_over):
+            if row.runs % 500 == 0:
+                asyncio.run(_prepare(url))
+                task.tell(f"{row.runs:,} commands")
+            row.runs += 1
+            if wrong := wrong_with_command(arguments(dice), answers):
+                row.found.append(wrong)
+    row.seconds, row.more = time.monotonic() - started, {"statuses": dict(sorted(answers.items()))}
+    return row
+
+
+async def _prepare(url: str) -> None:
+    database = Database(url, pool_size=1)
+    await something_there(database)
+    await database.close()
+
+
+def fuzz_operators(url: str, task: Task, times: int) -> list[Row]:
+    """So many requests and a fifth of that in commands, at most, on a database of the caller's."""
+    return [asyncio.run(_fuzz_admin(url, task, times)), _fuzz_commands(url, task, times // 5)]
