@@ -5,15 +5,15 @@ Exit status: 0 where nothing was found, 1 where something was.
 
 import argparse
 import asyncio
-import json
 import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -23,7 +23,7 @@ from tests.prove.fuzz import fuzz, guided
 from tests.prove.fuzz_operators import fuzz_operators
 from tests.prove.histories import histories
 from tests.prove.interleavings import interleavings, witnesses
-from tests.prove.report import Row, Task, as_json, table
+from tests.prove.report import Row, Task, as_json, read, summed, table
 from tests.prove.soak import soak
 from tests.support import brokers, databases
 
@@ -36,6 +36,11 @@ def main() -> int:
     # Whoever ends this early finds no server left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows: list[Row] = []
+    runs: list[Mapping[str, Any]] = []
+    for file in options.add:
+        earlier, its_runs = read(file)
+        rows += earlier
+        runs += its_runs
     started = datetime.now(UTC)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.fields[part]}: {task.description}"), TimeElapsedColumn())
@@ -49,15 +54,13 @@ def main() -> int:
             )
             rows += PARTS[name](task, options)
             shown.update(line, description="done")
+    rows = summed(rows)
     Console(width=200 if not sys.stdout.isatty() else None).print(table(rows))
-    about = {
-        "command": " ".join(sys.argv[1:]),
-        "started": started.isoformat(),
-        "seed": options.seed,
-        "python": platform.python_version(),
-    }
+    if options.parts != ["total"]:
+        command, python = " ".join(sys.argv[1:]), platform.python_version()
+        runs.append({"command": command, "started": started.isoformat(), "seed": options.seed, "python": python})
     if options.json:
-        options.json.write_text(json.dumps(as_json(rows, **about), indent=2, default=str) + "\n")
+        options.json.write_text(as_json(rows, runs))
     for row in rows:
         for found in row.found[:20]:
             print(f"{row.part}, {row.what}: {found}", file=sys.stderr)
@@ -66,7 +69,10 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make prove", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}")
+    parts = [name for name in PARTS if name != "total"]
+    parser.add_argument(
+        "parts", nargs="*", default=parts, metavar="PART", help=f"of {', '.join(parts)}; or total: only what --add has"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of all chance (default 1)")
     parser.add_argument("--minutes", type=float, default=10, help="for each part, at most (default 10)")
     parser.add_argument("--records", type=int, default=1_000_000, help="to fuzz, at most (default 1,000,000)")
@@ -74,8 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         "--broker", choices=("apache", "tansu"), help="for faults and soak (default: the best there is)"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="only faults with this in their name")
-    parser.add_argument("--rate", type=float, default=300, help="records a second of the soak (default 300)")
+    parser.add_argument(
+        "--rate", type=float, help="records a second (default: 300 for the soak, as many as are taken for faults)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done and found")
+    parser.add_argument(
+        "--add", type=Path, nargs="+", default=[], metavar="FILE", help="what earlier runs wrote, to be added to this"
+    )
     return parser
 
 
@@ -115,8 +126,13 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "witnesses": lambda task, _: _on_a_server(task, witnesses),
     "histories": _histories,
     "fuzz": _fuzz,
-    "faults": lambda task, options: asyncio.run(under_load(task, apache=_apache(options), only=options.only)),
-    "soak": lambda task, options: asyncio.run(soak(task, apache=_apache(options), rate=options.rate, plots=PLOTS)),
+    "faults": lambda task, options: asyncio.run(
+        under_load(task, apache=_apache(options), rate=options.rate, only=options.only)
+    ),
+    "total": lambda *_: [],
+    "soak": lambda task, options: asyncio.run(
+        soak(task, apache=_apache(options), rate=options.rate or 300, plots=PLOTS)
+    ),
 }
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -279,7 +279,7 @@ async def hold_the_horizon(world: World) -> int:
         await conn.execute("select count(*) from (select from els.batches limit 1000) as seen")
         with suppress(psycopg.Error):
             await conn.execute("select batch_id from els.batches order by changed_at desc limit 5 for update")
-        await asyncio.sleep(8)
+        await asyncio.sleep(world.dice.choice((8, 8, 8, 8, 8, 150)))
         await conn.rollback()
     return 1
 
@@ -422,10 +422,12 @@ def small_disk() -> Iterator[Path | None]:
 
 
 @asynccontextmanager
-async def world_of(folder: Path, dice: random.Random, *, apache: bool, count: int) -> AsyncIterator[World]:
-    """PostgreSQL, a broker, pods and proxies, all of our own."""
+async def world_of(
+    folder: Path, dice: random.Random, *, apache: bool, count: int, fillable: bool = True
+) -> AsyncIterator[World]:
+    """PostgreSQL, a broker, pods and proxies, all of our own; PostgreSQL on a file system that is filled, or not."""
     async with AsyncExitStack() as stack:
-        disk = stack.enter_context(small_disk())
+        disk = stack.enter_context(small_disk()) if fillable else None
         postgres = stack.enter_context(databases.embedded_server(durable=True, within=disk))
         migration.upgrade(postgres.url())
         database_proxy = await Proxy(postgres.port).start()
@@ -453,21 +455,20 @@ async def world_of(folder: Path, dice: random.Random, *, apache: bool, count: in
         yield world
 
 
-async def under_load(task: Task, *, apache: bool, count: int = 3, only: str = "") -> list[Row]:
-    """Kinds of faults in turn, in an order of chance, until the time is over."""
+async def under_load(task: Task, *, apache: bool, rate: float | None, only: str, count: int = 3) -> list[Row]:
+    """Kinds of faults in turn, in an order of chance, until the time is over; `rate` as `Load` takes it."""
     dice = random.Random(task.seed)
     with TemporaryDirectory(prefix="els-prove-", ignore_cleanup_errors=True) as folder:
         async with world_of(Path(folder), dice, apache=apache, count=count) as world:
-            return await _inject(world, task, only)
+            return await _inject(world, Load(world.broker, task.seed, ahead=2_000, rate=rate), task, only)
 
 
-async def _inject(world: World, task: Task, only: str) -> list[Row]:
+async def _inject(world: World, loaded: Load, task: Task, only: str) -> list[Row]:
     part = f"faults on {world.broker.name}"
     here, missing = faults(world)
     here = {name: fault for name, fault in here.items() if only in name}
     rows = {name: Row(part, name, unit="injections") for name in here}
-    times: dict[str, list[float]] = defaultdict(list)
-    stop, loaded = asyncio.Event(), Load(world.broker, task.seed, ahead=2_000)
+    stop = asyncio.Event()
     beside = [
         asyncio.create_task(each)
         for each in (loaded.run(stop), world.supervise(stop), world.follow(loaded, stop), resume(world, stop))
@@ -480,7 +481,7 @@ async def _inject(world: World, task: Task, only: str) -> list[Row]:
             waiting = waiting or world.dice.sample(list(here), len(here))
             name = waiting.pop()
             task.tell(f"{name}; {sum(row.runs for row in rows.values()):,} injections, {loaded.sent.total():,} records")
-            await _inject_one(world, name, here[name], rows[name], times[name])
+            await _inject_one(world, here[name], rows[name])
         stop.set()
         await asyncio.gather(*beside)
         overall = await _account(world, loaded, Row(part, "everything after all of it", unit="records"))
@@ -491,20 +492,18 @@ async def _inject(world: World, task: Task, only: str) -> list[Row]:
         await asyncio.gather(*beside, return_exceptions=True)
     overall.seconds = time.monotonic() - started
     overall.more["pods that died"] = world.deaths
-    for name, row in rows.items():
-        if times[name]:
-            row.more |= {"rounds": len(times[name]), "median s": _median(times[name]), "most s": max(times[name])}
     left_out = [Row(part, name, unit="injections", more={"left out": why}) for name, why in missing.items()]
     return [*rows.values(), *left_out, overall]
 
 
-async def _inject_one(world: World, name: str, fault: Fault, row: Row, times: list[float]) -> None:
+async def _inject_one(world: World, fault: Fault, row: Row) -> None:
     begun = time.monotonic()
     try:
         row.runs += await fault(world)
-        times.append(await world.recovered())
-        if times[-1] > IN_TIME:
-            row.found.append(f"recovered after {times[-1]:.1f} s, not within {IN_TIME:.0f}")
+        took = await world.recovered()
+        row.times.append(took)
+        if took > IN_TIME:
+            row.found.append(f"recovered after {took:.1f} s, not within {IN_TIME:.0f}")
     except (AssertionError, StackError, psycopg.Error, KafkaError, OSError) as error:
         row.found.append(f"{type(error).__name__}: {error}")
         await world.restart_postgres()
@@ -549,7 +548,3 @@ async def _idle(world: World) -> None:
         rows = (await asyncio.to_thread(world.sql, "select count(*) from els.outbox"))[0][0]
         still = still + 1 if done == before and rows == 0 else 0
         before = done
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]

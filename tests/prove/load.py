@@ -73,7 +73,7 @@ class Load:
         clock = asyncio.get_running_loop().time
         due = clock()
         while not stop.is_set():
-            if self.sent.total() - self.done > self._ahead:
+            if self.sent.total() - self.unsure - self.done > self._ahead:
                 await asyncio.sleep(0.05)
                 continue
             futures = []

@@ -43,7 +43,7 @@ Series = dict[str, list[tuple[float, float]]]
 async def soak(task: Task, *, apache: bool, rate: float, plots: Path) -> list[Row]:
     """Until the time is over; then everything is audited."""
     with TemporaryDirectory(prefix="els-soak-", ignore_cleanup_errors=True) as folder:
-        async with world_of(Path(folder), random.Random(task.seed), apache=apache, count=2) as world:
+        async with world_of(Path(folder), random.Random(task.seed), apache=apache, count=2, fillable=False) as world:
             return [await _soak(world, task, rate, plots)]
 
 
