@@ -64,6 +64,8 @@ class ConsumerOptions:
     rebalance_timeout: float = 30
     drain: float = 20
     watchdog: float = 60
+    fetch_wait: float = 0.01
+    """How long a broker may hold a fetch that finds nothing."""
     max_bytes: Mapping[str, int] = field(default_factory=dict)
     """The largest message taken, by topic."""
 
@@ -150,6 +152,9 @@ class Consumer:
         self._asides: set[asyncio.Task[None]] = set()
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
+        self._idle = asyncio.Event()
+        """While it is not set a poll is in the database, and the next one takes what comes meanwhile."""
+        self._idle.set()
         self._moved = self._probed = self._served = time.monotonic()
         self._shared_out = False
         self._client: AIOKafkaConsumer
@@ -173,6 +178,7 @@ class Consumer:
             rebalance_timeout_ms=int(self._options.rebalance_timeout * 1000),
             # Whether we move is watched here (_watch): a database that is away must not cost the partitions too.
             max_poll_interval_ms=24 * 3600 * 1000,
+            fetch_max_wait_ms=int(self._options.fetch_wait * 1000),
             # What lies fetched and not yet taken is memory: of each partition, and of each broker. A record that is
             # larger comes all the same.
             max_partition_fetch_bytes=512 * 1024,
@@ -261,8 +267,12 @@ class Consumer:
                 if probing:
                     await self._probe()
                 reads = await (ahead or self._read())
+                self._idle.clear()
                 ahead = asyncio.create_task(self._read())
-                await self._take(reads)
+                try:
+                    await self._take(reads)
+                finally:
+                    self._idle.set()
         finally:
             if ahead is not None:
                 ahead.cancel()
@@ -297,32 +307,40 @@ class Consumer:
         with tracing.step("receive") as step:
             while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
                 # Slice by slice: how much a record weighs is known when it is there.
-                got = await self._fetched(tps, min(SLICE, records - number), 0 if number else wait_ms)
-                if not got:
-                    break
+                some_more = min(SLICE, records - number)
+                got = await self._fetched(tps, some_more, wait_ms, until_idle=number > 0)
                 for tp, some in got.items():
                     reads[tp].deliveries += await self._decoded(some)
                     number += len(some)
+                    some_more -= len(some)
                     weight += sum(len(record.value or b"") for record in some)
+                if some_more and self._idle.is_set():
+                    break
             for read in reads.values():
                 step.about(len(read.deliveries), contexts(read.deliveries))
         return [read for read in reads.values() if read.deliveries]
 
     async def _fetched(
-        self, tps: Sequence[TopicPartition], records: int, wait_ms: int
+        self, tps: Sequence[TopicPartition], records: int, wait_ms: int, *, until_idle: bool = False
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """What the client has, or gets soon; nothing where a partition is rewound or given back meanwhile.
+
+        With `until_idle` it waits no longer than the poll that is in the database needs.
 
         A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
         before it: that is void, and the client, whose position is past them, would never bring them again.
         """
         fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
         self._fetches.add(fetch)
+        idle = [asyncio.create_task(self._idle.wait())] if until_idle else []
         try:
-            await asyncio.wait([fetch])
+            await asyncio.wait([fetch, *idle], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._fetches.discard(fetch)
-            fetch.cancel()
+            for task in (fetch, *idle):
+                task.cancel()
+        # One that is cancelled while it waits has taken nothing out of the client yet.
+        await asyncio.wait([fetch])
         return {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
 
     def _abandon_fetches(self) -> None:

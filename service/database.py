@@ -93,6 +93,7 @@ class Database:
         prepared statements, and no session settings but those of the role.
         """
         self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
+        self._pooler = pooler
         self._prepare_threshold = None if pooler else 5
         self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + _GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)
@@ -100,22 +101,26 @@ class Database:
         self._era = 0
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed at the end of the body, rolled back where it raises.
+
+        With `pipelined` a statement is sent with those before it when an answer is asked for, the commit with the
+        last: fewer round trips, and a failure is raised by what asks next. Not through a pooler.
 
         Raises psycopg.Error, also where no session could be had, and where the body hid that one of its
         statements failed. An error of the commit itself without a SQLSTATE leaves the outcome unknown;
         every input may be applied again, so doing it again is the answer.
         """
-        async with self._session() as connection:
+        async with self._session() as connection, self._pipeline(connection, pipelined):
+            await connection.execute("begin")
             yield connection
             if connection.info.transaction_status == TransactionStatus.INERROR:
                 raise InFailedSqlTransaction("a statement had failed: nothing is committed")
-            await connection.commit()
+            await _commit(connection)
 
     async def connect_alone(self) -> AsyncConnection:
         """A session outside the pool, in autocommit, for LISTEN. The caller closes it."""
-        return await self._connect(autocommit=True)
+        return await self._connect()
 
     async def revision(self) -> str | None:
         """The revision that the schema is at; None where there is none yet."""
@@ -151,6 +156,22 @@ class Database:
         idle, self._idle = self._idle, []
         for session in idle:
             await session.connection.close()
+
+    @asynccontextmanager
+    async def _pipeline(self, connection: AsyncConnection, wanted: bool) -> AsyncIterator[None]:
+        """Nothing where it is not wanted, or where a pooler would have to take part."""
+        if not wanted or self._pooler:
+            yield
+            return
+        async with connection.pipeline():
+            try:
+                yield
+            except Exception:
+                raise
+            except BaseException:
+                # Cancelled: the end of a pipeline would wait for the answers.
+                connection.pgconn.finish()
+                raise
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[AsyncConnection]:
@@ -200,9 +221,10 @@ class Database:
         if gone:  # the server, most likely with all of its sessions: nobody need find that out again
             await self.close()
 
-    async def _connect(self, autocommit: bool = False) -> AsyncConnection:
+    async def _connect(self) -> AsyncConnection:
+        """In autocommit: transactions begin and end by statements of ours, which a pipeline can hold."""
         connection = await AsyncConnection.connect(
-            self._conninfo, autocommit=autocommit, prepare_threshold=self._prepare_threshold
+            self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
         )
         statements.register(connection)
         return connection
@@ -226,6 +248,10 @@ def sqlstate_of(error: BaseException) -> str | None:
     """The SQLSTATE behind an error, the driver's own or one that SQLAlchemy wrapped; else None."""
     original = getattr(error, "orig", None) or error
     return original.sqlstate if isinstance(original, psycopg.Error) else None
+
+
+async def _commit(connection: AsyncConnection) -> None:
+    await connection.execute("commit")
 
 
 def _hang_up(connection: AsyncConnection) -> None:

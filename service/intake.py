@@ -114,7 +114,7 @@ class Intake:
     ) -> Outcome:
         with telemetry.TRANSACTION.labels("alone" if alone else "poll").time(), tracing.step("apply") as step:
             step.about(len(deliveries), contexts(deliveries))
-            async with self._database.transaction() as conn:
+            async with self._database.transaction(pipelined=True) as conn:
                 outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing, waiting=waiting)
             step.about(0, outcome.effects.waited)
         # It is committed: whatever fails from here on (a full disk for the log) is no reason to do it again.

@@ -37,7 +37,7 @@ class Lease:
         return shard in self.shards and self.is_valid
 
     async def renew(self) -> bool:
-        """Live on, take free shards, choose those to give back. The workers give back: they know when.
+        """Live on, take free shards, choose those to give back. The worker gives back: it knows when.
 
         A relay whose lease ran out comes back as another: a fetch that is still on its way, with floors
         from before, must not find that its shards are its own again.

@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
 
-from service.statements import STATEMENTS, Integers, Texts
+from service.statements import STATEMENTS, Answer, Integers, Texts
 
 SHARDS = 64
 """How many shards the outbox has: a generated column of the schema."""
@@ -86,9 +86,9 @@ async def prepare_relay(conn: AsyncConnection) -> None:
 
 async def fetch_outbox(
     conn: AsyncConnection, relay: UUID, floors: Sequence[tuple[int, int]], limits: Limits
-) -> list[Row]:
+) -> Answer[list[Row]]:
     """The next rows of some shards, served in the order given: pairs of shard and floor."""
-    return await _rows(
+    return await _ask(
         conn,
         "fetch_outbox",
         {
@@ -104,27 +104,29 @@ async def fetch_outbox(
 
 async def fetch_blocked(conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: Limits) -> list[Row]:
     """The next rows of blocked batches whose pause is over."""
-    return await _rows(
-        conn,
-        "fetch_blocked",
-        {
-            "relay": relay,
-            "shards": Integers(shards),
-            "rows": limits.rows,
-            "per_batch": max(1, limits.rows // 10),
-            "bytes": limits.size,
-        },
+    return await (
+        await _ask(
+            conn,
+            "fetch_blocked",
+            {
+                "relay": relay,
+                "shards": Integers(shards),
+                "rows": limits.rows,
+                "per_batch": max(1, limits.rows // 10),
+                "bytes": limits.size,
+            },
+        )
     )
 
 
-async def delete_outbox(conn: AsyncConnection, rows: Sequence[Key]) -> int:
-    """Take acknowledged rows away. Returns the id of this transaction."""
+async def delete_outbox(conn: AsyncConnection, rows: Sequence[Key]) -> Answer[int]:
+    """Take acknowledged rows away. Answers with the id of this transaction."""
     keys = {
         "batch_ids": Texts([row.batch_id for row in rows]),
         "seqs": Integers([row.seq for row in rows]),
     }
     cursor = await conn.execute(STATEMENTS["delete_outbox"], keys, binary=True)
-    return int(_one(await cursor.fetchone())[0])
+    return Answer(cursor, lambda rows: int(rows[0][0]))
 
 
 async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None:
@@ -179,11 +181,11 @@ async def notify_relays(conn: AsyncConnection) -> None:
     await conn.execute(STATEMENTS["notify_relays"])
 
 
-async def _rows(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> list[Row]:
+async def _ask(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> Answer[list[Row]]:
     cursor = conn.cursor(binary=True)
     cursor.adapters.register_loader("text", ByteaBinaryLoader)
     await cursor.execute(STATEMENTS[statement], parameters)
-    return [Row._make(values) for values in await cursor.fetchall()]
+    return Answer(cursor, lambda rows: [Row._make(values) for values in rows])
 
 
 def _one(row: tuple[Any, ...] | None) -> tuple[Any, ...]:

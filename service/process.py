@@ -200,6 +200,7 @@ class _Process:
                 max_poll_records=settings.max_poll_records,
                 session_timeout=settings.session_timeout_seconds,
                 rebalance_timeout=settings.rebalance_timeout_seconds,
+                fetch_wait=settings.kafka_fetch_wait_ms / 1000,
                 drain=settings.drain_seconds,
                 watchdog=settings.watchdog_seconds,
                 max_bytes=max_bytes(settings),

@@ -15,6 +15,7 @@ No connection and no lock is held while the broker is waited for.
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import psycopg
@@ -28,12 +29,16 @@ from service.leases import Floors, Lease
 from service.loop import Loop, Seldom
 from service.outbox import SHARDS, Blocked, Key, Limits, Row
 from service.publication import ProducerLine, Publication
+from service.statements import Answer
 from service.telemetry import TRANSACTION
 
 _log = structlog.get_logger(__name__)
 
-WORKERS: Final = 2
-"""One fetches and deletes while the other publishes."""
+FEW: Final = 100
+"""Rows in one go after which it is worth looking for more at once."""
+
+SETTLE_SECONDS: Final = 0.1
+"""What was published is taken out of the outbox when the next rows are fetched, and after so long at the latest."""
 
 BLOCKED_SECONDS: Final = 1.0
 NOTIFY_SECONDS: Final = 0.05
@@ -45,15 +50,13 @@ def _text(value: bytes | None) -> str | None:
 
 
 class Worker:
-    """Serves every `WORKERS`-th shard: one transaction that settles and fetches, then the broker, again.
+    """Serves the shards of the lease: one transaction that settles and fetches, then the broker, again.
 
     Between two steps it holds what the next transaction must write: rows to delete, batches to block.
     """
 
-    def __init__(
-        self, number: int, database: Database, lease: Lease, producers: Callable[[], Producer], limits: Limits
-    ) -> None:
-        self._number = number
+    def __init__(self, database: Database, lease: Lease, producers: Callable[[], Producer], limits: Limits) -> None:
+        self.wake = asyncio.Event()
         self._database = database
         self._lease = lease
         self._limits = limits
@@ -84,6 +87,10 @@ class Worker:
             self._tell()
         if wave.trouble is not None:
             raise wave.trouble
+        if len(rows) < FEW:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self.wake.wait()
         return True
 
     async def finish(self) -> None:
@@ -105,9 +112,8 @@ class Worker:
 
     async def _turn(self) -> list[Row]:
         """One transaction: what came of the last rows is written down, the next ones are read."""
-        mine = [shard for shard in self._lease.shards if shard % WORKERS == self._number]
-        leaving = [shard for shard in mine if shard in self._lease.leaving]
-        shards = self._in_turn(shard for shard in mine if shard not in leaving)
+        leaving = list(self._lease.shards & self._lease.leaving)
+        shards = self._in_turn(self._lease.shards - self._lease.leaving)
         with TRANSACTION.labels("relay").time():
             rows = await self._transaction(shards, leaving)
         self._settled()
@@ -116,38 +122,43 @@ class Worker:
         return rows
 
     async def _transaction(self, shards: Sequence[int], leaving: Sequence[int]) -> list[Row]:
-        async with self._database.transaction() as conn:
+        async with self._database.transaction(pipelined=True) as conn:
             await outbox.prepare_relay(conn)
-            await self._settle(conn)
+            deleted = await self._settle(conn)
             if leaving:
                 await outbox.give_back_shards(conn, self._lease.relay, leaving)
-            return await self._fetch(conn, shards) if shards and self._lease.is_valid else []
+            rows = await self._fetch(conn, shards) if shards and self._lease.is_valid else None
+            if deleted is not None:
+                self._floors.drawn(await deleted)
+            return [] if rows is None else await self._fetched(conn, shards, await rows)
 
-    async def _fetch(self, conn: AsyncConnection, shards: Sequence[int]) -> list[Row]:
-        relay = self._lease.relay
-        rows = await outbox.fetch_outbox(conn, relay, self._floors.of(shards), self._limits)
+    async def _fetch(self, conn: AsyncConnection, shards: Sequence[int]) -> Answer[list[Row]]:
+        return await outbox.fetch_outbox(conn, self._lease.relay, self._floors.of(shards), self._limits)
+
+    async def _fetched(self, conn: AsyncConnection, shards: Sequence[int], rows: list[Row]) -> list[Row]:
+        """What was fetched; now and then with rows of blocked batches whose pause is over."""
         self._floors.fetched(rows)
         if rows:
             self._first = rows[-1].shard + 1
         if time.monotonic() - self._blocked_at >= BLOCKED_SECONDS:
             self._blocked_at = time.monotonic()
             await outbox.forget_blocked(conn, shards)
-            retried = await outbox.fetch_blocked(conn, relay, shards, self._limits)
+            retried = await outbox.fetch_blocked(conn, self._lease.relay, shards, self._limits)
             here = {row.batch_id for row in rows}
             retried = [row for row in retried if row.batch_id not in here]
             self._retried = frozenset(row.batch_id for row in retried)
             rows += retried
         return rows
 
-    async def _settle(self, conn: AsyncConnection) -> None:
+    async def _settle(self, conn: AsyncConnection) -> Answer[int] | None:
         """Deletes, blocks and unblocks. Before an unblocked batch is fetched, its shard's floor goes."""
-        if self._published:
-            self._floors.drawn(await outbox.delete_outbox(conn, self._published))
+        deleted = await outbox.delete_outbox(conn, self._published) if self._published else None
         if self._blocked:
             await outbox.block_batch(conn, self._blocked)
         if self._cured:
             self._floors.forget(self._cured.values())
             await outbox.unblock_batch(conn, list(self._cured))
+        return deleted
 
     def _settled(self) -> None:
         self._published, self._blocked, self._cured = [], [], {}
@@ -188,9 +199,9 @@ class Relay:
         self._running = False
         self._unheard = False
         self._lease = Lease(database, lease_seconds, self._took)
-        self._workers = [Worker(number, database, self._lease, producers, limits) for number in range(WORKERS)]
+        self._worker = Worker(database, self._lease, producers, limits)
         self._renewal = Loop("relay_lease", self._lease.renew, lease_seconds / 3)
-        self._loops = [Loop(f"relay_{n}", worker.step, poll_seconds) for n, worker in enumerate(self._workers)]
+        self._working = Loop("relay", self._worker.step, poll_seconds, self._worker.wake)
         self._telling = Loop("relay_notify", self._notify, poll_seconds)
         self._listening = Loop("relay_listen", self._listen, poll_seconds) if listen else None
 
@@ -199,7 +210,7 @@ class Relay:
         """What keeps the relay from publishing; None while all is well."""
         if not self._running:
             return "the relay is not running"
-        troubles = [f"{loop.name}: {loop.trouble}" for loop in (*self._loops, self._renewal) if loop.trouble]
+        troubles = [f"{loop.name}: {loop.trouble}" for loop in (self._working, self._renewal) if loop.trouble]
         if not troubles and not self._lease.is_valid:
             return "the relay has no lease"
         return "; ".join(troubles) or None
@@ -211,7 +222,7 @@ class Relay:
 
     def wake(self) -> None:
         """Rows were committed by this pod. Cheap; call it after every commit."""
-        self._wake_workers()
+        self._worker.wake.set()
         if len(self._lease.shards) < SHARDS:
             self._unheard = True
             self._telling.wake.set()
@@ -224,46 +235,39 @@ class Relay:
         self._running = True
         ended = asyncio.Event()
         aside = [asyncio.create_task(loop.run(ended)) for loop in self._besides()]
-        work = [asyncio.create_task(loop.run(stop)) for loop in self._loops]
+        work = asyncio.create_task(self._working.run(stop))
         try:
             await stop.wait()
-            await asyncio.wait(work, timeout=self._drain_seconds)
-            await _cancelled([*work, *aside])
+            await asyncio.wait([work], timeout=self._drain_seconds)
+            await _cancelled([work, *aside])
             async with asyncio.timeout(self._drain_seconds):
                 await self._leave()
         except (TimeoutError, psycopg.Error) as error:
             _log.warning("relay_left_late", error=str(error))
         finally:
             self._running = False
-            await _cancelled([*work, *aside])
-            for worker in self._workers:
-                await worker.abandon()
+            await _cancelled([work, *aside])
+            await self._worker.abandon()
 
     async def publish_once(self) -> bool:
-        """One renewal and one step of each worker. Returns whether there was anything to do."""
+        """One renewal and one step. Returns whether there was anything to do."""
         await self._lease.renew()
-        return any([await worker.step() for worker in self._workers])
+        return await self._worker.step()
 
     async def close(self) -> None:
         """After `publish_once`: settle and leave, as the end of `run` does."""
         await self._leave()
 
     async def _leave(self) -> None:
-        for worker in self._workers:
-            await worker.finish()
+        await self._worker.finish()
         await self._lease.leave()
 
     def _besides(self) -> list[Loop]:
         return [loop for loop in (self._renewal, self._telling, self._listening) if loop is not None]
 
     def _took(self, shards: Iterable[int]) -> None:
-        for worker in self._workers:
-            worker.forget_floors(shards)
-        self._wake_workers()
-
-    def _wake_workers(self) -> None:
-        for loop in self._loops:
-            loop.wake.set()
+        self._worker.forget_floors(shards)
+        self._worker.wake.set()
 
     async def _notify(self) -> bool:
         """Tell other pods, once for all that was committed meanwhile."""
@@ -279,7 +283,7 @@ class Relay:
         async with await self._database.connect_alone() as conn:
             await conn.execute(f"listen {CHANNEL}")
             async for _ in conn.notifies():
-                self._wake_workers()
+                self._worker.wake.set()
         return False
 
 

@@ -73,6 +73,13 @@ class Settings(BaseSettings):
     kafka_enable_idempotence: bool = Field(
         True, description="The idempotent producer; the embedded broker needs `false`."
     )
+    kafka_fetch_wait_ms: int = Field(
+        10,
+        ge=1,
+        le=5000,
+        description="How long a broker may hold a fetch that finds nothing. Apache Kafka answers as soon as there is "
+        "something; the embedded broker only when this is over, so that it adds to each event's latency.",
+    )
     kafka_topic_partitions: int = Field(
         12, ge=1, le=1000, description="Partitions of a topic that `topics create` makes."
     )

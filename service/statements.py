@@ -6,12 +6,13 @@ own list dumper costs more than all the rest of a poll.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from struct import pack
+from typing import Any, Generic, TypeVar
 
-from psycopg import AsyncConnection, Connection
+from psycopg import AsyncConnection, AsyncCursor, Connection
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
@@ -20,6 +21,8 @@ QUERIES = Path(__file__).parent.parent / "sql" / "queries"
 
 # What can hold a `:name` that is none: comments, quoted text, casts. They are matched first.
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|::|:(?P<name>[a-z][a-z0-9_]*)|%")
+
+_T = TypeVar("_T")
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -42,6 +45,20 @@ def _load() -> Mapping[str, str]:
 
 
 STATEMENTS: Mapping[str, str] = _load()
+
+
+class Answer(Generic[_T]):
+    """What a statement answers, to be awaited when it is needed: in a pipeline others may be sent before."""
+
+    def __init__(self, cursor: AsyncCursor[Any], read: Callable[[list[Any]], _T]) -> None:
+        self._cursor = cursor
+        self._read = read
+
+    def __await__(self) -> Generator[Any, None, _T]:
+        return self._rows().__await__()
+
+    async def _rows(self) -> _T:
+        return self._read(await self._cursor.fetchall())
 
 
 class Array:
@@ -138,4 +155,4 @@ def register(connection: "AsyncConnection | Connection") -> None:
         connection.adapters.register_dumper(array, dumper)
 
 
-__all__ = ["QUERIES", "STATEMENTS", "Array", "Blobs", "Integers", "Texts", "Times", "Uuids", "register"]
+__all__ = ["QUERIES", "STATEMENTS", "Answer", "Array", "Blobs", "Integers", "Texts", "Times", "Uuids", "register"]

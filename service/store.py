@@ -6,7 +6,7 @@ statement takes and which index serves it is said in its file under sql/queries.
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -26,6 +26,9 @@ PAGE_BYTES = 4 * 1024 * 1024
 
 DETAILED_PAGE = 20
 """Rows of a page that may weigh a mebibyte each."""
+
+_CURSORS = count(1)
+"""A reader that stops early leaves its cursor open until the transaction ends: each has a name of its own."""
 
 
 class BatchRow(NamedTuple):
@@ -377,8 +380,14 @@ async def _rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> 
 
 
 async def _stream(conn: AsyncConnection[Any], name: str, size: int = PAGE, **parameters: object) -> AsyncIterator[Any]:
-    """The rows of a statement in pages, read through a cursor of the transaction: memory holds one page."""
-    async with conn.cursor(name=name, binary=True) as cursor:
-        await cursor.execute(STATEMENTS[name], parameters)
-        while page := await cursor.fetchmany(size):
-            yield page
+    """The rows of a statement in pages, read through a cursor of the transaction: memory holds one page.
+
+    The driver's own server-side cursors are not for pipelines.
+    """
+    cursor = f"{name}_{next(_CURSORS)}"
+    await conn.execute(f"declare {cursor} no scroll cursor for {STATEMENTS[name]}", parameters, prepare=False)
+    while page := await (
+        await conn.execute(f"fetch forward {size:d} from {cursor}", binary=True, prepare=False)
+    ).fetchall():
+        yield page
+    await conn.execute(f"close {cursor}", prepare=False)

@@ -485,6 +485,34 @@ async def moves(running: Running) -> None:
     await until(lambda: len(running.effects) > before, BOUND, lambda: "it gets nothing")
 
 
+async def test_while_a_poll_is_in_the_database_the_next_one_takes_all_that_comes(station: Station) -> None:
+    """Many small transactions would cost more than one, and keep what comes waiting for longer."""
+    running = await station.start()
+    intake, sizes, gate = running.consumer._intake, list[int](), asyncio.Event()
+    take = intake.take
+
+    async def held_at_first(deliveries: Sequence[Any], **how: Any) -> Any:
+        sizes.append(len(deliveries))
+        if len(sizes) == 1:
+            await gate.wait()
+        return await take(deliveries, **how)
+
+    intake.take = held_at_first  # type: ignore[method-assign]
+    await station.publish(CONTENT_PROVISIONED, content("a", "text-0"))
+    await until(lambda: sizes == [1], BOUND, lambda: "the first did not come")
+    for number in range(1, 4):
+        last = await station.publish(CONTENT_PROVISIONED, content("a", f"text-{number}"))
+
+        async def is_read(last: int = last) -> bool:
+            position: int = await running.consumer._client.position(TopicPartition(CONTENT_PROVISIONED, 0))
+            return position == last + 1
+
+        await until(is_read, BOUND, lambda: "what came meanwhile was not read")
+    gate.set()
+    await station.all_committed()
+    assert sizes == [1, 3]
+
+
 async def test_a_poll_ends_when_it_weighs_enough(judge: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer_module, "SLICE", 1)
     monkeypatch.setattr(consumer_module, "POLL_BYTES", MEBIBYTE)

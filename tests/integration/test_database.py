@@ -7,12 +7,14 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import DivisionByZero, InFailedSqlTransaction
+from psycopg.errors import DivisionByZero, InFailedSqlTransaction, PipelineAborted
 
 from service import database as database_module
 from service.database import Database, Timeouts, conninfo, sqlstate_of
 from service.statements import Texts
 from tests.support.proxy import Proxy
+
+PIPELINED = pytest.mark.parametrize("pipelined", [False, True])
 
 
 @pytest.fixture
@@ -39,18 +41,22 @@ async def backend(database: Database) -> int:
         return connection.info.backend_pid
 
 
-async def test_a_transaction_is_committed_at_its_end_and_its_session_used_again(database: Database) -> None:
+@PIPELINED
+async def test_a_transaction_is_committed_at_its_end_and_its_session_used_again(
+    database: Database, pipelined: bool
+) -> None:
     before = await backend(database)
-    async with database.transaction() as connection:
+    async with database.transaction(pipelined=pipelined) as connection:
         await keep(connection, "one")
     assert await kept(database) == ["one"]
     assert await backend(database) == before
 
 
-async def test_a_transaction_is_rolled_back_where_its_body_raises(database: Database) -> None:
+@PIPELINED
+async def test_a_transaction_is_rolled_back_where_its_body_raises(database: Database, pipelined: bool) -> None:
     before = await backend(database)
     with pytest.raises(DivisionByZero) as caught:  # noqa: PT012  the body is what is tested
-        async with database.transaction() as connection:
+        async with database.transaction(pipelined=pipelined) as connection:
             await keep(connection, "one")
             await connection.execute("select 1 / 0")
     assert sqlstate_of(caught.value) == "22012"
@@ -58,26 +64,43 @@ async def test_a_transaction_is_rolled_back_where_its_body_raises(database: Data
     assert await backend(database) == before
 
 
-async def test_a_failure_that_the_body_hides_is_not_taken_for_a_commit(database: Database) -> None:
-    with pytest.raises(InFailedSqlTransaction):  # noqa: PT012  the body is what is tested
-        async with database.transaction() as connection:
+@pytest.mark.parametrize(("pipelined", "told"), [(False, InFailedSqlTransaction), (True, PipelineAborted)])
+async def test_a_failure_that_the_body_hides_is_not_taken_for_a_commit(
+    database: Database, pipelined: bool, told: type[psycopg.Error]
+) -> None:
+    with pytest.raises(told):  # noqa: PT012  the body is what is tested
+        async with database.transaction(pipelined=pipelined) as connection:
             await keep(connection, "one")
             with pytest.raises(DivisionByZero):
-                await connection.execute("select 1 / 0")
+                await (await connection.execute("select 1 / 0")).fetchall()
     assert await kept(database) == []
 
 
+async def test_in_a_pipeline_a_failure_is_told_by_what_asks_next_under_its_own_name(database: Database) -> None:
+    with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
+        async with database.transaction(pipelined=True) as connection:
+            await connection.execute("select 1 / 0")
+            await keep(connection, "one")
+            await (await connection.execute("select word from public.kept")).fetchall()
+    with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
+        async with database.transaction(pipelined=True) as connection:
+            await keep(connection, "one")
+            await connection.execute("select 1 / 0")
+    assert await kept(database) == []
+
+
+@PIPELINED
 async def test_a_cancelled_transaction_leaves_nothing_and_its_session_is_not_used_again(
-    database: Database,
+    database: Database, pipelined: bool
 ) -> None:
     before = await backend(database)
     started = asyncio.Event()
 
     async def work() -> None:
-        async with database.transaction() as connection:
+        async with database.transaction(pipelined=pipelined) as connection:
             await keep(connection, "one")
             started.set()
-            await connection.execute("select pg_sleep(60)")
+            await (await connection.execute("select pg_sleep(60)")).fetchall()
 
     task = asyncio.create_task(work())
     await started.wait()

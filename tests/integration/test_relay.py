@@ -222,8 +222,7 @@ async def test_a_relay_that_dies_between_publish_and_delete_leaves_only_repeats_
     await stage.commit(*[("b", topic, f"{n}") for n in range(5)])
     dead = stage.relay(lease_seconds=0.2)
     assert await dead.publish_once()
-    for worker in dead._workers:
-        await worker.abandon()
+    await dead._worker.abandon()
     assert await stage.rows() == 5
     async with stage.running(stage.relay(lease_seconds=2)):
         await until(stage.is_empty)
@@ -240,8 +239,8 @@ async def test_a_zombie_that_wakes_up_after_its_successor_only_repeats(stage: St
     holding = asyncio.create_task(zombie.publish_once())
 
     async def has_read() -> bool:
-        producers = [worker._line._producer for worker in zombie._workers]
-        return any(isinstance(p, Recording) and p.reached.is_set() for p in producers)
+        producer = zombie._worker._line._producer
+        return isinstance(producer, Recording) and producer.reached.is_set()
 
     await until(has_read)
     async with stage.database.transaction() as conn:
@@ -390,15 +389,13 @@ async def test_a_commit_of_another_pod_wakes_the_relay_that_has_the_shard(stage:
         return len(sessions) == 2
 
     for relay in relays:
-        for loop in relay._loops:
-            loop.every = 0.05
+        relay._working.every = 0.05
     async with stage.running(*relays):
         await until(shared)
         await until(listening)
         for relay in relays:
-            for loop in relay._loops:
-                loop.every = 3600
-                loop.wake.set()
+            relay._working.every = 3600
+            relay._working.wake.set()
         await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(100)])
         relays[0].wake()
         await until(stage.is_empty)
@@ -465,7 +462,7 @@ async def test_rows_that_vacuum_cannot_take_yet_are_not_read_again_and_again(sta
         await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(10)])
         buffers = {}
         for name in ("floors", "none"):
-            shards = [pair for worker in relay._workers for pair in worker._floors.of(range(SHARDS))]
+            shards = relay._worker._floors.of(range(SHARDS))
             floors = [pair for pair in shards if pair[1]] if name == "floors" else []
             known = {shard for shard, _ in floors}
             floors += [(shard, 0) for shard in {s for s, f in shards if f} - known]
@@ -485,7 +482,7 @@ async def buffers_of_a_fetch(stage: Stage, relay: Relay, floors: list[tuple[int,
     before = int((await stage.all(touched))[0][0])
     async with stage.database.transaction() as conn:
         await outbox.prepare_relay(conn)
-        assert await outbox.fetch_outbox(conn, relay._lease.relay, floors, Limits())
+        assert await (await outbox.fetch_outbox(conn, relay._lease.relay, floors, Limits()))
         await conn.execute("select pg_stat_force_next_flush()")
     return int((await stage.all(touched))[0][0]) - before
 

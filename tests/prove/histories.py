@@ -165,7 +165,7 @@ class Mortal:
         self.conn = conn
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002
         try:
             yield self.conn
             await self.conn.commit()

@@ -13,14 +13,14 @@ from itertools import count
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncCursor
 
-from service import outbox
+from service import database, outbox
 from service.__main__ import main
 
 STEPS: dict[str, tuple[Any, str]] = {
     "statement": (AsyncCursor, "execute"),
-    "commit": (AsyncConnection, "commit"),
+    "commit": (database, "_commit"),
     "offsets": (AIOKafkaConsumer, "commit"),
     "send": (AIOKafkaProducer, "send_batch"),
     "delete": (outbox, "delete_outbox"),

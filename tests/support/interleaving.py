@@ -211,7 +211,7 @@ class Actor:
             gate.set_exception(Left())
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002
         self.tries += 1
         if self.tries > TRIES:
             raise Left
@@ -267,8 +267,8 @@ class _Race:
         await self._settle()
 
     def name(self, sql: str) -> str:
-        """The statement's name; one that is in none of the files goes by its first words."""
-        return self.names.get(sql) or " ".join(sql.split()[:4])
+        """The statement's name; one that is in none of the files goes by its first words (a cursor's are numbered)."""
+        return self.names.get(sql) or re.sub(r"\d+", "", " ".join(sql.split()[:4]))
 
     def choices(self) -> list[Step]:
         """Whose turn it can be, and for what. Who has just failed begins again when somebody has ended."""
@@ -429,7 +429,7 @@ class Stage:
         """Asked after each order whether there is time for another."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002
         """Of the successor, whom nobody races; the stage stands where the service expects its `Database`."""
         async with self._successor.transaction():
             yield self._successor
