@@ -30,7 +30,6 @@ from tests.support.interleaving import HEAR, Actor, Died, Footprint, Left, Repor
 
 FIRST, SECOND = "prove.first", "prove.second"
 BATCHES = ("b-0", "b-1")
-"""In even shards, which are those of a relay's first worker."""
 
 WRITES_TO_TOPICS = Footprint(reads=frozenset({"topics"}), ends=frozenset({"topics"}))
 INSERT = (
@@ -215,8 +214,11 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
         committed = before if "W" in dead else before + meanwhile
         return [*found, *left(played), *out_of_order(topics.acknowledged, committed)]
 
-    # What is blocked is looked for at every turn, or at none: never by the clock.
-    with mock.patch.object(relay, "BLOCKED_SECONDS", 0.0 if race.blocked else float("nan")):
+    # What is blocked is looked for at every turn, or at none: never by the clock. Nor is anything waited for.
+    with (
+        mock.patch.object(relay, "BLOCKED_SECONDS", 0.0 if race.blocked else float("nan")),
+        mock.patch.object(relay, "SETTLE_SECONDS", 0.0),
+    ):
         return await played.explore(begin, look, deaths=1, until=until)
 
 
@@ -226,7 +228,7 @@ def new_lease(database: Database) -> Lease:
 
 async def publish(producer: Producer, database: Database, lease: Lease, limits: Limits) -> None:
     """As long as there is something to publish."""
-    worker = Worker(0, database, lease, lambda: producer, limits)
+    worker = Worker(database, lease, lambda: producer, limits)
     try:
         while await worker.step():
             pass
@@ -281,14 +283,14 @@ def without_waves(patch: pytest.MonkeyPatch) -> None:
 
 def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
     """The next relay need not see them again, so it seems."""
-    fetch = Worker._fetch
+    fetched = Worker._fetched
 
-    async def fetch_and_delete(self: Worker, conn: Any, shards: Sequence[int]) -> list[Row]:
-        rows = await fetch(self, conn, shards)
+    async def fetch_and_delete(self: Worker, conn: Any, shards: Sequence[int], rows: list[Row]) -> list[Row]:
+        rows = await fetched(self, conn, shards, rows)
         await outbox.delete_outbox(conn, [Key(row.batch_id, row.seq, row.shard) for row in rows])
         return rows
 
-    patch.setattr(Worker, "_fetch", fetch_and_delete)
+    patch.setattr(Worker, "_fetched", fetch_and_delete)
 
 
 @pytest.mark.parametrize(
