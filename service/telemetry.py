@@ -227,7 +227,8 @@ def set_up_logging(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    # What the libraries say goes the same way; aiokafka tells of every lost connection, many times a second.
+    # What the libraries say goes the same way. aiokafka tells of every lost connection, many times a second; psycopg of
+    # what a pipeline left undone behind the statement that failed, whose error is raised.
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -237,3 +238,4 @@ def set_up_logging(level: str, form: str) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)

@@ -238,7 +238,17 @@ def first_occurrences(records: Mapping[str, Iterable[ConsumerRecord]]) -> Publis
 
 async def check_topics(database_url: str, broker: Broker, records: Sequence[Record]) -> Published:
     """What was published is what the tables say, each thing once, in order, and tells where it came from."""
-    published = first_occurrences(await read_back(broker))
+    found = await read_back(broker)
+    try:
+        return await _check_published(database_url, first_occurrences(found), records)
+    except AssertionError as error:
+        again = await read_back(broker)
+        for topic in OUTGOING:
+            error.add_note(f"{topic}: {len(found[topic])} records, and {len(again[topic])} when they were read again")
+        raise
+
+
+async def _check_published(database_url: str, published: Published, records: Sequence[Record]) -> Published:
     inputs = Inputs(records)
     slots: dict[str, list[Json]] = defaultdict(list)
     for row in await _rows(database_url, "select * from ops.slots order by batch_id, position"):
