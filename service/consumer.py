@@ -50,6 +50,9 @@ PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
 STOPS_SECONDS = 2.0
 """While topics are stopped, whether an operator, or another pod, has set them going again is asked so often."""
+CALM_SECONDS = 1.0
+CALM_FACTOR = 10
+"""Where nothing has come for so long, fetches wait so many times longer: a hundred a second cost a tenth of a core."""
 LAG_SECONDS = 5.0
 """The lag is asked for so often, and a broker that gives no answer for so long is away."""
 
@@ -65,7 +68,7 @@ class ConsumerOptions:
     drain: float = 20
     watchdog: float = 60
     fetch_wait: float = 0.01
-    """How long a broker may hold a fetch that finds nothing."""
+    """How long a broker may hold a fetch that finds nothing, while records come."""
     max_bytes: Mapping[str, int] = field(default_factory=dict)
     """The largest message taken, by topic."""
 
@@ -155,7 +158,7 @@ class Consumer:
         self._idle = asyncio.Event()
         """While it is not set a poll is in the database, and the next one takes what comes meanwhile."""
         self._idle.set()
-        self._moved = self._probed = self._served = time.monotonic()
+        self._moved = self._probed = self._served = self._came = time.monotonic()
         self._shared_out = False
         self._client: AIOKafkaConsumer
         records.install()
@@ -341,7 +344,18 @@ class Consumer:
                 task.cancel()
         # One that is cancelled while it waits has taken nothing out of the client yet.
         await asyncio.wait([fetch])
-        return {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
+        got = {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
+        self._set_fetch_wait(bool(got))
+        return got
+
+    def _set_fetch_wait(self, comes: bool) -> None:
+        """Short while records come: a broker may answer a fetch that found nothing only when its wait is over."""
+        now = time.monotonic()
+        if comes:
+            self._came = now
+        calm = now - self._came > CALM_SECONDS
+        wait_ms = int(self._options.fetch_wait * 1000) * (CALM_FACTOR if calm else 1)
+        self._client._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001  aiokafka has no other way, once it runs
 
     def _abandon_fetches(self) -> None:
         for fetch in self._fetches:

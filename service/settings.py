@@ -77,8 +77,9 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=5000,
-        description="How long a broker may hold a fetch that finds nothing. Apache Kafka answers as soon as there is "
-        "something; the embedded broker only when this is over, so that it adds to each event's latency.",
+        description="How long a broker may hold a fetch that finds nothing; ten times as long after a second in which "
+        "nothing came. Apache Kafka answers as soon as there is something; the embedded broker only when this is over, "
+        "so that it adds to each event's latency.",
     )
     kafka_topic_partitions: int = Field(
         12, ge=1, le=1000, description="Partitions of a topic that `topics create` makes."

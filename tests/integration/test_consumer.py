@@ -513,6 +513,17 @@ async def test_while_a_poll_is_in_the_database_the_next_one_takes_all_that_comes
     assert sizes == [1, 3]
 
 
+async def test_fetches_wait_longer_where_nothing_comes(station: Station) -> None:
+    running = await station.start()
+
+    def waits(milliseconds: int) -> bool:
+        return bool(running.consumer._client._fetcher._fetch_max_wait_ms == milliseconds)
+
+    await until(lambda: waits(100), BOUND, lambda: "fetches do not wait longer")
+    await station.publish(CONTENT_PROVISIONED, content("a", "text"))
+    await until(lambda: waits(10), BOUND, lambda: "fetches wait long although something came", every=0.01)
+
+
 async def test_a_poll_ends_when_it_weighs_enough(judge: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer_module, "SLICE", 1)
     monkeypatch.setattr(consumer_module, "POLL_BYTES", MEBIBYTE)
