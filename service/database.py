@@ -12,13 +12,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InFailedSqlTransaction
-from psycopg.pq import TransactionStatus
 
 from service import statements
 
@@ -50,6 +49,14 @@ _SOCKET: Mapping[str, Any] = {
 # statistics that lag behind the tables must not turn one into a scan: a hash join has to read all that it hashes.
 _PLANNER = ("-c enable_hashjoin=off", "-c enable_mergejoin=off")
 
+# And the server gives up on a pod that has gone without a word: it must not hold its locks until it times out.
+_GONE = (
+    "-c tcp_keepalives_idle=5",
+    "-c tcp_keepalives_interval=2",
+    "-c tcp_keepalives_count=3",
+    "-c tcp_user_timeout=10000",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -64,14 +71,39 @@ class Timeouts:
     def options(self) -> str:
         """As libpq's `options`, which the server applies when the session starts."""
         timeouts = [f"-c {timeout.name}={getattr(self, timeout.name)}" for timeout in fields(self)]
-        return " ".join([*timeouts, *_PLANNER, "-c TimeZone=UTC"])
+        return " ".join([*timeouts, *_PLANNER, *_GONE, "-c TimeZone=UTC"])
+
+
+class _Connection(AsyncConnection[Any]):
+    """A connection that knows its pipeline."""
+
+    pipelined: AsyncPipeline | None = None
+
+
+class _Cursor(AsyncCursor[Any]):
+    """Asks for answers with a sync, where the driver's own asks with a flush, after which a session that waits for its
+    client counts as active: no timeout for those who are idle in a transaction would end one whose pod is frozen.
+    """
+
+    async def fetchone(self) -> Any:
+        await self._answered()
+        return await super().fetchone()
+
+    async def fetchall(self) -> list[Any]:
+        await self._answered()
+        return await super().fetchall()
+
+    async def _answered(self) -> None:
+        pipeline = cast("_Connection", self.connection).pipelined
+        if pipeline is not None and self.pgresult is None:
+            await pipeline.sync()
 
 
 @dataclass(frozen=True, slots=True)
 class _Session:
     """A connection of the pool; `since` is when it was made, `era` goes up where all before are void."""
 
-    connection: AsyncConnection
+    connection: _Connection
     era: int
     since: float
 
@@ -111,12 +143,14 @@ class Database:
         statements failed. An error of the commit itself without a SQLSTATE leaves the outcome unknown;
         every input may be applied again, so doing it again is the answer.
         """
-        async with self._session() as connection, self._pipeline(connection, pipelined):
-            await connection.execute("begin")
-            yield connection
-            if connection.info.transaction_status == TransactionStatus.INERROR:
+        async with self._session() as connection:
+            async with self._pipeline(connection, pipelined):
+                await connection.execute("begin")
+                yield connection
+                ended = await _commit(connection)
+            # What had failed is rolled back by a commit, which is no error to the server.
+            if ended.statusmessage != "COMMIT":
                 raise InFailedSqlTransaction("a statement had failed: nothing is committed")
-            await _commit(connection)
 
     async def connect_alone(self) -> AsyncConnection:
         """A session outside the pool, in autocommit, for LISTEN. The caller closes it."""
@@ -158,12 +192,13 @@ class Database:
             await session.connection.close()
 
     @asynccontextmanager
-    async def _pipeline(self, connection: AsyncConnection, wanted: bool) -> AsyncIterator[None]:
+    async def _pipeline(self, connection: _Connection, wanted: bool) -> AsyncIterator[None]:
         """Nothing where it is not wanted, or where a pooler would have to take part."""
         if not wanted or self._pooler:
             yield
             return
-        async with connection.pipeline():
+        async with connection.pipeline() as pipeline:
+            connection.pipelined = pipeline
             try:
                 yield
             except Exception:
@@ -172,9 +207,11 @@ class Database:
                 # Cancelled: the end of a pipeline would wait for the answers.
                 connection.pgconn.finish()
                 raise
+            finally:
+                connection.pipelined = None
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[AsyncConnection]:
+    async def _session(self) -> AsyncIterator[_Connection]:
         """A session of the pool for as long as the body runs, given back only when it is whole."""
         try:
             async with asyncio.timeout(_POOL_TIMEOUT_SECONDS):
@@ -221,11 +258,12 @@ class Database:
         if gone:  # the server, most likely with all of its sessions: nobody need find that out again
             await self.close()
 
-    async def _connect(self) -> AsyncConnection:
+    async def _connect(self) -> _Connection:
         """In autocommit: transactions begin and end by statements of ours, which a pipeline can hold."""
-        connection = await AsyncConnection.connect(
+        connection = await _Connection.connect(
             self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
         )
+        connection.cursor_factory = _Cursor
         statements.register(connection)
         return connection
 
@@ -250,8 +288,8 @@ def sqlstate_of(error: BaseException) -> str | None:
     return original.sqlstate if isinstance(original, psycopg.Error) else None
 
 
-async def _commit(connection: AsyncConnection) -> None:
-    await connection.execute("commit")
+async def _commit(connection: AsyncConnection) -> AsyncCursor[Any]:
+    return await connection.execute("commit")
 
 
 def _hang_up(connection: AsyncConnection) -> None:

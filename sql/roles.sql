@@ -32,6 +32,10 @@ alter role els_app set idle_in_transaction_session_timeout = '10s';
 alter role els_app set statement_timeout = '60s';
 alter role els_app set transaction_timeout = '120s';
 alter role els_app set client_connection_check_interval = '5s';
+alter role els_app set tcp_keepalives_idle = '5s';
+alter role els_app set tcp_keepalives_interval = '2s';
+alter role els_app set tcp_keepalives_count = 3;
+alter role els_app set tcp_user_timeout = '10s';
 alter role els_app set enable_hashjoin = off;
 alter role els_app set enable_mergejoin = off;
 

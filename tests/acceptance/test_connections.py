@@ -1,4 +1,4 @@
-"""Connections that are cut or stall under the recorded morning; `make prove` does more of it."""
+"""Connections that are cut, stall or are forgotten under the recorded morning; `make prove` does more of it."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.audited import check_audit
 from tests.support.brokers import Broker
 from tests.support.expected import all_done, check_tables, check_topics
 from tests.support.pods import pods, until
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, may_forget
 from tests.support.replay import Replay
 
 
@@ -27,7 +27,16 @@ async def stall(proxy: Proxy) -> None:
     proxy.flow()
 
 
-@pytest.mark.parametrize("trouble", [cut, stall])
+async def forget(proxy: Proxy) -> None:
+    proxy.forget()
+
+
+NOT_ALLOWED = pytest.mark.skipif(
+    not may_forget(), reason="only who may administer the network can close without a word"
+)
+
+
+@pytest.mark.parametrize("trouble", [cut, stall, pytest.param(forget, marks=NOT_ALLOWED)])
 async def test_connections_in_trouble_lose_and_add_nothing(
     tmp_path: Path, app_url: str, database_url: str, tansu: Broker, group: str, trouble: object
 ) -> None:

@@ -36,7 +36,7 @@ from tests.support.brokers import Broker, OwnApacheKafka
 from tests.support.databases import url_as
 from tests.support.expected import committed_offsets
 from tests.support.pods import SESSION_SECONDS, Pods, pods
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, may_forget
 
 PARTITIONS: Final = 4
 GROUP: Final = "prove"
@@ -231,8 +231,13 @@ async def slow_connections(world: World) -> int:
 
 
 async def leave_half_open(world: World) -> int:
-    """What is open is answered by nobody any more, and not closed either; new connections are good."""
-    return sum(proxy.leave_half_open() for proxy in _proxies(world))
+    """The other side has forgotten what is open, and does not say so; new connections are good."""
+    return sum(proxy.forget() for proxy in _proxies(world))
+
+
+async def swallow(world: World) -> int:
+    """What is sent on what is open is acknowledged, and answered by nobody any more; new connections are good."""
+    return sum(proxy.swallow() for proxy in _proxies(world))
 
 
 async def rebalance(world: World) -> int:
@@ -373,7 +378,7 @@ def faults(world: World) -> tuple[dict[str, Fault], dict[str, str]]:
         "connections cut": cut_connections,
         "database stalled": stall_database,
         "connections slowed": slow_connections,
-        "connections left half open": leave_half_open,
+        "connections acknowledged and never answered": swallow,
         "rebalances in a loop": rebalance,
         "connections exhausted": exhaust_connections,
         "idle transaction with locks and snapshot": hold_the_horizon,
@@ -386,6 +391,10 @@ def faults(world: World) -> tuple[dict[str, Fault], dict[str, str]]:
         here["PostgreSQL and broker killed at once"] = kill_both
     else:
         missing["broker killed and restarted"] = "the embedded broker keeps nothing"
+    if may_forget():
+        here["connections left half open"] = leave_half_open
+    else:
+        missing["connections left half open"] = "only who may administer the network can close without a word"
     if world.broker_proxy:
         here["broker stalled"] = stall_broker
     if world.disk:

@@ -1,11 +1,25 @@
-"""A TCP proxy on loopback whose connections can be cut, stalled, slowed down, and left half open."""
+"""A TCP proxy on loopback whose connections can be cut, stalled, slowed down, forgotten, and answered by nobody."""
 
 import asyncio
+import socket
 from contextlib import suppress
+from typing import Final
 
 from deploy.local.processes import LOOPBACK
 
-CHUNK = 256 * 1024
+CHUNK: Final = 256 * 1024
+TCP_REPAIR: Final = 19
+"""Of Linux: a socket that is closed in repair mode says nothing to its peer. For administrators of the network only."""
+
+
+def may_forget() -> bool:
+    """Whether `Proxy.forget` is allowed here."""
+    with socket.socket() as one:
+        try:
+            one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        except OSError:
+            return False
+    return True
 
 
 class Proxy:
@@ -56,8 +70,19 @@ class Proxy:
         self._delay = 0.0
         self._flows.set()
 
-    def leave_half_open(self) -> int:
-        """Swallow for ever what comes on the connections that are open: as if the other side had lost its power."""
+    def forget(self) -> int:
+        """Lose all connections that are open without a word, as a machine does that lost its power and came back.
+
+        Who sends on one learns it; who waits for an answer does not. Raises OSError where that is not allowed.
+        """
+        links = list(self._links)
+        for link in links:
+            link.be_silent()
+            link.abort()
+        return len(links)
+
+    def swallow(self) -> int:
+        """Acknowledge for ever what comes on the connections that are open, and answer nothing."""
         links = [link for link in self._links if not link.dead]
         for link in links:
             link.dead = True
@@ -103,6 +128,10 @@ class _Link:
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self.dead = False
         self._writers = writers
+
+    def be_silent(self) -> None:
+        for writer in self._writers:
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
 
     def abort(self) -> None:
         for writer in self._writers:
