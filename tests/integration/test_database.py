@@ -204,18 +204,21 @@ async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str) ->
     proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
     timeouts = Timeouts(idle_in_transaction_session_timeout=300)
     database = Database(f"{database_url}&port={proxy.port}", timeouts=timeouts)
+    free = False
     try:
         with pytest.raises(psycopg.OperationalError):  # noqa: PT012  the body is what is tested
             async with database.transaction(pipelined=True) as conn:
                 await (await conn.execute("select pg_advisory_xact_lock(1)")).fetchone()
                 proxy.swallow()
                 async with await psycopg.AsyncConnection.connect(database_url) as other:
-                    await other.execute("set lock_timeout = '20s'")
+                    await other.execute("set lock_timeout = '10s'")
                     await other.execute("select pg_advisory_xact_lock(1)")
-                raise psycopg.OperationalError
+                    free = True
+                proxy.cut()
     finally:
         await database.close()
         await proxy.stop()
+    assert free
 
 
 async def test_the_server_looks_for_pods_that_are_gone_without_a_word(database: Database) -> None:
