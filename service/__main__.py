@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from service.settings import SettingsError, load_settings  # noqa: PLC0415
 
     # What a client says of a lost connection, the command says itself, in its one line.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    for client in ("aiokafka", "psycopg"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
         settings = load_settings()
         command = getattr(import_module(f"service.{options.room}"), options.command)

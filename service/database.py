@@ -85,15 +85,7 @@ class _Cursor(AsyncCursor[Any]):
     client counts as active: no timeout for those who are idle in a transaction would end one whose pod is frozen.
     """
 
-    async def fetchone(self) -> Any:
-        await self._answered()
-        return await super().fetchone()
-
-    async def fetchall(self) -> list[Any]:
-        await self._answered()
-        return await super().fetchall()
-
-    async def _answered(self) -> None:
+    async def _fetch_pipeline(self) -> None:
         pipeline = cast("_Connection", self.connection).pipelined
         if pipeline is not None and self.pgresult is None:
             await pipeline.sync()
@@ -253,7 +245,7 @@ class Database:
         """Roll back after an error of the body; after a cancellation, or where that fails, close."""
         if isinstance(error, Exception) and await _rolled_back(connection):
             return
-        gone = connection.closed
+        gone = connection.closed and isinstance(error, Exception)
         connection.pgconn.finish()
         if gone:  # the server, most likely with all of its sessions: nobody need find that out again
             await self.close()

@@ -87,7 +87,7 @@ class Worker:
             self._tell()
         if wave.trouble is not None:
             raise wave.trouble
-        if len(rows) < FEW:
+        if len(rows) < FEW and sum(len(row.payload) for row in rows) < self._limits.size // 2:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_SECONDS):
                     await self.wake.wait()

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from service import store
 from service.statements import STATEMENTS, Texts
-from service.store import PAGE
 
 Key = tuple[str, str]
 """(batch_id, text_storage_id) of a content, (batch_id, file_upload_id) of a failure."""
@@ -104,10 +104,8 @@ async def find_late_batches(conn: AsyncConnection[Any], due: datetime, page: int
 
 async def open_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[str]]:
     """The essays that a batch of any size still waits for, in slot order, in pages."""
-    async with conn.cursor(name="read_open_slots", binary=True) as cursor:
-        await cursor.execute(STATEMENTS["read_open_slots"], {"batch_id": batch_id})
-        while page := await cursor.fetchmany(PAGE):
-            yield [essay_id for (essay_id,) in page]
+    async for page in store.stream(conn, "read_open_slots", batch_id=batch_id):
+        yield [essay_id for (essay_id,) in page]
 
 
 async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], now: datetime) -> None:

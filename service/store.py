@@ -241,13 +241,13 @@ async def read_assigned_slots(conn: AsyncConnection[Any], batch_ids: Sequence[st
 
 async def assigned_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[Sequence[tuple[str, str]]]:
     """The same of one batch of any size, in pages."""
-    async for page in _stream(conn, "read_assigned_slots", batch_ids=Texts([batch_id])):
+    async for page in stream(conn, "read_assigned_slots", batch_ids=Texts([batch_id])):
         yield [(essay_id, text_storage_id) for _, essay_id, text_storage_id in page]
 
 
 async def failed_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[Sequence[FailedSlot]]:
     """Every failed slot of a batch with its failure, in slot order, in pages."""
-    async for page in _stream(conn, "read_failed_slots", DETAILED_PAGE, batch_id=batch_id):
+    async for page in stream(conn, "read_failed_slots", DETAILED_PAGE, batch_id=batch_id):
         yield [FailedSlot(*row) for row in page]
 
 
@@ -379,7 +379,7 @@ async def _rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> 
     return await cursor.fetchall()
 
 
-async def _stream(conn: AsyncConnection[Any], name: str, size: int = PAGE, **parameters: object) -> AsyncIterator[Any]:
+async def stream(conn: AsyncConnection[Any], name: str, size: int = PAGE, **parameters: object) -> AsyncIterator[Any]:
     """The rows of a statement in pages, read through a cursor of the transaction: memory holds one page.
 
     The driver's own server-side cursors are not for pipelines.

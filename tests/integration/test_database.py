@@ -109,6 +109,27 @@ async def test_a_cancelled_transaction_leaves_nothing_and_its_session_is_not_use
     assert await backend(database) != before
 
 
+@PIPELINED
+async def test_a_cancelled_transaction_costs_the_others_nothing(database_url: str, pipelined: bool) -> None:
+    database = Database(database_url, pool_size=2)
+    started = asyncio.Event()
+
+    async def work() -> None:
+        async with database.transaction(pipelined=pipelined) as connection:
+            await (await connection.execute("select 1")).fetchall()
+            started.set()
+            await asyncio.Event().wait()
+
+    async with database.transaction() as idle:
+        task = asyncio.create_task(work())
+        await started.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert not idle.closed
+    assert await backend(database) == idle.info.backend_pid
+    await database.close()
+
+
 async def test_a_session_that_the_server_ended_is_replaced(database: Database) -> None:
     with pytest.raises(psycopg.OperationalError) as caught:  # noqa: PT012  the body is what is tested
         async with database.transaction() as connection:
