@@ -137,11 +137,13 @@ class Postgres:
         return True
 
     def _postmaster(self) -> psutil.Process | None:
-        """The PostgreSQL that the data directory's lock file names, if there is such a one."""
+        """The PostgreSQL that the data directory's lock file names, if it lives: one that was killed has its pid for a
+        while, but no command line.
+        """
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
             found = psutil.Process(pid)
-            return found if found.name() == "postgres" else None
+            return found if found.name() == "postgres" and found.cmdline() else None
         except (OSError, ValueError, psutil.Error):
             return None
 

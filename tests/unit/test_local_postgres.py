@@ -1,6 +1,7 @@
 """The embedded PostgreSQL's place: private, its own, and nobody else's folder changed for it."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import psycopg
@@ -8,7 +9,7 @@ import pytest
 
 from deploy.local import postgres
 from deploy.local.postgres import Postgres
-from deploy.local.processes import StackError
+from deploy.local.processes import StackError, as_account
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user")
 
@@ -59,6 +60,24 @@ def test_a_server_that_was_killed_comes_back_with_what_was_committed(durable_pos
     durable_postgres.start()
     with psycopg.connect(durable_postgres.url()) as conn:
         assert conn.execute("select number from kept").fetchall() == [(1,)]
+
+
+def test_a_server_that_was_killed_and_not_yet_waited_for_is_gone(durable_postgres: Postgres) -> None:
+    lock = durable_postgres.data / "postmaster.pid"
+    told = lock.read_text()
+    durable_postgres.kill()
+    dead = subprocess.Popen(
+        [durable_postgres.programs() / "postgres", "--version"],
+        stdout=subprocess.DEVNULL,
+        **as_account(durable_postgres.account),
+    )
+    try:
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # a zombie from now on
+        lock.write_text(f"{dead.pid}\n" + told.split("\n", 1)[1])
+        durable_postgres.start()
+        assert durable_postgres.answers()
+    finally:
+        dead.wait()
 
 
 def test_a_server_without_its_record_is_known_by_its_data(durable_postgres: Postgres) -> None:
