@@ -18,6 +18,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InFailedSqlTransaction
+from psycopg.generators import send
 
 from service import statements
 
@@ -86,9 +87,12 @@ class _Cursor(AsyncCursor[Any]):
     """
 
     async def _fetch_pipeline(self) -> None:
-        pipeline = cast("_Connection", self.connection).pipelined
-        if pipeline is not None and self.pgresult is None:
-            await pipeline.sync()
+        connection = cast("_Connection", self.connection)
+        if connection.pipelined is not None and self.pgresult is None:
+            # The driver's sync waits for answers also where the socket did not take all of the questions at once.
+            async with connection.lock:
+                await connection.wait(send(connection.pgconn))
+            await connection.pipelined.sync()
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,18 @@ async def test_a_cancelled_transaction_leaves_nothing_and_its_session_is_not_use
 
 
 @PIPELINED
+async def test_what_is_larger_than_a_socket_takes_at_once_is_sent_whole(database: Database, pipelined: bool) -> None:
+    word = "x" * 30_000_000
+    async with asyncio.timeout(60), database.transaction(pipelined=pipelined) as connection:
+        cursor = await connection.execute("select length(%s::text)", [word])
+        assert await cursor.fetchall() == [(len(word),)]
+        await keep(connection, word)
+    async with database.transaction() as connection:
+        cursor = await connection.execute("select length(word) from public.kept")
+        assert await cursor.fetchall() == [(len(word),)]
+
+
+@PIPELINED
 async def test_a_cancelled_transaction_costs_the_others_nothing(database_url: str, pipelined: bool) -> None:
     database = Database(database_url, pool_size=2)
     started = asyncio.Event()
