@@ -27,7 +27,7 @@ from service.database import Database
 from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
-from service.loop import Seldom
+from service.loop import Seldom, cancelled
 from service.poll import Delivery, contexts
 from service.records import Unreadable
 from service.suspects import Suspects
@@ -198,9 +198,7 @@ class Consumer:
             await self._until(stop, beside)
             await self._drain()
         finally:
-            for task in [*beside, *self._asides]:
-                task.cancel()
-            await asyncio.gather(*beside, *self._asides, return_exceptions=True)
+            await cancelled([*beside, *self._asides])
             self._behind.clear()
             self._behind_bytes = 0
             # However this ends, it is no death.
@@ -217,9 +215,7 @@ class Consumer:
             await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait([starting])
+            await cancelled([starting])
         return not starting.cancelled() and starting.result() is None
 
     async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:
@@ -235,9 +231,7 @@ class Consumer:
             await self._release(list(self._partitions), self._options.moment)
             await asyncio.wait([polling], timeout=self._options.drain / 2)
         finally:
-            stopping.cancel()
-            polling.cancel()
-            await asyncio.gather(stopping, polling, return_exceptions=True)
+            await cancelled([stopping, polling])
 
     async def _drain(self) -> None:
         if self._asides:
@@ -278,8 +272,7 @@ class Consumer:
                     self._idle.set()
         finally:
             if ahead is not None:
-                ahead.cancel()
-                await asyncio.gather(ahead, return_exceptions=True)
+                await cancelled([ahead])
 
     def _under_suspicion(self) -> tuple[Partition, Suspects] | None:
         for partition in self._partitions.values():
@@ -328,10 +321,10 @@ class Consumer:
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """What the client has, or gets soon; nothing where a partition is rewound or given back meanwhile.
 
-        With `until_idle` it waits no longer than the poll that is in the database needs.
-
         A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
         before it: that is void, and the client, whose position is past them, would never bring them again.
+
+        With `until_idle` it waits no longer than the poll that is in the database needs.
         """
         fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
         self._fetches.add(fetch)

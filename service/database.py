@@ -197,11 +197,9 @@ class Database:
             connection.pipelined = pipeline
             try:
                 yield
-            except Exception:
-                raise
-            except BaseException:
-                # Cancelled: the end of a pipeline would wait for the answers.
-                connection.pgconn.finish()
+            except BaseException as error:
+                if not isinstance(error, Exception):  # cancelled: the end of a pipeline would wait for the answers
+                    connection.pgconn.finish()
                 raise
             finally:
                 connection.pipelined = None

@@ -8,9 +8,9 @@ cancellation ends it at once.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -20,6 +20,21 @@ _log = structlog.get_logger(__name__)
 
 LOG_SECONDS = 30.0
 """Trouble that lasts is logged once in so many seconds, with its count."""
+
+
+LOST_SECONDS = 1.0
+"""A cancellation that has not ended a task after so long may have been lost on its way, and is repeated."""
+
+
+async def cancelled(tasks: Iterable["asyncio.Future[Any]"]) -> None:
+    """Cancel what still runs, again where a library swallowed it, until all has ended, whatever it ended with."""
+    tasks = list(tasks)
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=LOST_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(slots=True)
@@ -98,9 +113,8 @@ class Loop:
         try:
             await asyncio.wait({stopping, waking}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # Not waited for: a cancellation that comes then could not be told from this one, and would be lost.
             waking.cancel()
-            with suppress(asyncio.CancelledError):
-                await waking
 
     def _failed(self, error: Exception) -> float:
         self.trouble = one_line(error)

@@ -21,7 +21,7 @@ from service.gauges import Gauges
 from service.health import Health, one_line
 from service.http import Http
 from service.intake import Intake
-from service.loop import Backoff, Loop
+from service.loop import Backoff, Loop, cancelled
 from service.operations import Operations
 from service.poll import Effects, Limits
 from service.purge import Chunk, Terms, purge_once
@@ -248,8 +248,7 @@ class _Process:
             await asyncio.gather(purging, return_exceptions=True)
             consumed.set()
             await asyncio.gather(relaying, return_exceptions=True)
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await cancelled([watching])
             await self._http.close()
             await self._admin.close()
             _log.info("stopped")

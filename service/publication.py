@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Final, cast
 
 from aiokafka import errors
@@ -12,6 +11,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from service.health import one_line
 from service.kafka import Producer
 from service.leases import Lease
+from service.loop import cancelled
 from service.outbox import Blocked, Key, Row
 from service.telemetry import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED
 
@@ -88,10 +88,7 @@ class ProducerLine:
 
     async def abandon(self) -> None:
         """Close all at once, whatever is on its way."""
-        for task in list(self._closing):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancelled(list(self._closing))
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.abandon()

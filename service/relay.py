@@ -26,7 +26,7 @@ from service import outbox, tracing
 from service.database import Database
 from service.kafka import Producer
 from service.leases import Floors, Lease
-from service.loop import Loop, Seldom
+from service.loop import Loop, Seldom, cancelled
 from service.outbox import SHARDS, Blocked, Key, Limits, Row
 from service.publication import ProducerLine, Publication
 from service.statements import Answer
@@ -239,14 +239,14 @@ class Relay:
         try:
             await stop.wait()
             await asyncio.wait([work], timeout=self._drain_seconds)
-            await _cancelled([work, *aside])
+            await cancelled([work, *aside])
             async with asyncio.timeout(self._drain_seconds):
                 await self._leave()
         except (TimeoutError, psycopg.Error) as error:
             _log.warning("relay_left_late", error=str(error))
         finally:
             self._running = False
-            await _cancelled([work, *aside])
+            await cancelled([work, *aside])
             await self._worker.abandon()
 
     async def publish_once(self) -> bool:
@@ -285,10 +285,3 @@ class Relay:
             async for _ in conn.notifies():
                 self._worker.wake.set()
         return False
-
-
-async def _cancelled(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel what still runs, and wait until it has ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

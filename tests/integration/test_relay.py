@@ -21,6 +21,7 @@ from service.database import Database
 from service.kafka import Producer, client_options, create_topics
 from service.outbox import SHARDS, Limits
 from service.relay import Relay
+from tests.support.producers import noting_ids
 
 BOUND = 40
 """Seconds after which a wait has failed."""
@@ -37,17 +38,7 @@ class Recording(Producer):
         self.reached = asyncio.Event()
 
     def create_batch(self) -> Any:
-        records = super().create_batch()
-        append, records.ids = records.append, []
-
-        def recording(**record: Any) -> Any:
-            taken = append(**record)
-            if taken is not None:
-                records.ids.append(dict(record["headers"])["event_id"])
-            return taken
-
-        records.append = recording
-        return records
+        return noting_ids(super().create_batch())
 
     async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
         self.reached.set()

@@ -27,6 +27,7 @@ from service.publication import Publication
 from service.relay import Worker
 from tests.support.brokers import Broker
 from tests.support.interleaving import HEAR, Actor, Died, Footprint, Left, Report, Stage, Work, stage
+from tests.support.producers import noting_ids
 
 FIRST, SECOND = "prove.first", "prove.second"
 BATCHES = ("b-0", "b-1")
@@ -129,24 +130,14 @@ class Cut(Producer):
         """It serves the next order, too."""
 
     def create_batch(self) -> BatchBuilder:
-        records = super().create_batch()
-        append, records.ids = records.append, []
-
-        def noting(**record: Any) -> Any:
-            taken = append(**record)
-            if taken is not None:
-                records.ids.append(dict(record["headers"])["event_id"].decode())
-            return taken
-
-        records.append = noting
-        return records
+        return noting_ids(super().create_batch())
 
     async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
         async with self._one_step:
             await self._turn("send", WRITES_TO_TOPICS)
             acknowledged = await super().send_batch(batch, topic, partition=partition)
             await acknowledged
-            self._topics.note(topic, batch.ids)
+            self._topics.note(topic, [event_id.decode() for event_id in batch.ids])
             await self._turn(HEAR, Footprint())
             return acknowledged
 

@@ -1,10 +1,11 @@
 """A loop outlives whatever its step does, wakes when told, and stops when told."""
 
 import asyncio
+from contextlib import suppress
 
 from structlog.testing import capture_logs
 
-from service.loop import Backoff, Loop, Seldom
+from service.loop import Backoff, Loop, Seldom, cancelled
 
 BOUND = 10
 """Seconds after which a wait has failed."""
@@ -43,6 +44,37 @@ async def test_waking_a_loop_ends_its_rest() -> None:
         loop.wake.set()
     stop.set()
     await asyncio.wait_for(running, BOUND)
+
+
+async def test_a_cancellation_ends_a_loop_at_whatever_moment_it_comes() -> None:
+    async def step() -> bool:
+        return False
+
+    for turns in range(30):
+        loop = Loop("test", step, every=0)
+        running = asyncio.create_task(loop.run(asyncio.Event()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        ended, _ = await asyncio.wait([running], timeout=1)
+        await cancelled([running])
+        assert ended, f"cancelled in turn {turns}, it goes on"
+
+
+async def test_a_cancellation_that_a_task_swallows_is_repeated() -> None:
+    async def deaf_once() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async def failing() -> None:
+        raise ValueError("of no interest here")
+
+    tasks = [asyncio.create_task(each) for each in (deaf_once(), failing())]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(BOUND):
+        await cancelled(tasks)
+    assert tasks[0].cancelled()
 
 
 async def test_a_wake_during_a_step_is_not_lost() -> None:
