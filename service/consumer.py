@@ -1,4 +1,4 @@
-"""Kafka → transaction → offsets: the only place that knows offsets.
+"""Kafka → transaction → offsets.
 
 What must hold: an offset is committed only after every record before it is dealt with in the database; a
 batch's records of one partition are applied in order; a record that comes again, for whatever reason, changes
@@ -10,7 +10,6 @@ import asyncio
 import os
 import socket
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
 from service.loop import Seldom, cancelled
+from service.partitions import Partition, Read, first_offsets_of, offsets_of
 from service.poll import Delivery, contexts
 from service.records import Unreadable
 from service.suspects import Suspects
@@ -42,8 +42,6 @@ POLL_BYTES = 16 * 1024 * 1024
 """A poll that weighs more ends, however few its records are; as much again may wait for others."""
 CROWD = 4
 """Polls' worth of records that may wait for others; beyond that their partitions rest."""
-FETCHES = 4
-"""Times that a record batch is fetched whose checksum does not fit: on the way it may be damaged once, not always."""
 COMMIT_SECONDS = 0.2
 """Offsets are committed so often, and not with each poll: what a crash leaves uncommitted is only read again."""
 PROBE_SECONDS = 60.0
@@ -55,6 +53,8 @@ CALM_FACTOR = 10
 """Where nothing has come for so long, fetches wait so many times longer: a hundred a second cost a tenth of a core."""
 LAG_SECONDS = 5.0
 """The lag is asked for so often, and a broker that gives no answer for so long is away."""
+SILENT_SECONDS = 10.0
+"""After so long the client is made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,52 +79,7 @@ class ConsumerOptions:
 
 
 class Stalled(Exception):
-    """Nothing moves although there is lag, or the group has no share for us: the client is made anew."""
-
-
-@dataclass(slots=True, eq=False)
-class Partition:
-    """One partition while it is ours."""
-
-    tp: TopicPartition
-    done: int | None = None
-    """Every offset below is dealt with, but for those that are held."""
-    held: set[int] = field(default_factory=set)
-    """Offsets of records that were set aside."""
-    epoch: int = 0
-    """Goes up when the partition is rewound or given back: what was read before is void."""
-    suspected: Suspects | None = None
-    torn: tuple[int, int] = (-1, 0)
-    """The offset of what was fetched with a checksum that does not fit, and how often it was."""
-
-    @property
-    def committable(self) -> int | None:
-        return None if self.done is None else min([*self.held, self.done])
-
-
-@dataclass(slots=True)
-class _Read:
-    """What one poll brought from one partition."""
-
-    partition: Partition
-    epoch: int
-    deliveries: list[Delivery]
-
-    @property
-    def void(self) -> bool:
-        return self.epoch != self.partition.epoch
-
-    def cut_torn(self) -> int | None:
-        """Leave what is torn to another fetch, with all behind it; returns from which offset, None where nothing is."""
-        for number, delivery in enumerate(self.deliveries):
-            value = delivery.value
-            if isinstance(value, Unreadable) and value.torn:
-                offset, fetches = self.partition.torn
-                self.partition.torn = (value.first, fetches + 1 if offset == value.first else 1)
-                if self.partition.torn[1] < FETCHES:
-                    del self.deliveries[number:]
-                    return value.first
-        return None
+    """Nothing moves despite lag, the group has no share for us, or the broker no word: the client is made anew."""
 
 
 class Consumer:
@@ -158,7 +113,7 @@ class Consumer:
         self._idle = asyncio.Event()
         """While it is not set a poll is in the database, and the next one takes what comes meanwhile."""
         self._idle.set()
-        self._moved = self._probed = self._served = self._came = time.monotonic()
+        self._moved = self._probed = self._served = self._heard = self._came = time.monotonic()
         self._shared_out = False
         self._client: AIOKafkaConsumer
         records.install()
@@ -193,7 +148,7 @@ class Consumer:
         try:
             if not await self._started(stop):
                 return
-            self._moved = self._served = time.monotonic()
+            self._moved = self._served = self._heard = time.monotonic()
             beside = [asyncio.create_task(each) for each in (self._commit_often(), self._watch())]
             await self._until(stop, beside)
             await self._drain()
@@ -250,7 +205,7 @@ class Consumer:
 
     async def _polls(self, stop: asyncio.Event) -> None:
         """While one poll is in the database, the next is read and decoded."""
-        ahead: asyncio.Task[list[_Read]] | None = None
+        ahead: asyncio.Task[list[Read]] | None = None
         try:
             while not stop.is_set():
                 under_suspicion, probing = self._under_suspicion(), self._is_probing()
@@ -280,7 +235,7 @@ class Consumer:
                 return partition, partition.suspected
         return None
 
-    async def _read(self) -> list[_Read]:
+    async def _read(self) -> list[Read]:
         """What has come, decoded, of the partitions that do not rest."""
         crowded = (
             sum(len(each.held) for each in self._partitions.values()) > CROWD * self._options.max_poll_records
@@ -296,9 +251,9 @@ class Consumer:
             return []
         return await self._get(awake, self._options.max_poll_records, POLL_MS)
 
-    async def _get(self, tps: Sequence[TopicPartition], records: int, wait_ms: int) -> list[_Read]:
+    async def _get(self, tps: Sequence[TopicPartition], records: int, wait_ms: int) -> list[Read]:
         epochs = {tp: (self._partitions[tp], self._partitions[tp].epoch) for tp in tps}
-        reads = {tp: _Read(*epochs[tp], []) for tp in tps}
+        reads = {tp: Read(*epochs[tp], []) for tp in tps}
         number = weight = 0
         with tracing.step("receive") as step:
             while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
@@ -369,26 +324,26 @@ class Consumer:
         event = events.decode(record.topic, record.value, max_bytes=self._options.max_bytes[record.topic])
         return _delivery(record, event)
 
-    async def _take(self, reads: Sequence[_Read], *, probing: bool = False) -> None:
+    async def _take(self, reads: Sequence[Read], *, probing: bool = False) -> None:
         """Apply what was read, as far as it is still ours to apply, and move the partitions on."""
         async with self._busy:
             taken = [read for read in reads if not read.void]
             if not taken:
                 return
-            torn = {read.partition.tp: first for read in taken if (first := read.cut_torn()) is not None}
+            doubtful = {read.partition.tp: first for read in taken if (first := read.cut_doubtful()) is not None}
             deliveries = [delivery for read in taken for delivery in read.deliveries]
             outcome = await self._intake.take(deliveries, probing=probing, waiting=frozenset(self._behind))
             self._moved = time.monotonic()
             if outcome.stopped != self._stopped:
                 self._tell_stopped(outcome.stopped)
-            left = torn | _first_offsets(outcome.left)
-            held = _offsets(outcome.aside)
+            left = doubtful | first_offsets_of(outcome.left)
+            held = offsets_of(outcome.aside)
             for read in taken:
                 if not read.void:
                     self._move_on(read, left.get(read.partition.tp), held.get(read.partition.tp, set()))
             self._set_aside(outcome.aside, {read.partition.tp: read.partition for read in taken})
 
-    def _move_on(self, read: _Read, left: int | None, held: set[int]) -> None:
+    def _move_on(self, read: Read, left: int | None, held: set[int]) -> None:
         partition = read.partition
         partition.held |= held
         if left is None:
@@ -452,7 +407,7 @@ class Consumer:
             partition.suspected = None
         if not records:
             return
-        await self._take([_Read(partition, epoch, await self._suspected(partition.tp, suspected, records))])
+        await self._take([Read(partition, epoch, await self._suspected(partition.tp, suspected, records))])
 
     async def _at_the_end(self, tp: TopicPartition) -> bool:
         """Whether the partition has no more to bring: a broker may also be slow."""
@@ -547,7 +502,10 @@ class Consumer:
                     await self._look_at_stops()
             if (alone := time.monotonic() - self._served) > self._options.watchdog:
                 # A client may wait for ever for an answer that was lost with its broker.
-                raise Stalled(f"no share of the group, or no word from the broker, for {alone:.0f} s")
+                raise Stalled(f"no share of the group for {alone:.0f} s")
+            if (silent := time.monotonic() - self._heard) > max(SILENT_SECONDS, self._options.session_timeout):
+                # Its connection may be one that nobody answers any more, which it would wait for four times as long.
+                raise Stalled(f"no word from the broker for {silent:.0f} s")
 
     async def _look_at_lag(self) -> None:
         partitions = dict(self._partitions)
@@ -556,12 +514,14 @@ class Consumer:
                 ends = await self._client.end_offsets(list(partitions))
                 starts = {tp: await self._client.position(tp) for tp, each in partitions.items() if each.done is None}
         except IllegalStateError:
+            self._heard = time.monotonic()
             return  # a rebalance came between
         except (KafkaError, TimeoutError) as error:
             self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
             return
+        self._heard = time.monotonic()
         if self._shared_out:
-            self._served = time.monotonic()
+            self._served = self._heard
         lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
         for tp, behind in lag.items():
             if self._partitions.get(tp) is partitions[tp]:  # else it was given back meanwhile, and is another's to tell
@@ -609,7 +569,7 @@ class Consumer:
                 partitions[tp].suspected = suspects.suspects(mark, position, self._options.max_poll_records)
         self._partitions = partitions
         self._shared_out = True
-        self._moved = self._served = time.monotonic()
+        self._moved = self._served = self._heard = time.monotonic()
         self._health.well("consumer")
         _log.info("partitions_assigned", partitions=len(tps), suspects=len(left_behind))
 
@@ -656,14 +616,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _delivery(record: ConsumerRecord, event: events.Incoming | Refusal) -> Delivery:
     return Delivery(record.topic, record.partition, record.offset, record.key, record.value, record.headers, event)
-
-
-def _offsets(deliveries: Iterable[Delivery]) -> dict[TopicPartition, set[int]]:
-    offsets: dict[TopicPartition, set[int]] = defaultdict(set)
-    for delivery in deliveries:
-        offsets[TopicPartition(delivery.topic, delivery.partition)].add(delivery.offset)
-    return offsets
-
-
-def _first_offsets(deliveries: Iterable[Delivery]) -> dict[TopicPartition, int]:
-    return {tp: min(offsets) for tp, offsets in _offsets(deliveries).items()}

@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any, Final, cast
@@ -34,6 +34,12 @@ _RECYCLE_SECONDS = 1800
 
 _GRACE_SECONDS = 5.0
 """A server ends a transaction that takes too long; one that has not even said so after this has gone silent."""
+
+_DOUBT_SECONDS = 5.0
+"""A transaction that has lasted so long is looked for on its server, and again after as long."""
+
+# What does not wait for its client, nor is in a transaction of its, will answer nothing more.
+_SERVED = "select from pg_stat_activity where pid = %s and state <> 'idle'"
 
 # As JSON, since the column may not be there yet: then the revision serves its own code only.
 _REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
@@ -214,18 +220,36 @@ class Database:
             raise psycopg.OperationalError("no database session was free in time") from None
         try:
             session = await self._take()
-            # A peer that acknowledges every byte and answers none is found by no timeout of TCP.
-            hanging_up = asyncio.get_running_loop().call_later(self._patience, _hang_up, session.connection)
+            watching = _Later(min(_DOUBT_SECONDS, self._patience), lambda: self._watch(session.connection))
             try:
                 yield session.connection
             except BaseException as error:
                 await self._settle(session.connection, error)
                 raise
             finally:
-                hanging_up.cancel()
+                watching.cancel()
                 self._give_back(session)
         finally:
             self._free.release()
+
+    async def _watch(self, connection: _Connection) -> None:
+        """Hang up where the server has ended the session, or never heard of the transaction, and none of it came here.
+
+        A peer that acknowledges every byte and answers none is found by no timeout of TCP.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience - _DOUBT_SECONDS):
+                while self._pooler or await self._is_served(connection.pgconn.backend_pid):  # noqa: ASYNC110
+                    await asyncio.sleep(_DOUBT_SECONDS)
+        _hang_up(connection)
+
+    async def _is_served(self, pid: int) -> bool:
+        """Whether the server works for a session, or waits for its client in a transaction; True where it can't say."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
+                return await (await conn.execute(_SERVED, [pid])).fetchone() is not None
+        except (psycopg.Error, TimeoutError):
+            return True
 
     async def _take(self) -> "_Session":
         """The session that was used last, so that those beyond what is needed grow old and go; else a new one."""
@@ -284,6 +308,23 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 async def _commit(connection: AsyncConnection) -> AsyncCursor[Any]:
     return await connection.execute("commit")
+
+
+class _Later:
+    """What is begun after so many seconds, unless it is cancelled before; then, too, it is cancelled."""
+
+    def __init__(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._begun: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        if self._begun is not None:
+            self._begun.cancel()
+
+    def _begin(self) -> None:
+        self._begun = asyncio.create_task(self._work())
 
 
 def _hang_up(connection: AsyncConnection) -> None:

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from deploy.local.postgres import Postgres
 from service import consumer as consumer_module
-from service import migration
+from service import migration, partitions
 from service.consumer import Consumer, ConsumerOptions, Stalled
 from service.database import Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
@@ -276,6 +276,24 @@ async def test_a_consumer_that_the_group_has_forgotten_is_made_anew(station: Sta
     await station.becomes("select count(*) from els.pending_content", 1)
 
 
+async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client itself would wait for its answers for 40 s, the time that a rebalance may take and more."""
+    monkeypatch.setattr(consumer_module, "LAG_SECONDS", 0.5)
+    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
+    running = await station.start()
+    running.consumer._options = replace(running.consumer._options, session_timeout=1)
+    for connection in running.consumer._client._client._conns.values():
+        connection._writer.transport.pause_reading()
+    with pytest.raises(Stalled, match="no word from the broker"):
+        await asyncio.wait_for(running._task, BOUND)
+    await running.fail_and_run_again()
+    await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
+    await station.publish(CONTENT_PROVISIONED, content("b", "t"))
+    await station.becomes("select count(*) from els.pending_content", 1)
+
+
 async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(station: Station) -> None:
     bad = list(bad_inputs())
     for number, (topic, value, _) in enumerate(bad):
@@ -364,18 +382,57 @@ async def test_a_batch_whose_checksum_fits_when_it_is_fetched_again_is_applied(
     segment = judge.broker.segment(CONTENT_PROVISIONED, 0)
     if segment is None:
         pytest.skip("this broker's files are out of reach")
-    monkeypatch.setattr(consumer_module, "FETCHES", 1_000_000)
+    monkeypatch.setattr(partitions, "FETCHES", 1_000_000)
     whole = record_batch([content("b", "t0"), content("b", "t1")], name=b"a-name")
     await judge.publish_batch(CONTENT_PROVISIONED, whole, 2)
     await judge.publish(CONTENT_PROVISIONED, content("b", "t2"))
     flip(segment, len(whole) - 1)
     running = await judge.start()
     partition = running.consumer._partitions[TopicPartition(CONTENT_PROVISIONED, 0)]
-    await until(lambda: partition.torn[1] > 2, BOUND, lambda: "it is not fetched again")
+    await until(lambda: partition.doubted[1] > 2, BOUND, lambda: "it is not fetched again")
     assert judge.value(PENDING) == 0
     flip(segment, len(whole) - 1)
     await judge.all_committed()
     assert (judge.value(PENDING), judge.refused()) == (3, [])
+
+
+@pytest.mark.parametrize(("times", "there"), [(3, 3), (10_000, 2)])
+async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ever(
+    station: Station, times: int, there: int
+) -> None:
+    """As the embedded broker does where two producers write at once; what is missing for good is gone past."""
+    running = await station.start()
+    fetch = running.consumer._client.getmany
+    hidden: list[Any] = []
+
+    async def going_past(*tps: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
+        got: dict[TopicPartition, list[Any]] = await fetch(*tps, **options)
+        for tp, records in got.items():
+            if tp.topic == CONTENT_PROVISIONED and records and records[0].offset == 1 and len(hidden) < times:
+                hidden.append(records[0])
+                got[tp] = records[1:]
+        return got
+
+    running.consumer._client.getmany = going_past
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    await station.all_committed()
+    await station.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
+    await station.all_committed()
+    assert len(hidden) == min(times, partitions.GAP_FETCHES)
+    assert station.value(PENDING) == there
+
+
+async def test_the_marks_that_transactions_leave_in_a_log_hold_up_nothing(judge: Station) -> None:
+    running = await judge.start()
+    async with AIOKafkaProducer(
+        bootstrap_servers=judge.broker.bootstrap_servers, transactional_id=f"upstream-{uuid4()}"
+    ) as producer:
+        for number in range(30):
+            async with producer.transaction():
+                sent = await producer.send_and_wait(CONTENT_PROVISIONED, content("b", f"t{number}"), b"b", partition=0)
+    assert sent.offset == 58
+    await judge.becomes(PENDING, 30)
+    assert running.consumer._partitions[TopicPartition(CONTENT_PROVISIONED, 0)].gaps_until > 0
 
 
 def flip(file: Path, place: int) -> None:

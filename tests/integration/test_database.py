@@ -14,6 +14,9 @@ from service.database import Database, Timeouts, conninfo, sqlstate_of
 from service.statements import Texts
 from tests.support.proxy import Proxy
 
+BOUND = 30
+"""Seconds after which a wait has failed."""
+
 PIPELINED = pytest.mark.parametrize("pipelined", [False, True])
 
 
@@ -230,6 +233,50 @@ async def test_a_server_that_acknowledges_and_never_answers_is_left(
     finally:
         await database.close()
         await proxy.stop()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_soon(
+    database_url: str, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the end of the longest transaction, two minutes."""
+    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.2)
+    proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
+    database = Database(f"{database_url}&port={proxy.port}", timeouts=Timeouts(idle_in_transaction_session_timeout=300))
+    try:
+        assert await database.revision()
+        async with asyncio.timeout(BOUND):
+            with pytest.raises(psycopg.OperationalError):  # noqa: PT012  the body is what is tested
+                async with database.transaction(pipelined=True) as conn:
+                    if begun:
+                        await (await conn.execute("select 1")).fetchone()
+                    proxy.swallow()
+                    await (await conn.execute("select 2")).fetchone()
+        assert await database.revision()
+    finally:
+        await database.close()
+        await proxy.stop()
+
+
+async def test_a_transaction_that_takes_long_is_left_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the server works for it, or waits for what it does next."""
+    looks = []
+    look = Database._is_served
+
+    async def noting(self: Database, pid: int) -> bool:
+        served = await look(self, pid)
+        looks.append(served)
+        return served
+
+    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.05)
+    monkeypatch.setattr(Database, "_is_served", noting)
+    async with asyncio.timeout(BOUND), database.transaction() as conn:
+        while len(looks) < 3:
+            await conn.execute("select pg_sleep(0.1)")
+        while len(looks) < 6:  # noqa: ASYNC110  what is waited for is in the code under test
+            await asyncio.sleep(0.01)
+        await conn.execute("select 1")
+    assert all(looks)
 
 
 async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str) -> None:

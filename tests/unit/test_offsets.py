@@ -3,7 +3,7 @@
 import pytest
 from aiokafka import TopicPartition
 
-from service.consumer import Partition
+from service.partitions import Partition
 
 
 @pytest.mark.parametrize(
