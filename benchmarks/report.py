@@ -83,7 +83,9 @@ class Report:
             figure["median"], figure["reached"] = each.median, each.reached
         kept["command"] = "python -m benchmarks " + " ".join(sys.argv[1:])
         kept["machine"] = machine()
-        path = RESULTS / f"{self.question.replace(' ', '-')}.json"
+        if named := os.environ.get("BENCH_KAFKA"):
+            kept["command"] = f"BENCH_KAFKA={named} {kept['command']}"
+        path = RESULTS / f"{' '.join(filter(None, (self.question, named))).replace(' ', '-')}.json"
         path.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
         return path
 

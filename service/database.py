@@ -38,8 +38,8 @@ _GRACE_SECONDS = 5.0
 _DOUBT_SECONDS = 5.0
 """A transaction that has lasted so long is looked for on its server, and again after as long."""
 
-# What does not wait for its client, nor is in a transaction of its, will answer nothing more.
-_SERVED = "select from pg_stat_activity where pid = %s and state <> 'idle'"
+# What is in no transaction will answer nothing more. Where the state may not be seen it is null: then the pid must do.
+_SERVED = "select from pg_stat_activity where pid = %s and state is distinct from 'idle'"
 
 # As JSON, since the column may not be there yet: then the revision serves its own code only.
 _REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"

@@ -258,8 +258,13 @@ async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_s
         await proxy.stop()
 
 
-async def test_a_transaction_that_takes_long_is_left_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the server works for it, or waits for what it does next."""
+@PIPELINED
+@pytest.mark.parametrize("role", ["superuser", "els_app"])
+async def test_a_transaction_that_takes_long_is_left_alone(
+    database_url: str, app_url: str, role: str, pipelined: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the server works for it, or waits for what it does next, and whether its state may be seen or not."""
+    database = Database(app_url if role == "els_app" else database_url)
     looks = []
     look = Database._is_served
 
@@ -270,13 +275,14 @@ async def test_a_transaction_that_takes_long_is_left_alone(database: Database, m
 
     monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.05)
     monkeypatch.setattr(Database, "_is_served", noting)
-    async with asyncio.timeout(BOUND), database.transaction() as conn:
+    async with asyncio.timeout(BOUND), database.transaction(pipelined=pipelined) as conn:
         while len(looks) < 3:
-            await conn.execute("select pg_sleep(0.1)")
+            await (await conn.execute("select pg_sleep(0.1)")).fetchall()
         while len(looks) < 6:  # noqa: ASYNC110  what is waited for is in the code under test
             await asyncio.sleep(0.01)
-        await conn.execute("select 1")
+        await (await conn.execute("select 1")).fetchall()
     assert all(looks)
+    await database.close()
 
 
 async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str) -> None:
