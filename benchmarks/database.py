@@ -92,7 +92,7 @@ async def seconds_of(database: Database, arrived: Sequence[Delivery], poll: int)
     """How long polls of so many take, one after the other."""
     begun = time.perf_counter()
     for start in range(0, len(arrived), poll):
-        async with database.transaction() as conn:
+        async with database.transaction(pipelined=True) as conn:
             outcome = await apply(conn, arrived[start : start + poll], Limits())
         assert not outcome.aside
         assert not outcome.again

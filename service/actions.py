@@ -132,7 +132,7 @@ async def republish(conn: AsyncConnection[Any], by: Operator, batch_id: str, lim
     if not registered:
         raise Impossible(f"batch {batch_id} is not registered")
     # The deciding row is held before it is read, so that the rows stand behind all that was committed before.
-    count = (await store.count_taken(conn, {batch_id: (0, 0)}))[batch_id]
+    count = (await (await store.count_taken(conn, {batch_id: (0, 0)})))[batch_id]
     row = (await store.read_batches(conn, [batch_id]))[batch_id]
     if row.completed_at is None:
         taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"

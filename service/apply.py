@@ -440,10 +440,12 @@ class _Poll:
             if batch.assigned or batch.failed or batch.excess or batch.unserved or batch.surplus
         ]
         if changed:
-            counts = await store.count_taken(
+            counted = await store.count_taken(
                 self.conn, {batch.batch_id: (batch.assigned, batch.failed) for batch in changed}
             )
+            # Behind the deciding rows; what they say need not be known for it.
             await self._publish(self.slot_events)
+            counts = await counted
             self._judge_unserved(changed, counts)
             await self._declare_excess(changed, counts)
             complete = [

@@ -4,10 +4,10 @@ Every function takes the connection first and never commits: the caller's transa
 statement takes and which index serves it is said in its file under sql/queries.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from psycopg import AsyncConnection
@@ -16,7 +16,9 @@ from psycopg.errors import SerializationFailure
 from service.events import BatchRegistered, ContentProvisioned, CourseCode, Upload, ValidationFailed
 from service.outgoing import ExcessReason, FailedSlot, Outgoing
 from service.rules import BatchFacts, Seat, Slot
-from service.statements import STATEMENTS, Blobs, Integers, Texts, Times, Uuids
+from service.statements import STATEMENTS, Answer, Blobs, Integers, Texts, Times, Uuids
+
+_T = TypeVar("_T")
 
 PAGE = 2_000
 """Rows read or written at a time where there may be a hundred thousand."""
@@ -190,21 +192,25 @@ async def fill_slots(conn: AsyncConnection[Any], seats: Sequence[Seat]) -> None:
     await conn.execute(STATEMENTS["fill_slots"], _slot_columns(rows))
 
 
-async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]) -> dict[str, Count]:
+async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]) -> Answer[dict[str, Count]]:
     """Add (assigned, failed) to the batches' counters and hold them until the transaction ends.
 
-    Raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
+    The answer raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
     """
-    rows = await _rows(
+
+    def counts(rows: list[Any]) -> dict[str, Count]:
+        if len(rows) < len(taken):
+            raise SerializationFailure("a batch is not there any more")
+        return {row[0]: Count(*row[1:]) for row in rows}
+
+    return await _ask(
         conn,
         "count_taken",
+        counts,
         batch_ids=Texts(list(taken)),
         assigned=Integers([assigned for assigned, _ in taken.values()]),
         failed=Integers([failed for _, failed in taken.values()]),
     )
-    if len(rows) < len(taken):
-        raise SerializationFailure("a batch is not there any more")
-    return {row[0]: Count(*row[1:]) for row in rows}
 
 
 async def find_held_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> set[str]:
@@ -375,8 +381,13 @@ def _origins(events: Sequence[Any]) -> dict[str, object]:
 
 
 async def _rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> list[Any]:
-    cursor = await conn.execute(STATEMENTS[name], parameters, binary=True)
-    return await cursor.fetchall()
+    return await (await _ask(conn, name, list, **parameters))
+
+
+async def _ask(
+    conn: AsyncConnection[Any], name: str, read: Callable[[list[Any]], _T], **parameters: object
+) -> Answer[_T]:
+    return Answer(await conn.execute(STATEMENTS[name], parameters, binary=True), read)
 
 
 async def stream(conn: AsyncConnection[Any], name: str, size: int = PAGE, **parameters: object) -> AsyncIterator[Any]:

@@ -3,7 +3,7 @@
 A guard whose absence no order shows is either none, or is not tested.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -127,11 +127,15 @@ def with_slots_counted_instead_of_the_deciding_row(patch: Patch) -> None:
     """Each sees its own slots and those that are committed."""
     count_taken = store.count_taken
 
-    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> dict[str, store.Count]:
+    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, store.Count]]:
         cursor = await conn.execute(COUNT_SLOTS, {"batch_ids": list(taken)})
         counted = {row[0]: store.Count(*row[1:]) for row in await cursor.fetchall()}
-        await count_taken(conn, taken)
-        return counted
+        await (await count_taken(conn, taken))
+
+        async def answer() -> dict[str, store.Count]:
+            return counted
+
+        return answer()
 
     patch.setattr(store, "count_taken", count)
 
@@ -141,7 +145,7 @@ def with_the_list_read_before_the_deciding_row(patch: Patch) -> None:
     early: ContextVar[dict[str, list[tuple[str, str]]]] = ContextVar("early")
     count_taken, read_assigned_slots = store.count_taken, store.read_assigned_slots
 
-    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> dict[str, store.Count]:
+    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, store.Count]]:
         early.set(await read_assigned_slots(conn, list(taken)))
         return await count_taken(conn, taken)
 
