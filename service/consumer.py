@@ -7,6 +7,7 @@ decoded. What must wait for others is applied beside the polls; what comes for t
 """
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -113,7 +114,8 @@ class Consumer:
         self._idle = asyncio.Event()
         """While it is not set a poll is in the database, and the next one takes what comes meanwhile."""
         self._idle.set()
-        self._moved = self._probed = self._served = self._heard = self._came = time.monotonic()
+        self._moved = self._probed = self._served = self._came = time.monotonic()
+        self._silent_since = math.inf
         self._shared_out = False
         self._client: AIOKafkaConsumer
         records.install()
@@ -148,7 +150,8 @@ class Consumer:
         try:
             if not await self._started(stop):
                 return
-            self._moved = self._served = self._heard = time.monotonic()
+            self._moved = self._served = time.monotonic()
+            self._silent_since = math.inf
             beside = [asyncio.create_task(each) for each in (self._commit_often(), self._watch())]
             await self._until(stop, beside)
             await self._drain()
@@ -503,25 +506,26 @@ class Consumer:
             if (alone := time.monotonic() - self._served) > self._options.watchdog:
                 # A client may wait for ever for an answer that was lost with its broker.
                 raise Stalled(f"no share of the group for {alone:.0f} s")
-            if (silent := time.monotonic() - self._heard) > max(SILENT_SECONDS, self._options.session_timeout):
-                # Its connection may be one that nobody answers any more, which it would wait for four times as long.
-                raise Stalled(f"no word from the broker for {silent:.0f} s")
 
     async def _look_at_lag(self) -> None:
         partitions = dict(self._partitions)
+        asked = time.monotonic()
         try:
             async with asyncio.timeout(LAG_SECONDS):
                 ends = await self._client.end_offsets(list(partitions))
                 starts = {tp: await self._client.position(tp) for tp, each in partitions.items() if each.done is None}
         except IllegalStateError:
-            self._heard = time.monotonic()
             return  # a rebalance came between
         except (KafkaError, TimeoutError) as error:
             self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
+            self._silent_since = min(self._silent_since, asked)
+            if (silent := time.monotonic() - self._silent_since) > max(SILENT_SECONDS, self._options.session_timeout):
+                # Its connection may be one that nobody answers any more, which it would wait for four times as long.
+                raise Stalled(f"no word from the broker for {silent:.0f} s") from None
             return
-        self._heard = time.monotonic()
+        self._silent_since = math.inf
         if self._shared_out:
-            self._served = self._heard
+            self._served = time.monotonic()
         lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
         for tp, behind in lag.items():
             if self._partitions.get(tp) is partitions[tp]:  # else it was given back meanwhile, and is another's to tell
@@ -569,7 +573,7 @@ class Consumer:
                 partitions[tp].suspected = suspects.suspects(mark, position, self._options.max_poll_records)
         self._partitions = partitions
         self._shared_out = True
-        self._moved = self._served = self._heard = time.monotonic()
+        self._moved = self._served = time.monotonic()
         self._health.well("consumer")
         _log.info("partitions_assigned", partitions=len(tps), suspects=len(left_behind))
 
