@@ -519,8 +519,10 @@ class Consumer:
         except (KafkaError, TimeoutError) as error:
             self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
             self._silent_since = min(self._silent_since, asked)
-            if (silent := time.monotonic() - self._silent_since) > max(SILENT_SECONDS, self._options.session_timeout):
-                # Its connection may be one that nobody answers any more, which it would wait for four times as long.
+            # While records come it is slow, not silent. Else its connection may be one that nobody answers any more,
+            # which the client itself would leave after four times as long.
+            silent = time.monotonic() - max(self._silent_since, self._came)
+            if silent > max(SILENT_SECONDS, self._options.session_timeout):
                 raise Stalled(f"no word from the broker for {silent:.0f} s") from None
             return
         self._silent_since = math.inf
