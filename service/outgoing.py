@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
 from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
@@ -37,14 +36,15 @@ LEAST_CODE, LEAST_NAME = 26, 16
 """Bytes of a failure's code, whole where it is one that we know, and of its file's name, where every byte counts."""
 LARGEST_WITH_DETAILS = 16 * 1024 * 1024
 _NAMESPACE = UUID("2f1f3a5e-6c0d-4f0e-9d3b-8a54c1f7b6e2").bytes
+_HASH = sha1(_NAMESPACE, usedforsecurity=False)
+_VERSION_BITS, _VERSION_5 = 0xF000_C000_0000_0000_0000, 0x5000_8000_0000_0000_0000
 
 ExcessReason = Literal["BATCH_FULL", "NO_AVAILABLE_SLOT"]
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 _Data = TypeVar("_Data")
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """One record to publish, keyed by its batch. `payload` is JSON in UTF-8."""
 
     topic: str
@@ -476,10 +476,12 @@ def _beginning(text: str, size: int) -> str:
 def event_id(topic: str, batch_id: str, subject: str = "") -> UUID:
     """The UUIDv5 of an event's type and what it is about.
 
-    The batch id's length keeps ("ab", "c") and ("a", "bc") apart.
+    The batch id's length keeps ("ab", "c") and ("a", "bc") apart. Made here, since `uuid5` takes twice as long.
     """
     name = f"{topic} {len(batch_id)} {batch_id}{subject}".encode()
-    return UUID(bytes=sha1(_NAMESPACE + name, usedforsecurity=False).digest()[:16], version=5)
+    digest = _HASH.copy()
+    digest.update(name)
+    return UUID(int=int.from_bytes(digest.digest()[:16]) & ~_VERSION_BITS | _VERSION_5)
 
 
 def _entity(batch_id: str) -> BatchEntity:
