@@ -39,9 +39,6 @@ MAX_LOCKS = 500
 ANNOUNCED = 50
 """Batches, of a page of slots at most, whose events are written in one go."""
 
-PIECE = 1_000
-"""Rows of a page that are made ready while the server writes those before."""
-
 LARGE = 5_000
 """Slots and waiting content of a registration that is worth a transaction of its own."""
 
@@ -237,7 +234,7 @@ class _Poll:
     async def _reconcile(self, essay_ids: dict[str, tuple[str, ...]]) -> None:
         """Slots in slot order for pending content in the order in which it was stored; the rest is excess."""
         batch_ids = list(essay_ids)
-        async for page in _pieces(store.pending_pages(self.conn, batch_ids)):
+        async for page in store.pending_pages(self.conn, batch_ids):
             filled: list[tuple[Slot, ContentProvisioned]] = []
             left_over: list[tuple[ContentProvisioned, ExcessReason]] = []
             for content, stored_at in page:
@@ -571,12 +568,6 @@ class _Poll:
 def _groups(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-async def _pieces(pages: AsyncIterator[Sequence[_T]]) -> AsyncIterator[Sequence[_T]]:
-    async for page in pages:
-        for piece in _groups(page, PIECE):
-            yield piece
 
 
 async def _page(rows: Sequence[_T]) -> AsyncIterator[Sequence[_T]]:
