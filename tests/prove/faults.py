@@ -512,7 +512,7 @@ async def _inject_one(world: World, fault: Fault, row: Row) -> None:
         took = await world.recovered()
         row.times.append(took)
         if took > IN_TIME:
-            row.found.append(f"recovered after {took:.1f} s, not within {IN_TIME:.0f}")
+            row.late.append(f"recovered after {took:.1f} s, not within {IN_TIME:.0f}")
     except (AssertionError, StackError, psycopg.Error, KafkaError, OSError) as error:
         row.found.append(f"{type(error).__name__}: {error}")
         await world.restart_postgres()

@@ -24,12 +24,15 @@ class Row:
     times: list[float] = field(default_factory=list)
     """Seconds that it took to recover, each time."""
     more: dict[str, Any] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)
+    """What came right, and later than it should: no promise is broken by it."""
 
     def add(self, other: "Row") -> None:
         """What another run has done of the same."""
         self.runs += other.runs
         self.seconds += other.seconds
         self.found += other.found
+        self.late += other.late
         self.times += other.times
         for name, value in other.more.items():
             self.more[name] = _together(self.more[name], value) if name in self.more else value
@@ -64,7 +67,7 @@ def table(rows: list[Row]) -> Table:
     for name in ("part", "what", "done", "seconds", "wrong", ""):
         shown.add_column(name, overflow="fold", justify="right" if name in ("seconds", "wrong") else "left")
     for row in rows:
-        told = _spread(row.times) | row.more
+        told = _spread(row.times) | ({"late": len(row.late)} if row.late else {}) | row.more
         more = ", ".join(f"{name} {_short(value)}" for name, value in told.items())
         cells = (row.part, row.what, f"{row.runs:,} {row.unit}", f"{row.seconds:.1f}", str(len(row.found)), more)
         shown.add_row(*map(Text, cells))
@@ -93,7 +96,8 @@ def summed(rows: Iterable[Row]) -> list[Row]:
 
 def as_json(rows: list[Row], runs: list[Mapping[str, Any]]) -> str:
     """For scripts, and for runs that this one is added to."""
-    told = {"runs": runs, "violations": sum(len(row.found) for row in rows), "rows": [asdict(row) for row in rows]}
+    violations, late = sum(len(row.found) for row in rows), sum(len(row.late) for row in rows)
+    told = {"runs": runs, "violations": violations, "late": late, "rows": [asdict(row) for row in rows]}
     return json.dumps(told, indent=1, default=str) + "\n"
 
 
