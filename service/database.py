@@ -38,8 +38,9 @@ _GRACE_SECONDS = 5.0
 _DOUBT_SECONDS = 5.0
 """A transaction that has lasted so long is looked for on its server, and again after as long."""
 
-# What is in no transaction will answer nothing more. Where the state may not be seen it is null: then the pid must do.
-_SERVED = "select from pg_stat_activity where pid = %s and state is distinct from 'idle'"
+# What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
+# pg_stat_activity a session that took another role sees no state, not even its own.
+_SERVED = "select from pg_locks where pid = %s and locktype = 'virtualxid' limit 1"
 
 # As JSON, since the column may not be there yet: then the revision serves its own code only.
 _REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"

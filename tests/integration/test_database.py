@@ -237,12 +237,12 @@ async def test_a_server_that_acknowledges_and_never_answers_is_left(
 
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_soon(
-    database_url: str, begun: bool, monkeypatch: pytest.MonkeyPatch
+    app_url: str, begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before the end of the longest transaction, two minutes."""
     monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.2)
-    proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
-    database = Database(f"{database_url}&port={proxy.port}", timeouts=Timeouts(idle_in_transaction_session_timeout=300))
+    proxy = await Proxy(int(str(conninfo_to_dict(app_url)["port"]))).start()
+    database = Database(f"{app_url}&port={proxy.port}", timeouts=Timeouts(idle_in_transaction_session_timeout=300))
     try:
         assert await database.revision()
         async with asyncio.timeout(BOUND):
