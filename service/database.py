@@ -40,7 +40,7 @@ _DOUBT_SECONDS = 5.0
 
 # What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
 # pg_stat_activity a session that took another role sees no state, not even its own.
-_SERVED = "select from pg_locks where pid = %s and locktype = 'virtualxid' limit 1"
+_SERVED = "select pg_backend_pid(), exists (select from pg_locks where pid = %s and locktype = 'virtualxid')"
 
 # As JSON, since the column may not be there yet: then the revision serves its own code only.
 _REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
@@ -245,10 +245,14 @@ class Database:
         _hang_up(connection)
 
     async def _is_served(self, pid: int) -> bool:
-        """Whether the server works for a session, or waits for its client in a transaction; True where it can't say."""
+        """Whether the server works for a session, or waits for its client in a transaction; True where it can't say.
+
+        Behind a pooler, of sessions too, the number that a client knows is not the server's.
+        """
         try:
             async with asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
-                return await (await conn.execute(_SERVED, [pid])).fetchone() is not None
+                asked, served = await (await conn.execute(_SERVED, [pid])).fetchone() or (None, True)
+                return bool(served) or asked != conn.pgconn.backend_pid
         except (psycopg.Error, TimeoutError):
             return True
 

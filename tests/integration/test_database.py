@@ -285,6 +285,15 @@ async def test_a_transaction_that_takes_long_is_left_alone(
     await database.close()
 
 
+async def test_behind_a_pooler_of_sessions_nobody_can_say_what_the_server_knows(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives its clients numbers of its own, and a transaction that takes long must not be taken for dead."""
+    assert not await database._is_served(2**30)
+    monkeypatch.setattr(database_module, "_SERVED", "select pg_backend_pid() + 1, %s::int is null")
+    assert await database._is_served(2**30)
+
+
 async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str) -> None:
     """In the middle of a pipeline, too: its session must count as idle in its transaction."""
     proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
