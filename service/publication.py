@@ -61,6 +61,17 @@ class ProducerLine:
                 self._producer = producer
             return self._producer
 
+    async def producer_for(self, topics: Iterable[str]) -> Producer:
+        """One that knows these topics, as far as they exist. Raises KafkaError or TimeoutError, and is spent then."""
+        producer = await self.producer()
+        try:
+            await producer.find(topics)
+        except (errors.KafkaError, TimeoutError) as error:
+            # Its connection may be one that nobody answers any more, and it would ask there for ever.
+            self._replace(producer, error)
+            raise
+        return producer
+
     async def send(self, records: BatchBuilder, topic: str, partition: int) -> Exception | None:
         """Returns None when the broker has acknowledged, else why it has not (it may have them)."""
         try:
@@ -112,9 +123,8 @@ class Publication:
 
     async def publish(self, rows: Sequence[Row]) -> None:
         """Until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
-        producer = await self._line.producer()
+        producer = await self._line.producer_for({row.topic.decode() for row in rows})
         self._new_records = producer.create_batch
-        await producer.find({row.topic.decode() for row in rows})
         waiting = _by_batch(rows)
         while waiting:
             wave, waiting = self._next_wave(waiting, producer)

@@ -16,6 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
+from service import kafka as kafka_module
 from service import outbox
 from service.database import Database
 from service.kafka import Producer, client_options, create_topics
@@ -244,6 +245,25 @@ async def test_a_zombie_that_wakes_up_after_its_successor_only_repeats(stage: St
     await zombie.close()
     assert len(stage.acknowledged) > len(stage.written["b"])
     stage.assert_in_order()
+
+
+async def test_a_broker_that_answers_nothing_any_more_is_asked_for_a_new_topic_on_another_connection(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client itself asks again on the connection that it has."""
+    monkeypatch.setattr(kafka_module, "REQUEST_MS", 1_000)
+    known, new = await stage.create(2)
+    relay = stage.relay()
+    async with stage.running(relay):
+        await stage.commit(("b", known, "{}"))
+        await until(stage.is_empty)
+        producer = relay._worker._line._producer
+        assert producer is not None
+        for connection in producer.client._conns.values():
+            connection._writer.transport.pause_reading()
+        await stage.commit(("b", new, "{}"))
+        await until(stage.is_empty)
+    assert len(await stage.records(new, 1)) == 1
 
 
 async def test_a_missing_topic_holds_back_its_batches_alone_until_it_is_there(stage: Stage) -> None:

@@ -24,7 +24,7 @@ from aiokafka.errors import KafkaError
 from psycopg import sql
 
 from deploy.local.postgres import Postgres
-from deploy.local.processes import StackError
+from deploy.local.processes import LOOPBACK, StackError, free_port
 from service import migration
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from tests.prove import load
@@ -48,14 +48,22 @@ FAKETIME: Final = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
 class ProxiedKafka(OwnApacheKafka):
-    """Apache Kafka that tells its clients to come through a proxy."""
+    """Apache Kafka with a second listener, whose clients are told to come through a proxy: the pods.
 
-    def __init__(self, home: Path, advertised: int) -> None:
+    Who measures comes straight: what it waits for must not be its own connections.
+    """
+
+    def __init__(self, home: Path) -> None:
         super().__init__(home)
-        self._advertised = advertised
+        self.behind = free_port()
+        self.proxy: Proxy
 
     def _settings(self) -> dict[str, str]:
-        return super()._settings() | {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised}"}
+        settings = super()._settings()
+        settings["listeners"] += f",PROXIED://{LOOPBACK}:{self.behind}"
+        settings["advertised.listeners"] += f",PROXIED://{LOOPBACK}:{self.proxy.port}"
+        settings["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
+        return settings | {"inter.broker.listener.name": "PLAINTEXT"}
 
 
 class World:
@@ -441,13 +449,13 @@ async def world_of(
         migration.upgrade(postgres.url())
         database_proxy = await Proxy(postgres.port).start()
         stack.push_async_callback(database_proxy.stop)
-        broker_proxy = None
+        broker_proxy, of_pods = None, {}
         if apache:
             (folder / "kafka").mkdir()
-            server = ProxiedKafka(folder / "kafka", 0)
-            broker_proxy = await Proxy(server.port).start()
+            server = ProxiedKafka(folder / "kafka")
+            server.proxy = broker_proxy = await Proxy(server.behind).start()
+            of_pods["ELS_KAFKA_BOOTSTRAP_SERVERS"] = f"{LOOPBACK}:{broker_proxy.port}"
             stack.push_async_callback(broker_proxy.stop)
-            server._advertised = broker_proxy.port
             stack.callback(server.stop)
             await asyncio.to_thread(server.start)
             broker = Broker("apache", server.bootstrap_servers, server=server)
@@ -456,7 +464,7 @@ async def world_of(
         await broker.create_topics(PARTITIONS)
         proxied = postgres.url().replace(f":{postgres.port}/", f":{database_proxy.port}/")
         settings = {"ELS_DATABASE_URL": url_as(proxied, "els_app"), "ELS_CONSUMER_GROUP": GROUP, "MINE": "decode"}
-        running = stack.enter_context(pods(folder, settings, broker.settings))
+        running = stack.enter_context(pods(folder, settings, broker.settings | of_pods))
         world = World(postgres, broker, running, dice, disk)
         world.database_proxy, world.broker_proxy = database_proxy, broker_proxy
         running.start(count, module="tests.support.mined_pod")
