@@ -245,7 +245,19 @@ async def check_topics(database_url: str, broker: Broker, records: Sequence[Reco
         again = await read_back(broker)
         for topic in OUTGOING:
             error.add_note(f"{topic}: {len(found[topic])} records, and {len(again[topic])} when they were read again")
+            if gaps := _gaps(again[topic]):
+                error.add_note(f"{topic}: the broker has given these offsets away, and brings no record: {gaps}")
         raise
+
+
+def _gaps(records: Sequence[Any]) -> list[tuple[int, int]]:
+    """(partition, offset) of what is missing between the records of each partition."""
+    offsets = defaultdict(set)
+    for record in records:
+        offsets[record.partition].add(record.offset)
+    return sorted(
+        (partition, offset) for partition, there in offsets.items() for offset in set(range(max(there))) - there
+    )
 
 
 async def _check_published(database_url: str, published: Published, records: Sequence[Record]) -> Published:
