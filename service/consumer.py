@@ -199,10 +199,17 @@ class Consumer:
                 await self._commit()
 
     async def _leave(self) -> None:
-        """Leave the group, so that the next owner need not wait for the session to end."""
-        with suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(self._options.moment):
-                await self._client.stop()
+        """Leave the group, so that the next owner need not wait for the session to end; nothing of the client stays."""
+        leaving = asyncio.create_task(self._client.stop())
+        try:
+            await asyncio.wait([leaving], timeout=self._options.moment)
+            if not leaving.done():
+                # It waits for an answer that may never come, and would be left half stopped, still fetching. What waits
+                # on a connection that is closed goes on at once.
+                await self._client._client.close()  # noqa: SLF001  aiokafka has no other way
+                await asyncio.wait([leaving], timeout=self._options.moment)
+        finally:
+            await cancelled([leaving])
 
     # -- polls
 
@@ -466,9 +473,15 @@ class Consumer:
     # -- offsets
 
     async def _commit_often(self) -> None:
+        """Raises Stalled where the coordinator gives no answer, which the client would wait for four times as long."""
+        bound = max(SILENT_SECONDS, self._options.session_timeout)
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
-            await self._commit()
+            try:
+                async with asyncio.timeout(bound):
+                    await self._commit()
+            except TimeoutError:
+                raise Stalled(f"no answer to a commit of offsets for {bound:.0f} s") from None
 
     async def _commit(self) -> None:
         """Commit how far the partitions have come. One that is not ours any more is its next owner's concern."""

@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.client import ConnectionGroup
 
 from deploy.local.postgres import Postgres
 from service import consumer as consumer_module
@@ -292,6 +293,31 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
     await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
     await station.publish(CONTENT_PROVISIONED, content("b", "t"))
     await station.becomes("select count(*) from els.pending_content", 1)
+
+
+async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_anew_and_nothing_stays_behind(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records come all the while: they have connections of their own."""
+    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
+    await station.publish(CONTENT_PROVISIONED, content("b", "t1"))  # the producer has its connections from now on
+    before = asyncio.all_tasks()
+    running = await station.start()
+    running.consumer._options = replace(running.consumer._options, session_timeout=1)
+    await station.all_committed()
+    connections = running.consumer._client._client._conns
+    (coordinator,) = [each for (_, group), each in connections.items() if group == ConnectionGroup.COORDINATION]
+    coordinator._writer.transport.pause_reading()
+    await station.publish(CONTENT_PROVISIONED, content("b", "t2"))
+    with pytest.raises(Stalled, match="no answer to a commit"):
+        await asyncio.wait_for(running._task, BOUND)
+    await until(lambda: asyncio.all_tasks() <= before, BOUND, lambda: f"left: {asyncio.all_tasks() - before}")
+    await running.fail_and_run_again()
+    await station.becomes("select count(*) from els.pending_content", 2)
+    await station.all_committed()
+    # The group may still wait for the client that is gone, and the other is asked to leave while it joins.
+    await station.stop()
+    assert asyncio.all_tasks() <= before
 
 
 async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(station: Station) -> None:
