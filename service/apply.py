@@ -19,6 +19,7 @@ from psycopg.errors import SerializationFailure
 from service import completion, outgoing, quarantine, rules, store
 from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, Upload, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
+from service.pipeline import Answer
 from service.poll import Batch, Decided, Decision, Delivery, Effects, Limits, Outcome
 from service.quarantine import TopicRefusals
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
@@ -87,6 +88,7 @@ class _Poll:
         self.batches: dict[str, Batch] = {}
         self.refusals: Mapping[str, TopicRefusals] = {}
         self.admitted: dict[str, Sequence[Delivery]] = {}
+        self.looked: Answer[store.Look]
         self.now = datetime.min.replace(tzinfo=UTC)
         self.slot_events: list[Outgoing] = []
 
@@ -94,7 +96,11 @@ class _Poll:
 
     async def admit(self, deliveries: Sequence[Delivery], probing: bool) -> None:
         """Take what no stop keeps out, and sort it by batch."""
-        self.refusals = await quarantine.read_topic_refusals(self.conn)
+        asked = await quarantine.ask_topic_refusals(self.conn)
+        # Of what a stop keeps out as well: one answer less to wait for.
+        batch_ids = {each.event.batch_id for each in deliveries if not isinstance(each.event, Refusal)}
+        self.looked = await store.ask_about_batches(self.conn, list(batch_ids))
+        self.refusals = await asked
         for topic, arrived in _by_topic(deliveries).items():
             taken = self._taken(arrived, self.refusals.get(topic, TopicRefusals(0, False)), probing)
             self.admitted[topic] = arrived[:taken]
@@ -145,10 +151,9 @@ class _Poll:
 
     async def meet(self) -> None:
         """Find out which batches are registered; for the others, behind their lock, once more."""
-        self.now, facts = await store.look_at_batches(self.conn, list(self.batches))
-        for batch_id, known in facts.items():
-            self.batches[batch_id].facts = known
+        self.now, facts = await self.looked
         for batch in self.batches.values():
+            batch.facts = facts.get(batch.batch_id)
             if batch.facts is None or not batch.facts.full:
                 batch.mark_not_full()
         unknown = [batch for batch in self.batches.values() if batch.facts is None]
@@ -240,7 +245,7 @@ class _Poll:
             for content, stored_at in page:
                 batch, essays = self.batches[content.batch_id], essay_ids[content.batch_id]
                 if batch.assigned < len(essays):
-                    slot = Slot(content.batch_id, essays[batch.assigned], batch.assigned + 1)
+                    slot = Slot(batch.batch_id, essays[batch.assigned], batch.assigned + 1)
                     batch.assigned += 1
                     filled.append((slot, content))
                     self._reconciled("content_assigned", content, slot.essay_id, stored_at)
@@ -260,11 +265,12 @@ class _Poll:
         )
 
     def _reconciled(self, what: Decided, content: ContentProvisioned, detail: str, stored_at: datetime) -> None:
+        batch_id = self.batches[content.batch_id].batch_id  # one object for all: there may be a hundred thousand
         waited = (self.now - stored_at).total_seconds()
         if content.traceparent and len(self.effects.waited) < LINKS:
             self.effects.waited.append((content.traceparent, content.tracestate))
         self.effects.decisions.append(
-            Decision(what, content.batch_id, content.text_storage_id, content.correlation_id, None, detail, waited)
+            Decision(what, batch_id, content.text_storage_id, content.correlation_id, None, detail, waited)
         )
 
     async def _publish_reconciled(

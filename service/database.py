@@ -12,15 +12,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InFailedSqlTransaction
-from psycopg.generators import send
 
 from service import statements
+from service.pipeline import Connection, Cursor
 
 EXPECTED_REVISION: Final = "0003"
 """The schema that this code is written for: the last file of migrations/versions. Revisions are numbers of four
@@ -82,31 +82,11 @@ class Timeouts:
         return " ".join([*timeouts, *_PLANNER, *_GONE, "-c TimeZone=UTC"])
 
 
-class _Connection(AsyncConnection[Any]):
-    """A connection that knows its pipeline."""
-
-    pipelined: AsyncPipeline | None = None
-
-
-class _Cursor(AsyncCursor[Any]):
-    """Asks for answers with a sync, where the driver's own asks with a flush, after which a session that waits for its
-    client counts as active: no timeout for those who are idle in a transaction would end one whose pod is frozen.
-    """
-
-    async def _fetch_pipeline(self) -> None:
-        connection = cast("_Connection", self.connection)
-        if connection.pipelined is not None and self.pgresult is None:
-            # The driver's sync waits for answers also where the socket did not take all of the questions at once.
-            async with connection.lock:
-                await connection.wait(send(connection.pgconn))
-            await connection.pipelined.sync()
-
-
 @dataclass(frozen=True, slots=True)
 class _Session:
     """A connection of the pool; `since` is when it was made, `era` goes up where all before are void."""
 
-    connection: _Connection
+    connection: Connection
     era: int
     since: float
 
@@ -195,24 +175,16 @@ class Database:
             await session.connection.close()
 
     @asynccontextmanager
-    async def _pipeline(self, connection: _Connection, wanted: bool) -> AsyncIterator[None]:
+    async def _pipeline(self, connection: Connection, wanted: bool) -> AsyncIterator[None]:
         """Nothing where it is not wanted, or where a pooler would have to take part."""
         if not wanted or self._pooler:
             yield
             return
-        async with connection.pipeline() as pipeline:
-            connection.pipelined = pipeline
-            try:
-                yield
-            except BaseException as error:
-                if not isinstance(error, Exception):  # cancelled: the end of a pipeline would wait for the answers
-                    connection.pgconn.finish()
-                raise
-            finally:
-                connection.pipelined = None
+        async with connection.pipeline():
+            yield
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[_Connection]:
+    async def _session(self) -> AsyncIterator[Connection]:
         """A session of the pool for as long as the body runs, given back only when it is whole."""
         try:
             async with asyncio.timeout(_POOL_TIMEOUT_SECONDS):
@@ -233,7 +205,7 @@ class Database:
         finally:
             self._free.release()
 
-    async def _watch(self, connection: _Connection) -> None:
+    async def _watch(self, connection: Connection) -> None:
         """Hang up where the server has ended the session, or never heard of the transaction, and none of it came here.
 
         A peer that acknowledges every byte and answers none is found by no timeout of TCP.
@@ -281,12 +253,12 @@ class Database:
         if gone:  # the server, most likely with all of its sessions: nobody need find that out again
             await self.close()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         """In autocommit: transactions begin and end by statements of ours, which a pipeline can hold."""
-        connection = await _Connection.connect(
+        connection = await Connection.connect(
             self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
         )
-        connection.cursor_factory = _Cursor
+        connection.cursor_factory = Cursor
         statements.register(connection)
         return connection
 

@@ -12,7 +12,8 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
 
-from service.statements import STATEMENTS, Answer, Integers, Texts
+from service.pipeline import Answer
+from service.statements import STATEMENTS, Integers, Texts
 
 SHARDS = 64
 """How many shards the outbox has: a generated column of the schema."""
@@ -102,20 +103,18 @@ async def fetch_outbox(
     )
 
 
-async def fetch_blocked(conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: Limits) -> list[Row]:
+async def fetch_blocked(conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: Limits) -> Answer[list[Row]]:
     """The next rows of blocked batches whose pause is over."""
-    return await (
-        await _ask(
-            conn,
-            "fetch_blocked",
-            {
-                "relay": relay,
-                "shards": Integers(shards),
-                "rows": limits.rows,
-                "per_batch": max(1, limits.rows // 10),
-                "bytes": limits.size,
-            },
-        )
+    return await _ask(
+        conn,
+        "fetch_blocked",
+        {
+            "relay": relay,
+            "shards": Integers(shards),
+            "rows": limits.rows,
+            "per_batch": max(1, limits.rows // 10),
+            "bytes": limits.size,
+        },
     )
 
 

@@ -45,12 +45,12 @@ _Data = TypeVar("_Data")
 
 
 class Outgoing(NamedTuple):
-    """One record to publish, keyed by its batch. `payload` is JSON in UTF-8."""
+    """One record to publish, keyed by its batch. `payload` is JSON in UTF-8, and may weigh many megabytes."""
 
     topic: str
     batch_id: str
     event_id: UUID
-    payload: bytes
+    payload: bytes | bytearray
     correlation_id: UUID
     traceparent: str | None
     tracestate: str | None
@@ -559,7 +559,7 @@ async def _paged(
     payload += rest
     if len(payload) > max_bytes:
         raise Unpublishable(topic, batch_id, max_bytes)
-    return Outgoing(topic, batch_id, identity, bytes(payload), *origin)
+    return Outgoing(topic, batch_id, identity, payload, *origin)
 
 
 def _json(value: object) -> bytes:

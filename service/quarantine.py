@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from service.events import Refusal
+from service.pipeline import Answer
 from service.poll import Delivery
 from service.rules import RefusalCount
 from service.statements import STATEMENTS, Blobs, Integers, Texts
@@ -67,10 +68,17 @@ async def keep(
     return [each for identity, each in first.items() if known[identity] == deliveries[identity]]
 
 
-async def read_topic_refusals(conn: AsyncConnection[Any]) -> dict[str, TopicRefusals]:
+async def ask_topic_refusals(conn: AsyncConnection[Any]) -> Answer[dict[str, TopicRefusals]]:
     """The topics with refusals in a row; the others have none."""
-    cursor = await conn.execute(STATEMENTS["read_topic_refusals"])
-    return {topic: TopicRefusals(count, stopped) async for topic, count, stopped in cursor}
+    return Answer(
+        await conn.execute(STATEMENTS["read_topic_refusals"]),
+        lambda rows: {topic: TopicRefusals(count, stopped) for topic, count, stopped in rows},
+    )
+
+
+async def read_topic_refusals(conn: AsyncConnection[Any]) -> dict[str, TopicRefusals]:
+    """The same, waited for."""
+    return await (await ask_topic_refusals(conn))
 
 
 async def count_refusals(conn: AsyncConnection[Any], counts: Mapping[str, RefusalCount], limit: int) -> dict[str, bool]:

@@ -28,8 +28,8 @@ from service.kafka import Producer
 from service.leases import Floors, Lease
 from service.loop import Loop, Seldom, cancelled
 from service.outbox import SHARDS, Blocked, Key, Limits, Row
+from service.pipeline import Answer
 from service.publication import ProducerLine, Publication
-from service.statements import Answer
 from service.telemetry import TRANSACTION
 
 _log = structlog.get_logger(__name__)
@@ -122,33 +122,37 @@ class Worker:
         return rows
 
     async def _transaction(self, shards: Sequence[int], leaving: Sequence[int]) -> list[Row]:
+        """Nothing that is answered decides what is sent, so that all goes to the server at once."""
+        retrying = time.monotonic() - self._blocked_at >= BLOCKED_SECONDS
+        rows = retried = None
         async with self._database.transaction(pipelined=True) as conn:
             await outbox.prepare_relay(conn)
             deleted = await self._settle(conn)
             if leaving:
                 await outbox.give_back_shards(conn, self._lease.relay, leaving)
-            rows = await self._fetch(conn, shards) if shards and self._lease.is_valid else None
-            if deleted is not None:
-                self._floors.drawn(await deleted)
-            return [] if rows is None else await self._fetched(conn, shards, await rows)
+            if shards and self._lease.is_valid:
+                rows = await outbox.fetch_outbox(conn, self._lease.relay, self._floors.of(shards), self._limits)
+                if retrying:
+                    self._blocked_at = time.monotonic()
+                    await outbox.forget_blocked(conn, shards)
+                    retried = await outbox.fetch_blocked(conn, self._lease.relay, shards, self._limits)
+        if deleted is not None:
+            self._floors.drawn(await deleted)
+        fetched = [] if rows is None else self._fetched(await rows)
+        return fetched if retried is None else fetched + self._once_more(await retried, fetched)
 
-    async def _fetch(self, conn: AsyncConnection, shards: Sequence[int]) -> Answer[list[Row]]:
-        return await outbox.fetch_outbox(conn, self._lease.relay, self._floors.of(shards), self._limits)
-
-    async def _fetched(self, conn: AsyncConnection, shards: Sequence[int], rows: list[Row]) -> list[Row]:
-        """What was fetched; now and then with rows of blocked batches whose pause is over."""
+    def _fetched(self, rows: list[Row]) -> list[Row]:
         self._floors.fetched(rows)
         if rows:
             self._first = rows[-1].shard + 1
-        if time.monotonic() - self._blocked_at >= BLOCKED_SECONDS:
-            self._blocked_at = time.monotonic()
-            await outbox.forget_blocked(conn, shards)
-            retried = await outbox.fetch_blocked(conn, self._lease.relay, shards, self._limits)
-            here = {row.batch_id for row in rows}
-            retried = [row for row in retried if row.batch_id not in here]
-            self._retried = frozenset(row.batch_id for row in retried)
-            rows += retried
         return rows
+
+    def _once_more(self, retried: list[Row], fetched: list[Row]) -> list[Row]:
+        """Rows of blocked batches whose pause is over, but of those that come as others do."""
+        here = {row.batch_id for row in fetched}
+        retried = [row for row in retried if row.batch_id not in here]
+        self._retried = frozenset(row.batch_id for row in retried)
+        return retried
 
     async def _settle(self, conn: AsyncConnection) -> Answer[int] | None:
         """Deletes, blocks and unblocks. Before an unblocked batch is fetched, its shard's floor goes."""

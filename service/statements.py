@@ -6,13 +6,12 @@ own list dumper costs more than all the rest of a poll.
 """
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from struct import pack
-from typing import Any, Generic, TypeVar
 
-from psycopg import AsyncConnection, AsyncCursor, Connection
+from psycopg import AsyncConnection, Connection
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
@@ -21,8 +20,6 @@ QUERIES = Path(__file__).parent.parent / "sql" / "queries"
 
 # What can hold a `:name` that is none: comments, quoted text, casts. They are matched first.
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|::|:(?P<name>[a-z][a-z0-9_]*)|%")
-
-_T = TypeVar("_T")
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -47,20 +44,6 @@ def _load() -> Mapping[str, str]:
 STATEMENTS: Mapping[str, str] = _load()
 
 
-class Answer(Generic[_T]):
-    """What a statement answers, to be awaited when it is needed: in a pipeline others may be sent before."""
-
-    def __init__(self, cursor: AsyncCursor[Any], read: Callable[[list[Any]], _T]) -> None:
-        self._cursor = cursor
-        self._read = read
-
-    def __await__(self) -> Generator[Any, None, _T]:
-        return self._rows().__await__()
-
-    async def _rows(self) -> _T:
-        return self._read(await self._cursor.fetchall())
-
-
 class Array:
     """One array parameter; a subclass for each element type. `None` elements are NULL."""
 
@@ -71,7 +54,7 @@ class Array:
     def __init__(self, values: Sequence[object]) -> None:
         self.values = values
 
-    def encoded(self) -> list[bytes]:
+    def encoded(self) -> Sequence[bytes | bytearray]:
         """The elements, each with its length in front."""
         raise NotImplementedError
 
@@ -81,13 +64,13 @@ class Texts(Array):
 
     array_oid, element_oid = 1009, 25
 
-    def encoded(self) -> list[bytes]:
-        parts = []
+    def encoded(self) -> Sequence[bytes | bytearray]:
+        parts: list[bytes | bytearray] = []
         for value in self.values:
             if value is None:
                 parts.append(_NULL)
             else:
-                data = value if isinstance(value, bytes) else value.encode()  # type: ignore[attr-defined]
+                data = value if isinstance(value, bytes | bytearray) else value.encode()  # type: ignore[attr-defined]
                 parts.append(len(data).to_bytes(4, "big"))
                 parts.append(data)
         return parts
@@ -139,7 +122,7 @@ class _ArrayDumper(Dumper):
         if not obj.values:
             return pack("!iii", 0, 0, obj.element_oid)
         header = pack("!iiiii", 1, 1, obj.element_oid, len(obj.values), 1)
-        return header + b"".join(obj.encoded())
+        return b"".join((header, *obj.encoded()))  # copied once: it may be many megabytes
 
 
 def _dumper_for(array: type[Array]) -> type[Dumper]:
@@ -155,4 +138,4 @@ def register(connection: "AsyncConnection | Connection") -> None:
         connection.adapters.register_dumper(array, dumper)
 
 
-__all__ = ["QUERIES", "STATEMENTS", "Answer", "Array", "Blobs", "Integers", "Texts", "Times", "Uuids", "register"]
+__all__ = ["QUERIES", "STATEMENTS", "Array", "Blobs", "Integers", "Texts", "Times", "Uuids", "register"]

@@ -15,8 +15,9 @@ from psycopg.errors import SerializationFailure
 
 from service.events import BatchRegistered, ContentProvisioned, CourseCode, Upload, ValidationFailed
 from service.outgoing import ExcessReason, FailedSlot, Outgoing
+from service.pipeline import Answer
 from service.rules import BatchFacts, Seat, Slot
-from service.statements import STATEMENTS, Answer, Blobs, Integers, Texts, Times, Uuids
+from service.statements import STATEMENTS, Blobs, Integers, Texts, Times, Uuids
 
 _T = TypeVar("_T")
 
@@ -64,13 +65,22 @@ class Count(NamedTuple):
         return self.assigned + self.failed == self.expected
 
 
-async def look_at_batches(
-    conn: AsyncConnection[Any], batch_ids: Sequence[str]
-) -> tuple[datetime, dict[str, BatchFacts]]:
-    """The transaction's time and what is committed about those of the batches that are registered."""
-    rows = await _rows(conn, "look_at_batches", batch_ids=Texts(batch_ids))
-    facts = {row[0]: BatchFacts(*row[2:]) for row in rows if row[2] is not None}
-    return rows[0][1], facts
+Look = tuple[datetime, dict[str, BatchFacts]]
+"""The transaction's time, and what is committed about those of the batches that are registered."""
+
+
+async def ask_about_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> Answer[Look]:
+    """How these batches stand; at least one."""
+
+    def look(rows: list[Any]) -> Look:
+        return rows[0][1], {row[0]: BatchFacts(*row[2:]) for row in rows if row[2] is not None}
+
+    return await _ask(conn, "look_at_batches", look, batch_ids=Texts(batch_ids))
+
+
+async def look_at_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> Look:
+    """The same, waited for."""
+    return await (await ask_about_batches(conn, batch_ids))
 
 
 async def try_lock_batches(conn: AsyncConnection[Any], *, alone: Sequence[str], shared: Sequence[str]) -> set[str]:
@@ -113,21 +123,24 @@ async def pending_pages(
     conn: AsyncConnection[Any], batch_ids: Sequence[str]
 ) -> AsyncIterator[list[tuple[ContentProvisioned, datetime]]]:
     """What waits for the batches, in the order in which it was stored, with the time when it was, in pages."""
-    after: tuple[str, int] = ("", 0)
-    while True:
-        rows = await _rows(
+
+    async def behind(batch_id: str, arrival: int) -> Answer[list[Any]]:
+        return await _ask(
             conn,
             "read_pending_content",
+            list,
             batch_ids=Texts(batch_ids),
-            after_batch_id=after[0],
-            after_arrival=after[1],
+            after_batch_id=batch_id,
+            after_arrival=arrival,
             page=PAGE,
             bytes=PAGE_BYTES,
         )
-        if not rows:
-            return
+
+    page = await behind("", 0)
+    while rows := await page:
+        # Asked for now: the server writes what is made of this page while the next is made.
+        page = await behind(rows[-1][0], rows[-1][10])
         yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
-        after = (rows[-1][0], rows[-1][10])
 
 
 async def delete_pending_content(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 from psycopg import AsyncConnection
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DivisionByZero, InFailedSqlTransaction
 
 from service import database as database_module
 from service.database import Database, Timeouts, conninfo, sqlstate_of
+from service.pipeline import Answer
 from service.statements import Texts
 from tests.support.proxy import Proxy
 
@@ -88,6 +90,54 @@ async def test_in_a_pipeline_a_failure_is_told_by_what_asks_next_under_its_own_n
             await keep(connection, "one")
             await connection.execute("select 1 / 0")
     assert await kept(database) == []
+
+
+async def test_an_answer_is_waited_for_alone_while_the_server_is_at_work_on_what_came_behind_it(
+    database: Database, database_url: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as other, asyncio.timeout(BOUND):
+        await other.execute("lock table public.kept")
+        async with database.transaction(pipelined=True) as connection:
+            answer = Answer(await connection.execute("select 1"), list)
+            await keep(connection, "one")
+            after = Answer(await connection.execute("select word from public.kept"), list)
+            assert await answer == [(1,)]
+            await other.commit()
+    assert await after == [("one",)]
+
+
+async def test_a_failure_does_not_take_the_answers_away_that_came_before_it(database: Database) -> None:
+    with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
+        async with database.transaction(pipelined=True) as connection:
+            before = Answer(await connection.execute("select 1"), list)
+            await connection.execute("select 1 / 0")
+            behind = Answer(await connection.execute("select 2"), list)
+            assert await before == [(1,)]
+            await behind
+    assert await kept(database) == []
+
+
+async def test_statements_gather_until_an_answer_is_waited_for_or_until_they_are_heavy(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = 0
+    communicate = psycopg.AsyncPipeline._communicate_gen
+
+    def counted(pipeline: psycopg.AsyncPipeline) -> PQGen[None]:
+        nonlocal sent
+        sent += 1
+        return communicate(pipeline)
+
+    monkeypatch.setattr(psycopg.AsyncPipeline, "_communicate_gen", counted)
+    async with database.transaction(pipelined=True) as connection:
+        for word in "abc":
+            await keep(connection, word)
+        assert sent == 0
+        await (await connection.execute("select 1")).fetchall()
+        assert sent == 1
+        await keep(connection, "x" * 100_000)
+        assert sent == 2
+    assert sent == 3
 
 
 @PIPELINED

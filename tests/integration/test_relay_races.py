@@ -274,14 +274,15 @@ def without_waves(patch: pytest.MonkeyPatch) -> None:
 
 def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
     """The next relay need not see them again, so it seems."""
-    fetched = Worker._fetched
+    turn = Worker._turn
 
-    async def fetch_and_delete(self: Worker, conn: Any, shards: Sequence[int], rows: list[Row]) -> list[Row]:
-        rows = await fetched(self, conn, shards, rows)
-        await outbox.delete_outbox(conn, [Key(row.batch_id, row.seq, row.shard) for row in rows])
+    async def fetch_and_delete(self: Worker) -> list[Row]:
+        rows = await turn(self)
+        async with self._database.transaction() as conn:
+            await outbox.delete_outbox(conn, [Key(row.batch_id, row.seq, row.shard) for row in rows])
         return rows
 
-    patch.setattr(Worker, "_fetched", fetch_and_delete)
+    patch.setattr(Worker, "_turn", fetch_and_delete)
 
 
 @pytest.mark.parametrize(
