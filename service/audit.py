@@ -226,9 +226,10 @@ def _slot(
     file: list[Any],
     origin: list[Any],
     taken_at: datetime | None,
+    written_by: int,
 ) -> history.Slot:
     says, told = digest(upload, name, *file, *origin), digest(essay_id, text, upload, name, *origin)
-    return history.Slot(essay_id, position, state, text, upload, says, told, _seconds(taken_at))
+    return history.Slot(essay_id, position, state, text, upload, says, told, _seconds(taken_at), written_by)
 
 
 def _waiting(

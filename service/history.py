@@ -67,6 +67,8 @@ class Slot(NamedTuple):
     says: str
     told: str
     taken_at: float | None
+    written_by: int = 0
+    """The transaction that wrote it last."""
 
 
 class Waiting(NamedTuple):
@@ -404,13 +406,14 @@ def _repeats(history: History, _: Knowledge) -> Findings:
 def _order(history: History, known: Knowledge) -> Findings:
     """Within a batch, events are first acknowledged in the order of their commits, as far as it can be told."""
     published = _first(history.published())
-    position = {slot.essay_id: slot.position for slot in history.slots}
-    commits: dict[str, list[Event]] = defaultdict(list)
+    slots = {slot.essay_id: slot for slot in history.slots}
+    commits: dict[tuple[str, int], list[Event]] = defaultdict(list)
     for event in published:
-        if event.topic == SLOT_ASSIGNED:
-            commits[event.stamp].append(event)
-    for stamp, events in commits.items():
-        taken = [position.get(event.essay_id, 0) for event in sorted(events, key=lambda event: event.place)]
+        if event.topic == SLOT_ASSIGNED and (slot := slots.get(event.essay_id)):
+            # Two transactions of two pods may begin in the same microsecond, and commit in either order.
+            commits[event.stamp, slot.written_by].append(event)
+    for (stamp, _), events in commits.items():
+        taken = [slots[event.essay_id].position for event in sorted(events, key=lambda event: event.place)]
         # Where the topic has got more partitions since, its places do not compare.
         if taken != sorted(taken) and len({event.partition for event in events}) == 1:
             yield "order", f"the slots of {stamp} were told in the order {taken[:20]}"
@@ -433,10 +436,16 @@ def _closing(history: History, published: Sequence[Event], known: Knowledge) -> 
 
 
 def _first(events: Iterable[Event]) -> list[Event]:
-    """Each event once, as it was told first."""
+    """Each event once, as it was told first: within a partition by its place, since clocks of relays differ."""
     first: dict[str, Event] = {}
     for event in events:
         known = first.get(event.event_id)
-        if known is None or (event.sent_at, event.place) < (known.sent_at, known.place):
+        if known is None or _is_before(event, known):
             first[event.event_id] = event
     return list(first.values())
+
+
+def _is_before(one: Event, other: Event) -> bool:
+    if one.partition == other.partition:
+        return one.place < other.place
+    return one.sent_at < other.sent_at

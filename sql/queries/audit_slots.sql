@@ -1,4 +1,5 @@
--- All slots with what sits in them, for an audit.
+-- All slots with what sits in them, for an audit. xmin is the transaction that wrote the row: two may begin in the same
+-- microsecond, so taken_at does not tell them apart.
 -- Index: none, the whole table is read. Locks: none.
 select
     batch_id,
@@ -10,5 +11,6 @@ select
     original_file_name,
     json_build_array(raw_file_storage_id, file_size_bytes, content_md5_hash),
     json_build_array(correlation_id, traceparent, tracestate),
-    taken_at
+    taken_at,
+    xmin::text::bigint
 from els.slots

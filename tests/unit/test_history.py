@@ -155,6 +155,20 @@ def test_slots_of_one_commit_are_told_in_their_order() -> None:
     assert "order" not in found([*slots, *(each._replace(place=int(each.about[1:])) for each in told)])
 
 
+def test_commits_of_the_same_microsecond_are_told_apart_by_who_wrote_the_slots() -> None:
+    slots = [Slot(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0, written_by=n) for n in (1, 2)]
+    told = [event(SLOT_ASSIGNED, f"x{n}", f"told x{n}", 10 - n, essay_id=f"e{n}") for n in (1, 2)]
+    assert "order" not in found([*slots, *told])
+
+
+def test_what_two_relays_told_at_once_was_told_first_where_it_stands_first() -> None:
+    """Whatever their clocks say."""
+    slots = [Slot(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0) for n in (1, 2)]
+    told = [event(SLOT_ASSIGNED, f"x{n}", f"told x{n}", n, essay_id=f"e{n}") for n in (1, 2)]
+    again = told[0]._replace(place=3, sent_at=0.0)
+    assert "order" not in found([*slots, *told, again])
+
+
 UNKNOWABLE: dict[str, tuple[tuple[Fact, ...], Callable[[Knowledge], Knowledge]]] = {
     "a topic that no longer reaches back so far": (
         without(ASSIGNED, ASSIGNED._replace(place=9)),
