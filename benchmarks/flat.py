@@ -17,7 +17,8 @@ RETAINED = 20_000
 # A retention is a day at least: what is to go is made a week older. Its age is its only difference.
 AGE = """
     update els.batches
-    set registered_at = registered_at - interval '7 days', completed_at = completed_at - interval '7 days'
+    set registered_at = registered_at - interval '7 days', completed_at = completed_at - interval '7 days',
+        changed_at = changed_at - interval '7 days'
     where batch_id in (select md5('batch ' || n)::uuid::text from generate_series(%s::int, %s::int) as n)
         and completed_at is not null
 """
@@ -50,10 +51,13 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
                     report.series.setdefault(f"{table} indexes MiB over events", []).append(
                         ((number + 1) * options.round, float(indexes))
                     )
+                ((kept,),) = conn.execute("select count(*) from els.batches").fetchall()
+                report.series.setdefault("batches kept over events", []).append(((number + 1) * options.round, kept))
         asyncio.run(pods.stop())
     for name, points in report.series.items():
         half = [size for _, size in points[len(points) // 2 :]]
-        report.add(name.replace(" over events", ", second half"), "MiB", half, better="less")
+        unit = "MiB" if "MiB" in name else ""
+        report.add(name.replace(" over events", ", second half"), unit, half, better="less")
     return report
 
 

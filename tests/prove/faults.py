@@ -81,6 +81,8 @@ class World:
         self.broker_proxy: Proxy | None = None
         self.deaths = 0
         self.probes = 0
+        self.probed = 0
+        """Records of the probes; the load does not know of them."""
         self.injected: Counter[str] = Counter()
 
     async def supervise(self, stop: asyncio.Event) -> None:
@@ -115,6 +117,7 @@ class World:
         while True:
             with suppress(KafkaError, OSError, TimeoutError):
                 await load.send(self.broker, some)
+                self.probed += len(some)
                 break
             await asyncio.sleep(0.1)
         while not await asyncio.to_thread(self._is_announced, batch_id):

@@ -97,7 +97,7 @@ async def _sample(world: World, loaded: Load, series: Series, at: float) -> None
             series[name].append((at, float(value or 0)))
         processes = [psutil.Process(pod._process.pid) for pod in world.pods.all if pod._process]
         series["largest pod MiB"].append((at, max(each.memory_info().rss for each in processes) / 2**20))
-    series["lag in records"].append((at, loaded.sent.total() - loaded.done))
+    series["lag in records"].append((at, loaded.sent.total() + world.probed - loaded.done))
     series["seconds to be announced"].append((at, await world.recovered()))
 
 
