@@ -430,9 +430,9 @@ def _closing(history: History, published: Sequence[Event], known: Knowledge) -> 
             if event.in_outbox and event.event_id not in out:
                 yield "order", f"the batch is told as ready, and {event.topic} {event.about} still is not told"
         for event in published:
-            late = event.sent_at - ready.sent_at > known.clocks_apart
-            if event.topic in (SLOT_ASSIGNED, VALIDATION_ERRORS) and late:
-                yield "order", f"{event.topic} {event.about} was told behind the batch's being ready"
+            late = event.sent_at - ready.sent_at
+            if event.topic in (SLOT_ASSIGNED, VALIDATION_ERRORS) and late > known.clocks_apart:
+                yield "order", f"{event.topic} {event.about} was told {late:.3f} s behind the batch's being ready"
 
 
 def _first(events: Iterable[Event]) -> list[Event]:

@@ -11,12 +11,18 @@ MAX_BYTES = {**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * 
 
 
 async def audited(
-    database_url: str, broker: Broker, group: str, *, whole: bool = True, retention: float = 86_400
+    database_url: str,
+    broker: Broker,
+    group: str,
+    *,
+    whole: bool = True,
+    retention: float = 86_400,
+    clocks_apart: float = 0,
 ) -> Report:
-    """What an audit finds now."""
+    """What an audit finds now; all pods have one clock, if nothing else is said."""
     database = Database(database_url, pool_size=1, timeouts=TIMEOUTS)
     try:
-        scope = Scope(group, MAX_BYTES, retention, whole=whole, clocks_apart=0)
+        scope = Scope(group, MAX_BYTES, retention, whole=whole, clocks_apart=clocks_apart)
         return await audit(database, kafka.client_options(broker.bootstrap_servers), scope)
     finally:
         await database.close()
