@@ -63,9 +63,8 @@ class _Pipeline(AsyncPipeline):
                 self._enqueue_sync()
             yield from self._communicate_gen()
             yield from send(self.pgconn)  # the socket may not have taken all at once
-            while cursor.pgresult is None and self.result_queue:
-                if results := (yield from fetch_many(self.pgconn)):
-                    self._process_results(self.result_queue.popleft(), results)
+            while cursor.pgresult is None and (results := (yield from fetch_many(self.pgconn))):
+                self._process_results(self.result_queue.popleft(), results)
         except psycopg.Error:
             with suppress(psycopg.Error):  # what was sent behind it has failed with it
                 yield from self._sync_gen()
