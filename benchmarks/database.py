@@ -23,6 +23,7 @@ from service.database import Database
 from service.events import CONTENT_PROVISIONED, ContentProvisioned, decode
 from service.outgoing import Origin
 from service.poll import Delivery, Limits
+from service.process import collect_seldom
 from service.statements import Integers, Texts, Uuids, register
 
 SLOTS = 30
@@ -44,6 +45,7 @@ COPY = """
 
 def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     report = Report("database")
+    collect_seldom()  # as a pod does
     with server.database() as url:
         rounds = uvloop.run(_rounds(url, options.repeat, options.batches, options.poll))
     ours, ceiling, alone = zip(*rounds, strict=True)

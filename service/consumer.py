@@ -206,7 +206,9 @@ class Consumer:
             if not leaving.done():
                 # It waits for an answer that may never come, and would be left half stopped, still fetching. What waits
                 # on a connection that is closed goes on at once.
-                await self._client._client.close()  # noqa: SLF001  aiokafka has no other way
+                with suppress(KafkaError, TimeoutError):
+                    async with asyncio.timeout(self._options.moment):
+                        await self._client._client.close()  # noqa: SLF001  aiokafka has no other way
                 await asyncio.wait([leaving], timeout=self._options.moment)
         finally:
             await cancelled([leaving])

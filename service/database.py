@@ -317,4 +317,7 @@ async def _rolled_back(connection: AsyncConnection) -> bool:
         await connection.rollback()
     except psycopg.Error:
         return False
+    # Names that were given in vain: the driver forgets them with a rollback of its own, but in a pipeline the server
+    # may have made it already.
+    connection._prepared.clear()  # noqa: SLF001
     return not connection.closed

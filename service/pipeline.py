@@ -44,11 +44,19 @@ class Connection(AsyncConnection[Any]):
 
 
 class _Pipeline(AsyncPipeline):
+    _synced = False
+    """Whether the last that went out was a sync."""
+
+    def _enqueue_sync(self) -> None:
+        super()._enqueue_sync()
+        self._synced = True
+
     def _communicate_gen(self) -> PQGen[None]:
         """What the driver does behind each statement and each sync."""
         while self.command_queue:
             self.command_queue.popleft()()
         last = self.result_queue[-1] if self.result_queue else None
+        self._synced = self._synced and last is None
         if last is None or not isinstance(last[0], Cursor) or last[0].weight > HEAVY:
             yield from super()._communicate_gen()
 
@@ -59,16 +67,35 @@ class _Pipeline(AsyncPipeline):
         counts as active: no timeout for those who are idle in a transaction would end one whose pod is frozen.
         """
         try:
-            if self.result_queue and self.result_queue[-1] is not None:
+            if not self._synced or self.command_queue:  # the driver may have something to tidy up
                 self._enqueue_sync()
             yield from self._communicate_gen()
             yield from send(self.pgconn)  # the socket may not have taken all at once
             while cursor.pgresult is None and (results := (yield from fetch_many(self.pgconn))):
                 self._process_results(self.result_queue.popleft(), results)
         except psycopg.Error:
-            with suppress(psycopg.Error):  # what was sent behind it has failed with it
-                yield from self._sync_gen()
+            yield from self._drained()
             raise
+
+    def _exit_gen(self) -> PQGen[None]:
+        """Until all is answered. Raises the first failure, where the driver may raise one that follows from it."""
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+            yield from send(self.pgconn)
+            yield from self._fetch_gen(flush=False)
+        except psycopg.Error:
+            yield from self._drained()
+            raise
+
+    def _drained(self) -> PQGen[None]:
+        """What was sent behind a failure has failed with it."""
+        with suppress(psycopg.Error):
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        with suppress(psycopg.Error):
+            yield from send(self.pgconn)
+            yield from self._fetch_gen(flush=False)
 
 
 class Cursor(AsyncCursor[Any]):

@@ -55,8 +55,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    gc.freeze()  # what is imported stays; and a poll's many small objects go by their reference counts
-    gc.set_threshold(50_000, 20, 50)
+    collect_seldom()
     database = open_database(settings)
     try:
         await _check_schema(database)
@@ -64,6 +63,14 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
         await _Process(settings, database, roles).run(stop)
     finally:
         await database.close()
+
+
+def collect_seldom() -> None:
+    """Have the garbage collector pass over what is imported, and come seldom: a poll's many small objects go by their
+    reference counts, and started it 15 times.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions: int | None = None) -> Database:

@@ -8,7 +8,7 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import DivisionByZero, InFailedSqlTransaction
+from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvailable
 
 from service import database as database_module
 from service.database import Database, Timeouts, conninfo, sqlstate_of
@@ -115,6 +115,53 @@ async def test_a_failure_does_not_take_the_answers_away_that_came_before_it(data
             assert await before == [(1,)]
             await behind
     assert await kept(database) == []
+
+
+async def test_the_first_failure_is_raised_and_not_one_that_follows_from_it(database: Database) -> None:
+    with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
+        async with database.transaction(pipelined=True) as connection:
+            before = Answer(await connection.execute("select 1"), list)
+            await connection.execute("select 1 / 0")
+            assert await before == [(1,)]
+            await asyncio.sleep(0.1)  # it may have come by now, unread
+            await keep(connection, "one")
+    assert await kept(database) == []
+
+
+async def test_a_session_forgets_what_it_prepared_in_vain(database_url: str) -> None:
+    """A lock that was waited for too long while a statement was parsed, behind an answer that was there."""
+    database = Database(database_url, pool_size=1, timeouts=Timeouts(lock_timeout=100))
+    async with database.transaction() as connection:
+        await connection.execute("create table public.kept (word text)")
+    async with await psycopg.AsyncConnection.connect(database_url) as other:
+        for _ in range(5):  # from the sixth on it is prepared
+            async with database.transaction(pipelined=True) as connection:
+                await keep(connection, "before")
+        await other.execute("lock table public.kept")
+        for _ in range(2):
+            with pytest.raises(LockNotAvailable):  # noqa: PT012  the body is what is tested
+                async with database.transaction(pipelined=True) as connection:
+                    answer = Answer(await connection.execute("select 1"), list)
+                    await keep(connection, "in vain")
+                    await answer
+        await other.rollback()
+    pid = await backend(database)
+    async with database.transaction(pipelined=True) as connection:
+        answer = Answer(await connection.execute("select 1"), list)
+        await keep(connection, "behind")
+        await answer
+    assert await backend(database) == pid
+    assert (await kept(database))[0] == "before"
+    assert "behind" in await kept(database)
+    await database.close()
+
+
+async def test_what_the_driver_tidies_up_on_the_way_is_no_question(database: Database) -> None:
+    async with asyncio.timeout(BOUND), database.transaction(pipelined=True) as connection:
+        connection.prepare_threshold, connection.prepared_max = 0, 1
+        for number in range(5):
+            cursor = await connection.execute(f"select {number}, %s::text", ["x"])
+            assert await cursor.fetchall() == [(number, "x")]
 
 
 async def test_statements_gather_until_an_answer_is_waited_for_or_until_they_are_heavy(
