@@ -106,17 +106,6 @@ async def test_an_answer_is_waited_for_alone_while_the_server_is_at_work_on_what
     assert await after == [("one",)]
 
 
-async def test_a_failure_does_not_take_the_answers_away_that_came_before_it(database: Database) -> None:
-    with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
-        async with database.transaction(pipelined=True) as connection:
-            before = Answer(await connection.execute("select 1"), list)
-            await connection.execute("select 1 / 0")
-            behind = Answer(await connection.execute("select 2"), list)
-            assert await before == [(1,)]
-            await behind
-    assert await kept(database) == []
-
-
 async def test_the_first_failure_is_raised_and_not_one_that_follows_from_it(database: Database) -> None:
     with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
         async with database.transaction(pipelined=True) as connection:
