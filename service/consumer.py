@@ -47,15 +47,11 @@ COMMIT_SECONDS = 0.2
 """Offsets are committed so often, and not with each poll: what a crash leaves uncommitted is only read again."""
 PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
-STOPS_SECONDS = 2.0
-"""While topics are stopped, whether an operator, or another pod, has set them going again is asked so often."""
 CALM_SECONDS = 1.0
 CALM_FACTOR = 10
 """Where nothing has come for so long, fetches wait so many times longer: a hundred a second cost a tenth of a core."""
-LAG_SECONDS = 5.0
-"""The lag is asked for so often, and a broker that gives no answer for so long is away."""
-SILENT_SECONDS = 10.0
-"""After so long the client is made anew."""
+LOOK_SECONDS = 1.0
+"""The lag is asked for so often, and whether an operator, or another pod, has set stopped topics going again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,8 +471,8 @@ class Consumer:
     # -- offsets
 
     async def _commit_often(self) -> None:
-        """Raises Stalled where the coordinator gives no answer, which the client would wait for four times as long."""
-        bound = max(SILENT_SECONDS, self._options.session_timeout)
+        """Raises Stalled where the coordinator gives no answer: the client would wait longer than for a rebalance."""
+        bound = self._options.session_timeout
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:
@@ -508,13 +504,9 @@ class Consumer:
 
     async def _watch(self) -> None:
         """Know the lag, notice that nothing moves, hear of stopped topics."""
-        looked = time.monotonic()
         while True:
-            await asyncio.sleep(min(STOPS_SECONDS, LAG_SECONDS))
-            now = time.monotonic()
-            if now - looked >= LAG_SECONDS:
-                looked = now
-                await self._look_at_lag()
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._look_at_lag()
             if self._stopped:
                 with suppress(psycopg.Error):  # the intake tells of a database that is away
                     await self._look_at_stops()
@@ -526,7 +518,7 @@ class Consumer:
         partitions = dict(self._partitions)
         asked = time.monotonic()
         try:
-            async with asyncio.timeout(LAG_SECONDS):
+            async with asyncio.timeout(self._options.session_timeout / 2):
                 ends = await self._client.end_offsets(list(partitions))
                 starts = {tp: await self._client.position(tp) for tp, each in partitions.items() if each.done is None}
         except IllegalStateError:
@@ -534,10 +526,10 @@ class Consumer:
         except (KafkaError, TimeoutError) as error:
             self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
             self._silent_since = min(self._silent_since, asked)
-            # While records come it is slow, not silent. Else its connection may be one that nobody answers any more,
-            # which the client itself would leave after four times as long.
+            # While records come it is slow, not silent. Else its connection may be one that nobody answers any more:
+            # by now the group has given our share away, and the client itself would wait longer than for a rebalance.
             silent = time.monotonic() - max(self._silent_since, self._came)
-            if silent > max(SILENT_SECONDS, self._options.session_timeout):
+            if silent >= self._options.session_timeout:
                 raise Stalled(f"no word from the broker for {silent:.0f} s") from None
             return
         self._silent_since = math.inf

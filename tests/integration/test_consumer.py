@@ -24,6 +24,7 @@ from service.health import Health
 from service.intake import Intake
 from service.kafka import client_options
 from service.poll import Effects, Limits
+from service.process import _until_stopped
 from service.quarantine import resume_topic
 from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed, torn
 from tests.support.brokers import Broker, apache_missing, delete_topics
@@ -68,10 +69,10 @@ class Running:
         return len(self.consumer._partitions)
 
     async def fail_and_run_again(self) -> None:
-        """As the process does with a part that fails."""
+        """As the process does with a part that fails, from now on whenever it fails."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        self._task = asyncio.create_task(self.consumer.run(self._stop))
+        self._task = asyncio.create_task(_until_stopped("consumer", self.consumer.run, self._stop, self.health))
 
     async def stop(self) -> None:
         self._stop.set()
@@ -281,8 +282,7 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client itself would wait for its answers for 40 s, the time that a rebalance may take and more."""
-    monkeypatch.setattr(consumer_module, "LAG_SECONDS", 0.5)
-    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
+    monkeypatch.setattr(consumer_module, "LOOK_SECONDS", 0.1)
     running = await station.start()
     running.consumer._options = replace(running.consumer._options, session_timeout=1)
     for connection in running.consumer._client._client._conns.values():
@@ -296,10 +296,9 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
 
 
 async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_anew_and_nothing_stays_behind(
-    station: Station, monkeypatch: pytest.MonkeyPatch
+    station: Station,
 ) -> None:
     """Records come all the while: they have connections of their own."""
-    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
     await station.publish(CONTENT_PROVISIONED, content("b", "t1"))  # the producer has its connections from now on
     before = asyncio.all_tasks()
     running = await station.start()
@@ -855,13 +854,11 @@ async def test_while_the_database_is_away_the_consumer_is_not_ready_and_then_goe
         assert violations(station.conn) == []
 
 
-async def test_while_the_broker_is_away_the_consumer_is_not_ready_and_then_goes_on(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_while_the_broker_is_away_the_consumer_is_not_ready_and_then_goes_on(station: Station) -> None:
     if not station.broker.keeps_records:
         pytest.skip("this broker forgets its topics when it dies")
-    monkeypatch.setattr(consumer_module, "LAG_SECONDS", 1.0)
     running = await station.start()
+    await running.fail_and_run_again()  # it will, if the broker is away for long
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
     await station.becomes(PENDING, 1)
     station.broker.kill()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--broker", choices=("apache", "tansu"), help="for faults and soak (default: the best there is)"
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="only faults with this in their name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only faults and races with this in their name")
     parser.add_argument(
         "--rate", type=float, help="records a second (default: 300 for the soak, as many as are taken for faults)"
     )
@@ -122,7 +123,7 @@ def _apache(options: argparse.Namespace) -> bool:
 
 
 PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
-    "interleavings": lambda task, _: _on_a_server(task, interleavings),
+    "interleavings": lambda task, options: _on_a_server(task, partial(interleavings, only=options.only)),
     "witnesses": lambda task, _: _on_a_server(task, witnesses),
     "histories": _histories,
     "fuzz": _fuzz,
