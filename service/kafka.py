@@ -49,6 +49,9 @@ RECORD_BATCH: Final = 900_000
 that is too large by itself is ever refused."""
 
 REQUEST_MS: Final = 10_000
+ANSWER_MS: Final = 5_000
+"""For so long a producer's connection may be silent; then it asks again on another. What the broker has meanwhile taken
+twice it tells apart (idempotence), or readers do, by the event's id."""
 
 _LARGE = {"max.message.bytes": str(LARGEST_RECORD)}
 _OUTGOING = {"max.message.bytes": str(ORDINARY_RECORD)}
@@ -298,7 +301,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             linger_ms=0,
             max_batch_size=RECORD_BATCH,
             max_request_size=LARGEST_RECORD,
-            request_timeout_ms=REQUEST_MS,
+            request_timeout_ms=ANSWER_MS,
         )
         self.idempotent = idempotent
         self._named: set[str] = set()
@@ -326,7 +329,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             unknown = [topic for topic in topics if self._is_unknown(topic, now)]
             if not unknown:
                 return
-            async with asyncio.timeout(REQUEST_MS / 1000):
+            async with asyncio.timeout(ANSWER_MS / 1000):
                 for topic in unknown:
                     self.client.add_topic(topic)
                     self._named.add(topic)

@@ -57,15 +57,16 @@ class _Pipeline(AsyncPipeline):
             self.command_queue.popleft()()
         last = self.result_queue[-1] if self.result_queue else None
         self._synced = self._synced and last is None
-        if last is None or not isinstance(last[0], Cursor) or last[0].weight > HEAVY:
+        if last is None or not isinstance(last[0], Cursor):
             yield from super()._communicate_gen()
+        elif last[0].weight > HEAVY:
+            # A sync ends whatever is sent: behind anything else a session that waits for its client counts as active,
+            # and no timeout for those who are idle in a transaction would end one whose pod is frozen.
+            self._enqueue_sync()
+            yield from self._communicate_gen()
 
     def answered(self, cursor: "Cursor") -> PQGen[None]:
-        """Until the cursor has its answer. Raises the first failure of what was sent so far.
-
-        Asks with a sync, where the driver asks with a flush alone, after which a session that waits for its client
-        counts as active: no timeout for those who are idle in a transaction would end one whose pod is frozen.
-        """
+        """Until the cursor has its answer. Raises the first failure of what was sent so far."""
         try:
             if not self._synced or self.command_queue:  # the driver may have something to tidy up
                 self._enqueue_sync()

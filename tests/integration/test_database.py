@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvaila
 
 from service import database as database_module
 from service.database import Database, Timeouts, conninfo, sqlstate_of
-from service.pipeline import Answer
+from service.pipeline import HEAVY, Answer
 from service.statements import Texts
 from tests.support.proxy import Proxy
 
@@ -44,6 +45,14 @@ async def kept(database: Database) -> list[str]:
 async def backend(database: Database) -> int:
     async with database.transaction() as connection:
         return connection.info.backend_pid
+
+
+async def listens(url: str, statement: str) -> None:
+    """Until a session has executed this statement, and waits for its client."""
+    waits = "select exists (select from pg_stat_activity where query = %s and wait_event = 'ClientRead')"
+    async with asyncio.timeout(BOUND), await AsyncConnection.connect(url, autocommit=True) as other:
+        while await (await other.execute(waits, [statement])).fetchone() != (True,):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @PIPELINED
@@ -344,6 +353,32 @@ async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_s
         await proxy.stop()
 
 
+async def test_a_session_that_waits_for_the_rest_of_what_we_sent_is_ended_soon(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No timeout but that of the whole transaction is for it, and others wait for what it holds."""
+    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.2)
+    monkeypatch.setattr(database_module, "_CERTAIN_SECONDS", 0.2)
+    proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
+    database = Database(f"{database_url}&port={proxy.port}")
+    try:
+        async with asyncio.timeout(BOUND):
+            with pytest.raises(psycopg.OperationalError):  # noqa: PT012  the body is what is tested
+                async with database.transaction(pipelined=True) as conn:
+                    await (await conn.execute("select pg_advisory_xact_lock(1)")).fetchone()
+                    conn.pgconn.send_query_params(b"select 1", [])
+                    conn.pgconn.send_flush_request()
+                    conn.pgconn.flush()
+                    await listens(database_url, "select 1")
+                    proxy.swallow()
+                    await (await conn.execute("select 2")).fetchone()
+            async with await psycopg.AsyncConnection.connect(database_url) as other:
+                await other.execute("select pg_advisory_xact_lock(1)")
+    finally:
+        await database.close()
+        await proxy.stop()
+
+
 @PIPELINED
 @pytest.mark.parametrize("role", ["superuser", "els_app"])
 async def test_a_transaction_that_takes_long_is_left_alone(
@@ -351,16 +386,17 @@ async def test_a_transaction_that_takes_long_is_left_alone(
 ) -> None:
     """Whether the server works for it, or waits for what it does next, and whether its state may be seen or not."""
     database = Database(app_url if role == "els_app" else database_url)
-    looks = []
-    look = Database._is_served
+    looks: list[bool] = []
+    look = Database._standing
 
-    async def noting(self: Database, pid: int) -> bool:
-        served = await look(self, pid)
-        looks.append(served)
-        return served
+    async def noting(self: Database, pid: int) -> Any:
+        standing = await look(self, pid)
+        looks.append(standing.served)
+        return standing
 
     monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.05)
-    monkeypatch.setattr(Database, "_is_served", noting)
+    monkeypatch.setattr(database_module, "_CERTAIN_SECONDS", 0.05)
+    monkeypatch.setattr(Database, "_standing", noting)
     async with asyncio.timeout(BOUND), database.transaction(pipelined=pipelined) as conn:
         while len(looks) < 3:
             await (await conn.execute("select pg_sleep(0.1)")).fetchall()
@@ -375,13 +411,14 @@ async def test_behind_a_pooler_of_sessions_nobody_can_say_what_the_server_knows(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives its clients numbers of its own, and a transaction that takes long must not be taken for dead."""
-    assert not await database._is_served(2**30)
-    monkeypatch.setattr(database_module, "_SERVED", "select pg_backend_pid() + 1, %s::int is null")
-    assert await database._is_served(2**30)
+    assert not (await database._standing(2**30)).served
+    monkeypatch.setattr(database_module, "_STANDING", "select pg_backend_pid() + 1, %(pid)s::int is null, null")
+    assert (await database._standing(2**30)).served
 
 
-async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str) -> None:
-    """In the middle of a pipeline, too: its session must count as idle in its transaction."""
+@pytest.mark.parametrize("more", ["", "x" * HEAVY * 2], ids=["answered", "sent ahead"])
+async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str, more: str) -> None:
+    """In the middle of a pipeline, too, and behind what was sent ahead: its session must count as idle."""
     proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
     timeouts = Timeouts(idle_in_transaction_session_timeout=300)
     database = Database(f"{database_url}&port={proxy.port}", timeouts=timeouts)
@@ -390,6 +427,9 @@ async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str) ->
         with pytest.raises(psycopg.OperationalError):  # noqa: PT012  the body is what is tested
             async with database.transaction(pipelined=True) as conn:
                 await (await conn.execute("select pg_advisory_xact_lock(1)")).fetchone()
+                if more:
+                    await conn.execute("select %s::text", [more])
+                    await listens(database_url, "select $1::text")
                 proxy.swallow()
                 async with await psycopg.AsyncConnection.connect(database_url) as other:
                     await other.execute("set lock_timeout = '10s'")

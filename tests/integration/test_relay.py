@@ -251,7 +251,7 @@ async def test_a_broker_that_answers_nothing_any_more_is_asked_for_a_new_topic_o
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client itself asks again on the connection that it has."""
-    monkeypatch.setattr(kafka_module, "REQUEST_MS", 1_000)
+    monkeypatch.setattr(kafka_module, "ANSWER_MS", 1_000)
     known, new = await stage.create(2)
     relay = stage.relay()
     async with stage.running(relay):

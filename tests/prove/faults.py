@@ -33,13 +33,13 @@ from tests.prove.report import Row, Task
 from tests.support import brokers, databases, inputs
 from tests.support.audited import audited
 from tests.support.brokers import Broker, OwnApacheKafka
-from tests.support.databases import url_as
 from tests.support.expected import committed_offsets
 from tests.support.pods import SESSION_SECONDS, Pods, pods
 from tests.support.proxy import Proxy, may_forget
 
 PARTITIONS: Final = 4
 GROUP: Final = "prove"
+PASSWORD: Final = "prove"
 IN_TIME: Final = SESSION_SECONDS + 10.0
 """Seconds in which all must go on after a fault's end."""
 AT_LAST: Final = 180.0
@@ -452,6 +452,8 @@ async def world_of(
         disk = stack.enter_context(small_disk()) if fillable else None
         postgres = stack.enter_context(databases.embedded_server(durable=True, within=disk))
         migration.upgrade(postgres.url())
+        with psycopg.connect(postgres.url(), autocommit=True) as conn:
+            conn.execute(f"alter role els_app password '{PASSWORD}'")
         database_proxy = await Proxy(postgres.port).start()
         stack.push_async_callback(database_proxy.stop)
         broker_proxy, of_pods = None, {}
@@ -467,8 +469,10 @@ async def world_of(
         else:
             broker = stack.enter_context(brokers.tansu())
         await broker.create_topics(PARTITIONS)
-        proxied = postgres.url().replace(f":{postgres.port}/", f":{database_proxy.port}/")
-        settings = {"ELS_DATABASE_URL": url_as(proxied, "els_app"), "ELS_CONSUMER_GROUP": GROUP, "MINE": "decode"}
+        # They log in, as in production: what a session may see of others hangs on that.
+        url = postgres.url(role="els_app", password=PASSWORD)
+        proxied = url.replace(f":{postgres.port}/", f":{database_proxy.port}/")
+        settings = {"ELS_DATABASE_URL": proxied, "ELS_CONSUMER_GROUP": GROUP, "MINE": "decode"}
         running = stack.enter_context(pods(folder, settings, broker.settings | of_pods))
         world = World(postgres, broker, running, dice, disk)
         world.database_proxy, world.broker_proxy = database_proxy, broker_proxy

@@ -82,7 +82,12 @@ class Proxy:
         return len(links)
 
     def swallow(self) -> int:
-        """Acknowledge for ever what comes on the connections that are open, and answer nothing."""
+        """Acknowledge for ever what comes on the connections that are open, and answer nothing.
+
+        Those of before are closed: nobody is left who could close them, and a server has room for only so many.
+        """
+        for link in [link for link in self._links if link.dead]:
+            link.abort()
         links = [link for link in self._links if not link.dead]
         for link in links:
             link.dead = True
