@@ -20,7 +20,7 @@ from service import completion, outgoing, quarantine, rules, store
 from service.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, Upload, ValidationFailed
 from service.outgoing import ExcessReason, Origin, Outgoing
 from service.pipeline import Answer
-from service.poll import Batch, Decided, Decision, Delivery, Effects, Limits, Outcome
+from service.poll import Batch, Decided, Decision, Delivery, Effects, Limits, Outcome, Reconciled
 from service.quarantine import TopicRefusals
 from service.rules import BatchFacts, RefusalCount, Seat, Slot, Verdict
 from service.tracing import LINKS
@@ -242,16 +242,22 @@ class _Poll:
         async for page in store.pending_pages(self.conn, batch_ids):
             filled: list[tuple[Slot, ContentProvisioned]] = []
             left_over: list[tuple[ContentProvisioned, ExcessReason]] = []
+            assigned, excess = Reconciled("content_assigned"), Reconciled("content_excess")
             for content, stored_at in page:
                 batch, essays = self.batches[content.batch_id], essay_ids[content.batch_id]
+                waited = (self.now - stored_at).total_seconds()
                 if batch.assigned < len(essays):
                     slot = Slot(batch.batch_id, essays[batch.assigned], batch.assigned + 1)
                     batch.assigned += 1
                     filled.append((slot, content))
-                    self._reconciled("content_assigned", content, slot.essay_id, stored_at)
+                    assigned.add(batch.batch_id, content, slot.essay_id, waited)
                 else:
                     left_over.append((content, "NO_AVAILABLE_SLOT"))
-                    self._reconciled("content_excess", content, "NO_AVAILABLE_SLOT", stored_at)
+                    excess.add(batch.batch_id, content, "NO_AVAILABLE_SLOT", waited)
+                if content.traceparent and len(self.effects.waited) < LINKS:
+                    self.effects.waited.append((content.traceparent, content.tracestate))
+            self.effects.decisions.extend(assigned)
+            self.effects.decisions.extend(excess)
             await self._publish_reconciled(filled, left_over)
         await store.delete_pending_content(self.conn, batch_ids)
         await store.insert_slots(
@@ -262,15 +268,6 @@ class _Poll:
                 for position, essay_id in enumerate(essays, start=1)
                 if position > self.batches[batch_id].assigned
             ),
-        )
-
-    def _reconciled(self, what: Decided, content: ContentProvisioned, detail: str, stored_at: datetime) -> None:
-        batch_id = self.batches[content.batch_id].batch_id  # one object for all: there may be a hundred thousand
-        waited = (self.now - stored_at).total_seconds()
-        if content.traceparent and len(self.effects.waited) < LINKS:
-            self.effects.waited.append((content.traceparent, content.tracestate))
-        self.effects.decisions.append(
-            Decision(what, batch_id, content.text_storage_id, content.correlation_id, None, detail, waited)
         )
 
     async def _publish_reconciled(
@@ -547,11 +544,9 @@ class _Poll:
         if refused := self.effects.refused:
             self.effects.refused = await quarantine.keep(self.conn, refused)
             new = {id(delivery) for delivery, _ in self.effects.refused}
-            self.effects.decisions += [
-                Decision("refusal_repeated", None, None, None, delivery)
-                for delivery, _ in refused
-                if id(delivery) not in new
-            ]
+            for delivery, _ in refused:
+                if id(delivery) not in new:
+                    self.effects.decisions.append(Decision("refusal_repeated", None, None, None, delivery))
         if counts:
             counted = await quarantine.count_refusals(self.conn, counts, self.limits.refusals_in_a_row)
             self.outcome.stopped = (self.outcome.stopped - counted.keys()) | {

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from service import telemetry
 from service.events import Reason, Refusal
-from service.poll import Decided, Decision, Delivery, Effects
+from service.poll import Decided, Decision, Decisions, Delivery, Effects
 from tests.support.inputs import provisioned
 
 CORRELATION = uuid4()
@@ -48,7 +48,7 @@ DECISIONS = {
 def test_a_decision_is_one_line_with_every_id_that_is_known(what: str) -> None:
     decided, fields = DECISIONS[what]
     with capture_logs() as logs:
-        telemetry.record(Effects(decisions=[decided]))
+        telemetry.record(Effects(Decisions(decided)))
     assert logs == [{"event": decided.what, "log_level": "info", **fields}]
 
 
@@ -56,7 +56,7 @@ def test_as_json_the_lines_of_a_transaction_are_those_of_one_line_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(telemetry, "_plain_json", True)
-    telemetry.record(Effects(decisions=[decided for decided, _ in DECISIONS.values()]))
+    telemetry.record(Effects(Decisions(*(decided for decided, _ in DECISIONS.values()))))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for line, (decided, fields) in zip(lines, DECISIONS.values(), strict=True):
         assert line.pop("timestamp").endswith("Z")
