@@ -115,6 +115,22 @@ class Times(Array):
         ]
 
 
+class Encoded:
+    """text, encoded already, and sent without another copy: it may be many megabytes."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self.data = data
+
+
+class _EncodedDumper(Dumper):
+    format, oid = Format.BINARY, 25
+
+    def dump(self, obj: Encoded) -> Buffer:
+        return obj.data
+
+
 class _ArrayDumper(Dumper):
     format = Format.BINARY
 
@@ -122,20 +138,23 @@ class _ArrayDumper(Dumper):
         if not obj.values:
             return pack("!iii", 0, 0, obj.element_oid)
         header = pack("!iiiii", 1, 1, obj.element_oid, len(obj.values), 1)
-        return b"".join((header, *obj.encoded()))  # copied once: it may be many megabytes
+        return b"".join((header, *obj.encoded()))
 
 
 def _dumper_for(array: type[Array]) -> type[Dumper]:
     return type(f"{array.__name__}Dumper", (_ArrayDumper,), {"oid": array.array_oid})
 
 
-_DUMPERS = {array: _dumper_for(array) for array in (Texts, Blobs, Integers, Uuids, Times)}
+_DUMPERS: dict[type, type[Dumper]] = {
+    Encoded: _EncodedDumper,
+    **{array: _dumper_for(array) for array in (Texts, Blobs, Integers, Uuids, Times)},
+}
 
 
 def register(connection: "AsyncConnection | Connection") -> None:
-    """Teach a connection the arrays above."""
-    for array, dumper in _DUMPERS.items():
-        connection.adapters.register_dumper(array, dumper)
+    """Teach a connection what is above."""
+    for bound, dumper in _DUMPERS.items():
+        connection.adapters.register_dumper(bound, dumper)
 
 
-__all__ = ["QUERIES", "STATEMENTS", "Array", "Blobs", "Integers", "Texts", "Times", "Uuids", "register"]
+__all__ = ["QUERIES", "STATEMENTS", "Array", "Blobs", "Encoded", "Integers", "Texts", "Times", "Uuids", "register"]

@@ -6,7 +6,7 @@ statement takes and which index serves it is said in its file under sql/queries.
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import count, islice
+from itertools import count, groupby, islice
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -17,7 +17,7 @@ from service.events import BatchRegistered, ContentProvisioned, CourseCode, Uplo
 from service.outgoing import ExcessReason, FailedSlot, Outgoing
 from service.pipeline import Answer
 from service.rules import BatchFacts, Seat, Slot
-from service.statements import STATEMENTS, Blobs, Integers, Texts, Times, Uuids
+from service.statements import STATEMENTS, Blobs, Encoded, Integers, Texts, Times, Uuids
 
 _T = TypeVar("_T")
 
@@ -26,6 +26,9 @@ PAGE = 2_000
 
 PAGE_BYTES = 4 * 1024 * 1024
 """A page of what may be long is shorter."""
+
+LARGE_EVENT = 1024 * 1024
+"""Bytes of an event that is not copied once more for being written together with others."""
 
 DETAILED_PAGE = 20
 """Rows of a page that may weigh a mebibyte each."""
@@ -345,6 +348,16 @@ async def settle_failures(conn: AsyncConnection[Any], settled: Sequence[tuple[Wa
 
 async def insert_outbox(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
     """What must be published, in this order within a batch."""
+    for weighs_much, some in groupby(events, lambda event: len(event.payload) > LARGE_EVENT):
+        if not weighs_much:
+            await _insert_events(conn, list(some))
+            continue
+        for event in some:
+            large = event._asdict() | {"id": event.event_id, "payload": Encoded(event.payload)}
+            await conn.execute(STATEMENTS["insert_large_event"], large)
+
+
+async def _insert_events(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
     await conn.execute(
         STATEMENTS["insert_outbox"],
         {
