@@ -16,7 +16,7 @@ QUESTIONS = {
     "size": "cost of an event with 10 million slots in the tables against 10 thousand",
     "large": "one batch of 100,000 with as much content pending",
     "start": "start of a pod, first commit, memory",
-    "flat": "sizes of tables and indexes under steady load with the purge on",
+    "flat": "minutes at a steady rate with the purge deleting: sizes, lag, memory, latency",
 }
 
 
@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     asked["size"].add_argument("--slots", type=int, default=10_000_000)
     asked["size"].add_argument("--batches", type=int, default=200)
     asked["large"].add_argument("--slots", type=int, default=100_000)
-    asked["flat"].add_argument("--events", type=int, default=3_000_000)
-    asked["flat"].add_argument("--round", type=int, default=300_000, help="sent before it is looked again")
+    asked["flat"].add_argument("--rate", type=int, default=8_000)
+    asked["flat"].add_argument("--seconds", type=float, default=400)
     return parser
 
 

@@ -1,18 +1,30 @@
-"""Tables and indexes under steady load with the purge on: their sizes must level off."""
+"""Minutes at a steady rate with the purge deleting: sizes must level off, lag and memory must not grow."""
 
 import argparse
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks import load, servers
-from benchmarks.report import Report
+from benchmarks.report import Report, percentile
+from service.events import CONTENT_PROVISIONED
+from tests.support.brokers import Broker
+from tests.support.expected import committed_offsets
+from tests.support.pods import Pod
 
 SLOTS = 30
+AHEAD = 10_000
+"""Batches that are registered and whose uploads are not sent yet."""
 RETAINED = 20_000
 """Batches that are kept: what ended before them is made old, for the purge to delete."""
+WARM_UP = 10.0
+EVERY = 5.0
+GROUP = "essay-lifecycle-service"
 
 # A retention is a day at least: what is to go is made a week older. Its age is its only difference.
 AGE = """
@@ -30,46 +42,66 @@ SIZES = """
 
 
 def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+    """Batches are registered shortly before their uploads are due, and deleted some time after their end."""
     report = Report("flat")
+    batches = int(options.rate * options.seconds) // SLOTS
+    told = {"batches": batches, "each": SLOTS, "rate": options.rate, "warm_up": WARM_UP}
     settings = {"ELS_BATCH_RETENTION_SECONDS": str(24 * 3600), "ELS_PURGE_INTERVAL_SECONDS": "1"}
     with server.database() as url, servers.broker() as kafka, servers.service(url, kafka, **settings) as pods:
-        pods.start(1)
+        (pod,) = pods.start(1)
         asyncio.run(pods.ready())
         with psycopg.connect(url, autocommit=True) as conn:
-            batches = options.round // SLOTS
-            for number in range(options.events // options.round):
-                first = number * batches
-                load.register(conn, batches, SLOTS, first)
-                load.send("contents", kafka.bootstrap_servers, first=first, batches=batches, each=SLOTS)
-                _until_ready(conn, first, batches)
-                if (old := first - RETAINED) >= 0:
-                    conn.execute(AGE, [old, old + batches - 1])
-                for table, total, indexes in conn.execute(SIZES):
-                    report.series.setdefault(f"{table} MiB over events", []).append(
-                        ((number + 1) * options.round, float(total))
-                    )
-                    report.series.setdefault(f"{table} indexes MiB over events", []).append(
-                        ((number + 1) * options.round, float(indexes))
-                    )
-                ((kept,),) = conn.execute("select count(*) from els.batches").fetchall()
-                report.series.setdefault("batches kept over events", []).append(((number + 1) * options.round, kept))
+            send = partial(load.send, "paced", kafka.bootstrap_servers, first=0, **told)
+            sent = asyncio.run(_kept_up(conn, kafka, pod, batches, send, report))
         asyncio.run(pods.stop())
+    if sent["received"] < sent["sent"]:
+        raise RuntimeError(f"{sent['received']} of {sent['sent']} came: {pod.last_lines()}")
+    for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+        report.add(f"{options.rate}/s: {name} of an event", "ms", [percentile(sent["seconds"], share) * 1000])
     for name, points in report.series.items():
-        half = [size for _, size in points[len(points) // 2 :]]
-        unit = "MiB" if "MiB" in name else ""
-        report.add(name.replace(" over events", ", second half"), unit, half, better="less")
+        half = [value for _, value in points[len(points) // 2 :]]
+        report.add(name.replace(" over seconds", ", second half"), "MiB" if "MiB" in name else "", half, better="less")
+    report.notes.append(f"{sent['sent']} contents in {options.seconds:.0f} s, {servers.PARTITIONS} partitions a topic")
     return report
 
 
-def _until_ready(conn: psycopg.Connection[Any], first: int, batches: int) -> None:
-    end = time.monotonic() + 240
-    while time.monotonic() < end:
-        row = conn.execute(
-            "select count(*) from els.batches where state = 'registered' and batch_id in"
-            " (select md5('batch ' || n)::uuid::text from generate_series(%s::int, %s::int) as n)",
-            [first, first + batches - 1],
-        ).fetchone()
-        if row == (0,):
-            return
-        time.sleep(1)
-    raise RuntimeError("a round did not end")
+async def _kept_up(
+    conn: psycopg.Connection[Any],
+    kafka: Broker,
+    pod: Pod,
+    batches: int,
+    send: Callable[[], dict[str, Any]],
+    report: Report,
+) -> dict[str, Any]:
+    """Register ahead of what is sent, age what has ended, and look at all that must not grow, until the load ends."""
+    sending = asyncio.create_task(asyncio.to_thread(send))
+    client = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
+    await client.start()
+    tps = [TopicPartition(CONTENT_PROVISIONED, each) for each in range(servers.PARTITIONS)]
+    registered = aged = 0
+    begun = None
+    while not sending.done():
+        sent = sum((await client.end_offsets(tps)).values())
+        if (due := min(batches, sent // SLOTS + AHEAD)) > registered:
+            load.register(conn, due - registered, SLOTS, registered)
+            registered = due
+        if (old := sent // SLOTS - RETAINED) > aged:
+            conn.execute(AGE, [aged, old - 1])
+            aged = old
+        if sent < batches * SLOTS and sent:
+            begun = begun or time.monotonic()
+            done = sum((await committed_offsets(kafka, GROUP, tps)).values())
+            ended = sum((await client.end_offsets(tps)).values())
+            _look(conn, pod, ended - done, time.monotonic() - begun, report)
+        await asyncio.sleep(EVERY)
+    await client.stop()
+    return sending.result()
+
+
+def _look(conn: psycopg.Connection[Any], pod: Pod, lag: int, seconds: float, report: Report) -> None:
+    ((kept,),) = conn.execute("select count(*) from els.batches where state <> 'registered'").fetchall()
+    found = {"lag, records": lag, "batches that have ended, kept": kept, "pod MiB": servers.memory_mib(pod.pid)[0]}
+    for table, total, indexes in conn.execute(SIZES):
+        found |= {f"{table} MiB": float(total), f"{table} indexes MiB": float(indexes)}
+    for name, value in found.items():
+        report.series.setdefault(f"{name} over seconds", []).append((seconds, value))
