@@ -516,7 +516,7 @@ class Consumer:
 
     async def _look_at_lag(self) -> None:
         partitions = dict(self._partitions)
-        asked = time.monotonic()
+        asked, coming = time.monotonic(), self._coming()
         try:
             async with asyncio.timeout(self._options.session_timeout / 2):
                 ends = await self._client.end_offsets(list(partitions))
@@ -524,13 +524,7 @@ class Consumer:
         except IllegalStateError:
             return  # a rebalance came between
         except (KafkaError, TimeoutError) as error:
-            self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
-            self._silent_since = min(self._silent_since, asked)
-            # While records come it is slow, not silent. Else its connection may be one that nobody answers any more:
-            # by now the group has given our share away, and the client itself would wait longer than for a rebalance.
-            silent = time.monotonic() - max(self._silent_since, self._came)
-            if silent >= self._options.session_timeout:
-                raise Stalled(f"no word from the broker for {silent:.0f} s") from None
+            self._hear_nothing(asked, coming, error)
             return
         self._silent_since = math.inf
         if self._shared_out:
@@ -549,6 +543,25 @@ class Consumer:
             raise Stalled(f"nothing moved for {still:.0f} s although there is lag")
         if self._partitions:
             self._health.well("consumer")
+
+    def _hear_nothing(self, asked: float, coming: Mapping[int, int], error: Exception) -> None:
+        """A question was not answered. Raises Stalled where nothing else came for as long as the session lasts.
+
+        Then its connection may be one that nobody answers any more. By now the group has given our share away, and the
+        client itself would wait longer than for a rebalance. While something comes the broker is slow, not silent.
+        """
+        self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
+        self._silent_since = min(self._silent_since, asked)
+        if any(size and size != coming.get(connection) for connection, size in self._coming().items()):
+            self._silent_since = time.monotonic()  # answers come one after the other, and a large one takes its time
+        silent = time.monotonic() - max(self._silent_since, self._came)
+        if silent >= self._options.session_timeout:
+            raise Stalled(f"no word from the broker for {silent:.0f} s")
+
+    def _coming(self) -> dict[int, int]:
+        """Bytes of answers that are there in part, by connection."""
+        connections = self._client._client._conns.values()  # noqa: SLF001  aiokafka has no other way
+        return {id(each): len(each._reader._buffer) for each in connections if each._reader is not None}  # noqa: SLF001
 
     # -- rebalances, called by aiokafka
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
-from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -39,17 +38,9 @@ _GRACE_SECONDS = 5.0
 _DOUBT_SECONDS = 5.0
 """A transaction that has lasted so long is looked for on its server, and again after as long."""
 
-_CERTAIN_SECONDS = 1.0
-"""Where it seems that each waits for the other, it is looked for again so soon."""
-
 # What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
 # pg_stat_activity a session that took another role sees no state, not even its own.
-_STANDING = """
-    select
-        pg_backend_pid(),
-        exists (select from pg_locks where pid = %(pid)s and locktype = 'virtualxid'),
-        (select state_change from pg_stat_activity where pid = %(pid)s and wait_event = 'ClientRead')
-"""
+_SERVED = "select pg_backend_pid(), exists (select from pg_locks where pid = %s and locktype = 'virtualxid')"
 
 # As JSON, since the column may not be there yet: then the revision serves its own code only.
 _REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
@@ -100,16 +91,6 @@ class _Session:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """What the server says of a session."""
-
-    served: bool = True
-    """It works for it, or waits for its client in a transaction; or can't say."""
-    listens_since: datetime | None = None
-    """When it began what it waits for its client in, as far as that may be seen."""
-
-
 class Database:
     """A pool of sessions with one server."""
 
@@ -147,7 +128,7 @@ class Database:
         """
         async with self._session() as connection:
             async with self._pipeline(connection, pipelined):
-                await connection.execute("begin")
+                await connection.execute("begin", prepare=False)  # what failed to begin would be no transaction
                 yield connection
                 ended = await _commit(connection)
             # What had failed is rolled back by a commit, which is no error to the server.
@@ -225,39 +206,27 @@ class Database:
             self._free.release()
 
     async def _watch(self, connection: Connection) -> None:
-        """Hang up where no answer can come: the server has ended the session, never heard of the transaction, or waits
-        for us while we wait for it, all of which no timeout of TCP finds where a peer acknowledges every byte.
+        """Hang up where the server has ended the session, or never heard of the transaction, and none of it came here.
+
+        A peer that acknowledges every byte and answers none is found by no timeout of TCP.
         """
-        pid, deaf = connection.pgconn.backend_pid, None
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience - _DOUBT_SECONDS):
-                while self._pooler or (standing := await self._standing(pid)).served:
-                    before, deaf = deaf, None
-                    if not self._pooler and connection.lock.locked():  # an answer is waited for
-                        deaf = standing.listens_since
-                    if deaf is not None and deaf == before:
-                        await self._end(pid)
-                        break
-                    await asyncio.sleep(_DOUBT_SECONDS if deaf is None else _CERTAIN_SECONDS)
+                while self._pooler or await self._is_served(connection.pgconn.backend_pid):  # noqa: ASYNC110
+                    await asyncio.sleep(_DOUBT_SECONDS)
         _hang_up(connection)
 
-    async def _standing(self, pid: int) -> _Standing:
-        """How the server stands to a session of this role.
+    async def _is_served(self, pid: int) -> bool:
+        """Whether the server works for a session, or waits for its client in a transaction; True where it can't say.
 
         Behind a pooler, of sessions too, the number that a client knows is not the server's.
         """
         try:
             async with asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
-                told = await (await conn.execute(_STANDING, {"pid": pid})).fetchone()
-                return _Standing(*told[1:]) if told and told[0] == conn.pgconn.backend_pid else _Standing()
+                asked, served = await (await conn.execute(_SERVED, [pid])).fetchone() or (None, True)
+                return bool(served) or asked != conn.pgconn.backend_pid
         except (psycopg.Error, TimeoutError):
-            return _Standing()
-
-    async def _end(self, pid: int) -> None:
-        """Have the server end a session, and free what it holds; where we may not, it waits for its timeouts."""
-        with suppress(psycopg.Error, TimeoutError):
-            async with asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
-                await conn.execute("select pg_terminate_backend(%s)", [pid])
+            return True
 
     async def _take(self) -> "_Session":
         """The session that was used last, so that those beyond what is needed grow old and go; else a new one."""

@@ -50,8 +50,7 @@ that is too large by itself is ever refused."""
 
 REQUEST_MS: Final = 10_000
 ANSWER_MS: Final = 5_000
-"""For so long a producer's connection may be silent; then it asks again on another. What the broker has meanwhile taken
-twice it tells apart (idempotence), or readers do, by the event's id."""
+"""The same for a question that is small whatever happens."""
 
 _LARGE = {"max.message.bytes": str(LARGEST_RECORD)}
 _OUTGOING = {"max.message.bytes": str(ORDINARY_RECORD)}
@@ -301,7 +300,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             linger_ms=0,
             max_batch_size=RECORD_BATCH,
             max_request_size=LARGEST_RECORD,
-            request_timeout_ms=ANSWER_MS,
+            request_timeout_ms=REQUEST_MS,
         )
         self.idempotent = idempotent
         self._named: set[str] = set()

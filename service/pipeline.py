@@ -5,8 +5,8 @@ all answers where one is asked for. Here statements gather until an answer is wa
 and what is waited for is that answer, while the server is at work on what was sent behind it.
 """
 
-from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -46,6 +46,8 @@ class Connection(AsyncConnection[Any]):
 class _Pipeline(AsyncPipeline):
     _synced = False
     """Whether the last that went out was a sync."""
+    _begun = False
+    """Whether the server has answered something: what is sent after a sync could stand alone, had `begin` failed."""
 
     def _enqueue_sync(self) -> None:
         super()._enqueue_sync()
@@ -59,7 +61,7 @@ class _Pipeline(AsyncPipeline):
         self._synced = self._synced and last is None
         if last is None or not isinstance(last[0], Cursor):
             yield from super()._communicate_gen()
-        elif last[0].weight > HEAVY:
+        elif last[0].weight > HEAVY and self._begun:
             # A sync ends whatever is sent: behind anything else a session that waits for its client counts as active,
             # and no timeout for those who are idle in a transaction would end one whose pod is frozen.
             self._enqueue_sync()
@@ -67,27 +69,39 @@ class _Pipeline(AsyncPipeline):
 
     def answered(self, cursor: "Cursor") -> PQGen[None]:
         """Until the cursor has its answer. Raises the first failure of what was sent so far."""
-        try:
-            if not self._synced or self.command_queue:  # the driver may have something to tidy up
-                self._enqueue_sync()
-            yield from self._communicate_gen()
-            yield from send(self.pgconn)  # the socket may not have taken all at once
-            while cursor.pgresult is None and (results := (yield from fetch_many(self.pgconn))):
-                self._process_results(self.result_queue.popleft(), results)
-        except psycopg.Error:
-            yield from self._drained()
-            raise
+        with self._in_step():
+            try:
+                if not self._synced or self.command_queue:  # the driver may have something to tidy up
+                    self._enqueue_sync()
+                yield from self._communicate_gen()
+                yield from send(self.pgconn)  # the socket may not have taken all at once
+                while cursor.pgresult is None and (results := (yield from fetch_many(self.pgconn))):
+                    self._process_results(self.result_queue.popleft(), results)
+                self._begun = True
+            except psycopg.Error:
+                yield from self._drained()
+                raise
 
     def _exit_gen(self) -> PQGen[None]:
         """Until all is answered. Raises the first failure, where the driver may raise one that follows from it."""
+        with self._in_step():
+            try:
+                self._enqueue_sync()
+                yield from self._communicate_gen()
+                yield from send(self.pgconn)
+                yield from self._fetch_gen(flush=False)
+            except psycopg.Error:
+                yield from self._drained()
+                raise
+
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """A cancellation that comes as a statement ends gives one answer more than the driver counts on."""
         try:
-            self._enqueue_sync()
-            yield from self._communicate_gen()
-            yield from send(self.pgconn)
-            yield from self._fetch_gen(flush=False)
-        except psycopg.Error:
-            yield from self._drained()
-            raise
+            yield
+        except IndexError:
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the answers are out of step: the session is closed") from None
 
     def _drained(self) -> PQGen[None]:
         """What was sent behind a failure has failed with it."""

@@ -16,7 +16,9 @@ from service.outbox import Blocked, Key, Row
 from service.telemetry import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED
 
 DELIVERY_SECONDS: Final = 15.0
-"""How long an acknowledgement is waited for; an idempotent producer by itself waits for ever."""
+"""How long an acknowledgement is waited for at most; an idempotent producer by itself waits for ever."""
+ANSWER_SECONDS, SLOWEST = 6.0, 500_000
+"""It should come within so many seconds, and later by what is on its way, at so many bytes a second."""
 
 # The record's own fault: it is found by halving, and only its batch waits.
 _OF_THE_RECORD = (
@@ -50,6 +52,7 @@ class ProducerLine:
         self._producers = producers
         self._producer: Producer | None = None
         self._making = asyncio.Lock()
+        self._on_the_way = 0
         self._closing: set[asyncio.Task[None]] = set()
 
     async def producer(self) -> Producer:
@@ -78,13 +81,16 @@ class ProducerLine:
             producer = await self.producer()
         except (errors.KafkaError, TimeoutError) as unreachable:
             return cast("Exception", unreachable)
+        self._on_the_way += (size := records.size())
         try:
-            async with asyncio.timeout(DELIVERY_SECONDS):
+            async with asyncio.timeout(min(DELIVERY_SECONDS, ANSWER_SECONDS + self._on_the_way / SLOWEST)):
                 await (await producer.send_batch(records, topic, partition=partition))
         except (errors.KafkaError, TimeoutError, AssertionError) as error:
             self._replace(producer, error)
             unknown: Exception = errors.UnknownTopicOrPartitionError(topic)
             return unknown if producer.partition(topic, b"") is None else error
+        finally:
+            self._on_the_way -= size
         return None
 
     def _replace(self, producer: Producer, error: Exception) -> None:

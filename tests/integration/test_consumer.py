@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +15,7 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import ConnectionGroup
+from aiokafka.conn import create_conn
 
 from deploy.local.postgres import Postgres
 from service import consumer as consumer_module
@@ -32,6 +35,7 @@ from tests.support.expected import committed_offsets
 from tests.support.inputs import MEBIBYTE, content, failure, registration
 from tests.support.invariants import violations
 from tests.support.pods import Pod, killed, pods, until
+from tests.support.proxy import Proxy
 
 BOUND = 45
 """Seconds after which a wait has failed."""
@@ -293,6 +297,30 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
     await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
     await station.publish(CONTENT_PROVISIONED, content("b", "t"))
     await station.becomes("select count(*) from els.pending_content", 1)
+
+
+async def _connected_by(proxy: Proxy, host: str, _: int, **options: Any) -> Any:
+    return await create_conn(host, proxy.port, **options)
+
+
+async def test_a_large_record_that_takes_long_to_come_is_no_silence(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked meanwhile is answered behind it; a client that is made anew would begin with it again, for ever."""
+    proxy = await Proxy(int(station.broker.bootstrap_servers.rpartition(":")[2])).start()
+    await station.publish(CONTENT_PROVISIONED, content("b", "t"))  # the producer has its connections from now on
+    monkeypatch.setattr("aiokafka.client.create_conn", partial(_connected_by, proxy))
+    running = await station.start()
+    await station.becomes(PENDING, 1)
+    running.consumer._options = replace(running.consumer._options, session_timeout=1)
+    proxy.slow(0.3)
+    instructions = random.Random(1).randbytes(2 * MEBIBYTE).hex()
+    await station.publish(BATCH_REGISTERED, registration("b", ["e1"], essay_instructions=instructions))
+    await station.becomes("select count(*) from els.batches", 1)
+    assert not running._task.done()
+    proxy.flow()
+    await station.stop()
+    await proxy.stop()
 
 
 async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_anew_and_nothing_stays_behind(

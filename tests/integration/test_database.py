@@ -13,7 +13,7 @@ from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvaila
 
 from service import database as database_module
 from service.database import Database, Timeouts, conninfo, sqlstate_of
-from service.pipeline import HEAVY, Answer
+from service.pipeline import HEAVY, Answer, Connection
 from service.statements import Texts
 from tests.support.proxy import Proxy
 
@@ -353,32 +353,6 @@ async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_s
         await proxy.stop()
 
 
-async def test_a_session_that_waits_for_the_rest_of_what_we_sent_is_ended_soon(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No timeout but that of the whole transaction is for it, and others wait for what it holds."""
-    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.2)
-    monkeypatch.setattr(database_module, "_CERTAIN_SECONDS", 0.2)
-    proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
-    database = Database(f"{database_url}&port={proxy.port}")
-    try:
-        async with asyncio.timeout(BOUND):
-            with pytest.raises(psycopg.OperationalError):  # noqa: PT012  the body is what is tested
-                async with database.transaction(pipelined=True) as conn:
-                    await (await conn.execute("select pg_advisory_xact_lock(1)")).fetchone()
-                    conn.pgconn.send_query_params(b"select 1", [])
-                    conn.pgconn.send_flush_request()
-                    conn.pgconn.flush()
-                    await listens(database_url, "select 1")
-                    proxy.swallow()
-                    await (await conn.execute("select 2")).fetchone()
-            async with await psycopg.AsyncConnection.connect(database_url) as other:
-                await other.execute("select pg_advisory_xact_lock(1)")
-    finally:
-        await database.close()
-        await proxy.stop()
-
-
 @PIPELINED
 @pytest.mark.parametrize("role", ["superuser", "els_app"])
 async def test_a_transaction_that_takes_long_is_left_alone(
@@ -386,17 +360,16 @@ async def test_a_transaction_that_takes_long_is_left_alone(
 ) -> None:
     """Whether the server works for it, or waits for what it does next, and whether its state may be seen or not."""
     database = Database(app_url if role == "els_app" else database_url)
-    looks: list[bool] = []
-    look = Database._standing
+    looks = []
+    look = Database._is_served
 
-    async def noting(self: Database, pid: int) -> Any:
-        standing = await look(self, pid)
-        looks.append(standing.served)
-        return standing
+    async def noting(self: Database, pid: int) -> bool:
+        served = await look(self, pid)
+        looks.append(served)
+        return served
 
     monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.05)
-    monkeypatch.setattr(database_module, "_CERTAIN_SECONDS", 0.05)
-    monkeypatch.setattr(Database, "_standing", noting)
+    monkeypatch.setattr(Database, "_is_served", noting)
     async with asyncio.timeout(BOUND), database.transaction(pipelined=pipelined) as conn:
         while len(looks) < 3:
             await (await conn.execute("select pg_sleep(0.1)")).fetchall()
@@ -411,9 +384,28 @@ async def test_behind_a_pooler_of_sessions_nobody_can_say_what_the_server_knows(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives its clients numbers of its own, and a transaction that takes long must not be taken for dead."""
-    assert not (await database._standing(2**30)).served
-    monkeypatch.setattr(database_module, "_STANDING", "select pg_backend_pid() + 1, %(pid)s::int is null, null")
-    assert (await database._standing(2**30)).served
+    assert not await database._is_served(2**30)
+    monkeypatch.setattr(database_module, "_SERVED", "select pg_backend_pid() + 1, %s::int is null")
+    assert await database._is_served(2**30)
+
+
+async def test_where_the_transaction_does_not_begin_nothing_of_it_stands_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large statements are sent ahead, each with a sync, behind which the server would take the next for its own."""
+    execute = Connection.execute
+
+    async def failing(self: Connection, query: Any, *arguments: Any, **options: Any) -> Any:
+        return await execute(self, "begin nonsense" if query == "begin" else query, *arguments, **options)
+
+    monkeypatch.setattr(Connection, "execute", failing)
+    for _ in range(10):  # it may be noticed before more is sent
+        with pytest.raises(psycopg.errors.SyntaxError):  # noqa: PT012  the body is what is tested
+            async with database.transaction(pipelined=True) as connection:
+                for letter in "abc":
+                    await keep(connection, letter * (HEAVY + 1))
+    monkeypatch.undo()
+    assert await kept(database) == []
 
 
 @pytest.mark.parametrize("more", ["", "x" * HEAVY * 2], ids=["answered", "sent ahead"])
