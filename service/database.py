@@ -36,7 +36,10 @@ _GRACE_SECONDS = 5.0
 """A server ends a transaction that takes too long; one that has not even said so after this has gone silent."""
 
 _DOUBT_SECONDS = 5.0
-"""A transaction that has lasted so long is looked for on its server, and again after as long."""
+"""A transaction that has lasted so long is looked for on its server."""
+
+_AGAIN_SECONDS = 1.0
+"""And again so often: a server soon ends a session that is idle in its transaction."""
 
 # What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
 # pg_stat_activity a session that took another role sees no state, not even its own.
@@ -213,7 +216,7 @@ class Database:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience - _DOUBT_SECONDS):
                 while self._pooler or await self._is_served(connection.pgconn.backend_pid):  # noqa: ASYNC110
-                    await asyncio.sleep(_DOUBT_SECONDS)
+                    await asyncio.sleep(_AGAIN_SECONDS)
         _hang_up(connection)
 
     async def _is_served(self, pid: int) -> bool:

@@ -103,6 +103,11 @@ class ProducerLine:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    def doubt(self) -> None:
+        """Something else has lost its connection, and this one may be lost as well: the next is sent on a new one."""
+        if self._producer is not None:
+            self._replace(self._producer, TimeoutError())
+
     async def abandon(self) -> None:
         """Close all at once, whatever is on its way."""
         await cancelled(list(self._closing))

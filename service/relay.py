@@ -72,7 +72,12 @@ class Worker:
 
     async def step(self) -> bool:
         """Publish the next rows. Returns whether there were any. Raises what kept all from going out."""
-        rows = await self._turn()
+        try:
+            rows = await self._turn()
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:  # it was not the server that said so: the network, maybe
+                self._line.doubt()
+            raise
         if not rows:
             return False
         wave = Publication(self._line, self._lease)

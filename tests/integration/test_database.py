@@ -369,6 +369,7 @@ async def test_a_transaction_that_takes_long_is_left_alone(
         return served
 
     monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.05)
+    monkeypatch.setattr(database_module, "_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(Database, "_is_served", noting)
     async with asyncio.timeout(BOUND), database.transaction(pipelined=pipelined) as conn:
         while len(looks) < 3:

@@ -18,7 +18,7 @@ from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
 from service import kafka as kafka_module
 from service import outbox
-from service.database import Database
+from service.database import Database, _hang_up
 from service.kafka import Producer, client_options, create_topics
 from service.outbox import SHARDS, Limits
 from service.relay import Relay
@@ -264,6 +264,26 @@ async def test_a_broker_that_answers_nothing_any_more_is_asked_for_a_new_topic_o
         await stage.commit(("b", new, "{}"))
         await until(stage.is_empty)
     assert len(await stage.records(new, 1)) == 1
+
+
+async def test_a_relay_that_has_lost_its_session_does_not_trust_its_other_connection_either(stage: Stage) -> None:
+    """A network that is gone has taken both, and each would be waited for in turn."""
+    [topic] = await stage.create()
+    relay = stage.relay()
+
+    async def sends_anew() -> bool:
+        for session in stage.database._idle:
+            _hang_up(session.connection)
+        return relay._worker._line._producer is not producer
+
+    async with stage.running(relay):
+        await stage.commit(("b", topic, "1"))
+        await until(stage.is_empty)
+        producer = relay._worker._line._producer
+        assert producer is not None
+        await until(sends_anew)
+        await stage.commit(("b", topic, "2"))
+        await until(stage.is_empty)
 
 
 async def test_a_missing_topic_holds_back_its_batches_alone_until_it_is_there(stage: Stage) -> None:
