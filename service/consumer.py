@@ -50,6 +50,8 @@ PROBE_SECONDS = 60.0
 CALM_SECONDS = 1.0
 CALM_FACTOR = 10
 """Where nothing has come for so long, fetches wait so many times longer: a hundred a second cost a tenth of a core."""
+SILENT_SECONDS = 6.0
+"""A broker that gives no answer for so long, or for the session's timeout where that is longer, is left."""
 LOOK_SECONDS = 1.0
 """The lag is asked for so often, and whether an operator, or another pod, has set stopped topics going again."""
 
@@ -134,7 +136,7 @@ class Consumer:
             rebalance_timeout_ms=int(self._options.rebalance_timeout * 1000),
             # Whether we move is watched here (_watch): a database that is away must not cost the partitions too.
             max_poll_interval_ms=24 * 3600 * 1000,
-            fetch_max_wait_ms=int(self._options.fetch_wait * 1000),
+            fetch_max_wait_ms=int(min(self._options.fetch_wait, SILENT_SECONDS / 4) * 1000),
             # What lies fetched and not yet taken is memory: of each partition, and of each broker. A record that is
             # larger comes all the same.
             max_partition_fetch_bytes=512 * 1024,
@@ -305,12 +307,15 @@ class Consumer:
         return got
 
     def _set_fetch_wait(self, comes: bool) -> None:
-        """Short while records come: a broker may answer a fetch that found nothing only when its wait is over."""
+        """Short while records come: a broker may answer a fetch that found nothing only when its wait is over.
+
+        What else is asked is answered behind it, so that it must not be taken for silence.
+        """
         now = time.monotonic()
         if comes:
             self._came = now
         calm = now - self._came > CALM_SECONDS
-        wait_ms = int(self._options.fetch_wait * 1000) * (CALM_FACTOR if calm else 1)
+        wait_ms = int(min(self._options.fetch_wait * (CALM_FACTOR if calm else 1), SILENT_SECONDS / 4) * 1000)
         self._client._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001  aiokafka has no other way, once it runs
 
     def _abandon_fetches(self) -> None:
@@ -472,7 +477,7 @@ class Consumer:
 
     async def _commit_often(self) -> None:
         """Raises Stalled where the coordinator gives no answer: the client would wait longer than for a rebalance."""
-        bound = self._options.session_timeout
+        bound = self._silent
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:
@@ -502,6 +507,10 @@ class Consumer:
 
     # -- the watchdog
 
+    @property
+    def _silent(self) -> float:
+        return max(SILENT_SECONDS, self._options.session_timeout)
+
     async def _watch(self) -> None:
         """Know the lag, notice that nothing moves, hear of stopped topics."""
         while True:
@@ -518,7 +527,7 @@ class Consumer:
         partitions = dict(self._partitions)
         asked, coming = time.monotonic(), self._coming()
         try:
-            async with asyncio.timeout(self._options.session_timeout / 2):
+            async with asyncio.timeout(self._silent / 2):
                 ends = await self._client.end_offsets(list(partitions))
                 starts = {tp: await self._client.position(tp) for tp, each in partitions.items() if each.done is None}
         except IllegalStateError:
@@ -545,7 +554,7 @@ class Consumer:
             self._health.well("consumer")
 
     def _hear_nothing(self, asked: float, coming: Mapping[int, int], error: Exception) -> None:
-        """A question was not answered. Raises Stalled where nothing else came for as long as the session lasts.
+        """A question was not answered. Raises Stalled where nothing else came for too long.
 
         Then its connection may be one that nobody answers any more. By now the group has given our share away, and the
         client itself would wait longer than for a rebalance. While something comes the broker is slow, not silent.
@@ -555,7 +564,7 @@ class Consumer:
         if any(size and size != coming.get(connection) for connection, size in self._coming().items()):
             self._silent_since = time.monotonic()  # answers come one after the other, and a large one takes its time
         silent = time.monotonic() - max(self._silent_since, self._came)
-        if silent >= self._options.session_timeout:
+        if silent >= self._silent:
             raise Stalled(f"no word from the broker for {silent:.0f} s")
 
     def _coming(self) -> dict[int, int]:

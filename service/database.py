@@ -8,6 +8,7 @@ not answered, is closed: nobody knows what its server still does, and the next u
 import asyncio
 import os
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -40,6 +41,9 @@ _DOUBT_SECONDS = 5.0
 
 _AGAIN_SECONDS = 1.0
 """And again so often: a server soon ends a session that is idle in its transaction."""
+
+_STILL_MS = 2_000
+"""Where something has come within so long, the rest of the answer is on its way, whatever the server knows."""
 
 # What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
 # pg_stat_activity a session that took another role sees no state, not even its own.
@@ -116,6 +120,7 @@ class Database:
         self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + _GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)
         self._idle: list[_Session] = []
+        self._looking = asyncio.Lock()
         self._era = 0
 
     @asynccontextmanager
@@ -215,7 +220,8 @@ class Database:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience - _DOUBT_SECONDS):
-                while self._pooler or await self._is_served(connection.pgconn.backend_pid):  # noqa: ASYNC110
+                pid = connection.pgconn.backend_pid
+                while self._pooler or await self._is_served(pid) or _comes(connection):  # noqa: ASYNC110
                     await asyncio.sleep(_AGAIN_SECONDS)
         _hang_up(connection)
 
@@ -225,7 +231,8 @@ class Database:
         Behind a pooler, of sessions too, the number that a client knows is not the server's.
         """
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
+            # One after the other: a server that is slow must not be asked by all at once.
+            async with self._looking, asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
                 asked, served = await (await conn.execute(_SERVED, [pid])).fetchone() or (None, True)
                 return bool(served) or asked != conn.pgconn.backend_pid
         except (psycopg.Error, TimeoutError):
@@ -305,6 +312,17 @@ class _Later:
 
     def _begin(self) -> None:
         self._begun = asyncio.create_task(self._work())
+
+
+def _comes(connection: AsyncConnection) -> bool:
+    """Whether something came lately, as far as the system tells: Linux does, in the 14th number of `tcp_info`."""
+    if connection.closed or not hasattr(socket, "TCP_INFO"):
+        return False
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
+        if ours.family != socket.AF_UNIX:
+            since_ms = int.from_bytes(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)[52:56], sys.byteorder)
+            return since_ms < _STILL_MS
+    return False
 
 
 def _hang_up(connection: AsyncConnection) -> None:

@@ -51,6 +51,8 @@ that is too large by itself is ever refused."""
 REQUEST_MS: Final = 10_000
 ANSWER_MS: Final = 5_000
 """The same for a question that is small whatever happens."""
+UPLOAD_MS: Final = 80_000
+"""The same where the largest event goes out on a slow line; with what is smaller its sender has less patience."""
 
 _LARGE = {"max.message.bytes": str(LARGEST_RECORD)}
 _OUTGOING = {"max.message.bytes": str(ORDINARY_RECORD)}
@@ -300,7 +302,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             linger_ms=0,
             max_batch_size=RECORD_BATCH,
             max_request_size=LARGEST_RECORD,
-            request_timeout_ms=REQUEST_MS,
+            request_timeout_ms=UPLOAD_MS,
         )
         self.idempotent = idempotent
         self._named: set[str] = set()

@@ -15,10 +15,11 @@ from service.loop import cancelled
 from service.outbox import Blocked, Key, Row
 from service.telemetry import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED
 
-DELIVERY_SECONDS: Final = 15.0
-"""How long an acknowledgement is waited for at most; an idempotent producer by itself waits for ever."""
 ANSWER_SECONDS, SLOWEST = 6.0, 500_000
-"""It should come within so many seconds, and later by what is on its way, at so many bytes a second."""
+"""How long an acknowledgement is waited for, and longer by what is on its way, at so many bytes a second; an idempotent
+producer by itself waits for ever."""
+CLOSING_SECONDS: Final = 15.0
+"""How long a producer that is spent may go on with what it has."""
 
 # The record's own fault: it is found by halving, and only its batch waits.
 _OF_THE_RECORD = (
@@ -83,7 +84,8 @@ class ProducerLine:
             return cast("Exception", unreachable)
         self._on_the_way += (size := records.size())
         try:
-            async with asyncio.timeout(min(DELIVERY_SECONDS, ANSWER_SECONDS + self._on_the_way / SLOWEST)):
+            await asyncio.sleep(0)  # until all of the wave is counted
+            async with asyncio.timeout(ANSWER_SECONDS + self._on_the_way / SLOWEST):
                 await (await producer.send_batch(records, topic, partition=partition))
         except (errors.KafkaError, TimeoutError, AssertionError) as error:
             self._replace(producer, error)
@@ -99,7 +101,7 @@ class ProducerLine:
             return
         if producer.idempotent or not isinstance(error, errors.BrokerResponseError):
             self._producer = None
-            task = asyncio.create_task(producer.close(DELIVERY_SECONDS))
+            task = asyncio.create_task(producer.close(CLOSING_SECONDS))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

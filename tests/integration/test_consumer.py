@@ -15,7 +15,6 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import ConnectionGroup
-from aiokafka.conn import create_conn
 
 from deploy.local.postgres import Postgres
 from service import consumer as consumer_module
@@ -35,7 +34,7 @@ from tests.support.expected import committed_offsets
 from tests.support.inputs import MEBIBYTE, content, failure, registration
 from tests.support.invariants import violations
 from tests.support.pods import Pod, killed, pods, until
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, kafka_through
 
 BOUND = 45
 """Seconds after which a wait has failed."""
@@ -287,6 +286,7 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
 ) -> None:
     """The client itself would wait for its answers for 40 s, the time that a rebalance may take and more."""
     monkeypatch.setattr(consumer_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
     running = await station.start()
     running.consumer._options = replace(running.consumer._options, session_timeout=1)
     for connection in running.consumer._client._client._conns.values():
@@ -299,19 +299,16 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
     await station.becomes("select count(*) from els.pending_content", 1)
 
 
-async def _connected_by(proxy: Proxy, host: str, _: int, **options: Any) -> Any:
-    return await create_conn(host, proxy.port, **options)
-
-
 async def test_a_large_record_that_takes_long_to_come_is_no_silence(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is asked meanwhile is answered behind it; a client that is made anew would begin with it again, for ever."""
     proxy = await Proxy(int(station.broker.bootstrap_servers.rpartition(":")[2])).start()
     await station.publish(CONTENT_PROVISIONED, content("b", "t"))  # the producer has its connections from now on
-    monkeypatch.setattr("aiokafka.client.create_conn", partial(_connected_by, proxy))
+    monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
     running = await station.start()
     await station.becomes(PENDING, 1)
+    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
     running.consumer._options = replace(running.consumer._options, session_timeout=1)
     proxy.slow(0.3)
     instructions = random.Random(1).randbytes(2 * MEBIBYTE).hex()
@@ -324,9 +321,10 @@ async def test_a_large_record_that_takes_long_to_come_is_no_silence(
 
 
 async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_anew_and_nothing_stays_behind(
-    station: Station,
+    station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records come all the while: they have connections of their own."""
+    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
     await station.publish(CONTENT_PROVISIONED, content("b", "t1"))  # the producer has its connections from now on
     before = asyncio.all_tasks()
     running = await station.start()

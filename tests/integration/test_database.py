@@ -353,6 +353,25 @@ async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_s
         await proxy.stop()
 
 
+async def test_an_answer_that_takes_long_to_come_is_read_to_its_end(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has committed meanwhile, and knows of no transaction any more."""
+    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.2)
+    monkeypatch.setattr(database_module, "_AGAIN_SECONDS", 0.2)
+    proxy = await Proxy(int(str(conninfo_to_dict(app_url)["port"]))).start()
+    database = Database(f"{app_url}&port={proxy.port}")
+    try:
+        assert await database.revision()
+        proxy.slow(0.1)
+        async with database.transaction(pipelined=True) as conn:
+            answer = await conn.execute("select repeat('x', 1000) from generate_series(1, 6000)")
+        assert len(await answer.fetchall()) == 6000
+    finally:
+        await database.close()
+        await proxy.stop()
+
+
 @PIPELINED
 @pytest.mark.parametrize("role", ["superuser", "els_app"])
 async def test_a_transaction_that_takes_long_is_left_alone(

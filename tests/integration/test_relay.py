@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,11 +19,14 @@ from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
 from service import kafka as kafka_module
 from service import outbox
+from service import publication as publication_module
 from service.database import Database, _hang_up
 from service.kafka import Producer, client_options, create_topics
 from service.outbox import SHARDS, Limits
+from service.publication import ProducerLine
 from service.relay import Relay
 from tests.support.producers import noting_ids
+from tests.support.proxy import Proxy, kafka_through
 
 BOUND = 40
 """Seconds after which a wait has failed."""
@@ -264,6 +268,29 @@ async def test_a_broker_that_answers_nothing_any_more_is_asked_for_a_new_topic_o
         await stage.commit(("b", new, "{}"))
         await until(stage.is_empty)
     assert len(await stage.records(new, 1)) == 1
+
+
+async def test_what_is_small_waits_for_what_is_large_on_the_same_way(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go out in one request: a small one that gave up before would take the producer with it, again and again."""
+    monkeypatch.setattr(publication_module, "ANSWER_SECONDS", 1.0)
+    proxy = await Proxy(int(str(stage.options["bootstrap_servers"]).rpartition(":")[2])).start()
+    monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
+    [topic] = await stage.create()
+    line = ProducerLine(lambda: Producer(stage.options, idempotent=False))
+    try:
+        producer = await line.producer_for([topic])
+        proxy.slow(0.1)
+        waves = []
+        for partition, size in enumerate([100, 3_000_000, 100]):
+            records = producer.create_batch()
+            assert records.append(timestamp=None, key=b"b", value=b"x" * size, headers=[])
+            waves.append(line.send(records, topic, partition))
+        assert await asyncio.gather(*waves) == [None, None, None]
+    finally:
+        await line.abandon()
+        await proxy.stop()
 
 
 async def test_a_relay_that_has_lost_its_session_does_not_trust_its_other_connection_either(stage: Stage) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
+
+from aiokafka.conn import create_conn
 
 from deploy.local.processes import LOOPBACK
 
@@ -125,6 +127,11 @@ class Proxy:
         if not link.dead:
             with suppress(OSError):
                 writer.write_eof()
+
+
+async def kafka_through(proxy: Proxy, host: str, _: int, **options: Any) -> Any:
+    """In the place of `aiokafka.client.create_conn`, as a broker names its own port to its clients."""
+    return await create_conn(host, proxy.port, **options)
 
 
 class _Link:
