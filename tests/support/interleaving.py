@@ -10,7 +10,8 @@ Every order is run that can make a difference. Two neighbouring steps that have 
 reads; a read and what is written, but not yet committed) end the same in either order, and only one of the two is
 run: these are sleep sets (Godefroid). What a step has to do with is taken from its SQL: the tables that it reads,
 and those in which it writes or locks; a commit or rollback shows or frees what its transaction wrote and locked.
-Where that is coarser than the truth, more orders are run, not fewer.
+Where that is coarser than the truth, more orders are run, not fewer. Of actors with the same poll the first to begin is
+always the same one.
 
 At the end of every order the caller looks at the database; the harness itself judges nothing but that there is
 an end.
@@ -259,8 +260,15 @@ class _Race:
         self.actors = {name: Actor(name, conn, self) for name, conn in connections.items()}
         for name, conn in connections.items():
             conn.actor = self.actors[name]
+        self.twins: dict[str, list[str]] = {}
+        """Of each actor those before it that have the same poll."""
+        self.stepped: set[str] = set()
 
     async def begin(self, polls: Mapping[str, Work]) -> None:
+        events = {name: [each.event for each in work] for name, work in polls.items() if not callable(work)}
+        names = list(events)
+        for number, name in enumerate(names):
+            self.twins[name] = [twin for twin in names[:number] if events[twin] == events[name]]
         for name, actor in self.actors.items():
             actor.task = asyncio.create_task(_work(actor, polls[name]))
             actor.task.add_done_callback(lambda _: self.moved.set())
@@ -271,8 +279,12 @@ class _Race:
         return self.names.get(sql) or re.sub(r"\d+", "", " ".join(sql.split()[:4]))
 
     def choices(self) -> list[Step]:
-        """Whose turn it can be, and for what. Who has just failed begins again when somebody has ended."""
-        ready = [actor for actor in self.actors.values() if actor.gate is not None]
+        """Whose turn it can be, and for what. Who has just failed begins again when somebody has ended.
+
+        Of those who have the same poll and have not begun, the first: with the others it would be the same under names
+        exchanged.
+        """
+        ready = [actor for actor in self.actors.values() if actor.gate is not None and self._has_its_turn(actor)]
         fresh = [actor for actor in ready if actor.failed_at is None or actor.failed_at < self.ends]
         steps = []
         for actor in fresh or ready:
@@ -281,9 +293,13 @@ class _Race:
                 steps.append(Step(actor.name, DIE))
         return steps
 
+    def _has_its_turn(self, actor: Actor) -> bool:
+        return actor.name in self.stepped or all(twin in self.stepped for twin in self.twins.get(actor.name, ()))
+
     async def take(self, step: Step) -> Footprint:
         """Run one step until everybody stands or waits; what it had to do with, whoever it woke included."""
         actor = self.actors[step.actor]
+        self.stepped.add(step.actor)
         done = actor.step
         waiting = [(each, each.step) for each in self.actors.values() if each.waits]
         self.ended = frozenset()
