@@ -24,6 +24,9 @@ _T = TypeVar("_T")
 PAGE = 2_000
 """Rows read or written at a time where there may be a hundred thousand."""
 
+WAITING_PAGE = 1_000
+"""What waits is read in shorter pages: each becomes slots and events that are in memory with it."""
+
 PAGE_BYTES = 4 * 1024 * 1024
 """A page of what may be long is shorter."""
 
@@ -135,7 +138,7 @@ async def pending_pages(
             batch_ids=Texts(batch_ids),
             after_batch_id=batch_id,
             after_arrival=arrival,
-            page=PAGE,
+            page=WAITING_PAGE,
             bytes=PAGE_BYTES,
         )
 

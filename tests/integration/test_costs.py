@@ -173,7 +173,7 @@ async def test_pending_content_and_its_registration_keep_to_theirs(costs: Costs)
     reconciled = await costs.poll(registrations())
     assert waiting["statements"] <= 5
     assert waiting["written"] == 2 * POLL
-    assert reconciled["statements"] <= 16
+    assert reconciled["statements"] <= 19  # three for each page of a thousand
     assert reconciled["written"] == 2 * POLL * 3 + 3 * BATCHES
     assert waiting["scanned"] == reconciled["scanned"] == 0
 
