@@ -53,9 +53,10 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
         with psycopg.connect(url, autocommit=True) as conn:
             send = partial(load.send, "paced", kafka.bootstrap_servers, first=0, **told)
             sent = asyncio.run(_kept_up(conn, kafka, pod, batches, send, report))
+        if sent["received"] < sent["sent"]:
+            lag = report.series["lag, records over seconds"]
+            raise RuntimeError(f"{sent['received']} of {sent['sent']} came; lag {lag[-5:]}: {pod.last_lines()}")
         asyncio.run(pods.stop())
-    if sent["received"] < sent["sent"]:
-        raise RuntimeError(f"{sent['received']} of {sent['sent']} came: {pod.last_lines()}")
     for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
         report.add(f"{options.rate}/s: {name} of an event", "ms", [percentile(sent["seconds"], share) * 1000])
     for name, points in report.series.items():
