@@ -304,6 +304,9 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             max_request_size=LARGEST_RECORD,
             request_timeout_ms=UPLOAD_MS,
         )
+        # What the broker says against a partition is told when it was tried for so long: before the patience of who
+        # sends is over, which knows of silence only.
+        self._message_accumulator._batch_ttl = ANSWER_MS / 1000  # noqa: SLF001  aiokafka takes the request's timeout
         self.idempotent = idempotent
         self._named: set[str] = set()
         self._looked_for: dict[str, float] = {}
