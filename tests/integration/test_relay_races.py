@@ -26,7 +26,8 @@ from service.outbox import SHARDS, Key, Limits, Row
 from service.publication import Publication
 from service.relay import Worker
 from tests.support.brokers import Broker
-from tests.support.interleaving import HEAR, Actor, Died, Footprint, Left, Report, Stage, Work, stage
+from tests.support.footprints import Footprint
+from tests.support.interleaving import HEAR, Actor, Died, Left, Report, Stage, Work, stage
 from tests.support.producers import noting_ids
 
 FIRST, SECOND = "prove.first", "prove.second"

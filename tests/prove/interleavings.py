@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import pytest
@@ -18,7 +19,7 @@ from service.events import CONTENT_PROVISIONED, Incoming
 from service.poll import Limits
 from service.replay import Replay
 from tests.integration import test_purge_races, test_relay_races, test_witnesses
-from tests.integration.test_races import RACES, RACES_OF_THREE, Race, complaints, run
+from tests.integration.test_races import RACES, RACES_OF_THREE, Race, complaints, run, run_twice
 from tests.prove.report import Row, Task
 from tests.support import brokers, inputs, invariants
 from tests.support.audited import MAX_BYTES
@@ -40,6 +41,9 @@ MORE_RACES_OF_THREE = {
     ),
     "contradicting registrations and early content": Race(
         [], {"A": [c1], "R": [registration(essays=1)], "S": [registration(essays=2)]}, deaths=1
+    ),
+    "three contents on the last two slots": Race(
+        [[registration(essays=2)]], {"A": [c1], "B": [c2], "C": [c3]}, deaths=1
     ),
     "one content three times on the last slot": Race(
         [[registration(essays=1)]], {"A": [c1], "B": [c1], "C": [c1]}, deaths=1
@@ -119,7 +123,7 @@ async def interleavings(server: str, template: str, task: Task, *, only: str = "
     """All of it, or those races with `only` in their part or name, in order of size; what had no time is told."""
     rows = []
     everything: list[tuple[str, str, Callable[[Stage], Awaitable[Report]], Callable[[Report], Sequence[str]], int]] = [
-        *(("orders of two", name, _of(run, race), complaints, len(race.polls)) for name, race in RACES.items()),
+        *(("orders of two", name, _of(run_twice, race), complaints, len(race.polls)) for name, race in RACES.items()),
         *(
             ("orders of a purge and a poll", name, _of(test_purge_races.run, race), _violations, 2)
             for name, race in test_purge_races.RACES.items()
@@ -133,7 +137,7 @@ async def interleavings(server: str, template: str, task: Task, *, only: str = "
             for name, race in (test_relay_races.RACES | test_relay_races.LONG_RACES).items()
         ),
         *(
-            ("orders of three", name, _of(run, race), complaints, 3)
+            ("orders of three", name, _of(partial(run, known=True), race), complaints, 3)
             for name, race in (RACES_OF_THREE | MORE_RACES_OF_THREE).items()
         ),
     ]
@@ -152,7 +156,12 @@ async def interleavings(server: str, template: str, task: Task, *, only: str = "
                 played.is_over = lambda: task.is_over
                 report = await explore(played)
         row.runs, row.found, row.seconds = report.orders, list(wrong(report)), time.monotonic() - started
-        row.more = {"every order": "yes" if report.whole else "no: no time", "deaths": report.deaths}
+        row.more = {
+            "every order": "yes" if report.whole else "no: no time",
+            "deaths": report.deaths,
+            "left": report.cut,
+            "ways to end": len(report.ends),
+        }
     return rows
 
 

@@ -9,9 +9,9 @@ relay stops in front of what it sends to the broker, too, and before it hears of
 Every order is run that can make a difference. Two neighbouring steps that have nothing to do with each other (two
 reads; a read and what is written, but not yet committed) end the same in either order, and only one of the two is
 run: these are sleep sets (Godefroid). What a step has to do with is taken from its SQL: the tables that it reads,
-and those in which it writes or locks; a commit or rollback shows or frees what its transaction wrote and locked.
-Where that is coarser than the truth, more orders are run, not fewer. Of actors with the same poll the first to begin is
-always the same one.
+and those in which it writes or locks; a commit or rollback shows or frees what its transaction wrote and locked. Of
+actors with the same poll the first to begin is always the same one. Where asked to, an order is left at a point where
+another has been before, since it would go on in no other way (`points`).
 
 At the end of every order the caller looks at the database; the harness itself judges nothing but that there is
 an end.
@@ -24,13 +24,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 from unittest import mock
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.pq import TransactionStatus
 
 from service import statements
 from service.database import Database
@@ -48,12 +48,17 @@ from service.health import Health
 from service.intake import Intake
 from service.loop import Backoff
 from service.poll import Delivery, Effects, Limits
+from tests.support import points
+from tests.support.footprints import OUTBOX_NUMBERS, Footprint, footprint
 
 BOUND: Final = 20
 """Seconds that a step may take to end or to wait for a lock, on a machine that is busy with other things."""
 
 TRIES: Final = 8
 """Transactions of one actor after which it is said to have no end."""
+
+STRAYS: Final = 2_000
+"""Runs in a row that may lead elsewhere: what led here first may have been the one of a hundred."""
 
 TABLES: Final = (
     "batches",
@@ -76,73 +81,20 @@ class Died(BaseException):
     """The pod is gone in the middle of a transaction."""
 
 
+class Elsewhere(Exception):
+    """The same steps led to another point: of two who wait for one row, the other one was first to have it."""
+
+
 class Left(BaseException):
     """This order need not be run to its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What a step has to do with: tables (and the advisory locks) by what it does with them."""
-
-    reads: frozenset[str] = frozenset()
-    locks: frozenset[str] = frozenset()
-    """Locks rows that were there."""
-    keys: frozenset[str] = frozenset()
-    """Writes rows with keys that nobody else may have; nobody else sees or waits for such a row but by its key."""
-    ends: frozenset[str] = frozenset()
-    """Shows what was written and frees what was locked; or takes it all back."""
-
-    def __or__(self, other: "Footprint") -> "Footprint":
-        return Footprint(
-            self.reads | other.reads, self.locks | other.locks, self.keys | other.keys, self.ends | other.ends
-        )
-
-    @property
-    def takes(self) -> frozenset[str]:
-        return self.locks | self.keys
-
-    def touches(self, other: "Footprint") -> bool:
-        """Whether the two steps in the other order might be another story."""
-        return bool(
-            self.locks & other.locks
-            or self.keys & other.keys
-            or self.ends & (other.reads | other.takes)
-            or other.ends & (self.reads | self.takes)
-        )
-
-
-@lru_cache(maxsize=1024)
-def footprint(sql: str) -> Footprint:
-    """What a statement has to do with, by its words."""
-    text = re.sub(r"--[^\n]*", "", sql)
-    tables = frozenset(re.findall(r"\bels\.(\w+)", text))
-    inserted = frozenset(re.findall(r"\binsert into\s+els\.(\w+)", text))
-    changed = frozenset(re.findall(r"\b(?:update|delete from)\s+els\.(\w+)", text))
-    locked = tables if re.search(r"\bfor (?:no key )?update\b", text) else frozenset()
-    if "on conflict" in text:
-        locked |= inserted
-    if "held since claim_slots" not in sql:  # those rows were locked by an earlier step
-        locked |= changed
-    if "advisory" in text:
-        locked |= {"advisory"}
-    # A new row of the outbox is nobody's wait, and no poll reads it: what counts is who draws the next number.
-    keys = {_NUMBERS if table == "outbox" else table for table in inserted | changed}
-    return Footprint(tables - ({"outbox"} & inserted), locked, frozenset(keys))
-
-
-_NUMBERS = "numbers of the outbox"
 
 
 class _GatedCursor(AsyncCursor[Any]):
     async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
         await cast("_GatedConnection", self.connection).turn(query)
-        return await super().execute(query, *arguments, **options)
-
-
-class _GatedServerCursor(AsyncServerCursor[Any]):
-    async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
-        await cast("_GatedConnection", self.connection).turn(query)
-        return await super().execute(query, *arguments, **options)
+        answered = await super().execute(query, *arguments, **options)
+        cast("_GatedConnection", self.connection).answered(query, self.pgresult)
+        return answered
 
 
 class _GatedConnection(AsyncConnection[Any]):
@@ -153,11 +105,14 @@ class _GatedConnection(AsyncConnection[Any]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.cursor_factory = _GatedCursor
-        self.server_cursor_factory = _GatedServerCursor
 
     async def turn(self, sql: str) -> None:
         if self.actor is not None:
             await self.actor.turn(self.actor.race.name(sql), footprint(sql))
+
+    def answered(self, sql: str, result: psycopg.pq.abc.PGresult | None) -> None:
+        if self.actor is not None:
+            self.actor.history.add_answer(self.actor.race.name(sql), result)
 
 
 class Actor:
@@ -181,6 +136,7 @@ class Actor:
         self.failed_at: int | None = None
         """How many transactions had ended, over all, when its last one failed: again only after another."""
         self.tries = 0
+        self.history = points.History()
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -206,6 +162,14 @@ class Actor:
         self.held |= self.step.takes
         gate.set_result(None)
 
+    async def view(self, question: bytes) -> list[points.Row]:
+        """What its transaction sees in the tables, while it stands; nothing where it has none."""
+        if self.conn.info.transaction_status != TransactionStatus.INTRANS:
+            return []
+        async with AsyncCursor(self.conn) as cursor:
+            await cursor.execute(question, prepare=True)
+            return points.rows(await cursor.fetchall())
+
     def leave(self) -> None:
         if self.gate is not None and not self.gate.done():
             gate, self.gate = self.gate, None
@@ -220,6 +184,7 @@ class Actor:
             yield self.conn
             await self.turn(COMMIT, Footprint())
             await self.conn.commit()
+            self.history.add(COMMIT)
             self._ended()
         except BaseException as error:
             await self.conn.rollback()
@@ -227,10 +192,11 @@ class Actor:
             if isinstance(error, Exception):
                 self.failed_at = self.race.ends
                 self.race.errors.append(f"{type(error).__name__}: {error}")
+                self.history.add(self.race.errors[-1])
             raise
 
     def _ended(self) -> None:
-        self.race.ended |= self.held - {_NUMBERS}
+        self.race.ended |= self.held - {OUTBOX_NUMBERS}
         self.race.ends += 1
         self.held = frozenset()
         self.failed_at = None
@@ -263,6 +229,7 @@ class _Race:
         self.twins: dict[str, list[str]] = {}
         """Of each actor those before it that have the same poll."""
         self.stepped: set[str] = set()
+        self.dead: list[str] = []
 
     async def begin(self, polls: Mapping[str, Work]) -> None:
         events = {name: [each.event for each in work] for name, work in polls.items() if not callable(work)}
@@ -303,7 +270,9 @@ class _Race:
         done = actor.step
         waiting = [(each, each.step) for each in self.actors.values() if each.waits]
         self.ended = frozenset()
-        self.deaths -= step.what == DIE
+        if step.what == DIE:
+            self.deaths -= 1
+            self.dead.append(step.actor)
         actor.go(step.what)
         await self._settle()
         for each, woken in waiting:
@@ -320,6 +289,27 @@ class _Race:
                 await asyncio.wait(unfinished, timeout=0.001)
         for actor in self.actors.values():
             actor.conn.actor = None
+
+    async def point(self, question: bytes, last: "_Node | None") -> points.Point:
+        """By what to know this point, to which the last one's step has led, again."""
+        committed = points.rows(self.observer.execute(question).fetchall())
+        standing = {
+            actor.name: points.Standing(
+                actor.history.digest,
+                actor.failed_at is None or actor.failed_at < self.ends,
+                await actor.view(question) or committed,
+            )
+            for actor in self.actors.values()
+            if actor.gate is not None
+        }
+        waiting = [actor.name for actor in self.actors.values() if actor.waits]
+        before, after_end = (last.point, last.ends) if last else (None, False)
+        return points.point(committed, standing, sorted(self.dead), waiting, before, after_end)
+
+    @property
+    def histories(self) -> Sequence[bytes]:
+        """What each was answered."""
+        return [actor.history.digest for actor in self.actors.values()]
 
     @property
     def endless(self) -> list[str]:
@@ -402,8 +392,14 @@ class Report:
 
     orders: int = 0
     deaths: int = 0
+    strays: int = 0
+    """Runs that led elsewhere, and were run again."""
     cut: int = 0
     """Runs that were left, since they would have ended as another one."""
+    ends: set[bytes] = field(default_factory=set)
+    """How orders ended, each by what it is known by."""
+    unlike: int = 0
+    """Ways to end that only all orders had, or only those that were not left where another had been before."""
     errors: Counter[str] = field(default_factory=Counter)
     """Transactions that failed and went again, by what failed them."""
     waited: set[str] = field(default_factory=set)
@@ -429,7 +425,11 @@ class _Node:
     choices: list[Step]
     asleep: dict[Step, Footprint]
     chosen: Step
+    point: points.Point | None
+    histories: Sequence[bytes]
     footprint: Footprint = field(default_factory=Footprint)
+    ends: bool = False
+    """Whether a transaction has ended with the step."""
 
 
 class Stage:
@@ -441,6 +441,7 @@ class Stage:
         self._connections = connections
         self._successor = successor
         self._reset = b""
+        self._question = b""
         self.is_over: Callable[[], bool] = lambda: False
         """Asked after each order whether there is time for another."""
 
@@ -465,22 +466,21 @@ class Stage:
     def keep_start(self) -> None:
         """Every order starts from the state that is there now."""
         self.observer.execute("drop schema if exists start cascade; create schema start")
-        reset = []
+        reset, known = [], {}
         for table in TABLES:
-            columns = ", ".join(
-                f'"{name}"'
-                for (name,) in self.observer.execute(
-                    "select column_name from information_schema.columns where table_schema = 'els'"
-                    " and table_name = %s and is_generated = 'NEVER' order by ordinal_position",
-                    [table],
-                )
-            )
+            known[table] = self.observer.execute(
+                "select column_name, data_type from information_schema.columns where table_schema = 'els'"
+                " and table_name = %s and is_generated = 'NEVER' order by ordinal_position",
+                [table],
+            ).fetchall()
+            columns = ", ".join(f'"{name}"' for name, _ in known[table])
             self.observer.execute(f"create table start.{table} as select {columns} from els.{table}")
             reset.append(
                 f"delete from els.{table}; insert into els.{table} ({columns}) overriding system value"
                 f" select * from start.{table}"
             )
         self._reset = "; ".join(reset).encode()
+        self._question = points.question(known).encode()
 
     async def explore(
         self,
@@ -488,19 +488,31 @@ class Stage:
         look: Callable[["Stage", Sequence[str]], Awaitable[Iterable[str]]],
         *,
         deaths: int = 9,
+        known: bool = False,
         until: str | None = None,
     ) -> Report:
         """Run every order of the actors that `polls` names; `look` is told who died and says what is wrong.
 
-        No more than so many `deaths` happen in one order.
+        No more than so many `deaths` happen in one order. With `known` an order is left at a point at which another
+        has been before: of actors that do nothing but apply polls a point is known by what `points` says.
 
         With `until` the search ends where something that has this in it is wrong.
         """
         report = Report()
         path: list[_Node] = []
+        been = points.Been() if known else None
         with mock.patch.object(Backoff, "pause", return_value=0.0):  # in an order there is no time
+            strays = 0
             while True:
-                await self._run(polls(), path, deaths, look, report)
+                try:
+                    await self._run(polls(), path, deaths, look, been, report)
+                except Elsewhere:
+                    strays += 1
+                    report.strays += 1
+                    if strays == STRAYS:
+                        raise
+                    continue
+                strays = 0
                 if not _turn_back(path) or (until and report.tells(until)):
                     return report
                 if self.is_over():
@@ -513,6 +525,7 @@ class Stage:
         path: list[_Node],
         deaths: int,
         look: Callable[["Stage", Sequence[str]], Awaitable[Iterable[str]]],
+        been: points.Been | None,
         report: Report,
     ) -> None:
         """One order: the path as far as it goes, and on from there; the path is as long as the order then."""
@@ -525,22 +538,28 @@ class Stage:
                 if depth == len(path):
                     asleep = _still_asleep(path[-1]) if path else {}
                     awake = [step for step in choices if step not in asleep]
-                    if not awake:
+                    point = await race.point(self._question, path[-1] if path else None) if been else None
+                    if not awake or (been and point and been.before(point, asleep)):
                         cut = True
                         break
-                    path.append(_Node(choices, asleep, awake[0]))
+                    path.append(_Node(choices, asleep, awake[0], point, race.histories))
                 node = path[depth]
-                if node.choices != choices:
-                    raise AssertionError(
+                if node.choices != choices or (been and node.histories != race.histories):
+                    raise Elsewhere(
                         f"the same steps led to {choices} and to {node.choices}; failed so far: {race.errors}"
                     )
+                ends = race.ends
                 node.footprint = await race.take(node.chosen)
+                node.ends = race.ends > ends
                 depth += 1
         finally:
             await race.end()
+        report.errors.update(error.partition(":")[0] for error in race.errors)
+        report.waited |= race.waited
         if cut:
             report.cut += 1
             return
+        report.ends.add(points.end(points.rows(self.observer.execute(self._question).fetchall()), race.dead))
         await self._judge(race, path, look, report)
 
     async def _judge(
@@ -551,12 +570,10 @@ class Stage:
         report: Report,
     ) -> None:
         steps = tuple(node.chosen for node in path)
-        dead = tuple(step.actor for step in steps if step.what == DIE)
+        dead = tuple(sorted(race.dead))
         found = [f"{name} does not come to an end" for name in race.endless] or await look(self, dead)
         report.orders += 1
         report.deaths += len(dead)
-        report.errors.update(error.partition(":")[0] for error in race.errors)
-        report.waited |= race.waited
         if found := tuple(found):
             report.violations.append(Order(steps, dead, found))
 
