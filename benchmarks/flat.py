@@ -24,6 +24,11 @@ RETAINED = 20_000
 """Batches that are kept: what ended before them is made old, for the purge to delete."""
 WARM_UP = 10.0
 EVERY = 5.0
+"""Seconds between two looks."""
+READ_MS = 20
+"""Milliseconds between two fetches of the load's reader: what it would save in latency it costs in CPU."""
+PAUSE = 0.5
+"""Seconds between two times that batches are registered, and made old: in small pieces, as they would come."""
 GROUP = "essay-lifecycle-service"
 
 # A retention is a day at least: what is to go is made a week older. Its age is its only difference.
@@ -45,14 +50,14 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     """Batches are registered shortly before their uploads are due, and deleted some time after their end."""
     report = Report("flat")
     batches = int(options.rate * options.seconds) // SLOTS
-    told = {"batches": batches, "each": SLOTS, "rate": options.rate, "warm_up": WARM_UP}
+    told = {"batches": batches, "each": SLOTS, "rate": options.rate, "warm_up": WARM_UP, "read_ms": READ_MS}
     settings = {"ELS_BATCH_RETENTION_SECONDS": str(24 * 3600), "ELS_PURGE_INTERVAL_SECONDS": "1"}
     with server.database() as url, servers.broker() as kafka, servers.service(url, kafka, **settings) as pods:
         (pod,) = pods.start(1)
         asyncio.run(pods.ready())
         with psycopg.connect(url, autocommit=True) as conn:
             send = partial(load.send, "paced", kafka.bootstrap_servers, first=0, **told)
-            sent = asyncio.run(_kept_up(conn, kafka, pod, batches, send, report))
+            sent = asyncio.run(_kept_up(conn, kafka, pod, batches, options.rate, send, report))
         if sent["received"] < sent["sent"]:
             lag = report.series["lag, records over seconds"]
             raise RuntimeError(f"{sent['received']} of {sent['sent']} came; lag {lag[-5:]}: {pod.last_lines()}")
@@ -71,6 +76,7 @@ async def _kept_up(
     kafka: Broker,
     pod: Pod,
     batches: int,
+    rate: int,
     send: Callable[[], dict[str, Any]],
     report: Report,
 ) -> dict[str, Any]:
@@ -80,7 +86,8 @@ async def _kept_up(
     await client.start()
     tps = [TopicPartition(CONTENT_PROVISIONED, each) for each in range(servers.PARTITIONS)]
     registered = aged = 0
-    begun = None
+    begun, cpu, looked = None, None, 0.0
+    cores: dict[str, float] = {}
     while not sending.done():
         sent = sum((await client.end_offsets(tps)).values())
         if (due := min(batches, sent // SLOTS + AHEAD)) > registered:
@@ -89,19 +96,25 @@ async def _kept_up(
         if (old := sent // SLOTS - RETAINED) > aged:
             conn.execute(AGE, [aged, old - 1])
             aged = old
-        if sent < batches * SLOTS and sent:
-            begun = begun or time.monotonic()
+        if batches * SLOTS > sent > 0 and time.monotonic() > looked + EVERY:
+            looked = time.monotonic()
+            begun, cpu = begun or looked, cpu or servers.Cpu()
             done = sum((await committed_offsets(kafka, GROUP, tps)).values())
             ended = sum((await client.end_offsets(tps)).values())
-            _look(conn, pod, ended - done, time.monotonic() - begun, report)
-        await asyncio.sleep(EVERY)
+            _look(conn, pod, ended - done, looked - begun, report)
+            cores = cpu.cores()
+        await asyncio.sleep(PAUSE)
     await client.stop()
+    for program, used in cores.items():
+        report.add(f"{program}: CPU of an event", "µs", used / rate * 1e6, better="less")
     return sending.result()
 
 
 def _look(conn: psycopg.Connection[Any], pod: Pod, lag: int, seconds: float, report: Report) -> None:
     ((kept,),) = conn.execute("select count(*) from els.batches where state <> 'registered'").fetchall()
-    found = {"lag, records": lag, "batches that have ended, kept": kept, "pod MiB": servers.memory_mib(pod.pid)[0]}
+    ((waiting,),) = conn.execute("select count(*) from els.outbox").fetchall()
+    found = {"lag, records": lag, "outbox, rows": waiting, "batches that have ended, kept": kept}
+    found["pod MiB"] = servers.memory_mib(pod.pid)[0]
     for table, total, indexes in conn.execute(SIZES):
         found |= {f"{table} MiB": float(total), f"{table} indexes MiB": float(indexes)}
     for name, value in found.items():

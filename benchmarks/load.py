@@ -167,18 +167,24 @@ async def registrations(bootstrap_servers: str, first: int, batches: int, each: 
 
 
 async def paced(
-    bootstrap_servers: str, first: int, batches: int, each: int, rate: float, warm_up: float
+    bootstrap_servers: str, first: int, batches: int, each: int, rate: float, warm_up: float, read_ms: int = 3
 ) -> dict[str, Any]:
     """Uploads at a fixed rate; how long each took from the moment it was due to its EssaySlotAssigned, in seconds.
 
     From when it was *due*: what could not be sent in time, since something stood still, has waited all the same. All
     that is due by now goes out as one record batch, to any partition, as producers do with what has no key: so the load
-    itself takes little of the machine. Values are made before.
+    itself takes little of the machine. Values are made before. What comes is read every `read_ms` milliseconds at
+    most, or as soon as something is there where that is 3 or less.
     """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=False, acks="all")
     await producer.start()
     # The embedded broker holds an empty fetch to its end: what is waited for here is no latency of the service's.
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, auto_offset_reset="latest", fetch_max_wait_ms=3)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers,
+        auto_offset_reset="latest",
+        fetch_max_wait_ms=read_ms,
+        fetch_min_bytes=1 if read_ms <= 3 else 1_000_000,
+    )
     await consumer.start()
     tps = [TopicPartition(SLOT_ASSIGNED, each) for each in await producer.partitions_for(SLOT_ASSIGNED)]
     consumer.assign(tps)
@@ -231,7 +237,9 @@ def main(arguments: Sequence[str]) -> None:
         "paced": paced,
     }
     doing = known[told.pop("do")]
-    print(orjson.dumps(uvloop.run(doing(**told))).decode())
+    report = orjson.dumps(uvloop.run(doing(**told)))
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # where PYTHONUNBUFFERED is set, print may write a part
+        out.write(report)
 
 
 if __name__ == "__main__":

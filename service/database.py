@@ -31,6 +31,7 @@ APPLICATION_NAME: Final = "essay-lifecycle-service"
 
 _CONNECT_SECONDS = 5
 _POOL_TIMEOUT_SECONDS = 10
+_PLAN_SECONDS = 1.0
 _RECYCLE_SECONDS = 1800
 
 _GRACE_SECONDS = 5.0
@@ -89,13 +90,15 @@ class Timeouts:
         return " ".join([*timeouts, *_PLANNER, *_GONE, "-c TimeZone=UTC"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Session:
     """A connection of the pool; `since` is when it was made, `era` goes up where all before are void."""
 
     connection: Connection
     era: int
     since: float
+    planned: float
+    """Since when its plans are made."""
 
 
 class Database:
@@ -203,6 +206,7 @@ class Database:
             session = await self._take()
             watching = _Later(min(_DOUBT_SECONDS, self._patience), lambda: self._watch(session.connection))
             try:
+                await self._plan_anew(session)
                 yield session.connection
             except BaseException as error:
                 await self._settle(session.connection, error)
@@ -212,6 +216,16 @@ class Database:
                 self._give_back(session)
         finally:
             self._free.release()
+
+    async def _plan_anew(self, session: _Session) -> None:
+        """Have the server make its plans again, now and then: they are made for tables as large as they were.
+
+        The outbox and what waits are empty most of the time. What was planned then reads the whole table for each row
+        that it looks for, and goes on so while the table grows, until autovacuum has seen it.
+        """
+        if not self._pooler and time.monotonic() - session.planned >= _PLAN_SECONDS:
+            await session.connection.execute("discard plans", prepare=False)
+            session.planned = time.monotonic()
 
     async def _watch(self, connection: Connection) -> None:
         """Hang up where the server has ended the session, or never heard of the transaction, and none of it came here.
@@ -246,7 +260,8 @@ class Database:
                 return session
             await session.connection.close()
         era = self._era
-        return _Session(await self._connect(), era, time.monotonic())
+        now = time.monotonic()
+        return _Session(await self._connect(), era, since=now, planned=now)
 
     def _give_back(self, session: "_Session") -> None:
         if session.era != self._era:

@@ -39,7 +39,7 @@ class Intake:
     """Applies deliveries; tells `committed` of the effects of each transaction once it is."""
 
     def __init__(
-        self, database: Database, limits: Limits, health: Health, committed: Callable[[Effects], None]
+        self, database: Database, limits: Limits, health: Health, committed: Callable[[Effects], Awaitable[None]]
     ) -> None:
         self._database = database
         self._limits = limits
@@ -119,7 +119,7 @@ class Intake:
             step.about(0, outcome.effects.waited)
         # It is committed: whatever fails from here on (a full disk for the log) is no reason to do it again.
         with suppress(Exception):
-            self._committed(outcome.effects)
+            await self._committed(outcome.effects)
         return outcome
 
     async def _isolate(

@@ -215,10 +215,10 @@ class _Process:
             lag=lambda tp, lag: telemetry.tell_lag(tp.topic, tp.partition, lag),
         )
 
-    def _committed(self, effects: Effects) -> None:
+    async def _committed(self, effects: Effects) -> None:
         if effects.published and self._relay:
             self._relay.wake()
-        telemetry.record(effects)
+        await telemetry.record(effects)
 
     async def _purge(self, stop: asyncio.Event) -> None:
         """A round every interval, in each pod; one pod at a time does the work."""

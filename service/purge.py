@@ -12,7 +12,7 @@ the change that it tells of are one transaction (I6), numbered while the batch i
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from psycopg import AsyncConnection
@@ -21,7 +21,7 @@ from service import outgoing, retention, store
 from service.database import Database
 from service.outgoing import Origin, Outgoing, Unpublishable
 from service.poll import Limits
-from service.retention import Ending, ExpiredContent, Finding, Key, LateBatch
+from service.retention import EndedBatch, Ending, ExpiredContent, Finding, Key, LateBatch
 from service.telemetry import TRANSACTION
 
 CHUNK = 500
@@ -96,6 +96,7 @@ class Chunk:
 
 
 Committed = Callable[[Chunk], None]
+_Sized = TypeVar("_Sized", LateBatch, EndedBatch)
 _Step = Callable[[AsyncConnection[Any], datetime], Awaitable[Chunk]]
 
 
@@ -299,19 +300,12 @@ class _Round:
         """Batches that ended long ago, with all that is theirs."""
         due = _before(now, self.terms.batch_retention or 0)
         found = await retention.find_ended_batches(conn, due, self.passed, LATE)
-        ours = await self._lock(conn, found)
-        deleted: list[tuple[str]] = []
-        slots = 0
-        for batch_id in ours:
-            if slots >= LARGE:
-                break
-            had = await retention.delete_batch(conn, batch_id, due)
-            if had is None:
-                self._pass_over([batch_id])
-                continue
-            deleted.append((batch_id,))
-            slots += had
-        return Chunk("deleted_batches", deleted, more=len(found) == LATE or len(deleted) < len(ours))
+        some = _for_one_transaction(found)
+        ours = await self._lock(conn, [batch.batch_id for batch in some])
+        deleted = await retention.delete_batches(conn, ours, due) if ours else []
+        self._pass_over(set(ours) - set(deleted))
+        more = len(found) == LATE or len(some) < len(found)
+        return Chunk("deleted_batches", [(batch_id,) for batch_id in deleted], more=more)
 
     # -- rows that were closed
 
@@ -334,11 +328,11 @@ class _Round:
         return Chunk(chore, done, more=len(done) == CHUNK)
 
 
-def _for_one_transaction(late: Sequence[LateBatch]) -> list[LateBatch]:
+def _for_one_transaction(batches: Sequence[_Sized]) -> list[_Sized]:
     """The first of them, and more while they are small: others wait for the rows that are held here."""
-    some: list[LateBatch] = []
+    some: list[_Sized] = []
     slots = 0
-    for batch in late:
+    for batch in batches:
         slots += batch.expected
         if some and slots > LARGE:
             break

@@ -46,6 +46,13 @@ class LateBatch(NamedTuple):
     tracestate: str | None
 
 
+class EndedBatch(NamedTuple):
+    """A batch that ended long ago."""
+
+    batch_id: str
+    expected: int
+
+
 async def try_purge(conn: AsyncConnection[Any]) -> tuple[bool, datetime]:
     """Whether this transaction has the right to purge, and its time."""
     ((taken, now),) = await _rows(conn, "try_purge")
@@ -115,22 +122,22 @@ async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], n
 
 async def find_ended_batches(
     conn: AsyncConnection[Any], due: datetime, passed: Collection[str], page: int
-) -> list[str]:
+) -> list[EndedBatch]:
     """Batches that ended long ago, the oldest first, without those that were passed over."""
     rows = await _rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(passed)), page=page)
-    return [batch_id for (batch_id,) in rows]
+    return [EndedBatch(*row) for row in rows]
 
 
-async def delete_batch(conn: AsyncConnection[Any], batch_id: str, due: datetime) -> int | None:
-    """Delete a batch with all that is its own, if it is still as `find_ended_batches` found it.
+async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], due: datetime) -> list[str]:
+    """Delete batches with all that is their own, those that are still as `find_ended_batches` found them.
 
-    Returns how many slots it had, None where it was left: somebody works on it, or it has changed.
+    Returns which. The others were left: somebody works on them, or they have changed.
     """
-    if not await _rows(conn, "hold_batch", batch_id=batch_id):
-        return None
-    # In a statement after the locks: what was committed of the batch until they were ours is seen.
-    rows = await _rows(conn, "delete_batch", batch_id=batch_id, due=due)
-    return rows[0][0] if rows else None
+    held = [batch_id for (batch_id,) in await _rows(conn, "hold_batches", batch_ids=Texts(batch_ids))]
+    if not held:
+        return []
+    # In a statement after the locks: what was committed of the batches until they were ours is seen.
+    return [batch_id for (batch_id,) in await _rows(conn, "delete_batches", batch_ids=Texts(held), due=due)]
 
 
 def _identities(keys: Sequence[Key]) -> dict[str, object]:

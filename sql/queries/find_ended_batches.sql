@@ -1,7 +1,7 @@
 -- Batches that were complete, or reported as late, long ago, where nothing has happened since, not even an upload
 -- that found no slot, and nothing is left to be published; the oldest first. A look only.
 -- Index: batches_ended, outbox_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
-select batch_id
+select batch_id, expected
 from els.batches
 where coalesce(completed_at, timed_out_at) <= :due::timestamptz
     and changed_at <= :due::timestamptz

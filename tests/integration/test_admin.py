@@ -20,6 +20,7 @@ from service.intake import Intake
 from service.operations import Operations
 from service.poll import Delivery, Limits
 from tests.support.inputs import content, delivery, provisioned, registered
+from tests.support.interleaving import forget
 
 TOKEN = "a token of Åsa's"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -40,7 +41,7 @@ class Served:
 
     async def take(self, *deliveries: Delivery) -> None:
         """As the consumer would."""
-        await Intake(self.database, Limits(), Health("database"), lambda _: None).take(deliveries)
+        await Intake(self.database, Limits(), Health("database"), forget).take(deliveries)
 
     async def ask(self, method: str, path: str, *, token: str | None = TOKEN, **more: Any) -> tuple[int, Any]:
         """The status and the JSON of an answer."""

@@ -50,7 +50,7 @@ class Running:
         self.health = Health("consumer")
         self.effects: list[Effects] = []
         self.database = Database(url, pool_size=3)
-        intake = Intake(self.database, Limits(refusals_in_a_row=limit), self.health, self.effects.append)
+        intake = Intake(self.database, Limits(refusals_in_a_row=limit), self.health, self._told)
         self.consumer = Consumer(
             client_options(broker.bootstrap_servers),
             self.database,
@@ -66,6 +66,9 @@ class Running:
         )
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self.consumer.run(self._stop))
+
+    async def _told(self, effects: Effects) -> None:
+        self.effects.append(effects)
 
     @property
     def partitions(self) -> int:

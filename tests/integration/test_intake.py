@@ -18,6 +18,7 @@ from service.intake import Intake
 from service.loop import Backoff
 from service.poll import Delivery, Effects, Limits
 from tests.support.inputs import delivery, failed, provisioned, registered
+from tests.support.interleaving import forget
 from tests.support.invariants import missing, violations
 from tests.support.pods import until
 
@@ -36,8 +37,11 @@ class Bench:
         self.database = Database(url, timeouts=Timeouts(lock_timeout=100))
         self.health = Health()
         self.effects: list[Effects] = []
-        self.intake = Intake(self.database, limits or Limits(), self.health, self.effects.append)
+        self.intake = Intake(self.database, limits or Limits(), self.health, self._told)
         self.conn = psycopg.connect(superuser, autocommit=True)
+
+    async def _told(self, effects: Effects) -> None:
+        self.effects.append(effects)
 
     async def close(self) -> None:
         self.conn.close()
@@ -201,7 +205,7 @@ async def test_whoever_fails_to_tell_of_what_is_committed_is_told_once_and_holds
     bench = Bench(app_url, database_url)
     told: list[int] = []
 
-    def fail(effects: Effects) -> None:
+    async def fail(effects: Effects) -> None:
         told.append(len(effects.decisions))
         assert bench.texts("pending_content") == ["t1"]
         raise BrokenPipeError("the log is gone")
@@ -429,7 +433,7 @@ async def test_a_database_that_is_away_is_told_of_a_few_times_however_often_it_i
 
     monkeypatch.setattr(Backoff, "pause", pause)
     health = Health()
-    intake = Intake(Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none"), Limits(), health, lambda _: None)
+    intake = Intake(Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none"), Limits(), health, forget)
     with capture_logs() as logs:
         taking = asyncio.create_task(intake.take([provisioned("b", "t")]))
         await until(lambda: tries >= 150, 60, lambda: f"{tries} tries")

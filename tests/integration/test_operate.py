@@ -25,6 +25,7 @@ from service.replay import Replay
 from service.statements import STATEMENTS
 from tests.support.command_line import NOBODY, ROOT, CommandLine
 from tests.support.inputs import content, delivery, failed, provisioned, registered
+from tests.support.interleaving import forget
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ class Pod:
 
     async def _take(self, deliveries: tuple[Delivery, ...]) -> None:
         database = Database(self._url, pool_size=1)
-        outcome = await Intake(database, Limits(), Health("database"), lambda _: None).take(deliveries)
+        outcome = await Intake(database, Limits(), Health("database"), forget).take(deliveries)
         assert (outcome.aside, outcome.left) == ([], [])
         await database.close()
 
@@ -448,7 +449,7 @@ async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(
     app_url: str, database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     database = Database(app_url, pool_size=2)
-    intake = Intake(database, Limits(), Health("database"), lambda _: None)
+    intake = Intake(database, Limits(), Health("database"), forget)
     await intake.take([refused_by_a_bug(content("b", "t"))])
     (id_,) = ids(conn)
     replay = Replay(database, Operator("me"), Limits(), {CONTENT_PROVISIONED: 1_000_000})

@@ -192,7 +192,7 @@ async def test_no_order_of_a_deletion_and_a_poll_loses_what_the_poll_brings(data
     print(f"deletion and {name}: {report}")
     assert not report.violations, str(report.violations[0])
     assert not report.errors.keys() - {"SerializationFailure"}
-    assert not report.waited & {"try_purge", "try_lock_batches", "hold_batch", "delete_batch"}
+    assert not report.waited & {"try_purge", "try_lock_batches", "hold_batches", "delete_batches"}
     assert report.orders > 1
 
 
@@ -227,10 +227,10 @@ async def test_the_races_notice_a_guard_that_is_taken_out(
 async def test_the_deletion_races_notice_that_it_is_not_asked_again_behind_the_locks(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = STATEMENTS["delete_batch"]
+    asked = STATEMENTS["delete_batches"]
     blind = re.sub(r"\n        and not exists \(.*?\n        \)", "", asked, flags=re.DOTALL)
     assert blind != asked
-    monkeypatch.setitem(STATEMENTS, "delete_batch", blind)
+    monkeypatch.setitem(STATEMENTS, "delete_batches", blind)
     async with stage(database_url, 2) as played:
         assert (await run_deletion(played, [c2])).tells("c2 is nowhere")
         assert (await run_deletion(played, [f1])).tells("f1 is nowhere")

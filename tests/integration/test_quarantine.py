@@ -15,6 +15,7 @@ from service.health import Health
 from service.intake import Intake
 from service.poll import Delivery, Limits, Outcome
 from tests.support.inputs import content, delivery, provisioned, registered
+from tests.support.interleaving import forget
 
 LIMIT = 10
 
@@ -27,7 +28,7 @@ class Pod:
     def __init__(self, url: str) -> None:
         self.database = Database(url, pool_size=1)
         limits = Limits(refusals_in_a_row=LIMIT)
-        self.intake = Intake(self.database, limits, Health("database"), lambda _: None)
+        self.intake = Intake(self.database, limits, Health("database"), forget)
 
     async def take(self, *deliveries: Delivery, probing: bool = False) -> Outcome:
         return await self.intake.take(deliveries, probing=probing)

@@ -22,6 +22,7 @@ from service.poll import Limits
 from service.relay import Relay
 from tests.support.brokers import Broker
 from tests.support.inputs import MEBIBYTE, content, registration
+from tests.support.interleaving import forget
 from tests.support.pods import until
 
 CONTENT = "00-" + "c" * 32 + "-" + "1" * 16 + "-01"
@@ -55,7 +56,7 @@ async def test_every_step_from_a_poll_to_its_publication_is_linked_across_the_wa
     consumer = Consumer(
         client_options(tansu.bootstrap_servers),
         database,
-        Intake(database, Limits(), health, lambda _: None),
+        Intake(database, Limits(), health, forget),
         health,
         ConsumerOptions(group=uuid4().hex, max_bytes=dict.fromkeys(INCOMING_TOPICS, MEBIBYTE)),
         lag=lambda *_: None,

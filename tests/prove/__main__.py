@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--broker", choices=("apache", "tansu"), help="for faults and soak (default: the best there is)"
     )
+    parser.add_argument("--without", metavar="TEXT", help="no faults with this in their name")
     parser.add_argument("--only", default="", metavar="TEXT", help="only faults and races with this in their name")
     parser.add_argument(
         "--rate", type=float, help="records a second (default: 300 for the soak, as many as are taken for faults)"
@@ -128,7 +129,7 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "histories": _histories,
     "fuzz": _fuzz,
     "faults": lambda task, options: asyncio.run(
-        under_load(task, apache=_apache(options), rate=options.rate, only=options.only)
+        under_load(task, apache=_apache(options), rate=options.rate, only=options.only, without=options.without)
     ),
     "total": lambda *_: [],
     "soak": lambda task, options: asyncio.run(

@@ -481,18 +481,20 @@ async def world_of(
         yield world
 
 
-async def under_load(task: Task, *, apache: bool, rate: float | None, only: str, count: int = 3) -> list[Row]:
+async def under_load(
+    task: Task, *, apache: bool, rate: float | None, only: str, without: str | None, count: int = 3
+) -> list[Row]:
     """Kinds of faults in turn, in an order of chance, until the time is over; `rate` as `Load` takes it."""
     dice = random.Random(task.seed)
     with TemporaryDirectory(prefix="els-prove-", ignore_cleanup_errors=True) as folder:
         async with world_of(Path(folder), dice, apache=apache, count=count) as world:
-            return await _inject(world, Load(world.broker, task.seed, ahead=2_000, rate=rate), task, only)
+            return await _inject(world, Load(world.broker, task.seed, ahead=2_000, rate=rate), task, only, without)
 
 
-async def _inject(world: World, loaded: Load, task: Task, only: str) -> list[Row]:
+async def _inject(world: World, loaded: Load, task: Task, only: str, without: str | None) -> list[Row]:
     part = f"faults on {world.broker.name}"
     here, missing = faults(world)
-    here = {name: fault for name, fault in here.items() if only in name}
+    here = {name: fault for name, fault in here.items() if only in name and (without is None or without not in name)}
     rows = {name: Row(part, name, unit="injections") for name in here}
     stop = asyncio.Event()
     beside = [

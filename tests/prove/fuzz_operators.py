@@ -33,6 +33,7 @@ from tests.prove.fuzz import WORDS, _nasty, _torn
 from tests.prove.report import Row, Task
 from tests.support.audited import MAX_BYTES
 from tests.support.inputs import content, delivery, provisioned, registered
+from tests.support.interleaving import forget
 
 TOKEN = "token"
 ANSWERS = {200, *admin.PROBLEMS.keys(), 405, 415} - {401, 503}
@@ -61,7 +62,7 @@ async def something_there(database: Database) -> None:
     """A batch that is ready, content that waits, and rows in quarantine."""
     some = [registered("ready", "e1"), provisioned("ready", "c0"), provisioned("b", "c1"), provisioned("b", "c2")]
     refused = [delivery(CONTENT_PROVISIONED, value) for value in (b"{", b"\xff\0", content("b", "c" * 300), None)]
-    await Intake(database, Limits(), Health("database"), lambda _: None).take([*some, *refused])
+    await Intake(database, Limits(), Health("database"), forget).take([*some, *refused])
 
 
 def _said(dice: random.Random, name: str = "") -> Any:

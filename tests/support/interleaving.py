@@ -364,13 +364,13 @@ async def _work(actor: Actor, work: Work) -> None:
 
 async def deliver(database: Database, deliveries: Sequence[Delivery]) -> None:
     """Apply a poll as the consumer does: what is free first, then what was set aside, each batch alone."""
-    intake = Intake(database, Limits(), Health(), _forget)
+    intake = Intake(database, Limits(), Health(), forget)
     outcome = await intake.take(deliveries)
     await intake.take_alone(outcome.aside)
 
 
-def _forget(_: Effects) -> None:
-    """The effects go to metrics, which are not of interest here."""
+async def forget(_: Effects) -> None:
+    """The effects go to metrics and to the log, which are not always of interest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What a transaction did is told once: a line for each decision, with every id that is known."""
 
+import asyncio
 import json
 from uuid import UUID, uuid4
 
@@ -45,28 +46,42 @@ DECISIONS = {
 
 
 @pytest.mark.parametrize("what", DECISIONS)
-def test_a_decision_is_one_line_with_every_id_that_is_known(what: str) -> None:
+async def test_a_decision_is_one_line_with_every_id_that_is_known(what: str) -> None:
     decided, fields = DECISIONS[what]
     with capture_logs() as logs:
-        telemetry.record(Effects(Decisions(decided)))
+        await telemetry.record(Effects(Decisions(decided)))
     assert logs == [{"event": decided.what, "log_level": "info", **fields}]
 
 
-def test_as_json_the_lines_of_a_transaction_are_those_of_one_line_at_a_time(
+async def test_as_json_the_lines_of_a_transaction_are_those_of_one_line_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(telemetry, "_plain_json", True)
-    telemetry.record(Effects(Decisions(*(decided for decided, _ in DECISIONS.values()))))
+    await telemetry.record(Effects(Decisions(*(decided for decided, _ in DECISIONS.values()))))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for line, (decided, fields) in zip(lines, DECISIONS.values(), strict=True):
         assert line.pop("timestamp").endswith("Z")
         assert line == {"event": decided.what, "level": "info", **fields}
 
 
-def test_a_refused_input_is_told_with_the_batch_that_it_names() -> None:
+async def test_a_refused_input_is_told_with_the_batch_that_it_names() -> None:
     refusal = Refusal(Reason.CONFLICTING_REGISTRATION, "another set")
     with capture_logs() as logs:
-        telemetry.record(Effects(refused=[(DELIVERY, refusal)]))
+        await telemetry.record(Effects(refused=[(DELIVERY, refusal)]))
     (line,) = logs
     assert (line["event"], line["log_level"], line["batch_id"]) == ("input_refused", "warning", "b")
     assert str(UUID(line["correlation_id"])) == line["correlation_id"]
+
+
+async def test_between_many_decisions_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(telemetry, "_plain_json", True)
+    many = [decision("content_assigned", f"t{number}") for number in range(3 * telemetry.AT_ONCE)]
+    telling = asyncio.create_task(telemetry.record(Effects(Decisions(*many))))
+    lines = []
+    while not telling.done():
+        await asyncio.sleep(0)
+        lines.append(len(capsys.readouterr().out.splitlines()))
+    assert max(lines) == telemetry.AT_ONCE
+    assert sum(lines) == len(many)

@@ -1,9 +1,9 @@
--- A batch with all that is its own, if it is still what find_ended_batches looks for; tells how many slots it had.
--- Index: the primary keys. Locks: the batch's rows; the caller has the batch alone, and holds it and its slots.
+-- Batches with all that is their own, those of them that are still what find_ended_batches looks for; tells which.
+-- Index: the primary keys. Locks: the batches' rows; the caller has the batches alone, and holds them and their slots.
 with ended as materialized (
-    select batch_id, expected
+    select batch_id
     from els.batches
-    where batch_id = :batch_id
+    where batch_id = any(:batch_ids::text[])
         and coalesce(completed_at, timed_out_at) <= :due::timestamptz
         and changed_at <= :due::timestamptz
         and not exists (
@@ -26,25 +26,20 @@ with ended as materialized (
 ),
 slots as (
     delete from els.slots
-    using ended
-    where slots.batch_id = ended.batch_id
+    where batch_id = any(array(select ended.batch_id from ended))
 ),
 excess_content as (
     delete from els.excess_content
-    using ended
-    where excess_content.batch_id = ended.batch_id
+    where batch_id = any(array(select ended.batch_id from ended))
 ),
 pending_content as (
     delete from els.pending_content
-    using ended
-    where pending_content.batch_id = ended.batch_id
+    where batch_id = any(array(select ended.batch_id from ended))
 ),
 validation_failures as (
     delete from els.validation_failures
-    using ended
-    where validation_failures.batch_id = ended.batch_id
+    where batch_id = any(array(select ended.batch_id from ended))
 )
 delete from els.batches
-using ended
-where batches.batch_id = ended.batch_id
-returning ended.expected
+where batch_id = any(array(select ended.batch_id from ended))
+returning batch_id
