@@ -62,8 +62,9 @@ _SOCKET: Mapping[str, Any] = {
 }
 
 # Every statement here probes indexes for a few rows. What the planner makes of an array of unknown length and of
-# statistics that lag behind the tables must not turn one into a scan: a hash join has to read all that it hashes.
-_PLANNER = ("-c enable_hashjoin=off", "-c enable_mergejoin=off")
+# statistics that lag behind the tables must not turn one into a scan: a hash join has to read all that it hashes, a
+# bitmap all that it sorts.
+_PLANNER = ("-c enable_hashjoin=off", "-c enable_mergejoin=off", "-c enable_bitmapscan=off")
 
 # And the server gives up on a pod that has gone without a word: it must not hold its locks until it times out.
 _GONE = (

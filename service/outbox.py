@@ -123,6 +123,7 @@ async def delete_outbox(conn: AsyncConnection, rows: Sequence[Key]) -> Answer[in
     keys = {
         "batch_ids": Texts([row.batch_id for row in rows]),
         "seqs": Integers([row.seq for row in rows]),
+        "shards": Integers([row.shard for row in rows]),
     }
     cursor = await conn.execute(STATEMENTS["delete_outbox"], keys, binary=True)
     return Answer(cursor, lambda rows: int(rows[0][0]))

@@ -101,18 +101,21 @@ def tell_lag(topic: str, partition: int, records: int | None) -> None:
 
 async def record(effects: "Effects") -> None:
     """Count and log what a transaction did. Call it when that is committed."""
+    for _, refusal in effects.refused:
+        QUARANTINED.labels(str(refusal.reason)).inc()
+    for _, fields in effects.differences:
+        for name in fields:
+            REGISTRATION_DIFFERENCES.labels(name).inc()
     decisions = iter(effects.decisions)
     while some := list(islice(decisions, AT_ONCE)):
         _count(some)
-        _tell_decisions(some)
+        with suppress(OSError):  # a disk that is full for the log must not cost the counts
+            _tell_decisions(some)
         if len(some) == AT_ONCE:
             await asyncio.sleep(0)
     for batch_id, fields in effects.differences:
         _log.warning("registration_differs_from_the_first", batch_id=batch_id, fields=fields)
-        for name in fields:
-            REGISTRATION_DIFFERENCES.labels(name).inc()
     for delivery, refusal in effects.refused:
-        QUARANTINED.labels(str(refusal.reason)).inc()
         _log.warning(
             "input_refused",
             topic=delivery.topic,

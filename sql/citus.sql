@@ -12,8 +12,9 @@
 -- Pods connect to the coordinator, all of them: seq of els.outbox and els.arrivals are drawn there, and their order
 -- within a batch is the order of its commits only as long as one sequence gives them.
 -- Before pods run on it: a poll of several batches locks rows of several nodes in one statement (claim_slots,
--- await_slots, lock_batch, hold_batches), which Citus takes for one node at a time. Those are then to be sent once for
--- each batch, which the functions of service/store.py can do behind their signatures; locks stay in the same order,
+-- await_slots, lock_batch, hold_batches), or deletes them there (delete_batches), which Citus takes for one node at a
+-- time. Those are then to be sent once for each batch, which the functions of service/store.py and
+-- service/retention.py can do behind their signatures; locks stay in the same order,
 -- since each list is in the order of batch ids. And `for update skip locked` is to be seen to skip on the node.
 -- This file was read against the tables by tests/integration/test_distribution.py; it has not run on a Citus yet.
 

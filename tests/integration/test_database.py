@@ -200,7 +200,7 @@ async def test_what_was_planned_for_an_empty_table_is_planned_anew_when_it_has_g
         """How many rows of the outbox are read by a scan."""
         async with database.transaction() as connection:
             ((before,),) = await (await connection.execute(scanned)).fetchall()
-            await (await delete_outbox(connection, [Key(b"b1", 1, 0), Key(b"b2", 2, 0)]))
+            await (await delete_outbox(connection, [Key(b"b1", 1, 1), Key(b"b2", 2, 2)]))
             ((after,),) = await (await connection.execute(scanned)).fetchall()
             return int(after - before)
 

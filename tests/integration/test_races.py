@@ -93,6 +93,9 @@ async def run_twice(played: Stage, race: Race) -> Report:
     """Every order; then without those that would go on as another, which must end in the same ways."""
     report = await run(played, race)
     known = await run(played, race, known=True)
+    report.violations += known.violations
+    report.errors |= known.errors
+    report.waited |= known.waited
     if report.whole and known.whole:
         report.unlike = len(report.ends ^ known.ends)
     return report

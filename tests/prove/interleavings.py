@@ -160,6 +160,7 @@ async def interleavings(server: str, template: str, task: Task, *, only: str = "
             "every order": "yes" if report.whole else "no: no time",
             "deaths": report.deaths,
             "left": report.cut,
+            "strayed": report.strays,
             "ways to end": len(report.ends),
         }
     return rows

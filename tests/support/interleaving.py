@@ -162,10 +162,10 @@ class Actor:
         self.held |= self.step.takes
         gate.set_result(None)
 
-    async def view(self, question: bytes) -> list[points.Row]:
-        """What its transaction sees in the tables, while it stands; nothing where it has none."""
+    async def view(self, question: bytes) -> list[points.Row] | None:
+        """What its transaction sees in the tables, while it stands; None where it has none."""
         if self.conn.info.transaction_status != TransactionStatus.INTRANS:
-            return []
+            return None
         async with AsyncCursor(self.conn) as cursor:
             await cursor.execute(question, prepare=True)
             return points.rows(await cursor.fetchall())
@@ -297,7 +297,7 @@ class _Race:
             actor.name: points.Standing(
                 actor.history.digest,
                 actor.failed_at is None or actor.failed_at < self.ends,
-                await actor.view(question) or committed,
+                committed if (view := await actor.view(question)) is None else view,
             )
             for actor in self.actors.values()
             if actor.gate is not None

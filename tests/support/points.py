@@ -5,6 +5,9 @@ what each actor was answered so far (its poll and its code are the same in every
 these need not both be run to their ends. Who waits for a lock is in the middle of a statement, which nobody can look
 into: what that has seen is given by the point where it began and by what it found at each end of a transaction since.
 
+Row locks are not looked at: of a transaction that stands they follow from what it was answered, but for a row that it
+has waited for and that then did not match any more. Nothing that a poll does waits for such a row.
+
 What is left out, because neither the service nor those who judge its tables ask for it: what the clock says, but for
 what has the same time; numbers of sequences, but for their order; where a row lies, but for the order in its table.
 """
