@@ -63,8 +63,8 @@ _SOCKET: Mapping[str, Any] = {
 
 # Every statement here probes indexes for a few rows. What the planner makes of an array of unknown length and of
 # statistics that lag behind the tables must not turn one into a scan: a hash join has to read all that it hashes, a
-# bitmap all that it sorts.
-_PLANNER = ("-c enable_hashjoin=off", "-c enable_mergejoin=off", "-c enable_bitmapscan=off")
+# bitmap all that it sorts (docs/decisions/0003-plans.md).
+PLANNER = ("-c enable_hashjoin=off", "-c enable_mergejoin=off", "-c enable_bitmapscan=off")
 
 # And the server gives up on a pod that has gone without a word: it must not hold its locks until it times out.
 _GONE = (
@@ -88,7 +88,7 @@ class Timeouts:
     def options(self) -> str:
         """As libpq's `options`, which the server applies when the session starts."""
         timeouts = [f"-c {timeout.name}={getattr(self, timeout.name)}" for timeout in fields(self)]
-        return " ".join([*timeouts, *_PLANNER, *_GONE, "-c TimeZone=UTC"])
+        return " ".join([*timeouts, *PLANNER, *_GONE, "-c TimeZone=UTC"])
 
 
 @dataclass(slots=True)

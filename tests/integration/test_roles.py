@@ -10,7 +10,7 @@ import pytest
 from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
-from service.database import Timeouts
+from service.database import PLANNER, Timeouts
 from tests.support.pods import until
 
 ROWS = {"SELECT", "INSERT", "UPDATE", "DELETE"}
@@ -262,6 +262,13 @@ def test_nobody_logs_in_as_the_owner_and_no_role_is_more_than_it_must_be(
 def configured(database: Connection[tuple[Any, ...]], role: str) -> dict[str, str]:
     (found,) = database.execute("select rolconfig from pg_roles where rolname = %s", [role]).fetchall()
     return dict(setting.split("=", 1) for setting in found[0])
+
+
+def test_els_app_has_the_planner_of_a_pods_own_sessions(database: Connection[tuple[Any, ...]]) -> None:
+    """Behind a pooler what a session is started with is not sent."""
+    settings = configured(database, "els_app")
+    planner = dict(option.removeprefix("-c ").split("=") for option in PLANNER)
+    assert planner.items() <= settings.items()
 
 
 def test_the_statements_and_transactions_of_els_ops_time_out(database: Connection[tuple[Any, ...]]) -> None:
