@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from service import telemetry
@@ -71,6 +74,26 @@ async def test_a_refused_input_is_told_with_the_batch_that_it_names() -> None:
     (line,) = logs
     assert (line["event"], line["log_level"], line["batch_id"]) == ("input_refused", "warning", "b")
     assert str(UUID(line["correlation_id"])) == line["correlation_id"]
+
+
+async def test_what_cannot_be_logged_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, _: str) -> None:
+            raise OSError("no space left on device")
+
+    def counts() -> list[float]:
+        samples = [("els_slots_assigned_total", {}), ("els_quarantined_total", {"reason": "data_error"})]
+        return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in samples]
+
+    monkeypatch.setattr(telemetry, "_plain_json", True)
+    monkeypatch.setattr("sys.stdout", Full())
+    monkeypatch.setattr(telemetry, "_log", structlog.wrap_logger(structlog.PrintLogger(Full())))  # type: ignore[arg-type]
+    many = [decision("content_assigned", f"t{number}") for number in range(telemetry.AT_ONCE + 1)]
+    refused = [(DELIVERY, Refusal(Reason.DATA_ERROR, "no"))] * 2
+    before = counts()
+    with suppress(OSError):
+        await telemetry.record(Effects(Decisions(*many), refused=refused))
+    assert [after - was for was, after in zip(before, counts(), strict=True)] == [len(many), 2]
 
 
 async def test_between_many_decisions_others_have_their_turn(
