@@ -7,19 +7,17 @@ decoded. What must wait for others is applied beside the polls; what comes for t
 """
 
 import asyncio
-import math
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service import events, quarantine, records, suspects, tracing
@@ -28,6 +26,7 @@ from service.events import Reason, Refusal
 from service.health import Health
 from service.intake import Intake
 from service.loop import Seldom, cancelled
+from service.membership import ConsumerOptions, Membership, Stalled
 from service.partitions import Partition, Read, first_offsets_of, offsets_of
 from service.poll import Delivery, contexts
 from service.records import Unreadable
@@ -47,38 +46,8 @@ COMMIT_SECONDS = 0.2
 """Offsets are committed so often, and not with each poll: what a crash leaves uncommitted is only read again."""
 PROBE_SECONDS = 60.0
 """A stopped topic's next record is tried so often."""
-CALM_SECONDS = 1.0
-CALM_FACTOR = 10
-"""Where nothing has come for so long, fetches wait so many times longer: a hundred a second cost a tenth of a core."""
-SILENT_SECONDS = 6.0
-"""A broker that gives no answer for so long, or for the session's timeout where that is longer, is left."""
 LOOK_SECONDS = 1.0
 """The lag is asked for so often, and whether an operator, or another pod, has set stopped topics going again."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerOptions:
-    """Seconds, records and bytes."""
-
-    group: str
-    max_poll_records: int = 2_000
-    session_timeout: float = 6
-    rebalance_timeout: float = 30
-    drain: float = 20
-    watchdog: float = 60
-    fetch_wait: float = 0.01
-    """How long a broker may hold a fetch that finds nothing, while records come."""
-    max_bytes: Mapping[str, int] = field(default_factory=dict)
-    """The largest message taken, by topic."""
-
-    @property
-    def moment(self) -> float:
-        """What one of the small steps of a drain may take; half of the drain is for the poll in hand."""
-        return self.drain / 12
-
-
-class Stalled(Exception):
-    """Nothing moves despite lag, the group has no share for us, or the broker no word: the client is made anew."""
 
 
 class Consumer:
@@ -107,15 +76,13 @@ class Consumer:
         self._behind: dict[str, list[tuple[Partition, Delivery]]] = {}
         self._behind_bytes = 0
         self._asides: set[asyncio.Task[None]] = set()
-        self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._busy = asyncio.Lock()
         self._idle = asyncio.Event()
         """While it is not set a poll is in the database, and the next one takes what comes meanwhile."""
         self._idle.set()
-        self._moved = self._probed = self._served = self._came = time.monotonic()
-        self._silent_since = math.inf
+        self._moved = self._probed = self._served = time.monotonic()
         self._shared_out = False
-        self._client: AIOKafkaConsumer
+        self._membership: Membership
         records.install()
 
     # -- the life of the client
@@ -125,31 +92,13 @@ class Consumer:
 
         Raises KafkaError where the broker is away, and Stalled; call it again.
         """
-        self._client = AIOKafkaConsumer(
-            **self._kafka,
-            group_id=self._options.group,
-            client_id=self._pod,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            session_timeout_ms=int(self._options.session_timeout * 1000),
-            heartbeat_interval_ms=int(self._options.session_timeout * 1000 / 4),
-            rebalance_timeout_ms=int(self._options.rebalance_timeout * 1000),
-            # Whether we move is watched here (_watch): a database that is away must not cost the partitions too.
-            max_poll_interval_ms=24 * 3600 * 1000,
-            fetch_max_wait_ms=int(min(self._options.fetch_wait, SILENT_SECONDS / 4) * 1000),
-            # What lies fetched and not yet taken is memory: of each partition, and of each broker. A record that is
-            # larger comes all the same.
-            max_partition_fetch_bytes=512 * 1024,
-            fetch_max_bytes=4 * 1024 * 1024,
-        )
-        self._client.subscribe(topics=list(events.INCOMING_TOPICS), listener=_Listener(self))
+        self._membership = Membership(self._kafka, self._pod, self._options, _Listener(self))
         beside: list[asyncio.Task[None]] = []
         self._shared_out = False
         try:
-            if not await self._started(stop):
+            if not await self._membership.join(stop):
                 return
             self._moved = self._served = time.monotonic()
-            self._silent_since = math.inf
             beside = [asyncio.create_task(each) for each in (self._commit_often(), self._watch())]
             await self._until(stop, beside)
             await self._drain()
@@ -161,18 +110,7 @@ class Consumer:
             await self._release(list(self._partitions), self._options.moment)
             self._void(self._partitions)
             self._health.trouble("consumer", "stopped")
-            await self._leave()
-
-    async def _started(self, stop: asyncio.Event) -> bool:
-        """Connect, unless told to stop: a client waits long for a topic that is missing."""
-        stopping = asyncio.create_task(stop.wait())
-        starting = asyncio.create_task(self._client.start())
-        try:
-            await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            await cancelled([starting])
-        return not starting.cancelled() and starting.result() is None
+            await self._membership.leave()
 
     async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:
         """Poll until told to stop; what runs beside ends only by raising, and that is raised here."""
@@ -195,21 +133,6 @@ class Consumer:
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(self._options.moment):
                 await self._commit()
-
-    async def _leave(self) -> None:
-        """Leave the group, so that the next owner need not wait for the session to end; nothing of the client stays."""
-        leaving = asyncio.create_task(self._client.stop())
-        try:
-            await asyncio.wait([leaving], timeout=self._options.moment)
-            if not leaving.done():
-                # It waits for an answer that may never come, and would be left half stopped, still fetching. What waits
-                # on a connection that is closed goes on at once.
-                with suppress(KafkaError, TimeoutError):
-                    async with asyncio.timeout(self._options.moment):
-                        await self._client._client.close()  # noqa: SLF001  aiokafka has no other way
-                await asyncio.wait([leaving], timeout=self._options.moment)
-        finally:
-            await cancelled([leaving])
 
     # -- polls
 
@@ -269,7 +192,7 @@ class Consumer:
             while number < records and weight < POLL_BYTES and not any(read.void for read in reads.values()):
                 # Slice by slice: how much a record weighs is known when it is there.
                 some_more = min(SLICE, records - number)
-                got = await self._fetched(tps, some_more, wait_ms, until_idle=number > 0)
+                got = await self._membership.fetch(tps, some_more, wait_ms, enough=self._idle if number else None)
                 for tp, some in got.items():
                     reads[tp].deliveries += await self._decoded(some)
                     number += len(some)
@@ -280,47 +203,6 @@ class Consumer:
             for read in reads.values():
                 step.about(len(read.deliveries), contexts(read.deliveries))
         return [read for read in reads.values() if read.deliveries]
-
-    async def _fetched(
-        self, tps: Sequence[TopicPartition], records: int, wait_ms: int, *, until_idle: bool = False
-    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        """What the client has, or gets soon; nothing where a partition is rewound or given back meanwhile.
-
-        A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
-        before it: that is void, and the client, whose position is past them, would never bring them again.
-
-        With `until_idle` it waits no longer than the poll that is in the database needs.
-        """
-        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
-        self._fetches.add(fetch)
-        idle = [asyncio.create_task(self._idle.wait())] if until_idle else []
-        try:
-            await asyncio.wait([fetch, *idle], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._fetches.discard(fetch)
-            for task in (fetch, *idle):
-                task.cancel()
-        # One that is cancelled while it waits has taken nothing out of the client yet.
-        await asyncio.wait([fetch])
-        got = {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
-        self._set_fetch_wait(bool(got))
-        return got
-
-    def _set_fetch_wait(self, comes: bool) -> None:
-        """Short while records come: a broker may answer a fetch that found nothing only when its wait is over.
-
-        What else is asked is answered behind it, so that it must not be taken for silence.
-        """
-        now = time.monotonic()
-        if comes:
-            self._came = now
-        calm = now - self._came > CALM_SECONDS
-        wait_ms = int(min(self._options.fetch_wait * (CALM_FACTOR if calm else 1), SILENT_SECONDS / 4) * 1000)
-        self._client._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001  aiokafka has no other way, once it runs
-
-    def _abandon_fetches(self) -> None:
-        for fetch in self._fetches:
-            fetch.cancel()
 
     async def _decoded(self, records: Sequence[ConsumerRecord]) -> list[Delivery]:
         deliveries = []
@@ -367,9 +249,7 @@ class Consumer:
 
     def _rewind(self, partition: Partition, offset: int) -> None:
         partition.epoch += 1
-        self._abandon_fetches()
-        with suppress(IllegalStateError):
-            self._client.seek(partition.tp, offset)
+        self._membership.rewind(partition.tp, offset)
 
     # -- what waits for others
 
@@ -410,9 +290,11 @@ class Consumer:
         await self._commit()
         if partition.epoch != epoch:
             return
-        got = await self._fetched([partition.tp], 1 if suspected.convict is not None else suspected.portion, POLL_MS)
+        got = await self._membership.fetch(
+            [partition.tp], 1 if suspected.convict is not None else suspected.portion, POLL_MS
+        )
         records = [each for some in got.values() for each in some]
-        if partition.epoch != epoch or (not records and not await self._at_the_end(partition.tp)):
+        if partition.epoch != epoch or (not records and not await self._membership.is_at_the_end(partition.tp)):
             return
         if not records or records[0].offset >= suspected.end:
             async with self._database.transaction() as conn:
@@ -421,14 +303,6 @@ class Consumer:
         if not records:
             return
         await self._take([Read(partition, epoch, await self._suspected(partition.tp, suspected, records))])
-
-    async def _at_the_end(self, tp: TopicPartition) -> bool:
-        """Whether the partition has no more to bring: a broker may also be slow."""
-        try:
-            highwater = self._client.highwater(tp)
-            return highwater is not None and await self._client.position(tp) >= highwater
-        except IllegalStateError:
-            return False
 
     async def _suspected(
         self, tp: TopicPartition, suspected: Suspects, records: Sequence[ConsumerRecord]
@@ -477,7 +351,7 @@ class Consumer:
 
     async def _commit_often(self) -> None:
         """Raises Stalled where the coordinator gives no answer: the client would wait longer than for a rebalance."""
-        bound = self._silent
+        bound = self._membership.patience
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:
@@ -496,7 +370,7 @@ class Consumer:
         if not offsets:
             return
         try:
-            await self._client.commit(offsets)
+            await self._membership.commit(offsets)
         except (KafkaError, IllegalStateError) as error:
             # The next time will do, or the next owner: what is committed late is only read again.
             if self._uncommitted.due():
@@ -506,10 +380,6 @@ class Consumer:
             self._committed.update(offsets)
 
     # -- the watchdog
-
-    @property
-    def _silent(self) -> float:
-        return max(SILENT_SECONDS, self._options.session_timeout)
 
     async def _watch(self) -> None:
         """Know the lag, notice that nothing moves, hear of stopped topics."""
@@ -525,17 +395,14 @@ class Consumer:
 
     async def _look_at_lag(self) -> None:
         partitions = dict(self._partitions)
-        asked, coming = time.monotonic(), self._coming()
+        unknown = [tp for tp, each in partitions.items() if each.done is None]
         try:
-            async with asyncio.timeout(self._silent / 2):
-                ends = await self._client.end_offsets(list(partitions))
-                starts = {tp: await self._client.position(tp) for tp, each in partitions.items() if each.done is None}
+            ends, starts = await self._membership.ends(list(partitions), unknown)
         except IllegalStateError:
             return  # a rebalance came between
         except (KafkaError, TimeoutError) as error:
-            self._hear_nothing(asked, coming, error)
+            self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
             return
-        self._silent_since = math.inf
         if self._shared_out:
             self._served = time.monotonic()
         lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
@@ -552,25 +419,6 @@ class Consumer:
             raise Stalled(f"nothing moved for {still:.0f} s although there is lag")
         if self._partitions:
             self._health.well("consumer")
-
-    def _hear_nothing(self, asked: float, coming: Mapping[int, int], error: Exception) -> None:
-        """A question was not answered. Raises Stalled where nothing else came for too long.
-
-        Then its connection may be one that nobody answers any more. By now the group has given our share away, and the
-        client itself would wait longer than for a rebalance. While something comes the broker is slow, not silent.
-        """
-        self._health.trouble("consumer", f"no word from the broker: {type(error).__name__}")
-        self._silent_since = min(self._silent_since, asked)
-        if any(size and size != coming.get(connection) for connection, size in self._coming().items()):
-            self._silent_since = time.monotonic()  # answers come one after the other, and a large one takes its time
-        silent = time.monotonic() - max(self._silent_since, self._came)
-        if silent >= self._silent:
-            raise Stalled(f"no word from the broker for {silent:.0f} s")
-
-    def _coming(self) -> dict[int, int]:
-        """Bytes of answers that are there in part, by connection."""
-        connections = self._client._client._conns.values()  # noqa: SLF001  aiokafka has no other way
-        return {id(each): len(each._reader._buffer) for each in connections if each._reader is not None}  # noqa: SLF001
 
     # -- rebalances, called by aiokafka
 
@@ -600,7 +448,7 @@ class Consumer:
         left_behind = await self._claim(tps)
         for tp, mark in left_behind.items():
             with suppress(KafkaError):  # then the partition is not ours any more
-                position = await self._client.position(tp)
+                position = await self._membership.position(tp)
                 partitions[tp].suspected = suspects.suspects(mark, position, self._options.max_poll_records)
         self._partitions = partitions
         self._shared_out = True
@@ -613,7 +461,7 @@ class Consumer:
             if partition := self._partitions.pop(tp, None):
                 partition.epoch += 1
                 self._tell_lag(tp, None)
-        self._abandon_fetches()
+        self._membership.abandon_fetches()
 
     async def _claim(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int | None, int]]:
         if not tps:

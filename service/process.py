@@ -14,7 +14,7 @@ from aiohttp import web
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
 from service import kafka, telemetry
-from service.consumer import Consumer, ConsumerOptions
+from service.consumer import Consumer
 from service.database import EXPECTED_REVISION, Database, Timeouts
 from service.events import BATCH_REGISTERED, INCOMING_TOPICS
 from service.gauges import Gauges
@@ -22,6 +22,7 @@ from service.health import Health, one_line
 from service.http import Http
 from service.intake import Intake
 from service.loop import Backoff, Loop, cancelled
+from service.membership import ConsumerOptions
 from service.operations import Operations
 from service.poll import Effects, Limits
 from service.purge import Chunk, Terms, purge_once

@@ -18,13 +18,15 @@ from aiokafka.client import ConnectionGroup
 
 from deploy.local.postgres import Postgres
 from service import consumer as consumer_module
+from service import membership as membership_module
 from service import migration, partitions
-from service.consumer import Consumer, ConsumerOptions, Stalled
+from service.consumer import Consumer
 from service.database import Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.health import Health
 from service.intake import Intake
 from service.kafka import client_options
+from service.membership import ConsumerOptions, Stalled
 from service.poll import Effects, Limits
 from service.process import _until_stopped
 from service.quarantine import resume_topic
@@ -289,10 +291,10 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
 ) -> None:
     """The client itself would wait for its answers for 40 s, the time that a rebalance may take and more."""
     monkeypatch.setattr(consumer_module, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
+    monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
     running = await station.start()
-    running.consumer._options = replace(running.consumer._options, session_timeout=1)
-    for connection in running.consumer._client._client._conns.values():
+    running.consumer._membership._options = replace(running.consumer._options, session_timeout=1)
+    for connection in running.consumer._membership._client._client._conns.values():
         connection._writer.transport.pause_reading()
     with pytest.raises(Stalled, match="no word from the broker"):
         await asyncio.wait_for(running._task, BOUND)
@@ -311,8 +313,8 @@ async def test_a_large_record_that_takes_long_to_come_is_no_silence(
     monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
     running = await station.start()
     await station.becomes(PENDING, 1)
-    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
-    running.consumer._options = replace(running.consumer._options, session_timeout=1)
+    monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
+    running.consumer._membership._options = replace(running.consumer._options, session_timeout=1)
     proxy.slow(0.3)
     instructions = random.Random(1).randbytes(2 * MEBIBYTE).hex()
     await station.publish(BATCH_REGISTERED, registration("b", ["e1"], essay_instructions=instructions))
@@ -327,13 +329,13 @@ async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_ane
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records come all the while: they have connections of their own."""
-    monkeypatch.setattr(consumer_module, "SILENT_SECONDS", 1)
+    monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
     await station.publish(CONTENT_PROVISIONED, content("b", "t1"))  # the producer has its connections from now on
     before = asyncio.all_tasks()
     running = await station.start()
-    running.consumer._options = replace(running.consumer._options, session_timeout=1)
+    running.consumer._membership._options = replace(running.consumer._options, session_timeout=1)
     await station.all_committed()
-    connections = running.consumer._client._client._conns
+    connections = running.consumer._membership._client._client._conns
     (coordinator,) = [each for (_, group), each in connections.items() if group == ConnectionGroup.COORDINATION]
     coordinator._writer.transport.pause_reading()
     await station.publish(CONTENT_PROVISIONED, content("b", "t2"))
@@ -456,7 +458,7 @@ async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ev
 ) -> None:
     """As the embedded broker does where two producers write at once; what is missing for good is gone past."""
     running = await station.start()
-    fetch = running.consumer._client.getmany
+    fetch = running.consumer._membership._client.getmany
     hidden: list[Any] = []
 
     async def going_past(*tps: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
@@ -467,7 +469,7 @@ async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ev
                 got[tp] = records[1:]
         return got
 
-    running.consumer._client.getmany = going_past
+    running.consumer._membership._client.getmany = going_past
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
     await station.all_committed()
     await station.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
@@ -615,7 +617,7 @@ async def test_while_a_poll_is_in_the_database_the_next_one_takes_all_that_comes
         last = await station.publish(CONTENT_PROVISIONED, content("a", f"text-{number}"))
 
         async def is_read(last: int = last) -> bool:
-            position: int = await running.consumer._client.position(TopicPartition(CONTENT_PROVISIONED, 0))
+            position: int = await running.consumer._membership._client.position(TopicPartition(CONTENT_PROVISIONED, 0))
             return position == last + 1
 
         await until(is_read, BOUND, lambda: "what came meanwhile was not read")
@@ -628,7 +630,7 @@ async def test_fetches_wait_longer_where_nothing_comes(station: Station) -> None
     running = await station.start()
 
     def waits(milliseconds: int) -> bool:
-        return bool(running.consumer._client._fetcher._fetch_max_wait_ms == milliseconds)
+        return bool(running.consumer._membership._client._fetcher._fetch_max_wait_ms == milliseconds)
 
     await until(lambda: waits(100), BOUND, lambda: "fetches do not wait longer")
     await station.publish(CONTENT_PROVISIONED, content("a", "text"))

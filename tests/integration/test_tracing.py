@@ -12,12 +12,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service import tracing
-from service.consumer import Consumer, ConsumerOptions
+from service.consumer import Consumer
 from service.database import Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
 from service.health import Health
 from service.intake import Intake
 from service.kafka import Producer, client_options
+from service.membership import ConsumerOptions
 from service.poll import Limits
 from service.relay import Relay
 from tests.support.brokers import Broker
