@@ -27,6 +27,8 @@ EVERY = 5.0
 """Seconds between two looks."""
 READ_MS = 20
 """Milliseconds between two fetches of the load's reader: what it would save in latency it costs in CPU."""
+LINGER_MS = 10
+"""Milliseconds between two requests of the load's producer: outboxes are relayed in batches, too."""
 PAUSE = 0.5
 """Seconds between two times that batches are registered, and made old: in small pieces, as they would come."""
 GROUP = "essay-lifecycle-service"
@@ -50,7 +52,8 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     """Batches are registered shortly before their uploads are due, and deleted some time after their end."""
     report = Report("flat")
     batches = int(options.rate * options.seconds) // SLOTS
-    told = {"batches": batches, "each": SLOTS, "rate": options.rate, "warm_up": WARM_UP, "read_ms": READ_MS}
+    told = {"batches": batches, "each": SLOTS, "rate": options.rate, "warm_up": WARM_UP}
+    told |= {"read_ms": READ_MS, "linger_ms": LINGER_MS}
     settings = {"ELS_BATCH_RETENTION_SECONDS": str(24 * 3600), "ELS_PURGE_INTERVAL_SECONDS": "1"}
     with server.database() as url, servers.broker() as kafka, servers.service(url, kafka, **settings) as pods:
         (pod,) = pods.start(1)

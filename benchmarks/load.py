@@ -167,14 +167,22 @@ async def registrations(bootstrap_servers: str, first: int, batches: int, each: 
 
 
 async def paced(
-    bootstrap_servers: str, first: int, batches: int, each: int, rate: float, warm_up: float, read_ms: int = 3
+    bootstrap_servers: str,
+    first: int,
+    batches: int,
+    each: int,
+    rate: float,
+    warm_up: float,
+    read_ms: int = 3,
+    linger_ms: int = 0,
 ) -> dict[str, Any]:
     """Uploads at a fixed rate; how long each took from the moment it was due to its EssaySlotAssigned, in seconds.
 
     From when it was *due*: what could not be sent in time, since something stood still, has waited all the same. All
     that is due by now goes out as one record batch, to any partition, as producers do with what has no key: so the load
-    itself takes little of the machine. Values are made before. What comes is read every `read_ms` milliseconds at
-    most, or as soon as something is there where that is 3 or less.
+    itself takes little of the machine; with `linger_ms` so long after the last one at the earliest. Values are made
+    before. What comes is read every `read_ms` milliseconds at most, or as soon as something is there where that is 3 or
+    less.
     """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=False, acks="all")
     await producer.start()
@@ -200,7 +208,7 @@ async def paced(
     while sent < len(values):
         due = min(len(values), int((time.perf_counter() - begun) * rate) + 1)
         if due <= sent:
-            await asyncio.sleep(begun + sent / rate - time.perf_counter())
+            await asyncio.sleep(max(linger_ms / 1000, begun + sent / rate - time.perf_counter()))
             continue
         late = max(late, time.perf_counter() - begun - sent / rate)
         records = producer.create_batch()
