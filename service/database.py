@@ -31,7 +31,6 @@ APPLICATION_NAME: Final = "essay-lifecycle-service"
 
 _CONNECT_SECONDS = 5
 _POOL_TIMEOUT_SECONDS = 10
-_PLAN_SECONDS = 1.0
 _RECYCLE_SECONDS = 1800
 
 _GRACE_SECONDS = 5.0
@@ -62,9 +61,13 @@ _SOCKET: Mapping[str, Any] = {
 }
 
 # Every statement here probes indexes for a few rows. What the planner makes of an array of unknown length and of
-# statistics that lag behind the tables must not turn one into a scan: a hash join has to read all that it hashes, a
-# bitmap all that it sorts (docs/decisions/0003-plans.md).
-PLANNER = ("-c enable_hashjoin=off", "-c enable_mergejoin=off", "-c enable_bitmapscan=off")
+# statistics that lag behind the tables must not turn one into a scan (docs/decisions/0003-plans.md).
+PLANNER = (
+    "-c enable_hashjoin=off",
+    "-c enable_mergejoin=off",
+    "-c enable_bitmapscan=off",
+    "-c enable_seqscan=off",
+)
 
 # And the server gives up on a pod that has gone without a word: it must not hold its locks until it times out.
 _GONE = (
@@ -98,8 +101,6 @@ class _Session:
     connection: Connection
     era: int
     since: float
-    planned: float
-    """Since when its plans are made."""
 
 
 class Database:
@@ -207,7 +208,6 @@ class Database:
             session = await self._take()
             watching = _Later(min(_DOUBT_SECONDS, self._patience), lambda: self._watch(session.connection))
             try:
-                await self._plan_anew(session)
                 yield session.connection
             except BaseException as error:
                 await self._settle(session.connection, error)
@@ -217,16 +217,6 @@ class Database:
                 self._give_back(session)
         finally:
             self._free.release()
-
-    async def _plan_anew(self, session: _Session) -> None:
-        """Have the server make its plans again, now and then: they are made for tables as large as they were.
-
-        The outbox and what waits are empty most of the time. What was planned then reads the whole table for each row
-        that it looks for, and goes on so while the table grows, until autovacuum has seen it.
-        """
-        if not self._pooler and time.monotonic() - session.planned >= _PLAN_SECONDS:
-            await session.connection.execute("discard plans", prepare=False)
-            session.planned = time.monotonic()
 
     async def _watch(self, connection: Connection) -> None:
         """Hang up where the server has ended the session, or never heard of the transaction, and none of it came here.
@@ -261,8 +251,7 @@ class Database:
                 return session
             await session.connection.close()
         era = self._era
-        now = time.monotonic()
-        return _Session(await self._connect(), era, since=now, planned=now)
+        return _Session(await self._connect(), era, since=time.monotonic())
 
     def _give_back(self, session: "_Session") -> None:
         if session.era != self._era:

@@ -81,7 +81,7 @@ async def count_outbox(conn: AsyncConnection) -> int:
 
 
 async def prepare_relay(conn: AsyncConnection) -> None:
-    """Settings of this transaction: plans by index, commits that need not be durable."""
+    """Settings of this transaction: commits that need not be durable."""
     await conn.execute(STATEMENTS["prepare_relay"])
 
 

@@ -13,5 +13,5 @@ update els.quarantine
 set state = :state,
     closed_at = transaction_timestamp()
 from held
-where quarantine.id = held.id
+where quarantine.id = any(array[held.id])
 returning quarantine.id, quarantine.topic, quarantine.reason

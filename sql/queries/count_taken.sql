@@ -12,8 +12,8 @@ with held as materialized (
         taken.assigned + taken.failed as newly
     from unnest(:batch_ids::text[], :assigned::bigint[], :failed::bigint[]) as taken (batch_id, assigned, failed)
     inner join els.batches
-        on batches.batch_id = taken.batch_id
-    order by batches.batch_id
+        on batches.batch_id = any(array[taken.batch_id])
+    order by taken.batch_id
     for no key update of batches
 ),
 counted as (
@@ -28,7 +28,7 @@ counted as (
         completed_at = case when held.assigned + held.failed = held.expected then transaction_timestamp() end,
         changed_at = transaction_timestamp()
     from held
-    where batches.batch_id = held.batch_id
+    where batches.batch_id = any(array[held.batch_id])
         and held.newly > 0
 )
 select batch_id, expected, assigned, failed

@@ -12,5 +12,5 @@ with old as materialized (
 )
 delete from els.quarantine
 using old
-where quarantine.id = old.id
+where quarantine.id = any(array[old.id])
 returning quarantine.topic, quarantine.id

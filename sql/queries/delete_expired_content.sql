@@ -2,8 +2,7 @@
 -- Index: pending_content_pkey. Locks: the rows; the caller has their batches alone.
 delete from els.pending_content
 using unnest(:batch_ids::text[], :identities::text[]) as old (batch_id, text_storage_id)
-where pending_content.batch_id = old.batch_id
-    and pending_content.text_storage_id = old.text_storage_id
-    and pending_content.state = 'expired'
-    and pending_content.closed_at <= :due::timestamptz
+where pending_content.batch_id = any(array[old.batch_id])
+    and pending_content.text_storage_id = any(array[old.text_storage_id])
+    and case pending_content.state when 'expired' then pending_content.closed_at <= :due::timestamptz end
 returning pending_content.batch_id, pending_content.text_storage_id

@@ -2,8 +2,7 @@
 -- Index: validation_failures_pkey. Locks: the rows; the caller has their batches alone.
 delete from els.validation_failures
 using unnest(:batch_ids::text[], :identities::text[]) as old (batch_id, file_upload_id)
-where validation_failures.batch_id = old.batch_id
-    and validation_failures.file_upload_id = old.file_upload_id
-    and validation_failures.state = 'expired'
-    and validation_failures.closed_at <= :due::timestamptz
+where validation_failures.batch_id = any(array[old.batch_id])
+    and validation_failures.file_upload_id = any(array[old.file_upload_id])
+    and case validation_failures.state when 'expired' then validation_failures.closed_at <= :due::timestamptz end
 returning validation_failures.batch_id, validation_failures.file_upload_id

@@ -9,5 +9,5 @@ with old as materialized (
 )
 delete from els.operator_actions
 using old
-where operator_actions.id = old.id
+where operator_actions.id = any(array[old.id])
 returning operator_actions.action, operator_actions.id

@@ -12,6 +12,6 @@ with old as materialized (
 )
 delete from els.pending_content
 using old
-where pending_content.batch_id = old.batch_id
-    and pending_content.text_storage_id = old.text_storage_id
+where pending_content.batch_id = any(array[old.batch_id])
+    and pending_content.text_storage_id = any(array[old.text_storage_id])
 returning pending_content.batch_id, pending_content.text_storage_id

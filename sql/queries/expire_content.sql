@@ -6,10 +6,9 @@ with expired as (
     set state = 'expired',
         closed_at = :now::timestamptz
     from unnest(:batch_ids::text[], :identities::text[]) as due (batch_id, text_storage_id)
-    where pending_content.batch_id = due.batch_id
-        and pending_content.text_storage_id = due.text_storage_id
-        and pending_content.state = 'pending'
-        and pending_content.waiting_since <= :due::timestamptz
+    where pending_content.batch_id = any(array[due.batch_id])
+        and pending_content.text_storage_id = any(array[due.text_storage_id])
+        and case pending_content.state when 'pending' then pending_content.waiting_since <= :due::timestamptz end
     returning
         pending_content.batch_id, pending_content.text_storage_id, pending_content.file_upload_id,
         pending_content.original_file_name, pending_content.stored_at, pending_content.correlation_id,

@@ -47,7 +47,7 @@ from (
           and :relay::uuid = (
               select owned.relay from els.relay_shards as owned where owned.shard = held.shard::smallint)
           and not exists (
-              select from els.outbox_blocked as blocked where blocked.batch_id = o.aggregateid)
+              select from els.outbox_blocked as blocked where blocked.batch_id = o.aggregateid offset 0)
         order by o.seq
         limit :per_shard::bigint
     ) as waiting

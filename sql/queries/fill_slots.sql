@@ -21,5 +21,5 @@ from unnest(
     batch_id, essay_id, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
     content_md5_hash, correlation_id, traceparent, tracestate
 )
-where slots.batch_id = filled.batch_id
-    and slots.essay_id = filled.essay_id
+where slots.batch_id = any(array[filled.batch_id])
+    and slots.essay_id = any(array[filled.essay_id])

@@ -10,18 +10,21 @@ where coalesce(completed_at, timed_out_at) <= :due::timestamptz
         select
         from els.outbox
         where outbox.aggregateid = batches.batch_id
+        offset 0
     )
     and not exists (
         select
         from els.excess_content
         where excess_content.batch_id = batches.batch_id
             and excess_content.declared_at > :due::timestamptz
+        offset 0
     )
     and not exists (
         select
         from els.validation_failures
         where validation_failures.batch_id = batches.batch_id
             and validation_failures.stored_at > :due::timestamptz
+        offset 0
     )
 order by coalesce(completed_at, timed_out_at)
 limit :page

@@ -3,9 +3,10 @@
 select arrived.ordinal
 from unnest(:batch_ids::text[], :file_upload_ids::text[]) with ordinality
     as arrived (batch_id, file_upload_id, ordinal)
-where exists (
+cross join lateral (
     select
     from els.validation_failures
     where validation_failures.batch_id = arrived.batch_id
         and validation_failures.file_upload_id = arrived.file_upload_id
-)
+    limit 1
+) as known

@@ -2,11 +2,11 @@
 -- Index: outbox_pkey; the table of blocked batches is read whole, by its key (it is empty, or short).
 -- Locks: the rows that go, none that another holds.
 delete from els.outbox_blocked
-where batch_id in (
+where batch_id = any(array(
     select blocked.batch_id
     from els.outbox_blocked as blocked
     where blocked.retry_at <= clock_timestamp()
       and (hashtextextended(blocked.batch_id, 0) & 63) = any (:shards::bigint[])
-      and not exists (select from els.outbox as o where o.aggregateid = blocked.batch_id)
+      and not exists (select from els.outbox as o where o.aggregateid = blocked.batch_id offset 0)
     order by blocked.batch_id
-    for update skip locked)
+    for update skip locked))

@@ -4,10 +4,14 @@
 select
     asked.batch_id,
     transaction_timestamp(),
-    batches.expected,
-    batches.assigned,
-    batches.failed,
-    batches.essay_set
+    known.expected,
+    known.assigned,
+    known.failed,
+    known.essay_set
 from unnest(:batch_ids::text[]) as asked (batch_id)
-left join els.batches
-    on batches.batch_id = asked.batch_id
+left join lateral (
+    select batches.expected, batches.assigned, batches.failed, batches.essay_set
+    from els.batches
+    where batches.batch_id = asked.batch_id
+    limit 1
+) as known on true

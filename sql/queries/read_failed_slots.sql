@@ -5,8 +5,8 @@ select
     failures.failed_at
 from els.slots
 inner join els.validation_failures as failures
-    on failures.batch_id = slots.batch_id
-    and failures.file_upload_id = slots.file_upload_id
+    on failures.batch_id = any(array[slots.batch_id])
+    and failures.file_upload_id = any(array[slots.file_upload_id])
 where slots.batch_id = :batch_id
     and slots.state = 'failed'
 order by slots.position

@@ -3,12 +3,12 @@
 -- Index: relays_pkey. Locks: this relay's row, and the forgotten ones, none that another holds.
 with forgotten as (
     delete from els.relays
-    where relay in (
+    where relay = any(array(
         select dead.relay
         from els.relays as dead
         where dead.expires_at < clock_timestamp() - interval '1 minute'
           and dead.relay <> :relay::uuid
-        for update skip locked)
+        for update skip locked))
 )
 insert into els.relays (relay, expires_at)
 values (:relay::uuid, clock_timestamp() + make_interval(secs => :lease::float8))

@@ -4,5 +4,5 @@ update els.validation_failures
 set state = settled.state,
     closed_at = null
 from unnest(:batch_ids::text[], :file_upload_ids::text[], :states::text[]) as settled (batch_id, file_upload_id, state)
-where validation_failures.batch_id = settled.batch_id
-    and validation_failures.file_upload_id = settled.file_upload_id
+where validation_failures.batch_id = any(array[settled.batch_id])
+    and validation_failures.file_upload_id = any(array[settled.file_upload_id])

@@ -7,4 +7,4 @@ using (
     order by cured.batch_id
     offset 0
 ) as cured
-where blocked.batch_id = cured.batch_id
+where blocked.batch_id = any(array[cured.batch_id])

@@ -13,7 +13,6 @@ from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvaila
 
 from service import database as database_module
 from service.database import Database, Timeouts, conninfo, sqlstate_of
-from service.outbox import Key, delete_outbox
 from service.pipeline import HEAVY, Answer, Connection
 from service.statements import Texts
 from tests.support.proxy import Proxy
@@ -184,37 +183,6 @@ async def test_statements_gather_until_an_answer_is_waited_for_or_until_they_are
         await keep(connection, "x" * 100_000)
         assert sent == 2
     assert sent == 3
-
-
-async def test_what_was_planned_for_an_empty_table_is_planned_anew_when_it_has_grown(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill = """
-        insert into els.outbox (id, aggregateid, type, payload, correlation_id)
-        select gen_random_uuid(), 'b' || n, 't', 'p', gen_random_uuid() from generate_series(1, 5000) as n
-    """
-    scanned = "select seq_tup_read from pg_stat_xact_user_tables where relname = 'outbox'"
-    database = Database(database_url, pool_size=1)
-
-    async def deletes() -> int:
-        """How many rows of the outbox are read by a scan."""
-        async with database.transaction() as connection:
-            ((before,),) = await (await connection.execute(scanned)).fetchall()
-            await (await delete_outbox(connection, [Key(b"b1", 1, 1), Key(b"b2", 2, 2)]))
-            ((after,),) = await (await connection.execute(scanned)).fetchall()
-            return int(after - before)
-
-    monkeypatch.setattr(database_module, "_PLAN_SECONDS", 1e9)
-    async with await AsyncConnection.connect(database_url, autocommit=True) as other:
-        await other.execute("alter table els.outbox set (autovacuum_enabled = false)")
-        await other.execute("vacuum analyze els.outbox")
-        for _ in range(20):  # the driver prepares what comes often, and the server then plans it once for all
-            await deletes()
-        await other.execute(fill)
-        assert await deletes() >= 5000
-        monkeypatch.setattr(database_module, "_PLAN_SECONDS", 0.0)
-        assert await deletes() == 0
-    await database.close()
 
 
 @PIPELINED

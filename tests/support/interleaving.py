@@ -33,7 +33,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.pq import TransactionStatus
 
 from service import statements
-from service.database import Database
+from service.database import PLANNER, Database
 from service.events import (
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -603,7 +603,7 @@ def _turn_back(path: list[_Node]) -> bool:
 @asynccontextmanager
 async def stage(url: str, actors: int) -> AsyncIterator[Stage]:
     """A stage for so many actors. A ring of waits is found at once; nobody gives up waiting."""
-    options = "-c deadlock_timeout=1ms -c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off"
+    options = " ".join(["-c deadlock_timeout=1ms", *PLANNER])
     opened: list[AsyncConnection[Any]] = []
     try:
         opened += [await _GatedConnection.connect(url, options=options) for _ in range(actors)]
