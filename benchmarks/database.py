@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import uvloop
+from psycopg.types.string import StrBinaryDumper
 
 from benchmarks import load, servers
 from benchmarks.report import Report
@@ -114,6 +115,7 @@ def _ceiling(url: str, first: int, batches: int) -> float:
         chunks.append(_prepared(some))
     with psycopg.connect(url) as conn:
         register(conn)
+        conn.adapters.register_dumper(str, StrBinaryDumper)  # the last that is registered for text is what COPY takes
         begun = time.perf_counter()
         for columns, events in chunks:
             conn.execute(FILL, columns)

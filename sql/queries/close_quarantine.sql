@@ -1,5 +1,6 @@
 -- Closes refused inputs that are open; they stay, so that a redelivery does not bring them back. Held in the order
 -- in which quarantine_inputs holds them, and like there as the last rows of the transaction but for the audit.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: quarantine_pkey. Locks: the rows.
 with held as materialized (
     select id

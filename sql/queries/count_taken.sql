@@ -2,6 +2,7 @@
 -- Every transaction that publishes for a registered batch passes here, after it has its slots and before its
 -- outbox rows; so the last one to pass sees the batch complete, and outbox numbers follow the order of commits.
 -- A row that is waited for is read as it then is. Where nothing was taken it is held, and not written.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_pkey. Locks: the batches' rows, in the order of their ids, until the transaction ends.
 with held as materialized (
     select

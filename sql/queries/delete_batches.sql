@@ -1,4 +1,5 @@
 -- Batches with all that is their own, those of them that are still what find_ended_batches looks for; tells which.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: the primary keys. Locks: the batches' rows; the caller has the batches alone, and holds them and their slots.
 with ended as materialized (
     select batch_id

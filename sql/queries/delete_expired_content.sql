@@ -1,4 +1,5 @@
 -- Expired content at the end of its retention; what was restored since the look is left alone.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: pending_content_pkey. Locks: the rows; the caller has their batches alone.
 delete from els.pending_content
 using unnest(:batch_ids::text[], :identities::text[]) as old (batch_id, text_storage_id)

@@ -1,5 +1,6 @@
 -- What an operator removed, at the end of its retention: until then it keeps a redelivery from coming back. One
 -- that somebody is looking after is skipped.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: pending_content_removed, pending_content_pkey. Locks: the rows, skipping those that others hold.
 with old as materialized (
     select batch_id, text_storage_id

@@ -1,5 +1,6 @@
 -- Pending content becomes expired, and is kept apart; what was restored or reconciled since the look is left alone.
 -- Told in the order of arrival within each batch.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: pending_content_pkey. Locks: the rows; the caller has their batches alone.
 with expired as (
     update els.pending_content

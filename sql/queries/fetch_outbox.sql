@@ -9,6 +9,7 @@
 -- Of a batch the rows come in the order of seq, which is the order of their commits, and none is
 -- left out before one that is taken. Batches that are blocked are left out whole.
 -- horizon: every transaction with a lower id has ended and is seen by this statement.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: outbox_order, outbox_blocked_pkey, relay_shards_pkey. Locks: none.
 select
     taken.seq,

@@ -1,5 +1,6 @@
 -- Puts content (or a failure: no text) into slots that this transaction has claimed.
 -- A content that a concurrent transaction has put into another slot violates slots_content: roll back, look again.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: slots_pkey. Locks: the rows, held since claim_slots.
 update els.slots
 set state = case when filled.text_storage_id is null then 'failed' else 'assigned' end,

@@ -1,5 +1,6 @@
 -- Batches that were complete, or reported as late, long ago, where nothing has happened since, not even an upload
 -- that found no slot, and nothing is left to be published; the oldest first. A look only.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_ended, outbox_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
 select batch_id, expected
 from els.batches

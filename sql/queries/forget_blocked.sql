@@ -1,4 +1,5 @@
 -- Blocked batches of some shards that have no row left (an operator took it away): none is blocked.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: outbox_pkey; the table of blocked batches is read whole, by its key (it is empty, or short).
 -- Locks: the rows that go, none that another holds.
 delete from els.outbox_blocked

@@ -1,4 +1,5 @@
 -- Every failed slot of one batch in slot order with its failure, for its BatchValidationErrors.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: slots_failure, validation_failures_pkey. Locks: none.
 select
     failures.file_upload_id, failures.original_file_name, failures.validation_error_code, failures.error_detail,

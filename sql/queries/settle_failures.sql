@@ -1,4 +1,5 @@
 -- Failures that waited have taken a slot, or found none.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: validation_failures_pkey. Locks: the rows; the caller has their batches alone.
 update els.validation_failures
 set state = settled.state,
