@@ -208,13 +208,15 @@ async def paced(
     while sent < len(values):
         due = min(len(values), int((time.perf_counter() - begun) * rate) + 1)
         if due <= sent:
-            await asyncio.sleep(max(linger_ms / 1000, begun + sent / rate - time.perf_counter()))
+            await asyncio.sleep(begun + sent / rate - time.perf_counter())
             continue
         late = max(late, time.perf_counter() - begun - sent / rate)
-        records = producer.create_batch()
-        while sent < due and records.append(key=None, value=values[sent], timestamp=None) is not None:
-            sent += 1
-        await producer.send_batch(records, CONTENT_PROVISIONED, partition=random.choice(partitions))  # noqa: S311
+        while sent < due:
+            records = producer.create_batch()
+            while sent < due and records.append(key=None, value=values[sent], timestamp=None) is not None:
+                sent += 1
+            await producer.send_batch(records, CONTENT_PROVISIONED, partition=random.choice(partitions))  # noqa: S311
+        await asyncio.sleep(linger_ms / 1000)
     await asyncio.wait([receiving], timeout=30)
     receiving.cancel()
     await producer.stop()

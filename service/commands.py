@@ -122,21 +122,24 @@ async def check(settings: Settings, options: Namespace) -> int:
     """Settings (they were read to come here), database, schema, broker and topics."""
     database = open_database(settings)
     try:
-        rows = [await _check_database(database), *await _check_broker(settings), *await _check_retentions(settings)]
+        rows = await _check_database(database)
+        rows += [*await _check_broker(settings), *await _check_retentions(settings)]
     finally:
         await database.close()
     tell(rows, options.json)
     return 0 if all(row["ok"] for row in rows) else 1
 
 
-async def _check_database(database: Database) -> dict[str, Any]:
+async def _check_database(database: Database) -> list[dict[str, Any]]:
     try:
         trouble, revision = await database.schema_trouble(), await database.revision()
+        misplanned = await database.planner_trouble()
     except psycopg.Error as error:
-        return _checked("database", False, f"ELS_DATABASE_URL: {one_line(error)}")
+        return [_checked("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
     if trouble:
-        return _checked("schema", False, trouble)
-    return _checked("database", True, f"reachable, schema at {revision}")
+        return [_checked("schema", False, trouble)]
+    reachable = _checked("database", True, f"reachable, schema at {revision}")
+    return [reachable] if misplanned is None else [reachable, _checked("planner", False, misplanned)]
 
 
 async def _check_broker(settings: Settings) -> list[dict[str, Any]]:

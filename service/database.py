@@ -67,6 +67,7 @@ PLANNER = (
     "-c enable_mergejoin=off",
     "-c enable_bitmapscan=off",
     "-c enable_seqscan=off",
+    "-c jit=off",
 )
 
 # And the server gives up on a pod that has gone without a word: it must not hold its locks until it times out.
@@ -170,6 +171,20 @@ class Database:
             needed = oldest_code or revision
             return f"the schema is at revision {revision}, for code of {needed} or newer; this is {EXPECTED_REVISION}"
         return None
+
+    async def planner_trouble(self) -> str | None:
+        """Which settings of the planner a session lacks, in one line; None where it has them all.
+
+        Behind a pooler they are the role's, and what the pooler had connected before keeps the old ones.
+        """
+        wanted = dict(option.removeprefix("-c ").split("=") for option in PLANNER)
+        async with self.transaction() as connection:
+            cursor = await connection.execute(
+                "select name, setting from pg_settings where name = any(%s)", [list(wanted)]
+            )
+            found = dict(await cursor.fetchall())
+        differ = [f"{name} is {found.get(name)}" for name, value in wanted.items() if found.get(name) != value]
+        return f"{', '.join(differ)}: run `migrate`, and have a pooler connect anew" if differ else None
 
     async def _schema(self) -> tuple[str | None, str | None]:
         """Its revision, and the oldest code that runs on it."""

@@ -40,6 +40,7 @@ alter role els_app set enable_hashjoin = off;
 alter role els_app set enable_mergejoin = off;
 alter role els_app set enable_bitmapscan = off;
 alter role els_app set enable_seqscan = off;
+alter role els_app set jit = off;
 
 -- One long reader keeps dead rows of the hot tables from being removed.
 alter role els_ops set timezone = 'UTC';

@@ -7,7 +7,7 @@ with held as materialized (
     from els.quarantine
     where id = any(:ids::bigint[])
         and state = 'open'
-    order by topic, fingerprint
+    order by row(topic, fingerprint)  -- no index is sorted so: the ids are probed
     for no key update
 )
 update els.quarantine

@@ -5,8 +5,7 @@ with ended as materialized (
     select batch_id
     from els.batches
     where batch_id = any(:batch_ids::text[])
-        and coalesce(completed_at, timed_out_at) <= :due::timestamptz
-        and changed_at <= :due::timestamptz
+        and case when coalesce(completed_at, timed_out_at) <= :due::timestamptz then changed_at <= :due::timestamptz end
         and not exists (
             select
             from els.outbox

@@ -1,7 +1,7 @@
 -- The next rows of blocked batches whose pause is over, of some shards of this relay, at most :rows
 -- and about :bytes, at least one. In the columns of fetch_outbox.
 -- Of a batch the rows come in the order of seq, and none is left out before one that is taken.
--- Index: outbox_pkey, relay_shards_pkey; the table of blocked batches is read whole, by its key
+-- Index: outbox_pkey, relay_shards_pkey; the table of blocked batches is read whole
 -- (it is empty, or short). Locks: none.
 select
     taken.seq,

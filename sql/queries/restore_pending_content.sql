@@ -1,4 +1,5 @@
 -- Expired content waits again: its time to live starts anew, its place in the order stays.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: pending_content_pkey. Locks: the rows; the caller has the batch alone and has seen that it is not
 -- registered.
 update els.pending_content
@@ -6,6 +7,6 @@ set state = 'pending',
     waiting_since = transaction_timestamp(),
     closed_at = null
 where batch_id = :batch_id
-    and state = 'expired'
+    and case state when 'expired' then true end
     and (:text_storage_ids::text[] is null or text_storage_id = any(:text_storage_ids))
 returning text_storage_id

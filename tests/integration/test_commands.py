@@ -277,6 +277,15 @@ def test_check_says_all_that_is_not(service: CommandLine, conn: psycopg.Connecti
     assert "secret" not in away.out
 
 
+def test_check_says_what_the_planner_may_do_that_it_must_not(service: CommandLine, app_url: str) -> None:
+    ended = service(
+        "check", "--json", ELS_DATABASE_URL=f"{app_url}{'&' if '?' in app_url else '?'}options=-c%20jit%3Don"
+    )
+    (told,) = [row for row in ended.json if row["check"] == "planner"]
+    assert (ended.status, told["ok"]) == (1, False)
+    assert told["told"].startswith("jit is on: run `migrate`")
+
+
 # -- quarantine
 
 INSERT = """

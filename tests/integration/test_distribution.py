@@ -33,6 +33,7 @@ MAIN_PATH = ("store", "outbox")
 NOT_BY_BATCH = {
     "fetch_outbox": "by shard: what waits is read for all batches of a relay at once, from each node",
     "fetch_blocked": "by shard: a look now and then at what could not be published",
+    "delete_outbox": "by batch or by shard, whichever index; each row names its batch, which tells the node",
     "count_outbox": "a gauge, and only as far as it counts exactly",
     "forget_blocked": "it goes through the few that are blocked",
 }
