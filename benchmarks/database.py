@@ -115,7 +115,9 @@ def _ceiling(url: str, first: int, batches: int) -> float:
         chunks.append(_prepared(some))
     with psycopg.connect(url) as conn:
         register(conn)
-        conn.adapters.register_dumper(str, StrBinaryDumper)  # the last that is registered for text is what COPY takes
+        conn.adapters.register_dumper(
+            str, StrBinaryDumper
+        )  # COPY takes the last for text: `register` made that of Encoded
         begun = time.perf_counter()
         for columns, events in chunks:
             conn.execute(FILL, columns)

@@ -179,10 +179,9 @@ async def paced(
     """Uploads at a fixed rate; how long each took from the moment it was due to its EssaySlotAssigned, in seconds.
 
     From when it was *due*: what could not be sent in time, since something stood still, has waited all the same. All
-    that is due by now goes out as one record batch, to any partition, as producers do with what has no key: so the load
-    itself takes little of the machine; with `linger_ms` so long after the last one at the earliest. Values are made
-    before. What comes is read every `read_ms` milliseconds at most, or as soon as something is there where that is 3 or
-    less.
+    that is due by now goes out in record batches to any partitions, as producers do with what has no key, and what is
+    due next after `linger_ms` at the earliest: so the load itself takes little of the machine. Values are made before.
+    What comes is read every `read_ms` milliseconds at most, or as soon as something is there where that is 3 or less.
     """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=False, acks="all")
     await producer.start()

@@ -119,7 +119,7 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
 
 
 async def check(settings: Settings, options: Namespace) -> int:
-    """Settings (they were read to come here), database, schema, broker and topics."""
+    """Settings (they were read to come here), database, schema, planner, broker, topics and retentions."""
     database = open_database(settings)
     try:
         rows = await _check_database(database)

@@ -85,7 +85,7 @@ class Consumer:
         self._membership: Membership
         records.install()
 
-    # -- the life of the client
+    # -- the life of a membership
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, then finish what is in hand, for `drain` seconds at most, and leave the group.

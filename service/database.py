@@ -60,7 +60,7 @@ _SOCKET: Mapping[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 
-# Every statement here probes indexes for a few rows. What the planner makes of an array of unknown length and of
+# The statements of the flow probe indexes for a few rows. What the planner makes of an array of unknown length and of
 # statistics that lag behind the tables must not turn one into a scan (docs/decisions/0003-plans.md).
 PLANNER = (
     "-c enable_hashjoin=off",
@@ -175,7 +175,7 @@ class Database:
     async def planner_trouble(self) -> str | None:
         """Which settings of the planner a session lacks, in one line; None where it has them all.
 
-        Behind a pooler they are the role's, and what the pooler had connected before keeps the old ones.
+        The URL's own `options` win. Behind a pooler they are the role's; what it connected before keeps the old ones.
         """
         wanted = dict(option.removeprefix("-c ").split("=") for option in PLANNER)
         async with self.transaction() as connection:
@@ -184,7 +184,10 @@ class Database:
             )
             found = dict(await cursor.fetchall())
         differ = [f"{name} is {found.get(name)}" for name, value in wanted.items() if found.get(name) != value]
-        return f"{', '.join(differ)}: run `migrate`, and have a pooler connect anew" if differ else None
+        if not differ:
+            return None
+        told = "run `migrate`, and have it connect anew" if self._pooler else "so say the options of its URL"
+        return f"{', '.join(differ)}: {told}"
 
     async def _schema(self) -> tuple[str | None, str | None]:
         """Its revision, and the oldest code that runs on it."""

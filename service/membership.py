@@ -1,7 +1,7 @@
 """A membership of the consumer group: aiokafka's client, and what it lacks.
 
 Fetches that can be abandoned; a broker that has gone silent, which the client itself would wait for without end; and a
-stop in bounded time. All that is reached behind aiokafka's surface is reached here.
+stop in bounded time. What a membership needs from behind aiokafka's surface is reached here alone.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ SILENT_SECONDS = 6.0
 
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
-    """Seconds, records and bytes."""
+    """Of the consumer and of its memberships: seconds, records and bytes."""
 
     group: str
     max_poll_records: int = 2_000
@@ -86,7 +86,10 @@ class Membership:
         return max(SILENT_SECONDS, self._options.session_timeout)
 
     async def join(self, stop: asyncio.Event) -> bool:
-        """Connect, unless told to stop, then False: a client waits long for a topic that is missing."""
+        """Connect, unless told to stop, then False: a client waits long for a topic that is missing.
+
+        Raises KafkaError.
+        """
         stopping = asyncio.create_task(stop.wait())
         starting = asyncio.create_task(self._client.start())
         try:
@@ -94,7 +97,10 @@ class Membership:
         finally:
             stopping.cancel()
             await cancelled([starting])
-        return not starting.cancelled() and starting.result() is None
+        if starting.cancelled():
+            return False
+        starting.result()  # raises what it met
+        return True
 
     async def leave(self) -> None:
         """Leave the group, so that the next owner need not wait for the session to end; nothing of the client stays."""
@@ -131,7 +137,7 @@ class Membership:
         return got
 
     def abandon_fetches(self) -> None:
-        """To be called where a partition is rewound or given back.
+        """To be called where a partition is given back; `rewind` does so itself.
 
         A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
         before it: that is void, and the client, whose position is past them, would never bring them again.
@@ -175,7 +181,7 @@ class Membership:
             async with asyncio.timeout(self.patience / 2):
                 ends = await self._client.end_offsets(tps)
                 positions = {tp: await self._client.position(tp) for tp in positions_of}
-        except IllegalStateError:
+        except IllegalStateError:  # a KafkaError, too, but no silence
             raise
         except (KafkaError, TimeoutError):
             self._heard_nothing(asked, coming)

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     database_transaction_pooler: bool = Field(
         False,
         description="Whether a transaction pooler (PgBouncer) stands before the database: no prepared "
-        "statements, no LISTEN, and the session's timeouts come from the role `els_app`.",
+        "statements, no LISTEN, and timeouts and the planner's settings come from the role `els_app`.",
     )
 
     kafka_bootstrap_servers: str = Field(description="Brokers, as `host:port`, separated by commas.")

@@ -14,7 +14,7 @@ with held as materialized (
     from unnest(:batch_ids::text[], :assigned::bigint[], :failed::bigint[]) as taken (batch_id, assigned, failed)
     inner join els.batches
         on batches.batch_id = any(array[taken.batch_id])
-    order by taken.batch_id
+    order by taken.batch_id  -- not the table's own column, which would invite a walk through all of its index
     for no key update of batches
 ),
 counted as (

@@ -1,4 +1,5 @@
 -- Which of these validation failures are known already, by ordinal.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: validation_failures_pkey. Locks: none.
 select arrived.ordinal
 from unnest(:batch_ids::text[], :file_upload_ids::text[]) with ordinality

@@ -1,5 +1,6 @@
 -- What is committed about each of these batches; one row for each id, nulls where it is not registered.
 -- A row that is there needs no lock: nothing unregisters a batch while its topics may still deliver it.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_pkey. Locks: none.
 select
     asked.batch_id,

@@ -283,7 +283,7 @@ def test_check_says_what_the_planner_may_do_that_it_must_not(service: CommandLin
     )
     (told,) = [row for row in ended.json if row["check"] == "planner"]
     assert (ended.status, told["ok"]) == (1, False)
-    assert told["told"].startswith("jit is on: run `migrate`")
+    assert told["told"].startswith("jit is on: so say the options")
 
 
 # -- quarantine

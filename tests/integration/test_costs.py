@@ -19,7 +19,7 @@ import pytest
 from psycopg import AsyncConnection, AsyncCursor
 
 from service.apply import apply
-from service.database import Database
+from service.database import APPLICATION_NAME, Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, decode
 from service.poll import Delivery, Limits
 from service.purge import PurgeReport, Terms, purge_once
@@ -198,8 +198,8 @@ async def test_a_purge_keeps_to_its_statements_and_rows(
         report = await purge_once(database, terms, now=datetime.now(UTC) + timedelta(days=2))
         await database.close()
         # A session counts what it has scanned when it ends.
-        sessions = "select from pg_stat_activity where usename = 'els_app' and datname = current_database()"
-        while conn.execute(sessions).fetchone() is not None:  # noqa: ASYNC110
+        sessions = "select from pg_stat_activity where application_name = %s and datname = current_database()"
+        while conn.execute(sessions, [APPLICATION_NAME]).fetchone() is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         after = conn.execute(scanned).fetchone()
     assert report == PurgeReport(deleted_batches=600)

@@ -29,7 +29,7 @@ async def test_a_consumer_that_the_group_has_forgotten_is_made_anew(station: Sta
     await running.fail_and_run_again()
     await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
     await station.publish(CONTENT_PROVISIONED, content("b", "t"))
-    await station.becomes("select count(*) from els.pending_content", 1)
+    await station.becomes(PENDING, 1)
 
 
 async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
@@ -47,7 +47,7 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
     await running.fail_and_run_again()
     await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
     await station.publish(CONTENT_PROVISIONED, content("b", "t"))
-    await station.becomes("select count(*) from els.pending_content", 1)
+    await station.becomes(PENDING, 1)
 
 
 async def test_a_large_record_that_takes_long_to_come_is_no_silence(
@@ -79,7 +79,6 @@ async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_ane
     await station.publish(CONTENT_PROVISIONED, content("b", "t1"))  # the producer has its connections from now on
     before = asyncio.all_tasks()
     running = await station.start()
-    running.consumer._membership._options = replace(running.consumer._options, session_timeout=1)
     await station.all_committed()
     connections = running.consumer._membership._client._client._conns
     (coordinator,) = [each for (_, group), each in connections.items() if group == ConnectionGroup.COORDINATION]
@@ -89,7 +88,7 @@ async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_ane
         await asyncio.wait_for(running._task, BOUND)
     await until(lambda: asyncio.all_tasks() <= before, BOUND, lambda: f"left: {asyncio.all_tasks() - before}")
     await running.fail_and_run_again()
-    await station.becomes("select count(*) from els.pending_content", 2)
+    await station.becomes(PENDING, 2)
     await station.all_committed()
     # The group may still wait for the client that is gone, and the other is asked to leave while it joins.
     await station.stop()

@@ -5,10 +5,12 @@ at a table that has pages, the planner takes it for empty until autovacuum comes
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import math
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import uuid4
 
 import psycopg
@@ -16,7 +18,7 @@ import pytest
 
 from service import outbox
 from service.apply import apply
-from service.database import Database
+from service.database import APPLICATION_NAME, Database
 from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.outbox import Blocked, Key
 from service.poll import Delivery, Limits
@@ -32,7 +34,7 @@ pytestmark = [
 ]
 
 STRANGERS = 10_000
-"""Rows of every table that belong to none of the batches here."""
+"""Rows of every table that belong to none of the batches here; of batches, and of those that are blocked, a tenth."""
 BATCHES = 20
 SLOTS = 10
 DAY = 24 * 3600
@@ -85,7 +87,7 @@ FILL = (
     """,
     """
     insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)
-    select %(name)s || '-' || n / 10, min(n), 't', 'refused', now(), now() + interval '1 day'
+    select %(name)s || '-' || n / 10, min(n), 't', 'refused', now(), now() - interval '1 hour'
     from generate_series(1, %(rows)s) as n
     group by n / 10
     """,
@@ -119,11 +121,24 @@ CLOSE = (
 )
 """What operators have closed, and written down, long ago."""
 READ = """
-    select coalesce(sum(pg_stat_get_tuples_returned(oid)), 0)::int
+    select
+        coalesce(sum(pg_stat_get_tuples_returned(oid)), 0)::int, coalesce(sum(pg_stat_get_blocks_fetched(oid)), 0)::int
     from pg_class
     where relnamespace = 'els'::regnamespace and relkind in ('r', 'i')
 """
-SESSIONS = "select from pg_stat_activity where usename = 'els_app' and datname = current_database()"
+SESSIONS = (
+    f"select from pg_stat_activity where application_name = '{APPLICATION_NAME}' and datname = current_database()"
+)
+
+
+class Reads(NamedTuple):
+    """Rows and entries of indexes, and pages."""
+
+    rows: int
+    pages: int
+
+    def __sub__(self, before: "Reads") -> "Reads":
+        return Reads(self.rows - before.rows, self.pages - before.pages)
 
 
 class Misled:
@@ -146,19 +161,23 @@ class Misled:
             self.conn.execute(statement.encode(), {"rows": STRANGERS, "name": name})
 
     @asynccontextmanager
-    async def reads(self, at_most: int) -> AsyncIterator[Database]:
-        """Rows, and entries of indexes, that all sessions read meanwhile."""
+    async def reads(self, at_most: int, pages: float = math.inf) -> AsyncIterator[Database]:
+        """Rows, and entries of indexes, that the sessions of a database read meanwhile; and pages that they touch."""
+        self.conn.execute("select pg_stat_force_next_flush()")
         before = self._read()
         database = Database(self._app_url, pool_size=1)
-        yield database
-        await database.close()
+        try:
+            yield database
+        finally:
+            await database.close()
         while self.conn.execute(SESSIONS).fetchone() is not None:  # noqa: ASYNC110  it tells what it has read when it ends
             await asyncio.sleep(0.01)
-        assert self._read() - before <= at_most
+        read, touched = self._read() - before
+        assert read <= at_most
+        assert touched <= pages
 
-    def _read(self) -> int:
-        ((read,),) = self.conn.execute(READ).fetchall()
-        return int(read)
+    def _read(self) -> "Reads":
+        return Reads(*self.conn.execute(READ).fetchall()[0])
 
     async def poll(self, deliveries: list[Delivery], at_most: float) -> None:
         """Apply them; `at_most` is for each."""
@@ -168,9 +187,11 @@ class Misled:
 
 
 @pytest.fixture
-def misled(plan: str, kept: int, app_url: str, database_url: str) -> Misled:
+def misled(plan: str, kept: int, app_url: str, database_url: str) -> Iterator[Misled]:
     between = "&" if "?" in app_url else "?"
-    return Misled(database_url, f"{app_url}{between}options=-c%20plan_cache_mode%3D{plan}", kept)
+    misled = Misled(database_url, f"{app_url}{between}options=-c%20plan_cache_mode%3D{plan}", kept)
+    yield misled
+    misled.conn.close()
 
 
 def contents(name: str, batches: Iterable[int] = range(BATCHES), each: int = SLOTS) -> list[Delivery]:
@@ -227,7 +248,7 @@ async def test_the_relay_reads_what_it_publishes(misled: Misled) -> None:
         assert len((await outbox.share_shards(conn, relay)).taken) == outbox.SHARDS
         rows = await (await outbox.fetch_outbox(conn, relay, [(shard, 0) for shard in shards], limits))
     assert len(rows) == limits.rows
-    async with misled.reads(limits.rows * 2) as database, database.transaction() as conn:
+    async with misled.reads(limits.rows * 2, limits.rows * 8) as database, database.transaction() as conn:
         await outbox.prepare_relay(conn)
         await (await outbox.delete_outbox(conn, [Key(row.batch_id, row.seq, row.shard) for row in rows]))
     stuck = [Blocked(f"stranger-{number}".encode(), number, b"t", "refused") for number in range(100)]
@@ -255,11 +276,11 @@ async def test_the_purge_reads_what_it_changes(misled: Misled, kept: int) -> Non
     async with misled.reads(sum(closed) * 5) as database:
         report = await purge_once(database, replace(terms, pending_ttl=10 * DAY, closed_retention=DAY), now=later)
     assert [report.deleted_removed, report.deleted_quarantine, report.deleted_actions] == closed
-    async with misled.reads(2 * STRANGERS * 9) as database:
+    async with misled.reads(2 * STRANGERS * 5) as database:
         report = await purge_once(database, terms, now=later)
     assert (report.expired_content, report.expired_failures) == (STRANGERS + kept - closed[0], STRANGERS + kept)
     later += timedelta(days=2)
-    async with misled.reads(2 * STRANGERS * 9) as database:
+    async with misled.reads(2 * STRANGERS * 12) as database:
         report = await purge_once(database, terms, now=later)
     assert (report.deleted_content, report.deleted_failures) == (STRANGERS + kept - closed[0], STRANGERS + kept)
 

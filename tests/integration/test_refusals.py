@@ -17,7 +17,11 @@ from service.quarantine import resume_topic
 from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed, torn
 from tests.support.inputs import MEBIBYTE, content, failure, registration
 from tests.support.pods import until
-from tests.support.stations import BOUND, LIMIT, PENDING, Station
+from tests.support.stations import BOUND, PENDING, Station
+
+LIMIT = 5
+"""Refusals in a row that stop a topic, where a test is about that."""
+
 
 # -- the table of what is bad
 

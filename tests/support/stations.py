@@ -25,10 +25,7 @@ from tests.support.pods import until
 
 BOUND = 45
 """Seconds after which a wait has failed."""
-
-
-LIMIT = 5
-"""Refusals in a row that stop a topic, where a test is about that."""
+PENDING = "select count(*) from els.pending_content"
 
 
 class Running:
@@ -162,9 +159,7 @@ async def station_at(app_url: str, superuser: str, broker: Broker) -> AsyncItera
         station.conn.close()
 
 
-PENDING = "select count(*) from els.pending_content"
-
-
 async def moves(running: Running) -> None:
+    """Wait until it has applied something more."""
     before = len(running.effects)
     await until(lambda: len(running.effects) > before, BOUND, lambda: "it gets nothing")
