@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 
+from service.database import PLANNER
 from service.statements import STATEMENTS
 from service.tables import METADATA
 from tests.support import databases
@@ -74,9 +75,10 @@ def main_path() -> list[str]:
 @pytest.fixture(scope="module")
 def planner(server_url: str, template: str) -> Iterator[psycopg.Connection[Any]]:
     """A session in which no table is too small for its index."""
-    with databases.cloned(server_url, template) as url, psycopg.connect(url, autocommit=True) as connection:
-        for kind in ("seqscan", "bitmapscan", "hashjoin", "mergejoin"):
-            connection.execute(f"set enable_{kind} = off".encode())
+    with (
+        databases.cloned(server_url, template) as url,
+        psycopg.connect(url, autocommit=True, options=" ".join(PLANNER)) as connection,
+    ):
         yield connection
 
 
