@@ -15,7 +15,15 @@ from service.membership import Stalled
 from tests.support.inputs import MEBIBYTE, content, registration
 from tests.support.pods import until
 from tests.support.proxy import Proxy, kafka_through
-from tests.support.stations import BOUND, PENDING, Station
+from tests.support.stations import BOUND, PENDING, Running, Station
+
+
+async def goes_on(station: Station, running: Running) -> None:
+    """With another membership, as the process has it made."""
+    await running.fail_and_run_again()
+    await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
+    await station.publish(CONTENT_PROVISIONED, content("b", "t"))
+    await station.becomes(PENDING, 1)
 
 
 async def test_a_consumer_that_the_group_has_forgotten_is_made_anew(station: Station) -> None:
@@ -26,10 +34,7 @@ async def test_a_consumer_that_the_group_has_forgotten_is_made_anew(station: Sta
     with pytest.raises(Stalled, match="no share of the group"):
         await asyncio.wait_for(running._task, BOUND)
     running.consumer._options = replace(running.consumer._options, watchdog=60)
-    await running.fail_and_run_again()
-    await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
-    await station.publish(CONTENT_PROVISIONED, content("b", "t"))
-    await station.becomes(PENDING, 1)
+    await goes_on(station, running)
 
 
 async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
@@ -44,10 +49,7 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
         connection._writer.transport.pause_reading()
     with pytest.raises(Stalled, match="no word from the broker"):
         await asyncio.wait_for(running._task, BOUND)
-    await running.fail_and_run_again()
-    await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
-    await station.publish(CONTENT_PROVISIONED, content("b", "t"))
-    await station.becomes(PENDING, 1)
+    await goes_on(station, running)
 
 
 async def test_a_large_record_that_takes_long_to_come_is_no_silence(
