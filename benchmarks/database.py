@@ -115,9 +115,8 @@ def _ceiling(url: str, first: int, batches: int) -> float:
         chunks.append(_prepared(some))
     with psycopg.connect(url) as conn:
         register(conn)
-        conn.adapters.register_dumper(
-            str, StrBinaryDumper
-        )  # COPY takes the last for text: `register` made that of Encoded
+        # COPY takes the dumper that was registered last for text, which `register` made that of Encoded.
+        conn.adapters.register_dumper(str, StrBinaryDumper)
         begun = time.perf_counter()
         for columns, events in chunks:
             conn.execute(FILL, columns)

@@ -1,7 +1,7 @@
 -- This relay lives for another :lease seconds, by the database's clock. Relays that have been dead
 -- for long are forgotten.
--- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: relays_pkey; the table is read whole, a row for each relay. Locks: this relay's row, and the forgotten ones, none that another holds.
+-- Index: relays_pkey; who is forgotten is looked for in the whole table, a row for each relay. Locks: this relay's row, and
+-- the forgotten ones, none that another holds.
 with forgotten as (
     delete from els.relays
     where relay = any(array(
