@@ -18,14 +18,14 @@ from psycopg.types.string import StrBinaryDumper
 
 from benchmarks import load, servers
 from benchmarks.report import Report
-from service import outgoing
-from service.apply import apply
-from service.database import Database
-from service.events import CONTENT_PROVISIONED, ContentProvisioned, decode
-from service.outgoing import Origin
-from service.poll import Delivery, Limits
-from service.process import collect_seldom
-from service.statements import Integers, Texts, Uuids, register
+from service.application import collect_seldom
+from service.domain import outgoing
+from service.domain.incoming import CONTENT_PROVISIONED, ContentProvisioned, decode
+from service.domain.outgoing import Origin
+from service.intake.outcome import Delivery, Limits
+from service.intake.transaction import apply
+from service.postgres.pool import Database
+from service.postgres.statements import Integers, Texts, Uuids, register
 
 SLOTS = 30
 CHUNK = 500

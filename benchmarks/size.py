@@ -9,7 +9,7 @@ import uvloop
 from benchmarks import load, servers
 from benchmarks.database import SLOTS, deliveries, seconds_of
 from benchmarks.report import Report
-from service.database import Database
+from service.postgres.pool import Database
 
 GROW = """
     with made as (

@@ -15,7 +15,9 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from service import events, kafka, outgoing
+from service.domain import incoming as events
+from service.domain import outgoing
+from service.kafka import topics as kafka
 from service.settings import settings_table
 
 ROOT: Final = Path(__file__).parents[1]

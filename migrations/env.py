@@ -7,7 +7,7 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import Connection, text
 
-from service import migration, tables
+from service.postgres import migration, tables
 from service.settings import load_settings
 
 

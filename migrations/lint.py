@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from service import migration
+from service.postgres import migration
 
 HERE = Path(__file__).parent
 SQUAWK = Path(sys.executable).with_name("squawk")

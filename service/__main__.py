@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import uvloop
 
-from service import commandline
+from service.cli import parser as commandline
 
 FAILED = 1
 USAGE = 2
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     options = commandline.parser().parse_args(arguments)
     # A command imports what it needs, when it is known which it is: `--help` is quick and a pod small.
-    from service.printing import Failed, NotLikeThis  # noqa: PLC0415
+    from service.cli.output import Failed, NotLikeThis  # noqa: PLC0415
     from service.settings import SettingsError, load_settings  # noqa: PLC0415
 
     # What a client says of a lost connection, the command says itself, in its one line.

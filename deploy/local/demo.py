@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.story import PRODUCERS, Batch, Input, Missing, Outcome, World, by_batch, until, world
-from service.events import (
+from service.domain.incoming import (
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,

@@ -21,8 +21,8 @@ import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
-from service.process import kafka_options
+from service.application import kafka_options
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
 from service.settings import Settings
 
 PATIENCE = 20.0

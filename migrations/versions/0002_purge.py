@@ -6,7 +6,7 @@ Revises: 0001
 
 from alembic import op
 
-from service.migration import create_index
+from service.postgres.migration import create_index
 
 revision = "0002"
 down_revision = "0001"

@@ -19,7 +19,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from deploy.local.postgres import Postgres
-from service import migration
+from service.postgres import migration
 from tests.support import replay
 from tests.support.brokers import Broker
 from tests.support.databases import url_as

@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from deploy.local.processes import plain_environment
-from service import migration
+from service.postgres import migration
 from tests.support import databases, replay
 from tests.support.brokers import Broker
 from tests.support.expected import all_done, check_tables, check_topics
@@ -36,9 +36,9 @@ def git(*arguments: str) -> bytes:
 def checked_out(revision: str, folder: Path) -> Path:
     """The newest code that expects this revision, as a tree of its own."""
     for commit in git("log", "--format=%H").decode().split():
-        expects = re.search(
-            rb'^EXPECTED_REVISION: Final = "(\d+)"', git("show", f"{commit}:service/database.py"), re.MULTILINE
-        )
+        # In whichever module it was declared then.
+        declared = git("grep", "--no-filename", "^EXPECTED_REVISION: Final = ", commit, "--", "service")
+        expects = re.search(rb'"(\d+)"', declared)
         if expects and expects[1].decode() == revision:
             with tarfile.open(fileobj=io.BytesIO(git("archive", commit, *PARTS))) as tree:
                 tree.extractall(folder, filter="data")

@@ -11,14 +11,14 @@ import psycopg
 import pytest
 from aiohttp import ClientSession
 
-from service import admin
-from service.database import Database, Timeouts
-from service.events import BATCH_READY, CONTENT_PROVISIONED, Reason, Refusal
-from service.health import Health
-from service.http import Http
-from service.intake import Intake
-from service.operations import Operations
-from service.poll import Delivery, Limits
+from service.domain.incoming import BATCH_READY, CONTENT_PROVISIONED, Reason, Refusal
+from service.http import admin
+from service.http.server import Http
+from service.intake.intake import Intake
+from service.intake.outcome import Delivery, Limits
+from service.operators.operations import Operations
+from service.postgres.pool import Database, Timeouts
+from service.runtime.health import Health
 from tests.support.inputs import content, delivery, provisioned, registered
 from tests.support.interleaving import forget
 

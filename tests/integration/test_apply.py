@@ -10,11 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from service import apply as applying
-from service import store
-from service.apply import apply
-from service.database import Database
-from service.events import (
+from service.domain.incoming import (
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -27,7 +23,11 @@ from service.events import (
     Refusal,
     decode,
 )
-from service.poll import Delivery, Limits, Outcome
+from service.intake import transaction as applying
+from service.intake.outcome import Delivery, Limits, Outcome
+from service.intake.transaction import apply
+from service.postgres.pool import Database
+from service.store import batches as store
 from tests.support import invariants
 from tests.support.interleaving import content, deliver, deliveries, failure, registration
 
@@ -467,7 +467,7 @@ async def test_a_large_registration_is_set_aside_for_a_transaction_of_its_own(
 
 
 async def test_a_batch_of_many_pages_ends_as_a_small_one_does(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.PAGE", 7)
+    monkeypatch.setattr("service.store.batches.PAGE", 7)
     await desk.poll(*(content(f"c{n}") for n in range(20)), *(failure(f"f{n}") for n in range(20)))
     await desk.poll(registration(essays=30), content("last"))
     assert desk.slots() == [*(f"c{n}" for n in range(20)), "last", *(f"failed:f{n}" for n in range(9))]

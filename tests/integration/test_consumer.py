@@ -10,9 +10,9 @@ import pytest
 from aiokafka import TopicPartition
 
 from deploy.local.postgres import Postgres
-from service import consumer as consumer_module
-from service import migration
-from service.events import CONTENT_PROVISIONED
+from service.consumer import consumer as consumer_module
+from service.domain.incoming import CONTENT_PROVISIONED
+from service.postgres import migration
 from tests.support.batches import record_batch
 from tests.support.brokers import Broker, delete_topics
 from tests.support.inputs import MEBIBYTE, content

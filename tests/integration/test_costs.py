@@ -18,11 +18,11 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, AsyncCursor
 
-from service.apply import apply
-from service.database import APPLICATION_NAME, Database
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, decode
-from service.poll import Delivery, Limits
-from service.purge import PurgeReport, Terms, purge_once
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, decode
+from service.intake.outcome import Delivery, Limits
+from service.intake.transaction import apply
+from service.postgres.pool import APPLICATION_NAME, Database
+from service.purge.purge import PurgeReport, Terms, purge_once
 from tests.support.inputs import content, delivery, registration
 
 BATCHES = 40
@@ -195,7 +195,7 @@ async def test_pending_content_and_its_registration_keep_to_theirs(costs: Costs)
 async def test_a_purge_keeps_to_its_statements_and_rows(
     app_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.database.Cursor", Count)
+    monkeypatch.setattr("service.postgres.pool.Cursor", Count)
     scanned = "select coalesce(sum(seq_tup_read), 0)::int from pg_stat_user_tables where schemaname = 'els'"
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute(OLD)

@@ -11,10 +11,10 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvailable
 
-from service import database as database_module
-from service.database import Database, Timeouts, conninfo, sqlstate_of
-from service.pipeline import HEAVY, Answer, Connection
-from service.statements import Texts
+from service.postgres import pool as database_module
+from service.postgres.pipeline import HEAVY, Answer, Connection
+from service.postgres.pool import Database, Timeouts, conninfo, sqlstate_of
+from service.postgres.statements import Texts
 from tests.support.proxy import Proxy
 
 BOUND = 30
@@ -252,7 +252,7 @@ async def test_a_session_that_the_server_ended_is_replaced(database: Database) -
 async def test_a_pool_that_is_empty_says_so_as_the_driver_would(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.database._POOL_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr("service.postgres.pool._POOL_TIMEOUT_SECONDS", 0.01)
     async with database.transaction():
         with pytest.raises(psycopg.OperationalError, match="no database session was free"):
             async with database.transaction():

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from aiokafka import TopicPartition
 
-from service import consumer as consumer_module
-from service.consumer import Consumer
-from service.events import CONTENT_PROVISIONED
+from service.consumer import consumer as consumer_module
+from service.consumer.consumer import Consumer
+from service.domain.incoming import CONTENT_PROVISIONED
 from tests.support.inputs import content
 from tests.support.pods import Pod, killed, pods, until
 from tests.support.stations import BOUND, PENDING, Running, Station

@@ -7,10 +7,10 @@ import json
 import psycopg
 from sqlalchemy import Text, Uuid
 
-from service import publication
-from service.events import LARGEST_RECORD
-from service.outbox import Row
-from service.tables import outbox
+from service.domain.incoming import LARGEST_RECORD
+from service.postgres.tables import outbox
+from service.relay import publication
+from service.store.outbox import Row
 from tests.support.pods import ROOT
 
 FOLDER = ROOT / "deploy" / "debezium"

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 
-from service.database import PLANNER
-from service.statements import STATEMENTS
-from service.tables import METADATA
+from service.postgres.pool import PLANNER
+from service.postgres.statements import STATEMENTS
+from service.postgres.tables import METADATA
 from tests.support import databases
 from tests.support.pods import ROOT
 

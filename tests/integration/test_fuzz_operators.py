@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
-from service import admin, operate
+from service.cli import operators as operate
+from service.http import admin
 from tests.prove.fuzz_operators import fuzz_operators, wrong_with_command
 from tests.prove.report import Task
 

@@ -13,10 +13,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 import service
-from service import telemetry
-from service.database import EXPECTED_REVISION, Database
-from service.gauges import HEALTH, VIOLATIONS, Gauges, Look
-from service.health import Health
+from service.http.gauges import HEALTH, VIOLATIONS, Gauges, Look
+from service.postgres.pool import EXPECTED_REVISION, Database
+from service.runtime import metrics as telemetry
+from service.runtime.health import Health
 from tests.support.metrics import Samples, parsed
 
 NO_LABELS: frozenset[tuple[str, str]] = frozenset()

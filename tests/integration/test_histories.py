@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service import purge
-from service.poll import Batch
+from service.intake.outcome import Batch
+from service.purge import purge
 from tests.prove.histories import histories
 from tests.prove.report import Task
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from service.health import Health
-from service.http import Http
-from service.telemetry import QUARANTINED
+from service.http.server import Http
+from service.runtime.health import Health
+from service.runtime.metrics import QUARANTINED
 
 
 class Endpoints:

@@ -11,12 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from deploy.local.processes import free_port
-from service.database import Database, Timeouts
-from service.events import CONTENT_PROVISIONED, ContentProvisioned
-from service.health import Health
-from service.intake import Intake
-from service.loop import Backoff
-from service.poll import Delivery, Effects, Limits
+from service.domain.incoming import CONTENT_PROVISIONED, ContentProvisioned
+from service.intake.intake import Intake
+from service.intake.outcome import Delivery, Effects, Limits
+from service.postgres.pool import Database, Timeouts
+from service.runtime.health import Health
+from service.runtime.loop import Backoff
 from tests.support.inputs import delivery, failed, provisioned, registered
 from tests.support.interleaving import forget
 from tests.support.invariants import missing, violations

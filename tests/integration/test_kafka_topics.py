@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from service.kafka import TOPICS, check_topics, client_options, create_topics
+from service.kafka.topics import TOPICS, check_topics, client_options, create_topics
 
 LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
 

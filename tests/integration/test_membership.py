@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 from aiokafka.client import ConnectionGroup
 
-from service import consumer as consumer_module
-from service import membership as membership_module
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED
-from service.membership import Stalled
+from service.consumer import consumer as consumer_module
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.kafka import group as membership_module
+from service.kafka.group import Stalled
 from tests.support.inputs import MEBIBYTE, content, registration
 from tests.support.pods import until
 from tests.support.proxy import Proxy, kafka_through

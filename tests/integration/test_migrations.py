@@ -16,8 +16,8 @@ from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 
 from deploy.local.processes import LOOPBACK
-from service import migration
-from service.database import EXPECTED_REVISION, Database
+from service.postgres import migration
+from service.postgres.pool import EXPECTED_REVISION, Database
 from tests.support.brokers import Broker
 from tests.support.pods import ROOT, Pod, pods, until
 

@@ -15,14 +15,14 @@ import psycopg
 import pytest
 
 from deploy.local.processes import plain_environment
-from service.actions import Impossible, Operator
-from service.database import Database
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, Reason, Refusal
-from service.health import Health
-from service.intake import Intake
-from service.poll import Delivery, Limits
-from service.replay import Replay
-from service.statements import STATEMENTS
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, Reason, Refusal
+from service.intake.intake import Intake
+from service.intake.outcome import Delivery, Limits
+from service.operators.errors import Impossible, Operator
+from service.operators.replay import Replay
+from service.postgres.pool import Database
+from service.postgres.statements import STATEMENTS
+from service.runtime.health import Health
 from tests.support.command_line import NOBODY, ROOT, CommandLine
 from tests.support.inputs import content, delivery, failed, provisioned, registered
 from tests.support.interleaving import forget

@@ -16,15 +16,15 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from service import outbox
-from service.apply import apply
-from service.database import APPLICATION_NAME, Database
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
-from service.outbox import Blocked, Key
-from service.poll import Delivery, Limits
-from service.purge import PurgeReport, Terms, count_due, purge_once
-from service.quarantine import close_quarantine
-from service.waiting import restore_pending_content
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.intake.outcome import Delivery, Limits
+from service.intake.transaction import apply
+from service.postgres.pool import APPLICATION_NAME, Database
+from service.purge.purge import PurgeReport, Terms, count_due, purge_once
+from service.store import outbox
+from service.store.outbox import Blocked, Key
+from service.store.pending_content import restore_pending_content
+from service.store.quarantine import close_quarantine
 from tests.support.inputs import content, delivery, failure, registration
 
 # A session plans generically what it has sent often. Of three rows in many pages each costs a good part of an index.

@@ -13,11 +13,14 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import TypeAdapter
 
-from service import outgoing, purge, retention, telemetry
-from service.database import Database
-from service.events import PENDING_EXPIRED, READINESS_TIMEOUT, Incoming
-from service.poll import Limits
-from service.purge import Chunk, PurgeReport, Terms, count_due, purge_once
+from service.domain import outgoing
+from service.domain.incoming import PENDING_EXPIRED, READINESS_TIMEOUT, Incoming
+from service.intake.outcome import Limits
+from service.postgres.pool import Database
+from service.purge import purge
+from service.purge.purge import Chunk, PurgeReport, Terms, count_due, purge_once
+from service.runtime import metrics as telemetry
+from service.store import retention
 from tests.support import invariants
 from tests.support.brokers import Broker
 from tests.support.interleaving import content, deliver, deliveries, failure, registration

@@ -13,8 +13,7 @@ from typing import cast
 import pytest
 from psycopg.errors import DeadlockDetected
 
-from service.database import Database
-from service.events import (
+from service.domain.incoming import (
     BATCH_READY,
     PENDING_EXPIRED,
     READINESS_TIMEOUT,
@@ -24,9 +23,10 @@ from service.events import (
     Incoming,
     Upload,
 )
-from service.poll import Limits
-from service.purge import Terms, _Round
-from service.statements import STATEMENTS
+from service.intake.outcome import Limits
+from service.postgres.pool import Database
+from service.postgres.statements import STATEMENTS
+from service.purge.purge import Terms, _Round
 from tests.support import invariants
 from tests.support.interleaving import Report, Stage, content, deliveries, failure, registration, stage
 

@@ -8,12 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from service import quarantine
-from service.database import Database
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED
-from service.health import Health
-from service.intake import Intake
-from service.poll import Delivery, Limits, Outcome
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.intake.intake import Intake
+from service.intake.outcome import Delivery, Limits, Outcome
+from service.postgres.pool import Database
+from service.runtime.health import Health
+from service.store import quarantine
 from tests.support.inputs import content, delivery, provisioned, registered
 from tests.support.interleaving import forget
 

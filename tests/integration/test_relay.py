@@ -17,14 +17,14 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
-from service import kafka as kafka_module
-from service import outbox
-from service import publication as publication_module
-from service.database import Database, _hang_up
-from service.kafka import Producer, client_options, create_topics
-from service.outbox import SHARDS, Limits
-from service.publication import ProducerLine
-from service.relay import Relay
+from service.kafka import topics as kafka_module
+from service.kafka.topics import Producer, client_options, create_topics
+from service.postgres.pool import Database, _hang_up
+from service.relay import publication as publication_module
+from service.relay.publication import ProducerLine
+from service.relay.relay import Relay
+from service.store import outbox
+from service.store.outbox import SHARDS, Limits
 from tests.support.producers import noting_ids
 from tests.support.proxy import Proxy, kafka_through
 

@@ -18,13 +18,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from service import outbox, relay
-from service.database import Database
-from service.kafka import Producer, client_options, create_topics
-from service.leases import Lease
-from service.outbox import SHARDS, Key, Limits, Row
-from service.publication import Publication
-from service.relay import Worker
+from service.kafka.topics import Producer, client_options, create_topics
+from service.postgres.pool import Database
+from service.relay import relay
+from service.relay.leases import Lease
+from service.relay.publication import Publication
+from service.relay.relay import Worker
+from service.store import outbox
+from service.store.outbox import SHARDS, Key, Limits, Row
 from tests.support.brokers import Broker
 from tests.support.footprints import Footprint
 from tests.support.interleaving import HEAR, Actor, Died, Left, Report, Stage, Work, stage

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from sqlalchemy import NullPool, create_engine
 
-from service import migration
-from service.database import EXPECTED_REVISION, Database
-from service.tables import METADATA
+from service.postgres import migration
+from service.postgres.pool import EXPECTED_REVISION, Database
+from service.postgres.tables import METADATA
 from tests.support import databases
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 from psycopg import Connection
 from psycopg.pq import ExecStatus
 
-from service.statements import QUERIES, STATEMENTS
+from service.postgres.statements import QUERIES, STATEMENTS
 
 SERVICE = "\n".join(path.read_text() for path in (Path(__file__).parents[2] / "service").glob("*.py"))
 

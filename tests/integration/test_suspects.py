@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import TopicPartition
 
-from service import suspects
-from service.database import Database
-from service.suspects import DEATHS, Suspects
+from service.postgres.pool import Database
+from service.store import crash_marks as suspects
+from service.store.crash_marks import DEATHS, Suspects
 
 P = TopicPartition("topic", 0)
 

@@ -17,8 +17,8 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import plain_environment
-from service import migration
-from service.statements import STATEMENTS
+from service.postgres import migration
+from service.postgres.statements import STATEMENTS
 from tests.support.brokers import Broker
 from tests.support.command_line import NOBODY, ROOT, CommandLine
 from tests.support.databases import url_as

@@ -11,16 +11,16 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service import tracing
-from service.consumer import Consumer
-from service.database import Database
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
-from service.health import Health
-from service.intake import Intake
-from service.kafka import Producer, client_options
-from service.membership import ConsumerOptions
-from service.poll import Limits
-from service.relay import Relay
+from service.consumer.consumer import Consumer
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
+from service.intake.intake import Intake
+from service.intake.outcome import Limits
+from service.kafka.group import ConsumerOptions
+from service.kafka.topics import Producer, client_options
+from service.postgres.pool import Database
+from service.relay.relay import Relay
+from service.runtime import tracing
+from service.runtime.health import Health
 from tests.support.brokers import Broker
 from tests.support.inputs import MEBIBYTE, content, registration
 from tests.support.interleaving import forget

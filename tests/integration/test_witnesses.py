@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from service import apply, store
-from service.rules import BatchFacts
-from service.statements import STATEMENTS
+from service.domain.decisions import BatchFacts
+from service.intake import transaction as apply
+from service.postgres.statements import STATEMENTS
+from service.store import batches as store
 from tests.integration.test_races import RACES, complaints, run
 from tests.support.interleaving import stage
 

@@ -25,8 +25,8 @@ from psycopg import sql
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import LOOPBACK, StackError, free_port
-from service import migration
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
+from service.postgres import migration
 from tests.prove import load
 from tests.prove.load import Load
 from tests.prove.report import Row, Task

@@ -22,8 +22,9 @@ from typing import Any
 
 import orjson
 
-from service import commandline, events
-from service.events import (
+from service.cli import parser as commandline
+from service.domain import incoming as events
+from service.domain.incoming import (
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
     INCOMING_TOPICS,
@@ -32,7 +33,7 @@ from service.events import (
     Incoming,
     Refusal,
 )
-from service.records import Records
+from service.kafka.record_batches import Records
 from tests.prove.report import Row, Task
 from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed
 from tests.support.inputs import CONTRACT

@@ -21,14 +21,15 @@ from urllib.parse import quote_from_bytes
 from aiohttp import ClientSession
 from yarl import URL
 
-from service import __main__, admin
-from service.database import Database
-from service.events import CONTENT_PROVISIONED
-from service.health import Health
-from service.http import Http
-from service.intake import Intake
-from service.operations import Operations
-from service.poll import Limits
+from service import __main__
+from service.domain.incoming import CONTENT_PROVISIONED
+from service.http import admin
+from service.http.server import Http
+from service.intake.intake import Intake
+from service.intake.outcome import Limits
+from service.operators.operations import Operations
+from service.postgres.pool import Database
+from service.runtime.health import Health
 from tests.prove.fuzz import WORDS, _nasty, _torn
 from tests.prove.report import Row, Task
 from tests.support.audited import MAX_BYTES

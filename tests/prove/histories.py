@@ -19,10 +19,8 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
 
-from service import actions, events, purge, statements
-from service.actions import Operator
-from service.database import Database
-from service.events import (
+from service.domain import incoming as events
+from service.domain.incoming import (
     BATCH_READY,
     CONTENT_PROVISIONED,
     EXCESS_CONTENT,
@@ -36,10 +34,15 @@ from service.events import (
     Reason,
     Refusal,
 )
-from service.poll import Delivery, Limits
-from service.purge import Terms
-from service.replay import Replay
-from service.waiting import Chosen
+from service.intake.outcome import Delivery, Limits
+from service.operators import errors as actions
+from service.operators.errors import Operator
+from service.operators.replay import Replay
+from service.postgres import statements
+from service.postgres.pool import Database
+from service.purge import purge
+from service.purge.purge import Terms
+from service.store.pending_content import Chosen
 from tests.prove.report import Row, Task
 from tests.support import inputs, invariants
 from tests.support.audited import MAX_BYTES

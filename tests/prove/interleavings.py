@@ -13,11 +13,11 @@ from typing import cast
 
 import pytest
 
-from service.actions import Impossible, Operator
-from service.database import Database
-from service.events import CONTENT_PROVISIONED, Incoming
-from service.poll import Limits
-from service.replay import Replay
+from service.domain.incoming import CONTENT_PROVISIONED, Incoming
+from service.intake.outcome import Limits
+from service.operators.errors import Impossible, Operator
+from service.operators.replay import Replay
+from service.postgres.pool import Database
 from tests.integration import test_purge_races, test_relay_races, test_witnesses
 from tests.integration.test_races import RACES, RACES_OF_THREE, Race, complaints, run, run_twice
 from tests.prove.report import Row, Task

@@ -1,9 +1,9 @@
 """The service's own history checker, run by tests: topics are fresh, so what is missing there is a violation."""
 
-from service import kafka
-from service.audit import TIMEOUTS, Report, Scope, audit
-from service.database import Database
-from service.events import BATCH_REGISTERED, INCOMING_TOPICS
+from service.audit.audit import TIMEOUTS, Report, Scope, audit
+from service.domain.incoming import BATCH_REGISTERED, INCOMING_TOPICS
+from service.kafka import topics as kafka
+from service.postgres.pool import Database
 from tests.support.brokers import Broker
 
 MEBIBYTE = 1024 * 1024

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
-from service import kafka
+from service.kafka import topics as kafka
 from tests.support import apache_kafka, docker, secure_postgres
 from tests.support.apache_kafka import ApacheKafka, Security
 

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from deploy.local import postgres
 from deploy.local.postgres import Postgres
 from deploy.local.processes import free_port
-from service import migration
+from service.postgres import migration
 from tests.support import docker
 from tests.support.certificates import Certificate
 from tests.support.secure_postgres import SecurePostgres

@@ -15,8 +15,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from psycopg import AsyncCursor
 
-from service import database, outbox
 from service.__main__ import main
+from service.postgres import pool as database
+from service.store import outbox
 
 STEPS: dict[str, tuple[Any, str]] = {
     "statement": (AsyncCursor, "execute"),

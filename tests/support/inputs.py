@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from service import events
-from service.events import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED, Incoming, Refusal
-from service.poll import Delivery
+from service.domain import incoming as events
+from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED, Incoming, Refusal
+from service.intake.outcome import Delivery
 
 CONTRACT = Path(__file__).parents[1] / "data" / "contract"
 MEBIBYTE = 1024 * 1024

@@ -32,9 +32,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.pq import TransactionStatus
 
-from service import statements
-from service.database import PLANNER, Database
-from service.events import (
+from service.domain.incoming import (
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
     VALIDATION_FAILED,
@@ -44,10 +42,12 @@ from service.events import (
     Refusal,
     ValidationFailed,
 )
-from service.health import Health
-from service.intake import Intake
-from service.loop import Backoff
-from service.poll import Delivery, Effects, Limits
+from service.intake.intake import Intake
+from service.intake.outcome import Delivery, Effects, Limits
+from service.postgres import statements
+from service.postgres.pool import PLANNER, Database
+from service.runtime.health import Health
+from service.runtime.loop import Backoff
 from tests.support import points
 from tests.support.footprints import OUTBOX_NUMBERS, Footprint, footprint
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 
-from service.events import BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
-from service.rules import essay_set
+from service.domain.decisions import essay_set
+from service.domain.incoming import BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
 
 Connection = psycopg.Connection[Any]
 

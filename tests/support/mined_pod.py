@@ -9,9 +9,10 @@ import signal
 import sys
 from typing import Any
 
-import service.apply
-from service import events, intake
+import service.intake.transaction
 from service.__main__ import main
+from service.domain import incoming as events
+from service.intake import intake
 
 
 def die() -> None:
@@ -32,7 +33,7 @@ async def deadly_apply(conn: Any, deliveries: Any, *args: Any, **options: Any) -
 
 
 if __name__ == "__main__":
-    decode, apply = events.decode, service.apply.apply
+    decode, apply = events.decode, service.intake.transaction.apply
     if os.environ["MINE"] == "decode":
         events.decode = deadly_decode
     else:

@@ -8,7 +8,7 @@ For a stack that is not the tests' own: the compose file, a staging cluster. The
 import asyncio
 import time
 
-from service.process import kafka_options
+from service.application import kafka_options
 from service.settings import load_settings
 from tests.support import replay
 from tests.support.brokers import Broker

@@ -9,15 +9,15 @@ from uuid import uuid4
 import psycopg
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from service.consumer import Consumer
-from service.database import Database
-from service.events import BATCH_REGISTERED, INCOMING_TOPICS
-from service.health import Health
-from service.intake import Intake
-from service.kafka import client_options
-from service.membership import ConsumerOptions
-from service.poll import Effects, Limits
-from service.process import _until_stopped
+from service.application import _until_stopped
+from service.consumer.consumer import Consumer
+from service.domain.incoming import BATCH_REGISTERED, INCOMING_TOPICS
+from service.intake.intake import Intake
+from service.intake.outcome import Effects, Limits
+from service.kafka.group import ConsumerOptions
+from service.kafka.topics import client_options
+from service.postgres.pool import Database
+from service.runtime.health import Health
 from tests.support.brokers import Broker
 from tests.support.expected import committed_offsets
 from tests.support.inputs import MEBIBYTE

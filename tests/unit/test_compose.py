@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service import commandline
+from service.cli import parser as commandline
 from service.settings import PREFIX, Settings
 from tests.support import docker
 

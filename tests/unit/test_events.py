@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from service import events, outgoing
-from service.events import (
+from service.domain import incoming as events
+from service.domain import outgoing
+from service.domain.incoming import (
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -34,8 +35,8 @@ from service.events import (
     ValidationFailed,
     decode,
 )
-from service.outgoing import DATA_OF, FailedSlot, Origin, Outgoing, Unpublishable
-from service.poll import Limits
+from service.domain.outgoing import DATA_OF, FailedSlot, Origin, Outgoing, Unpublishable
+from service.intake.outcome import Limits
 
 DATA = Path(__file__).parent.parent / "data"
 MIB = 1024 * 1024

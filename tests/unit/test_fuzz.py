@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from service import events
-from service.events import CONTENT_PROVISIONED, Incoming, Refusal
+from service.domain import incoming as events
+from service.domain.incoming import CONTENT_PROVISIONED, Incoming, Refusal
 from tests.prove.fuzz import fuzz
 from tests.prove.report import Task
 from tests.support import inputs

@@ -6,19 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.events import (
-    BATCH_READY,
-    BATCH_REGISTERED,
-    CONTENT_PROVISIONED,
-    EXCESS_CONTENT,
-    INCOMING_TOPICS,
-    OUTGOING_TOPICS,
-    PENDING_EXPIRED,
-    SLOT_ASSIGNED,
-    VALIDATION_ERRORS,
-    VALIDATION_FAILED,
-)
-from service.history import (
+from service.audit.checks import (
     UNKNOWN,
     Batch,
     Came,
@@ -32,6 +20,18 @@ from service.history import (
     Waiting,
     digest,
     judge,
+)
+from service.domain.incoming import (
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    EXCESS_CONTENT,
+    INCOMING_TOPICS,
+    OUTGOING_TOPICS,
+    PENDING_EXPIRED,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+    VALIDATION_FAILED,
 )
 
 EVERYTHING = Knowledge(dict.fromkeys([*INCOMING_TOPICS, *OUTGOING_TOPICS], 0.0), clocks_apart=0)

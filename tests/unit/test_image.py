@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service import commandline
+from service.cli import parser as commandline
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

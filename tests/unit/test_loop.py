@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from structlog.testing import capture_logs
 
-from service.loop import Backoff, Loop, Seldom, cancelled
+from service.runtime.loop import Backoff, Loop, Seldom, cancelled
 
 BOUND = 10
 """Seconds after which a wait has failed."""

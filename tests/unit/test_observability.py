@@ -11,7 +11,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 from deploy.grafana import dashboard
-from service.gauges import HEALTH, VIOLATIONS
+from service.http.gauges import HEALTH, VIOLATIONS
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -27,7 +27,7 @@ def alerts() -> list[dict[str, Any]]:
 
 def names() -> set[str]:
     """All that a pod can tell."""
-    importlib.import_module("service.telemetry")
+    importlib.import_module("service.runtime.metrics")
     registered = {name for name in REGISTRY._names_to_collectors if name.startswith("els_")}
     return registered | HEALTH.keys() | VIOLATIONS.keys() | {"els_build_info", "els_part_well"}
 

@@ -3,7 +3,7 @@
 import pytest
 from aiokafka import TopicPartition
 
-from service.partitions import Partition
+from service.consumer.partitions import Partition
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from service.poll import Decision, Decisions, Reconciled
+from service.intake.outcome import Decision, Decisions, Reconciled
 from tests.support.interleaving import content
 
 ALONE = Decision("batch_registered", "b", None, UUID(int=1))

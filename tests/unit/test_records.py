@@ -8,7 +8,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.records import LARGEST_INFLATED, Records, Unreadable
+from service.kafka.record_batches import LARGEST_INFLATED, Records, Unreadable
 from tests.support.batches import CODECS, HEADER_BYTES, at, record_batch, signed, torn
 
 VALUES = [b"first", None, b"third"]

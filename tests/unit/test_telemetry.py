@@ -10,9 +10,9 @@ import structlog
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from service import telemetry
-from service.events import Reason, Refusal
-from service.poll import Decided, Decision, Decisions, Delivery, Effects
+from service.domain.incoming import Reason, Refusal
+from service.intake.outcome import Decided, Decision, Decisions, Delivery, Effects
+from service.runtime import metrics as telemetry
 from tests.support.inputs import provisioned
 
 CORRELATION = uuid4()

@@ -1,0 +1,319 @@
+"""One process of the service: its parts, started together, watched, and stopped in order."""
+
+import asyncio
+import errno
+import gc
+import signal
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+
+import psycopg
+import structlog
+from aiohttp import web
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+
+from service.consumer.consumer import Consumer
+from service.domain.incoming import BATCH_REGISTERED, INCOMING_TOPICS
+from service.http.gauges import Gauges
+from service.http.server import Http
+from service.intake.intake import Intake
+from service.intake.outcome import Effects, Limits
+from service.kafka import topics as kafka
+from service.kafka.group import ConsumerOptions
+from service.operators.operations import Operations
+from service.postgres.pool import EXPECTED_REVISION, Database, Timeouts
+from service.purge.purge import Chunk, Terms, purge_once
+from service.relay.relay import Relay
+from service.runtime import metrics as telemetry
+from service.runtime.health import Health, one_line
+from service.runtime.loop import Backoff, Loop, cancelled
+from service.settings import Settings, SettingsError
+
+ROLES = ("consumer", "relay", "purge")
+"""What a process can be; by default it is all."""
+
+LOOK_SECONDS = 1.0
+
+ADMIN_SESSIONS = 2
+"""Operators have a pool of their own: they never keep the consumer or the relay waiting for a session."""
+
+RELAY_SHARE = 0.15
+"""Of the drain time, once to finish what is on its way and once to leave; the consumer has gone before."""
+
+_log = structlog.get_logger(__name__)
+
+
+class NotReady(Exception):
+    """The world is not as the service needs it; the message is one line."""
+
+
+async def run(settings: Settings, roles: Sequence[str]) -> None:
+    """Run the parts until SIGTERM or SIGINT, then drain.
+
+    Raises NotReady where the database or the broker is away, the schema is not the expected one, or the address of
+    the HTTP endpoints can't be had, at the start.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    collect_seldom()
+    database = open_database(settings)
+    try:
+        await _check_schema(database)
+        await _check_broker(settings)
+        await _Process(settings, database, roles).run(stop)
+    finally:
+        await database.close()
+
+
+def collect_seldom() -> None:
+    """Have the garbage collector pass over what is imported, and come seldom: a poll's many small objects go by their
+    reference counts, and started it 15 times.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions: int | None = None) -> Database:
+    """The pool that the settings describe, or one of so many sessions."""
+    return Database(
+        settings.database_url.get_secret_value(),
+        pool_size=sessions or settings.database_pool_size,
+        pooler=settings.database_transaction_pooler,
+        timeouts=timeouts,
+    )
+
+
+def terms(settings: Settings) -> Terms:
+    """How long things last."""
+    return Terms(
+        pending_ttl=settings.pending_ttl_seconds,
+        expired_retention=settings.expired_retention_seconds,
+        batch_timeout=settings.batch_timeout_seconds,
+        batch_retention=settings.batch_retention_seconds,
+        closed_retention=settings.closed_retention_seconds,
+    )
+
+
+def kafka_options(settings: Settings) -> dict[str, object]:
+    """What every Kafka client is made with. Raises SettingsError where a file of it can't be used."""
+    password = settings.kafka_sasl_password
+    try:
+        return kafka.client_options(
+            settings.kafka_bootstrap_servers,
+            security_protocol=settings.kafka_security_protocol,
+            sasl_mechanism=settings.kafka_sasl_mechanism,
+            sasl_username=settings.kafka_sasl_username,
+            sasl_password=password.get_secret_value() if password else None,
+            ssl_cafile=settings.kafka_ssl_cafile,
+            ssl_certfile=settings.kafka_ssl_certfile,
+            ssl_keyfile=settings.kafka_ssl_keyfile,
+        )
+    except kafka.CertificateError as error:
+        raise SettingsError(f"ELS_KAFKA_{error.option.upper()}: {error}") from None
+
+
+def broker_trouble(error: Exception) -> str:
+    """Why the broker could not be had, in one line that names the setting to look at."""
+    setting, told = "BOOTSTRAP_SERVERS", one_line(error)
+    match error:
+        case ssl.SSLCertVerificationError():
+            # The same word, whether it is a name or an address that the certificate does not have.
+            setting = "BOOTSTRAP_SERVERS" if "mismatch" in error.verify_message else "SSL_CAFILE"
+        case ssl.SSLError(reason=str(alert)) if "UNKNOWN_CA" in alert or "CERTIFICATE" in alert:
+            setting = "SSL_CERTFILE"  # ours, which the broker does not take
+        case ssl.SSLError():
+            setting = "SECURITY_PROTOCOL"
+        case SaslAuthenticationFailed():
+            setting = "SASL_PASSWORD"
+        case UnsupportedSaslMechanismError():
+            setting = "SASL_MECHANISM"
+        case ConnectionResetError() | KafkaConnectionError():
+            setting, told = "SECURITY_PROTOCOL", f"the broker hangs up; it may speak another protocol ({told})"
+    return f"ELS_KAFKA_{setting}: {told}"
+
+
+def relay_of(settings: Settings, database: Database) -> Relay:
+    """The relay that the settings describe; nothing runs yet."""
+    options, pooler = kafka_options(settings), settings.database_transaction_pooler
+    return Relay(
+        database,
+        lambda: kafka.Producer(options, idempotent=settings.kafka_enable_idempotence),
+        listen=not pooler,
+        poll_seconds=0.1 if pooler else 1.0,
+        drain_seconds=settings.drain_seconds * RELAY_SHARE,
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    """What an event may weigh, and how many refusals stop a topic."""
+    return Limits(refusals_in_a_row=settings.refusals_in_a_row_limit)
+
+
+def max_bytes(settings: Settings) -> dict[str, int]:
+    """The largest message taken, by topic."""
+    sizes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
+    sizes[BATCH_REGISTERED] = settings.max_registration_bytes
+    return sizes
+
+
+async def _check_schema(database: Database) -> None:
+    try:
+        trouble = await database.schema_trouble()
+    except psycopg.Error as error:
+        raise NotReady(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    if trouble:
+        raise NotReady(trouble)
+
+
+async def _check_broker(settings: Settings) -> None:
+    try:
+        await kafka.check_topics(kafka_options(settings), {})
+    except (KafkaError, OSError) as error:
+        raise NotReady(broker_trouble(error)) from None
+
+
+class _Process:
+    def __init__(self, settings: Settings, database: Database, roles: Sequence[str]) -> None:
+        self._settings = settings
+        self._database = database
+        # A purge that fails is tried again, and keeps nobody from being served.
+        self._health = Health("database", *(role for role in roles if role != "purge"))
+        self._purges = "purge" in roles
+        self._gauges = Gauges(database, self._health)
+        self._admin = open_database(settings, sessions=ADMIN_SESSIONS)
+        self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay, self._beside())
+        self._relay = relay_of(settings, database) if "relay" in roles else None
+        self._consumer = self._make_consumer() if "consumer" in roles else None
+
+    def _beside(self) -> dict[str, web.Application]:
+        """/admin/, where there is a token for it; else it is not there."""
+        token = self._settings.admin_token
+        if token is None or not token.get_secret_value().strip():
+            return {}
+        from service.http import admin  # noqa: PLC0415  a pod that nobody administers need not know how
+
+        operations = Operations(self._admin, limits(self._settings), max_bytes(self._settings))
+        return {"/admin/": admin.application(operations, token.get_secret_value())}
+
+    def _make_consumer(self) -> Consumer:
+        settings = self._settings
+        return Consumer(
+            kafka_options(settings),
+            self._database,
+            Intake(self._database, limits(settings), self._health, self._committed),
+            self._health,
+            ConsumerOptions(
+                group=settings.consumer_group,
+                max_poll_records=settings.max_poll_records,
+                session_timeout=settings.session_timeout_seconds,
+                rebalance_timeout=settings.rebalance_timeout_seconds,
+                fetch_wait=settings.kafka_fetch_wait_ms / 1000,
+                drain=settings.drain_seconds,
+                watchdog=settings.watchdog_seconds,
+                max_bytes=max_bytes(settings),
+            ),
+            lag=lambda tp, lag: telemetry.tell_lag(tp.topic, tp.partition, lag),
+        )
+
+    async def _committed(self, effects: Effects) -> None:
+        if effects.published and self._relay:
+            self._relay.wake()
+        await telemetry.record(effects)
+
+    async def _purge(self, stop: asyncio.Event) -> None:
+        """A round every interval, in each pod; one pod at a time does the work."""
+        if not self._purges:
+            return
+
+        async def step() -> bool:
+            await purge_once(
+                self._database, terms(self._settings), committed=self._committed_purge, stopped=stop.is_set
+            )
+            return False
+
+        await Loop("purge", step, every=self._settings.purge_interval_seconds).run(stop)
+
+    def _committed_purge(self, chunk: Chunk) -> None:
+        if chunk.published and self._relay:
+            self._relay.wake()
+        telemetry.record_purge(chunk)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """All parts until `stop`: the relay ends last, so that it publishes what the others still commit."""
+        await self._listen()
+        _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
+        consumed = asyncio.Event()
+        watching = asyncio.gather(self._watch_database(), self._gauges.watch())
+        relaying = asyncio.create_task(self._relay_until(consumed))
+        purging = asyncio.create_task(self._purge(stop))
+        try:
+            if self._consumer:
+                await _until_stopped("consumer", self._consumer.run, stop, self._health)
+            await stop.wait()
+        finally:
+            stop.set()
+            await asyncio.gather(purging, return_exceptions=True)
+            consumed.set()
+            await asyncio.gather(relaying, return_exceptions=True)
+            await cancelled([watching])
+            await self._http.close()
+            await self._admin.close()
+            _log.info("stopped")
+
+    async def _listen(self) -> None:
+        try:
+            await self._http.start()
+        except OSError as error:
+            setting = "HOST" if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else "PORT"
+            raise NotReady(f"ELS_HTTP_{setting}: {one_line(error)}") from None
+
+    async def _relay_until(self, stop: asyncio.Event) -> None:
+        if self._relay:
+            await _until_stopped("relay", self._relay.run, stop, self._health)
+
+    async def _watch_database(self) -> None:
+        """Is the database there, at the revision that we need? The consumer and the relay find out by using it."""
+        while True:
+            try:
+                trouble = await self._database.schema_trouble()
+            except Exception as error:  # noqa: BLE001  whatever it is, the next look may go well
+                trouble = one_line(error)
+            if trouble:
+                self._health.trouble("database", trouble)
+            else:
+                self._health.well("database")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_at_relay(self) -> None:
+        if self._relay is None:
+            return
+        if trouble := self._relay.trouble:
+            self._health.trouble("relay", trouble)
+        else:
+            self._health.well("relay")
+
+
+async def _until_stopped(
+    name: str, part: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event, health: Health
+) -> None:
+    """Run a part; where it fails, say so and run it again, later each time."""
+    backoff = Backoff(first=0.5, longest=5)
+    stopping = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        started = asyncio.get_running_loop().time()
+        try:
+            await part(stop)
+        except Exception as error:  # noqa: BLE001  a part that fails is run again, whatever it was
+            health.trouble(name, one_line(error))
+            _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_the_worlds(error))
+            if asyncio.get_running_loop().time() - started > 60:
+                backoff.failures = 0
+            await asyncio.wait([stopping], timeout=backoff.pause())
+    stopping.cancel()
+
+
+def _is_the_worlds(error: Exception) -> bool:
+    """Trouble whose line says it all; anything else is ours, and is logged with its traceback."""
+    return isinstance(error, psycopg.Error | OSError) or type(error).__module__.startswith("aiokafka")

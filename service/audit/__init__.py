@@ -1,0 +1,1 @@
+"""Compares inputs, tables and outputs with each other."""

@@ -1,0 +1,1 @@
+"""Kafka records become polls; committed polls become offsets."""

@@ -1,0 +1,1 @@
+"""The wire format and the decisions. Imports nothing else of the service."""

@@ -1,0 +1,1 @@
+"""What topics and tables record about one batch."""

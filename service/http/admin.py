@@ -1,0 +1,401 @@
+"""/admin/…: what the command line can do to pending content, batches and quarantine, over HTTP.
+
+Everything is refused without the token, the page and the document too. A request says what it wants in its query, or
+posts one JSON object; both are bounded, and what is not known in them is refused. An answer that is no success is a
+problem (RFC 9457), its status the counterpart of the command line's exit status.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, ValidationError
+
+from service.http import openapi
+from service.http import schemas as forms
+from service.operators.errors import Away, Busy, Impossible, NotThere, Operator, Undone, Wrong
+from service.operators.operations import Operations
+from service.store.pending_content import Chosen
+from service.store.quarantine import Refused
+
+BODY_BYTES = 1024 * 1024
+"""A larger body is refused."""
+
+BODY_SECONDS = 30
+"""A body that takes longer to come is refused."""
+
+VALUE_BYTES = 1024 * 1024
+"""So much of a refused input is shown; the command line shows all."""
+
+_log = structlog.get_logger(__name__)
+
+_STATUS: dict[type[Undone], int] = {Wrong: 422, NotThere: 404, Impossible: 409, Busy: 409, Away: 503}
+
+PROBLEMS = {
+    400: "The body is no JSON object.",
+    401: "Without the token, or with a wrong one.",
+    404: "Nothing such is there.",
+    409: "It can't be done as things stand, or somebody is at work on it: the detail says which.",
+    413: "The body is too large.",
+    422: "A parameter is wrong: the errors say which.",
+    503: "The database is away. What was committed before stays.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, read and checked."""
+
+    operations: Operations
+    asked: Any
+    address: str
+
+    @property
+    def by(self) -> Operator:
+        """For the audit. The token is one for all, so who does not say who it is, is known by the address alone."""
+        return Operator(self.asked.who or f"token from {self.address}", self.asked.why)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What can be asked for, and by which function it is done."""
+
+    method: str
+    path: str
+    told: str
+    asked: type[BaseModel]
+    answer: type[BaseModel]
+    do: Callable[[Call], Awaitable[object]]
+
+
+# -- pending
+
+
+async def _list_pending(call: Call) -> object:
+    asked: forms.ListPending = call.asked
+    chosen = Chosen(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
+    return await call.operations.list_pending(chosen, page=asked.limit, state=asked.state, after=asked.after)
+
+
+async def _show_pending(call: Call) -> object:
+    return await call.operations.show_pending(call.asked.batch, call.asked.text)
+
+
+async def _remove_pending(call: Call) -> object:
+    chosen = Chosen(call.asked.batch, call.asked.texts)
+    return {"contents": await call.operations.remove_pending(call.by, "pending remove", chosen)}
+
+
+async def _clear_pending(call: Call) -> object:
+    asked: forms.ClearPending = call.asked
+    chosen = Chosen(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
+    return {"contents": await call.operations.remove_pending(call.by, "pending clear", chosen)}
+
+
+async def _restore_pending(call: Call) -> object:
+    return {"contents": await call.operations.restore_pending(call.by, call.asked.batch, call.asked.texts)}
+
+
+# -- quarantine
+
+
+async def _list_quarantine(call: Call) -> object:
+    asked: forms.ListQuarantine = call.asked
+    chosen = Refused(None, asked.topic, asked.reason, asked.older_than, asked.newer_than)
+    return await call.operations.list_quarantine(chosen, page=asked.limit, state=asked.state, before=asked.before)
+
+
+async def _show_quarantined(call: Call) -> object:
+    return await call.operations.show_quarantined(call.asked.id, VALUE_BYTES)
+
+
+async def _replay(call: Call) -> object:
+    ids, more = await _open(call)
+    outcomes = [outcome async for outcome in call.operations.replay(call.by, ids)]
+    return {"outcomes": outcomes, "failed": sum(each.refused for each in outcomes), "next": more}
+
+
+async def _discard(call: Call) -> object:
+    ids, more = await _open(call)
+    discarded = await call.operations.discard(call.by, ids)
+    return {"discarded": discarded, "closed_meanwhile": len(ids) - discarded, "next": more}
+
+
+async def _open(call: Call) -> tuple[list[int], int | None]:
+    """As many as one request takes of what is chosen, and where the next one goes on."""
+    asked: forms.ChooseQuarantined = call.asked
+    chosen = Refused(asked.ids, asked.topic, asked.reason, asked.older_than, asked.newer_than, asked.after)
+    found = await call.operations.find_open(chosen, everything=asked.all, most=asked.limit + 1)
+    ids = found[: asked.limit]
+    return ids, ids[-1] if len(found) > len(ids) else None
+
+
+async def _resume(call: Call) -> object:
+    await call.operations.resume(call.by, call.asked.topic)
+    return {"topic": call.asked.topic}
+
+
+# -- batches
+
+
+async def _list_batches(call: Call) -> object:
+    asked: forms.ListBatches = call.asked
+    return await call.operations.list_batches(
+        page=asked.limit,
+        state=asked.state,
+        user_id=asked.user,
+        older_than=asked.older_than,
+        newer_than=asked.newer_than,
+        after=asked.after,
+    )
+
+
+async def _show_batch(call: Call) -> object:
+    batch, slots = await call.operations.show_batch(call.asked.batch, page=call.asked.limit, after=call.asked.after)
+    return batch | {"slots": slots.rows, "next": slots.next}
+
+
+async def _republish(call: Call) -> object:
+    return {"events": await call.operations.republish(call.by, call.asked.batch)}
+
+
+ENDPOINTS: Sequence[Endpoint] = (
+    Endpoint(
+        "GET",
+        "/admin/pending",
+        "What waits for its registration, the longest waiting first",
+        forms.ListPending,
+        forms.PendingPage,
+        _list_pending,
+    ),
+    Endpoint("GET", "/admin/pending/show", "One content, whole", forms.ShowPending, forms.Pending, _show_pending),
+    Endpoint(
+        "POST",
+        "/admin/pending/remove",
+        "Take back contents that wait or are expired",
+        forms.RemovePending,
+        forms.Changed,
+        _remove_pending,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/pending/clear",
+        "Take back all that waits for a batch, or what the filters leave of it",
+        forms.ClearPending,
+        forms.Changed,
+        _clear_pending,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/pending/restore",
+        "Let expired content wait again",
+        forms.RestorePending,
+        forms.Changed,
+        _restore_pending,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/quarantine",
+        "The inputs that could not be processed, the newest first",
+        forms.ListQuarantine,
+        forms.QuarantinePage,
+        _list_quarantine,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/quarantine/show",
+        "One of them, whole",
+        forms.ShowQuarantined,
+        forms.Quarantined,
+        _show_quarantined,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/quarantine/replay",
+        "Run them through the same code as fresh ones, the oldest first, each in its own transaction",
+        forms.ChooseQuarantined,
+        forms.ReplayedAll,
+        _replay,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/quarantine/discard",
+        "Close them for good",
+        forms.ChooseQuarantined,
+        forms.Discarded,
+        _discard,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/quarantine/resume",
+        "Set a stopped topic going again",
+        forms.ResumeTopic,
+        forms.Resumed,
+        _resume,
+    ),
+    Endpoint(
+        "GET",
+        "/admin/batches",
+        "The batches that are registered, in the order of their ids",
+        forms.ListBatches,
+        forms.BatchPage,
+        _list_batches,
+    ),
+    Endpoint("GET", "/admin/batches/show", "One batch and its slots", forms.ShowBatch, forms.Batch, _show_batch),
+    Endpoint(
+        "POST",
+        "/admin/batches/republish",
+        "Announce a complete batch again, with its old event ids",
+        forms.RepublishBatch,
+        forms.Republished,
+        _republish,
+    ),
+)
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document of all this."""
+    return openapi.document(
+        ENDPOINTS,
+        title="Essay Lifecycle Service: administration",
+        version="1",
+        description="What the command line can do to pending content, batches and quarantine. Every request needs the "
+        "header Authorization: Bearer, with the token of ELS_ADMIN_TOKEN. Every change is written into the audit "
+        "(ops.operator_actions) with who and why.",
+        problem=forms.Problem,
+        problems=PROBLEMS,
+    )
+
+
+def application(operations: Operations, token: str) -> web.Application:
+    """What answers below /admin/ to who has the token."""
+    app = web.Application(middlewares=[_answering_problems, _asking_for(token)])
+    described = document()
+    page = openapi.page(described).encode()
+    told = orjson.dumps(described)
+
+    async def show_page(_: web.Request) -> web.Response:
+        nothing_else = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        return web.Response(body=page, content_type="text/html", charset="utf-8", headers=nothing_else)
+
+    async def show_document(_: web.Request) -> web.Response:
+        return web.Response(body=told, content_type="application/json")
+
+    app.router.add_get("/", show_page)
+    app.router.add_get("/openapi.json", show_document)
+    for endpoint in ENDPOINTS:
+        path = endpoint.path.removeprefix("/admin")
+        app.router.add_route(endpoint.method, path, _handler(operations, endpoint))
+    return app
+
+
+def _handler(operations: Operations, endpoint: Endpoint) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        asked = (
+            _queried(request, endpoint.asked) if endpoint.method == "GET" else await _posted(request, endpoint.asked)
+        )
+        answer = await endpoint.do(Call(operations, asked, request.remote or "nowhere"))
+        body = endpoint.answer.model_validate(answer, from_attributes=True).model_dump_json()
+        return web.Response(body=body.encode(), content_type="application/json")
+
+    return handle
+
+
+# -- what is asked
+
+
+class _Faulty(Exception):
+    """Parameters that are wrong."""
+
+    def __init__(self, *faults: forms.Fault) -> None:
+        super().__init__("; ".join(f"{fault.where}: {fault.what}" for fault in faults))
+        self.faults = list(faults)
+
+
+def _queried(request: web.Request, model: type[BaseModel]) -> BaseModel:
+    if twice := [name for name in request.query if len(request.query.getall(name)) > 1]:
+        raise _Faulty(forms.Fault(where=twice[0], what="is given twice"))
+    return _checked(lambda: model.model_validate_strings(dict(request.query)))
+
+
+async def _posted(request: web.Request, model: type[BaseModel]) -> BaseModel:
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="the body must be application/json")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="the body did not come in time") from None
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise web.HTTPBadRequest(text=f"the body is no JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise web.HTTPBadRequest(text="the body must be a JSON object")
+    return _checked(lambda: model.model_validate(given, strict=True))
+
+
+def _checked(read: Callable[[], BaseModel]) -> BaseModel:
+    try:
+        return read()
+    except ValidationError as error:
+        faults = [
+            forms.Fault(where=".".join(map(str, each["loc"]))[:100], what=each["msg"].removeprefix("Value error, "))
+            for each in error.errors(include_input=False, include_url=False, include_context=False)[:20]
+        ]
+        raise _Faulty(*faults) from None
+
+
+# -- who asks, and what is answered where it is not done
+
+
+def _asking_for(token: str) -> Any:
+    wanted = token.strip().encode()
+
+    @web.middleware
+    async def ask(request: web.Request, handler: Handler) -> web.StreamResponse:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), wanted)
+        if scheme.lower() != "bearer" or not same:
+            raise web.HTTPUnauthorized(
+                text="Authorization: Bearer, with the token, is needed",
+                headers={"WWW-Authenticate": 'Bearer realm="admin"'},
+            )
+        return await handler(request)
+
+    return ask
+
+
+@web.middleware
+async def _answering_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        kept = {name: error.headers[name] for name in ("WWW-Authenticate", "Allow") if name in error.headers}
+        return _problem(error.status, error.text or error.reason, headers=kept)
+    except _Faulty as error:
+        return _problem(422, str(error), errors=error.faults)
+    except Busy as error:
+        return _problem(409, str(error), headers={"Retry-After": "1"})
+    except Undone as error:
+        return _problem(_STATUS[type(error)], str(error))
+    except Exception:  # noqa: BLE001  who asks is answered, whatever it is; the log tells us
+        _log.exception("admin_request_failed", method=request.method, path=request.path)
+        return _problem(500, "this is a bug: the log has it")
+
+
+def _problem(
+    status: int, detail: str, *, errors: list[forms.Fault] | None = None, headers: dict[str, str] | None = None
+) -> web.Response:
+    # What is told may repeat what was asked, which need not be text that can be written.
+    readable = detail.encode("utf-8", "replace").decode()
+    problem = forms.Problem(title=HTTPStatus(status).phrase, status=status, detail=readable, errors=errors)
+    body = orjson.dumps(problem.model_dump(exclude_none=True))
+    return web.Response(status=status, body=body, content_type="application/problem+json", headers=headers)

@@ -1,0 +1,1 @@
+"""A poll becomes one committed transaction."""

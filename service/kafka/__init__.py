@@ -1,0 +1,1 @@
+"""The Kafka client and the bytes of its records."""

@@ -1,0 +1,367 @@
+"""Connections to PostgreSQL: one pool, transactions on it, and the timeouts of every session.
+
+The pool is a list of psycopg connections (docs/decisions/0007-a-pool-of-our-own.md). What must hold: a
+connection goes back to it idle and whole, or not at all. One whose work was cancelled, or whose commit was
+not answered, is closed: nobody knows what its server still does, and the next user must not find out.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import InFailedSqlTransaction
+
+from service.postgres import statements
+from service.postgres.pipeline import Connection, Cursor
+
+EXPECTED_REVISION: Final = "0003"
+"""The schema that this code is written for: the last file of migrations/versions. Revisions are numbers of four
+digits, so that they compare as texts."""
+
+APPLICATION_NAME: Final = "essay-lifecycle-service"
+
+_CONNECT_SECONDS = 5
+_POOL_TIMEOUT_SECONDS = 10
+_RECYCLE_SECONDS = 1800
+
+_GRACE_SECONDS = 5.0
+"""A server ends a transaction that takes too long; one that has not even said so after this has gone silent."""
+
+_DOUBT_SECONDS = 5.0
+"""A transaction that has lasted so long is looked for on its server."""
+
+_AGAIN_SECONDS = 1.0
+"""And again so often: a server soon ends a session that is idle in its transaction."""
+
+_STILL_MS = 2_000
+"""Where something has come within so long, the rest of the answer is on its way, whatever the server knows."""
+
+# What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
+# pg_stat_activity a session that took another role sees no state, not even its own.
+_SERVED = "select pg_backend_pid(), exists (select from pg_locks where pid = %s and locktype = 'virtualxid')"
+
+# As JSON, since the column may not be there yet: then the revision serves its own code only.
+_REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
+
+# libpq gives up on a server that has gone without a word after these, in seconds and milliseconds.
+_SOCKET: Mapping[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+# The statements of the flow probe indexes for a few rows. What the planner makes of an array of unknown length and of
+# statistics that lag behind the tables must not turn one into a scan (docs/decisions/0003-plans.md).
+PLANNER = (
+    "-c enable_hashjoin=off",
+    "-c enable_mergejoin=off",
+    "-c enable_bitmapscan=off",
+    "-c enable_seqscan=off",
+    "-c jit=off",
+)
+
+# And the server gives up on a pod that has gone without a word: it must not hold its locks until it times out.
+_GONE = (
+    "-c tcp_keepalives_idle=5",
+    "-c tcp_keepalives_interval=2",
+    "-c tcp_keepalives_count=3",
+    "-c tcp_user_timeout=10000",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a session may wait, work or idle, in milliseconds. sql/roles.sql says the same for els_app."""
+
+    lock_timeout: int = 2_000
+    idle_in_transaction_session_timeout: int = 10_000
+    statement_timeout: int = 60_000
+    transaction_timeout: int = 120_000
+    client_connection_check_interval: int = 5_000
+
+    def options(self) -> str:
+        """As libpq's `options`, which the server applies when the session starts."""
+        timeouts = [f"-c {timeout.name}={getattr(self, timeout.name)}" for timeout in fields(self)]
+        return " ".join([*timeouts, *PLANNER, *_GONE, "-c TimeZone=UTC"])
+
+
+@dataclass(slots=True)
+class _Session:
+    """A connection of the pool; `since` is when it was made, `era` goes up where all before are void."""
+
+    connection: Connection
+    era: int
+    since: float
+
+
+class Database:
+    """A pool of sessions with one server."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        pooler: bool = False,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        """Nothing connects yet.
+
+        `url` is libpq's (`postgresql://…`). With `pooler` a transaction pooler stands in between: no
+        prepared statements, and no session settings but those of the role.
+        """
+        self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
+        self._pooler = pooler
+        self._prepare_threshold = None if pooler else 5
+        self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + _GRACE_SECONDS
+        self._free = asyncio.Semaphore(pool_size)
+        self._idle: list[_Session] = []
+        self._looking = asyncio.Lock()
+        self._era = 0
+
+    @asynccontextmanager
+    async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection]:
+        """One transaction: committed at the end of the body, rolled back where it raises.
+
+        With `pipelined` a statement is sent with those before it when an answer is asked for, the commit with the
+        last: fewer round trips, and a failure is raised by what asks next. Not through a pooler.
+
+        Raises psycopg.Error, also where no session could be had, and where the body hid that one of its
+        statements failed. An error of the commit itself without a SQLSTATE leaves the outcome unknown;
+        every input may be applied again, so doing it again is the answer.
+        """
+        async with self._session() as connection:
+            async with self._pipeline(connection, pipelined):
+                await connection.execute("begin", prepare=False)  # what failed to begin would be no transaction
+                yield connection
+                ended = await _commit(connection)
+            # What had failed is rolled back by a commit, which is no error to the server.
+            if ended.statusmessage != "COMMIT":
+                raise InFailedSqlTransaction("a statement had failed: nothing is committed")
+
+    async def connect_alone(self) -> AsyncConnection:
+        """A session outside the pool, in autocommit, for LISTEN. The caller closes it."""
+        return await self._connect()
+
+    async def revision(self) -> str | None:
+        """The revision that the schema is at; None where there is none yet."""
+        return (await self._schema())[0]
+
+    async def schema_trouble(self) -> str | None:
+        """Why this code does not run on the schema, in one line; None where it does.
+
+        It does on the revision that it was written for, and on a newer one that says so: each tells the oldest code
+        that it still serves. So pods go on while a migration is made, and old code may be started again after it.
+        """
+        revision, oldest_code = await self._schema()
+        if revision is None or revision < EXPECTED_REVISION:
+            there = f"at revision {revision}" if revision else "not there (at revision none)"
+            return f"the schema is {there}, this code needs {EXPECTED_REVISION}: run `python -m service migrate`"
+        if revision > EXPECTED_REVISION and (oldest_code is None or oldest_code > EXPECTED_REVISION):
+            needed = oldest_code or revision
+            return f"the schema is at revision {revision}, for code of {needed} or newer; this is {EXPECTED_REVISION}"
+        return None
+
+    async def planner_trouble(self) -> str | None:
+        """Which settings of the planner a session lacks, in one line; None where it has them all.
+
+        The URL's own `options` win. Behind a pooler they are the role's; what it connected before keeps the old ones.
+        """
+        wanted = dict(option.removeprefix("-c ").split("=") for option in PLANNER)
+        async with self.transaction() as connection:
+            cursor = await connection.execute(
+                "select name, setting from pg_settings where name = any(%s)", [list(wanted)]
+            )
+            found = dict(await cursor.fetchall())
+        differ = [f"{name} is {found.get(name)}" for name, value in wanted.items() if found.get(name) != value]
+        if not differ:
+            return None
+        told = "run `migrate`, and have it connect anew" if self._pooler else "so say the options of its URL"
+        return f"{', '.join(differ)}: {told}"
+
+    async def _schema(self) -> tuple[str | None, str | None]:
+        """Its revision, and the oldest code that runs on it."""
+        async with self.transaction() as connection:
+            cursor = await connection.execute("select to_regclass('els.alembic_version') is not null")
+            if await cursor.fetchone() == (False,):
+                return None, None
+            cursor = await connection.execute(_REVISION)
+            return await cursor.fetchone() or (None, None)
+
+    async def close(self) -> None:
+        """Close all sessions that nobody holds; those in use are closed when they come back."""
+        self._era += 1
+        idle, self._idle = self._idle, []
+        for session in idle:
+            await session.connection.close()
+
+    @asynccontextmanager
+    async def _pipeline(self, connection: Connection, wanted: bool) -> AsyncIterator[None]:
+        """Nothing where it is not wanted, or where a pooler would have to take part."""
+        if not wanted or self._pooler:
+            yield
+            return
+        async with connection.pipeline():
+            yield
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Connection]:
+        """A session of the pool for as long as the body runs, given back only when it is whole."""
+        try:
+            async with asyncio.timeout(_POOL_TIMEOUT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise psycopg.OperationalError("no database session was free in time") from None
+        try:
+            session = await self._take()
+            watching = _Later(min(_DOUBT_SECONDS, self._patience), lambda: self._watch(session.connection))
+            try:
+                yield session.connection
+            except BaseException as error:
+                await self._settle(session.connection, error)
+                raise
+            finally:
+                watching.cancel()
+                self._give_back(session)
+        finally:
+            self._free.release()
+
+    async def _watch(self, connection: Connection) -> None:
+        """Hang up where the server has ended the session, or never heard of the transaction, and none of it came here.
+
+        A peer that acknowledges every byte and answers none is found by no timeout of TCP.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience - _DOUBT_SECONDS):
+                pid = connection.pgconn.backend_pid
+                while self._pooler or await self._is_served(pid) or _comes(connection):  # noqa: ASYNC110
+                    await asyncio.sleep(_AGAIN_SECONDS)
+        _hang_up(connection)
+
+    async def _is_served(self, pid: int) -> bool:
+        """Whether the server works for a session, or waits for its client in a transaction; True where it can't say.
+
+        Behind a pooler, of sessions too, the number that a client knows is not the server's.
+        """
+        try:
+            # One after the other: a server that is slow must not be asked by all at once.
+            async with self._looking, asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
+                asked, served = await (await conn.execute(_SERVED, [pid])).fetchone() or (None, True)
+                return bool(served) or asked != conn.pgconn.backend_pid
+        except (psycopg.Error, TimeoutError):
+            return True
+
+    async def _take(self) -> "_Session":
+        """The session that was used last, so that those beyond what is needed grow old and go; else a new one."""
+        while self._idle:
+            session = self._idle.pop()
+            if time.monotonic() - session.since < _RECYCLE_SECONDS:
+                return session
+            await session.connection.close()
+        era = self._era
+        return _Session(await self._connect(), era, since=time.monotonic())
+
+    def _give_back(self, session: "_Session") -> None:
+        if session.era != self._era:
+            session.connection.pgconn.finish()
+        elif not session.connection.closed:
+            self._idle.append(session)
+
+    async def _settle(self, connection: AsyncConnection, error: BaseException) -> None:
+        """Roll back after an error of the body; after a cancellation, or where that fails, close."""
+        if isinstance(error, Exception) and await _rolled_back(connection):
+            return
+        gone = connection.closed and isinstance(error, Exception)
+        connection.pgconn.finish()
+        if gone:  # the server, most likely with all of its sessions: nobody need find that out again
+            await self.close()
+
+    async def _connect(self) -> Connection:
+        """In autocommit: transactions begin and end by statements of ours, which a pipeline can hold."""
+        connection = await Connection.connect(
+            self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
+        )
+        connection.cursor_factory = Cursor
+        statements.register(connection)
+        return connection
+
+
+def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:
+    """`url` with our session settings added; what the URL says itself wins."""
+    given = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
+    ours: dict[str, Any] = {
+        "application_name": application_name,
+        "connect_timeout": _CONNECT_SECONDS,
+        **_SOCKET,
+    }
+    merged = {**ours, **given, "client_encoding": "utf8"}
+    if timeouts is not None:
+        merged["options"] = f"{timeouts.options()} {given.get('options', '')}".strip()
+    return make_conninfo("", **merged)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE behind an error, the driver's own or one that SQLAlchemy wrapped; else None."""
+    original = getattr(error, "orig", None) or error
+    return original.sqlstate if isinstance(original, psycopg.Error) else None
+
+
+async def _commit(connection: AsyncConnection) -> AsyncCursor[Any]:
+    return await connection.execute("commit")
+
+
+class _Later:
+    """What is begun after so many seconds, unless it is cancelled before; then, too, it is cancelled."""
+
+    def __init__(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._begun: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        if self._begun is not None:
+            self._begun.cancel()
+
+    def _begin(self) -> None:
+        self._begun = asyncio.create_task(self._work())
+
+
+def _comes(connection: AsyncConnection) -> bool:
+    """Whether something came lately, as far as the system tells: Linux does, in the 14th number of `tcp_info`."""
+    if connection.closed or not hasattr(socket, "TCP_INFO"):
+        return False
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
+        if ours.family != socket.AF_UNIX:
+            since_ms = int.from_bytes(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)[52:56], sys.byteorder)
+            return since_ms < _STILL_MS
+    return False
+
+
+def _hang_up(connection: AsyncConnection) -> None:
+    """Whoever waits for an answer on this connection is told that there comes none; cancelling would wait on."""
+    if not connection.closed:
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+
+
+async def _rolled_back(connection: AsyncConnection) -> bool:
+    """Whether the session is idle and whole again."""
+    try:
+        await connection.rollback()
+    except psycopg.Error:
+        return False
+    # Names that were given in vain: the driver forgets them with a rollback of its own, but in a pipeline the server
+    # may have made it already.
+    connection._prepared.clear()  # noqa: SLF001
+    return not connection.closed

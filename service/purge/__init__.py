@@ -1,0 +1,1 @@
+"""Handles what has passed its time limit."""

@@ -1,0 +1,267 @@
+"""Outbox rows on their way to the broker: in waves, in record batches, and what becomes of those that are refused."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, cast
+
+from aiokafka import errors
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from service.kafka.topics import Producer
+from service.relay.leases import Lease
+from service.runtime.health import one_line
+from service.runtime.loop import cancelled
+from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED
+from service.store.outbox import Blocked, Key, Row
+
+ANSWER_SECONDS, SLOWEST = 6.0, 500_000
+"""How long an acknowledgement is waited for, and longer by what is on its way, at so many bytes a second; an idempotent
+producer by itself waits for ever."""
+CLOSING_SECONDS: Final = 15.0
+"""How long a producer that is spent may go on with what it has."""
+
+# The record's own fault: it is found by halving, and only its batch waits.
+_OF_THE_RECORD = (
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.CorruptRecordException,
+    errors.InvalidTimestampError,
+    errors.UnsupportedForMessageFormatError,
+    errors.PolicyViolationError,
+)
+# The topic's: all batches with a row for it wait.
+_OF_THE_TOPIC = (
+    errors.UnknownTopicOrPartitionError,
+    errors.InvalidTopicError,
+    errors.TopicAuthorizationFailedError,
+)
+# The partition's, as long as others are well: else it is the broker that is in trouble.
+_OF_THE_PARTITION = (
+    errors.LeaderNotAvailableError,
+    errors.NotLeaderForPartitionError,
+    errors.NotEnoughReplicasError,
+    errors.NotEnoughReplicasAfterAppendError,
+    errors.KafkaStorageError,
+)
+
+
+class ProducerLine:
+    """The producer of one worker: made when it is needed, made anew when it is spent."""
+
+    def __init__(self, producers: Callable[[], Producer]) -> None:
+        self._producers = producers
+        self._producer: Producer | None = None
+        self._making = asyncio.Lock()
+        self._on_the_way = 0
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def producer(self) -> Producer:
+        """One that is connected. Raises KafkaError or TimeoutError."""
+        async with self._making:
+            if self._producer is None:
+                producer = self._producers()
+                await producer.start()
+                self._producer = producer
+            return self._producer
+
+    async def producer_for(self, topics: Iterable[str]) -> Producer:
+        """One that knows these topics, as far as they exist. Raises KafkaError or TimeoutError, and is spent then."""
+        producer = await self.producer()
+        try:
+            await producer.find(topics)
+        except (errors.KafkaError, TimeoutError) as error:
+            # Its connection may be one that nobody answers any more, and it would ask there for ever.
+            self._replace(producer, error)
+            raise
+        return producer
+
+    async def send(self, records: BatchBuilder, topic: str, partition: int) -> Exception | None:
+        """Returns None when the broker has acknowledged, else why it has not (it may have them)."""
+        try:
+            producer = await self.producer()
+        except (errors.KafkaError, TimeoutError) as unreachable:
+            return cast("Exception", unreachable)
+        self._on_the_way += (size := records.size())
+        try:
+            await asyncio.sleep(0)  # until all of the wave is counted
+            async with asyncio.timeout(ANSWER_SECONDS + self._on_the_way / SLOWEST):
+                await (await producer.send_batch(records, topic, partition=partition))
+        except (errors.KafkaError, TimeoutError, AssertionError) as error:
+            self._replace(producer, error)
+            unknown: Exception = errors.UnknownTopicOrPartitionError(topic)
+            return unknown if producer.partition(topic, b"") is None else error
+        finally:
+            self._on_the_way -= size
+        return None
+
+    def _replace(self, producer: Producer, error: Exception) -> None:
+        """After a refusal only an idempotent one is spent; after silence, any."""
+        if self._producer is not producer:
+            return
+        if producer.idempotent or not isinstance(error, errors.BrokerResponseError):
+            self._producer = None
+            task = asyncio.create_task(producer.close(CLOSING_SECONDS))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def doubt(self) -> None:
+        """Something else has lost its connection, and this one may be lost as well: the next is sent on a new one."""
+        if self._producer is not None:
+            self._replace(self._producer, TimeoutError())
+
+    async def abandon(self) -> None:
+        """Close all at once, whatever is on its way."""
+        await cancelled(list(self._closing))
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.abandon()
+
+
+class Publication:
+    """Rows on their way to the broker, in waves: of each batch the next rows of one topic.
+
+    The rows of a wave go out as record batches, one for each partition at a time. A batch takes part in
+    the next wave when all its rows of this one are acknowledged.
+    """
+
+    def __init__(self, line: ProducerLine, lease: Lease) -> None:
+        self.acknowledged: list[Key] = []
+        self.trouble: Exception | None = None
+        self._line = line
+        self._lease = lease
+        self._read_at = time.monotonic()
+        self._stuck: dict[bytes, Blocked] = {}
+        self._held: dict[bytes, tuple[Row, Exception]] = {}
+
+    async def publish(self, rows: Sequence[Row]) -> None:
+        """Until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
+        producer = await self._line.producer_for({row.topic.decode() for row in rows})
+        self._new_records = producer.create_batch
+        waiting = _by_batch(rows)
+        while waiting:
+            wave, waiting = self._next_wave(waiting, producer)
+            async with asyncio.TaskGroup() as group:
+                for (topic, partition), run in wave.items():
+                    if partition is None:
+                        self._hold(run, errors.UnknownTopicOrPartitionError(topic))
+                    elif not producer.has_leader(topic, partition):
+                        self._hold(run, errors.LeaderNotAvailableError(f"{topic} {partition}"))
+                    else:
+                        group.create_task(self._deliver(topic, partition, run))
+            waiting = {batch: rest for batch, rest in waiting.items() if not self._waits(batch)}
+        self._judge()
+
+    @property
+    def blocked(self) -> list[Blocked]:
+        """The batches that must wait, with the row that could not be published."""
+        return list(self._stuck.values())
+
+    def went_on(self, batch_ids: frozenset[bytes]) -> dict[bytes, int]:
+        """Those of these batches that were blocked and are no more, with their shards."""
+        return {
+            row.batch_id: row.shard
+            for row in self.acknowledged
+            if row.batch_id in batch_ids and row.batch_id not in self._stuck
+        }
+
+    def _next_wave(
+        self, waiting: dict[bytes, list[Row]], producer: Producer
+    ) -> tuple[dict[tuple[str, int | None], list[Row]], dict[bytes, list[Row]]]:
+        """Of each batch its next rows of one topic, by partition; and what is left for later."""
+        wave: dict[tuple[str, int | None], list[Row]] = {}
+        later: dict[bytes, list[Row]] = {}
+        for batch_id, rows in waiting.items():
+            if not self._lease.serves(rows[0].shard):
+                continue  # another relay has them, or will
+            end = _run_length(rows)
+            topic = rows[0].topic.decode()
+            wave.setdefault((topic, producer.partition(topic, batch_id)), []).extend(rows[:end])
+            if end < len(rows):
+                later[batch_id] = rows[end:]
+        return wave, later
+
+    async def _deliver(self, topic: str, partition: int, rows: list[Row]) -> None:
+        """Rows of one partition, a record batch after the other; halved to find one that is refused."""
+        most = len(rows)
+        while rows:
+            records, count = self._fill(rows[:most])
+            error = await self._line.send(records, topic, partition)
+            if error is None:
+                self._acknowledge(topic, rows[:count])
+                rows, most = rows[count:], most * 2
+            elif not isinstance(error, _OF_THE_RECORD):
+                self._hold(rows, error)
+                return
+            elif count > 1:
+                most = count // 2
+            else:
+                self._block(rows[0], error)
+                rows = [row for row in rows[1:] if not self._waits(row.batch_id)]
+
+    def _fill(self, rows: list[Row]) -> tuple[BatchBuilder, int]:
+        """A record batch of the first rows, as many as fit, and their number."""
+        records = self._new_records()
+        count = 0
+        for row in rows:
+            taken = records.append(timestamp=None, key=row.batch_id, value=row.payload, headers=_headers(row))
+            if taken is None:
+                break
+            count += 1
+        return records, count
+
+    def _acknowledge(self, topic: str, rows: list[Row]) -> None:
+        self.acknowledged += [Key(row.batch_id, row.seq, row.shard) for row in rows]
+        OUTBOX_PUBLISHED.labels(topic).inc(len(rows))
+        since_read = time.monotonic() - self._read_at
+        for row in rows:
+            EVENT_TO_PUBLISH.observe(row.age + since_read)
+
+    def _waits(self, batch_id: bytes) -> bool:
+        return batch_id in self._stuck or batch_id in self._held
+
+    def _hold(self, rows: Iterable[Row], error: Exception) -> None:
+        """These batches go no further now; `_judge` says whose fault it was."""
+        for row in rows:
+            if not self._waits(row.batch_id):
+                self._held[row.batch_id] = (row, error)
+
+    def _block(self, row: Row, error: Exception) -> None:
+        self._stuck[row.batch_id] = Blocked(row.batch_id, row.seq, row.topic, one_line(error, 2000))
+
+    def _judge(self) -> None:
+        """What hits a topic is the topic's, what hits a partition is the partition's where others are
+        well; all else is the broker's trouble, which blocks nobody and is waited out.
+        """
+        for row, error in self._held.values():
+            theirs = isinstance(error, _OF_THE_PARTITION) and bool(self.acknowledged)
+            if theirs or isinstance(error, _OF_THE_TOPIC):
+                self._block(row, error)
+            else:
+                self.trouble = error
+
+
+def _by_batch(rows: Iterable[Row]) -> dict[bytes, list[Row]]:
+    batches: dict[bytes, list[Row]] = {}
+    for row in rows:
+        batches.setdefault(row.batch_id, []).append(row)
+    return batches
+
+
+def _run_length(rows: Sequence[Row]) -> int:
+    """How many rows from the first go to the same topic."""
+    topic = rows[0].topic
+    return next((number for number, row in enumerate(rows) if row.topic != topic), len(rows))
+
+
+def _headers(row: Row) -> list[tuple[str, bytes]]:
+    headers = [
+        ("event_id", row.event_id),
+        ("event_type", row.topic),
+        ("correlation_id", row.correlation_id),
+    ]
+    if row.traceparent is not None:
+        headers.append(("traceparent", row.traceparent))
+    if row.tracestate is not None:
+        headers.append(("tracestate", row.tracestate))
+    return headers

@@ -1,0 +1,1 @@
+"""Event loop, health, logging, metrics and tracing. Independent of settings."""

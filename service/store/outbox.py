@@ -1,0 +1,194 @@
+"""The relay's statements: rows of the outbox, blocked batches, and which relay has which shards.
+
+Every function takes the connection first and never commits. Texts of a row come as bytes: that is
+what Kafka wants, and what PostgreSQL sends.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.types.string import ByteaBinaryLoader
+
+from service.postgres.pipeline import Answer
+from service.postgres.statements import STATEMENTS, Integers, Texts
+
+SHARDS = 64
+"""How many shards the outbox has: a generated column of the schema."""
+
+PAUSE_SECONDS = 5.0
+"""How long a batch rests after its next row could not be published, the first time."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Row(NamedTuple):
+    """One row to publish. `age` is in seconds, by the database's clock, when it was read."""
+
+    seq: int
+    shard: int
+    batch_id: bytes
+    topic: bytes
+    payload: bytes
+    event_id: bytes
+    correlation_id: bytes
+    traceparent: bytes | None
+    tracestate: bytes | None
+    age: float
+    horizon: int
+
+
+class Key(NamedTuple):
+    """What is left of a row when it is published: its payload may be large."""
+
+    batch_id: bytes
+    seq: int
+    shard: int
+
+
+class Limits(NamedTuple):
+    """How much is read at a time: `size` is in bytes of payload, and a single row may be larger."""
+
+    rows: int = 2000
+    size: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A batch whose next row could not be published."""
+
+    batch_id: bytes
+    seq: int
+    topic: bytes
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The shards that a relay had, those that it got just now, and how many it should have."""
+
+    held: tuple[int, ...]
+    taken: tuple[int, ...]
+    fair: int
+
+
+async def count_outbox(conn: AsyncConnection) -> int:
+    """How many rows wait to be published, whoever has their shards."""
+    ((count,),) = await (await conn.execute(STATEMENTS["count_outbox"])).fetchall()
+    return int(count)
+
+
+async def prepare_relay(conn: AsyncConnection) -> None:
+    """Settings of this transaction: commits that need not be durable."""
+    await conn.execute(STATEMENTS["prepare_relay"])
+
+
+async def fetch_outbox(
+    conn: AsyncConnection, relay: UUID, floors: Sequence[tuple[int, int]], limits: Limits
+) -> Answer[list[Row]]:
+    """The next rows of some shards, served in the order given: pairs of shard and floor."""
+    return await _ask(
+        conn,
+        "fetch_outbox",
+        {
+            "relay": relay,
+            "shards": Integers([shard for shard, _ in floors]),
+            "floors": Integers([floor for _, floor in floors]),
+            "rows": limits.rows,
+            "per_shard": max(1, limits.rows // 2),
+            "bytes": limits.size,
+        },
+    )
+
+
+async def fetch_blocked(conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: Limits) -> Answer[list[Row]]:
+    """The next rows of blocked batches whose pause is over."""
+    return await _ask(
+        conn,
+        "fetch_blocked",
+        {
+            "relay": relay,
+            "shards": Integers(shards),
+            "rows": limits.rows,
+            "per_batch": max(1, limits.rows // 10),
+            "bytes": limits.size,
+        },
+    )
+
+
+async def delete_outbox(conn: AsyncConnection, rows: Sequence[Key]) -> Answer[int]:
+    """Take acknowledged rows away. Answers with the id of this transaction."""
+    keys = {
+        "batch_ids": Texts([row.batch_id for row in rows]),
+        "seqs": Integers([row.seq for row in rows]),
+        "shards": Integers([row.shard for row in rows]),
+    }
+    cursor = await conn.execute(STATEMENTS["delete_outbox"], keys, binary=True)
+    return Answer(cursor, lambda rows: int(rows[0][0]))
+
+
+async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None:
+    """Say which batches could not go on, and why; each batch once."""
+    await conn.execute(
+        STATEMENTS["block_batch"],
+        {
+            "batch_ids": Texts([stuck.batch_id for stuck in blocked]),
+            "seqs": Integers([stuck.seq for stuck in blocked]),
+            "topics": Texts([stuck.topic for stuck in blocked]),
+            "errors": Texts([stuck.error for stuck in blocked]),
+            "pause": PAUSE_SECONDS,
+            "longest_pause": LONGEST_PAUSE_SECONDS,
+        },
+    )
+
+
+async def unblock_batch(conn: AsyncConnection, batch_ids: Sequence[bytes]) -> None:
+    """Batches that went on after all."""
+    await conn.execute(STATEMENTS["unblock_batch"], {"batch_ids": Texts(batch_ids)})
+
+
+async def forget_blocked(conn: AsyncConnection, shards: Sequence[int]) -> None:
+    """Blocked batches without rows are blocked no more."""
+    await conn.execute(STATEMENTS["forget_blocked"], {"shards": Integers(shards)})
+
+
+async def renew_relay(conn: AsyncConnection, relay: UUID, lease: float) -> None:
+    """The relay lives for another `lease` seconds."""
+    await conn.execute(STATEMENTS["renew_relay"], {"relay": relay, "lease": lease})
+
+
+async def share_shards(conn: AsyncConnection, relay: UUID) -> Share:
+    """Take free shards up to the fair share."""
+    cursor = await conn.execute(STATEMENTS["share_shards"], {"relay": relay}, binary=True)
+    held, taken, fair = _one(await cursor.fetchone())
+    return Share(tuple(held), tuple(taken), int(fair))
+
+
+async def give_back_shards(conn: AsyncConnection, relay: UUID, shards: Sequence[int]) -> None:
+    """Shards beyond the fair share are free for others."""
+    await conn.execute(STATEMENTS["give_back_shards"], {"relay": relay, "shards": Integers(shards)})
+
+
+async def leave_relay(conn: AsyncConnection, relay: UUID) -> None:
+    """The relay ends: all its shards are free."""
+    await conn.execute(STATEMENTS["leave_relay"], {"relay": relay})
+
+
+async def notify_relays(conn: AsyncConnection) -> None:
+    """Wake the relays of other pods; in a transaction of its own."""
+    await conn.execute(STATEMENTS["notify_relays"])
+
+
+async def _ask(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> Answer[list[Row]]:
+    cursor = conn.cursor(binary=True)
+    cursor.adapters.register_loader("text", ByteaBinaryLoader)
+    await cursor.execute(STATEMENTS[statement], parameters)
+    return Answer(cursor, lambda rows: [Row._make(values) for values in rows])
+
+
+def _one(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    if row is None:
+        raise AssertionError("a statement that always returns a row returned none")
+    return row

@@ -1,0 +1,152 @@
+"""What a purge does to the database, a statement a function.
+
+Every function takes the connection first and never commits. A find_… is only a look: what is done about what it
+found asks again, behind the locks of the batches. `due` is the moment up to which something has outlived its time.
+"""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from service.postgres.statements import STATEMENTS, Texts
+from service.store import batches as store
+
+Key = tuple[str, str]
+"""(batch_id, text_storage_id) of a content, (batch_id, file_upload_id) of a failure."""
+
+Finding = Literal["find_due_content", "find_due_failures", "find_old_expired_content", "find_old_expired_failures"]
+Ending = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
+Clearing = Literal["delete_removed_content", "delete_closed_quarantine", "delete_operator_actions"]
+
+
+class ExpiredContent(NamedTuple):
+    """A content that waited in vain."""
+
+    batch_id: str
+    text_storage_id: str
+    file_upload_id: str
+    original_file_name: str
+    stored_at: datetime
+    correlation_id: UUID
+    traceparent: str | None
+    tracestate: str | None
+
+
+class LateBatch(NamedTuple):
+    """A batch that should have been complete by now."""
+
+    batch_id: str
+    expected: int
+    assigned: int
+    correlation_id: UUID
+    traceparent: str | None
+    tracestate: str | None
+
+
+class EndedBatch(NamedTuple):
+    """A batch that ended long ago."""
+
+    batch_id: str
+    expected: int
+
+
+async def try_purge(conn: AsyncConnection[Any]) -> tuple[bool, datetime]:
+    """Whether this transaction has the right to purge, and its time."""
+    ((taken, now),) = await _rows(conn, "try_purge")
+    return taken, now
+
+
+async def count_due(
+    conn: AsyncConnection[Any],
+    *,
+    pending: datetime,
+    late: datetime,
+    expired: datetime,
+    ended: datetime | None,
+    closed: datetime | None,
+) -> dict[str, int]:
+    """How much has outlived its time, by the names of `purge.PurgeReport`; a time is None where all is kept."""
+    cursor = await conn.execute(
+        STATEMENTS["count_due"],
+        {"pending_due": pending, "late_due": late, "expired_due": expired, "ended_due": ended, "closed_due": closed},
+    )
+    (counts,) = await cursor.fetchall()
+    return {column.name: count for column, count in zip(cursor.description or (), counts, strict=True)}
+
+
+async def find_waiting(
+    conn: AsyncConnection[Any], finding: Finding, due: datetime, passed: Collection[str], page: int
+) -> list[Key]:
+    """The oldest content or failures that are due, without those of the batches that were passed over."""
+    return await _rows(conn, finding, due=due, passed=Texts(sorted(passed)), page=page)
+
+
+async def expire_content(
+    conn: AsyncConnection[Any], keys: Sequence[Key], due: datetime, now: datetime
+) -> list[ExpiredContent]:
+    """Pending content becomes expired; returns what did, in the order of arrival within each batch."""
+    rows = await _rows(conn, "expire_content", **_identities(keys), due=due, now=now)
+    return [ExpiredContent(*row) for row in rows]
+
+
+async def end(
+    conn: AsyncConnection[Any], ending: Ending, keys: Sequence[Key], due: datetime, now: datetime
+) -> list[Key]:
+    """Expire failures, or delete what expired long ago; returns what it came true for."""
+    return await _rows(conn, ending, **_identities(keys), due=due, now=now)
+
+
+async def clear(conn: AsyncConnection[Any], clearing: Clearing, due: datetime, page: int) -> list[Key]:
+    """Delete rows that were closed long ago; returns (batch_id, text_storage_id), (topic, id) or (action, id)."""
+    return await _rows(conn, clearing, due=due, page=page)
+
+
+async def find_late_batches(conn: AsyncConnection[Any], due: datetime, page: int) -> list[LateBatch]:
+    """Batches to be reported as late, the oldest first, held until the transaction ends."""
+    return [LateBatch(*row) for row in await _rows(conn, "find_late_batches", due=due, page=page)]
+
+
+async def open_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[str]]:
+    """The essays that a batch of any size still waits for, in slot order, in pages."""
+    async for page in store.stream(conn, "read_open_slots", batch_id=batch_id):
+        yield [essay_id for (essay_id,) in page]
+
+
+async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], now: datetime) -> None:
+    """These batches were reported as late."""
+    await conn.execute(STATEMENTS["mark_timed_out"], {"batch_ids": Texts(batch_ids), "now": now})
+
+
+async def find_ended_batches(
+    conn: AsyncConnection[Any], due: datetime, passed: Collection[str], page: int
+) -> list[EndedBatch]:
+    """Batches that ended long ago, the oldest first, without those that were passed over."""
+    rows = await _rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(passed)), page=page)
+    return [EndedBatch(*row) for row in rows]
+
+
+async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], due: datetime) -> list[str]:
+    """Delete batches with all that is their own, those that are still as `find_ended_batches` found them.
+
+    Returns which. The others were left: somebody works on them, or they have changed.
+    """
+    held = [batch_id for (batch_id,) in await _rows(conn, "hold_batches", batch_ids=Texts(batch_ids))]
+    if not held:
+        return []
+    # In a statement after the locks: what was committed of the batches until they were ours is seen.
+    return [batch_id for (batch_id,) in await _rows(conn, "delete_batches", batch_ids=Texts(held), due=due)]
+
+
+def _identities(keys: Sequence[Key]) -> dict[str, object]:
+    return {
+        "batch_ids": Texts([batch_id for batch_id, _ in keys]),
+        "identities": Texts([identity for _, identity in keys]),
+    }
+
+
+async def _rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> list[Any]:
+    cursor = await conn.execute(STATEMENTS[name], parameters, binary=True)
+    return await cursor.fetchall()
