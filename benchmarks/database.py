@@ -20,12 +20,14 @@ from benchmarks import load, servers
 from benchmarks.report import Report
 from service.application import collect_seldom
 from service.domain import outgoing
-from service.domain.incoming import CONTENT_PROVISIONED, ContentProvisioned, decode
-from service.domain.outgoing import Origin
-from service.intake.outcome import Delivery, Limits
+from service.domain.delivery import Delivery, Limits
+from service.domain.enveloped import Origin
+from service.domain.events import ContentProvisioned
+from service.domain.incoming import decode
+from service.domain.topics import CONTENT_PROVISIONED
 from service.intake.transaction import apply
+from service.postgres.arrays import Integers, Texts, Uuids, register
 from service.postgres.pool import Database
-from service.postgres.statements import Integers, Texts, Uuids, register
 
 SLOTS = 30
 CHUNK = 500

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks import load, servers
 from benchmarks.report import Report, percentile
-from service.domain.incoming import CONTENT_PROVISIONED
+from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.brokers import Broker
 from tests.support.expected import committed_offsets
 from tests.support.pods import Pod

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks import load, servers
 from benchmarks.report import Report, percentile
-from service.domain.incoming import BATCH_REGISTERED, LARGEST_RECORD
+from service.domain.topics import BATCH_REGISTERED, LARGEST_RECORD
 from tests.support.brokers import Broker
 from tests.support.pods import Pod
 

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks import load, servers
 from benchmarks.report import Report, percentile
-from service.domain.incoming import EXCESS_CONTENT
+from service.domain.topics import EXCESS_CONTENT
 from tests.support.brokers import Broker
 
 WARM_UP = 3.0

@@ -21,7 +21,7 @@ import psycopg
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 
 AT_A_TIME = 100
 """Batches whose uploads come mixed."""

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from benchmarks import servers
 from benchmarks.report import Report
 from benchmarks.whole import watched
-from service.domain.incoming import SLOT_ASSIGNED
+from service.domain.topics import SLOT_ASSIGNED
 from tests.support.brokers import Broker
 
 FILL = """

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks import load, servers
 from benchmarks.report import Report
-from service.domain.incoming import SLOT_ASSIGNED
+from service.domain.topics import SLOT_ASSIGNED
 from tests.support.brokers import Broker
 from tests.support.pods import Pod, Pods
 

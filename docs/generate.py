@@ -15,8 +15,8 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
+from service.domain import contract, topics
 from service.domain import incoming as events
-from service.domain import outgoing
 from service.kafka import topics as kafka
 from service.settings import settings_table
 
@@ -27,15 +27,15 @@ SCHEMAS: Final = "#/components/schemas/"
 Json = dict[str, Any]
 
 MESSAGES: Final = {
-    events.BATCH_REGISTERED: ("BatchEssaysRegistered", "A batch will hold these essays (from BOS)."),
-    events.CONTENT_PROVISIONED: ("EssayContentProvisioned", "A batch has this text (from the File Service)."),
-    events.VALIDATION_FAILED: ("EssayValidationFailed", "An upload yields no text (from the File Service)."),
-    events.SLOT_ASSIGNED: ("EssaySlotAssigned", "A content has got its slot (to clients)."),
-    events.BATCH_READY: ("BatchEssaysReady", "Every slot is taken; lists the assigned ones (to BOS)."),
-    events.EXCESS_CONTENT: ("ExcessContentProvisioned", "A content found no open slot (to BOS)."),
-    events.VALIDATION_ERRORS: ("BatchValidationErrors", "Every slot is taken, these by failures (to BOS)."),
-    events.PENDING_EXPIRED: ("PendingContentExpired", "A registration did not come in time (to BOS and operators)."),
-    events.READINESS_TIMEOUT: ("BatchReadinessTimeout", "A batch is not complete in time (to BOS)."),
+    topics.BATCH_REGISTERED: ("BatchEssaysRegistered", "A batch will hold these essays (from BOS)."),
+    topics.CONTENT_PROVISIONED: ("EssayContentProvisioned", "A batch has this text (from the File Service)."),
+    topics.VALIDATION_FAILED: ("EssayValidationFailed", "An upload yields no text (from the File Service)."),
+    topics.SLOT_ASSIGNED: ("EssaySlotAssigned", "A content has got its slot (to clients)."),
+    topics.BATCH_READY: ("BatchEssaysReady", "Every slot is taken; lists the assigned ones (to BOS)."),
+    topics.EXCESS_CONTENT: ("ExcessContentProvisioned", "A content found no open slot (to BOS)."),
+    topics.VALIDATION_ERRORS: ("BatchValidationErrors", "Every slot is taken, these by failures (to BOS)."),
+    topics.PENDING_EXPIRED: ("PendingContentExpired", "A registration did not come in time (to BOS and operators)."),
+    topics.READINESS_TIMEOUT: ("BatchReadinessTimeout", "A batch is not complete in time (to BOS)."),
 }
 """Each topic's message: its name and what it says."""
 
@@ -67,8 +67,8 @@ def asyncapi() -> Json:
             for topic, (name, _) in MESSAGES.items()
         },
         "operations": {
-            f"{'receive' if topic in events.INCOMING_TOPICS else 'send'}{name}": {
-                "action": "receive" if topic in events.INCOMING_TOPICS else "send",
+            f"{'receive' if topic in topics.INCOMING_TOPICS else 'send'}{name}": {
+                "action": "receive" if topic in topics.INCOMING_TOPICS else "send",
                 "channel": {"$ref": f"#/channels/{name}"},
             }
             for topic, (name, _) in MESSAGES.items()
@@ -76,7 +76,7 @@ def asyncapi() -> Json:
         "components": {
             "messages": {
                 name: {"name": topic, "summary": summary}
-                | ({"headers": HEADERS} if topic in events.OUTGOING_TOPICS else {})
+                | ({"headers": HEADERS} if topic in topics.OUTGOING_TOPICS else {})
                 | {"bindings": {"kafka": {"key": _key(topic)}}}
                 | {"payload": payloads[topic], "examples": [{"payload": sample} for sample in samples[topic]]}
                 for topic, (name, summary) in MESSAGES.items()
@@ -89,8 +89,8 @@ def asyncapi() -> Json:
 def _schemas() -> tuple[Json, Json]:
     """Every schema by name, and each topic's reference to its own."""
     mode: JsonSchemaMode = "validation"
-    envelope: Any = outgoing.Envelope
-    envelopes = events.ENVELOPE_OF | {topic: envelope[data] for topic, data in outgoing.DATA_OF.items()}
+    envelope: Any = contract.Envelope
+    envelopes = events.ENVELOPE_OF | {topic: envelope[data] for topic, data in contract.DATA_OF.items()}
     inputs = [(topic, mode, TypeAdapter(envelopes[topic])) for topic in MESSAGES]
     references, made = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS + "{model}")
     text = json.dumps([made["$defs"], {topic: references[topic, mode] for topic in MESSAGES}])
@@ -113,7 +113,7 @@ def _configuration(topic: str) -> Json:
 
 
 def _key(topic: str) -> Json:
-    ours = topic in events.OUTGOING_TOPICS or topic == events.BATCH_REGISTERED
+    ours = topic in topics.OUTGOING_TOPICS or topic == topics.BATCH_REGISTERED
     return {"type": "string", "description": "the batch id" if ours else "the file_upload_id"}
 
 

@@ -5,41 +5,47 @@ import errno
 import gc
 import signal
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 import structlog
 from aiohttp import web
-from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.errors import KafkaError
 
 from service.consumer.consumer import Consumer
-from service.domain.incoming import BATCH_REGISTERED, INCOMING_TOPICS
 from service.http.gauges import Gauges
 from service.http.server import Http
+from service.intake import reporting as reporting_
 from service.intake.intake import Intake
-from service.intake.outcome import Effects, Limits
+from service.intake.outcome import Effects
 from service.kafka import topics as kafka
 from service.kafka.group import ConsumerOptions
 from service.operators.operations import Operations
-from service.postgres.pool import EXPECTED_REVISION, Database, Timeouts
-from service.purge.purge import Chunk, Terms, purge_once
-from service.relay.relay import Relay
+from service.postgres.pool import Database
+from service.postgres.schema import EXPECTED_REVISION
+from service.purge import reporting
+from service.purge.purge import Chunk, purge_once
 from service.runtime import metrics as telemetry
-from service.runtime.health import Health, one_line
+from service.runtime.errors import one_line
+from service.runtime.health import Health
 from service.runtime.loop import Backoff, Loop, cancelled
-from service.settings import Settings, SettingsError
+from service.settings import Settings
+from service.wiring import (
+    ADMIN_SESSIONS,
+    broker_trouble,
+    kafka_options,
+    limits,
+    max_bytes,
+    open_database,
+    relay_of,
+    terms,
+)
 
 ROLES = ("consumer", "relay", "purge")
 """What a process can be; by default it is all."""
 
 LOOK_SECONDS = 1.0
 
-ADMIN_SESSIONS = 2
-"""Operators have a pool of their own: they never keep the consumer or the relay waiting for a session."""
-
-RELAY_SHARE = 0.15
-"""Of the drain time, once to finish what is on its way and once to leave; the consumer has gone before."""
 
 _log = structlog.get_logger(__name__)
 
@@ -73,89 +79,6 @@ def collect_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions: int | None = None) -> Database:
-    """The pool that the settings describe, or one of so many sessions."""
-    return Database(
-        settings.database_url.get_secret_value(),
-        pool_size=sessions or settings.database_pool_size,
-        pooler=settings.database_transaction_pooler,
-        timeouts=timeouts,
-    )
-
-
-def terms(settings: Settings) -> Terms:
-    """How long things last."""
-    return Terms(
-        pending_ttl=settings.pending_ttl_seconds,
-        expired_retention=settings.expired_retention_seconds,
-        batch_timeout=settings.batch_timeout_seconds,
-        batch_retention=settings.batch_retention_seconds,
-        closed_retention=settings.closed_retention_seconds,
-    )
-
-
-def kafka_options(settings: Settings) -> dict[str, object]:
-    """What every Kafka client is made with. Raises SettingsError where a file of it can't be used."""
-    password = settings.kafka_sasl_password
-    try:
-        return kafka.client_options(
-            settings.kafka_bootstrap_servers,
-            security_protocol=settings.kafka_security_protocol,
-            sasl_mechanism=settings.kafka_sasl_mechanism,
-            sasl_username=settings.kafka_sasl_username,
-            sasl_password=password.get_secret_value() if password else None,
-            ssl_cafile=settings.kafka_ssl_cafile,
-            ssl_certfile=settings.kafka_ssl_certfile,
-            ssl_keyfile=settings.kafka_ssl_keyfile,
-        )
-    except kafka.CertificateError as error:
-        raise SettingsError(f"ELS_KAFKA_{error.option.upper()}: {error}") from None
-
-
-def broker_trouble(error: Exception) -> str:
-    """Why the broker could not be had, in one line that names the setting to look at."""
-    setting, told = "BOOTSTRAP_SERVERS", one_line(error)
-    match error:
-        case ssl.SSLCertVerificationError():
-            # The same word, whether it is a name or an address that the certificate does not have.
-            setting = "BOOTSTRAP_SERVERS" if "mismatch" in error.verify_message else "SSL_CAFILE"
-        case ssl.SSLError(reason=str(alert)) if "UNKNOWN_CA" in alert or "CERTIFICATE" in alert:
-            setting = "SSL_CERTFILE"  # ours, which the broker does not take
-        case ssl.SSLError():
-            setting = "SECURITY_PROTOCOL"
-        case SaslAuthenticationFailed():
-            setting = "SASL_PASSWORD"
-        case UnsupportedSaslMechanismError():
-            setting = "SASL_MECHANISM"
-        case ConnectionResetError() | KafkaConnectionError():
-            setting, told = "SECURITY_PROTOCOL", f"the broker hangs up; it may speak another protocol ({told})"
-    return f"ELS_KAFKA_{setting}: {told}"
-
-
-def relay_of(settings: Settings, database: Database) -> Relay:
-    """The relay that the settings describe; nothing runs yet."""
-    options, pooler = kafka_options(settings), settings.database_transaction_pooler
-    return Relay(
-        database,
-        lambda: kafka.Producer(options, idempotent=settings.kafka_enable_idempotence),
-        listen=not pooler,
-        poll_seconds=0.1 if pooler else 1.0,
-        drain_seconds=settings.drain_seconds * RELAY_SHARE,
-    )
-
-
-def limits(settings: Settings) -> Limits:
-    """What an event may weigh, and how many refusals stop a topic."""
-    return Limits(refusals_in_a_row=settings.refusals_in_a_row_limit)
-
-
-def max_bytes(settings: Settings) -> dict[str, int]:
-    """The largest message taken, by topic."""
-    sizes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
-    sizes[BATCH_REGISTERED] = settings.max_registration_bytes
-    return sizes
 
 
 async def _check_schema(database: Database) -> None:
@@ -220,7 +143,7 @@ class _Process:
     async def _committed(self, effects: Effects) -> None:
         if effects.published and self._relay:
             self._relay.wake()
-        await telemetry.record(effects)
+        await reporting_.record(effects)
 
     async def _purge(self, stop: asyncio.Event) -> None:
         """A round every interval, in each pod; one pod at a time does the work."""
@@ -238,7 +161,7 @@ class _Process:
     def _committed_purge(self, chunk: Chunk) -> None:
         if chunk.published and self._relay:
             self._relay.wake()
-        telemetry.record_purge(chunk)
+        reporting.record_purge(chunk)
 
     async def run(self, stop: asyncio.Event) -> None:
         """All parts until `stop`: the relay ends last, so that it publishes what the others still commit."""

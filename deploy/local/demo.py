@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.story import PRODUCERS, Batch, Input, Missing, Outcome, World, by_batch, until, world
-from service.domain.incoming import (
+from service.domain.topics import (
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,

@@ -21,9 +21,9 @@ import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from service.application import kafka_options
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
 from service.settings import Settings
+from service.wiring import kafka_options
 
 PATIENCE = 20.0
 """Seconds that anything may take that we wait for; usually it is a fraction of one."""

@@ -10,60 +10,48 @@ facts of one batch at a time. The order of reading is what makes the verdicts ho
 """
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, cast
 
-import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaTimeoutError
+from aiokafka.errors import KafkaTimeoutError
 from psycopg import AsyncConnection
 
 from service.audit import checks as history
-from service.audit.checks import KINDS, UNKNOWN, Came, Event, Fact, Finding, History, Knowledge, digest
-from service.domain import decisions as rules
+from service.audit.checks import UNKNOWN, Finding, Knowledge
+from service.domain import delivery as delivery_
+from service.domain import events as events_
 from service.domain import incoming as events
-from service.domain import outgoing
-from service.domain.incoming import (
-    BATCH_READY,
-    EXCESS_CONTENT,
+from service.domain.delivery import Delivery
+from service.domain.events import Reason, Refusal
+from service.domain.topics import (
     INCOMING_TOPICS,
     OUTGOING_TOPICS,
-    PENDING_EXPIRED,
-    SLOT_ASSIGNED,
-    VALIDATION_ERRORS,
-    BatchRegistered,
-    ContentProvisioned,
-    Reason,
-    Refusal,
 )
-from service.intake.outcome import Delivery
-from service.kafka import record_batches as records
+from service.history import facts as facts_
+from service.history.facts import Came, Event, Fact, History, digest
+from service.history.ledger import Ledger
+from service.history.topics import (
+    BEYOND_SECONDS,
+    IDLE_MS,
+    STALLED_SECONDS,
+    _committed,
+    _event,
+    _partitions,
+    _reader,
+    _said,
+)
 from service.kafka.record_batches import Unreadable
-from service.postgres.pool import Database, Timeouts
+from service.postgres.pool import Database
+from service.postgres.session import Timeouts
 from service.postgres.statements import STATEMENTS
-from service.store import quarantine
 
 PAGE: Final = 5_000
 TIMEOUTS: Final = Timeouts(statement_timeout=3_600_000, transaction_timeout=3_600_000)
 """Its one transaction may take longer than what a poll asks for; not for ever, since its snapshot keeps dead rows."""
-IDLE_MS: Final = 500
-BEYOND_SECONDS: Final = 2.0
-"""Behind the end that a broker tells there may be a few records more (the embedded one's lies too low): read on until
-nothing comes for `IDLE_MS`, for so long at most."""
-STALLED_SECONDS: Final = 60.0
-COORDINATOR_SECONDS: Final = 20.0
-"""A broker that has just started may not have the groups yet."""
 EXAMPLES: Final = 20
 """Of what is unknown so many are shown."""
 
@@ -120,10 +108,10 @@ class Report:
 async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, most: int = 1_000) -> Report:
     """Hold everything against everything. Raises psycopg.Error and KafkaError where one of them is away."""
     report = Report()
-    with _Ledger() as ledger:
-        async with _reader(kafka) as reader:
-            partitions = await _partitions(kafka)
-            committed = await _committed(kafka, scope.group, partitions[INCOMING_TOPICS])
+    with Ledger() as ledger:
+        async with open_reader(kafka) as reader:
+            partitions = await topic_partitions(kafka)
+            committed = await committed_offsets(kafka, scope.group, partitions[INCOMING_TOPICS])
             settled = await reader.end_offsets(partitions[OUTGOING_TOPICS])
             now = await _read_tables(database, ledger, report.counts)
             kept_since = now.timestamp() - scope.shortest_retention
@@ -140,55 +128,10 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
 # -- the ledger
 
 
-class _Ledger:
-    """Facts in a file that is thrown away, to be had by batch."""
-
-    def __enter__(self) -> "_Ledger":
-        self._folder = TemporaryDirectory(prefix="els-audit-")
-        self._file = sqlite3.connect(Path(self._folder.name) / "ledger", isolation_level=None)
-        self._file.execute("pragma journal_mode = off")
-        self._file.execute("pragma synchronous = off")
-        self._file.execute("create table fact (batch_id text, kind int, body blob)")
-        self._file.execute(
-            "create table refused (topic text, fingerprint text, state text, primary key (topic, fingerprint))"
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._folder.cleanup()
-
-    def add(self, facts: Sequence[tuple[str, Fact]]) -> None:
-        """Keep facts with their batches."""
-        self._file.execute("begin")
-        rows = ((batch_id, KINDS.index(type(fact)), orjson.dumps(tuple(fact))) for batch_id, fact in facts)
-        self._file.executemany("insert into fact values (?, ?, ?)", rows)
-        self._file.execute("commit")
-
-    def refuse(self, refused: Sequence[tuple[str, str, str]]) -> None:
-        """Keep what is in quarantine: topic, fingerprint, state."""
-        self._file.execute("begin")
-        self._file.executemany("insert into refused values (?, ?, ?)", refused)
-        self._file.execute("commit")
-
-    def quarantined(self, topic: str, fingerprint: str) -> str | None:
-        """The state of a refused input; None where there is none."""
-        row = self._file.execute(
-            "select state from refused where topic = ? and fingerprint = ?", (topic, fingerprint)
-        ).fetchone()
-        return row[0] if row else None
-
-    def batches(self) -> Iterator[tuple[str, Iterator[Fact]]]:
-        """Every batch with its facts."""
-        rows = self._file.execute("select batch_id, kind, body from fact order by batch_id")
-        for batch_id, some in groupby(rows, itemgetter(0)):
-            yield batch_id, (KINDS[kind](*orjson.loads(body)) for _, kind, body in some)
-
-
 # -- the tables
 
 
-async def _read_tables(database: Database, ledger: _Ledger, counts: Counter[str]) -> datetime:
+async def _read_tables(database: Database, ledger: Ledger, counts: Counter[str]) -> datetime:
     """Everything as one snapshot has it; returns its moment, by the database's clock."""
     async with database.transaction() as conn:
         await conn.execute("set transaction isolation level repeatable read, read only")
@@ -213,9 +156,9 @@ async def _pages(conn: AsyncConnection[Any], statement: str) -> AsyncIterator[li
 
 def _batch(
     _: str, essay_set: bytes, expected: int, assigned: int, failed: int, state: str, *times: datetime | None
-) -> history.Batch:
+) -> facts_.Batch:
     registered_at, completed_at, timed_out_at = map(_seconds, times)
-    return history.Batch(
+    return facts_.Batch(
         essay_set.hex(), expected, assigned, failed, state, registered_at or 0.0, completed_at, timed_out_at
     )
 
@@ -232,9 +175,9 @@ def _slot(
     origin: list[Any],
     taken_at: datetime | None,
     written_by: int,
-) -> history.Slot:
+) -> facts_.Slot:
     says, told = digest(upload, name, *file, *origin), digest(essay_id, text, upload, name, *origin)
-    return history.Slot(essay_id, position, state, text, upload, says, told, _seconds(taken_at), written_by)
+    return facts_.Slot(essay_id, position, state, text, upload, says, told, _seconds(taken_at), written_by)
 
 
 def _waiting(
@@ -247,24 +190,24 @@ def _waiting(
     origin: list[Any],
     stored_at: datetime,
     closed_at: datetime | None,
-) -> history.Waiting:
+) -> facts_.Waiting:
     says, told = digest(upload, name, *file, *origin), digest(text, upload, name, *origin)
-    return history.Waiting(text, state, says, told, stored_at.timestamp(), _seconds(closed_at))
+    return facts_.Waiting(text, state, says, told, stored_at.timestamp(), _seconds(closed_at))
 
 
 def _excess(
     _: str, text: str, reason: str, upload: str, name: str, file: list[Any], origin: list[Any], declared_at: datetime
-) -> history.Excess:
+) -> facts_.Excess:
     says, told = digest(upload, name, *file, *origin), digest(text, name, reason, *origin)
-    return history.Excess(text, says, told, declared_at.timestamp())
+    return facts_.Excess(text, says, told, declared_at.timestamp())
 
 
-def _failure(_: str, upload: str, state: str, stored_at: datetime) -> history.Failure:
-    return history.Failure(upload, state, stored_at.timestamp())
+def _failure(_: str, upload: str, state: str, stored_at: datetime) -> facts_.Failure:
+    return facts_.Failure(upload, state, stored_at.timestamp())
 
 
 def _in_outbox(batch_id: str, topic: str, payload: str, seq: int, created_at: datetime) -> Event:
-    event = _event(topic, batch_id.encode(), payload.encode(), -1, seq, created_at.timestamp(), settled=False)
+    event = event_of(topic, batch_id.encode(), payload.encode(), -1, seq, created_at.timestamp(), settled=False)
     if event is None:
         raise ValueError(f"row {seq} of the outbox is no event of ours")
     return event[1]
@@ -287,59 +230,12 @@ def _seconds(moment: datetime | None) -> float | None:
 # -- the topics
 
 
-@asynccontextmanager
-async def _reader(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
-    records.install()
-    reader = AIOKafkaConsumer(
-        **kafka,
-        group_id=None,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=1024 * 1024,
-        fetch_max_bytes=8 * 1024 * 1024,
-    )
-    await reader.start()
-    try:
-        yield reader
-    finally:
-        await reader.stop()
-
-
-async def _partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list[TopicPartition]]:
-    """Those of the incoming and of the outgoing topics."""
-    admin = AIOKafkaAdminClient(**kafka)
-    await admin.start()
-    try:
-        described = await admin.describe_topics([*INCOMING_TOPICS, *OUTGOING_TOPICS])
-    finally:
-        await admin.close()
-    found = [TopicPartition(each["topic"], some["partition"]) for each in described for some in each["partitions"]]
-    return {topics: [tp for tp in found if tp.topic in topics] for topics in (INCOMING_TOPICS, OUTGOING_TOPICS)}
-
-
-async def _committed(
-    kafka: Mapping[str, Any], group: str, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, int]:
-    admin = AIOKafkaAdminClient(**kafka)
-    await admin.start()
-    try:
-        async with asyncio.timeout(COORDINATOR_SECONDS):
-            while True:
-                try:
-                    offsets = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
-                    return {tp: known.offset for tp, known in offsets.items()}
-                except GroupCoordinatorNotAvailableError:
-                    await asyncio.sleep(0.2)
-    finally:
-        await admin.close()
-
-
 class _Reading:
     """The topics from their beginning to their end, as facts."""
 
     def __init__(
         self,
-        ledger: _Ledger,
+        ledger: Ledger,
         report: Report,
         scope: Scope,
         bounds: Mapping[TopicPartition, int],
@@ -398,17 +294,17 @@ class _Reading:
         delivery = Delivery(
             record.topic, record.partition, record.offset, record.key, record.value, record.headers, event
         )
-        fingerprint = quarantine.fingerprint(delivery).hex()
+        fingerprint = delivery_.fingerprint(delivery).hex()
         self._since(record.topic, at)
         if not done:
             self._report.counts["inputs not yet done with"] += 1
         if isinstance(event, Refusal):
             self._refused(record, done, fingerprint, event)
             return
-        about, says = _said(event)
+        about, says = what_input_says(event)
         yield event.batch_id, Came(record.topic, about, says, at, done, fingerprint)
 
-    def _decoded(self, record: ConsumerRecord) -> events.Incoming | Refusal:
+    def _decoded(self, record: ConsumerRecord) -> events_.Incoming | Refusal:
         if isinstance(record.value, Unreadable):
             return Refusal(Reason.UNREADABLE, record.value.why)
         return events.decode(record.topic, record.value, max_bytes=self._scope.max_bytes[record.topic])
@@ -423,7 +319,7 @@ class _Reading:
 
     def _told(self, record: ConsumerRecord, settled: bool) -> Iterator[tuple[str, Fact]]:
         at = record.timestamp / 1000
-        found = _event(record.topic, record.key, record.value, record.partition, record.offset, at, settled=settled)
+        found = event_of(record.topic, record.key, record.value, record.partition, record.offset, at, settled=settled)
         if found is None:
             self._report.counts["records that are not ours"] += 1
             return
@@ -433,73 +329,3 @@ class _Reading:
     def _since(self, topic: str, at: float) -> None:
         if at >= 0:  # else the record is unreadable and tells no time
             self.since[topic] = min(at, self.since.get(topic, at))
-
-
-def _said(event: events.Incoming) -> tuple[str, str]:
-    """What an input is about, and what stands for what it says."""
-    match event:
-        case BatchRegistered():
-            return rules.essay_set(event.essay_ids).hex(), digest(event.essay_ids)
-        case ContentProvisioned():
-            return event.text_storage_id, digest(
-                event.file_upload_id,
-                event.original_file_name,
-                event.raw_file_storage_id,
-                event.file_size_bytes,
-                event.content_md5_hash,
-                event.correlation_id,
-                event.traceparent,
-                event.tracestate,
-            )
-        case _:
-            return event.file_upload_id, ""
-
-
-def _event(
-    topic: str, key: bytes | None, value: bytes | None, partition: int, place: int, at: float, *, settled: bool
-) -> tuple[str, Event] | None:
-    """An event of ours and its batch; None where the record is none of ours."""
-    try:
-        envelope = orjson.loads(value or b"")
-        data, trace = envelope["data"], envelope["metadata"] or {}
-        batch_id, text = data["batch_id"], data.get("text_storage_id", "")
-        origin = (envelope["correlation_id"], trace.get("traceparent"), trace.get("tracestate"))
-        told = _TELLS[topic](data, origin) if topic in _TELLS else ""
-        event = Event(
-            topic,
-            envelope["event_id"],
-            str(outgoing.event_id(topic, batch_id, data["expired_at"] + text if topic == PENDING_EXPIRED else text)),
-            text,
-            told,
-            envelope["event_timestamp"],
-            data.get("essay_id", ""),
-            blake2b((key or b"") + b"\0" + (value or b""), digest_size=16).hexdigest(),
-            partition,
-            place,
-            at,
-            settled,
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return None
-    return (batch_id, event) if envelope["source_service"] == outgoing.SOURCE_SERVICE else None
-
-
-def _named(data: Mapping[str, Any], origin: Sequence[Any], *names: str) -> str:
-    return digest(*(data[name] for name in names), *origin)
-
-
-_TELLS: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
-    SLOT_ASSIGNED: lambda data, origin: _named(
-        data, origin, "essay_id", "text_storage_id", "file_upload_id", "original_file_name"
-    ),
-    EXCESS_CONTENT: lambda data, origin: _named(data, origin, "text_storage_id", "original_file_name", "reason"),
-    PENDING_EXPIRED: lambda data, origin: _named(
-        data, origin, "text_storage_id", "file_upload_id", "original_file_name"
-    ),
-    BATCH_READY: lambda data, _: digest(
-        [[essay["essay_id"], essay["text_storage_id"]] for essay in data["ready_essays"]]
-    ),
-    VALIDATION_ERRORS: lambda data, _: digest(
-        [essay["essay_id"] for essay in data["failed_essays"]], data["error_summary"]["critical_failure"]
-    ),
-}

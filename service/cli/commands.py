@@ -8,28 +8,21 @@ from typing import Any
 import psycopg
 from aiokafka.errors import KafkaError
 
-from service.application import (
-    ROLES,
-    NotReady,
-    broker_trouble,
-    kafka_options,
-    max_bytes,
-    open_database,
-    relay_of,
-    terms,
-)
+from service.application import ROLES, NotReady
 from service.application import run as run_process
 from service.audit import audit
 from service.cli.output import Failed, print_json, tell, warn
 from service.kafka import topics as kafka
-from service.postgres.pool import EXPECTED_REVISION, Database
+from service.postgres.pool import Database
+from service.postgres.schema import EXPECTED_REVISION
 from service.purge import purge
 from service.relay.relay import Relay
 from service.runtime import tracing
-from service.runtime.health import one_line
-from service.runtime.metrics import set_up_logging
+from service.runtime.errors import one_line
+from service.runtime.logging import set_up_logging
 from service.settings import Settings, SettingsError
 from service.store import outbox
+from service.wiring import broker_trouble, kafka_options, max_bytes, open_database, relay_of, terms
 
 IDLE_SECONDS = 8.0
 """`relay --once` waits as long for more: until then the lease of a relay that died has run out."""

@@ -13,14 +13,15 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from service.application import limits, max_bytes, open_database
 from service.cli.output import Failed, NotLikeThis, confirm, print_json, progress, show, tell, warn
-from service.operators.errors import Away, Operator, Undone, Wrong
+from service.operators.errors import Away, Undone, Wrong
 from service.operators.operations import Operations, Page, contents
 from service.operators.replay import Replayed
 from service.settings import Settings
+from service.store.operator_actions import Operator
 from service.store.pending_content import Chosen
 from service.store.quarantine import Refused
+from service.wiring import limits, max_bytes, open_database
 
 CHUNK = 500
 """Refused inputs that are discarded in one transaction."""

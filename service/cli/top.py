@@ -31,14 +31,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from service.application import kafka_options, open_database
 from service.cli.output import Failed, cell
-from service.domain.incoming import INCOMING_TOPICS
+from service.domain.topics import INCOMING_TOPICS
 from service.kafka.topics import OUTGOING
 from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
-from service.runtime.health import one_line
+from service.runtime.errors import one_line
 from service.settings import Settings
+from service.wiring import kafka_options, open_database
 
 EVENTS = 12
 """So many of the latest events are shown."""

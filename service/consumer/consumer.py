@@ -20,12 +20,15 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
+from service.consumer import crash_marks
+from service.consumer.crash_marks import Suspects
 from service.consumer.partitions import Partition, Read, first_offsets_of, offsets_of
 from service.domain import incoming as events
-from service.domain.incoming import Reason, Refusal
+from service.domain.delivery import Delivery, contexts
+from service.domain.events import Reason, Refusal
 from service.intake.intake import Intake
-from service.intake.outcome import Delivery, contexts
 from service.kafka import record_batches as records
+from service.kafka.deliveries import delivery_of
 from service.kafka.group import ConsumerOptions, Membership, Stalled
 from service.kafka.record_batches import Unreadable
 from service.postgres.pool import Database
@@ -34,7 +37,6 @@ from service.runtime.health import Health
 from service.runtime.loop import Seldom, cancelled
 from service.store import crash_marks as suspects
 from service.store import quarantine
-from service.store.crash_marks import Suspects
 
 _log = structlog.get_logger(__name__)
 
@@ -217,11 +219,11 @@ class Consumer:
                 deliveries.append(self._delivery(record))
         return deliveries
 
-    def _delivery(self, record: ConsumerRecord) -> Delivery:
+    def delivery_of(self, record: ConsumerRecord) -> Delivery:
         if isinstance(record.value, Unreadable):
-            return _delivery(record, Refusal(Reason.UNREADABLE, record.value.why))
+            return delivery_of(record, Refusal(Reason.UNREADABLE, record.value.why))
         event = events.decode(record.topic, record.value, max_bytes=self._options.max_bytes[record.topic])
-        return _delivery(record, event)
+        return delivery_of(record, event)
 
     async def _take(self, reads: Sequence[Read], *, probing: bool = False) -> None:
         """Apply what was read, as far as it is still ours to apply, and move the partitions on."""
@@ -312,8 +314,8 @@ class Consumer:
         self, tp: TopicPartition, suspected: Suspects, records: Sequence[ConsumerRecord]
     ) -> list[Delivery]:
         if records[0].offset == suspected.convict:
-            why = f"the process died {suspects.DEATHS} times with this record alone in hand"
-            return [_delivery(records[0], Refusal(Reason.KILLED_THE_PROCESS, why))]
+            why = f"the process died {crash_marks.DEATHS} times with this record alone in hand"
+            return [delivery_of(records[0], Refusal(Reason.KILLED_THE_PROCESS, why))]
         if records[0].offset < suspected.end:
             span = records[-1].offset - records[0].offset + 1
             async with self._database.transaction() as conn:
@@ -453,7 +455,7 @@ class Consumer:
         for tp, mark in left_behind.items():
             with suppress(KafkaError):  # then the partition is not ours any more
                 position = await self._membership.position(tp)
-                partitions[tp].suspected = suspects.suspects(mark, position, self._options.max_poll_records)
+                partitions[tp].suspected = crash_marks.suspects(mark, position, self._options.max_poll_records)
         self._partitions = partitions
         self._shared_out = True
         self._moved = self._served = time.monotonic()
@@ -499,7 +501,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         await self._consumer.assigned(assigned)
-
-
-def _delivery(record: ConsumerRecord, event: events.Incoming | Refusal) -> Delivery:
-    return Delivery(record.topic, record.partition, record.offset, record.key, record.value, record.headers, event)

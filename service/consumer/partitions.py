@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import structlog
 from aiokafka import TopicPartition
 
-from service.intake.outcome import Delivery
+from service.consumer.crash_marks import Suspects
+from service.domain.delivery import Delivery
 from service.kafka.record_batches import Unreadable
-from service.store.crash_marks import Suspects
 
 _log = structlog.get_logger(__name__)
 

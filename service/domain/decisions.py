@@ -11,7 +11,7 @@ from hashlib import sha256
 from itertools import zip_longest
 from typing import NamedTuple
 
-from service.domain.incoming import BatchRegistered, Upload
+from service.domain.events import BatchRegistered, Upload
 
 
 class Slot(NamedTuple):

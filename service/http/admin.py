@@ -20,8 +20,9 @@ from pydantic import BaseModel, ValidationError
 
 from service.http import openapi
 from service.http import schemas as forms
-from service.operators.errors import Away, Busy, Impossible, NotThere, Operator, Undone, Wrong
+from service.operators.errors import Away, Busy, Impossible, NotThere, Undone, Wrong
 from service.operators.operations import Operations
+from service.store.operator_actions import Operator
 from service.store.pending_content import Chosen
 from service.store.quarantine import Refused
 

@@ -19,9 +19,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from service import __version__
-from service.postgres.pool import EXPECTED_REVISION, Database
+from service.postgres.pool import Database
+from service.postgres.schema import EXPECTED_REVISION
 from service.postgres.statements import STATEMENTS
-from service.runtime.health import Health, one_line
+from service.runtime.errors import one_line
+from service.runtime.health import Health
 
 HEALTH: Final[Mapping[str, str]] = {
     "els_pending_content": "Contents that wait for a registration.",

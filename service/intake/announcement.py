@@ -9,9 +9,10 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from service.domain import outgoing
-from service.domain.outgoing import Origin, Outgoing
+from service.domain import failure_events, outgoing
+from service.domain.enveloped import Origin, Outgoing
 from service.store import batches as store
+from service.store import slots
 
 
 async def announce(
@@ -28,9 +29,9 @@ async def announce(
     """
     origin = Origin(row.correlation_id, row.traceparent, row.tracestate)
     if row.failed:
-        yield await outgoing.validation_errors(
+        yield await failure_events.validation_errors(
             row.batch_id,
-            lambda: store.failed_pages(conn, row.batch_id),
+            lambda: slots.failed_pages(conn, row.batch_id),
             row.assigned == 0,
             origin,
             completed_at,

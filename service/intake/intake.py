@@ -6,26 +6,26 @@ is the world's trouble: roll back, back off, again, for as long as it takes.
 """
 
 import asyncio
-import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-import orjson
-import psycopg
 import structlog
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from service.domain.incoming import Reason, Refusal
-from service.domain.outgoing import Unpublishable
-from service.intake.outcome import Delivery, Effects, Limits, Outcome, contexts
+from service.domain.delivery import Delivery, Limits, contexts
+from service.domain.events import Refusal
+from service.intake.errors import is_the_records, refusal_of
+from service.intake.outcome import Effects, Outcome
 from service.intake.transaction import apply
-from service.postgres.pool import Database, sqlstate_of
+from service.postgres.errors import is_contention
+from service.postgres.pool import Database
 from service.runtime import metrics as telemetry
 from service.runtime import tracing
-from service.runtime.health import Health, one_line
+from service.runtime.errors import one_line
+from service.runtime.health import Health
 from service.runtime.loop import Backoff
 from service.store import batches as store
 
@@ -162,28 +162,6 @@ class Intake:
             else:
                 self._health.well("transactions")
                 return outcome
-
-
-def is_the_records(error: BaseException) -> bool:
-    """Whether an error is about what a record says, and not about the world or the concurrency around it."""
-    if isinstance(error, Unpublishable | UnicodeEncodeError | OverflowError | struct.error | orjson.JSONEncodeError):
-        return True
-    state = sqlstate_of(error)
-    if state is None:
-        return isinstance(error, psycopg.DataError)
-    return state.startswith("22") or state in ("23502", "23514", "54001")
-
-
-def is_contention(error: BaseException) -> bool:
-    """Whether an error is about what other transactions do: the database is well, and this one goes again."""
-    state = sqlstate_of(error) or ""
-    return state.startswith("40") or state in ("23505", "55P03")
-
-
-def refusal_of(error: Exception) -> Refusal:
-    """What an error that `is_the_records` says about its record."""
-    reason = Reason.UNPUBLISHABLE if isinstance(error, Unpublishable) else Reason.DATA_ERROR
-    return Refusal(reason, one_line(error))
 
 
 def _batch_ids(deliveries: Sequence[Delivery]) -> frozenset[str]:

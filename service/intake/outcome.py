@@ -1,45 +1,15 @@
 """What a poll brings, and what became of it."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 from service.domain.decisions import BatchFacts
-from service.domain.incoming import (
-    LARGEST_RECORD,
-    ORDINARY_RECORD,
-    RECORD_ROOM,
-    ContentProvisioned,
-    Incoming,
-    Refusal,
-    Upload,
-    ValidationFailed,
-)
-
-
-@dataclass(slots=True)
-class Delivery:
-    """One record as it came, and what it says."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-    event: Incoming | Refusal
-    was_not_full: bool = False
-    """When it was first looked at, its batch was not full, committed: no slot then means beaten to the last one."""
-
-
-def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str | None]]:
-    """The trace contexts of what could be read."""
-    for delivery in deliveries:
-        if not isinstance(delivery.event, Refusal):
-            yield delivery.event.traceparent, delivery.event.tracestate
+from service.domain.delivery import Delivery
+from service.domain.events import ContentProvisioned, Refusal, Upload, ValidationFailed
 
 
 @dataclass(slots=True)
@@ -92,15 +62,6 @@ class Batch:
             case _:
                 self.registrations.append(delivery)
                 return False
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an input and an event may weigh, in bytes, and how many refusals in a row stop a topic."""
-
-    refusals_in_a_row: int = 1_000
-    event_bytes: int = ORDINARY_RECORD - RECORD_ROOM
-    large_event_bytes: int = LARGEST_RECORD - RECORD_ROOM
 
 
 Decided = Literal[

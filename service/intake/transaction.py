@@ -18,8 +18,11 @@ from psycopg.errors import SerializationFailure
 
 from service.domain import decisions as rules
 from service.domain import outgoing
+from service.domain.contract import ExcessReason
 from service.domain.decisions import BatchFacts, RefusalCount, Seat, Slot, Verdict
-from service.domain.incoming import (
+from service.domain.delivery import Delivery, Limits
+from service.domain.enveloped import Origin, Outgoing
+from service.domain.events import (
     BatchRegistered,
     ContentProvisioned,
     Incoming,
@@ -28,13 +31,14 @@ from service.domain.incoming import (
     Upload,
     ValidationFailed,
 )
-from service.domain.outgoing import ExcessReason, Origin, Outgoing
 from service.intake import announcement as completion
-from service.intake.outcome import Batch, Decided, Decision, Delivery, Effects, Limits, Outcome, Reconciled
+from service.intake.outcome import Batch, Decided, Decision, Effects, Outcome, Reconciled
+from service.postgres import queries
 from service.postgres.pipeline import Answer
 from service.runtime.tracing import LINKS
 from service.store import batches as store
-from service.store import quarantine
+from service.store import outbox, pending_content, quarantine, validation_failures
+from service.store import slots as slots_
 from service.store.quarantine import TopicRefusals
 
 _T = TypeVar("_T")
@@ -228,7 +232,7 @@ class _Poll:
         new = [batch for batch in self.batches.values() if batch.facts is None and batch.registrations]
         if self.alone or not new:
             return
-        waiting = await store.count_waiting(self.conn, [batch.batch_id for batch in new], LARGE)
+        waiting = await pending_content.count_waiting(self.conn, [batch.batch_id for batch in new], LARGE)
         room = LARGE
         for batch in new:
             registration: BatchRegistered = batch.registrations[0].event  # type: ignore[assignment]
@@ -251,7 +255,7 @@ class _Poll:
     async def _reconcile(self, essay_ids: dict[str, tuple[str, ...]]) -> None:
         """Slots in slot order for pending content in the order in which it was stored; the rest is excess."""
         batch_ids = list(essay_ids)
-        async for page in store.pending_pages(self.conn, batch_ids):
+        async for page in pending_content.pending_pages(self.conn, batch_ids):
             filled: list[tuple[Slot, ContentProvisioned]] = []
             left_over: list[tuple[ContentProvisioned, ExcessReason]] = []
             assigned, excess = Reconciled("content_assigned"), Reconciled("content_excess")
@@ -271,8 +275,8 @@ class _Poll:
             self.effects.decisions.extend(assigned)
             self.effects.decisions.extend(excess)
             await self._publish_reconciled(filled, left_over)
-        await store.delete_pending_content(self.conn, batch_ids)
-        await store.insert_slots(
+        await pending_content.delete_pending_content(self.conn, batch_ids)
+        await slots_.insert_slots(
             self.conn,
             (
                 (Slot(batch_id, essay_id, position), None)
@@ -288,10 +292,10 @@ class _Poll:
         left_over: list[tuple[ContentProvisioned, ExcessReason]],
     ) -> None:
         if filled:
-            await store.insert_slots(self.conn, filled)
+            await slots_.insert_slots(self.conn, filled)
             await self._publish([self._slot_assigned(slot, content) for slot, content in filled])
         if left_over:
-            await store.insert_excess_content(self.conn, left_over)
+            await slots_.insert_excess_content(self.conn, left_over)
             await self._publish([self._excess(content, reason) for content, reason in left_over])
 
     async def _compare(self, repeats: Sequence[Delivery]) -> None:
@@ -330,11 +334,11 @@ class _Poll:
     async def _forget_known(self, registered: Sequence[Batch]) -> None:
         contents = _events(batch.contents for batch in registered)
         if contents:
-            for batch_id, identity in await store.find_known_content(self.conn, contents):
+            for batch_id, identity in await slots_.find_known_content(self.conn, contents):
                 self._repeated(self.batches[batch_id].contents.pop(identity))
         failures = _events(batch.failures for batch in registered)
         if failures:
-            for batch_id, identity in await store.find_known_failures(self.conn, failures):
+            for batch_id, identity in await validation_failures.find_known_failures(self.conn, failures):
                 self._repeated(self.batches[batch_id].failures.pop(identity))
 
     async def _seat(self, uploads: dict[str, list[Upload]]) -> None:
@@ -343,8 +347,8 @@ class _Poll:
             return
         if self.alone:
             for batch_id, count in wanted.items():
-                await store.await_slots(self.conn, batch_id, count)
-        seating = rules.seat(uploads, await store.claim_slots(self.conn, wanted))
+                await slots_.await_slots(self.conn, batch_id, count)
+        seating = rules.seat(uploads, await slots_.claim_slots(self.conn, wanted))
         unserved = defaultdict(list)
         for upload in seating.unserved:
             unserved[upload.batch_id].append(upload)
@@ -355,7 +359,7 @@ class _Poll:
     async def _take(self, seats: list[Seat]) -> None:
         if not seats:
             return
-        await store.fill_slots(self.conn, seats)
+        await slots_.fill_slots(self.conn, seats)
         recorded: list[tuple[ValidationFailed, _FailureState]] = []
         for each in seats:
             batch = self.batches[each.slot.batch_id]
@@ -370,7 +374,7 @@ class _Poll:
             await self._record(recorded)
 
     async def _record(self, failures: Sequence[tuple[ValidationFailed, _FailureState]]) -> None:
-        new = await store.store_failures(self.conn, failures)
+        new = await validation_failures.store_failures(self.conn, failures)
         for failure, state in failures:
             delivery = _delivery_of(self.batches[failure.batch_id], failure)
             if (failure.batch_id, failure.file_upload_id) in new:
@@ -402,19 +406,19 @@ class _Poll:
     async def _seat_waiting_failures(self, fresh: Sequence[Batch]) -> None:
         """Failures that waited for their batch come after all content, the poll's own included."""
         while fresh:
-            page = await store.read_waiting_failures(self.conn, [batch.batch_id for batch in fresh])
+            page = await validation_failures.read_waiting_failures(self.conn, [batch.batch_id for batch in fresh])
             if not page:
                 return
             uploads: dict[str, list[Any]] = defaultdict(list)
             for failure in page:
                 uploads[failure.batch_id].append(failure)
             wanted = {batch_id: len(waiting) for batch_id, waiting in uploads.items()}
-            seating = rules.seat(uploads, await store.claim_slots(self.conn, wanted))
+            seating = rules.seat(uploads, await slots_.claim_slots(self.conn, wanted))
             if seating.seats:
-                await store.fill_slots(self.conn, seating.seats)
+                await slots_.fill_slots(self.conn, seating.seats)
             settled: list[tuple[Any, _FailureState]] = [(each.upload, "slot") for each in seating.seats]
             settled += [(failure, "surplus") for failure in seating.unserved]
-            await store.settle_failures(self.conn, settled)
+            await validation_failures.settle_failures(self.conn, settled)
             for failure, state in settled:
                 self.batches[failure.batch_id].failed += state == "slot"
                 self.effects.decisions.append(
@@ -430,7 +434,7 @@ class _Poll:
         unknown = [batch for batch in self.batches.values() if batch.facts is None]
         contents = _events(batch.contents for batch in unknown)
         if contents:
-            new = await store.store_pending_content(self.conn, contents)
+            new = await pending_content.store_pending_content(self.conn, contents)
             for content in contents:
                 delivery = _delivery_of(self.batches[content.batch_id], content)
                 if (content.batch_id, content.text_storage_id) in new:
@@ -482,7 +486,7 @@ class _Poll:
         candidates = [content for batch in changed for content in batch.excess]
         if not candidates:
             return
-        known = await store.find_known_content(self.conn, candidates)
+        known = await slots_.find_known_content(self.conn, candidates)
         excess: list[tuple[ContentProvisioned, ExcessReason]] = []
         for content in candidates:
             delivery = _delivery_of(self.batches[content.batch_id], content)
@@ -495,19 +499,19 @@ class _Poll:
             excess.append((content, reason))
             self._decided("content_excess", delivery, reason)
         if excess:
-            await store.insert_excess_content(self.conn, excess)
+            await slots_.insert_excess_content(self.conn, excess)
             await self._publish([self._excess(content, reason) for content, reason in excess])
 
     async def _announce(self, complete: Sequence[str]) -> None:
         """BatchValidationErrors where a slot failed, BatchEssaysReady where one is assigned, in this order."""
         rows = await store.read_batches(self.conn, complete)
-        small = [batch_id for batch_id in complete if rows[batch_id].expected <= store.PAGE]
+        small = [batch_id for batch_id in complete if rows[batch_id].expected <= queries.PAGE]
         for some in _groups(small, ANNOUNCED):
-            slots = await store.read_assigned_slots(self.conn, some)
+            slots = await slots_.read_assigned_slots(self.conn, some)
             await self._publish([each for id_ in some async for each in self._complete(rows[id_], _page(slots[id_]))])
         for batch_id in complete:
-            if rows[batch_id].expected > store.PAGE:
-                pages = store.assigned_pages(self.conn, batch_id)
+            if rows[batch_id].expected > queries.PAGE:
+                pages = slots_.assigned_pages(self.conn, batch_id)
                 await self._publish([each async for each in self._complete(rows[batch_id], pages)])
 
     async def _complete(
@@ -523,8 +527,8 @@ class _Poll:
     # -- the outbox and the quarantine
 
     async def _publish(self, written: Sequence[Outgoing]) -> None:
-        for some in _groups(written, store.PAGE):
-            await store.insert_outbox(self.conn, some)
+        for some in _groups(written, queries.PAGE):
+            await outbox.insert_outbox(self.conn, some)
         self.effects.published += len(written)
 
     def _slot_assigned(self, slot: Slot, content: ContentProvisioned) -> Outgoing:

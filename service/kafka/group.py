@@ -15,7 +15,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from service.domain import incoming as events
+from service.domain import topics
 from service.runtime.loop import cancelled
 
 CALM_SECONDS = 1.0
@@ -78,7 +78,7 @@ class Membership:
             max_partition_fetch_bytes=512 * 1024,
             fetch_max_bytes=4 * 1024 * 1024,
         )
-        self._client.subscribe(topics=list(events.INCOMING_TOPICS), listener=listener)
+        self._client.subscribe(topics=list(topics.INCOMING_TOPICS), listener=listener)
 
     @property
     def patience(self) -> float:

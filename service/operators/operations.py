@@ -13,20 +13,21 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
-from service.domain import incoming as events
-from service.domain.outgoing import Outgoing, Unpublishable
-from service.intake.intake import is_contention
-from service.intake.outcome import Limits
-from service.operators import errors as actions
-from service.operators import parameters
-from service.operators.errors import Away, Busy, Impossible, NotThere, Operator, Wrong
+from service.domain import topics
+from service.domain.delivery import Limits
+from service.domain.enveloped import Outgoing, Unpublishable
+from service.operators import batches, parameters, pending
+from service.operators import quarantine as quarantine_
+from service.operators.errors import Away, Busy, Impossible, NotThere, Wrong
 from service.operators.replay import Replay, Replayed
+from service.postgres.errors import is_contention
 from service.postgres.pool import Database
-from service.runtime.health import one_line
+from service.runtime.errors import one_line
 from service.store import batches as store
-from service.store import monitoring as batches
 from service.store import pending_content as waiting
 from service.store import quarantine
+from service.store import slots as slots_
+from service.store.operator_actions import Operator
 from service.store.pending_content import Chosen, Waiting
 from service.store.quarantine import Quarantined, Refused
 
@@ -83,7 +84,7 @@ class Operations:
     async def remove_pending(self, by: Operator, action: str, chosen: Chosen) -> int:
         """Take back what is chosen of what waits for a batch; returns how much it was, which is not 0."""
         async with self._transaction() as conn:
-            removed = await actions.remove_pending(conn, by, action, chosen)
+            removed = await pending.remove_pending(conn, by, action, chosen)
         if not removed:
             raise NotThere(f"nothing such waits for batch {chosen.batch_id}")
         return removed
@@ -91,7 +92,7 @@ class Operations:
     async def restore_pending(self, by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None) -> int:
         """Let expired content wait again; returns how much it was, which is not 0."""
         async with self._transaction() as conn:
-            restored = await actions.restore_pending(conn, by, batch_id, text_storage_ids)
+            restored = await pending.restore_pending(conn, by, batch_id, text_storage_ids)
         if not restored:
             raise NotThere(f"nothing such of batch {batch_id} is expired")
         return restored
@@ -149,14 +150,14 @@ class Operations:
     async def discard(self, by: Operator, ids: Sequence[int]) -> int:
         """Close refused inputs for good, in one transaction; returns how many were still open."""
         async with self._transaction() as conn:
-            return await actions.discard(conn, by, ids)
+            return await quarantine_.discard(conn, by, ids)
 
     async def resume(self, by: Operator, topic: str) -> None:
         """Set a stopped topic going again."""
-        if topic not in events.INCOMING_TOPICS:
-            raise Wrong(f"there is no topic {topic!r}; there are {', '.join(events.INCOMING_TOPICS)}")
+        if topic not in topics.INCOMING_TOPICS:
+            raise Wrong(f"there is no topic {topic!r}; there are {', '.join(topics.INCOMING_TOPICS)}")
         async with self._transaction() as conn:
-            resumed = await actions.resume_topic(conn, by, topic)
+            resumed = await quarantine_.resume_topic(conn, by, topic)
         if not resumed:
             raise Impossible(f"{topic} is not stopped")
 
@@ -165,14 +166,14 @@ class Operations:
     async def list_batches(self, *, page: int, **chosen: Any) -> Page[Columns]:
         """Registered batches in the order of their ids; `chosen` as batches.list_batches has it."""
         async with self._transaction() as conn:
-            rows = await batches.list_batches(conn, page=page, **chosen)
+            rows = await store.list_batches(conn, page=page, **chosen)
         return Page(rows, rows[-1]["batch_id"] if len(rows) == page else None)
 
     async def show_batch(self, batch_id: str, *, page: int, after: int) -> tuple[Columns, Page[Columns]]:
         """One batch, with a page of its slots."""
         async with self._transaction() as conn:
-            batch = await batches.show_batch(conn, batch_id)
-            slots = await batches.list_slots(conn, batch_id, page=page, after=after)
+            batch = await store.show_batch(conn, batch_id)
+            slots = await slots_.list_slots(conn, batch_id, page=page, after=after)
             waits = await waiting.count_removable_content(conn, Chosen(batch_id))
         if batch is None:
             raise NotThere(f"batch {batch_id} is not registered; {contents(waits)} waiting or expired")
@@ -183,7 +184,7 @@ class Operations:
         """Announce a complete batch again, for who lost the event."""
         try:
             async with self._transaction() as conn:
-                return await actions.republish(conn, by, batch_id, self._limits)
+                return await batches.republish(conn, by, batch_id, self._limits)
         except Unpublishable as error:
             raise Impossible(str(error)) from None
 

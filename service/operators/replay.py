@@ -13,15 +13,17 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from service.domain import incoming as events
-from service.domain.incoming import Refusal
-from service.intake.intake import is_contention, is_the_records, refusal_of
-from service.intake.outcome import Delivery, Effects, Limits
+from service.domain.delivery import Delivery, Limits
+from service.domain.events import Refusal
+from service.intake.errors import is_the_records, refusal_of
+from service.intake.outcome import Effects
 from service.intake.transaction import apply
-from service.operators import errors as actions
-from service.operators.errors import Done, Impossible, Operator
+from service.operators.errors import Impossible
+from service.postgres.errors import is_contention
 from service.postgres.pool import Database
 from service.runtime.loop import Backoff
-from service.store import quarantine
+from service.store import operator_actions, quarantine
+from service.store.operator_actions import Done, Operator
 
 ATTEMPTS = 8
 """So often a replay begins anew where others are in its way."""
@@ -105,7 +107,7 @@ class Replay:
 
     async def _record(self, conn: AsyncConnection[Any], id_: int, topic: str, details: dict[str, str]) -> None:
         done = Done(topic=topic, details={"id": id_, **details})
-        await actions.record(conn, self._by, "quarantine replay", [done])
+        await operator_actions.record(conn, self._by, "quarantine replay", [done])
 
 
 def became(effects: Effects) -> str:

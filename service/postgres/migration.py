@@ -18,7 +18,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from service.postgres.pool import Timeouts, conninfo, sqlstate_of
+from service.postgres.errors import sqlstate_of
+from service.postgres.session import Timeouts, conninfo
 
 _ROOT: Final = Path(__file__).parents[2]
 _SQL: Final = _ROOT / "sql"

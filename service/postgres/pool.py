@@ -6,93 +6,32 @@ not answered, is closed: nobody knows what its server still does, and the next u
 """
 
 import asyncio
-import os
-import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InFailedSqlTransaction
 
-from service.postgres import statements
+from service.postgres import arrays
+from service.postgres.liveness import (
+    RECHECK_SECONDS,
+    CHECK_AFTER_SECONDS,
+    GRACE_SECONDS,
+    IS_SERVED,
+    is_receiving,
+    hang_up,
+    DelayedTask,
+)
 from service.postgres.pipeline import Connection, Cursor
+from service.postgres.schema import REVISION, EXPECTED_REVISION
+from service.postgres.session import CONNECT_SECONDS, APPLICATION_NAME, PLANNER, Timeouts, conninfo
 
-EXPECTED_REVISION: Final = "0003"
-"""The schema that this code is written for: the last file of migrations/versions. Revisions are numbers of four
-digits, so that they compare as texts."""
-
-APPLICATION_NAME: Final = "essay-lifecycle-service"
-
-_CONNECT_SECONDS = 5
 _POOL_TIMEOUT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
-
-_GRACE_SECONDS = 5.0
-"""A server ends a transaction that takes too long; one that has not even said so after this has gone silent."""
-
-_DOUBT_SECONDS = 5.0
-"""A transaction that has lasted so long is looked for on its server."""
-
-_AGAIN_SECONDS = 1.0
-"""And again so often: a server soon ends a session that is idle in its transaction."""
-
-_STILL_MS = 2_000
-"""Where something has come within so long, the rest of the answer is on its way, whatever the server knows."""
-
-# What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
-# pg_stat_activity a session that took another role sees no state, not even its own.
-_SERVED = "select pg_backend_pid(), exists (select from pg_locks where pid = %s and locktype = 'virtualxid')"
-
-# As JSON, since the column may not be there yet: then the revision serves its own code only.
-_REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
-
-# libpq gives up on a server that has gone without a word after these, in seconds and milliseconds.
-_SOCKET: Mapping[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-
-# The statements of the flow probe indexes for a few rows. What the planner makes of an array of unknown length and of
-# statistics that lag behind the tables must not turn one into a scan (docs/decisions/0003-plans.md).
-PLANNER = (
-    "-c enable_hashjoin=off",
-    "-c enable_mergejoin=off",
-    "-c enable_bitmapscan=off",
-    "-c enable_seqscan=off",
-    "-c jit=off",
-)
-
-# And the server gives up on a pod that has gone without a word: it must not hold its locks until it times out.
-_GONE = (
-    "-c tcp_keepalives_idle=5",
-    "-c tcp_keepalives_interval=2",
-    "-c tcp_keepalives_count=3",
-    "-c tcp_user_timeout=10000",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long a session may wait, work or idle, in milliseconds. sql/roles.sql says the same for els_app."""
-
-    lock_timeout: int = 2_000
-    idle_in_transaction_session_timeout: int = 10_000
-    statement_timeout: int = 60_000
-    transaction_timeout: int = 120_000
-    client_connection_check_interval: int = 5_000
-
-    def options(self) -> str:
-        """As libpq's `options`, which the server applies when the session starts."""
-        timeouts = [f"-c {timeout.name}={getattr(self, timeout.name)}" for timeout in fields(self)]
-        return " ".join([*timeouts, *PLANNER, *_GONE, "-c TimeZone=UTC"])
 
 
 @dataclass(slots=True)
@@ -123,7 +62,7 @@ class Database:
         self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
         self._pooler = pooler
         self._prepare_threshold = None if pooler else 5
-        self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + _GRACE_SECONDS
+        self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)
         self._idle: list[_Session] = []
         self._looking = asyncio.Lock()
@@ -195,7 +134,7 @@ class Database:
             cursor = await connection.execute("select to_regclass('els.alembic_version') is not null")
             if await cursor.fetchone() == (False,):
                 return None, None
-            cursor = await connection.execute(_REVISION)
+            cursor = await connection.execute(REVISION)
             return await cursor.fetchone() or (None, None)
 
     async def close(self) -> None:
@@ -224,7 +163,7 @@ class Database:
             raise psycopg.OperationalError("no database session was free in time") from None
         try:
             session = await self._take()
-            watching = _Later(min(_DOUBT_SECONDS, self._patience), lambda: self._watch(session.connection))
+            watching = DelayedTask(min(CHECK_AFTER_SECONDS, self._patience), lambda: self._watch(session.connection))
             try:
                 yield session.connection
             except BaseException as error:
@@ -242,11 +181,11 @@ class Database:
         A peer that acknowledges every byte and answers none is found by no timeout of TCP.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience - _DOUBT_SECONDS):
+            async with asyncio.timeout(self._patience - CHECK_AFTER_SECONDS):
                 pid = connection.pgconn.backend_pid
-                while self._pooler or await self._is_served(pid) or _comes(connection):  # noqa: ASYNC110
-                    await asyncio.sleep(_AGAIN_SECONDS)
-        _hang_up(connection)
+                while self._pooler or await self._is_served(pid) or is_receiving(connection):  # noqa: ASYNC110
+                    await asyncio.sleep(RECHECK_SECONDS)
+        hang_up(connection)
 
     async def _is_served(self, pid: int) -> bool:
         """Whether the server works for a session, or waits for its client in a transaction; True where it can't say.
@@ -255,8 +194,8 @@ class Database:
         """
         try:
             # One after the other: a server that is slow must not be asked by all at once.
-            async with self._looking, asyncio.timeout(_CONNECT_SECONDS), await self.connect_alone() as conn:
-                asked, served = await (await conn.execute(_SERVED, [pid])).fetchone() or (None, True)
+            async with self._looking, asyncio.timeout(CONNECT_SECONDS), await self.connect_alone() as conn:
+                asked, served = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (None, True)
                 return bool(served) or asked != conn.pgconn.backend_pid
         except (psycopg.Error, TimeoutError):
             return True
@@ -292,67 +231,12 @@ class Database:
             self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
         )
         connection.cursor_factory = Cursor
-        statements.register(connection)
+        arrays.register(connection)
         return connection
-
-
-def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:
-    """`url` with our session settings added; what the URL says itself wins."""
-    given = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
-    ours: dict[str, Any] = {
-        "application_name": application_name,
-        "connect_timeout": _CONNECT_SECONDS,
-        **_SOCKET,
-    }
-    merged = {**ours, **given, "client_encoding": "utf8"}
-    if timeouts is not None:
-        merged["options"] = f"{timeouts.options()} {given.get('options', '')}".strip()
-    return make_conninfo("", **merged)
-
-
-def sqlstate_of(error: BaseException) -> str | None:
-    """The SQLSTATE behind an error, the driver's own or one that SQLAlchemy wrapped; else None."""
-    original = getattr(error, "orig", None) or error
-    return original.sqlstate if isinstance(original, psycopg.Error) else None
 
 
 async def _commit(connection: AsyncConnection) -> AsyncCursor[Any]:
     return await connection.execute("commit")
-
-
-class _Later:
-    """What is begun after so many seconds, unless it is cancelled before; then, too, it is cancelled."""
-
-    def __init__(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._work = work
-        self._begun: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-        if self._begun is not None:
-            self._begun.cancel()
-
-    def _begin(self) -> None:
-        self._begun = asyncio.create_task(self._work())
-
-
-def _comes(connection: AsyncConnection) -> bool:
-    """Whether something came lately, as far as the system tells: Linux does, in the 14th number of `tcp_info`."""
-    if connection.closed or not hasattr(socket, "TCP_INFO"):
-        return False
-    with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
-        if ours.family != socket.AF_UNIX:
-            since_ms = int.from_bytes(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)[52:56], sys.byteorder)
-            return since_ms < _STILL_MS
-    return False
-
-
-def _hang_up(connection: AsyncConnection) -> None:
-    """Whoever waits for an answer on this connection is told that there comes none; cancelling would wait on."""
-    if not connection.closed:
-        with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
-            ours.shutdown(socket.SHUT_RDWR)
 
 
 async def _rolled_back(connection: AsyncConnection) -> bool:

@@ -6,24 +6,15 @@ own list dumper costs more than all the rest of a poll.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from pathlib import Path
-from struct import pack
 
-from psycopg import AsyncConnection, Connection
-from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
+from service.postgres.arrays import Array, Blobs, Encoded, Integers, Texts, Times, Uuids, register
 
 QUERIES = Path(__file__).parents[2] / "sql" / "queries"
 
 # What can hold a `:name` that is none: comments, quoted text, casts. They are matched first.
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|::|:(?P<name>[a-z][a-z0-9_]*)|%")
-
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_NULL = b"\xff\xff\xff\xff"
 
 
 def placeholders(sql: str) -> str:
@@ -42,119 +33,6 @@ def _load() -> Mapping[str, str]:
 
 
 STATEMENTS: Mapping[str, str] = _load()
-
-
-class Array:
-    """One array parameter; a subclass for each element type. `None` elements are NULL."""
-
-    __slots__ = ("values",)
-    array_oid = 0
-    element_oid = 0
-
-    def __init__(self, values: Sequence[object]) -> None:
-        self.values = values
-
-    def encoded(self) -> Sequence[bytes | bytearray]:
-        """The elements, each with its length in front."""
-        raise NotImplementedError
-
-
-class Texts(Array):
-    """text[]"""
-
-    array_oid, element_oid = 1009, 25
-
-    def encoded(self) -> Sequence[bytes | bytearray]:
-        parts: list[bytes | bytearray] = []
-        for value in self.values:
-            if value is None:
-                parts.append(_NULL)
-            else:
-                data = value if isinstance(value, bytes | bytearray) else value.encode()  # type: ignore[attr-defined]
-                parts.append(len(data).to_bytes(4, "big"))
-                parts.append(data)
-        return parts
-
-
-class Blobs(Texts):
-    """bytea[]"""
-
-    array_oid, element_oid = 1001, 17
-
-
-class Integers(Array):
-    """bigint[]"""
-
-    array_oid, element_oid = 1016, 20
-
-    def encoded(self) -> list[bytes]:
-        return [_NULL if value is None else pack("!iq", 8, value) for value in self.values]
-
-
-class Uuids(Array):
-    """uuid[]"""
-
-    array_oid, element_oid = 2951, 2950
-
-    def encoded(self) -> list[bytes]:
-        return [
-            _NULL if value is None else b"\x00\x00\x00\x10" + value.bytes  # type: ignore[attr-defined]
-            for value in self.values
-        ]
-
-
-class Times(Array):
-    """timestamptz[], from datetimes that know their zone."""
-
-    array_oid, element_oid = 1185, 1184
-
-    def encoded(self) -> list[bytes]:
-        return [
-            _NULL if value is None else pack("!iq", 8, (value - _EPOCH) // _MICROSECOND)  # type: ignore[operator]
-            for value in self.values
-        ]
-
-
-class Encoded:
-    """text, encoded already, and sent without another copy: it may be many megabytes."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        self.data = data
-
-
-class _EncodedDumper(Dumper):
-    format, oid = Format.BINARY, 25
-
-    def dump(self, obj: Encoded) -> Buffer:
-        return obj.data
-
-
-class _ArrayDumper(Dumper):
-    format = Format.BINARY
-
-    def dump(self, obj: Array) -> Buffer:
-        if not obj.values:
-            return pack("!iii", 0, 0, obj.element_oid)
-        header = pack("!iiiii", 1, 1, obj.element_oid, len(obj.values), 1)
-        return b"".join((header, *obj.encoded()))
-
-
-def _dumper_for(array: type[Array]) -> type[Dumper]:
-    return type(f"{array.__name__}Dumper", (_ArrayDumper,), {"oid": array.array_oid})
-
-
-_DUMPERS: dict[type, type[Dumper]] = {
-    Encoded: _EncodedDumper,
-    **{array: _dumper_for(array) for array in (Texts, Blobs, Integers, Uuids, Times)},
-}
-
-
-def register(connection: "AsyncConnection | Connection") -> None:
-    """Teach a connection what is above."""
-    for bound, dumper in _DUMPERS.items():
-        connection.adapters.register_dumper(bound, dumper)
 
 
 __all__ = ["QUERIES", "STATEMENTS", "Array", "Blobs", "Encoded", "Integers", "Texts", "Times", "Uuids", "register"]

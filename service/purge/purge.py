@@ -18,12 +18,13 @@ import structlog
 from psycopg import AsyncConnection
 
 from service.domain import outgoing
-from service.domain.outgoing import Origin, Outgoing, Unpublishable
-from service.intake.outcome import Limits
+from service.domain.delivery import Limits
+from service.domain.enveloped import Origin, Outgoing, Unpublishable
 from service.postgres.pool import Database
 from service.runtime.metrics import TRANSACTION
 from service.store import batches as store
-from service.store import retention
+from service.store import outbox, retention
+from service.store import slots as slots_
 from service.store.retention import EndedBatch, Ending, ExpiredContent, Finding, Key, LateBatch
 
 CHUNK = 500
@@ -285,8 +286,8 @@ class _Round:
         try:
             return await outgoing.readiness_timeout(
                 batch.batch_id,
-                store.assigned_pages(conn, batch.batch_id),
-                retention.open_pages(conn, batch.batch_id),
+                slots_.assigned_pages(conn, batch.batch_id),
+                slots_.open_pages(conn, batch.batch_id),
                 batch.expected,
                 batch.assigned,
                 self.terms.batch_timeout,
@@ -344,7 +345,7 @@ def _for_one_transaction(batches: Sequence[_Sized]) -> list[_Sized]:
 
 async def _publish(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
     if events:
-        await store.insert_outbox(conn, events)
+        await outbox.insert_outbox(conn, events)
 
 
 def _tell_unpublishable(error: Unpublishable) -> None:

@@ -3,12 +3,6 @@
 from collections.abc import Mapping
 
 
-def one_line(error: BaseException, most: int = 500) -> str:
-    """An error in one line of at most so many characters, for people: its kind, and how its message begins."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:most] if lines else type(error).__name__
-
-
 class Health:
     """The parts by name, each well or with what troubles it. A part that was never heard of is not ready."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from service.runtime.health import one_line
+from service.runtime.errors import one_line
 
 _log = structlog.get_logger(__name__)
 

@@ -6,17 +6,18 @@ what Kafka wants, and what PostgreSQL sends.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
 
+from service.domain.enveloped import Outgoing
+from service.postgres.arrays import Encoded, Integers, Texts, Uuids
 from service.postgres.pipeline import Answer
-from service.postgres.statements import STATEMENTS, Integers, Texts
-
-SHARDS = 64
-"""How many shards the outbox has: a generated column of the schema."""
+from service.postgres.statements import STATEMENTS
+from service.store.columns import origin_columns
 
 PAUSE_SECONDS = 5.0
 """How long a batch rests after its next row could not be published, the first time."""
@@ -65,31 +66,17 @@ class Blocked:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """The shards that a relay had, those that it got just now, and how many it should have."""
-
-    held: tuple[int, ...]
-    taken: tuple[int, ...]
-    fair: int
-
-
 async def count_outbox(conn: AsyncConnection) -> int:
     """How many rows wait to be published, whoever has their shards."""
     ((count,),) = await (await conn.execute(STATEMENTS["count_outbox"])).fetchall()
     return int(count)
 
 
-async def prepare_relay(conn: AsyncConnection) -> None:
-    """Settings of this transaction: commits that need not be durable."""
-    await conn.execute(STATEMENTS["prepare_relay"])
-
-
 async def fetch_outbox(
     conn: AsyncConnection, relay: UUID, floors: Sequence[tuple[int, int]], limits: Limits
 ) -> Answer[list[Row]]:
     """The next rows of some shards, served in the order given: pairs of shard and floor."""
-    return await _ask(
+    return await _send(
         conn,
         "fetch_outbox",
         {
@@ -105,7 +92,7 @@ async def fetch_outbox(
 
 async def fetch_blocked(conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: Limits) -> Answer[list[Row]]:
     """The next rows of blocked batches whose pause is over."""
-    return await _ask(
+    return await _send(
         conn,
         "fetch_blocked",
         {
@@ -154,41 +141,36 @@ async def forget_blocked(conn: AsyncConnection, shards: Sequence[int]) -> None:
     await conn.execute(STATEMENTS["forget_blocked"], {"shards": Integers(shards)})
 
 
-async def renew_relay(conn: AsyncConnection, relay: UUID, lease: float) -> None:
-    """The relay lives for another `lease` seconds."""
-    await conn.execute(STATEMENTS["renew_relay"], {"relay": relay, "lease": lease})
-
-
-async def share_shards(conn: AsyncConnection, relay: UUID) -> Share:
-    """Take free shards up to the fair share."""
-    cursor = await conn.execute(STATEMENTS["share_shards"], {"relay": relay}, binary=True)
-    held, taken, fair = _one(await cursor.fetchone())
-    return Share(tuple(held), tuple(taken), int(fair))
-
-
-async def give_back_shards(conn: AsyncConnection, relay: UUID, shards: Sequence[int]) -> None:
-    """Shards beyond the fair share are free for others."""
-    await conn.execute(STATEMENTS["give_back_shards"], {"relay": relay, "shards": Integers(shards)})
-
-
-async def leave_relay(conn: AsyncConnection, relay: UUID) -> None:
-    """The relay ends: all its shards are free."""
-    await conn.execute(STATEMENTS["leave_relay"], {"relay": relay})
-
-
-async def notify_relays(conn: AsyncConnection) -> None:
-    """Wake the relays of other pods; in a transaction of its own."""
-    await conn.execute(STATEMENTS["notify_relays"])
-
-
-async def _ask(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> Answer[list[Row]]:
+async def _send(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> Answer[list[Row]]:
     cursor = conn.cursor(binary=True)
     cursor.adapters.register_loader("text", ByteaBinaryLoader)
     await cursor.execute(STATEMENTS[statement], parameters)
     return Answer(cursor, lambda rows: [Row._make(values) for values in rows])
 
 
-def _one(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    if row is None:
-        raise AssertionError("a statement that always returns a row returned none")
-    return row
+LARGE_EVENT = 1024 * 1024
+"""Bytes of an event that is not copied once more for being written together with others."""
+
+
+async def insert_outbox(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
+    """What must be published, in this order within a batch."""
+    for weighs_much, some in groupby(events, lambda event: len(event.payload) > LARGE_EVENT):
+        if not weighs_much:
+            await _insert_events(conn, list(some))
+            continue
+        for event in some:
+            large = event._asdict() | {"id": event.event_id, "payload": Encoded(event.payload)}
+            await conn.execute(STATEMENTS["insert_large_event"], large)
+
+
+async def _insert_events(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
+    await conn.execute(
+        STATEMENTS["insert_outbox"],
+        {
+            "ids": Uuids([event.event_id for event in events]),
+            "batch_ids": Texts([event.batch_id for event in events]),
+            "topics": Texts([event.topic for event in events]),
+            "payloads": Texts([event.payload for event in events]),
+            **origin_columns(events),
+        },
+    )

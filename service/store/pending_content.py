@@ -4,7 +4,7 @@ Statements as in store.py: the connection first, no commit. Those that change ha
 and have looked since that it is not registered: a registered batch has nothing that waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,7 +13,12 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from service.postgres.statements import STATEMENTS, Texts
+from service.domain.events import ContentProvisioned
+from service.postgres.arrays import Texts
+from service.postgres.pipeline import Answer
+from service.postgres.queries import fetch_rows, send_query
+from service.postgres.statements import STATEMENTS
+from service.store.columns import content_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +119,54 @@ def _of_a_batch(chosen: Chosen) -> dict[str, object]:
 
 def _texts(values: Sequence[str] | None) -> Texts | None:
     return None if values is None else Texts(values)
+
+
+WAITING_PAGE = 1_000
+"""What waits is read in shorter pages: each becomes slots and events that are in memory with it."""
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page of what may be long is shorter."""
+
+
+async def count_waiting(conn: AsyncConnection[Any], batch_ids: Sequence[str], bound: int) -> dict[str, int]:
+    """How many contents and failures wait for each batch; no more than `bound` of each are counted."""
+    rows = await fetch_rows(conn, "count_waiting", batch_ids=Texts(batch_ids), bound=bound)
+    return dict(rows)
+
+
+async def pending_pages(
+    conn: AsyncConnection[Any], batch_ids: Sequence[str]
+) -> AsyncIterator[list[tuple[ContentProvisioned, datetime]]]:
+    """What waits for the batches, in the order in which it was stored, with the time when it was, in pages."""
+
+    async def behind(batch_id: str, arrival: int) -> Answer[list[Any]]:
+        return await send_query(
+            conn,
+            "read_pending_content",
+            list,
+            batch_ids=Texts(batch_ids),
+            after_batch_id=batch_id,
+            after_arrival=arrival,
+            page=WAITING_PAGE,
+            bytes=PAGE_BYTES,
+        )
+
+    page = await behind("", 0)
+    while rows := await page:
+        # Asked for now: the server writes what is made of this page while the next is made.
+        page = await behind(rows[-1][0], rows[-1][10])
+        yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
+
+
+async def delete_pending_content(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
+    """What waited for the batches waits no more."""
+    await conn.execute(STATEMENTS["delete_pending_content"], {"batch_ids": Texts(batch_ids)})
+
+
+async def store_pending_content(
+    conn: AsyncConnection[Any], contents: Sequence[ContentProvisioned]
+) -> set[tuple[str, str]]:
+    """Keep content of unregistered batches; returns, as (batch_id, text_storage_id), what was new."""
+    columns = content_columns(contents)
+    columns["batch_ids"] = Texts([content.batch_id for content in contents])
+    return set(await fetch_rows(conn, "store_pending_content", **columns))

@@ -6,7 +6,6 @@ Statements as in store.py: the connection first, no commit.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,10 +13,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from service.domain.decisions import RefusalCount
-from service.domain.incoming import Refusal
-from service.intake.outcome import Delivery
+from service.domain.delivery import Delivery, fingerprint
+from service.domain.events import Refusal
+from service.postgres.arrays import Blobs, Integers, Texts
 from service.postgres.pipeline import Answer
-from service.postgres.statements import STATEMENTS, Blobs, Integers, Texts
+from service.postgres.statements import STATEMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,6 @@ class TopicRefusals:
 
     in_a_row: int
     stopped: bool
-
-
-def fingerprint(delivery: Delivery) -> bytes:
-    """What makes two refused inputs of a topic the same: SHA-256 over key and value, null told from empty."""
-    digest = sha256()
-    for part in (delivery.key, delivery.value):
-        digest.update(b"-" if part is None else b"%d:" % len(part))
-        digest.update(part or b"")
-    return digest.digest()
 
 
 async def keep(

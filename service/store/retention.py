@@ -4,15 +4,16 @@ Every function takes the connection first and never commits. A find_… is only 
 found asks again, behind the locks of the batches. `due` is the moment up to which something has outlived its time.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from service.postgres.statements import STATEMENTS, Texts
-from service.store import batches as store
+from service.postgres.arrays import Texts
+from service.postgres.queries import fetch_rows
+from service.postgres.statements import STATEMENTS
 
 Key = tuple[str, str]
 """(batch_id, text_storage_id) of a content, (batch_id, file_upload_id) of a failure."""
@@ -55,7 +56,7 @@ class EndedBatch(NamedTuple):
 
 async def try_purge(conn: AsyncConnection[Any]) -> tuple[bool, datetime]:
     """Whether this transaction has the right to purge, and its time."""
-    ((taken, now),) = await _rows(conn, "try_purge")
+    ((taken, now),) = await fetch_rows(conn, "try_purge")
     return taken, now
 
 
@@ -81,14 +82,14 @@ async def find_waiting(
     conn: AsyncConnection[Any], finding: Finding, due: datetime, passed: Collection[str], page: int
 ) -> list[Key]:
     """The oldest content or failures that are due, without those of the batches that were passed over."""
-    return await _rows(conn, finding, due=due, passed=Texts(sorted(passed)), page=page)
+    return await fetch_rows(conn, finding, due=due, passed=Texts(sorted(passed)), page=page)
 
 
 async def expire_content(
     conn: AsyncConnection[Any], keys: Sequence[Key], due: datetime, now: datetime
 ) -> list[ExpiredContent]:
     """Pending content becomes expired; returns what did, in the order of arrival within each batch."""
-    rows = await _rows(conn, "expire_content", **_identities(keys), due=due, now=now)
+    rows = await fetch_rows(conn, "expire_content", **_identities(keys), due=due, now=now)
     return [ExpiredContent(*row) for row in rows]
 
 
@@ -96,23 +97,17 @@ async def end(
     conn: AsyncConnection[Any], ending: Ending, keys: Sequence[Key], due: datetime, now: datetime
 ) -> list[Key]:
     """Expire failures, or delete what expired long ago; returns what it came true for."""
-    return await _rows(conn, ending, **_identities(keys), due=due, now=now)
+    return await fetch_rows(conn, ending, **_identities(keys), due=due, now=now)
 
 
 async def clear(conn: AsyncConnection[Any], clearing: Clearing, due: datetime, page: int) -> list[Key]:
     """Delete rows that were closed long ago; returns (batch_id, text_storage_id), (topic, id) or (action, id)."""
-    return await _rows(conn, clearing, due=due, page=page)
+    return await fetch_rows(conn, clearing, due=due, page=page)
 
 
 async def find_late_batches(conn: AsyncConnection[Any], due: datetime, page: int) -> list[LateBatch]:
     """Batches to be reported as late, the oldest first, held until the transaction ends."""
-    return [LateBatch(*row) for row in await _rows(conn, "find_late_batches", due=due, page=page)]
-
-
-async def open_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[str]]:
-    """The essays that a batch of any size still waits for, in slot order, in pages."""
-    async for page in store.stream(conn, "read_open_slots", batch_id=batch_id):
-        yield [essay_id for (essay_id,) in page]
+    return [LateBatch(*row) for row in await fetch_rows(conn, "find_late_batches", due=due, page=page)]
 
 
 async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], now: datetime) -> None:
@@ -124,7 +119,7 @@ async def find_ended_batches(
     conn: AsyncConnection[Any], due: datetime, passed: Collection[str], page: int
 ) -> list[EndedBatch]:
     """Batches that ended long ago, the oldest first, without those that were passed over."""
-    rows = await _rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(passed)), page=page)
+    rows = await fetch_rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(passed)), page=page)
     return [EndedBatch(*row) for row in rows]
 
 
@@ -133,11 +128,11 @@ async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], d
 
     Returns which. The others were left: somebody works on them, or they have changed.
     """
-    held = [batch_id for (batch_id,) in await _rows(conn, "hold_batches", batch_ids=Texts(batch_ids))]
+    held = [batch_id for (batch_id,) in await fetch_rows(conn, "hold_batches", batch_ids=Texts(batch_ids))]
     if not held:
         return []
     # In a statement after the locks: what was committed of the batches until they were ours is seen.
-    return [batch_id for (batch_id,) in await _rows(conn, "delete_batches", batch_ids=Texts(held), due=due)]
+    return [batch_id for (batch_id,) in await fetch_rows(conn, "delete_batches", batch_ids=Texts(held), due=due)]
 
 
 def _identities(keys: Sequence[Key]) -> dict[str, object]:
@@ -145,8 +140,3 @@ def _identities(keys: Sequence[Key]) -> dict[str, object]:
         "batch_ids": Texts([batch_id for batch_id, _ in keys]),
         "identities": Texts([identity for _, identity in keys]),
     }
-
-
-async def _rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> list[Any]:
-    cursor = await conn.execute(STATEMENTS[name], parameters, binary=True)
-    return await cursor.fetchall()

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from psycopg.conninfo import conninfo_to_dict
 
-from service.domain.incoming import CONTENT_PROVISIONED
+from service.domain.topics import CONTENT_PROVISIONED
 from tests.support import databases, replay
 from tests.support.audited import audited, check_audit
 from tests.support.brokers import Broker

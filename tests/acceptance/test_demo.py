@@ -11,7 +11,7 @@ from rich.console import Console
 
 from deploy.local import demo, story
 from deploy.local.story import Batch, Event, Outcome
-from service.domain.incoming import BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
+from service.domain.topics import BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
 from tests.support.brokers import Broker
 from tests.support.pods import pods
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from aiohttp import ClientSession
 
-from service.domain.incoming import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, PENDING_EXPIRED, SLOT_ASSIGNED
+from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, PENDING_EXPIRED, SLOT_ASSIGNED
 from tests.support.audited import check_audit
 from tests.support.brokers import Broker
 from tests.support.databases import url_as

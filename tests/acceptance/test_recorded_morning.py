@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.incoming import INCOMING_TOPICS
+from service.domain.topics import INCOMING_TOPICS
 from tests.support import replay
 from tests.support.brokers import PARTITIONS, Broker
 from tests.support.decisions import check_decisions

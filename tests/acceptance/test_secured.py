@@ -17,7 +17,7 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import LOOPBACK, free_port, plain_environment
-from service.domain.incoming import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
+from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 from service.postgres import migration
 from tests.support import brokers, databases, inputs
 from tests.support.apache_kafka import Security

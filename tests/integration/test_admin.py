@@ -11,13 +11,15 @@ import psycopg
 import pytest
 from aiohttp import ClientSession
 
-from service.domain.incoming import BATCH_READY, CONTENT_PROVISIONED, Reason, Refusal
+from service.domain.delivery import Delivery, Limits
+from service.domain.events import Reason, Refusal
+from service.domain.topics import BATCH_READY, CONTENT_PROVISIONED
 from service.http import admin
 from service.http.server import Http
 from service.intake.intake import Intake
-from service.intake.outcome import Delivery, Limits
 from service.operators.operations import Operations
-from service.postgres.pool import Database, Timeouts
+from service.postgres.pool import Database
+from service.postgres.session import Timeouts
 from service.runtime.health import Health
 from tests.support.inputs import content, delivery, provisioned, registered
 from tests.support.interleaving import forget

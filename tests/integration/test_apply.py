@@ -10,7 +10,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from service.domain.incoming import (
+from service.domain.delivery import Delivery, Limits
+from service.domain.events import Incoming, Reason, Refusal
+from service.domain.incoming import decode
+from service.domain.topics import (
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -18,16 +21,12 @@ from service.domain.incoming import (
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
-    Incoming,
-    Reason,
-    Refusal,
-    decode,
 )
 from service.intake import transaction as applying
-from service.intake.outcome import Delivery, Limits, Outcome
+from service.intake.outcome import Outcome
 from service.intake.transaction import apply
 from service.postgres.pool import Database
-from service.store import batches as store
+from service.store import pending_content
 from tests.support import invariants
 from tests.support.interleaving import content, deliver, deliveries, failure, registration
 
@@ -467,7 +466,7 @@ async def test_a_large_registration_is_set_aside_for_a_transaction_of_its_own(
 
 
 async def test_a_batch_of_many_pages_ends_as_a_small_one_does(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.batches.PAGE", 7)
+    monkeypatch.setattr("service.postgres.queries.PAGE", 7)
     await desk.poll(*(content(f"c{n}") for n in range(20)), *(failure(f"f{n}") for n in range(20)))
     await desk.poll(registration(essays=30), content("last"))
     assert desk.slots() == [*(f"c{n}" for n in range(20)), "last", *(f"failed:f{n}" for n in range(9))]
@@ -502,6 +501,6 @@ async def test_pending_content_is_read_in_pages_that_are_bounded_in_bytes_too(de
         [long],
     )
     async with desk.database.transaction() as conn:
-        pages = [page async for page in store.pending_pages(conn, ["b"])]
+        pages = [page async for page in pending_content.pending_pages(conn, ["b"])]
     assert [content.text_storage_id for page in pages for content, _ in page] == [f"t{n}" for n in range(1, 21)]
-    assert max(len(page) for page in pages) == store.PAGE_BYTES // long
+    assert max(len(page) for page in pages) == pending_content.PAGE_BYTES // long

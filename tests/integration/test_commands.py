@@ -11,9 +11,9 @@ import pytest
 
 from deploy.local.processes import free_port, plain_environment, wait_until
 from service.__main__ import TERMINATED
-from service.domain.incoming import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.kafka import topics as kafka_module
-from service.postgres.pool import EXPECTED_REVISION
+from service.postgres.schema import EXPECTED_REVISION
 from tests.support import brokers, databases
 from tests.support.brokers import Broker
 from tests.support.command_line import NOBODY, ROOT, CommandLine

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 
 from deploy.local.postgres import Postgres
 from service.consumer import consumer as consumer_module
-from service.domain.incoming import CONTENT_PROVISIONED
+from service.domain.topics import CONTENT_PROVISIONED
 from service.postgres import migration
 from tests.support.batches import record_batch
 from tests.support.brokers import Broker, delete_topics

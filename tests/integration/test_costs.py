@@ -18,10 +18,12 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, AsyncCursor
 
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, decode
-from service.intake.outcome import Delivery, Limits
+from service.domain.delivery import Delivery, Limits
+from service.domain.incoming import decode
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.transaction import apply
-from service.postgres.pool import APPLICATION_NAME, Database
+from service.postgres.pool import Database
+from service.postgres.session import APPLICATION_NAME
 from service.purge.purge import PurgeReport, Terms, purge_once
 from tests.support.inputs import content, delivery, registration
 

@@ -12,9 +12,11 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvailable
 
 from service.postgres import pool as database_module
+from service.postgres.arrays import Texts
+from service.postgres.errors import sqlstate_of
 from service.postgres.pipeline import HEAVY, Answer, Connection
-from service.postgres.pool import Database, Timeouts, conninfo, sqlstate_of
-from service.postgres.statements import Texts
+from service.postgres.pool import Database
+from service.postgres.session import Timeouts, conninfo
 from tests.support.proxy import Proxy
 
 BOUND = 30
@@ -314,7 +316,7 @@ async def test_a_server_that_acknowledges_and_never_answers_is_left(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No timeout of TCP finds it. The next transaction has a session of its own."""
-    monkeypatch.setattr(database_module, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(database_module, "GRACE_SECONDS", 0.1)
     proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
     database = Database(f"{database_url}&port={proxy.port}", timeouts=Timeouts(transaction_timeout=2_000))
     try:
@@ -335,7 +337,7 @@ async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_s
     app_url: str, begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before the end of the longest transaction, two minutes."""
-    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.2)
+    monkeypatch.setattr(database_module, "CHECK_AFTER_SECONDS", 0.2)
     proxy = await Proxy(int(str(conninfo_to_dict(app_url)["port"]))).start()
     database = Database(f"{app_url}&port={proxy.port}", timeouts=Timeouts(idle_in_transaction_session_timeout=300))
     try:
@@ -357,8 +359,8 @@ async def test_an_answer_that_takes_long_to_come_is_read_to_its_end(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has committed meanwhile, and knows of no transaction any more."""
-    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.2)
-    monkeypatch.setattr(database_module, "_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(database_module, "CHECK_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(database_module, "RECHECK_SECONDS", 0.2)
     proxy = await Proxy(int(str(conninfo_to_dict(app_url)["port"]))).start()
     database = Database(f"{app_url}&port={proxy.port}")
     try:
@@ -387,8 +389,8 @@ async def test_a_transaction_that_takes_long_is_left_alone(
         looks.append(served)
         return served
 
-    monkeypatch.setattr(database_module, "_DOUBT_SECONDS", 0.05)
-    monkeypatch.setattr(database_module, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(database_module, "CHECK_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(database_module, "RECHECK_SECONDS", 0.05)
     monkeypatch.setattr(Database, "_is_served", noting)
     async with asyncio.timeout(BOUND), database.transaction(pipelined=pipelined) as conn:
         while len(looks) < 3:
@@ -405,7 +407,7 @@ async def test_behind_a_pooler_of_sessions_nobody_can_say_what_the_server_knows(
 ) -> None:
     """It gives its clients numbers of its own, and a transaction that takes long must not be taken for dead."""
     assert not await database._is_served(2**30)
-    monkeypatch.setattr(database_module, "_SERVED", "select pg_backend_pid() + 1, %s::int is null")
+    monkeypatch.setattr(database_module, "IS_SERVED", "select pg_backend_pid() + 1, %s::int is null")
     assert await database._is_served(2**30)
 
 

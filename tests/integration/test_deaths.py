@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from service.consumer import consumer as consumer_module
 from service.consumer.consumer import Consumer
-from service.domain.incoming import CONTENT_PROVISIONED
+from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.inputs import content
 from tests.support.pods import Pod, killed, pods, until
 from tests.support.stations import BOUND, PENDING, Running, Station

@@ -7,7 +7,7 @@ import json
 import psycopg
 from sqlalchemy import Text, Uuid
 
-from service.domain.incoming import LARGEST_RECORD
+from service.domain.topics import LARGEST_RECORD
 from service.postgres.tables import outbox
 from service.relay import publication
 from service.store.outbox import Row

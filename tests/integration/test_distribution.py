@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 
-from service.postgres.pool import PLANNER
+from service.postgres.session import PLANNER
 from service.postgres.statements import STATEMENTS
 from service.postgres.tables import METADATA
 from tests.support import databases

@@ -14,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 import service
 from service.http.gauges import HEALTH, VIOLATIONS, Gauges, Look
-from service.postgres.pool import EXPECTED_REVISION, Database
+from service.postgres.pool import Database
+from service.postgres.schema import EXPECTED_REVISION
 from service.runtime import metrics as telemetry
 from service.runtime.health import Health
 from tests.support.metrics import Samples, parsed

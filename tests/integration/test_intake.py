@@ -11,10 +11,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from deploy.local.processes import free_port
-from service.domain.incoming import CONTENT_PROVISIONED, ContentProvisioned
+from service.domain.delivery import Delivery, Limits
+from service.domain.events import ContentProvisioned
+from service.domain.topics import CONTENT_PROVISIONED
 from service.intake.intake import Intake
-from service.intake.outcome import Delivery, Effects, Limits
-from service.postgres.pool import Database, Timeouts
+from service.intake.outcome import Effects
+from service.postgres.pool import Database
+from service.postgres.session import Timeouts
 from service.runtime.health import Health
 from service.runtime.loop import Backoff
 from tests.support.inputs import delivery, failed, provisioned, registered

@@ -3,7 +3,8 @@
 from typing import Any
 from uuid import uuid4
 
-from service.kafka.topics import TOPICS, check_topics, client_options, create_topics
+from service.kafka.connection import client_options
+from service.kafka.topics import TOPICS, check_topics, create_topics
 
 LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
 

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from service.domain.incoming import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, MOST_ESSAYS
+from service.domain.incoming import MOST_ESSAYS
+from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
 from tests.support.brokers import Broker
 from tests.support.inputs import MEBIBYTE, content, registration
 from tests.support.pods import Pod, pods, until

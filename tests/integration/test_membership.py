@@ -9,7 +9,7 @@ import pytest
 from aiokafka.client import ConnectionGroup
 
 from service.consumer import consumer as consumer_module
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.kafka import group as membership_module
 from service.kafka.group import Stalled
 from tests.support.inputs import MEBIBYTE, content, registration

@@ -17,7 +17,8 @@ from alembic.script import Script, ScriptDirectory
 
 from deploy.local.processes import LOOPBACK
 from service.postgres import migration
-from service.postgres.pool import EXPECTED_REVISION, Database
+from service.postgres.pool import Database
+from service.postgres.schema import EXPECTED_REVISION
 from tests.support.brokers import Broker
 from tests.support.pods import ROOT, Pod, pods, until
 

@@ -15,14 +15,16 @@ import psycopg
 import pytest
 
 from deploy.local.processes import plain_environment
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, Reason, Refusal
+from service.domain.delivery import Delivery, Limits
+from service.domain.events import Reason, Refusal
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.intake import Intake
-from service.intake.outcome import Delivery, Limits
-from service.operators.errors import Impossible, Operator
+from service.operators.errors import Impossible
 from service.operators.replay import Replay
 from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
 from service.runtime.health import Health
+from service.store.operator_actions import Operator
 from tests.support.command_line import NOBODY, ROOT, CommandLine
 from tests.support.inputs import content, delivery, failed, provisioned, registered
 from tests.support.interleaving import forget

@@ -16,12 +16,13 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
-from service.intake.outcome import Delivery, Limits
+from service.domain.delivery import Delivery, Limits
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.intake.transaction import apply
-from service.postgres.pool import APPLICATION_NAME, Database
+from service.postgres.pool import Database
+from service.postgres.session import APPLICATION_NAME
 from service.purge.purge import PurgeReport, Terms, count_due, purge_once
-from service.store import outbox
+from service.store import outbox, relays
 from service.store.outbox import Blocked, Key
 from service.store.pending_content import restore_pending_content
 from service.store.quarantine import close_quarantine
@@ -237,23 +238,23 @@ async def test_polls_read_what_is_theirs(misled: Misled) -> None:
 
 
 async def test_the_relay_reads_what_it_publishes(misled: Misled) -> None:
-    shards, limits = list(range(outbox.SHARDS)), outbox.Limits(rows=500)
+    shards, limits = list(range(relays.SHARDS)), outbox.Limits(rows=500)
     relay = uuid4()
     await misled.poll(registrations(*ESSAYS), 1)
     await misled.poll(contents("some"), 7)
     misled.conn.execute("delete from els.outbox_blocked where batch_id not like '%1'")
     async with misled.reads(limits.rows * 3) as database, database.transaction() as conn:
-        await outbox.prepare_relay(conn)
-        await outbox.renew_relay(conn, relay, 60)
-        assert len((await outbox.share_shards(conn, relay)).taken) == outbox.SHARDS
+        await relays.prepare_relay(conn)
+        await relays.renew_relay(conn, relay, 60)
+        assert len((await relays.share_shards(conn, relay)).taken) == relays.SHARDS
         rows = await (await outbox.fetch_outbox(conn, relay, [(shard, 0) for shard in shards], limits))
     assert len(rows) == limits.rows
     async with misled.reads(limits.rows * 2, limits.rows * 8) as database, database.transaction() as conn:
-        await outbox.prepare_relay(conn)
+        await relays.prepare_relay(conn)
         await (await outbox.delete_outbox(conn, [Key(row.batch_id, row.seq, row.shard) for row in rows]))
     stuck = [Blocked(f"stranger-{number}".encode(), number, b"t", "refused") for number in range(100)]
     async with misled.reads(len(stuck) * 20) as database, database.transaction() as conn:
-        await outbox.prepare_relay(conn)
+        await relays.prepare_relay(conn)
         await outbox.block_batch(conn, stuck)
         await outbox.forget_blocked(conn, shards)
         await outbox.unblock_batch(conn, [each.batch_id for each in stuck])

@@ -13,13 +13,13 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import TypeAdapter
 
-from service.domain import outgoing
-from service.domain.incoming import PENDING_EXPIRED, READINESS_TIMEOUT, Incoming
-from service.intake.outcome import Limits
+from service.domain import contract
+from service.domain.delivery import Limits
+from service.domain.events import Incoming
+from service.domain.topics import PENDING_EXPIRED, READINESS_TIMEOUT
 from service.postgres.pool import Database
-from service.purge import purge
+from service.purge import purge, reporting
 from service.purge.purge import Chunk, PurgeReport, Terms, count_due, purge_once
-from service.runtime import metrics as telemetry
 from service.store import retention
 from tests.support import invariants
 from tests.support.brokers import Broker
@@ -130,7 +130,7 @@ async def test_the_event_is_what_the_contract_says(house: House) -> None:
     expected = sample("pending_content_expired")
     assert shape(told["data"]) == shape(expected["data"])
     assert list(told) == list(expected)
-    TypeAdapter(outgoing.Envelope[outgoing.PendingExpired]).validate_json(json.dumps(told))
+    TypeAdapter(contract.Envelope[contract.PendingExpired]).validate_json(json.dumps(told))
     ((stored_at, closed_at),) = house.rows("select stored_at, closed_at from els.pending_content")
     data = told["data"]
     assert datetime.fromisoformat(data["stored_at"]) == stored_at
@@ -336,7 +336,7 @@ async def test_the_report_of_a_late_batch_is_what_the_contract_says(house: House
     expected = sample("batch_readiness_timeout")
     assert list(told) == list(expected)
     assert shape(told["data"]) == shape(expected["data"])
-    TypeAdapter(outgoing.Envelope[outgoing.ReadinessTimeout]).validate_json(json.dumps(told))
+    TypeAdapter(contract.Envelope[contract.ReadinessTimeout]).validate_json(json.dumps(told))
     assert told["metadata"] == {"traceparent": TRACE}
 
 
@@ -495,7 +495,7 @@ async def test_what_was_done_is_counted_when_it_is_committed(house: House) -> No
 
     before = counted("els_pending_content_expired_total"), counted("els_batches_timed_out_total")
     await house.poll(content("c1"), content("c2"), failure("f1"), registration("late", 1))
-    await purge_once(house.database, TERMS, now=later(2), committed=telemetry.record_purge)
+    await purge_once(house.database, TERMS, now=later(2), committed=reporting.record_purge)
     assert counted("els_pending_content_expired_total") == before[0] + 2
     assert counted("els_batches_timed_out_total") == before[1] + 1
     assert counted("els_purged_total", chore="expired_failures") >= 1

@@ -13,17 +13,9 @@ from typing import cast
 import pytest
 from psycopg.errors import DeadlockDetected
 
-from service.domain.incoming import (
-    BATCH_READY,
-    PENDING_EXPIRED,
-    READINESS_TIMEOUT,
-    SLOT_ASSIGNED,
-    BatchRegistered,
-    ContentProvisioned,
-    Incoming,
-    Upload,
-)
-from service.intake.outcome import Limits
+from service.domain.delivery import Limits
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Upload
+from service.domain.topics import BATCH_READY, PENDING_EXPIRED, READINESS_TIMEOUT, SLOT_ASSIGNED
 from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
 from service.purge.purge import Terms, _Round

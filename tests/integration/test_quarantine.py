@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.domain.delivery import Delivery, Limits
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.intake import Intake
-from service.intake.outcome import Delivery, Limits, Outcome
+from service.intake.outcome import Outcome
 from service.postgres.pool import Database
 from service.runtime.health import Health
 from service.store import quarantine

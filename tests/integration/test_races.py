@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.domain.incoming import Incoming
+from service.domain.events import Incoming
 from tests.support import invariants, points
 from tests.support.interleaving import Report, Stage, content, deliveries, failure, registration, stage
 

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from service.consumer import consumer as consumer_module
 from service.consumer import partitions
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.store.quarantine import resume_topic
 from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed, torn
 from tests.support.inputs import MEBIBYTE, content, failure, registration

@@ -18,13 +18,18 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
 from service.kafka import topics as kafka_module
-from service.kafka.topics import Producer, client_options, create_topics
-from service.postgres.pool import Database, _hang_up
+from service.kafka.connection import client_options
+from service.kafka.producer import Producer
+from service.kafka.topics import create_topics
+from service.postgres.liveness import hang_up
+from service.postgres.pool import Database
 from service.relay import publication as publication_module
-from service.relay.publication import ProducerLine
+from service.relay.producer_line import ProducerLine
 from service.relay.relay import Relay
 from service.store import outbox
-from service.store.outbox import SHARDS, Limits
+from service.store import relays as relays_
+from service.store.outbox import Limits
+from service.store.relays import SHARDS
 from tests.support.producers import noting_ids
 from tests.support.proxy import Proxy, kafka_through
 
@@ -300,7 +305,7 @@ async def test_a_relay_that_has_lost_its_session_does_not_trust_its_other_connec
 
     async def sends_anew() -> bool:
         for session in stage.database._idle:
-            _hang_up(session.connection)
+            hang_up(session.connection)
         return relay._worker._line._producer is not producer
 
     async with stage.running(relay):
@@ -539,7 +544,7 @@ async def buffers_of_a_fetch(stage: Stage, relay: Relay, floors: list[tuple[int,
         await conn.execute("select pg_stat_force_next_flush()")
     before = int((await stage.all(touched))[0][0])
     async with stage.database.transaction() as conn:
-        await outbox.prepare_relay(conn)
+        await relays_.prepare_relay(conn)
         assert await (await outbox.fetch_outbox(conn, relay._lease.relay, floors, Limits()))
         await conn.execute("select pg_stat_force_next_flush()")
     return int((await stage.all(touched))[0][0]) - before

@@ -18,14 +18,17 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from service.kafka.topics import Producer, client_options, create_topics
+from service.kafka.connection import client_options
+from service.kafka.producer import Producer
+from service.kafka.topics import create_topics
 from service.postgres.pool import Database
 from service.relay import relay
 from service.relay.leases import Lease
 from service.relay.publication import Publication
-from service.relay.relay import Worker
+from service.relay.worker import Worker
 from service.store import outbox
-from service.store.outbox import SHARDS, Key, Limits, Row
+from service.store.outbox import Key, Limits, Row
+from service.store.relays import SHARDS
 from tests.support.brokers import Broker
 from tests.support.footprints import Footprint
 from tests.support.interleaving import HEAR, Actor, Died, Left, Report, Stage, Work, stage

@@ -10,7 +10,7 @@ import pytest
 from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
-from service.postgres.pool import PLANNER, Timeouts
+from service.postgres.session import PLANNER, Timeouts
 from tests.support.pods import until
 
 ROWS = {"SELECT", "INSERT", "UPDATE", "DELETE"}

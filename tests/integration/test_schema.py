@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import NullPool, create_engine
 
 from service.postgres import migration
-from service.postgres.pool import EXPECTED_REVISION, Database
+from service.postgres.pool import Database
+from service.postgres.schema import EXPECTED_REVISION
 from service.postgres.tables import METADATA
 from tests.support import databases
 

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import TopicPartition
 
+from service.consumer import crash_marks
+from service.consumer.crash_marks import DEATHS, Suspects
 from service.postgres.pool import Database
 from service.store import crash_marks as suspects
-from service.store.crash_marks import DEATHS, Suspects
 
 P = TopicPartition("topic", 0)
 
@@ -47,7 +48,7 @@ async def test_a_record_that_was_alone_in_hand_at_each_death_is_convicted(marks:
         mark = await marks.claim(f"pod {number + 1}")
         assert mark == (10, 1, number + 1)
     assert mark
-    assert suspects.suspects(mark, 10, 2_000) == Suspects(11, 1, convict=10)
+    assert crash_marks.suspects(mark, 10, 2_000) == Suspects(11, 1, convict=10)
 
 
 async def test_deaths_before_the_record_was_in_hand_say_nothing_about_it(marks: Marks) -> None:
@@ -56,7 +57,7 @@ async def test_deaths_before_the_record_was_in_hand_say_nothing_about_it(marks: 
     for number in range(1, DEATHS + 2):  # each dies of something else, before it comes to the record
         mark = await marks.claim(f"pod {number}")
         assert mark == (10, 1, 1)
-        assert suspects.suspects(mark, 10, 2_000).convict is None
+        assert crash_marks.suspects(mark, 10, 2_000).convict is None
 
 
 async def test_who_gives_a_partition_back_leaves_no_suspicion(marks: Marks) -> None:

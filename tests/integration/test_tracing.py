@@ -12,11 +12,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.consumer.consumer import Consumer
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
+from service.domain.delivery import Limits
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
 from service.intake.intake import Intake
-from service.intake.outcome import Limits
+from service.kafka.connection import client_options
 from service.kafka.group import ConsumerOptions
-from service.kafka.topics import Producer, client_options
+from service.kafka.producer import Producer
 from service.postgres.pool import Database
 from service.relay.relay import Relay
 from service.runtime import tracing

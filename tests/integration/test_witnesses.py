@@ -16,6 +16,7 @@ from service.domain.decisions import BatchFacts
 from service.intake import transaction as apply
 from service.postgres.statements import STATEMENTS
 from service.store import batches as store
+from service.store import slots
 from tests.integration.test_races import RACES, complaints, run
 from tests.support.interleaving import stage
 
@@ -102,7 +103,7 @@ def without_skip_locked(patch: Patch) -> None:
 def without_a_look_before_excess(patch: Patch) -> None:
     """Nobody asks where a content is before it is called excess."""
     blind: ContextVar[bool] = ContextVar("blind", default=False)
-    find_known_content, declare_excess = store.find_known_content, apply._Poll._declare_excess
+    find_known_content, declare_excess = slots.find_known_content, apply._Poll._declare_excess
 
     async def find(conn: Conn, contents: Sequence[Any]) -> set[tuple[str, str]]:
         return set() if blind.get() else await find_known_content(conn, contents)
@@ -144,7 +145,7 @@ def with_slots_counted_instead_of_the_deciding_row(patch: Patch) -> None:
 def with_the_list_read_before_the_deciding_row(patch: Patch) -> None:
     """What others have taken is not on the list."""
     early: ContextVar[dict[str, list[tuple[str, str]]]] = ContextVar("early")
-    count_taken, read_assigned_slots = store.count_taken, store.read_assigned_slots
+    count_taken, read_assigned_slots = store.count_taken, slots.read_assigned_slots
 
     async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, store.Count]]:
         early.set(await read_assigned_slots(conn, list(taken)))

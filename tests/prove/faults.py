@@ -25,7 +25,7 @@ from psycopg import sql
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import LOOPBACK, StackError, free_port
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.postgres import migration
 from tests.prove import load
 from tests.prove.load import Load

@@ -24,15 +24,8 @@ import orjson
 
 from service.cli import parser as commandline
 from service.domain import incoming as events
-from service.domain.incoming import (
-    BATCH_REGISTERED,
-    CONTENT_PROVISIONED,
-    INCOMING_TOPICS,
-    LONGEST_ERROR,
-    VALIDATION_FAILED,
-    Incoming,
-    Refusal,
-)
+from service.domain.events import LONGEST_ERROR, Incoming, Refusal
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.kafka.record_batches import Records
 from tests.prove.report import Row, Task
 from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed

@@ -22,11 +22,11 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from service import __main__
-from service.domain.incoming import CONTENT_PROVISIONED
+from service.domain.delivery import Limits
+from service.domain.topics import CONTENT_PROVISIONED
 from service.http import admin
 from service.http.server import Http
 from service.intake.intake import Intake
-from service.intake.outcome import Limits
 from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.runtime.health import Health

@@ -19,8 +19,10 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
 
-from service.domain import incoming as events
-from service.domain.incoming import (
+from service.domain import events
+from service.domain.delivery import Delivery, Limits
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal
+from service.domain.topics import (
     BATCH_READY,
     CONTENT_PROVISIONED,
     EXCESS_CONTENT,
@@ -28,20 +30,15 @@ from service.domain.incoming import (
     READINESS_TIMEOUT,
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
-    BatchRegistered,
-    ContentProvisioned,
-    Incoming,
-    Reason,
-    Refusal,
 )
-from service.intake.outcome import Delivery, Limits
 from service.operators import errors as actions
-from service.operators.errors import Operator
+from service.operators import pending
 from service.operators.replay import Replay
-from service.postgres import statements
+from service.postgres import arrays
 from service.postgres.pool import Database
 from service.purge import purge
 from service.purge.purge import Terms
+from service.store.operator_actions import Operator
 from service.store.pending_content import Chosen
 from tests.prove.report import Row, Task
 from tests.support import inputs, invariants
@@ -309,7 +306,7 @@ class History:
         batch_id = self.dice.choice(list(self.batches))
         if self.batches[batch_id].essays is None:
             async with self.database.transaction() as conn:
-                await actions.restore_pending(conn, OPERATOR, batch_id, None)
+                await pending.restore_pending(conn, OPERATOR, batch_id, None)
             contents = [upload for upload in self.batches[batch_id].places if not _is_failure(upload)]
             self.batches[batch_id].move(contents, ["expired"], "pending")
 
@@ -318,7 +315,7 @@ class History:
         if self.batches[batch_id].essays is None:
             with suppress(actions.NotThere):
                 async with self.database.transaction() as conn:
-                    await actions.remove_pending(conn, OPERATOR, "pending remove", Chosen(batch_id, [text]))
+                    await pending.remove_pending(conn, OPERATOR, "pending remove", Chosen(batch_id, [text]))
             self.batches[batch_id].move([text], ["pending", "expired"], "removed")
 
     async def _replay(self) -> None:
@@ -382,7 +379,7 @@ async def histories(url: str, task: Task, most: int, *, steps: int = 20) -> Row:
     counts: Counter[str] = Counter()
     started = time.monotonic()
     conn = await _Connection.connect(url)
-    statements.register(conn)
+    arrays.register(conn)
     with psycopg.connect(url, autocommit=True) as observer:
         async with conn:
             while row.runs < most and not task.is_over:

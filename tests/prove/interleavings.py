@@ -13,11 +13,13 @@ from typing import cast
 
 import pytest
 
-from service.domain.incoming import CONTENT_PROVISIONED, Incoming
-from service.intake.outcome import Limits
-from service.operators.errors import Impossible, Operator
+from service.domain.delivery import Limits
+from service.domain.events import Incoming
+from service.domain.topics import CONTENT_PROVISIONED
+from service.operators.errors import Impossible
 from service.operators.replay import Replay
 from service.postgres.pool import Database
+from service.store.operator_actions import Operator
 from tests.integration import test_purge_races, test_relay_races, test_witnesses
 from tests.integration.test_races import RACES, RACES_OF_THREE, Race, complaints, run, run_twice
 from tests.prove.report import Row, Task

@@ -10,7 +10,7 @@ from uuid import uuid4
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from tests.support import inputs
 from tests.support.brokers import Broker
 

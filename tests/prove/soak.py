@@ -15,7 +15,7 @@ import psutil
 import psycopg
 from aiokafka.errors import KafkaError
 
-from service.domain.incoming import CONTENT_PROVISIONED
+from service.domain.topics import CONTENT_PROVISIONED
 from tests.prove.faults import GROUP, World, _idle, world_of
 from tests.prove.load import Load
 from tests.prove.report import Row, Task

@@ -1,8 +1,8 @@
 """The service's own history checker, run by tests: topics are fresh, so what is missing there is a violation."""
 
 from service.audit.audit import TIMEOUTS, Report, Scope, audit
-from service.domain.incoming import BATCH_REGISTERED, INCOMING_TOPICS
-from service.kafka import topics as kafka
+from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
+from service.kafka import connection
 from service.postgres.pool import Database
 from tests.support.brokers import Broker
 
@@ -23,7 +23,7 @@ async def audited(
     database = Database(database_url, pool_size=1, timeouts=TIMEOUTS)
     try:
         scope = Scope(group, MAX_BYTES, retention, whole=whole, clocks_apart=clocks_apart)
-        return await audit(database, kafka.client_options(broker.bootstrap_servers), scope)
+        return await audit(database, connection.client_options(broker.bootstrap_servers), scope)
     finally:
         await database.close()
 

@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
+from service.kafka import connection
 from service.kafka import topics as kafka
 from tests.support import apache_kafka, docker, secure_postgres
 from tests.support.apache_kafka import ApacheKafka, Security
@@ -64,7 +65,7 @@ class Broker:
 
     async def create_topics(self, partitions: int = PARTITIONS) -> None:
         """The topics that are missing."""
-        options = kafka.client_options(self.bootstrap_servers)
+        options = connection.client_options(self.bootstrap_servers)
         await kafka.create_topics(options, partitions=partitions, replication=1)
 
     def segment(self, topic: str, partition: int) -> Path | None:

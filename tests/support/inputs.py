@@ -9,8 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 from service.domain import incoming as events
-from service.domain.incoming import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED, Incoming, Refusal
-from service.intake.outcome import Delivery
+from service.domain.delivery import Delivery
+from service.domain.events import Incoming, Refusal
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 
 CONTRACT = Path(__file__).parents[1] / "data" / "contract"
 MEBIBYTE = 1024 * 1024

@@ -32,20 +32,14 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.pq import TransactionStatus
 
-from service.domain.incoming import (
-    BATCH_REGISTERED,
-    CONTENT_PROVISIONED,
-    VALIDATION_FAILED,
-    BatchRegistered,
-    ContentProvisioned,
-    Incoming,
-    Refusal,
-    ValidationFailed,
-)
+from service.domain.delivery import Delivery, Limits
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Refusal, ValidationFailed
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.intake.intake import Intake
-from service.intake.outcome import Delivery, Effects, Limits
-from service.postgres import statements
-from service.postgres.pool import PLANNER, Database
+from service.intake.outcome import Effects
+from service.postgres import arrays, statements
+from service.postgres.pool import Database
+from service.postgres.session import PLANNER
 from service.runtime.health import Health
 from service.runtime.loop import Backoff
 from tests.support import points
@@ -610,7 +604,7 @@ async def stage(url: str, actors: int) -> AsyncIterator[Stage]:
         successor = await AsyncConnection.connect(url, options=options, autocommit=True)
         opened.append(successor)
         for conn in opened:
-            statements.register(conn)
+            arrays.register(conn)
         played = Stage(url, cast("list[_GatedConnection]", opened[:actors]), successor)
         with played.observer:
             yield played

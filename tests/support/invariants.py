@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from service.domain.decisions import essay_set
-from service.domain.incoming import BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
 
 Connection = psycopg.Connection[Any]
 

@@ -8,8 +8,8 @@ For a stack that is not the tests' own: the compose file, a staging cluster. The
 import asyncio
 import time
 
-from service.application import kafka_options
 from service.settings import load_settings
+from service.wiring import kafka_options
 from tests.support import replay
 from tests.support.brokers import Broker
 from tests.support.expected import all_done, check_tables, check_topics

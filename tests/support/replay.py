@@ -11,7 +11,7 @@ from uuid import uuid4
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from service.domain import incoming as events
-from service.domain.incoming import BatchRegistered, Refusal
+from service.domain.events import BatchRegistered, Refusal
 from tests.support.brokers import Broker
 
 STREAMS = Path(__file__).parents[1] / "data" / "streams"

@@ -11,11 +11,12 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from service.application import _until_stopped
 from service.consumer.consumer import Consumer
-from service.domain.incoming import BATCH_REGISTERED, INCOMING_TOPICS
+from service.domain.delivery import Limits
+from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
 from service.intake.intake import Intake
-from service.intake.outcome import Effects, Limits
+from service.intake.outcome import Effects
+from service.kafka.connection import client_options
 from service.kafka.group import ConsumerOptions
-from service.kafka.topics import client_options
 from service.postgres.pool import Database
 from service.runtime.health import Health
 from tests.support.brokers import Broker

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from docs import generate
-from service.domain.incoming import INCOMING_TOPICS, OUTGOING_TOPICS
+from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 
 SAMPLES = sorted((Path(__file__).parents[1] / "data" / "contract").glob("*.json"))
 DOCUMENT: dict[str, Any] = yaml.safe_load((generate.ROOT / "docs" / "asyncapi.yaml").read_text())

@@ -17,9 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from service.domain import incoming as events
-from service.domain import outgoing
-from service.domain.incoming import (
+from service.domain import contract, enveloped, failure_events, json_limits, outgoing
+from service.domain import events as events_
+from service.domain.contract import DATA_OF
+from service.domain.delivery import Limits
+from service.domain.enveloped import Origin, Outgoing, Unpublishable
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, ValidationFailed
+from service.domain.failure_events import FailedSlot
+from service.domain.incoming import decode
+from service.domain.topics import (
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -27,16 +33,7 @@ from service.domain.incoming import (
     OUTGOING_TOPICS,
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
-    BatchRegistered,
-    ContentProvisioned,
-    Incoming,
-    Reason,
-    Refusal,
-    ValidationFailed,
-    decode,
 )
-from service.domain.outgoing import DATA_OF, FailedSlot, Origin, Outgoing, Unpublishable
-from service.intake.outcome import Limits
 
 DATA = Path(__file__).parent.parent / "data"
 MIB = 1024 * 1024
@@ -87,7 +84,7 @@ def reason(document: dict[str, Any] | bytes, topic: str | None = None) -> Reason
     answer = read(document, topic)
     if not isinstance(answer, Refusal):
         return None
-    assert 0 < len(answer.error) <= events.LONGEST_ERROR
+    assert 0 < len(answer.error) <= events_.LONGEST_ERROR
     assert "\0" not in answer.error
     answer.error.encode()
     return answer.reason
@@ -535,15 +532,15 @@ def nested(depth: int, noise: str = "") -> bytes:
 
 
 def test_json_may_be_nested_to_the_limit_and_no_deeper() -> None:
-    assert reason(nested(events.DEEPEST)) is None
-    assert reason(nested(events.DEEPEST + 1)) == Reason.TOO_DEEP
+    assert reason(nested(json_limits.DEEPEST)) is None
+    assert reason(nested(json_limits.DEEPEST + 1)) == Reason.TOO_DEEP
     assert reason(nested(250)) == Reason.TOO_DEEP
 
 
 @pytest.mark.parametrize("noise", ['"' + "[" * 200 + '"', r'"\"[[[[[[\\\\\"[[[["', r'"\\","[[["', '"","[","",""'])
 def test_brackets_within_strings_do_not_nest(noise: str) -> None:
-    assert reason(nested(events.DEEPEST, noise)) is None
-    assert reason(nested(events.DEEPEST + 1, noise)) == Reason.TOO_DEEP
+    assert reason(nested(json_limits.DEEPEST, noise)) is None
+    assert reason(nested(json_limits.DEEPEST + 1, noise)) == Reason.TOO_DEEP
 
 
 @pytest.mark.parametrize(
@@ -763,7 +760,7 @@ def errors(
     max_bytes: int = 32 * MIB,
 ) -> Outgoing:
     return asyncio.run(
-        outgoing.validation_errors(BATCH, lambda: paged(*pages), critical, origin, now, max_bytes=max_bytes)
+        failure_events.validation_errors(BATCH, lambda: paged(*pages), critical, origin, now, max_bytes=max_bytes)
     )
 
 
@@ -793,7 +790,7 @@ def test_each_event_is_built_as_its_sample_with_the_same_keys_in_the_same_order(
 @pytest.mark.parametrize("name", OUT_SAMPLES)
 def test_samples_and_what_is_built_pass_the_declared_types(name: str) -> None:
     expected = sample(name)
-    envelope: Any = outgoing.Envelope
+    envelope: Any = contract.Envelope
     adapter = TypeAdapter(envelope[DATA_OF[expected["event_type"]]])
     adapter.validate_json(text(expected))
     adapter.validate_json(build(name, expected["data"], ORIGIN).payload)
@@ -808,10 +805,10 @@ def test_every_outgoing_topic_has_its_sample_and_its_type() -> None:
 
 def test_an_event_id_is_a_uuid5_that_stays_and_that_no_two_subjects_share() -> None:
     pairs = [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("1 a", ""), ("a", "1 "), ("å", "b")]
-    ids = {outgoing.event_id(topic, *pair) for topic in OUTGOING_TOPICS for pair in pairs}
+    ids = {enveloped.event_id(topic, *pair) for topic in OUTGOING_TOPICS for pair in pairs}
     assert len(ids) == len(pairs) * len(OUTGOING_TOPICS)
-    namespace = UUID(bytes=outgoing._NAMESPACE)
-    assert outgoing.event_id(BATCH_READY, "å", "b") == uuid5(namespace, f"{BATCH_READY} 1 åb")
+    namespace = UUID(bytes=enveloped._NAMESPACE)
+    assert enveloped.event_id(BATCH_READY, "å", "b") == uuid5(namespace, f"{BATCH_READY} 1 åb")
 
 
 def test_an_event_that_is_built_again_later_has_its_old_id() -> None:
@@ -935,8 +932,8 @@ def test_a_batch_of_failures_alone_is_told_however_wordy_they_are() -> None:
     assert data["failed_essays"][0]["file_name"] == "ö" * 8
     assert data["failed_essays"][0]["error_detail"]["message"] == "ENCRYPTED_FILE_UNSUPPORTED"
     assert data["error_summary"]["error_categories"] == {"ENCRYPTED_FILE_UNSUPPORTED": 100_000}
-    envelope: Any = outgoing.Envelope
-    TypeAdapter(envelope[outgoing.ValidationErrors]).validate_json(event.payload)
+    envelope: Any = contract.Envelope
+    TypeAdapter(envelope[contract.ValidationErrors]).validate_json(event.payload)
 
 
 def test_what_jsonb_makes_of_a_large_number_can_still_be_published() -> None:

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from service.domain import incoming as events
-from service.domain.incoming import CONTENT_PROVISIONED, Incoming, Refusal
+from service.domain.events import Incoming, Refusal
+from service.domain.topics import CONTENT_PROVISIONED
 from tests.prove.fuzz import fuzz
 from tests.prove.report import Task
 from tests.support import inputs

@@ -6,22 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.audit.checks import (
-    UNKNOWN,
-    Batch,
-    Came,
-    Event,
-    Excess,
-    Fact,
-    Failure,
-    History,
-    Knowledge,
-    Slot,
-    Waiting,
-    digest,
-    judge,
-)
-from service.domain.incoming import (
+from service.audit.checks import UNKNOWN, Knowledge, judge
+from service.domain.topics import (
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -33,6 +19,7 @@ from service.domain.incoming import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
+from service.history.facts import Batch, Came, Event, Excess, Fact, Failure, History, Slot, Waiting, digest
 
 EVERYTHING = Knowledge(dict.fromkeys([*INCOMING_TOPICS, *OUTGOING_TOPICS], 0.0), clocks_apart=0)
 

@@ -136,7 +136,9 @@ def test_the_port_that_is_probed_monitored_and_let_in_is_the_one_it_listens_on()
     [monitored] = ALL["PodMonitor", "els"]["spec"]["podMetricsEndpoints"]
     assert (monitored["port"], monitored["path"]) == ("http", "/metrics")
     assert ALL["NetworkPolicy", "els"]["spec"]["ingress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
-    assert all(f'"{path}"' in (DEPLOY.parent / "service" / "http" / "server.py").read_text() for path in {*paths.values()})
+    assert all(
+        f'"{path}"' in (DEPLOY.parent / "service" / "http" / "server.py").read_text() for path in {*paths.values()}
+    )
 
 
 def test_a_stop_leaves_time_for_the_drain() -> None:

@@ -10,8 +10,10 @@ import structlog
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from service.domain.incoming import Reason, Refusal
-from service.intake.outcome import Decided, Decision, Decisions, Delivery, Effects
+from service.domain.delivery import Delivery
+from service.domain.events import Reason, Refusal
+from service.intake import reporting
+from service.intake.outcome import Decided, Decision, Decisions, Effects
 from service.runtime import metrics as telemetry
 from tests.support.inputs import provisioned
 
@@ -52,7 +54,7 @@ DECISIONS = {
 async def test_a_decision_is_one_line_with_every_id_that_is_known(what: str) -> None:
     decided, fields = DECISIONS[what]
     with capture_logs() as logs:
-        await telemetry.record(Effects(Decisions(decided)))
+        await reporting.record(Effects(Decisions(decided)))
     assert logs == [{"event": decided.what, "log_level": "info", **fields}]
 
 
@@ -60,7 +62,7 @@ async def test_as_json_the_lines_of_a_transaction_are_those_of_one_line_at_a_tim
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(telemetry, "_plain_json", True)
-    await telemetry.record(Effects(Decisions(*(decided for decided, _ in DECISIONS.values()))))
+    await reporting.record(Effects(Decisions(*(decided for decided, _ in DECISIONS.values()))))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for line, (decided, fields) in zip(lines, DECISIONS.values(), strict=True):
         assert line.pop("timestamp").endswith("Z")
@@ -70,7 +72,7 @@ async def test_as_json_the_lines_of_a_transaction_are_those_of_one_line_at_a_tim
 async def test_a_refused_input_is_told_with_the_batch_that_it_names() -> None:
     refusal = Refusal(Reason.CONFLICTING_REGISTRATION, "another set")
     with capture_logs() as logs:
-        await telemetry.record(Effects(refused=[(DELIVERY, refusal)]))
+        await reporting.record(Effects(refused=[(DELIVERY, refusal)]))
     (line,) = logs
     assert (line["event"], line["log_level"], line["batch_id"]) == ("input_refused", "warning", "b")
     assert str(UUID(line["correlation_id"])) == line["correlation_id"]
@@ -88,11 +90,11 @@ async def test_what_cannot_be_logged_is_counted_all_the_same(monkeypatch: pytest
     monkeypatch.setattr(telemetry, "_plain_json", True)
     monkeypatch.setattr("sys.stdout", Full())
     monkeypatch.setattr(telemetry, "_log", structlog.wrap_logger(structlog.PrintLogger(Full())))  # type: ignore[arg-type]
-    many = [decision("content_assigned", f"t{number}") for number in range(telemetry.AT_ONCE + 1)]
+    many = [decision("content_assigned", f"t{number}") for number in range(reporting.AT_ONCE + 1)]
     refused = [(DELIVERY, Refusal(Reason.DATA_ERROR, "no"))] * 2
     before = counts()
     with suppress(OSError):
-        await telemetry.record(Effects(Decisions(*many), refused=refused))
+        await reporting.record(Effects(Decisions(*many), refused=refused))
     assert [after - was for was, after in zip(before, counts(), strict=True)] == [len(many), 2]
 
 
@@ -100,11 +102,11 @@ async def test_between_many_decisions_others_have_their_turn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(telemetry, "_plain_json", True)
-    many = [decision("content_assigned", f"t{number}") for number in range(3 * telemetry.AT_ONCE)]
-    telling = asyncio.create_task(telemetry.record(Effects(Decisions(*many))))
+    many = [decision("content_assigned", f"t{number}") for number in range(3 * reporting.AT_ONCE)]
+    telling = asyncio.create_task(reporting.record(Effects(Decisions(*many))))
     lines = []
     while not telling.done():
         await asyncio.sleep(0)
         lines.append(len(capsys.readouterr().out.splitlines()))
-    assert max(lines) == telemetry.AT_ONCE
+    assert max(lines) == reporting.AT_ONCE
     assert sum(lines) == len(many)

@@ -1,0 +1,162 @@
+"""The JSON of the events that we publish, as TypedDicts."""
+
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from service.domain.topics import (
+    BATCH_READY,
+    EXCESS_CONTENT,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+    CourseCode,
+)
+
+SOURCE_SERVICE: Final = "essay-lifecycle-service"
+
+ExcessReason = Literal["BATCH_FULL", "NO_AVAILABLE_SLOT"]
+
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+
+Data = TypeVar("Data")
+
+
+class Envelope(TypedDict, Generic[Data]):
+    event_id: UUID
+    event_type: str
+    event_timestamp: Time
+    source_service: Literal["essay-lifecycle-service"]
+    schema_version: Literal[1]
+    correlation_id: UUID
+    data_schema_uri: None
+    data: Data
+    metadata: dict[str, str] | None
+
+
+class BatchEntity(TypedDict):
+    entity_id: str
+    entity_type: Literal["batch"]
+    parent_id: None
+
+
+class BatchMetadata(TypedDict):
+    entity: BatchEntity
+    timestamp: Time
+    processing_stage: None
+    started_at: None
+    completed_at: None
+    event: str
+    error_info: dict[str, Any]
+
+
+class ReadyEssay(TypedDict):
+    essay_id: str
+    text_storage_id: str
+
+
+class SlotAssigned(TypedDict):
+    event: Literal["essay.slot.assigned"]
+    batch_id: str
+    essay_id: str
+    file_upload_id: str
+    text_storage_id: str
+    original_file_name: str
+    correlation_id: UUID
+    timestamp: Time
+
+
+class ExcessContent(TypedDict):
+    event: Literal["excess.content.provisioned"]
+    batch_id: str
+    original_file_name: str
+    text_storage_id: str
+    reason: ExcessReason
+    correlation_id: UUID
+    timestamp: Time
+
+
+class PendingExpired(TypedDict):
+    event: Literal["pending.content.expired"]
+    batch_id: str
+    text_storage_id: str
+    original_file_name: str
+    file_upload_id: str
+    stored_at: Time
+    expired_at: Time
+    correlation_id: UUID
+    timestamp: Time
+
+
+class BatchReady(TypedDict):
+    event: Literal["batch.essays.ready"]
+    batch_id: str
+    ready_essays: list[ReadyEssay]
+    batch_entity: BatchEntity
+    metadata: BatchMetadata
+    course_code: CourseCode
+    course_language: Literal["en", "sv"]
+    essay_instructions: str
+    class_type: Literal["REGULAR", "GUEST"]
+    teacher_first_name: None
+    teacher_last_name: None
+
+
+class ErrorDetail(TypedDict):
+    error_code: str | None
+    message: str
+    correlation_id: str | None
+    timestamp: Time | None
+    service: str | None
+    operation: str | None
+    details: dict[str, Any]
+    stack_trace: str | None
+    trace_id: str | None
+    span_id: str | None
+
+
+class FailedEssay(TypedDict):
+    essay_id: str
+    file_name: str
+    error_detail: ErrorDetail
+    failed_at: Time
+
+
+class ErrorSummary(TypedDict):
+    total_errors: int
+    error_categories: dict[str, int]
+    critical_failure: bool
+
+
+class ValidationErrors(TypedDict):
+    event: Literal["batch.validation.errors.v1"]
+    batch_id: str
+    failed_essays: list[FailedEssay]
+    error_summary: ErrorSummary
+    correlation_id: UUID
+    metadata: BatchMetadata
+
+
+class ReadinessTimeout(TypedDict):
+    event: Literal["batch.readiness.timeout"]
+    batch_id: str
+    ready_essays: list[ReadyEssay]
+    missing_essay_ids: list[str]
+    expected_count: int
+    actual_count: int
+    timeout_duration_seconds: int
+    metadata: BatchMetadata
+
+
+# What each topic's `data` is: for tests and for whoever documents the wire.
+DATA_OF: dict[str, Any] = {
+    SLOT_ASSIGNED: SlotAssigned,
+    BATCH_READY: BatchReady,
+    EXCESS_CONTENT: ExcessContent,
+    VALIDATION_ERRORS: ValidationErrors,
+    PENDING_EXPIRED: PendingExpired,
+    READINESS_TIMEOUT: ReadinessTimeout,
+}

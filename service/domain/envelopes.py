@@ -1,0 +1,118 @@
+"""The JSON of incoming records as pydantic models, of both generations of producers."""
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from service.domain.events import (
+    INT64,
+)
+from service.domain.topics import (
+    CourseCode,
+)
+
+
+class _Rfc3339:
+    """Parsed in Rust, but only where it has the form: pydantic alone also takes "1768469400" for a time."""
+
+    PATTERN = (
+        r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+        r"([Zz]|[+-][0-9]{2}:[0-9]{2})?$"
+    )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        text = core_schema.str_schema(pattern=cls.PATTERN, strict=True)
+        return core_schema.chain_schema([text, core_schema.datetime_schema(strict=False)])
+
+
+Timestamp = Annotated[datetime, _Rfc3339]
+
+Id = Annotated[str, Field(min_length=1, max_length=255)]
+
+Size = Annotated[int, Field(ge=0, le=INT64)]
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class InputMetadata(StrictModel):
+    traceparent: Any = None
+    tracestate: Any = None
+
+
+class InputData(StrictModel):
+    """What all three share: the older generation names the batch `batch_id`, the newer `entity_id`."""
+
+    event: str
+    batch_id: Id | None = None
+    entity_id: Id | None = None
+
+
+class RegistrationData(InputData):
+    expected_essay_count: int
+    # Fails fast, or a list of eight million wrong elements would be as many errors in memory.
+    essay_ids: Annotated[tuple[Id, ...], FailFast()]
+    course_code: CourseCode
+    user_id: str
+    essay_instructions: str | None = None
+    class_id: str | None = None
+    org_id: str | None = None
+
+
+class UploadData(InputData):
+    file_upload_id: Id
+    original_file_name: str
+    raw_file_storage_id: Id
+    file_size_bytes: Size
+    correlation_id: UUID
+    timestamp: Timestamp
+
+
+class ContentData(UploadData):
+    text_storage_id: Id
+    content_md5_hash: str | None
+
+
+class FailureDetail(StrictModel):
+    error_code: str | None = None
+    message: str
+    correlation_id: UUID | None = None
+    timestamp: Timestamp | None = None
+    service: str | None = None
+    operation: str | None = None
+    details: dict[str, Any] | None = None
+    stack_trace: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+
+
+class FailureData(UploadData):
+    validation_error_code: str
+    validation_error_detail: FailureDetail
+
+
+_AnyData = TypeVar("_AnyData", bound=InputData)
+
+
+class EnvelopeHead(StrictModel):
+    """As much of an envelope as says whether it is ours to read at all."""
+
+    event_type: Any = None
+    schema_version: Any = None
+
+
+class IncomingEnvelope(EnvelopeHead, Generic[_AnyData]):
+    event_id: UUID
+    event_type: str
+    event_timestamp: Timestamp
+    source_service: str
+    schema_version: int
+    correlation_id: UUID
+    data_schema_uri: str | None = None
+    data: _AnyData
+    metadata: InputMetadata | None = None

@@ -1,0 +1,57 @@
+"""Facts in a temporary file, sorted by batch."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import orjson
+
+from service.history.facts import KINDS, Fact
+
+
+class Ledger:
+    """Facts in a file that is thrown away, to be had by batch."""
+
+    def __enter__(self) -> "Ledger":
+        self._folder = TemporaryDirectory(prefix="els-audit-")
+        self._file = sqlite3.connect(Path(self._folder.name) / "ledger", isolation_level=None)
+        self._file.execute("pragma journal_mode = off")
+        self._file.execute("pragma synchronous = off")
+        self._file.execute("create table fact (batch_id text, kind int, body blob)")
+        self._file.execute(
+            "create table refused (topic text, fingerprint text, state text, primary key (topic, fingerprint))"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._folder.cleanup()
+
+    def add(self, facts: Sequence[tuple[str, Fact]]) -> None:
+        """Keep facts with their batches."""
+        self._file.execute("begin")
+        rows = ((batch_id, KINDS.index(type(fact)), orjson.dumps(tuple(fact))) for batch_id, fact in facts)
+        self._file.executemany("insert into fact values (?, ?, ?)", rows)
+        self._file.execute("commit")
+
+    def refuse(self, refused: Sequence[tuple[str, str, str]]) -> None:
+        """Keep what is in quarantine: topic, fingerprint, state."""
+        self._file.execute("begin")
+        self._file.executemany("insert into refused values (?, ?, ?)", refused)
+        self._file.execute("commit")
+
+    def quarantined(self, topic: str, fingerprint: str) -> str | None:
+        """The state of a refused input; None where there is none."""
+        row = self._file.execute(
+            "select state from refused where topic = ? and fingerprint = ?", (topic, fingerprint)
+        ).fetchone()
+        return row[0] if row else None
+
+    def batches(self) -> Iterator[tuple[str, Iterator[Fact]]]:
+        """Every batch with its facts."""
+        rows = self._file.execute("select batch_id, kind, body from fact order by batch_id")
+        for batch_id, some in groupby(rows, itemgetter(0)):
+            yield batch_id, (KINDS[kind](*orjson.loads(body)) for _, kind, body in some)

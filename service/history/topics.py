@@ -1,0 +1,156 @@
+"""Topics read from beginning to end, as facts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+from typing import Any, Final
+
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+
+from service.domain import contract, enveloped
+from service.domain import decisions as rules
+from service.domain import events as events_
+from service.domain.events import BatchRegistered, ContentProvisioned
+from service.domain.topics import (
+    BATCH_READY,
+    EXCESS_CONTENT,
+    INCOMING_TOPICS,
+    OUTGOING_TOPICS,
+    PENDING_EXPIRED,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+)
+from service.history.facts import Event, digest
+from service.kafka import record_batches as records
+
+IDLE_MS: Final = 500
+
+BEYOND_SECONDS: Final = 2.0
+"""Behind the end that a broker tells there may be a few records more (the embedded one's lies too low): read on until
+nothing comes for `IDLE_MS`, for so long at most."""
+
+STALLED_SECONDS: Final = 60.0
+
+COORDINATOR_SECONDS: Final = 20.0
+"""A broker that has just started may not have the groups yet."""
+
+
+@asynccontextmanager
+async def open_reader(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
+    records.install()
+    reader = AIOKafkaConsumer(
+        **kafka,
+        group_id=None,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=1024 * 1024,
+        fetch_max_bytes=8 * 1024 * 1024,
+    )
+    await reader.start()
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list[TopicPartition]]:
+    """Those of the incoming and of the outgoing topics."""
+    admin = AIOKafkaAdminClient(**kafka)
+    await admin.start()
+    try:
+        described = await admin.describe_topics([*INCOMING_TOPICS, *OUTGOING_TOPICS])
+    finally:
+        await admin.close()
+    found = [TopicPartition(each["topic"], some["partition"]) for each in described for some in each["partitions"]]
+    return {topics: [tp for tp in found if tp.topic in topics] for topics in (INCOMING_TOPICS, OUTGOING_TOPICS)}
+
+
+async def committed_offsets(
+    kafka: Mapping[str, Any], group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    admin = AIOKafkaAdminClient(**kafka)
+    await admin.start()
+    try:
+        async with asyncio.timeout(COORDINATOR_SECONDS):
+            while True:
+                try:
+                    offsets = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+                    return {tp: known.offset for tp, known in offsets.items()}
+                except GroupCoordinatorNotAvailableError:
+                    await asyncio.sleep(0.2)
+    finally:
+        await admin.close()
+
+
+def what_input_says(event: events_.Incoming) -> tuple[str, str]:
+    """What an input is about, and what stands for what it says."""
+    match event:
+        case BatchRegistered():
+            return rules.essay_set(event.essay_ids).hex(), digest(event.essay_ids)
+        case ContentProvisioned():
+            return event.text_storage_id, digest(
+                event.file_upload_id,
+                event.original_file_name,
+                event.raw_file_storage_id,
+                event.file_size_bytes,
+                event.content_md5_hash,
+                event.correlation_id,
+                event.traceparent,
+                event.tracestate,
+            )
+        case _:
+            return event.file_upload_id, ""
+
+
+def event_of(
+    topic: str, key: bytes | None, value: bytes | None, partition: int, place: int, at: float, *, settled: bool
+) -> tuple[str, Event] | None:
+    """An event of ours and its batch; None where the record is none of ours."""
+    try:
+        envelope = orjson.loads(value or b"")
+        data, trace = envelope["data"], envelope["metadata"] or {}
+        batch_id, text = data["batch_id"], data.get("text_storage_id", "")
+        origin = (envelope["correlation_id"], trace.get("traceparent"), trace.get("tracestate"))
+        told = _TELLS[topic](data, origin) if topic in _TELLS else ""
+        event = Event(
+            topic,
+            envelope["event_id"],
+            str(enveloped.event_id(topic, batch_id, data["expired_at"] + text if topic == PENDING_EXPIRED else text)),
+            text,
+            told,
+            envelope["event_timestamp"],
+            data.get("essay_id", ""),
+            blake2b((key or b"") + b"\0" + (value or b""), digest_size=16).hexdigest(),
+            partition,
+            place,
+            at,
+            settled,
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+    return (batch_id, event) if envelope["source_service"] == contract.SOURCE_SERVICE else None
+
+
+def _named(data: Mapping[str, Any], origin: Sequence[Any], *names: str) -> str:
+    return digest(*(data[name] for name in names), *origin)
+
+
+_TELLS: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
+    SLOT_ASSIGNED: lambda data, origin: _named(
+        data, origin, "essay_id", "text_storage_id", "file_upload_id", "original_file_name"
+    ),
+    EXCESS_CONTENT: lambda data, origin: _named(data, origin, "text_storage_id", "original_file_name", "reason"),
+    PENDING_EXPIRED: lambda data, origin: _named(
+        data, origin, "text_storage_id", "file_upload_id", "original_file_name"
+    ),
+    BATCH_READY: lambda data, _: digest(
+        [[essay["essay_id"], essay["text_storage_id"]] for essay in data["ready_essays"]]
+    ),
+    VALIDATION_ERRORS: lambda data, _: digest(
+        [essay["essay_id"] for essay in data["failed_essays"]], data["error_summary"]["critical_failure"]
+    ),
+}

@@ -1,0 +1,31 @@
+"""Counts and logs what a purge did, once it is committed."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.purge.purge import Chunk
+from service.runtime.metrics import BATCHES_TIMED_OUT, PENDING_EXPIRED, PURGED, _log
+
+
+def record_purge(chunk: "Chunk") -> None:
+    """Count and log what a transaction of a purge did. Call it when that is committed."""
+    PURGED.labels(chunk.chore).inc(len(chunk.done))
+    match chunk.chore:
+        case "expired_content":
+            PENDING_EXPIRED.inc(len(chunk.done))
+            for batch_id, text_storage_id, correlation_id in chunk.done:
+                _log.warning(
+                    "content_expired",
+                    batch_id=batch_id,
+                    text_storage_id=text_storage_id,
+                    correlation_id=str(correlation_id),
+                )
+        case "expired_failures":
+            for batch_id, file_upload_id in chunk.done:
+                _log.info("failure_expired", batch_id=batch_id, file_upload_id=file_upload_id)
+        case "timed_out_batches":
+            BATCHES_TIMED_OUT.inc(len(chunk.done))
+            for (batch_id,) in chunk.done:
+                _log.warning("batch_timed_out", batch_id=batch_id)
+        case deleted:
+            _log.info(deleted, rows=len(chunk.done))
