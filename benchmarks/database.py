@@ -20,7 +20,7 @@ from benchmarks import load, servers
 from benchmarks.report import Report
 from service.application import collect_seldom
 from service.domain import outgoing
-from service.domain.delivery import Delivery, Limits
+from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.enveloped import Origin
 from service.domain.events import ContentProvisioned
 from service.domain.incoming import decode
@@ -55,7 +55,7 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     report.add(f"polls of {options.poll}", "1/s", ours)
     report.add("reference: ceiling, bulk UPDATE + COPY, chunks of 500", "1/s", ceiling)
     shares = [mine / bulk * 100 for mine, bulk in zip(ours, ceiling, strict=True)]
-    report.add("share of the ceiling", "%", shares, floor=60, goal=80)
+    report.add("share of the ceiling", "%", shares, watermark=60, goal=80)
     report.add("one record a transaction", "1/s", alone)
     return report
 
@@ -98,21 +98,21 @@ async def seconds_of(database: Database, arrived: Sequence[Delivery], poll: int)
     begun = time.perf_counter()
     for start in range(0, len(arrived), poll):
         async with database.transaction(pipelined=True) as conn:
-            outcome = await apply(conn, arrived[start : start + poll], Limits())
-        assert not outcome.aside
-        assert not outcome.again
+            outcome = await apply(conn, arrived[start : start + poll], IntakeLimits())
+        assert not outcome.deferred
+        assert not outcome.next_transaction
     return time.perf_counter() - begun
 
 
 def _ceiling(url: str, first: int, batches: int) -> float:
     """Slots and payloads are known beforehand; a transaction for each chunk."""
-    seats = []
+    assigned = []
     for number in range(first, first + batches):
         batch = load.batch_id(number)
-        seats += [(batch, load.essay_id(batch, position)) for position in range(1, SLOTS + 1)]
+        assigned += [(batch, load.essay_id(batch, position)) for position in range(1, SLOTS + 1)]
     chunks = []
-    for start in range(0, len(seats), CHUNK):
-        some = seats[start : start + CHUNK]
+    for start in range(0, len(assigned), CHUNK):
+        some = assigned[start : start + CHUNK]
         random.shuffle(some)
         chunks.append(_prepared(some))
     with psycopg.connect(url) as conn:
@@ -127,27 +127,29 @@ def _ceiling(url: str, first: int, batches: int) -> float:
                 for event in events:
                     copy.write_row(event)
             conn.commit()
-        return len(seats) / (time.perf_counter() - begun)
+        return len(assigned) / (time.perf_counter() - begun)
 
 
-def _prepared(seats: Sequence[tuple[str, str]]) -> tuple[list[Any], list[tuple[UUID, str, str, str, UUID, str | None]]]:
+def _prepared(
+    assigned: Sequence[tuple[str, str]],
+) -> tuple[list[Any], list[tuple[UUID, str, str, str, UUID, str | None]]]:
     """The parameters of one chunk: a slot and an outbox row for each."""
-    contents = [each.event for each in deliveries([batch for batch, _ in seats])]
+    contents = [each.event for each in deliveries([batch for batch, _ in assigned])]
     now = datetime.now(UTC)
     columns: list[Any] = [
-        Texts([batch for batch, _ in seats]),
-        Texts([essay for _, essay in seats]),
+        Texts([batch for batch, _ in assigned]),
+        Texts([essay for _, essay in assigned]),
         *(
             Texts([getattr(each, name) for each in contents])
             for name in ("text_storage_id", "file_upload_id", "original_file_name", "raw_file_storage_id")
         ),
-        Integers([18_244] * len(seats)),
-        Texts(["9e107d9d372bb6826bd81d3542a419d6"] * len(seats)),
-        Uuids([uuid4() for _ in seats]),
-        Texts([load.TRACE] * len(seats)),
+        Integers([18_244] * len(assigned)),
+        Texts(["9e107d9d372bb6826bd81d3542a419d6"] * len(assigned)),
+        Uuids([uuid4() for _ in assigned]),
+        Texts([load.TRACE] * len(assigned)),
     ]
     events = []
-    for (batch, essay), each in zip(seats, contents, strict=True):
+    for (batch, essay), each in zip(assigned, contents, strict=True):
         assert isinstance(each, ContentProvisioned)
         event = outgoing.slot_assigned(
             batch,

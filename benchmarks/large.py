@@ -62,9 +62,9 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
         memory.append(peak)
         others.append(percentile(meanwhile, 0.99) * 1000)
     report.add(f"{options.slots} pending, from the registration sent to ready", "s", seconds, better="less",
-               floor=6, goal=3)  # fmt: skip
+               watermark=6, goal=3)  # fmt: skip
     report.add("reference: the same rows by bulk statements, commit included", "s", reference, better="less")
-    report.add("pod memory, peak (its registration is 4 MB)", "MiB RSS", memory, better="less", floor=150, goal=110)
+    report.add("pod memory, peak (its registration is 4 MB)", "MiB RSS", memory, better="less", watermark=150, goal=110)
     report.add(f"others at {RATE}/s meanwhile: p99 of an event", "ms", others, better="less")
     return report
 

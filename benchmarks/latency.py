@@ -25,8 +25,12 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     alone: list[float] = []
     for rate in options.rates:
         runs = [_measured(server, rate, options.seconds, alone) for _ in range(options.repeat)]
-        for name, share, floor, goal in (("p50", 0.5, 15.0, 8.0), ("p99", 0.99, 50.0, 25.0), ("p99.9", 0.999, 0, 0)):
-            bounds = {"floor": floor, "goal": goal} if rate == BOUNDED and floor else {}
+        for name, share, watermark, goal in (
+            ("p50", 0.5, 15.0, 8.0),
+            ("p99", 0.99, 50.0, 25.0),
+            ("p99.9", 0.999, 0, 0),
+        ):
+            bounds = {"watermark": watermark, "goal": goal} if rate == BOUNDED and watermark else {}
             values = [percentile(run, share) * 1000 for run in runs]
             report.add(f"{rate}/s: {name}", "ms", values, better="less", **bounds)
             if f"{name} ms over rate" in curve:

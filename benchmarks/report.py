@@ -1,4 +1,4 @@
-"""Figures with their spread, beside floor, goal and reference: a table for people, JSON to keep."""
+"""Figures with their spread, beside watermark, goal and reference: a table for people, JSON to keep."""
 
 import os
 import platform
@@ -22,13 +22,13 @@ PACKAGES = ("aiokafka", "psycopg", "sqlalchemy", "pydantic", "orjson", "uvloop",
 
 @dataclass(slots=True)
 class Figure:
-    """One number, measured so often. Where it has a floor it is `better` as it is 'more' or 'less'."""
+    """One number, measured so often. Where it has a watermark it is `better` as it is 'more' or 'less'."""
 
     name: str
     unit: str
     values: list[float]
     better: str = "more"
-    floor: float | None = None
+    watermark: float | None = None
     goal: float | None = None
 
     @property
@@ -37,11 +37,11 @@ class Figure:
 
     @property
     def reached(self) -> str:
-        """'goal', 'floor', 'below' the floor, or nothing where there is none."""
-        for name, bound in (("goal", self.goal), ("floor", self.floor)):
+        """'goal', 'watermark', 'below' the watermark, or nothing where there is none."""
+        for name, bound in (("goal", self.goal), ("watermark", self.watermark)):
             if bound is not None and (self.median >= bound if self.better == "more" else self.median <= bound):
                 return name
-        return "" if self.floor is None else "below"
+        return "" if self.watermark is None else "below"
 
 
 @dataclass(slots=True)
@@ -62,13 +62,13 @@ class Report:
     def show(self) -> None:
         """Print the table."""
         table = Table(title=f"{self.question}, {self.at}", title_justify="left", box=None, header_style="bold")
-        for column in ("", "median", "min … max", "n", "unit", "floor", "goal", "reached"):
+        for column in ("", "median", "min … max", "n", "unit", "watermark", "goal", "reached"):
             table.add_column(column, justify="left" if column in ("", "unit", "reached") else "right")
         for each in self.figures:
             spread = f"{_number(min(each.values))} … {_number(max(each.values))}" if len(each.values) > 1 else ""
             table.add_row(
                 each.name, _number(each.median), spread, str(len(each.values)), each.unit,
-                _number(each.floor), _number(each.goal), each.reached,
+                _number(each.watermark), _number(each.goal), each.reached,
             )  # fmt: skip
         console = Console(width=150)
         console.print(table)

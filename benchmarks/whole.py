@@ -54,13 +54,13 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     """One shape, with so many pods, so often; and the same service with one record per transaction."""
     report = Report(f"whole {options.shape}" + (f" {options.pods} pods" if options.pods > 1 else ""))
     runs = [_run(server, options.shape, options.events, options.pods) for _ in range(options.repeat)]
-    bounds = {"floor": 6_000.0, "goal": 12_000.0} if options.shape == "registered" else {}
+    bounds = {"watermark": 6_000.0, "goal": 12_000.0} if options.shape == "registered" else {}
     report.add("content events", "1/s", [run.rate() for run in runs], **bounds)
     if options.reference:
         single = [_run(server, "registered", options.reference, 1, ELS_MAX_POLL_RECORDS="1")]
         report.add("reference: a transaction for each record", "1/s", [run.rate() for run in single])
         report.add("ratio to the reference", "×", report.figures[0].median / report.figures[1].median)
-    report.add("pod memory, peak", "MiB RSS", [run.peak_memory for run in runs], better="less", floor=150, goal=110)
+    report.add("pod memory, peak", "MiB RSS", [run.peak_memory for run in runs], better="less", watermark=150, goal=110)
     for program in ("pods", "postgres", "broker"):
         used = [run.cores.get(program, 0.0) / run.rate() * 1e6 for run in runs]
         report.add(f"{program}: CPU of an event", "µs", used, better="less")

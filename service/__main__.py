@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     options = commandline.parser().parse_args(arguments)
     # A command imports what it needs, when it is known which it is: `--help` is quick and a pod small.
-    from service.cli.output import Failed, NotLikeThis  # noqa: PLC0415
+    from service.cli.output import Failed, UsageError  # noqa: PLC0415
     from service.settings import SettingsError, load_settings  # noqa: PLC0415
 
     # What a client says of a lost connection, the command says itself, in its one line.
@@ -34,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
         settings = load_settings()
-        command = getattr(import_module(f"service.{options.room}"), options.command)
+        command = getattr(import_module(f"service.{options.module}"), options.command)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status: int = runner.run(command(settings, options))
             return status
-    except (SettingsError, NotLikeThis) as error:
+    except (SettingsError, UsageError) as error:
         return _told(str(error), USAGE)
     except Failed as error:
         return _told(str(error), FAILED)

@@ -32,19 +32,19 @@ from service.runtime.loop import Backoff, Loop, cancelled
 from service.settings import Settings
 from service.wiring import (
     ADMIN_SESSIONS,
-    broker_trouble,
+    broker_error,
     kafka_options,
     limits,
     max_bytes,
     open_database,
     relay_of,
-    terms,
+    retention_policy,
 )
 
 ROLES = ("consumer", "relay", "purge")
 """What a process can be; by default it is all."""
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 
 _log = structlog.get_logger(__name__)
@@ -83,18 +83,18 @@ def collect_seldom() -> None:
 
 async def _check_schema(database: Database) -> None:
     try:
-        trouble = await database.schema_trouble()
+        problem = await database.schema_error()
     except psycopg.Error as error:
         raise NotReady(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    if trouble:
-        raise NotReady(trouble)
+    if problem:
+        raise NotReady(problem)
 
 
 async def _check_broker(settings: Settings) -> None:
     try:
         await kafka.check_topics(kafka_options(settings), {})
     except (KafkaError, OSError) as error:
-        raise NotReady(broker_trouble(error)) from None
+        raise NotReady(broker_error(error)) from None
 
 
 class _Process:
@@ -106,7 +106,7 @@ class _Process:
         self._purges = "purge" in roles
         self._gauges = Gauges(database, self._health)
         self._admin = open_database(settings, sessions=ADMIN_SESSIONS)
-        self._http = Http(settings.http_host, settings.http_port, self._health, self._look_at_relay, self._beside())
+        self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, self._beside())
         self._relay = relay_of(settings, database) if "relay" in roles else None
         self._consumer = self._make_consumer() if "consumer" in roles else None
 
@@ -143,7 +143,7 @@ class _Process:
     async def _committed(self, effects: Effects) -> None:
         if effects.published and self._relay:
             self._relay.wake()
-        await reporting_.record(effects)
+        await reporting_.report(effects)
 
     async def _purge(self, stop: asyncio.Event) -> None:
         """A round every interval, in each pod; one pod at a time does the work."""
@@ -152,7 +152,7 @@ class _Process:
 
         async def step() -> bool:
             await purge_once(
-                self._database, terms(self._settings), committed=self._committed_purge, stopped=stop.is_set
+                self._database, retention_policy(self._settings), committed=self._committed_purge, stopped=stop.is_set
             )
             return False
 
@@ -173,7 +173,7 @@ class _Process:
         purging = asyncio.create_task(self._purge(stop))
         try:
             if self._consumer:
-                await _until_stopped("consumer", self._consumer.run, stop, self._health)
+                await run_until_stopped("consumer", self._consumer.run, stop, self._health)
             await stop.wait()
         finally:
             stop.set()
@@ -194,31 +194,31 @@ class _Process:
 
     async def _relay_until(self, stop: asyncio.Event) -> None:
         if self._relay:
-            await _until_stopped("relay", self._relay.run, stop, self._health)
+            await run_until_stopped("relay", self._relay.run, stop, self._health)
 
     async def _watch_database(self) -> None:
         """Is the database there, at the revision that we need? The consumer and the relay find out by using it."""
         while True:
             try:
-                trouble = await self._database.schema_trouble()
+                problem = await self._database.schema_error()
             except Exception as error:  # noqa: BLE001  whatever it is, the next look may go well
-                trouble = one_line(error)
-            if trouble:
-                self._health.trouble("database", trouble)
+                problem = one_line(error)
+            if problem:
+                self._health.set_error("database", problem)
             else:
-                self._health.well("database")
-            await asyncio.sleep(LOOK_SECONDS)
+                self._health.set_healthy("database")
+            await asyncio.sleep(CHECK_SECONDS)
 
-    async def _look_at_relay(self) -> None:
+    async def _check_relay(self) -> None:
         if self._relay is None:
             return
-        if trouble := self._relay.trouble:
-            self._health.trouble("relay", trouble)
+        if problem := self._relay.error:
+            self._health.set_error("relay", problem)
         else:
-            self._health.well("relay")
+            self._health.set_healthy("relay")
 
 
-async def _until_stopped(
+async def run_until_stopped(
     name: str, part: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event, health: Health
 ) -> None:
     """Run a part; where it fails, say so and run it again, later each time."""
@@ -229,14 +229,14 @@ async def _until_stopped(
         try:
             await part(stop)
         except Exception as error:  # noqa: BLE001  a part that fails is run again, whatever it was
-            health.trouble(name, one_line(error))
-            _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_the_worlds(error))
+            health.set_error(name, one_line(error))
+            _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_of_the_environment(error))
             if asyncio.get_running_loop().time() - started > 60:
                 backoff.failures = 0
             await asyncio.wait([stopping], timeout=backoff.pause())
     stopping.cancel()
 
 
-def _is_the_worlds(error: Exception) -> bool:
+def _is_of_the_environment(error: Exception) -> bool:
     """Trouble whose line says it all; anything else is ours, and is logged with its traceback."""
     return isinstance(error, psycopg.Error | OSError) or type(error).__module__.startswith("aiokafka")

@@ -106,8 +106,8 @@ class Settings(BaseSettings):
     max_registration_bytes: int = Field(
         16 * _MEBIBYTE, ge=1024, le=32 * _MEBIBYTE, description="The same for registrations."
     )
-    refusals_in_a_row_limit: int = Field(
-        1000, ge=1, le=1_000_000, description="A topic that brings only refusals is stopped after so many."
+    consecutive_rejections_limit: int = Field(
+        1000, ge=1, le=1_000_000, description="A topic that brings only rejections is stopped after so many."
     )
     drain_seconds: int = Field(20, ge=1, le=300, description="How long a stop may take to finish its work.")
     watchdog_seconds: int = Field(

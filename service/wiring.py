@@ -4,12 +4,12 @@ import ssl
 
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
 from service.kafka import connection, producer
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
-from service.purge.purge import Terms
+from service.purge.purge import RetentionPolicy
 from service.relay.relay import Relay
 from service.runtime.errors import one_line
 from service.settings import Settings, SettingsError
@@ -31,9 +31,9 @@ def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions
     )
 
 
-def terms(settings: Settings) -> Terms:
+def retention_policy(settings: Settings) -> RetentionPolicy:
     """How long things last."""
-    return Terms(
+    return RetentionPolicy(
         pending_ttl=settings.pending_ttl_seconds,
         expired_retention=settings.expired_retention_seconds,
         batch_timeout=settings.batch_timeout_seconds,
@@ -60,7 +60,7 @@ def kafka_options(settings: Settings) -> dict[str, object]:
         raise SettingsError(f"ELS_KAFKA_{error.option.upper()}: {error}") from None
 
 
-def broker_trouble(error: Exception) -> str:
+def broker_error(error: Exception) -> str:
     """Why the broker could not be had, in one line that names the setting to look at."""
     setting, told = "BOOTSTRAP_SERVERS", one_line(error)
     match error:
@@ -92,9 +92,9 @@ def relay_of(settings: Settings, database: Database) -> Relay:
     )
 
 
-def limits(settings: Settings) -> Limits:
-    """What an event may weigh, and how many refusals stop a topic."""
-    return Limits(refusals_in_a_row=settings.refusals_in_a_row_limit)
+def limits(settings: Settings) -> IntakeLimits:
+    """What an event may weigh, and how many rejections stop a topic."""
+    return IntakeLimits(consecutive_rejections=settings.consecutive_rejections_limit)
 
 
 def max_bytes(settings: Settings) -> dict[str, int]:

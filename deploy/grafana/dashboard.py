@@ -160,7 +160,10 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         8,
         (
             _graph(
-                "Refused by reason", "ops", "ops.quarantine", (_rate("els_quarantined_total", "reason"), "{{reason}}")
+                "QuarantineFilter by reason",
+                "ops",
+                "ops.quarantine",
+                (_rate("els_quarantined_total", "reason"), "{{reason}}"),
             ),
             _graph(
                 "Oldest transaction",

@@ -21,7 +21,7 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
-from service.history.facts import Event, History, digest
+from service.history.facts import EventFact, History, digest
 
 
 class Finding(NamedTuple):
@@ -44,7 +44,7 @@ class Knowledge:
     kept_since: float = 0.0
     """What is older may have outlived its retention and be deleted."""
     quarantined: Callable[[str, str], str | None] = lambda _topic, _fingerprint: None
-    """The state of the refused input of this topic and fingerprint; None where there is none."""
+    """The state of the rejected input of this topic and fingerprint; None where there is none."""
     clocks_apart: float = 5.0
     """By how much the clocks of two pods may differ, for what only their times tell."""
 
@@ -200,7 +200,7 @@ def _events(history: History, known: Knowledge) -> Findings:
 def _so(
     topic: str,
     about: str,
-    events: Sequence[Event],
+    events: Sequence[EventFact],
     wanted: tuple[str, float] | None,
     history: History,
     known: Knowledge,
@@ -240,7 +240,7 @@ def _to_be_told(history: History) -> dict[str, dict[str, tuple[str, float]]]:
 
 def _repeats(history: History, _: Knowledge) -> Findings:
     """I7: what is told again is told under its old id, and is the same to the last byte."""
-    first: dict[str, Event] = {}
+    first: dict[str, EventFact] = {}
     for event in history.events:
         if event.event_id != event.expected_id:
             yield "I7", f"{event.topic} has the id {event.event_id}, not {event.expected_id}"
@@ -253,7 +253,7 @@ def _order(history: History, known: Knowledge) -> Findings:
     """Within a batch, events are first acknowledged in the order of their commits, as far as it can be told."""
     published = _first(history.published())
     slots = {slot.essay_id: slot for slot in history.slots}
-    commits: dict[tuple[str, int], list[Event]] = defaultdict(list)
+    commits: dict[tuple[str, int], list[EventFact]] = defaultdict(list)
     for event in published:
         if event.topic == SLOT_ASSIGNED and (slot := slots.get(event.essay_id)):
             # Two transactions of two pods may begin in the same microsecond, and commit in either order.
@@ -266,7 +266,7 @@ def _order(history: History, known: Knowledge) -> Findings:
     yield from _closing(history, published, known)
 
 
-def _closing(history: History, published: Sequence[Event], known: Knowledge) -> Findings:
+def _closing(history: History, published: Sequence[EventFact], known: Knowledge) -> Findings:
     """BatchEssaysReady comes behind its slots, and behind the batch's errors."""
     for ready in (event for event in published if event.topic == BATCH_READY):
         out = {event.event_id for event in published}
@@ -281,9 +281,9 @@ def _closing(history: History, published: Sequence[Event], known: Knowledge) -> 
                 yield "order", f"{event.topic} {event.about} was told {late:.3f} s behind the batch's being ready"
 
 
-def _first(events: Iterable[Event]) -> list[Event]:
+def _first(events: Iterable[EventFact]) -> list[EventFact]:
     """Each event once, as it was told first: within a partition by its place, since clocks of relays differ."""
-    first: dict[str, Event] = {}
+    first: dict[str, EventFact] = {}
     for event in events:
         known = first.get(event.event_id)
         if known is None or _is_before(event, known):
@@ -291,7 +291,7 @@ def _first(events: Iterable[Event]) -> list[Event]:
     return list(first.values())
 
 
-def _is_before(one: Event, other: Event) -> bool:
+def _is_before(one: EventFact, other: EventFact) -> bool:
     if one.partition == other.partition:
         return one.place < other.place
     return one.sent_at < other.sent_at

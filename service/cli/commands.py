@@ -22,7 +22,7 @@ from service.runtime.errors import one_line
 from service.runtime.logging import set_up_logging
 from service.settings import Settings, SettingsError
 from service.store import outbox
-from service.wiring import broker_trouble, kafka_options, max_bytes, open_database, relay_of, terms
+from service.wiring import broker_error, kafka_options, max_bytes, open_database, relay_of, retention_policy
 
 IDLE_SECONDS = 8.0
 """`relay --once` waits as long for more: until then the lease of a relay that died has run out."""
@@ -55,7 +55,7 @@ async def relay(settings: Settings, options: Namespace) -> int:
     except psycopg.Error as error:
         raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
     except (KafkaError, OSError) as error:
-        raise Failed(broker_trouble(error)) from None
+        raise Failed(broker_error(error)) from None
     finally:
         await database.close()
     if left:
@@ -105,7 +105,7 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
             replication=settings.kafka_topic_replication,
         )
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Failed(broker_trouble(error)) from None
+        raise Failed(broker_error(error)) from None
     rows = [{"topic": topic, "state": "created"} for topic in created]
     rows += [{"topic": topic, "state": "there already"} for topic in kafka.TOPICS if topic not in created]
     tell(rows, options.json)
@@ -129,8 +129,8 @@ async def check(settings: Settings, options: Namespace) -> int:
 
 async def _check_database(database: Database) -> list[dict[str, Any]]:
     try:
-        trouble, revision = await database.schema_trouble(), await database.revision()
-        misplanned = await database.planner_trouble()
+        trouble, revision = await database.schema_error(), await database.revision()
+        misplanned = await database.planner_error()
     except psycopg.Error as error:
         return [_checked("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
     if trouble:
@@ -143,7 +143,7 @@ async def _check_broker(settings: Settings) -> list[dict[str, Any]]:
     try:
         missing, differences = await kafka.check_topics(kafka_options(settings))
     except (KafkaError, OSError) as error:
-        return [_checked("broker", False, broker_trouble(error))]
+        return [_checked("broker", False, broker_error(error))]
     rows = [_checked("broker", True, "reachable")]
     rows += [_checked("topic", False, f"{topic} is missing: run topics create") for topic in missing]
     # A setting that the broker does not tell (the embedded one) is no fault that anybody could mend.
@@ -157,7 +157,7 @@ async def _check_retentions(settings: Settings) -> list[dict[str, Any]]:
         kept = await kafka.retentions(kafka_options(settings))
     except (KafkaError, OSError):
         return []  # the broker is away, which has been said
-    return [_checked("retention", False, told) for told in purge.too_short(terms(settings), kept)]
+    return [_checked("retention", False, told) for told in purge.too_short(retention_policy(settings), kept)]
 
 
 def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:
@@ -174,9 +174,9 @@ async def purge_now(settings: Settings, options: Namespace) -> int:
     database = open_database(settings)
     try:
         if options.dry_run:
-            report = await purge.count_due(database, terms(settings))
+            report = await purge.count_due(database, retention_policy(settings))
         else:
-            report = await purge.purge_once(database, terms(settings))
+            report = await purge.purge_once(database, retention_policy(settings))
     except psycopg.Error as error:
         raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
     finally:
@@ -209,7 +209,7 @@ async def audit_all(settings: Settings, options: Namespace) -> int:
     except psycopg.Error as error:
         raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Failed(broker_trouble(error)) from None
+        raise Failed(broker_error(error)) from None
     finally:
         await database.close()
     if options.json:

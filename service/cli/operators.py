@@ -13,18 +13,20 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from service.cli.output import Failed, NotLikeThis, confirm, print_json, progress, show, tell, warn
-from service.operators.errors import Away, Undone, Wrong
-from service.operators.operations import Operations, Page, contents
+from service.cli.output import Failed, UsageError, confirm, print_json, progress, show, tell, warn
+from service.operators.batches import contents
+from service.operators.errors import InvalidRequest, OperationError, Unavailable
+from service.operators.operations import Operations
 from service.operators.replay import Replayed
+from service.operators.transactions import Page
 from service.settings import Settings
 from service.store.operator_actions import Operator
-from service.store.pending_content import Chosen
-from service.store.quarantine import Refused
+from service.store.pending_content import PendingFilter
+from service.store.quarantine import QuarantineFilter
 from service.wiring import limits, max_bytes, open_database
 
 CHUNK = 500
-"""Refused inputs that are discarded in one transaction."""
+"""QuarantineFilter inputs that are discarded in one transaction."""
 
 FAILURES_TOLD = 50
 """Replays that failed, told one by one to people; scripts get all."""
@@ -35,7 +37,7 @@ FAILURES_TOLD = 50
 async def pending_list(settings: Settings, options: Namespace) -> int:
     """A page of what waits, the longest waiting first."""
     async with _operations(settings) as operations:
-        page = await operations.list_pending(
+        page = await operations.pending.list(
             _chosen(options), page=options.limit, state=options.state, after=options.after
         )
     tell([row._asdict() for row in page.rows], options.json)
@@ -46,13 +48,13 @@ async def pending_list(settings: Settings, options: Namespace) -> int:
 async def pending_show(settings: Settings, options: Namespace) -> int:
     """One content that waits, is expired or was removed."""
     async with _operations(settings) as operations:
-        show(await operations.show_pending(options.batch, options.text), options.json)
+        show(await operations.pending.show(options.batch, options.text), options.json)
     return 0
 
 
 async def pending_remove(settings: Settings, options: Namespace) -> int:
     """Take back single contents."""
-    return await _remove(settings, options, Chosen(options.batch, options.texts))
+    return await _remove(settings, options, PendingFilter(options.batch, options.texts))
 
 
 async def pending_clear(settings: Settings, options: Namespace) -> int:
@@ -60,12 +62,12 @@ async def pending_clear(settings: Settings, options: Namespace) -> int:
     return await _remove(settings, options, _chosen(options))
 
 
-async def _remove(settings: Settings, options: Namespace, chosen: Chosen) -> int:
+async def _remove(settings: Settings, options: Namespace, chosen: PendingFilter) -> int:
     async with _operations(settings) as operations:
-        if found := await operations.count_removable(chosen):
+        if found := await operations.pending.count_removable(chosen):
             confirm(f"Remove {contents(found)} of batch {options.batch}?", yes=options.yes)
         action = options.command.replace("_", " ")
-        removed = await operations.remove_pending(_operator(options), action, chosen)
+        removed = await operations.pending.remove(_operator(options), action, chosen)
     print(f"{contents(removed)} of batch {options.batch} removed.")
     return 0
 
@@ -73,23 +75,23 @@ async def _remove(settings: Settings, options: Namespace, chosen: Chosen) -> int
 async def pending_restore(settings: Settings, options: Namespace) -> int:
     """Let expired content wait again."""
     async with _operations(settings) as operations:
-        restored = await operations.restore_pending(_operator(options), options.batch, options.texts or None)
+        restored = await operations.pending.restore(_operator(options), options.batch, options.texts or None)
     print(f"{contents(restored)} of batch {options.batch} restored.")
     return 0
 
 
-def _chosen(options: Namespace) -> Chosen:
-    return Chosen(options.batch, None, options.file, options.older_than, options.newer_than)
+def _chosen(options: Namespace) -> PendingFilter:
+    return PendingFilter(options.batch, None, options.file, options.older_than, options.newer_than)
 
 
 # -- quarantine
 
 
 async def quarantine_list(settings: Settings, options: Namespace) -> int:
-    """A page of refused inputs."""
+    """A page of rejected inputs."""
     async with _operations(settings) as operations:
-        page = await operations.list_quarantine(
-            _refused(options, None), page=options.limit, state=options.state, before=options.before
+        page = await operations.quarantine.list(
+            _rejected(options, None), page=options.limit, state=options.state, before=options.before
         )
     tell([row._asdict() for row in page.rows], options.json)
     _tell_next(page, "--before")
@@ -97,23 +99,23 @@ async def quarantine_list(settings: Settings, options: Namespace) -> int:
 
 
 async def quarantine_show(settings: Settings, options: Namespace) -> int:
-    """One refused input."""
+    """One rejected input."""
     async with _operations(settings) as operations:
-        show(await operations.show_quarantined(options.id), options.json)
+        show(await operations.quarantine.show(options.id), options.json)
     return 0
 
 
 async def quarantine_replay(settings: Settings, options: Namespace) -> int:
-    """Run refused inputs through the same code as fresh ones, the oldest first, each in its own transaction."""
+    """Run rejected inputs through the same code as fresh ones, the oldest first, each in its own transaction."""
     outcomes: list[Replayed] = []
     async with _operations(settings) as operations:
-        ids = await operations.find_open(_refused(options, options.ids or None), everything=options.all)
+        ids = await operations.quarantine.find_open(_rejected(options, options.ids or None), everything=options.all)
         try:
-            async for outcome in operations.replay(_operator(options), progress(ids, "Replaying")):
+            async for outcome in operations.quarantine.replay(_operator(options), progress(ids, "Replaying")):
                 outcomes.append(outcome)  # noqa: PERF401  what is done is told however it ends
         finally:
             _tell_replayed(outcomes, options.json)
-    if failed := sum(each.refused for each in outcomes):
+    if failed := sum(each.rejected for each in outcomes):
         raise Failed(f"{failed} of {len(outcomes)} could not be replayed")
     return 0
 
@@ -123,28 +125,28 @@ def _tell_replayed(outcomes: Sequence[Replayed], as_json: bool) -> None:
     if as_json:
         print_json([asdict(each) for each in outcomes])
         return
-    if failed := [asdict(each) for each in outcomes if each.refused]:
+    if failed := [asdict(each) for each in outcomes if each.rejected]:
         tell(failed[:FAILURES_TOLD], False)
-    for outcome, number in Counter(each.outcome for each in outcomes if not each.refused).items():
+    for outcome, number in Counter(each.outcome for each in outcomes if not each.rejected).items():
         print(f"{number} replayed: {outcome}")
 
 
 async def quarantine_discard(settings: Settings, options: Namespace) -> int:
-    """Close refused inputs for good."""
+    """Close rejected inputs for good."""
     discarded = 0
     async with _operations(settings) as operations:
-        ids = await operations.find_open(_refused(options, options.ids or None), everything=options.all)
+        ids = await operations.quarantine.find_open(_rejected(options, options.ids or None), everything=options.all)
         confirm(f"Discard {_inputs(len(ids))}?", yes=options.yes)
         for some in progress([ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)], "Discarding"):
-            discarded += await operations.discard(_operator(options), some)
+            discarded += await operations.quarantine.discard(_operator(options), some)
     print(f"{_inputs(discarded)} discarded.")
     if discarded < len(ids):
         raise Failed(f"{_inputs(len(ids) - discarded)} were closed by somebody else meanwhile")
     return 0
 
 
-def _refused(options: Namespace, ids: Sequence[int] | None) -> Refused:
-    return Refused(ids, options.topic, options.reason, options.older_than, options.newer_than)
+def _rejected(options: Namespace, ids: Sequence[int] | None) -> QuarantineFilter:
+    return QuarantineFilter(ids, options.topic, options.reason, options.older_than, options.newer_than)
 
 
 def _inputs(number: int) -> str:
@@ -154,7 +156,7 @@ def _inputs(number: int) -> str:
 async def quarantine_resume(settings: Settings, options: Namespace) -> int:
     """Set a stopped topic going again."""
     async with _operations(settings) as operations:
-        await operations.resume(_operator(options), options.topic)
+        await operations.quarantine.resume(_operator(options), options.topic)
     print(f"{options.topic} goes on within seconds.")
     return 0
 
@@ -165,7 +167,7 @@ async def quarantine_resume(settings: Settings, options: Namespace) -> int:
 async def batches_list(settings: Settings, options: Namespace) -> int:
     """A page of registered batches."""
     async with _operations(settings) as operations:
-        page = await operations.list_batches(
+        page = await operations.batches.list(
             page=options.limit,
             state=options.state,
             user_id=options.user,
@@ -181,7 +183,7 @@ async def batches_list(settings: Settings, options: Namespace) -> int:
 async def batches_show(settings: Settings, options: Namespace) -> int:
     """One batch, with a page of its slots."""
     async with _operations(settings) as operations:
-        batch, slots = await operations.show_batch(options.batch, page=options.limit, after=options.after)
+        batch, slots = await operations.batches.show(options.batch, page=options.limit, after=options.after)
     if options.json:
         print_json(batch | {"slots": slots.rows})
     else:
@@ -195,7 +197,7 @@ async def batches_show(settings: Settings, options: Namespace) -> int:
 async def batches_republish(settings: Settings, options: Namespace) -> int:
     """Announce a complete batch again, for who lost the event."""
     async with _operations(settings) as operations:
-        published = await operations.republish(_operator(options), options.batch)
+        published = await operations.batches.republish(_operator(options), options.batch)
     for event in published:
         print(f"{event.topic} of batch {options.batch} goes out again, as event {event.event_id}.")
     return 0
@@ -227,11 +229,11 @@ async def _operations(settings: Settings) -> AsyncIterator[Operations]:
     database = open_database(settings)
     try:
         yield Operations(database, limits(settings), max_bytes(settings))
-    except Wrong as error:
-        raise NotLikeThis(str(error)) from None
-    except Away as error:
+    except InvalidRequest as error:
+        raise UsageError(str(error)) from None
+    except Unavailable as error:
         raise Failed(f"ELS_DATABASE_URL: {error}") from None
-    except Undone as error:
+    except OperationError as error:
         raise Failed(str(error)) from None
     finally:
         await database.close()

@@ -22,7 +22,7 @@ class Failed(Exception):
     """The command did not do what it says; the message is one line that says why."""
 
 
-class NotLikeThis(Exception):
+class UsageError(Exception):
     """The command may not be given like this; the message is one line that says why."""
 
 
@@ -91,12 +91,12 @@ def warn(line: str) -> None:
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is removed.
 
-    Raises Failed where the answer is not yes, NotLikeThis where there is no terminal to ask at; `yes` was said already.
+    Raises Failed where the answer is not yes, UsageError where there is no terminal to ask at; `yes` was said already.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise NotLikeThis("--yes: is needed where there is no terminal to ask at")
+        raise UsageError("--yes: is needed where there is no terminal to ask at")
     if _answer(f"{cell(question)} [y/N] ").strip().lower() not in ("y", "yes"):
         raise Failed("nothing was changed")
 

@@ -159,9 +159,9 @@ def _group(commands: Commands, name: str, told: str) -> Commands:
 
 
 def _add(commands: Commands, function: str, name: str, told: str) -> argparse.ArgumentParser:
-    room, command = function.rsplit(".", 1)
+    module, command = function.rsplit(".", 1)
     added: argparse.ArgumentParser = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
-    added.set_defaults(room=room, command=command)
+    added.set_defaults(module=module, command=command)
     return added
 
 

@@ -62,14 +62,14 @@ class Offsets:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen at once. What is None could not be had; its trouble says why."""
+class Snapshot:
+    """What was seen at once. What is None could not be had; the errors say why."""
 
     health: Mapping[str, Any] | None
     events: Sequence[Mapping[str, Any]]
     offsets: Offsets | None
-    trouble: str | None
-    broker_trouble: str | None
+    error: str | None
+    broker_error: str | None
     seen: float
     """By the loop's clock, in seconds."""
 
@@ -77,7 +77,7 @@ class Look:
     def attention(self) -> list[str]:
         """What asks for attention, in words."""
         if self.health is None:
-            return [f"the database does not answer: {self.trouble}"]
+            return [f"the database does not answer: {self.error}"]
         return list(self.health["attention"])
 
 
@@ -117,10 +117,10 @@ class Watch:
         self._clients: tuple[AIOKafkaConsumer, AIOKafkaAdminClient] | None = None
         self._partitions: list[TopicPartition] = []
 
-    async def look(self) -> Look:
+    async def look(self) -> Snapshot:
         """Once. Raises nothing that the world does."""
-        (health, events, trouble), (offsets, broker_trouble) = await asyncio.gather(self._tables(), self._broker())
-        return Look(health, events, offsets, trouble, broker_trouble, asyncio.get_running_loop().time())
+        (health, events, error), (offsets, broker_error) = await asyncio.gather(self._tables(), self._broker())
+        return Snapshot(health, events, offsets, error, broker_error, asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Leave the broker."""
@@ -172,7 +172,7 @@ class Watch:
         return consumer, admin
 
 
-def rates(before: Look | None, now: Look) -> Rates:
+def rates(before: Snapshot | None, now: Snapshot) -> Rates:
     """What happened between two looks, per second."""
     if before is None:
         return Rates(None, None, None)
@@ -182,10 +182,10 @@ def rates(before: Look | None, now: Look) -> Rates:
         # Less than before: the statistics or the topics began anew.
         return None if first is None or last is None or last < first else (last - first) / seconds
 
-    def counted(look: Look, name: str) -> int | None:
+    def counted(look: Snapshot, name: str) -> int | None:
         return None if look.health is None else int(look.health[name])
 
-    def arrived(look: Look) -> int | None:
+    def arrived(look: Snapshot) -> int | None:
         return None if look.offsets is None else sum(look.offsets.ends.get(topic, 0) for topic in INCOMING_TOPICS)
 
     return Rates(
@@ -198,22 +198,22 @@ def rates(before: Look | None, now: Look) -> Rates:
 # -- what is shown
 
 
-def picture(look: Look, speed: Rates, lines: int) -> RenderableType:
+def picture(look: Snapshot, speed: Rates, lines: int) -> RenderableType:
     """All of it, for people, in so many lines."""
     upper = (_verdict(look), _numbers(look, speed), _lag(look))
     return Group(*upper, _latest(look.events[: max(1, lines - UPPER_LINES - len(look.attention))]))
 
 
-def _verdict(look: Look) -> RenderableType:
+def _verdict(look: Snapshot) -> RenderableType:
     attention = look.attention
-    if look.broker_trouble:
-        attention.append(f"the broker does not answer: {look.broker_trouble}")
+    if look.broker_error:
+        attention.append(f"the broker does not answer: {look.broker_error}")
     if not attention:
         return Panel(Text("all is well", style="bold green"), border_style="green")
     return Panel(Text("\n".join(cell(each) for each in attention), style="bold red"), border_style="red")
 
 
-def _numbers(look: Look, speed: Rates) -> RenderableType:
+def _numbers(look: Snapshot, speed: Rates) -> RenderableType:
     table = Table.grid(padding=(0, 4, 0, 1), expand=True)
     health = look.health or {}
     now = health.get("at")
@@ -246,7 +246,7 @@ def _numbers(look: Look, speed: Rates) -> RenderableType:
     )
 
 
-def _lag(look: Look) -> RenderableType:
+def _lag(look: Snapshot) -> RenderableType:
     table = Table.grid(padding=(0, 4, 0, 1), expand=True)
     table.add_column(style="cyan")
     table.add_column(justify="right", min_width=12)
@@ -295,7 +295,7 @@ def _span(span: timedelta | None) -> str:
     return f"{max(0.0, span.total_seconds()):.1f}s"
 
 
-def as_json(look: Look, speed: Rates) -> dict[str, Any]:
+def as_json(look: Snapshot, speed: Rates) -> dict[str, Any]:
     """All of it, for scripts."""
     health = dict(look.health) if look.health else None
     if health and health["oldest_transaction"] is not None:
@@ -303,7 +303,7 @@ def as_json(look: Look, speed: Rates) -> dict[str, Any]:
     return {
         "well": not look.attention,
         "attention": look.attention,
-        "broker": look.broker_trouble,
+        "broker": look.broker_error,
         "health": health,
         "rates": speed,
         "lag": None if look.offsets is None else look.offsets.lag,
@@ -314,7 +314,7 @@ def as_json(look: Look, speed: Rates) -> dict[str, Any]:
 # -- how it is shown
 
 
-def _show_once(look: Look, speed: Rates, options: Namespace) -> None:
+def _show_once(look: Snapshot, speed: Rates, options: Namespace) -> None:
     if options.json:
         _line(look, speed)
         return
@@ -330,7 +330,7 @@ def _show_once(look: Look, speed: Rates, options: Namespace) -> None:
             raise Failed(f"--svg: {one_line(error)}") from None
 
 
-def _line(look: Look, speed: Rates) -> None:
+def _line(look: Snapshot, speed: Rates) -> None:
     sys.stdout.write(orjson.dumps(as_json(look, speed), option=orjson.OPT_UTC_Z).decode() + "\n")
     sys.stdout.flush()
 
@@ -346,7 +346,7 @@ async def _lines(watch: Watch, interval: float) -> None:
 
 async def _live(watch: Watch, interval: float) -> None:
     asked_to_stop = asyncio.Event()
-    before: Look | None = None
+    before: Snapshot | None = None
     console = Console()
     with _key(asked_to_stop), Live(console=console, screen=True, auto_refresh=False) as live:
         while not asked_to_stop.is_set():

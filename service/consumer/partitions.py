@@ -1,97 +1,129 @@
-"""What a consumer knows of its partitions: how far each has come, and what has to be fetched again."""
+"""What a consumer knows of its partitions: how far each one has come, and what has to be fetched again."""
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 from aiokafka import TopicPartition
 
-from service.consumer.crash_marks import Suspects
+from service.consumer.crash_marks import IsolationRange
 from service.domain.delivery import Delivery
+from service.kafka.group import Membership
 from service.kafka.record_batches import Unreadable
 
 _log = structlog.get_logger(__name__)
 
-FETCHES = 4
-"""Times that a record batch is fetched whose checksum does not fit: on the way it may be damaged once, not always."""
-GAP_FETCHES = 20
-"""Times that what stands behind offsets that are missing is fetched: the embedded broker shows a record batch before
-one with lower offsets, where two producers write at once."""
-GAPS_SECONDS = 60.0
-"""Where a gap stays, offsets are missing for good (deleted, compacted, markers of transactions): none is looked for for
-so long."""
+FETCHES: Final = 4
+"""Times that a record batch with a wrong checksum is fetched: in transit it may be damaged once, not every time."""
+GAP_FETCHES: Final = 20
+"""Times that records after missing offsets are fetched: the embedded broker shows a record batch before one with lower
+offsets, where two producers write at the same time."""
+GAPS_SECONDS: Final = 60.0
+"""Offsets that stay missing are missing for good (deleted, compacted, markers of transactions): for so long, no others
+are fetched again."""
 
 
 @dataclass(slots=True, eq=False)
 class Partition:
-    """One partition while it is ours."""
+    """One partition while it is assigned to this consumer."""
 
     tp: TopicPartition
     done: int | None = None
-    """Every offset below is dealt with, but for those that are held."""
-    held: set[int] = field(default_factory=set)
-    """Offsets of records that were set aside."""
+    """Every offset below is committed in the database, except for those in `deferred`."""
+    deferred: set[int] = field(default_factory=set)
+    """Offsets of records that are deferred."""
     epoch: int = 0
-    """Goes up when the partition is rewound or given back: what was read before is void."""
-    suspected: Suspects | None = None
-    doubted: tuple[int, int] = (-1, 0)
-    """The offset from which what was fetched is to be fetched again, and how often it was."""
+    """Goes up when the partition is rewound or revoked: what was read before is stale."""
+    isolation: IsolationRange | None = None
+    """The records that a crashed pod may have died of."""
+    refetched: tuple[int, int] = (-1, 0)
+    """The offset from which records are fetched again, and how often they were."""
     gaps_until: float = 0.0
-    """Until then offsets may be missing."""
+    """Until then, by the monotonic clock, offsets may be missing."""
 
     @property
     def committable(self) -> int | None:
-        return None if self.done is None else min([*self.held, self.done])
+        """The offset that may be committed to the group: no record below it is unfinished."""
+        return None if self.done is None else min([*self.deferred, self.done])
 
-    def doubt(self, offset: int, fetches: int) -> bool:
-        """Whether another fetch from this offset is worth it, with so many in all."""
-        before, fetched = self.doubted
-        self.doubted = (offset, fetched + 1 if offset == before else 1)
-        return self.doubted[1] < fetches
+    def should_refetch(self, offset: int, fetches: int) -> bool:
+        """Whether to fetch from this offset again, with at most so many fetches in all."""
+        before, fetched = self.refetched
+        self.refetched = (offset, fetched + 1 if offset == before else 1)
+        return self.refetched[1] < fetches
 
-    def doubt_gap(self, offset: int) -> bool:
-        """The same where what stands at this offset is missing."""
+    def should_refetch_gap(self, offset: int) -> bool:
+        """The same where the record at this offset is missing."""
         if time.monotonic() < self.gaps_until:
             return False
-        if not (worth_it := self.doubt(offset, GAP_FETCHES)):
+        if not (worth_it := self.should_refetch(offset, GAP_FETCHES)):
             self.gaps_until = time.monotonic() + GAPS_SECONDS
             _log.info("offsets_missing", topic=self.tp.topic, partition=self.tp.partition, first=offset)
         return worth_it
 
 
 @dataclass(slots=True)
-class Read:
-    """What one poll brought from one partition."""
+class PartitionRead:
+    """The records that one poll read from one partition."""
 
     partition: Partition
     epoch: int
     deliveries: list[Delivery]
 
     @property
-    def void(self) -> bool:
+    def stale(self) -> bool:
+        """Whether the partition was rewound or revoked since."""
         return self.epoch != self.partition.epoch
 
-    def cut_doubtful(self) -> int | None:
-        """Leave what is torn or missing to another fetch, with all behind it; returns from which offset, if any is."""
+    def cut_before_refetch(self) -> int | None:
+        """Drop corrupt records, and those after missing offsets, with all behind them, if another fetch may help.
+
+        Returns the offset to fetch from again; None where nothing was dropped.
+        """
         expected = self.partition.done
         for number, delivery in enumerate(self.deliveries):
             unreadable = delivery.value if isinstance(delivery.value, Unreadable) else None
             first = unreadable.first if unreadable else delivery.offset
-            doubtful = None
-            if expected is not None and first > expected and self.partition.doubt_gap(expected):
-                doubtful = expected
-            elif unreadable and unreadable.torn and self.partition.doubt(first, FETCHES):
-                doubtful = first
-            if doubtful is not None:
+            refetch = None
+            if expected is not None and first > expected and self.partition.should_refetch_gap(expected):
+                refetch = expected
+            elif unreadable and unreadable.corrupt and self.partition.should_refetch(first, FETCHES):
+                refetch = first
+            if refetch is not None:
                 del self.deliveries[number:]
-                return doubtful
+                return refetch
             expected = delivery.offset + 1
         return None
 
 
-def offsets_of(deliveries: Iterable[Delivery]) -> dict[TopicPartition, set[int]]:
+class Assignment:
+    """The partitions that are assigned to this consumer now, and its membership of the group."""
+
+    def __init__(self) -> None:
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.membership: Membership
+
+    def rewind(self, partition: Partition, offset: int) -> None:
+        """Fetch from this offset again; what was read before is stale."""
+        partition.epoch += 1
+        self.membership.rewind(partition.tp, offset)
+
+    def drop(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Remove partitions that are not ours any more. Returns those that were there."""
+        dropped = []
+        for tp in list(tps):
+            if partition := self.partitions.pop(tp, None):
+                partition.epoch += 1
+                dropped.append(tp)
+        self.membership.abandon_fetches()
+        return dropped
+
+
+def offsets_of(deliveries: Iterable[Delivery]) -> Mapping[TopicPartition, set[int]]:
+    """The offsets of the deliveries, by partition."""
     found: dict[TopicPartition, set[int]] = defaultdict(set)
     for delivery in deliveries:
         found[TopicPartition(delivery.topic, delivery.partition)].add(delivery.offset)
@@ -99,4 +131,5 @@ def offsets_of(deliveries: Iterable[Delivery]) -> dict[TopicPartition, set[int]]
 
 
 def first_offsets_of(deliveries: Iterable[Delivery]) -> dict[TopicPartition, int]:
+    """The lowest offset of the deliveries, by partition."""
     return {tp: min(offsets) for tp, offsets in offsets_of(deliveries).items()}

@@ -1,16 +1,16 @@
-"""One record as it came, and the limits for what comes and goes."""
+"""A Kafka record with the event in it, and the limits of the intake."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from service.domain.events import Incoming, Refusal
+from service.domain.events import Incoming, Rejection
 from service.domain.topics import LARGEST_RECORD, ORDINARY_RECORD, RECORD_ROOM
 
 
 @dataclass(slots=True)
 class Delivery:
-    """One record as it came, and what it says."""
+    """One record as it arrived, and the event that was read from it, or why there is none."""
 
     topic: str
     partition: int
@@ -18,29 +18,29 @@ class Delivery:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
-    event: Incoming | Refusal
+    event: Incoming | Rejection
     was_not_full: bool = False
-    """When it was first looked at, its batch was not full, committed: no slot then means beaten to the last one."""
+    """Whether its batch was not seen full when the record was first evaluated: decides the reason of an excess."""
 
 
 def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str | None]]:
-    """The trace contexts of what could be read."""
+    """The trace contexts (traceparent, tracestate) of the deliveries that could be read."""
     for delivery in deliveries:
-        if not isinstance(delivery.event, Refusal):
+        if not isinstance(delivery.event, Rejection):
             yield delivery.event.traceparent, delivery.event.tracestate
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What an input and an event may weigh, in bytes, and how many refusals in a row stop a topic."""
+class IntakeLimits:
+    """How many consecutive rejections pause a topic, and how many bytes an event may have."""
 
-    refusals_in_a_row: int = 1_000
+    consecutive_rejections: int = 1_000
     event_bytes: int = ORDINARY_RECORD - RECORD_ROOM
     large_event_bytes: int = LARGEST_RECORD - RECORD_ROOM
 
 
 def fingerprint(delivery: Delivery) -> bytes:
-    """What makes two refused inputs of a topic the same: SHA-256 over key and value, null told from empty."""
+    """The identity of a rejected input within its topic: SHA-256 over key and value. Null and empty differ."""
     digest = sha256()
     for part in (delivery.key, delivery.value):
         digest.update(b"-" if part is None else b"%d:" % len(part))

@@ -12,8 +12,8 @@ from service.domain.contract import (
     SOURCE_SERVICE,
     BatchEntity,
     BatchMetadata,
-    Envelope,
     Data,
+    Envelope,
 )
 
 _NAMESPACE = UUID("2f1f3a5e-6c0d-4f0e-9d3b-8a54c1f7b6e2").bytes

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from service.domain.topics import (
@@ -70,6 +70,15 @@ Upload = ContentProvisioned | ValidationFailed
 Incoming = BatchRegistered | Upload
 
 
+class WaitingFailure(NamedTuple):
+    """A validation failure that waits for the registration of its batch: as much of it as taking a slot needs."""
+
+    batch_id: str
+    file_upload_id: str
+    original_file_name: str
+    correlation_id: UUID
+
+
 class Reason(StrEnum):
     """Why a record is in quarantine: a closed set of words, used as a metric's label."""
 
@@ -97,7 +106,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """Why a record cannot be processed. `error` is for people: one line of at most `LONGEST_ERROR`."""
 
     reason: Reason

@@ -1,6 +1,6 @@
 """The wire, inward: what may arrive on our topics, and `decode`, which turns a record's bytes into it.
 
-`decode` answers every value with an event or with a `Refusal`, and raises for none, whatever the bytes.
+`decode` answers every value with an event or with a `Rejection`, and raises for none, whatever the bytes.
 What it accepts can be kept: no NUL or lone surrogate in any text of an event, no number that JSON or
 PostgreSQL cannot hold, no nesting deeper than `DEEPEST`. What leaves is in `outgoing`.
 """
@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from service.domain.envelopes import (
     ContentData,
-    InputData,
-    IncomingEnvelope,
-    FailureDetail,
-    FailureData,
     EnvelopeHead,
+    FailureData,
+    FailureDetail,
+    IncomingEnvelope,
+    InputData,
     InputMetadata,
     RegistrationData,
 )
@@ -29,10 +29,10 @@ from service.domain.events import (
     ContentProvisioned,
     Incoming,
     Reason,
-    Refusal,
+    Rejection,
     ValidationFailed,
 )
-from service.domain.json_limits import DEEPEST, lone_surrogates_as_nul, is_too_deep, unstorable_part
+from service.domain.json_limits import DEEPEST, is_too_deep, lone_surrogates_as_nul, unstorable_part
 from service.domain.topics import (
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -46,16 +46,16 @@ from service.domain.topics import (
 MOST_ESSAYS = 100_000
 
 
-def decode(topic: str, value: bytes | None, *, max_bytes: int) -> Incoming | Refusal:
+def decode(topic: str, value: bytes | None, *, max_bytes: int) -> Incoming | Rejection:
     """The event that `value` (at most `max_bytes` long) is on `topic`, or why it is none."""
     if value is None:
-        return _refused(Reason.NO_VALUE, "the record has no value")
+        return _rejected(Reason.NO_VALUE, "the record has no value")
     if len(value) > max_bytes:
-        return _refused(Reason.TOO_LARGE, f"the value has {len(value)} bytes, more than {max_bytes}")
+        return _rejected(Reason.TOO_LARGE, f"the value has {len(value)} bytes, more than {max_bytes}")
     if topic not in _READERS:
-        return _refused(Reason.WRONG_TOPIC, f"no events are expected on the topic {topic[:255]!r}")
+        return _rejected(Reason.WRONG_TOPIC, f"no events are expected on the topic {topic[:255]!r}")
     if is_too_deep(value):
-        return _refused(Reason.TOO_DEEP, f"the JSON is nested deeper than {DEEPEST}")
+        return _rejected(Reason.TOO_DEEP, f"the JSON is nested deeper than {DEEPEST}")
     validate, read = _READERS[topic]
     try:
         envelope = validate(value)
@@ -67,10 +67,10 @@ def decode(topic: str, value: bytes | None, *, max_bytes: int) -> Incoming | Ref
     return _misdirected(topic, envelope) or _storable(read(envelope), value)
 
 
-def _content(envelope: IncomingEnvelope[ContentData]) -> ContentProvisioned | Refusal:
+def _content(envelope: IncomingEnvelope[ContentData]) -> ContentProvisioned | Rejection:
     data = envelope.data
     batch_id = _batch_id(data)
-    if isinstance(batch_id, Refusal):
+    if isinstance(batch_id, Rejection):
         return batch_id
     return ContentProvisioned(
         batch_id,
@@ -85,10 +85,10 @@ def _content(envelope: IncomingEnvelope[ContentData]) -> ContentProvisioned | Re
     )
 
 
-def _registration(envelope: IncomingEnvelope[RegistrationData]) -> BatchRegistered | Refusal:
+def _registration(envelope: IncomingEnvelope[RegistrationData]) -> BatchRegistered | Rejection:
     data = envelope.data
     batch_id = _batch_id(data)
-    if isinstance(batch_id, Refusal):
+    if isinstance(batch_id, Rejection):
         return batch_id
     return _miscounted(data) or BatchRegistered(
         batch_id,
@@ -103,16 +103,16 @@ def _registration(envelope: IncomingEnvelope[RegistrationData]) -> BatchRegister
     )
 
 
-def _failure(envelope: IncomingEnvelope[FailureData]) -> ValidationFailed | Refusal:
+def _failure(envelope: IncomingEnvelope[FailureData]) -> ValidationFailed | Rejection:
     data = envelope.data
     batch_id = _batch_id(data)
-    if isinstance(batch_id, Refusal):
+    if isinstance(batch_id, Rejection):
         return batch_id
     try:
         failed_at = _utc(data.timestamp)
         error_detail = _error_detail(data.validation_error_detail)
     except OverflowError:
-        return _refused(Reason.INVALID_FIELD, "data: a timestamp lies outside the years 1 to 9999 in UTC")
+        return _rejected(Reason.INVALID_FIELD, "data: a timestamp lies outside the years 1 to 9999 in UTC")
     return ValidationFailed(
         batch_id,
         data.file_upload_id,
@@ -134,38 +134,38 @@ ENVELOPE_OF: dict[str, Any] = {
     VALIDATION_FAILED: IncomingEnvelope[FailureData],
 }
 
-_READ: dict[str, Callable[[Any], Incoming | Refusal]] = {
+_READ: dict[str, Callable[[Any], Incoming | Rejection]] = {
     BATCH_REGISTERED: _registration,
     CONTENT_PROVISIONED: _content,
     VALIDATION_FAILED: _failure,
 }
 
-_READERS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], Incoming | Refusal]]] = {
+_READERS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], Incoming | Rejection]]] = {
     topic: (envelope.__pydantic_validator__.validate_json, _READ[topic]) for topic, envelope in ENVELOPE_OF.items()
 }
 
 
-def _batch_id(data: InputData) -> str | Refusal:
+def _batch_id(data: InputData) -> str | Rejection:
     batch_id = data.batch_id or data.entity_id
     if batch_id is None:
-        return _refused(Reason.INVALID_FIELD, "data.batch_id: neither batch_id nor entity_id is given")
+        return _rejected(Reason.INVALID_FIELD, "data.batch_id: neither batch_id nor entity_id is given")
     if data.entity_id is not None and data.entity_id != batch_id:
-        return _refused(Reason.BATCH_IDS_DIFFER, "data.entity_id is given and differs from data.batch_id")
+        return _rejected(Reason.BATCH_IDS_DIFFER, "data.entity_id is given and differs from data.batch_id")
     return batch_id
 
 
-def _miscounted(data: RegistrationData) -> Refusal | None:
+def _miscounted(data: RegistrationData) -> Rejection | None:
     expected, given = data.expected_essay_count, len(data.essay_ids)
     if not given:
-        return _refused(Reason.NO_ESSAYS, "data.essay_ids is empty")
+        return _rejected(Reason.NO_ESSAYS, "data.essay_ids is empty")
     if not 1 <= expected <= MOST_ESSAYS:
-        return _refused(Reason.COUNT_OUT_OF_RANGE, f"data.expected_essay_count is not between 1 and {MOST_ESSAYS}")
+        return _rejected(Reason.COUNT_OUT_OF_RANGE, f"data.expected_essay_count is not between 1 and {MOST_ESSAYS}")
     if expected != given:
-        return _refused(
+        return _rejected(
             Reason.COUNT_MISMATCH, f"data.expected_essay_count is {expected}, but {given} essay_ids are given"
         )
     if len(set(data.essay_ids)) < given:
-        return _refused(Reason.DUPLICATE_ESSAY_ID, "data.essay_ids names an essay twice")
+        return _rejected(Reason.DUPLICATE_ESSAY_ID, "data.essay_ids names an essay twice")
     return None
 
 
@@ -197,53 +197,53 @@ def _trace(metadata: InputMetadata | None) -> tuple[str | None, str | None]:
     return parent, state if isinstance(state, str) and _TRACESTATE.fullmatch(state) else None
 
 
-def _storable(event: Incoming | Refusal, value: bytes) -> Incoming | Refusal:
-    """The event, or its refusal where a text or a number in it cannot be kept."""
+def _storable(event: Incoming | Rejection, value: bytes) -> Incoming | Rejection:
+    """The event, or its rejection where a text or a number in it cannot be kept."""
     # A NUL can come only as its escape, and free numbers only in a failure's details.
-    if isinstance(event, Refusal) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
+    if isinstance(event, Rejection) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
         return event
     for field in fields(event):
         trouble = unstorable_part(getattr(event, field.name))
         if trouble:
-            return _refused(Reason.INVALID_FIELD, f"{field.name}: {trouble}")
+            return _rejected(Reason.INVALID_FIELD, f"{field.name}: {trouble}")
     return event
 
 
-def _misdirected(topic: str, head: EnvelopeHead) -> Refusal | None:
+def _misdirected(topic: str, head: EnvelopeHead) -> Rejection | None:
     """An envelope of another kind than the topic's, or of a version that nobody told us about."""
     kind, version = head.event_type, head.schema_version
     if isinstance(kind, str) and kind != topic:
         known = kind in INCOMING_TOPICS or kind in OUTGOING_TOPICS
         reason = Reason.WRONG_TOPIC if known else Reason.UNKNOWN_EVENT_TYPE
-        return _refused(reason, f"event_type is {kind[:255]!r} on the topic {topic!r}")
+        return _rejected(reason, f"event_type is {kind[:255]!r} on the topic {topic!r}")
     if type(version) is int and version != SCHEMA_VERSION:
-        return _refused(Reason.UNKNOWN_SCHEMA_VERSION, f"schema_version is not {SCHEMA_VERSION}")
+        return _rejected(Reason.UNKNOWN_SCHEMA_VERSION, f"schema_version is not {SCHEMA_VERSION}")
     return None
 
 
-def _diagnosis(topic: str, value: bytes, trouble: ValidationError) -> Refusal:
+def _diagnosis(topic: str, value: bytes, trouble: ValidationError) -> Rejection:
     """Which of the reasons it is that validation failed."""
     error = trouble.errors(include_url=False, include_context=False, include_input=False)[0]
     where, what = ".".join(map(str, error["loc"])), error["msg"]
     if error["type"] == "json_invalid":
         return _not_json(value, what)
     if not where:
-        return _refused(Reason.NOT_AN_ENVELOPE, "the value is no JSON object")
+        return _rejected(Reason.NOT_AN_ENVELOPE, "the value is no JSON object")
     misdirected = _misdirected(topic, EnvelopeHead.model_validate_json(value))
     if misdirected:
         return misdirected
     missing = error["type"] == "missing" and len(error["loc"]) == 1
-    return _refused(Reason.NOT_AN_ENVELOPE if missing else Reason.INVALID_FIELD, f"{where}: {what}")
+    return _rejected(Reason.NOT_AN_ENVELOPE if missing else Reason.INVALID_FIELD, f"{where}: {what}")
 
 
-def _not_json(value: bytes, what: str) -> Refusal:
+def _not_json(value: bytes, what: str) -> Rejection:
     try:
         value.decode()
     except UnicodeDecodeError as trouble:
-        return _refused(Reason.NOT_UTF8, f"the value is not UTF-8 at byte {trouble.start}: {trouble.reason}")
-    return _refused(Reason.NOT_JSON, what)
+        return _rejected(Reason.NOT_UTF8, f"the value is not UTF-8 at byte {trouble.start}: {trouble.reason}")
+    return _rejected(Reason.NOT_JSON, what)
 
 
-def _refused(reason: Reason, error: str) -> Refusal:
+def _rejected(reason: Reason, error: str) -> Rejection:
     """What is quoted from the input must itself be fit to be kept."""
-    return Refusal(reason, error.replace("\0", "\\0")[:LONGEST_ERROR])
+    return Rejection(reason, error.replace("\0", "\\0")[:LONGEST_ERROR])

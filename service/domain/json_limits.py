@@ -41,7 +41,7 @@ _LONE_SURROGATE = re.compile(
 def lone_surrogates_as_nul(value: bytes) -> bytes:
     """JSON may escape half a surrogate pair, which the parser refuses wherever it stands.
 
-    As NUL it parses, and is refused only where it is kept.
+    As NUL it parses, and is rejected only where it is kept.
     """
     if b"\0" in value or b"\\u" not in value:
         return value

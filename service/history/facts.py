@@ -14,7 +14,7 @@ def digest(*values: object) -> str:
     return blake2b(orjson.dumps(values), digest_size=8).hexdigest()
 
 
-class Came(NamedTuple):
+class InputFact(NamedTuple):
     """An input that can be read. `about` is the text, the upload or, of a registration, the set of essays."""
 
     topic: str
@@ -26,7 +26,7 @@ class Came(NamedTuple):
     fingerprint: str
 
 
-class Batch(NamedTuple):
+class BatchFact(NamedTuple):
     """A registered batch; `about` is its set of essays."""
 
     about: str
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     timed_out_at: float | None
 
 
-class Slot(NamedTuple):
+class SlotFact(NamedTuple):
     """`says` is what came for it, `told` what its event tells."""
 
     essay_id: str
@@ -54,7 +54,7 @@ class Slot(NamedTuple):
     """The transaction that wrote it last."""
 
 
-class Waiting(NamedTuple):
+class WaitingFact(NamedTuple):
     """Content that is pending, expired or removed."""
 
     text: str
@@ -65,7 +65,7 @@ class Waiting(NamedTuple):
     closed_at: float | None
 
 
-class Excess(NamedTuple):
+class ExcessFact(NamedTuple):
     """Content that found no open slot."""
 
     text: str
@@ -74,7 +74,7 @@ class Excess(NamedTuple):
     declared_at: float
 
 
-class Failure(NamedTuple):
+class FailureFact(NamedTuple):
     """A validation failure."""
 
     upload: str
@@ -82,7 +82,7 @@ class Failure(NamedTuple):
     stored_at: float
 
 
-class Event(NamedTuple):
+class EventFact(NamedTuple):
     """One of ours, on its topic or in the outbox. `about` is the text that it is about, if it is about one."""
 
     topic: str
@@ -108,9 +108,9 @@ class Event(NamedTuple):
         return self.partition < 0
 
 
-Fact = Came | Batch | Slot | Waiting | Excess | Failure | Event
+Fact = InputFact | BatchFact | SlotFact | WaitingFact | ExcessFact | FailureFact | EventFact
 
-KINDS: Final[tuple[type[Any], ...]] = (Came, Batch, Slot, Waiting, Excess, Failure, Event)
+KINDS: Final[tuple[type[Any], ...]] = (InputFact, BatchFact, SlotFact, WaitingFact, ExcessFact, FailureFact, EventFact)
 
 
 @dataclass(slots=True)
@@ -118,13 +118,13 @@ class History:
     """All facts of one batch."""
 
     batch_id: str
-    batch: Batch | None = None
-    came: list[Came] = field(default_factory=list)
-    slots: list[Slot] = field(default_factory=list)
-    waiting: list[Waiting] = field(default_factory=list)
-    excess: list[Excess] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    batch: BatchFact | None = None
+    came: list[InputFact] = field(default_factory=list)
+    slots: list[SlotFact] = field(default_factory=list)
+    waiting: list[WaitingFact] = field(default_factory=list)
+    excess: list[ExcessFact] = field(default_factory=list)
+    failures: list[FailureFact] = field(default_factory=list)
+    events: list[EventFact] = field(default_factory=list)
 
     @classmethod
     def of(cls, batch_id: str, facts: Iterable[Fact]) -> "History":
@@ -132,30 +132,30 @@ class History:
         history = cls(batch_id)
         for fact in facts:
             match fact:
-                case Batch():
+                case BatchFact():
                     history.batch = fact
-                case Came():
+                case InputFact():
                     history.came.append(fact)
-                case Slot():
+                case SlotFact():
                     history.slots.append(fact)
-                case Waiting():
+                case WaitingFact():
                     history.waiting.append(fact)
-                case Excess():
+                case ExcessFact():
                     history.excess.append(fact)
-                case Failure():
+                case FailureFact():
                     history.failures.append(fact)
-                case Event():
+                case EventFact():
                     history.events.append(fact)
         history.slots.sort(key=lambda slot: slot.position)
         return history
 
-    def published(self, topic: str | None = None) -> list[Event]:
+    def published(self, topic: str | None = None) -> list[EventFact]:
         """Those on their topics."""
         return [event for event in self.events if not event.in_outbox and topic in (None, event.topic)]
 
-    def told(self, topic: str) -> dict[str, list[Event]]:
+    def told(self, topic: str) -> dict[str, list[EventFact]]:
         """Published or about to be, by what they are about."""
-        told: dict[str, list[Event]] = defaultdict(list)
+        told: dict[str, list[EventFact]] = defaultdict(list)
         for event in self.events:
             if event.topic == topic:
                 told[event.about].append(event)

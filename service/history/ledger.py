@@ -13,7 +13,7 @@ from service.history.facts import KINDS, Fact
 
 
 class Ledger:
-    """Facts in a file that is thrown away, to be had by batch."""
+    """Facts in a temporary file, read back batch by batch: memory holds those of one batch."""
 
     def __enter__(self) -> "Ledger":
         self._folder = TemporaryDirectory(prefix="els-audit-")
@@ -22,7 +22,7 @@ class Ledger:
         self._file.execute("pragma synchronous = off")
         self._file.execute("create table fact (batch_id text, kind int, body blob)")
         self._file.execute(
-            "create table refused (topic text, fingerprint text, state text, primary key (topic, fingerprint))"
+            "create table rejected (topic text, fingerprint text, state text, primary key (topic, fingerprint))"
         )
         return self
 
@@ -37,16 +37,16 @@ class Ledger:
         self._file.executemany("insert into fact values (?, ?, ?)", rows)
         self._file.execute("commit")
 
-    def refuse(self, refused: Sequence[tuple[str, str, str]]) -> None:
+    def add_quarantined(self, rejected: Sequence[tuple[str, str, str]]) -> None:
         """Keep what is in quarantine: topic, fingerprint, state."""
         self._file.execute("begin")
-        self._file.executemany("insert into refused values (?, ?, ?)", refused)
+        self._file.executemany("insert into rejected values (?, ?, ?)", rejected)
         self._file.execute("commit")
 
-    def quarantined(self, topic: str, fingerprint: str) -> str | None:
-        """The state of a refused input; None where there is none."""
+    def quarantine_state(self, topic: str, fingerprint: str) -> str | None:
+        """The state of a rejected input; None where there is none."""
         row = self._file.execute(
-            "select state from refused where topic = ? and fingerprint = ?", (topic, fingerprint)
+            "select state from rejected where topic = ? and fingerprint = ?", (topic, fingerprint)
         ).fetchone()
         return row[0] if row else None
 

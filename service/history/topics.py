@@ -7,14 +7,13 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaTimeoutError
 
 from service.domain import contract, enveloped
-from service.domain import decisions as rules
-from service.domain import events as events_
-from service.domain.events import BatchRegistered, ContentProvisioned
+from service.domain.decisions import essay_set_of
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming
 from service.domain.topics import (
     BATCH_READY,
     EXCESS_CONTENT,
@@ -24,14 +23,14 @@ from service.domain.topics import (
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
 )
-from service.history.facts import Event, digest
-from service.kafka import record_batches as records
+from service.history.facts import EventFact, digest
+from service.kafka import record_batches
 
 IDLE_MS: Final = 500
 
 BEYOND_SECONDS: Final = 2.0
-"""Behind the end that a broker tells there may be a few records more (the embedded one's lies too low): read on until
-nothing comes for `IDLE_MS`, for so long at most."""
+"""The embedded broker reports an end that is a few records too low: read on until nothing comes for `IDLE_MS`, for so
+long at most."""
 
 STALLED_SECONDS: Final = 60.0
 
@@ -41,7 +40,8 @@ COORDINATOR_SECONDS: Final = 20.0
 
 @asynccontextmanager
 async def open_reader(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
-    records.install()
+    """A consumer without a group, for reading topics as they are. Raises KafkaError."""
+    record_batches.install()
     reader = AIOKafkaConsumer(
         **kafka,
         group_id=None,
@@ -57,8 +57,37 @@ async def open_reader(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsume
         await reader.stop()
 
 
+async def read_to_end(
+    reader: AIOKafkaConsumer,
+    partitions: Sequence[TopicPartition],
+    take: Callable[[Sequence[ConsumerRecord]], None],
+) -> Mapping[TopicPartition, int]:
+    """Read all records that the partitions contain now. `take` gets those of one partition, in order.
+
+    Returns the offset at which each partition begins. Raises KafkaError.
+    """
+    reader.assign(partitions)
+    beginnings: Mapping[TopicPartition, int] = await reader.beginning_offsets(partitions)
+    ends = await reader.end_offsets(partitions)
+    for tp, beginning in beginnings.items():
+        reader.seek(tp, beginning)
+    clock = asyncio.get_running_loop().time
+    left, progressed_at = set(partitions), clock()
+    page: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
+    while left or (page and clock() < progressed_at + BEYOND_SECONDS):
+        page = await reader.getmany(timeout_ms=IDLE_MS)
+        for records in page.values():
+            take(records)
+        if left and page:
+            progressed_at = clock()
+        elif left and clock() > progressed_at + STALLED_SECONDS:
+            raise KafkaTimeoutError(f"{min(left)} brings nothing for {STALLED_SECONDS:.0f} s")
+        left = {tp for tp in left if await reader.position(tp) < ends[tp]}
+    return beginnings
+
+
 async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list[TopicPartition]]:
-    """Those of the incoming and of the outgoing topics."""
+    """The partitions of the input topics and of the output topics. Raises KafkaError."""
     admin = AIOKafkaAdminClient(**kafka)
     await admin.start()
     try:
@@ -72,6 +101,7 @@ async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list
 async def committed_offsets(
     kafka: Mapping[str, Any], group: str, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, int]:
+    """The offsets that the group has committed. Raises KafkaError, TimeoutError."""
     admin = AIOKafkaAdminClient(**kafka)
     await admin.start()
     try:
@@ -86,11 +116,11 @@ async def committed_offsets(
         await admin.close()
 
 
-def what_input_says(event: events_.Incoming) -> tuple[str, str]:
-    """What an input is about, and what stands for what it says."""
+def what_input_says(event: Incoming) -> tuple[str, str]:
+    """What an input is about (a text, an upload, or a set of essays), and a digest of its other content."""
     match event:
         case BatchRegistered():
-            return rules.essay_set(event.essay_ids).hex(), digest(event.essay_ids)
+            return essay_set_of(event.essay_ids).hex(), digest(event.essay_ids)
         case ContentProvisioned():
             return event.text_storage_id, digest(
                 event.file_upload_id,
@@ -108,15 +138,15 @@ def what_input_says(event: events_.Incoming) -> tuple[str, str]:
 
 def event_of(
     topic: str, key: bytes | None, value: bytes | None, partition: int, place: int, at: float, *, settled: bool
-) -> tuple[str, Event] | None:
-    """An event of ours and its batch; None where the record is none of ours."""
+) -> tuple[str, EventFact] | None:
+    """The batch id and the fact of an event that we published; None where the record is not ours."""
     try:
         envelope = orjson.loads(value or b"")
         data, trace = envelope["data"], envelope["metadata"] or {}
         batch_id, text = data["batch_id"], data.get("text_storage_id", "")
         origin = (envelope["correlation_id"], trace.get("traceparent"), trace.get("tracestate"))
-        told = _TELLS[topic](data, origin) if topic in _TELLS else ""
-        event = Event(
+        told = _CONTENT_OF[topic](data, origin) if topic in _CONTENT_OF else ""
+        event = EventFact(
             topic,
             envelope["event_id"],
             str(enveloped.event_id(topic, batch_id, data["expired_at"] + text if topic == PENDING_EXPIRED else text)),
@@ -139,7 +169,7 @@ def _named(data: Mapping[str, Any], origin: Sequence[Any], *names: str) -> str:
     return digest(*(data[name] for name in names), *origin)
 
 
-_TELLS: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
+_CONTENT_OF: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
     SLOT_ASSIGNED: lambda data, origin: _named(
         data, origin, "essay_id", "text_storage_id", "file_upload_id", "original_file_name"
     ),

@@ -1,7 +1,7 @@
 """/admin/…: what the command line can do to pending content, batches and quarantine, over HTTP.
 
-Everything is refused without the token, the page and the document too. A request says what it wants in its query, or
-posts one JSON object; both are bounded, and what is not known in them is refused. An answer that is no success is a
+Everything is rejected without the token, the page and the document too. A request says what it wants in its query, or
+posts one JSON object; both are bounded, and what is not known in them is rejected. An answer that is no success is a
 problem (RFC 9457), its status the counterpart of the command line's exit status.
 """
 
@@ -20,24 +20,30 @@ from pydantic import BaseModel, ValidationError
 
 from service.http import openapi
 from service.http import schemas as forms
-from service.operators.errors import Away, Busy, Impossible, NotThere, Undone, Wrong
+from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
 from service.operators.operations import Operations
 from service.store.operator_actions import Operator
-from service.store.pending_content import Chosen
-from service.store.quarantine import Refused
+from service.store.pending_content import PendingFilter
+from service.store.quarantine import QuarantineFilter
 
 BODY_BYTES = 1024 * 1024
-"""A larger body is refused."""
+"""A larger body is rejected."""
 
 BODY_SECONDS = 30
-"""A body that takes longer to come is refused."""
+"""A body that takes longer to come is rejected."""
 
 VALUE_BYTES = 1024 * 1024
-"""So much of a refused input is shown; the command line shows all."""
+"""So much of a rejected input is shown; the command line shows all."""
 
 _log = structlog.get_logger(__name__)
 
-_STATUS: dict[type[Undone], int] = {Wrong: 422, NotThere: 404, Impossible: 409, Busy: 409, Away: 503}
+_STATUS: dict[type[OperationError], int] = {
+    InvalidRequest: 422,
+    NotFound: 404,
+    Conflict: 409,
+    Contention: 409,
+    Unavailable: 503,
+}
 
 PROBLEMS = {
     400: "The body is no JSON object.",
@@ -81,27 +87,27 @@ class Endpoint:
 
 async def _list_pending(call: Call) -> object:
     asked: forms.ListPending = call.asked
-    chosen = Chosen(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
-    return await call.operations.list_pending(chosen, page=asked.limit, state=asked.state, after=asked.after)
+    chosen = PendingFilter(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
+    return await call.operations.pending.list(chosen, page=asked.limit, state=asked.state, after=asked.after)
 
 
 async def _show_pending(call: Call) -> object:
-    return await call.operations.show_pending(call.asked.batch, call.asked.text)
+    return await call.operations.pending.show(call.asked.batch, call.asked.text)
 
 
 async def _remove_pending(call: Call) -> object:
-    chosen = Chosen(call.asked.batch, call.asked.texts)
-    return {"contents": await call.operations.remove_pending(call.by, "pending remove", chosen)}
+    chosen = PendingFilter(call.asked.batch, call.asked.texts)
+    return {"contents": await call.operations.pending.remove(call.by, "pending remove", chosen)}
 
 
 async def _clear_pending(call: Call) -> object:
     asked: forms.ClearPending = call.asked
-    chosen = Chosen(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
-    return {"contents": await call.operations.remove_pending(call.by, "pending clear", chosen)}
+    chosen = PendingFilter(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
+    return {"contents": await call.operations.pending.remove(call.by, "pending clear", chosen)}
 
 
 async def _restore_pending(call: Call) -> object:
-    return {"contents": await call.operations.restore_pending(call.by, call.asked.batch, call.asked.texts)}
+    return {"contents": await call.operations.pending.restore(call.by, call.asked.batch, call.asked.texts)}
 
 
 # -- quarantine
@@ -109,37 +115,37 @@ async def _restore_pending(call: Call) -> object:
 
 async def _list_quarantine(call: Call) -> object:
     asked: forms.ListQuarantine = call.asked
-    chosen = Refused(None, asked.topic, asked.reason, asked.older_than, asked.newer_than)
-    return await call.operations.list_quarantine(chosen, page=asked.limit, state=asked.state, before=asked.before)
+    chosen = QuarantineFilter(None, asked.topic, asked.reason, asked.older_than, asked.newer_than)
+    return await call.operations.quarantine.list(chosen, page=asked.limit, state=asked.state, before=asked.before)
 
 
 async def _show_quarantined(call: Call) -> object:
-    return await call.operations.show_quarantined(call.asked.id, VALUE_BYTES)
+    return await call.operations.quarantine.show(call.asked.id, VALUE_BYTES)
 
 
 async def _replay(call: Call) -> object:
     ids, more = await _open(call)
-    outcomes = [outcome async for outcome in call.operations.replay(call.by, ids)]
-    return {"outcomes": outcomes, "failed": sum(each.refused for each in outcomes), "next": more}
+    outcomes = [outcome async for outcome in call.operations.quarantine.replay(call.by, ids)]
+    return {"outcomes": outcomes, "failed": sum(each.rejected for each in outcomes), "next": more}
 
 
 async def _discard(call: Call) -> object:
     ids, more = await _open(call)
-    discarded = await call.operations.discard(call.by, ids)
+    discarded = await call.operations.quarantine.discard(call.by, ids)
     return {"discarded": discarded, "closed_meanwhile": len(ids) - discarded, "next": more}
 
 
-async def _open(call: Call) -> tuple[list[int], int | None]:
+async def _open(call: Call) -> tuple[Sequence[int], int | None]:
     """As many as one request takes of what is chosen, and where the next one goes on."""
     asked: forms.ChooseQuarantined = call.asked
-    chosen = Refused(asked.ids, asked.topic, asked.reason, asked.older_than, asked.newer_than, asked.after)
-    found = await call.operations.find_open(chosen, everything=asked.all, most=asked.limit + 1)
+    chosen = QuarantineFilter(asked.ids, asked.topic, asked.reason, asked.older_than, asked.newer_than, asked.after)
+    found = await call.operations.quarantine.find_open(chosen, everything=asked.all, most=asked.limit + 1)
     ids = found[: asked.limit]
     return ids, ids[-1] if len(found) > len(ids) else None
 
 
 async def _resume(call: Call) -> object:
-    await call.operations.resume(call.by, call.asked.topic)
+    await call.operations.quarantine.resume(call.by, call.asked.topic)
     return {"topic": call.asked.topic}
 
 
@@ -148,7 +154,7 @@ async def _resume(call: Call) -> object:
 
 async def _list_batches(call: Call) -> object:
     asked: forms.ListBatches = call.asked
-    return await call.operations.list_batches(
+    return await call.operations.batches.list(
         page=asked.limit,
         state=asked.state,
         user_id=asked.user,
@@ -159,12 +165,12 @@ async def _list_batches(call: Call) -> object:
 
 
 async def _show_batch(call: Call) -> object:
-    batch, slots = await call.operations.show_batch(call.asked.batch, page=call.asked.limit, after=call.asked.after)
+    batch, slots = await call.operations.batches.show(call.asked.batch, page=call.asked.limit, after=call.asked.after)
     return batch | {"slots": slots.rows, "next": slots.next}
 
 
 async def _republish(call: Call) -> object:
-    return {"events": await call.operations.republish(call.by, call.asked.batch)}
+    return {"events": await call.operations.batches.republish(call.by, call.asked.batch)}
 
 
 ENDPOINTS: Sequence[Endpoint] = (
@@ -383,9 +389,9 @@ async def _answering_problems(request: web.Request, handler: Handler) -> web.Str
         return _problem(error.status, error.text or error.reason, headers=kept)
     except _Faulty as error:
         return _problem(422, str(error), errors=error.faults)
-    except Busy as error:
+    except Contention as error:
         return _problem(409, str(error), headers={"Retry-After": "1"})
-    except Undone as error:
+    except OperationError as error:
         return _problem(_STATUS[type(error)], str(error))
     except Exception:  # noqa: BLE001  who asks is answered, whatever it is; the log tells us
         _log.exception("admin_request_failed", method=request.method, path=request.path)

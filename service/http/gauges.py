@@ -34,8 +34,8 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_outbox_oldest_seconds": "How long the first of them has waited.",
     "els_outbox_blocked_batches": "Batches whose next event could not be published.",
     "els_relays": "Pods that publish events.",
-    "els_quarantine_open": "Refused inputs that nobody has looked after.",
-    "els_topics_stopped": "Input topics that are paused since they brought nothing but refusals.",
+    "els_quarantine_open": "QuarantineFilter inputs that nobody has looked after.",
+    "els_topics_stopped": "Input topics that are paused since they brought nothing but rejections.",
     "els_oldest_transaction_seconds": "Age of the oldest transaction in the database.",
 }
 """In the order of the columns of read_health."""
@@ -46,7 +46,7 @@ VIOLATIONS: Final[Mapping[str, str]] = {
 
 
 @dataclass(slots=True)
-class Look:
+class GaugeQuery:
     """One statement that is asked again and again, at the given pace, in seconds."""
 
     statement: str
@@ -77,33 +77,33 @@ class Gauges(Collector):
     def __init__(self, database: Database, health: Health) -> None:
         self._database = database
         self._health = health
-        self.looks = (
-            Look("read_health", HEALTH, every=5, rest=20),
-            Look("count_violations", VIOLATIONS, every=60, rest=100),
+        self.queries = (
+            GaugeQuery("read_health", HEALTH, every=5, rest=20),
+            GaugeQuery("count_violations", VIOLATIONS, every=60, rest=100),
         )
 
     def collect(self) -> Iterable[Metric]:
         """What is known now; asks nobody."""
         yield _build_info()
         yield self._parts()
-        for look in self.looks:
+        for look in self.queries:
             for name, value in look.current().items():
                 yield GaugeMetricFamily(name, look.gauges[name], value)
 
     async def watch(self, registry: CollectorRegistry = REGISTRY) -> None:
-        """Look until cancelled, and be in the registry meanwhile."""
+        """GaugeQuery until cancelled, and be in the registry meanwhile."""
         registry.register(self)
         try:
-            await asyncio.gather(*(self._again_and_again(look) for look in self.looks))
+            await asyncio.gather(*(self._again_and_again(look) for look in self.queries))
         finally:
             registry.unregister(self)
 
-    async def look(self, look: Look) -> float:
+    async def look(self, look: GaugeQuery) -> float:
         """Ask once. Returns for how many seconds to rest."""
         began = time.monotonic()
         try:
             async with self._database.transaction() as conn:
-                await conn.execute(STATEMENTS["prepare_look"])
+                await conn.execute(STATEMENTS["prepare_monitoring"])
                 cursor = await conn.execute(STATEMENTS[look.statement])
                 row = await cursor.fetchone()
         except psycopg.Error as error:
@@ -117,13 +117,13 @@ class Gauges(Collector):
             look.until = ended + 3 * pause
         return pause
 
-    async def _again_and_again(self, look: Look) -> None:
+    async def _again_and_again(self, look: GaugeQuery) -> None:
         pause = 0.0
         while True:
             await asyncio.sleep(pause)
             pause = await self.look(look)
 
-    def _failed(self, look: Look, error: psycopg.Error) -> None:
+    def _failed(self, look: GaugeQuery, error: psycopg.Error) -> None:
         """What was seen is forgotten; told once, however long it lasts."""
         look.until = 0.0
         if not look.failing:

@@ -125,7 +125,7 @@ def _shown(path: str, method: str, operation: Json) -> list[str]:
     if asked := operation.get("parameters"):
         parts.append(_table([(each["name"], each["schema"] | each, each["required"]) for each in asked]))
     if body := operation.get("requestBody"):
-        parts.append(f"<p>Asked with: {_kind(body['content']['application/json']['schema'])}</p>")
+        parts.append(f"<p>RequestModel with: {_kind(body['content']['application/json']['schema'])}</p>")
     answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
     return [*parts, f"<p>Answers: {_kind(answer)}</p>"]
 

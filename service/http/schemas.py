@@ -1,7 +1,7 @@
 """What /admin/ is asked with and what it answers, as models: they check, they serialise, and the OpenAPI document is
 made of them.
 
-A name that is not known is refused, never passed over: a filter with a slip in it must not choose more.
+A name that is not known is rejected, never passed over: a filter with a slip in it must not choose more.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ Place = Annotated[
 ]
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """What a request says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Told(BaseModel):
+class ResponseModel(BaseModel):
     """What an answer says."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -52,7 +52,7 @@ class Told(BaseModel):
 # -- what many requests take
 
 
-class _Aged(Asked):
+class _Aged(RequestModel):
     older_than: Age | None = Field(None, description="only what came longer ago: 90s, 5m, 2h, 1d")
     newer_than: Age | None = Field(None, description="only what came since then")
 
@@ -61,11 +61,11 @@ class _Filed(_Aged):
     file: Words | None = Field(None, description="only where the file's name has this in it, in either case")
 
 
-class _Paged(Asked):
+class _Paged(RequestModel):
     limit: Limit = Field(50, description="so many rows")
 
 
-class _Changing(Asked):
+class _Changing(RequestModel):
     who: Words | None = Field(None, description="who does it, for the audit; else the address that asks")
     why: Reason = Field("", description="the reason, for the audit")
 
@@ -84,7 +84,7 @@ class ListPending(_Filed, _Paged):
     after: Place | None = Field(None, description="`next` of the page before")
 
 
-class ShowPending(Asked):
+class ShowPending(RequestModel):
     batch: Words
     text: Words = Field(description="the text storage id")
 
@@ -107,7 +107,7 @@ class RestorePending(_Changing):
     )
 
 
-class PendingRow(Told):
+class PendingRow(ResponseModel):
     batch_id: str
     text_storage_id: str
     state: str
@@ -120,7 +120,7 @@ class PendingRow(Told):
     arrival: int = Field(description="its place in the order")
 
 
-class PendingPage(Told):
+class PendingPage(ResponseModel):
     rows: list[PendingRow]
     next: str | None = Field(description="`after` of the next page, if there may be one")
 
@@ -133,7 +133,7 @@ class Pending(PendingRow):
     tracestate: str | None
 
 
-class Changed(Told):
+class Changed(ResponseModel):
     contents: int = Field(description="how many were changed")
 
 
@@ -145,7 +145,7 @@ class ListQuarantine(_Refused, _Paged):
     before: RowId | None = Field(None, description="`next` of the page before")
 
 
-class ShowQuarantined(Asked):
+class ShowQuarantined(RequestModel):
     id: RowId
 
 
@@ -170,7 +170,7 @@ class ResumeTopic(_Changing):
     topic: Words
 
 
-class QuarantineRow(Told):
+class QuarantineRow(ResponseModel):
     id: int
     state: str
     topic: str
@@ -182,7 +182,7 @@ class QuarantineRow(Told):
     deliveries: int
 
 
-class QuarantinePage(Told):
+class QuarantinePage(ResponseModel):
     rows: list[QuarantineRow]
     next: str | None = Field(description="`before` of the next page, if there may be one")
 
@@ -200,26 +200,26 @@ class Quarantined(QuarantineRow):
     value_bytes: int | None = Field(None, description="its whole length, where only the beginning is shown")
 
 
-class ReplayedRow(Told):
+class ReplayedRow(ResponseModel):
     id: int
     topic: str
     outcome: str
-    error: str = Field(description="empty unless it was refused again")
+    error: str = Field(description="empty unless it was rejected again")
 
 
-class ReplayedAll(Told):
+class ReplayedAll(ResponseModel):
     outcomes: list[ReplayedRow]
     failed: int = Field(description="how many were not replayed: their outcomes have an error")
     next: int | None = Field(description="`after` of the next request, where more are chosen than one takes")
 
 
-class Discarded(Told):
+class Discarded(ResponseModel):
     discarded: int
     closed_meanwhile: int = Field(description="how many somebody else had closed by then")
     next: int | None = Field(description="`after` of the next request, where more are chosen than one takes")
 
 
-class Resumed(Told):
+class Resumed(ResponseModel):
     topic: str
 
 
@@ -241,7 +241,7 @@ class RepublishBatch(_Changing):
     batch: Words
 
 
-class BatchRow(Told):
+class BatchRow(ResponseModel):
     batch_id: str
     state: str
     expected: int
@@ -255,12 +255,12 @@ class BatchRow(Told):
     user_id: str = Field(description="in lists its first 255 characters")
 
 
-class BatchPage(Told):
+class BatchPage(ResponseModel):
     rows: list[BatchRow]
     next: str | None = Field(description="`after` of the next page, if there may be one")
 
 
-class SlotRow(Told):
+class SlotRow(ResponseModel):
     position: int
     essay_id: str
     state: str
@@ -284,24 +284,24 @@ class Batch(BatchRow):
     next: str | None = Field(description="`after` of the next page of slots, if there may be one")
 
 
-class PublishedEvent(Told):
+class PublishedEvent(ResponseModel):
     topic: str
     event_id: UUID
 
 
-class Republished(Told):
+class Republished(ResponseModel):
     events: list[PublishedEvent]
 
 
 # -- trouble
 
 
-class Fault(Told):
+class Fault(ResponseModel):
     where: str
     what: str
 
 
-class Problem(Told):
+class Problem(ResponseModel):
     """RFC 9457."""
 
     type: str = "about:blank"

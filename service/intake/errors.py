@@ -6,13 +6,16 @@ import orjson
 import psycopg
 
 from service.domain.enveloped import Unpublishable
-from service.domain.events import Reason, Refusal
+from service.domain.events import Reason, Rejection
 from service.postgres.errors import sqlstate_of
 from service.runtime.errors import one_line
 
 
-def is_the_records(error: BaseException) -> bool:
-    """Whether an error is about what a record says, and not about the world or the concurrency around it."""
+def is_caused_by_data(error: BaseException) -> bool:
+    """Whether the data of a record causes an error, and not the environment or concurrent transactions.
+
+    The classes of SQLSTATE are those of PostgreSQL's appendix "Error Codes": 22 is "data exception".
+    """
     if isinstance(error, Unpublishable | UnicodeEncodeError | OverflowError | struct.error | orjson.JSONEncodeError):
         return True
     state = sqlstate_of(error)
@@ -21,7 +24,7 @@ def is_the_records(error: BaseException) -> bool:
     return state.startswith("22") or state in ("23502", "23514", "54001")
 
 
-def refusal_of(error: Exception) -> Refusal:
-    """What an error that `is_the_records` says about its record."""
+def rejection_of(error: Exception) -> Rejection:
+    """The rejection for a record whose data caused the error."""
     reason = Reason.UNPUBLISHABLE if isinstance(error, Unpublishable) else Reason.DATA_ERROR
-    return Refusal(reason, one_line(error))
+    return Rejection(reason, one_line(error))

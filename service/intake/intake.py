@@ -1,8 +1,8 @@
-"""From deliveries to committed transactions: whatever happens on the way, each one ends applied, recognised or refused.
+"""Deliveries become committed transactions: each one ends applied, recognised as a repeat, or in quarantine.
 
-Three kinds of trouble are told apart by SQLSTATE. What a record *says* (data that PostgreSQL or an event can't
-hold) is isolated by halving, in new transactions, and quarantined. What somebody *holds* is set aside. All else
-is the world's trouble: roll back, back off, again, for as long as it takes.
+Errors are of three kinds, told apart by SQLSTATE. Data that PostgreSQL or an event cannot hold is isolated by
+bisection, in new transactions, and quarantined. What another transaction holds is deferred. Everything else is an
+error of the environment: roll back, back off and retry, however long it lasts.
 """
 
 import asyncio
@@ -15,154 +15,160 @@ from functools import partial
 import structlog
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from service.domain.delivery import Delivery, Limits, contexts
-from service.domain.events import Refusal
-from service.intake.errors import is_the_records, refusal_of
+from service.domain.delivery import Delivery, IntakeLimits, contexts
+from service.domain.events import Rejection
+from service.intake.errors import is_caused_by_data, rejection_of
 from service.intake.outcome import Effects, Outcome
 from service.intake.transaction import apply
 from service.postgres.errors import is_contention
 from service.postgres.pool import Database
-from service.runtime import metrics as telemetry
-from service.runtime import tracing
+from service.runtime import metrics, tracing
 from service.runtime.errors import one_line
 from service.runtime.health import Health
 from service.runtime.loop import Backoff
-from service.store import batches as store
+from service.store import batches
 
 _log = structlog.get_logger(__name__)
 
 _Step = Callable[[Sequence[Delivery], frozenset[str]], Awaitable[Outcome]]
 
-ALONE_AT_ONCE = 3
-"""Batches that wait for others side by side, each with a session of the pool."""
+EXCLUSIVE_AT_ONCE = 3
+"""Exclusive transactions that wait at the same time, each with a session of the pool."""
 
 
 class Intake:
-    """Applies deliveries; tells `committed` of the effects of each transaction once it is."""
+    """Applies deliveries, and reports the effects of each transaction to `committed` after its commit."""
 
     def __init__(
-        self, database: Database, limits: Limits, health: Health, committed: Callable[[Effects], Awaitable[None]]
+        self, database: Database, limits: IntakeLimits, health: Health, committed: Callable[[Effects], Awaitable[None]]
     ) -> None:
         self._database = database
         self._limits = limits
         self._health = health
         self._committed = committed
-        self._alone_at_once = asyncio.Semaphore(ALONE_AT_ONCE)
+        self._exclusive_at_once = asyncio.Semaphore(EXCLUSIVE_AT_ONCE)
 
     async def take(
-        self, deliveries: Sequence[Delivery], *, probing: bool = False, waiting: frozenset[str] = frozenset()
+        self, deliveries: Sequence[Delivery], *, probing: bool = False, deferred: frozenset[str] = frozenset()
     ) -> Outcome:
-        """Apply a poll. What comes back `aside` needs what others hold: give it to `take_alone`.
+        """Apply a poll. What the outcome names as `deferred` needs what others hold: give it to `take_exclusive`.
 
-        What is for batches that are `waiting` there already comes back as well. Returns when all the rest is
-        committed, however long the database is away; only cancellation ends it.
+        What is for batches that are `deferred` there already comes back as well. Returns when all the rest is
+        committed, however long the database is unavailable; only cancellation ends it.
         """
-        outcome = await self._until_it_works(lambda: self._poll(deliveries, waiting, probing=probing))
-        while outcome.again:
-            rest = await self.take(outcome.again, waiting=waiting)
-            outcome.again = []
-            # What is left there was admitted before its topic stopped.
-            outcome.aside += rest.aside + rest.left
-            outcome.stopped = rest.stopped
+        outcome = await self._retry(lambda: self._poll(deliveries, deferred, probing=probing))
+        while outcome.next_transaction:
+            rest = await self.take(outcome.next_transaction, deferred=deferred)
+            outcome.next_transaction = []
+            # What was not admitted there had been admitted before its topic paused.
+            outcome.deferred += rest.deferred + rest.not_admitted
+            outcome.paused = rest.paused
         return outcome
 
-    async def take_alone(self, deliveries: Sequence[Delivery]) -> None:
-        """Apply what was set aside, each batch in a transaction of its own that waits for what it needs.
+    async def take_exclusive(self, deliveries: Sequence[Delivery]) -> None:
+        """Apply what was deferred, each batch in an exclusive transaction that waits for what it needs.
 
         One that waited in vain lets the others go first: it may be the only one that somebody holds.
         """
-        batches: dict[str, list[Delivery]] = {}
+        by_batch: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
-            batches.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
-        waiting = deque(batches.values())
+            by_batch.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
+        waiting = deque(by_batch.values())
         while waiting:
-            outcome = await self._until_it_works(partial(self._in_turn, waiting.popleft()))
-            if outcome.aside:
-                waiting.append(outcome.aside)
+            outcome = await self._retry(partial(self._take_turn, waiting.popleft()))
+            if outcome.deferred:
+                waiting.append(outcome.deferred)
 
-    async def _poll(self, deliveries: Sequence[Delivery], waiting: frozenset[str], *, probing: bool = False) -> Outcome:
+    async def _poll(
+        self, deliveries: Sequence[Delivery], deferred: frozenset[str], *, probing: bool = False
+    ) -> Outcome:
         try:
-            return await self._transaction(deliveries, waiting=waiting, probing=probing)
+            return await self._transaction(deliveries, deferred=deferred, probing=probing)
         except Exception as error:
-            if is_the_records(error):
-                return await self._isolate(deliveries, error, self._poll, waiting)
+            if is_caused_by_data(error):
+                return await self._isolate(deliveries, error, self._poll, deferred)
             if isinstance(error, LockNotAvailable | DeadlockDetected):
-                held = await self._held(deliveries, waiting, error)
-                return await self._poll(deliveries, waiting | held, probing=probing)
+                held = await self._held(deliveries, deferred, error)
+                return await self._poll(deliveries, deferred | held, probing=probing)
             raise
 
-    async def _in_turn(self, deliveries: Sequence[Delivery]) -> Outcome:
-        """A try has a place among those at once; the pause before the next has none."""
-        async with self._alone_at_once:
-            return await self._alone(deliveries)
+    async def _take_turn(self, deliveries: Sequence[Delivery]) -> Outcome:
+        """An attempt counts among those at the same time; the pause before the next attempt does not."""
+        async with self._exclusive_at_once:
+            return await self._exclusive(deliveries)
 
-    async def _alone(self, deliveries: Sequence[Delivery], waiting: frozenset[str] = frozenset()) -> Outcome:
+    async def _exclusive(self, deliveries: Sequence[Delivery], deferred: frozenset[str] = frozenset()) -> Outcome:
         try:
-            return await self._transaction(deliveries, alone=True, waiting=waiting)
+            return await self._transaction(deliveries, exclusive=True, deferred=deferred)
         except Exception as error:
-            if is_the_records(error):
-                return await self._isolate(deliveries, error, self._alone, waiting)
+            if is_caused_by_data(error):
+                return await self._isolate(deliveries, error, self._exclusive, deferred)
             if isinstance(error, LockNotAvailable):
-                return Outcome(Effects(), aside=list(deliveries))
+                return Outcome(Effects(), deferred=list(deliveries))
             raise
 
     async def _transaction(
         self,
         deliveries: Sequence[Delivery],
         *,
-        alone: bool = False,
+        exclusive: bool = False,
         probing: bool = False,
-        waiting: frozenset[str] = frozenset(),
+        deferred: frozenset[str] = frozenset(),
     ) -> Outcome:
-        with telemetry.TRANSACTION.labels("alone" if alone else "poll").time(), tracing.step("apply") as step:
+        with metrics.TRANSACTION.labels("alone" if exclusive else "poll").time(), tracing.step("apply") as step:
             step.about(len(deliveries), contexts(deliveries))
             async with self._database.transaction(pipelined=True) as conn:
-                outcome = await apply(conn, deliveries, self._limits, alone=alone, probing=probing, waiting=waiting)
+                outcome = await apply(
+                    conn, deliveries, self._limits, exclusive=exclusive, probing=probing, deferred=deferred
+                )
             step.about(0, outcome.effects.waited)
-        # It is committed: whatever fails from here on (a full disk for the log) is no reason to do it again.
+        # It is committed: whatever fails from here on (a full disk for the log) is no reason to apply it again.
         with suppress(Exception):
             await self._committed(outcome.effects)
         return outcome
 
     async def _isolate(
-        self, deliveries: Sequence[Delivery], error: Exception, step: _Step, waiting: frozenset[str]
+        self, deliveries: Sequence[Delivery], error: Exception, step: _Step, deferred: frozenset[str]
     ) -> Outcome:
-        """Halve until the record that does it is alone, and refuse it. Order is kept: first half first."""
+        """Halve until the record that causes the error is alone, and reject it. The first half goes first."""
         if len(deliveries) == 1:
-            return await step([replace(deliveries[0], event=refusal_of(error))], waiting)
+            return await step([replace(deliveries[0], event=rejection_of(error))], deferred)
         half = len(deliveries) // 2
-        first = await self._until_it_works(lambda: step(deliveries[:half], waiting))
-        # What of the first half is not applied yet, the second half's for the same batches must not overtake.
-        first.aside += first.again
-        behind = waiting | _batch_ids(first.aside)
-        second = await self._until_it_works(lambda: step(deliveries[half:], behind))
-        return replace(second, aside=first.aside + second.aside, left=first.left + second.left)
+        first = await self._retry(lambda: step(deliveries[:half], deferred))
+        # What of the first half is not applied yet must not be overtaken by the second half's for the same batches.
+        first.deferred += first.next_transaction
+        behind = deferred | _batch_ids(first.deferred)
+        second = await self._retry(lambda: step(deliveries[half:], behind))
+        return replace(
+            second, deferred=first.deferred + second.deferred, not_admitted=first.not_admitted + second.not_admitted
+        )
 
-    async def _held(self, deliveries: Sequence[Delivery], waiting: frozenset[str], error: Exception) -> frozenset[str]:
-        """The batches that somebody holds; all where no row shows which. Raises the error where there is none."""
-        batch_ids = _batch_ids(deliveries) - waiting
-        if not batch_ids:  # only the quarantine is left that somebody can hold
+    async def _held(self, deliveries: Sequence[Delivery], deferred: frozenset[str], error: Exception) -> frozenset[str]:
+        """The batches that others hold; all where no row shows which. Raises the error where there is none."""
+        batch_ids = _batch_ids(deliveries) - deferred
+        if not batch_ids:  # only the quarantine is left that another transaction can hold
             raise error
         async with self._database.transaction() as conn:
-            held = frozenset(await store.find_held_batches(conn, sorted(batch_ids)) or batch_ids)
-        _log.info("batches_set_aside", batches=len(held), error=type(error).__name__)
+            held = frozenset(await batches.find_held_batches(conn, sorted(batch_ids)) or batch_ids)
+        _log.info("batches_deferred", batches=len(held), error=type(error).__name__)
         return held
 
-    async def _until_it_works(self, step: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def _retry(self, step: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Run a step until it succeeds."""
         backoff = Backoff(first=0.05, longest=5.0)
         while True:
             try:
                 outcome = await step()
-            except Exception as error:  # noqa: BLE001  the world's trouble, whatever its name
+            except Exception as error:  # noqa: BLE001  an error of the environment, whatever its name
                 if not is_contention(error):
-                    self._health.trouble("transactions", one_line(error))
+                    self._health.set_error("transactions", one_line(error))
                 if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
                     _log.warning("transaction_failed", error=one_line(error), failures=backoff.failures)
                 await asyncio.sleep(backoff.pause())
             else:
-                self._health.well("transactions")
+                self._health.set_healthy("transactions")
                 return outcome
 
 
 def _batch_ids(deliveries: Sequence[Delivery]) -> frozenset[str]:
-    return frozenset(each.event.batch_id for each in deliveries if not isinstance(each.event, Refusal))
+    return frozenset(each.event.batch_id for each in deliveries if not isinstance(each.event, Rejection))

@@ -41,7 +41,7 @@ class ConsumerOptions:
     """The largest message taken, by topic."""
 
     @property
-    def moment(self) -> float:
+    def short_timeout(self) -> float:
         """What one of the small steps of a drain may take; half of the drain is for the poll in hand."""
         return self.drain / 12
 
@@ -106,14 +106,14 @@ class Membership:
         """Leave the group, so that the next owner need not wait for the session to end; nothing of the client stays."""
         leaving = asyncio.create_task(self._client.stop())
         try:
-            await asyncio.wait([leaving], timeout=self._options.moment)
+            await asyncio.wait([leaving], timeout=self._options.short_timeout)
             if not leaving.done():
                 # It waits for an answer that may never come, and would be left half stopped, still fetching. What waits
                 # on a connection that is closed goes on at once.
                 with suppress(KafkaError, TimeoutError):
-                    async with asyncio.timeout(self._options.moment):
+                    async with asyncio.timeout(self._options.short_timeout):
                         await self._client._client.close()  # noqa: SLF001  aiokafka has no other way
-                await asyncio.wait([leaving], timeout=self._options.moment)
+                await asyncio.wait([leaving], timeout=self._options.short_timeout)
         finally:
             await cancelled([leaving])
 

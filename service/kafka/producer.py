@@ -21,7 +21,7 @@ from service.kafka.connection import REQUEST_MS
 
 RECORD_BATCH: Final = 900_000
 """Bytes of one record batch of ours: below a topic's usual limit (1,048,588), so that only a record
-that is too large by itself is ever refused."""
+that is too large by itself is ever rejected."""
 
 ANSWER_MS: Final = 5_000
 """The same for a question that is small whatever happens."""
@@ -39,8 +39,8 @@ def _hash(key: bytes) -> int:
 class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes have no types
     """A producer of explicit record batches that can always be closed, and waits for no one topic.
 
-    One that failed may be spent: with idempotence, a batch that was refused leaves a gap in the
-    sequence of its partition, and aiokafka never closes it, so all that follows is refused too.
+    One that failed may be spent: with idempotence, a batch that was rejected leaves a gap in the
+    sequence of its partition, and aiokafka never closes it, so all that follows is rejected too.
     """
 
     def __init__(self, options: Mapping[str, Any], *, idempotent: bool) -> None:

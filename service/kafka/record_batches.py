@@ -30,16 +30,16 @@ _CODEC: Final = 0x07
 class Unreadable(bytes):
     """Raw bytes in which no record could be read, from the offset `first` on.
 
-    `torn` where their checksum does not fit: a fetch made again may bring them whole.
+    `corrupt` where their checksum does not fit: a fetch made again may bring them whole.
     """
 
     first: int
     why: str
-    torn: bool
+    corrupt: bool
 
-    def __new__(cls, raw: bytes, first: int, why: str, *, torn: bool = False) -> "Unreadable":
+    def __new__(cls, raw: bytes, first: int, why: str, *, corrupt: bool = False) -> "Unreadable":
         self = super().__new__(cls, raw)
-        self.first, self.why, self.torn = first, why, torn
+        self.first, self.why, self.corrupt = first, why, corrupt
         return self
 
 
@@ -88,7 +88,7 @@ class Records:
 class Batch:
     """One record batch, of which nothing raises. What aiokafka asks of a batch it finds here."""
 
-    __slots__ = ("_raw", "_reader", "_torn", "base_offset", "is_control_batch", "next_offset")
+    __slots__ = ("_raw", "_reader", "_corrupt", "base_offset", "is_control_batch", "next_offset")
 
     is_transactional = False
     producer_id = None  # these are of interest to those who read only what is committed
@@ -98,9 +98,9 @@ class Batch:
         self._reader = DefaultRecordBatch(raw)
         self.base_offset: int = self._reader.base_offset
         is_known = self._reader.magic == _MAGIC
-        self._torn = is_known and not self._reader.validate_crc()
+        self._corrupt = is_known and not self._reader.validate_crc()
         self.next_offset: int = max(self._reader.next_offset if is_known else 0, self.base_offset + 1)
-        self.is_control_batch: bool = is_known and not self._torn and self._reader.is_control_batch
+        self.is_control_batch: bool = is_known and not self._corrupt and self._reader.is_control_batch
 
     def validate_crc(self) -> bool:
         """Who reads the batch finds out."""
@@ -110,8 +110,8 @@ class Batch:
         if self._reader.magic != _MAGIC:
             yield self._unreadable(f"its format is {self._reader.magic}; brokers have written {_MAGIC} for years")
             return
-        if self._torn:
-            yield self._unreadable("its checksum does not fit", torn=True)
+        if self._corrupt:
+            yield self._unreadable("its checksum does not fit", corrupt=True)
             return
         if self._reader.compression_type:
             try:
@@ -166,11 +166,11 @@ class Batch:
         if not reading.at_end:
             raise _Broken("there is more")
 
-    def _unreadable(self, why: str, *, torn: bool = False) -> Record:
+    def _unreadable(self, why: str, *, corrupt: bool = False) -> Record:
         """At the batch's last offset: whoever goes past it is past the batch, wherever in it the fetch began."""
         last = self.next_offset - 1
         told = f"the record batch of the offsets {self.base_offset} to {last} can't be read: {why}"
-        return Record(last, None, Unreadable(self._raw, self.base_offset, told, torn=torn))
+        return Record(last, None, Unreadable(self._raw, self.base_offset, told, corrupt=corrupt))
 
 
 def install() -> None:

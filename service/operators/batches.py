@@ -1,36 +1,70 @@
 """Operator actions on registered batches."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from psycopg import AsyncConnection
+from service.domain.delivery import IntakeLimits
+from service.domain.enveloped import Outgoing, Unpublishable
+from service.intake.announcement import announcements_of
+from service.operators.errors import Conflict, NotFound
+from service.operators.transactions import Page, transaction
+from service.postgres.pool import Database
+from service.postgres.queries import NamedRow
+from service.store import batches, operator_actions, outbox, pending_content, slots
+from service.store.operator_actions import Operator, Subject
+from service.store.pending_content import PendingFilter
 
-from service.domain.delivery import Limits
-from service.domain.enveloped import Outgoing
-from service.intake import announcement as completion
-from service.operators.errors import Impossible
-from service.store import batches as store
-from service.store import outbox, slots
-from service.store.operator_actions import Done, Operator, record
+
+class BatchActions:
+    """What operators can do with batches. Every method raises OperationError."""
+
+    def __init__(self, database: Database, limits: IntakeLimits) -> None:
+        self._database = database
+        self._limits = limits
+
+    async def list(self, *, page: int, **conditions: Any) -> Page[NamedRow]:
+        """Registered batches in the order of their ids. The conditions are those of `store.batches.list_batches`."""
+        async with transaction(self._database) as conn:
+            rows = await batches.list_batches(conn, page=page, **conditions)
+        return Page(rows, rows[-1]["batch_id"] if len(rows) == page else None)
+
+    async def show(self, batch_id: str, *, page: int, after: int) -> tuple[NamedRow, Page[NamedRow]]:
+        """One batch, with a page of its slots behind the position `after`."""
+        async with transaction(self._database) as conn:
+            batch = await batches.show_batch(conn, batch_id)
+            rows = await slots.list_slots(conn, batch_id, page=page, after=after)
+            waiting = await pending_content.count_removable_content(conn, PendingFilter(batch_id))
+        if batch is None:
+            raise NotFound(f"batch {batch_id} is not registered; {contents(waiting)} waiting or expired")
+        more = len(rows) == page and rows[-1]["position"] < batch["expected"]
+        return batch, Page(rows, str(rows[-1]["position"]) if more else None)
+
+    async def republish(self, by: Operator, batch_id: str) -> Sequence[Outgoing]:
+        """Write what a complete batch announced into the outbox again, with its old event ids."""
+        try:
+            async with transaction(self._database) as conn:
+                _, registered = await batches.read_batch_states(conn, [batch_id])
+                if not registered:
+                    raise Conflict(f"batch {batch_id} is not registered")
+                # The counter row is locked before it is read: the events follow all that was committed before.
+                count = (await (await batches.count_taken(conn, {batch_id: (0, 0)})))[batch_id]
+                row = (await batches.read_batches(conn, [batch_id]))[batch_id]
+                if row.completed_at is None:
+                    taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
+                    raise Conflict(f"batch {batch_id} has announced nothing yet: {taken}")
+                pages, limit = slots.assigned_pages(conn, batch_id), self._limits.large_event_bytes
+                announced = announcements_of(conn, row, pages, row.completed_at, max_bytes=limit)
+                events = [event async for event in announced]
+                await outbox.insert_outbox(conn, events)
+                details = {"events": [{"topic": event.topic, "event_id": event.event_id} for event in events]}
+                await operator_actions.insert_operator_actions(
+                    conn, by, "batches republish", [Subject(batch_id, details=details)]
+                )
+        except Unpublishable as error:
+            raise Conflict(str(error)) from None
+        return events
 
 
-async def republish(conn: AsyncConnection[Any], by: Operator, batch_id: str, limits: Limits) -> list[Outgoing]:
-    """Put what a complete batch had to announce into the outbox again, with its old event ids.
-
-    Raises Impossible where the batch is not registered or not complete.
-    """
-    _, registered = await store.look_at_batches(conn, [batch_id])
-    if not registered:
-        raise Impossible(f"batch {batch_id} is not registered")
-    # The deciding row is held before it is read, so that the rows stand behind all that was committed before.
-    count = (await (await store.count_taken(conn, {batch_id: (0, 0)})))[batch_id]
-    row = (await store.read_batches(conn, [batch_id]))[batch_id]
-    if row.completed_at is None:
-        taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
-        raise Impossible(f"batch {batch_id} has announced nothing yet: {taken}")
-    pages = slots.assigned_pages(conn, batch_id)
-    announced = completion.announce(conn, row, pages, row.completed_at, max_bytes=limits.large_event_bytes)
-    events = [event async for event in announced]
-    await outbox.insert_outbox(conn, events)
-    republished = {"events": [{"topic": event.topic, "event_id": event.event_id} for event in events]}
-    await record(conn, by, "batches republish", [Done(batch_id, details=republished)])
-    return events
+def contents(number: int) -> str:
+    """So many contents, in words."""
+    return "1 content" if number == 1 else f"{number} contents"

@@ -1,30 +1,39 @@
-"""What operators change. Every change leaves a row in the audit, in its own transaction.
+"""Why an operator action was not performed. Each message is one line for people."""
 
-The connection comes first, nothing commits: the command (or whoever acts for an operator) opens the transaction.
-What waits is changed behind its batch's lock, where a registration can't come between, and after a look made
-since: the lock is one statement, the look the next.
-"""
+import psycopg
 
-
-class Undone(Exception):
-    """It was not done; the message is one line that says why."""
+from service.postgres.errors import is_contention
+from service.runtime.errors import one_line
 
 
-class NotThere(Undone):
-    """What it was to be done to is not there."""
+class OperationError(Exception):
+    """The action was not performed."""
 
 
-class Impossible(Undone):
-    """It can't be done as things stand, and nothing was changed."""
+class NotFound(OperationError):
+    """The subject of the action does not exist."""
 
 
-class Busy(Undone):
-    """Somebody else is at work on it; nothing was changed, and it may be asked for again."""
+class Conflict(OperationError):
+    """The present state forbids the action. Nothing was changed."""
 
 
-class Wrong(Undone):
-    """It may not be asked for like this."""
+class Contention(OperationError):
+    """Another transaction is working on the subject. Nothing was changed; the action may be repeated."""
 
 
-class Away(Undone):
-    """The database does not do what it should."""
+class InvalidRequest(OperationError):
+    """The action may not be requested like this."""
+
+
+class Unavailable(OperationError):
+    """The database cannot be used."""
+
+
+def operation_error(error: psycopg.Error) -> OperationError:
+    """The operation error for an error of the database."""
+    if is_contention(error):
+        return Contention("another transaction is working on this: nothing was changed, try again")
+    if isinstance(error, psycopg.DataError):
+        return InvalidRequest(one_line(error))
+    return Unavailable(one_line(error))

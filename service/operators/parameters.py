@@ -77,17 +77,17 @@ def age(text: str) -> float:
 
 
 def place(text: str) -> tuple[datetime, int]:
-    """Where a page of waiting content ended: `written_place` wrote it."""
+    """Where a page of waiting content ended: `place_text` wrote it."""
     time, _, arrival = text.rpartition("/")
     try:
         since, at = datetime.fromisoformat(time), number(arrival, 0, _LARGEST)
     except ValueError:
-        since, at = datetime.min, 0  # noqa: DTZ901  refused below
+        since, at = datetime.min, 0  # noqa: DTZ901  rejected below
     if since.tzinfo is None or not 1900 <= since.year <= 9000:
         raise ValueError("must be a time, a slash and a number, as the page before said")
     return since, at
 
 
-def written_place(since: datetime, arrival: int) -> str:
+def place_text(since: datetime, arrival: int) -> str:
     """What `place` reads."""
     return f"{since.isoformat().replace('+00:00', 'Z')}/{arrival}"

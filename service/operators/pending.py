@@ -1,64 +1,132 @@
-"""Operator actions on content that waits for its registration."""
+"""Operator actions on content that waits for its registration.
+
+Content is changed under the lock of its batch, where no registration can come between, and after a read of the batch's
+state: the lock is one statement, the read is the next. Each change writes a row into the log of operator actions, in
+its own transaction.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from psycopg import AsyncConnection
 
-from service.operators.errors import Impossible, NotThere
-from service.store import batches as store
-from service.store import pending_content as waiting
-from service.store.operator_actions import Done, Operator, record
-from service.store.pending_content import Chosen
+from service.operators import parameters
+from service.operators.errors import Conflict, NotFound
+from service.operators.transactions import Page, transaction
+from service.postgres.pool import Database
+from service.postgres.queries import NamedRow
+from service.store import batches, operator_actions, pending_content
+from service.store.operator_actions import Operator, Subject
+from service.store.pending_content import PendingFilter, PendingRow
 
-NAMED = 100
-"""So many contents an audit row names; of more it tells the number, and their `closed_at` is its `at`."""
+NAMED: Final = 100
+"""So many contents a row of the log names. Of more it has the number; their `closed_at` equals its `at`."""
 
 
-async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, chosen: Chosen) -> int:
-    """Remove what is chosen of what waits for a batch, expired content included; returns how much it was.
+class PendingActions:
+    """What operators can do with pending content. Every method raises OperationError."""
 
-    Raises Impossible where the batch is registered, NotThere where a content that is named does not wait,
-    psycopg.Error (55P03) where somebody has the batch in hand.
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(
+        self,
+        condition: PendingFilter,
+        *,
+        page: int,
+        state: str = "pending",
+        after: tuple[datetime, int] | None = None,
+    ) -> Page[PendingRow]:
+        """Pending content, the longest waiting first; with another `state`, expired or removed content."""
+        async with transaction(self._database) as conn:
+            rows = await pending_content.list_pending_content(conn, condition, page=page, state=state, after=after)
+        more = parameters.place_text(rows[-1].waiting_since, rows[-1].arrival) if len(rows) == page else None
+        return Page(rows, more)
+
+    async def show(self, batch_id: str, text_storage_id: str) -> NamedRow:
+        """One content that is pending, expired or removed, with all its columns."""
+        async with transaction(self._database) as conn:
+            row = await pending_content.show_pending_content(conn, batch_id, text_storage_id)
+            _, registered = await batches.read_batch_states(conn, [batch_id])
+        if row is None and registered:
+            raise NotFound(
+                f"batch {batch_id} is registered: nothing waits for it, see ops.slots and ops.excess_content"
+            )
+        if row is None:
+            raise NotFound(f"there is no content {text_storage_id} that waits for batch {batch_id}")
+        return row
+
+    async def count_removable(self, condition: PendingFilter) -> int:
+        """How many contents `remove` would remove."""
+        async with transaction(self._database) as conn:
+            return await pending_content.count_removable_content(conn, condition)
+
+    async def remove(self, by: Operator, action: str, condition: PendingFilter) -> int:
+        """Remove content of one batch that is pending or expired. Returns how many contents, at least 1."""
+        async with transaction(self._database) as conn:
+            removed = await remove_pending(conn, by, action, condition)
+        if not removed:
+            raise NotFound(f"no such content waits for batch {condition.batch_id}")
+        return removed
+
+    async def restore(self, by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None) -> int:
+        """Make expired content (None: all of the batch) pending again. Returns how many contents, at least 1."""
+        async with transaction(self._database) as conn:
+            restored = await restore_pending(conn, by, batch_id, text_storage_ids)
+        if not restored:
+            raise NotFound(f"no such content of batch {batch_id} is expired")
+        return restored
+
+
+async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, condition: PendingFilter) -> int:
+    """Remove content in the caller's transaction. Returns how many contents.
+
+    Raises Conflict where the batch is registered, NotFound where a content that is named does not wait, psycopg.Error
+    (55P03) where another transaction holds the batch.
     """
-    batch_id = await _unregistered(conn, chosen.batch_id)
-    removed = await waiting.remove_pending_content(conn, chosen)
-    _all_of(chosen.text_storage_ids, removed, f"waits for batch {batch_id}")
+    batch_id = await _lock_unregistered(conn, condition.batch_id)
+    removed = await pending_content.remove_pending_content(conn, condition)
+    _check_all(condition.text_storage_ids, removed, f"waits for batch {batch_id}")
     if removed:
-        conditions = {name: getattr(chosen, name) for name in ("contains", "older_than", "newer_than")}
+        conditions = {name: getattr(condition, name) for name in ("contains", "older_than", "newer_than")}
         given = {name: value for name, value in conditions.items() if value is not None}
-        await record(conn, by, action, [Done(batch_id, details=_contents(removed) | given)])
+        await operator_actions.insert_operator_actions(
+            conn, by, action, [Subject(batch_id, details=_details(removed) | given)]
+        )
     return len(removed)
 
 
 async def restore_pending(
     conn: AsyncConnection[Any], by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None
 ) -> int:
-    """Let expired content (None: all of the batch) wait again; returns how much it was. Raises as remove_pending."""
-    await _unregistered(conn, batch_id)
-    restored = await waiting.restore_pending_content(conn, batch_id, text_storage_ids)
-    _all_of(text_storage_ids, restored, f"of batch {batch_id} is expired")
+    """Restore expired content in the caller's transaction. Returns how many contents. Raises as `remove_pending`."""
+    await _lock_unregistered(conn, batch_id)
+    restored = await pending_content.restore_pending_content(conn, batch_id, text_storage_ids)
+    _check_all(text_storage_ids, restored, f"of batch {batch_id} is expired")
     if restored:
-        await record(conn, by, "pending restore", [Done(batch_id, details=_contents(restored))])
+        await operator_actions.insert_operator_actions(
+            conn, by, "pending restore", [Subject(batch_id, details=_details(restored))]
+        )
     return len(restored)
 
 
-async def _unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str:
-    """Have the batch alone, and see that it is not registered."""
+async def _lock_unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str:
+    """Lock the batch exclusively, then check that it is not registered. Raises Conflict where it is."""
     if batch_id is None:
-        raise ValueError("a change is of one batch")
-    await store.lock_batch(conn, batch_id, alone=True)
-    _, registered = await store.look_at_batches(conn, [batch_id])
+        raise ValueError("a change is made to one batch")
+    await batches.lock_batch(conn, batch_id, exclusive=True)
+    _, registered = await batches.read_batch_states(conn, [batch_id])
     if registered:
-        raise Impossible(f"batch {batch_id} is registered: nothing waits for it, its content has slots or is excess")
+        raise Conflict(f"batch {batch_id} is registered: nothing waits for it, its content has slots or is excess")
     return batch_id
 
 
-def _all_of(named: Sequence[str] | None, changed: Sequence[str], such: str) -> None:
-    """What is named is changed, all of it, or nothing is: a slip in one name is not passed over."""
+def _check_all(named: Sequence[str] | None, changed: Sequence[str], such: str) -> None:
+    """Everything that is named is changed, or nothing is: a typing error in one name is not skipped silently."""
     if missing := set(named or ()) - set(changed):
-        raise NotThere(f"nothing such {such}: {min(missing)}")
+        raise NotFound(f"no such content {such}: {min(missing)}")
 
 
-def _contents(text_storage_ids: Sequence[str]) -> dict[str, Any]:
+def _details(text_storage_ids: Sequence[str]) -> dict[str, Any]:
     return {"contents": len(text_storage_ids), "text_storage_ids": list(text_storage_ids[:NAMED])}

@@ -1,26 +1,122 @@
-"""Operator actions on rejected inputs."""
+"""Operator actions on rejected inputs (the dead-letter table) and on paused topics."""
 
-from collections.abc import Sequence
-from typing import Any
+import base64
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from psycopg import AsyncConnection
+import psycopg
 
-from service.store import quarantine
-from service.store.operator_actions import Done, Operator, record
+from service.domain.delivery import IntakeLimits
+from service.domain.topics import INCOMING_TOPICS
+from service.operators.errors import Conflict, InvalidRequest, NotFound, operation_error
+from service.operators.replay import Replay, Replayed
+from service.operators.transactions import Page, transaction
+from service.postgres.errors import is_contention
+from service.postgres.pool import Database
+from service.postgres.queries import NamedRow
+from service.runtime.errors import one_line
+from service.store import operator_actions, quarantine
+from service.store.operator_actions import Operator, Subject
+from service.store.quarantine import QuarantinedRow, QuarantineFilter
 
 
-async def resume_topic(conn: AsyncConnection[Any], by: Operator, topic: str) -> bool:
-    """Set a stopped topic going again; False where it is not stopped."""
-    resumed = await quarantine.resume_topic(conn, topic)
-    if resumed:
-        await record(conn, by, "quarantine resume", [Done(topic=topic)])
-    return resumed
+class QuarantineActions:
+    """What operators can do with rejected inputs. Every method raises OperationError."""
+
+    def __init__(self, database: Database, limits: IntakeLimits, max_bytes: Mapping[str, int]) -> None:
+        self._database = database
+        self._limits = limits
+        self._max_bytes = max_bytes
+
+    async def list(
+        self, condition: QuarantineFilter, *, page: int, state: str | None, before: int | None
+    ) -> Page[QuarantinedRow]:
+        """Rejected inputs, the newest first."""
+        async with transaction(self._database) as conn:
+            rows = await quarantine.list_quarantine(conn, condition, page=page, state=state, before=before)
+        return Page(rows, str(rows[-1].id) if len(rows) == page else None)
+
+    async def show(self, id_: int, most_bytes: int | None = None) -> NamedRow:
+        """One rejected input; of its value the first `most_bytes` bytes.
+
+        Bytes are shown as text where they are text, else in Base64 under another name.
+        """
+        async with transaction(self._database) as conn:
+            row = await quarantine.read_quarantined(conn, id_)
+        if row is None:
+            raise NotFound(f"there is no quarantined input {id_}")
+        value = row["value"]
+        if value is None or most_bytes is None or len(value) <= most_bytes:
+            return _readable(row)
+        return _readable(row | {"value": value[:most_bytes]}) | {"value_bytes": len(value)}
+
+    async def find_open(
+        self, condition: QuarantineFilter, *, everything: bool, most: int | None = None
+    ) -> Sequence[int]:
+        """The ids of open inputs, the oldest first: those that are named, or that the filter leaves.
+
+        Without any condition, `everything` must be said: nobody replays or discards all by mistake.
+        """
+        if condition == QuarantineFilter(after=condition.after) and not everything:
+            raise InvalidRequest("name inputs by their ids, choose some by topic, reason or age, or say all (--all)")
+        async with transaction(self._database) as conn:
+            ids = await quarantine.find_open_quarantine(conn, condition, most)
+        if missing := sorted(set(condition.ids or ()) - set(ids)):
+            raise NotFound(f"quarantined input {missing[0]} is not there, or not open, or not among those chosen")
+        if not ids:
+            raise NotFound("no such input is open in the quarantine")
+        return ids
+
+    async def replay(self, by: Operator, ids: Iterable[int]) -> AsyncIterator[Replayed]:
+        """Run rejected inputs through the code that fresh ones run, each in a transaction of its own."""
+        replay = Replay(self._database, by, self._limits, self._max_bytes)
+        for id_ in ids:
+            try:
+                outcome = await replay.replay(id_)
+            except Conflict as error:
+                outcome = Replayed(id_, "", "closed", str(error))
+            except psycopg.Error as error:
+                if not is_contention(error):
+                    raise operation_error(error) from None
+                outcome = Replayed(id_, "", "busy", one_line(error))
+            yield outcome
+
+    async def discard(self, by: Operator, ids: Sequence[int]) -> int:
+        """Close rejected inputs for good, in one transaction. Returns how many of them were still open."""
+        async with transaction(self._database) as conn:
+            discarded = await quarantine.close_quarantine(conn, ids, "discarded")
+            if discarded:
+                subjects = [
+                    Subject(topic=each.topic, details={"id": each.id, "reason": each.reason}) for each in discarded
+                ]
+                await operator_actions.insert_operator_actions(conn, by, "quarantine discard", subjects)
+        return len(discarded)
+
+    async def resume(self, by: Operator, topic: str) -> None:
+        """End the pause of a topic."""
+        if topic not in INCOMING_TOPICS:
+            raise InvalidRequest(f"there is no topic {topic!r}; there are {', '.join(INCOMING_TOPICS)}")
+        async with transaction(self._database) as conn:
+            resumed = await quarantine.resume_topic(conn, topic)
+            if resumed:
+                await operator_actions.insert_operator_actions(conn, by, "quarantine resume", [Subject(topic=topic)])
+        if not resumed:
+            raise Conflict(f"{topic} is not paused")
 
 
-async def discard(conn: AsyncConnection[Any], by: Operator, ids: Sequence[int]) -> int:
-    """Close refused inputs that are open, for good; returns how many they were."""
-    discarded = await quarantine.close_quarantine(conn, ids, "discarded")
-    if discarded:
-        done = [Done(topic=each.topic, details={"id": each.id, "reason": each.reason}) for each in discarded]
-        await record(conn, by, "quarantine discard", done)
-    return len(discarded)
+def _readable(row: NamedRow) -> NamedRow:
+    shown: NamedRow = {}
+    for name, value in row.items():
+        text = _text_of(value) if isinstance(value, bytes) else value
+        if isinstance(value, bytes) and text is None:
+            shown[f"{name}_base64"] = base64.b64encode(value).decode()
+        else:
+            shown[name] = text
+    return shown
+
+
+def _text_of(value: bytes) -> str | None:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None

@@ -1,4 +1,4 @@
-"""Refused inputs once more, through the code that fresh ones run.
+"""QuarantineFilter inputs once more, through the code that fresh ones run.
 
 What must hold: what a replay changes and the closing of its row commit together or not at all; one that fails again
 changes nothing but its reason, and stays open. The row is closed last, as the intake writes the quarantine last, so
@@ -13,17 +13,17 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from service.domain import incoming as events
-from service.domain.delivery import Delivery, Limits
-from service.domain.events import Refusal
-from service.intake.errors import is_the_records, refusal_of
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.events import Rejection
+from service.intake.errors import is_caused_by_data, rejection_of
 from service.intake.outcome import Effects
 from service.intake.transaction import apply
-from service.operators.errors import Impossible
+from service.operators.errors import Conflict
 from service.postgres.errors import is_contention
 from service.postgres.pool import Database
 from service.runtime.loop import Backoff
 from service.store import operator_actions, quarantine
-from service.store.operator_actions import Done, Operator
+from service.store.operator_actions import Operator, Subject
 
 ATTEMPTS = 8
 """So often a replay begins anew where others are in its way."""
@@ -31,7 +31,7 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of a replay: `outcome` is a word, `error` is empty unless it was refused again."""
+    """What became of a replay: `outcome` is a word, `error` is empty unless it was rejected again."""
 
     id: int
     topic: str
@@ -39,14 +39,14 @@ class Replayed:
     error: str = ""
 
     @property
-    def refused(self) -> bool:
+    def rejected(self) -> bool:
         return bool(self.error)
 
 
 class Replay:
-    """Replays refused inputs for an operator."""
+    """Replays rejected inputs for an operator."""
 
-    def __init__(self, database: Database, by: Operator, limits: Limits, max_bytes: Mapping[str, int]) -> None:
+    def __init__(self, database: Database, by: Operator, limits: IntakeLimits, max_bytes: Mapping[str, int]) -> None:
         self._database = database
         self._by = by
         self._limits = limits
@@ -55,7 +55,7 @@ class Replay:
     async def replay(self, id_: int) -> Replayed:
         """One input, in a transaction of its own.
 
-        Raises Impossible where it is not there or closed, psycopg.Error where the world is in the way.
+        Raises Conflict where it is not there or closed, psycopg.Error where the world is in the way.
         """
         backoff = Backoff(first=0.05, longest=1.0)
         while True:
@@ -68,25 +68,25 @@ class Replay:
 
     async def _attempt(self, id_: int) -> Replayed:
         delivery = await self._read(id_)
-        if isinstance(delivery.event, Refusal):
-            return await self._refuse(id_, delivery.topic, delivery.event)
+        if isinstance(delivery.event, Rejection):
+            return await self._reject(id_, delivery.topic, delivery.event)
         try:
             async with self._database.transaction() as conn:
-                outcome = await apply(conn, [delivery], self._limits, alone=True, replaying=True)
-                if not outcome.effects.refused:
+                outcome = await apply(conn, [delivery], self._limits, exclusive=True, replaying=True)
+                if not outcome.effects.rejected:
                     return await self._close(conn, id_, delivery.topic, became(outcome.effects))
         except Exception as error:
-            if not is_the_records(error):
+            if not is_caused_by_data(error):
                 raise
-            return await self._refuse(id_, delivery.topic, refusal_of(error))
+            return await self._reject(id_, delivery.topic, rejection_of(error))
         # A contradicting registration: it was judged, and changed nothing.
-        return await self._refuse(id_, delivery.topic, outcome.effects.refused[0][1])
+        return await self._reject(id_, delivery.topic, outcome.effects.rejected[0][1])
 
     async def _read(self, id_: int) -> Delivery:
         async with self._database.transaction() as conn:
             row = await quarantine.read_quarantined(conn, id_)
         if row is None or row["state"] != "open":
-            raise Impossible(f"quarantined input {id_} is {row['state'] if row else 'not there'}")
+            raise Conflict(f"quarantined input {id_} is {row['state'] if row else 'not there'}")
         topic, value = row["topic"], row["value"]
         event = events.decode(topic, value, max_bytes=self._max_bytes[topic])
         return Delivery(topic, row["partition"], row["offset"], row["key"], value, (), event)
@@ -94,26 +94,26 @@ class Replay:
     async def _close(self, conn: AsyncConnection[Any], id_: int, topic: str, outcome: str) -> Replayed:
         closed = await quarantine.close_quarantine(conn, [id_], "replayed")
         if not closed:
-            raise Impossible(f"quarantined input {id_} was closed by somebody else meanwhile")
+            raise Conflict(f"quarantined input {id_} was closed by somebody else meanwhile")
         await self._record(conn, id_, topic, {"outcome": outcome, "reason": closed[0].reason})
         return Replayed(id_, topic, outcome)
 
-    async def _refuse(self, id_: int, topic: str, refusal: Refusal) -> Replayed:
+    async def _reject(self, id_: int, topic: str, rejection: Rejection) -> Replayed:
         async with self._database.transaction() as conn:
-            if not await quarantine.refuse_again(conn, id_, refusal):
-                raise Impossible(f"quarantined input {id_} was closed by somebody else meanwhile")
-            await self._record(conn, id_, topic, {"outcome": "refused", "reason": refusal.reason})
-        return Replayed(id_, topic, refusal.reason, refusal.error or refusal.reason)
+            if not await quarantine.reject_again(conn, id_, rejection):
+                raise Conflict(f"quarantined input {id_} was closed by somebody else meanwhile")
+            await self._record(conn, id_, topic, {"outcome": "rejected", "reason": rejection.reason})
+        return Replayed(id_, topic, rejection.reason, rejection.error or rejection.reason)
 
     async def _record(self, conn: AsyncConnection[Any], id_: int, topic: str, details: dict[str, str]) -> None:
-        done = Done(topic=topic, details={"id": id_, **details})
-        await operator_actions.record(conn, self._by, "quarantine replay", [done])
+        subject = Subject(topic=topic, details={"id": id_, **details})
+        await operator_actions.insert_operator_actions(conn, self._by, "quarantine replay", [subject])
 
 
 def became(effects: Effects) -> str:
     """What one input became, in a word."""
-    what = next(each.what for each in effects.decisions if each.delivery is not None)
-    kind, became = what.split("_")
+    kind = next(each.kind for each in effects.records if each.delivery is not None)
+    subject, became = kind.split("_")
     if became == "repeated":
         return "repeat"
-    return what.replace("_", " ") if kind == "failure" else became
+    return kind.replace("_", " ") if subject == "failure" else became

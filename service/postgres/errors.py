@@ -1,15 +1,15 @@
-"""What an error of the database means, by its SQLSTATE."""
+"""What a database error means, by its SQLSTATE."""
 
 import psycopg
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """The SQLSTATE behind an error, the driver's own or one that SQLAlchemy wrapped; else None."""
+    """The SQLSTATE of a driver's error, also of one that SQLAlchemy wrapped; None for any other error."""
     original = getattr(error, "orig", None) or error
     return original.sqlstate if isinstance(original, psycopg.Error) else None
 
 
 def is_contention(error: BaseException) -> bool:
-    """Whether an error is about what other transactions do: the database is well, and this one goes again."""
+    """Whether concurrent transactions cause an error: the database is healthy, and the transaction can be retried."""
     state = sqlstate_of(error) or ""
     return state.startswith("40") or state in ("23505", "55P03")

@@ -138,7 +138,7 @@ def as_owner(connection: Connection) -> Iterator[None]:
         _run(connection, "reset role")
 
 
-# Asked first: `if not exists` wants the privilege to create even where there is nothing to create.
+# RequestModel first: `if not exists` wants the privilege to create even where there is nothing to create.
 _SCHEMAS: Final = """
 do $$
 begin

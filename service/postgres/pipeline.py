@@ -135,7 +135,7 @@ class Cursor(AsyncCursor[Any]):
                 await self._conn.wait(pipeline.answered(self))
 
 
-class Answer(Generic[_T]):
+class PendingResult(Generic[_T]):
     """What a statement answers, to be awaited when it is needed: others may be sent before, even the commit."""
 
     def __init__(self, cursor: AsyncCursor[Any], read: Callable[[list[Any]], _T]) -> None:

@@ -18,17 +18,17 @@ from psycopg.errors import InFailedSqlTransaction
 
 from service.postgres import arrays
 from service.postgres.liveness import (
-    RECHECK_SECONDS,
     CHECK_AFTER_SECONDS,
     GRACE_SECONDS,
     IS_SERVED,
-    is_receiving,
-    hang_up,
+    RECHECK_SECONDS,
     DelayedTask,
+    hang_up,
+    is_receiving,
 )
 from service.postgres.pipeline import Connection, Cursor
-from service.postgres.schema import REVISION, EXPECTED_REVISION
-from service.postgres.session import CONNECT_SECONDS, APPLICATION_NAME, PLANNER, Timeouts, conninfo
+from service.postgres.schema import EXPECTED_REVISION, REVISION
+from service.postgres.session import APPLICATION_NAME, CONNECT_SECONDS, PLANNER, Timeouts, conninfo
 
 _POOL_TIMEOUT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
@@ -96,7 +96,7 @@ class Database:
         """The revision that the schema is at; None where there is none yet."""
         return (await self._schema())[0]
 
-    async def schema_trouble(self) -> str | None:
+    async def schema_error(self) -> str | None:
         """Why this code does not run on the schema, in one line; None where it does.
 
         It does on the revision that it was written for, and on a newer one that says so: each tells the oldest code
@@ -111,7 +111,7 @@ class Database:
             return f"the schema is at revision {revision}, for code of {needed} or newer; this is {EXPECTED_REVISION}"
         return None
 
-    async def planner_trouble(self) -> str | None:
+    async def planner_error(self) -> str | None:
         """Which settings of the planner a session lacks, in one line; None where it has them all.
 
         The URL's own `options` win. Behind a pooler they are the role's; what it connected before keeps the old ones.

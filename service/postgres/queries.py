@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from service.postgres.pipeline import Answer
+from service.postgres.pipeline import PendingResult
 from service.postgres.statements import STATEMENTS
 
 _T = TypeVar("_T")
@@ -29,9 +29,9 @@ async def fetch_rows(conn: AsyncConnection[Any], name: str, **parameters: object
 
 async def send_query(
     conn: AsyncConnection[Any], name: str, read: Callable[[list[Any]], _T], **parameters: object
-) -> Answer[_T]:
+) -> PendingResult[_T]:
     """Send a statement; its result is awaited when it is needed. `read` makes it of the rows."""
-    return Answer(await conn.execute(STATEMENTS[name], parameters, binary=True), read)
+    return PendingResult(await conn.execute(STATEMENTS[name], parameters, binary=True), read)
 
 
 async def stream_rows(

@@ -29,7 +29,7 @@ def placeholders(sql: str) -> str:
 
 
 def _load() -> Mapping[str, str]:
-    return {path.stem: placeholders(path.read_text()) for path in sorted(QUERIES.glob("*.sql"))}
+    return {path.stem: placeholders(path.read_text()) for path in sorted(QUERIES.glob("*/*.sql"))}
 
 
 STATEMENTS: Mapping[str, str] = _load()

@@ -2,7 +2,7 @@
 
 A round goes through its chores one after the other, each in small chunks, each chunk in a transaction of its own that
 first takes the right to purge: so one pod purges at a time, and one that dies holds nobody up. Nothing here is waited
-for. A batch that somebody is working on is passed over, and met again by the next round.
+for. A batch that somebody is working on is skipped over, and met again by the next round.
 
 Content and failures that wait are touched only behind the lock of their batch, where content and registrations meet
 as well, and after one more look behind that lock: what belongs to a registered batch is left alone (I4). An event and
@@ -18,14 +18,14 @@ import structlog
 from psycopg import AsyncConnection
 
 from service.domain import outgoing
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Origin, Outgoing, Unpublishable
 from service.postgres.pool import Database
 from service.runtime.metrics import TRANSACTION
 from service.store import batches as store
 from service.store import outbox, retention
 from service.store import slots as slots_
-from service.store.retention import EndedBatch, Ending, ExpiredContent, Finding, Key, LateBatch
+from service.store.retention import DueStatement, EndedBatch, EndingStatement, ExpiredContent, LateBatch, UploadKey
 
 CHUNK = 500
 """Rows of a transaction, and batches whose locks it may hold."""
@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RetentionPolicy:
     """How long things last, in seconds; None is for ever."""
 
     pending_ttl: int
@@ -50,12 +50,12 @@ class Terms:
     closed_retention: int | None = None
 
 
-def too_short(terms: Terms, kept: Mapping[str, float]) -> list[str]:
+def too_short(policy: RetentionPolicy, kept: Mapping[str, float]) -> list[str]:
     """Where something is deleted that its topic may deliver once more, after `kept` seconds; in words."""
     retentions = {
-        "ELS_EXPIRED_RETENTION_SECONDS": terms.expired_retention,
-        "ELS_BATCH_RETENTION_SECONDS": terms.batch_retention,
-        "ELS_CLOSED_RETENTION_SECONDS": terms.closed_retention,
+        "ELS_EXPIRED_RETENTION_SECONDS": policy.expired_retention,
+        "ELS_BATCH_RETENTION_SECONDS": policy.batch_retention,
+        "ELS_CLOSED_RETENTION_SECONDS": policy.closed_retention,
     }
     return [
         f"{name} is {seconds}, but {topic} keeps its records for {longer:g} seconds"
@@ -88,7 +88,7 @@ class PurgeReport:
 class Chunk:
     """What one transaction did, to be counted and logged once it is committed."""
 
-    chore: str
+    task: str
     """The count of PurgeReport that it adds to."""
     done: Sequence[tuple[Any, ...]] = ()
     """What it was done to: the batch, and the content or the failure of it."""
@@ -105,9 +105,9 @@ _Step = Callable[[AsyncConnection[Any], datetime], Awaitable[Chunk]]
 
 async def purge_once(
     database: Database,
-    terms: Terms,
+    policy: RetentionPolicy,
     *,
-    limits: Limits | None = None,
+    limits: IntakeLimits | None = None,
     now: datetime | None = None,
     committed: Committed = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -116,38 +116,38 @@ async def purge_once(
 
     Raises psycopg.Error; what was committed before stays done.
     """
-    return await _Round(database, terms, limits or Limits(), now, committed, stopped).run()
+    return await _Round(database, policy, limits or IntakeLimits(), now, committed, stopped).run()
 
 
-async def count_due(database: Database, terms: Terms, now: datetime | None = None) -> PurgeReport:
+async def count_due(database: Database, policy: RetentionPolicy, now: datetime | None = None) -> PurgeReport:
     """What a round would find to do at this moment. Changes nothing. Raises psycopg.Error."""
     async with database.transaction() as conn:
         _, clock = await retention.try_purge(conn)
         now = now or clock
         counts = await retention.count_due(
             conn,
-            pending=_before(now, terms.pending_ttl),
-            late=_before(now, terms.batch_timeout),
-            expired=_before(now, terms.expired_retention),
-            ended=None if terms.batch_retention is None else _before(now, terms.batch_retention),
-            closed=None if terms.closed_retention is None else _before(now, terms.closed_retention),
+            pending=_before(now, policy.pending_ttl),
+            late=_before(now, policy.batch_timeout),
+            expired=_before(now, policy.expired_retention),
+            ended=None if policy.batch_retention is None else _before(now, policy.batch_retention),
+            closed=None if policy.closed_retention is None else _before(now, policy.closed_retention),
         )
     report = PurgeReport()
-    for chore, count in counts.items():
-        setattr(report, chore, count)
+    for task, count in counts.items():
+        setattr(report, task, count)
     return report
 
 
 @dataclass(slots=True)
 class _Round:
     database: Database
-    terms: Terms
-    limits: Limits
+    policy: RetentionPolicy
+    limits: IntakeLimits
     now: datetime | None
     committed: Committed
     stopped: Callable[[], bool]
     report: PurgeReport = field(default_factory=PurgeReport)
-    passed: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
     """Batches that this round leaves alone."""
 
     async def run(self) -> PurgeReport:
@@ -162,9 +162,9 @@ class _Round:
         yield self.report_late_batches
         yield self.delete_expired_content
         yield self.delete_expired_failures
-        if self.terms.batch_retention is not None:
+        if self.policy.batch_retention is not None:
             yield self.delete_batches
-        if self.terms.closed_retention is not None:
+        if self.policy.closed_retention is not None:
             yield self.delete_removed
             yield self.delete_quarantine
             yield self.delete_actions
@@ -180,7 +180,7 @@ class _Round:
         if chunk is None:
             self.report.whole = False
             return False
-        setattr(self.report, chunk.chore, getattr(self.report, chunk.chore) + len(chunk.done))
+        setattr(self.report, chunk.task, getattr(self.report, chunk.task) + len(chunk.done))
         if chunk.done:
             self.committed(chunk)
         return chunk.more
@@ -195,8 +195,8 @@ class _Round:
 
     async def expire_content(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Content whose registration did not come in time becomes expired, and that is told."""
-        due = _before(now, self.terms.pending_ttl)
-        keys, more = await self._meet(conn, "find_due_content", due)
+        due = _before(now, self.policy.pending_ttl)
+        keys, more = await self._lock_due(conn, "find_due_content", due)
         expired = await retention.expire_content(conn, keys, due, now) if keys else []
         events = [event for content in expired if (event := self._expired(content, now))]
         await _publish(conn, events)
@@ -209,47 +209,55 @@ class _Round:
 
     async def expire_failures(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Failures go the same way; nobody is told."""
-        due = _before(now, self.terms.pending_ttl)
+        due = _before(now, self.policy.pending_ttl)
         return await self._end(conn, "expired_failures", "find_due_failures", "expire_failures", due, now)
 
     async def delete_expired_content(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Expired content that nobody asked for to the end of its retention."""
-        due = _before(now, self.terms.expired_retention)
+        due = _before(now, self.policy.expired_retention)
         return await self._end(conn, "deleted_content", "find_old_expired_content", "delete_expired_content", due, now)
 
     async def delete_expired_failures(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """The same of failures."""
-        due = _before(now, self.terms.expired_retention)
+        due = _before(now, self.policy.expired_retention)
         return await self._end(
             conn, "deleted_failures", "find_old_expired_failures", "delete_expired_failures", due, now
         )
 
     async def _end(
-        self, conn: AsyncConnection[Any], chore: str, finding: Finding, ending: Ending, due: datetime, now: datetime
+        self,
+        conn: AsyncConnection[Any],
+        task: str,
+        finding: DueStatement,
+        ending: EndingStatement,
+        due: datetime,
+        now: datetime,
     ) -> Chunk:
-        keys, more = await self._meet(conn, finding, due)
+        keys, more = await self._lock_due(conn, finding, due)
         done = await retention.end(conn, ending, keys, due, now) if keys else []
-        return Chunk(chore, done, more=more)
+        return Chunk(task, done, more=more)
 
-    async def _meet(self, conn: AsyncConnection[Any], finding: Finding, due: datetime) -> tuple[list[Key], bool]:
+    async def _lock_due(
+        self, conn: AsyncConnection[Any], finding: DueStatement, due: datetime
+    ) -> tuple[list[UploadKey], bool]:
         """What is due of batches that are ours alone and not registered; and whether there is more."""
-        keys = await retention.find_waiting(conn, finding, due, self.passed, CHUNK)
+        keys = await retention.find_due(conn, finding, due, self.skipped, CHUNK)
         ours = await self._lock(conn, {batch_id for batch_id, _ in keys})
         if ours:
             # In a statement after the lock: a registration that committed meanwhile is seen.
-            _, registered = await store.look_at_batches(conn, ours)
-            self.passed |= registered.keys()
-        return [key for key in keys if key[0] not in self.passed], len(keys) == CHUNK
+            _, registered = await store.read_batch_states(conn, ours)
+            self.skipped |= registered.keys()
+        return [key for key in keys if key[0] not in self.skipped], len(keys) == CHUNK
 
     async def _lock(self, conn: AsyncConnection[Any], batch_ids: Collection[str]) -> list[str]:
         if not batch_ids:
             return []
-        busy = await store.try_lock_batches(conn, alone=sorted(batch_ids), shared=[])
-        self._pass_over(busy)
+        busy = await store.try_lock_batches(conn, exclusive=sorted(batch_ids), shared=[])
+        self._skip(busy)
         return sorted(set(batch_ids) - busy)
 
-    def _pass_over(self, busy: Collection[str]) -> None:
-        self.passed |= set(busy)
+    def _skip(self, busy: Collection[str]) -> None:
+        self.skipped |= set(busy)
         self.report.passed_over += len(busy)
 
     def _expired(self, content: ExpiredContent, now: datetime) -> Outgoing | None:
@@ -266,14 +274,14 @@ class _Round:
                 max_bytes=self.limits.event_bytes,
             )
         except Unpublishable as error:
-            _tell_unpublishable(error)
+            _log_unpublishable(error)
             return None
 
     # -- batches
 
     async def report_late_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Batches that are neither ready nor failed after their timeout; they can still become so."""
-        late = await retention.find_late_batches(conn, _before(now, self.terms.batch_timeout), LATE)
+        late = await retention.find_late_batches(conn, _before(now, self.policy.batch_timeout), LATE)
         some = _for_one_transaction(late)
         events = [event for batch in some if (event := await self._timeout(conn, batch, now))]
         await _publish(conn, events)
@@ -290,23 +298,23 @@ class _Round:
                 slots_.open_pages(conn, batch.batch_id),
                 batch.expected,
                 batch.assigned,
-                self.terms.batch_timeout,
+                self.policy.batch_timeout,
                 Origin(batch.correlation_id, batch.traceparent, batch.tracestate),
                 now,
                 max_bytes=self.limits.large_event_bytes,
             )
         except Unpublishable as error:
-            _tell_unpublishable(error)
+            _log_unpublishable(error)
             return None
 
     async def delete_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Batches that ended long ago, with all that is theirs."""
-        due = _before(now, self.terms.batch_retention or 0)
-        found = await retention.find_ended_batches(conn, due, self.passed, LATE)
+        due = _before(now, self.policy.batch_retention or 0)
+        found = await retention.find_ended_batches(conn, due, self.skipped, LATE)
         some = _for_one_transaction(found)
         ours = await self._lock(conn, [batch.batch_id for batch in some])
         deleted = await retention.delete_batches(conn, ours, due) if ours else []
-        self._pass_over(set(ours) - set(deleted))
+        self._skip(set(ours) - set(deleted))
         more = len(found) == LATE or len(some) < len(found)
         return Chunk("deleted_batches", [(batch_id,) for batch_id in deleted], more=more)
 
@@ -317,7 +325,7 @@ class _Round:
         return await self._clear(conn, "deleted_removed", "delete_removed_content", now)
 
     async def delete_quarantine(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Refused inputs that were replayed or discarded."""
+        """QuarantineFilter inputs that were replayed or discarded."""
         return await self._clear(conn, "deleted_quarantine", "delete_closed_quarantine", now)
 
     async def delete_actions(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
@@ -325,10 +333,10 @@ class _Round:
         return await self._clear(conn, "deleted_actions", "delete_operator_actions", now)
 
     async def _clear(
-        self, conn: AsyncConnection[Any], chore: str, clearing: retention.Clearing, now: datetime
+        self, conn: AsyncConnection[Any], task: str, clearing: retention.ClearingStatement, now: datetime
     ) -> Chunk:
-        done = await retention.clear(conn, clearing, _before(now, self.terms.closed_retention or 0), CHUNK)
-        return Chunk(chore, done, more=len(done) == CHUNK)
+        done = await retention.clear(conn, clearing, _before(now, self.policy.closed_retention or 0), CHUNK)
+        return Chunk(task, done, more=len(done) == CHUNK)
 
 
 def _for_one_transaction(batches: Sequence[_Sized]) -> list[_Sized]:
@@ -348,7 +356,7 @@ async def _publish(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> No
         await outbox.insert_outbox(conn, events)
 
 
-def _tell_unpublishable(error: Unpublishable) -> None:
+def _log_unpublishable(error: Unpublishable) -> None:
     """What no topic takes must not stop all the rest, every minute anew: the state says it, and the log."""
     _log.error("event_not_published", topic=error.topic, batch_id=error.batch_id, error=str(error))
 

@@ -1,16 +1,17 @@
 """Counts and logs what a purge did, once it is committed."""
 
-from typing import TYPE_CHECKING
+import structlog
 
-if TYPE_CHECKING:
-    from service.purge.purge import Chunk
-from service.runtime.metrics import BATCHES_TIMED_OUT, PENDING_EXPIRED, PURGED, _log
+from service.purge.purge import Chunk
+from service.runtime.metrics import BATCHES_TIMED_OUT, PENDING_EXPIRED, PURGED
+
+_log = structlog.get_logger(__name__)
 
 
-def record_purge(chunk: "Chunk") -> None:
-    """Count and log what a transaction of a purge did. Call it when that is committed."""
-    PURGED.labels(chunk.chore).inc(len(chunk.done))
-    match chunk.chore:
+def record_purge(chunk: Chunk) -> None:
+    """Count and log what a transaction of a purge did. Call it after the commit."""
+    PURGED.labels(chunk.task).inc(len(chunk.done))
+    match chunk.task:
         case "expired_content":
             PENDING_EXPIRED.inc(len(chunk.done))
             for batch_id, text_storage_id, correlation_id in chunk.done:

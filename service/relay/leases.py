@@ -35,7 +35,7 @@ class Lease:
     async def renew(self) -> bool:
         """Live on, take free shards, choose those to give back. The worker gives back: it knows when.
 
-        A relay whose lease ran out comes back as another: a fetch that is still on its way, with floors
+        A relay whose lease ran out comes back as another: a fetch that is still on its way, with watermarks
         from before, must not find that its shards are its own again.
         """
         asked_at = time.monotonic()

@@ -68,7 +68,7 @@ class ProducerLine:
         return None
 
     def _replace(self, producer: Producer, error: Exception) -> None:
-        """After a refusal only an idempotent one is spent; after silence, any."""
+        """After a rejection only an idempotent one is spent; after silence, any."""
         if self._producer is not producer:
             return
         if producer.idempotent or not isinstance(error, errors.BrokerResponseError):
@@ -77,7 +77,7 @@ class ProducerLine:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def doubt(self) -> None:
+    def renew(self) -> None:
         """Something else has lost its connection, and this one may be lost as well: the next is sent on a new one."""
         if self._producer is not None:
             self._replace(self._producer, TimeoutError())

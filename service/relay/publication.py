@@ -1,4 +1,4 @@
-"""Outbox rows on their way to the broker: in waves, in record batches, and what becomes of those that are refused."""
+"""Outbox rows on their way to the broker: in waves, in record batches, and what becomes of those that are rejected."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from service.relay.leases import Lease
 from service.relay.producer_line import ProducerLine
 from service.runtime.errors import one_line
 from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED
-from service.store.outbox import Blocked, Key, Row
+from service.store.outbox import Blocked, OutboxKey, OutboxRow
 
 # The record's own fault: it is found by halving, and only its batch waits.
 _OF_THE_RECORD = (
@@ -47,15 +47,15 @@ class Publication:
     """
 
     def __init__(self, line: ProducerLine, lease: Lease) -> None:
-        self.acknowledged: list[Key] = []
-        self.trouble: Exception | None = None
+        self.acknowledged: list[OutboxKey] = []
+        self.error: Exception | None = None
         self._line = line
         self._lease = lease
         self._read_at = time.monotonic()
         self._stuck: dict[bytes, Blocked] = {}
-        self._held: dict[bytes, tuple[Row, Exception]] = {}
+        self._held: dict[bytes, tuple[OutboxRow, Exception]] = {}
 
-    async def publish(self, rows: Sequence[Row]) -> None:
+    async def publish(self, rows: Sequence[OutboxRow]) -> None:
         """Until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
         producer = await self._line.producer_for({row.topic.decode() for row in rows})
         self._new_records = producer.create_batch
@@ -78,7 +78,7 @@ class Publication:
         """The batches that must wait, with the row that could not be published."""
         return list(self._stuck.values())
 
-    def went_on(self, batch_ids: frozenset[bytes]) -> dict[bytes, int]:
+    def recovered(self, batch_ids: frozenset[bytes]) -> dict[bytes, int]:
         """Those of these batches that were blocked and are no more, with their shards."""
         return {
             row.batch_id: row.shard
@@ -87,11 +87,11 @@ class Publication:
         }
 
     def _next_wave(
-        self, waiting: dict[bytes, list[Row]], producer: Producer
-    ) -> tuple[dict[tuple[str, int | None], list[Row]], dict[bytes, list[Row]]]:
+        self, waiting: dict[bytes, list[OutboxRow]], producer: Producer
+    ) -> tuple[dict[tuple[str, int | None], list[OutboxRow]], dict[bytes, list[OutboxRow]]]:
         """Of each batch its next rows of one topic, by partition; and what is left for later."""
-        wave: dict[tuple[str, int | None], list[Row]] = {}
-        later: dict[bytes, list[Row]] = {}
+        wave: dict[tuple[str, int | None], list[OutboxRow]] = {}
+        later: dict[bytes, list[OutboxRow]] = {}
         for batch_id, rows in waiting.items():
             if not self._lease.serves(rows[0].shard):
                 continue  # another relay has them, or will
@@ -102,8 +102,8 @@ class Publication:
                 later[batch_id] = rows[end:]
         return wave, later
 
-    async def _deliver(self, topic: str, partition: int, rows: list[Row]) -> None:
-        """Rows of one partition, a record batch after the other; halved to find one that is refused."""
+    async def _deliver(self, topic: str, partition: int, rows: list[OutboxRow]) -> None:
+        """Rows of one partition, a record batch after the other; halved to find one that is rejected."""
         most = len(rows)
         while rows:
             records, count = self._fill(rows[:most])
@@ -120,7 +120,7 @@ class Publication:
                 self._block(rows[0], error)
                 rows = [row for row in rows[1:] if not self._waits(row.batch_id)]
 
-    def _fill(self, rows: list[Row]) -> tuple[BatchBuilder, int]:
+    def _fill(self, rows: list[OutboxRow]) -> tuple[BatchBuilder, int]:
         """A record batch of the first rows, as many as fit, and their number."""
         records = self._new_records()
         count = 0
@@ -131,8 +131,8 @@ class Publication:
             count += 1
         return records, count
 
-    def _acknowledge(self, topic: str, rows: list[Row]) -> None:
-        self.acknowledged += [Key(row.batch_id, row.seq, row.shard) for row in rows]
+    def _acknowledge(self, topic: str, rows: list[OutboxRow]) -> None:
+        self.acknowledged += [OutboxKey(row.batch_id, row.seq, row.shard) for row in rows]
         OUTBOX_PUBLISHED.labels(topic).inc(len(rows))
         since_read = time.monotonic() - self._read_at
         for row in rows:
@@ -141,13 +141,13 @@ class Publication:
     def _waits(self, batch_id: bytes) -> bool:
         return batch_id in self._stuck or batch_id in self._held
 
-    def _hold(self, rows: Iterable[Row], error: Exception) -> None:
+    def _hold(self, rows: Iterable[OutboxRow], error: Exception) -> None:
         """These batches go no further now; `_judge` says whose fault it was."""
         for row in rows:
             if not self._waits(row.batch_id):
                 self._held[row.batch_id] = (row, error)
 
-    def _block(self, row: Row, error: Exception) -> None:
+    def _block(self, row: OutboxRow, error: Exception) -> None:
         self._stuck[row.batch_id] = Blocked(row.batch_id, row.seq, row.topic, one_line(error, 2000))
 
     def _judge(self) -> None:
@@ -159,23 +159,23 @@ class Publication:
             if theirs or isinstance(error, _OF_THE_TOPIC):
                 self._block(row, error)
             else:
-                self.trouble = error
+                self.error = error
 
 
-def _by_batch(rows: Iterable[Row]) -> dict[bytes, list[Row]]:
-    batches: dict[bytes, list[Row]] = {}
+def _by_batch(rows: Iterable[OutboxRow]) -> dict[bytes, list[OutboxRow]]:
+    batches: dict[bytes, list[OutboxRow]] = {}
     for row in rows:
         batches.setdefault(row.batch_id, []).append(row)
     return batches
 
 
-def _run_length(rows: Sequence[Row]) -> int:
+def _run_length(rows: Sequence[OutboxRow]) -> int:
     """How many rows from the first go to the same topic."""
     topic = rows[0].topic
     return next((number for number, row in enumerate(rows) if row.topic != topic), len(rows))
 
 
-def _headers(row: Row) -> list[tuple[str, bytes]]:
+def _headers(row: OutboxRow) -> list[tuple[str, bytes]]:
     headers = [
         ("event_id", row.event_id),
         ("event_type", row.topic),

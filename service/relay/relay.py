@@ -25,7 +25,7 @@ from service.relay.leases import Lease
 from service.relay.worker import Worker
 from service.runtime.loop import Loop, cancelled
 from service.store import relays
-from service.store.outbox import Limits
+from service.store.outbox import FetchLimits
 from service.store.relays import SHARDS
 
 _log = structlog.get_logger(__name__)
@@ -47,29 +47,29 @@ class Relay:
         poll_seconds: float = 1.0,
         listen: bool = True,
         drain_seconds: float = 5.0,
-        limits: Limits = Limits(),  # noqa: B008  a tuple
+        limits: FetchLimits = FetchLimits(),  # noqa: B008  a tuple
     ) -> None:
         """Nothing runs yet. Behind a transaction pooler: `listen=False` and a shorter poll."""
         self._database = database
         self._drain_seconds = drain_seconds
         self._running = False
-        self._unheard = False
+        self._unannounced = False
         self._lease = Lease(database, lease_seconds, self._took)
         self._worker = Worker(database, self._lease, producers, limits)
         self._renewal = Loop("relay_lease", self._lease.renew, lease_seconds / 3)
         self._working = Loop("relay", self._worker.step, poll_seconds, self._worker.wake)
-        self._telling = Loop("relay_notify", self._notify, poll_seconds)
+        self._notifying = Loop("relay_notify", self._notify, poll_seconds)
         self._listening = Loop("relay_listen", self._listen, poll_seconds) if listen else None
 
     @property
-    def trouble(self) -> str | None:
+    def error(self) -> str | None:
         """What keeps the relay from publishing; None while all is well."""
         if not self._running:
             return "the relay is not running"
-        troubles = [f"{loop.name}: {loop.trouble}" for loop in (self._working, self._renewal) if loop.trouble]
-        if not troubles and not self._lease.is_valid:
+        errors = [f"{loop.name}: {loop.error}" for loop in (self._working, self._renewal) if loop.error]
+        if not errors and not self._lease.is_valid:
             return "the relay has no lease"
-        return "; ".join(troubles) or None
+        return "; ".join(errors) or None
 
     @property
     def shards(self) -> frozenset[int]:
@@ -80,8 +80,8 @@ class Relay:
         """Rows were committed by this pod. Cheap; call it after every commit."""
         self._worker.wake.set()
         if len(self._lease.shards) < SHARDS:
-            self._unheard = True
-            self._telling.wake.set()
+            self._unannounced = True
+            self._notifying.wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop`; then finish what is on its way, within the drain time, and leave.
@@ -90,19 +90,19 @@ class Relay:
         """
         self._running = True
         ended = asyncio.Event()
-        aside = [asyncio.create_task(loop.run(ended)) for loop in self._besides()]
+        background = [asyncio.create_task(loop.run(ended)) for loop in self._background()]
         work = asyncio.create_task(self._working.run(stop))
         try:
             await stop.wait()
             await asyncio.wait([work], timeout=self._drain_seconds)
-            await cancelled([work, *aside])
+            await cancelled([work, *background])
             async with asyncio.timeout(self._drain_seconds):
                 await self._leave()
         except (TimeoutError, psycopg.Error) as error:
-            _log.warning("relay_left_late", error=str(error))
+            _log.warning("relay_shutdown_incomplete", error=str(error))
         finally:
             self._running = False
-            await cancelled([work, *aside])
+            await cancelled([work, *background])
             await self._worker.abandon()
 
     async def publish_once(self) -> bool:
@@ -118,17 +118,17 @@ class Relay:
         await self._worker.finish()
         await self._lease.leave()
 
-    def _besides(self) -> list[Loop]:
-        return [loop for loop in (self._renewal, self._telling, self._listening) if loop is not None]
+    def _background(self) -> list[Loop]:
+        return [loop for loop in (self._renewal, self._notifying, self._listening) if loop is not None]
 
     def _took(self, shards: Iterable[int]) -> None:
-        self._worker.forget_floors(shards)
+        self._worker.forget_watermarks(shards)
         self._worker.wake.set()
 
     async def _notify(self) -> bool:
         """Tell other pods, once for all that was committed meanwhile."""
-        if self._unheard:
-            self._unheard = False
+        if self._unannounced:
+            self._unannounced = False
             async with self._database.transaction() as conn:
                 await relays.notify_relays(conn)
             await asyncio.sleep(NOTIFY_SECONDS)

@@ -7,21 +7,21 @@ from contextlib import suppress
 from typing import Final
 
 import psycopg
+import structlog
 from psycopg import AsyncConnection
 
 from service.kafka.producer import Producer
-from service.postgres.pipeline import Answer
+from service.postgres.pipeline import PendingResult
 from service.postgres.pool import Database
 from service.relay.leases import Lease
 from service.relay.producer_line import ProducerLine
 from service.relay.publication import Publication
-from service.relay.relay import _log
-from service.relay.watermarks import Floors
+from service.relay.watermarks import Watermarks
 from service.runtime import tracing
-from service.runtime.loop import Seldom
+from service.runtime.loop import Throttle
 from service.runtime.metrics import TRANSACTION
 from service.store import outbox, relays
-from service.store.outbox import Blocked, Key, Limits, Row
+from service.store.outbox import Blocked, FetchLimits, OutboxKey, OutboxRow
 from service.store.relays import SHARDS
 
 FEW: Final = 100
@@ -31,6 +31,9 @@ SETTLE_SECONDS: Final = 0.1
 """What was published is taken out of the outbox when the next rows are fetched, and after so long at the latest."""
 
 BLOCKED_SECONDS: Final = 1.0
+"""Pause between two reads of blocked batches whose own pause is over."""
+
+_log = structlog.get_logger(__name__)
 
 
 def _text(value: bytes | None) -> str | None:
@@ -43,20 +46,22 @@ class Worker:
     Between two steps it holds what the next transaction must write: rows to delete, batches to block.
     """
 
-    def __init__(self, database: Database, lease: Lease, producers: Callable[[], Producer], limits: Limits) -> None:
+    def __init__(
+        self, database: Database, lease: Lease, producers: Callable[[], Producer], limits: FetchLimits
+    ) -> None:
         self.wake = asyncio.Event()
         self._database = database
         self._lease = lease
         self._limits = limits
         self._line = ProducerLine(producers)
-        self._floors = Floors()
+        self._watermarks = Watermarks()
         self._first = 0
         self._blocked_at = float("-inf")
-        self._published: list[Key] = []
+        self._published: list[OutboxKey] = []
         self._blocked: list[Blocked] = []
         self._retried: frozenset[bytes] = frozenset()
-        self._cured: dict[bytes, int] = {}
-        self._blocking = Seldom()
+        self._unblocked: dict[bytes, int] = {}
+        self._blocking = Throttle()
 
     async def step(self) -> bool:
         """Publish the next rows. Returns whether there were any. Raises what kept all from going out."""
@@ -64,22 +69,22 @@ class Worker:
             rows = await self._turn()
         except psycopg.OperationalError as error:
             if error.sqlstate is None:  # it was not the server that said so: the network, maybe
-                self._line.doubt()
+                self._line.renew()
             raise
         if not rows:
             return False
-        wave = Publication(self._line, self._lease)
+        publication = Publication(self._line, self._lease)
         try:
             with tracing.step("publish") as step:
                 step.about(len(rows), ((_text(row.traceparent), _text(row.tracestate)) for row in rows))
-                await wave.publish(rows)
+                await publication.publish(rows)
         finally:
-            self._published += wave.acknowledged
-            self._blocked += wave.blocked
-            self._cured.update(wave.went_on(self._retried))
-            self._tell()
-        if wave.trouble is not None:
-            raise wave.trouble
+            self._published += publication.acknowledged
+            self._blocked += publication.blocked
+            self._unblocked.update(publication.recovered(self._retried))
+            self._log_blocked()
+        if publication.error is not None:
+            raise publication.error
         if len(rows) < FEW and sum(len(row.payload) for row in rows) < self._limits.size // 2:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_SECONDS):
@@ -100,10 +105,10 @@ class Worker:
         """Drop everything; the rows are still in the outbox."""
         await self._line.abandon()
 
-    def forget_floors(self, shards: Iterable[int]) -> None:
-        self._floors.forget(shards)
+    def forget_watermarks(self, shards: Iterable[int]) -> None:
+        self._watermarks.forget(shards)
 
-    async def _turn(self) -> list[Row]:
+    async def _turn(self) -> list[OutboxRow]:
         """One transaction: what came of the last rows is written down, the next ones are read."""
         leaving = list(self._lease.shards & self._lease.leaving)
         shards = self._in_turn(self._lease.shards - self._lease.leaving)
@@ -111,10 +116,10 @@ class Worker:
             rows = await self._transaction(shards, leaving)
         self._settled()
         self._lease.gave_back(leaving)
-        self._floors.forget(leaving)
+        self._watermarks.forget(leaving)
         return rows
 
-    async def _transaction(self, shards: Sequence[int], leaving: Sequence[int]) -> list[Row]:
+    async def _transaction(self, shards: Sequence[int], leaving: Sequence[int]) -> list[OutboxRow]:
         """Nothing that is answered decides what is sent, so that all goes to the server at once."""
         retrying = time.monotonic() - self._blocked_at >= BLOCKED_SECONDS
         rows = retried = None
@@ -124,47 +129,47 @@ class Worker:
             if leaving:
                 await relays.give_back_shards(conn, self._lease.relay, leaving)
             if shards and self._lease.is_valid:
-                rows = await outbox.fetch_outbox(conn, self._lease.relay, self._floors.of(shards), self._limits)
+                rows = await outbox.fetch_outbox(conn, self._lease.relay, self._watermarks.of(shards), self._limits)
                 if retrying:
                     self._blocked_at = time.monotonic()
                     await outbox.forget_blocked(conn, shards)
                     retried = await outbox.fetch_blocked(conn, self._lease.relay, shards, self._limits)
         if deleted is not None:
-            self._floors.drawn(await deleted)
+            self._watermarks.drawn(await deleted)
         fetched = [] if rows is None else self._fetched(await rows)
         return fetched if retried is None else fetched + self._once_more(await retried, fetched)
 
-    def _fetched(self, rows: list[Row]) -> list[Row]:
-        self._floors.fetched(rows)
+    def _fetched(self, rows: list[OutboxRow]) -> list[OutboxRow]:
+        self._watermarks.fetched(rows)
         if rows:
             self._first = rows[-1].shard + 1
         return rows
 
-    def _once_more(self, retried: list[Row], fetched: list[Row]) -> list[Row]:
+    def _once_more(self, retried: list[OutboxRow], fetched: list[OutboxRow]) -> list[OutboxRow]:
         """Rows of blocked batches whose pause is over, but of those that come as others do."""
         here = {row.batch_id for row in fetched}
         retried = [row for row in retried if row.batch_id not in here]
         self._retried = frozenset(row.batch_id for row in retried)
         return retried
 
-    async def _settle(self, conn: AsyncConnection) -> Answer[int] | None:
-        """Deletes, blocks and unblocks. Before an unblocked batch is fetched, its shard's floor goes."""
+    async def _settle(self, conn: AsyncConnection) -> PendingResult[int] | None:
+        """Deletes, blocks and unblocks. Before an unblocked batch is fetched, its shard's watermark goes."""
         deleted = await outbox.delete_outbox(conn, self._published) if self._published else None
         if self._blocked:
             await outbox.block_batch(conn, self._blocked)
-        if self._cured:
-            self._floors.forget(self._cured.values())
-            await outbox.unblock_batch(conn, list(self._cured))
+        if self._unblocked:
+            self._watermarks.forget(self._unblocked.values())
+            await outbox.unblock_batch(conn, list(self._unblocked))
         return deleted
 
     def _settled(self) -> None:
-        self._published, self._blocked, self._cured = [], [], {}
+        self._published, self._blocked, self._unblocked = [], [], {}
 
     def _in_turn(self, shards: Iterable[int]) -> list[int]:
         """The shards, from behind the one that was served last: a full one must not starve the others."""
         return sorted(shards, key=lambda shard: (shard - self._first) % SHARDS)
 
-    def _tell(self) -> None:
+    def _log_blocked(self) -> None:
         if self._blocked and self._blocking.due():
             stuck = self._blocked[0]
             _log.warning(

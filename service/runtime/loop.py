@@ -1,8 +1,7 @@
-"""Run a step every interval until told to stop; back off on trouble.
+"""Background tasks: a step that runs again every interval until it is stopped, with backoff after errors.
 
-Trouble never ends a loop: the step is tried again after a pause that is random up to a bound which
-doubles each time ("full jitter"), so that pods that were hit together don't come back together. Only
-cancellation ends it at once.
+An error never ends a loop: the step is retried after a random pause, up to a bound that doubles each time ("full
+jitter"), so that pods that failed together do not retry together. Only cancellation ends a loop at once.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from service.runtime.errors import one_line
 _log = structlog.get_logger(__name__)
 
 LOG_SECONDS = 30.0
-"""Trouble that lasts is logged once in so many seconds, with its count."""
+"""An error that lasts is logged once in so many seconds, with the number of failures."""
 
 
 LOST_SECONDS = 1.0
@@ -53,8 +52,8 @@ class Backoff:
 
 
 @dataclass(slots=True)
-class Seldom:
-    """Whether it is time to tell of trouble that lasts: at once, then every `LOG_SECONDS`, until it is over."""
+class Throttle:
+    """Limits how often an error that lasts is logged: at once, then every `LOG_SECONDS`, until it is over."""
 
     _at: float = float("-inf")
 
@@ -72,7 +71,7 @@ class Seldom:
 @dataclass(slots=True)
 class Loop:
     """A step that runs again and again: at once while it says that there is more, else every `every`
-    seconds or when `wake` is set. `trouble` is what the last run failed with, None while all is well.
+    seconds or when `wake` is set. `error` is what the last run failed with; None while it succeeds.
     """
 
     name: str
@@ -80,8 +79,8 @@ class Loop:
     every: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     backoff: Backoff = field(default_factory=Backoff)
-    trouble: str | None = None
-    _seldom: Seldom = field(default_factory=Seldom)
+    error: str | None = None
+    _throttle: Throttle = field(default_factory=Throttle)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; a step that has begun is finished."""
@@ -92,7 +91,7 @@ class Loop:
                 pause = await self._once()
                 if pause is None:
                     await asyncio.sleep(0)
-                elif self.trouble:
+                elif self.error:
                     await asyncio.wait({stopping}, timeout=pause)
                 else:
                     await self._rest(stopping, pause)
@@ -105,7 +104,7 @@ class Loop:
             more = await self.step()
         except Exception as error:  # noqa: BLE001  whatever it is, the loop must outlive it
             return self._failed(error)
-        self._went_well()
+        self._succeeded()
         return None if more else self.every
 
     async def _rest(self, stopping: "asyncio.Future[bool]", pause: float) -> None:
@@ -117,15 +116,15 @@ class Loop:
             waking.cancel()
 
     def _failed(self, error: Exception) -> float:
-        self.trouble = one_line(error)
+        self.error = one_line(error)
         pause = self.backoff.pause()
-        if self._seldom.due():
-            _log.warning("trouble", loop=self.name, error=self.trouble, failures=self.backoff.failures)
+        if self._throttle.due():
+            _log.warning("background_task_failed", loop=self.name, error=self.error, failures=self.backoff.failures)
         return pause
 
-    def _went_well(self) -> None:
-        if self.trouble is not None:
-            _log.info("trouble_over", loop=self.name, failures=self.backoff.failures)
-            self._seldom.over()
-        self.trouble = None
+    def _succeeded(self) -> None:
+        if self.error is not None:
+            _log.info("background_task_recovered", loop=self.name, failures=self.backoff.failures)
+            self._throttle.over()
+        self.error = None
         self.backoff.failures = 0

@@ -31,12 +31,12 @@ BATCH_READY = Histogram(
 )
 BATCHES_TIMED_OUT = Counter("els_batches_timed_out_total", "Batches reported as not complete in time.")
 PURGED = Counter("els_purged_total", "Rows that a purge has dealt with, by the count of its report.", ["chore"])
-QUARANTINED = Counter("els_quarantined_total", "Inputs refused.", ["reason"])
+QUARANTINED = Counter("els_quarantined_total", "Inputs rejected.", ["reason"])
 VALIDATION_FAILURES = Counter(
     "els_validation_failures_total", "Validation failures, by what became of them.", ["outcome"]
 )
 DUPLICATES = Counter(
-    "els_duplicates_total", "Inputs recognised as repeats: content, failure, registration, refusal.", ["event"]
+    "els_duplicates_total", "Inputs recognised as repeats: content, failure, registration, rejection.", ["event"]
 )
 REGISTRATION_DIFFERENCES = Counter(
     "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]

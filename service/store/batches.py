@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
-from service.domain.decisions import BatchFacts
-from service.domain.events import BatchRegistered
+from service.domain.decisions import BatchCount, BatchState, Register
 from service.domain.topics import CourseCode
 from service.postgres.arrays import Blobs, Integers, Texts
-from service.postgres.pipeline import Answer
+from service.postgres.pipeline import PendingResult
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows, send_query
 from service.postgres.statements import STATEMENTS
 from service.store.columns import origin_columns
@@ -40,48 +39,36 @@ class BatchRow(NamedTuple):
     completed_at: datetime | None
 
 
-class Count(NamedTuple):
-    """How a batch stands after this transaction's slots were added."""
-
-    expected: int
-    assigned: int
-    failed: int
-
-    @property
-    def full(self) -> bool:
-        return self.assigned + self.failed == self.expected
-
-
-Look = tuple[datetime, dict[str, BatchFacts]]
+BatchStates = tuple[datetime, dict[str, BatchState]]
 """The transaction's time, and what is committed about those of the batches that are registered."""
 
 
-async def ask_about_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> Answer[Look]:
+async def send_read_batch_states(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> PendingResult[BatchStates]:
     """How these batches stand; at least one."""
 
-    def look(rows: list[Any]) -> Look:
-        return rows[0][1], {row[0]: BatchFacts(*row[2:]) for row in rows if row[2] is not None}
+    def states(rows: list[Any]) -> BatchStates:
+        return rows[0][1], {row[0]: BatchState(*row[2:]) for row in rows if row[2] is not None}
 
-    return await send_query(conn, "look_at_batches", look, batch_ids=Texts(batch_ids))
+    return await send_query(conn, "read_batch_states", states, batch_ids=Texts(batch_ids))
 
 
-async def look_at_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> Look:
+async def read_batch_states(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> BatchStates:
     """The same, waited for."""
-    return await (await ask_about_batches(conn, batch_ids))
+    return await (await send_read_batch_states(conn, batch_ids))
 
 
-async def try_lock_batches(conn: AsyncConnection[Any], *, alone: Sequence[str], shared: Sequence[str]) -> set[str]:
+async def try_lock_batches(conn: AsyncConnection[Any], *, exclusive: Sequence[str], shared: Sequence[str]) -> set[str]:
     """Lock what is free, until the transaction ends; returns the batches that are not."""
-    rows = await fetch_rows(conn, "try_lock_batches", alone=Texts(alone), shared=Texts(shared))
+    rows = await fetch_rows(conn, "try_lock_batches", exclusive=Texts(exclusive), shared=Texts(shared))
     return {batch_id for batch_id, taken in rows if not taken}
 
 
-async def lock_batch(conn: AsyncConnection[Any], batch_id: str, *, alone: bool) -> None:
+async def lock_batch(conn: AsyncConnection[Any], batch_id: str, *, exclusive: bool) -> None:
     """Lock one batch, waiting for it."""
-    await conn.execute(STATEMENTS["lock_batch"], {"batch_id": batch_id, "alone": alone})
+    await conn.execute(STATEMENTS["lock_batch"], {"batch_id": batch_id, "exclusive": exclusive})
 
 
-async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[tuple[BatchRegistered, bytes]]) -> None:
+async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[Register]) -> None:
     """Register batches, each with its essay_set; no slot is taken."""
     batches = [registration for registration, _ in registrations]
     await conn.execute(
@@ -100,16 +87,18 @@ async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[tup
     )
 
 
-async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]) -> Answer[dict[str, Count]]:
+async def count_taken(
+    conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]
+) -> PendingResult[dict[str, BatchCount]]:
     """Add (assigned, failed) to the batches' counters and hold them until the transaction ends.
 
     The answer raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
     """
 
-    def counts(rows: list[Any]) -> dict[str, Count]:
+    def counts(rows: list[Any]) -> dict[str, BatchCount]:
         if len(rows) < len(taken):
             raise SerializationFailure("a batch is not there any more")
-        return {row[0]: Count(*row[1:]) for row in rows}
+        return {row[0]: BatchCount(*row[1:]) for row in rows}
 
     return await send_query(
         conn,
@@ -122,7 +111,7 @@ async def count_taken(conn: AsyncConnection[Any], taken: Mapping[str, tuple[int,
 
 
 async def find_held_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> set[str]:
-    """Those of the batches whose deciding row somebody else holds."""
+    """Those of the batches whose counter row another transaction holds."""
     return {batch_id for (batch_id,) in await fetch_rows(conn, "find_held_batches", batch_ids=Texts(batch_ids))}
 
 

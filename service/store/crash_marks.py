@@ -1,16 +1,10 @@
-"""Finding the record that kills the process.
+"""Marks of poison-record isolation: which pod handles which records of a partition.
 
-A pod marks the partitions that it takes over, once, and unmarks them when it gives them back. So a mark that is
-still there belonged to a pod that died: what it may have died of is the next poll of that partition. The pod that
-follows takes those suspects in small portions, each marked before it is decoded; every death narrows the mark,
-down to one record, and a record that was alone in three deaths is refused unread. As long as nobody dies there is
-nothing to write: the innocent pay with no commit of their own.
-
-Statements as in store.py: the connection first, no commit.
+Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from psycopg import AsyncConnection
@@ -19,16 +13,24 @@ from service.postgres.arrays import Integers, Texts
 from service.postgres.statements import STATEMENTS
 
 
-async def claim(
+class Mark(NamedTuple):
+    """Which records a pod was handling when it crashed. `records` is None where it had marked the partition only."""
+
+    offset: int
+    records: int | None
+    crashes: int
+
+
+async def claim_marks(
     conn: AsyncConnection[Any], pod: str, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, tuple[int, int | None, int]]:
-    """Mark partitions as this pod's; returns the marks (offset, records, deaths) that were left behind."""
+) -> dict[TopicPartition, Mark]:
+    """Mark partitions as this pod's. Returns the marks that other pods left behind."""
     cursor = await conn.execute(STATEMENTS["claim_marks"], _partitions(pod, partitions))
-    return {TopicPartition(row[0], row[1]): row[2:] async for row in cursor}
+    return {TopicPartition(row[0], row[1]): Mark(*row[2:]) async for row in cursor}
 
 
-async def mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartition, offset: int, records: int) -> None:
-    """Say which records are taken next."""
+async def set_mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartition, offset: int, records: int) -> None:
+    """Mark the records that are handled next."""
     await conn.execute(
         STATEMENTS["set_mark"],
         {
@@ -41,16 +43,16 @@ async def mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartition, 
     )
 
 
-async def widen(conn: AsyncConnection[Any], pod: str, partition: TopicPartition) -> None:
-    """No record of the partition is suspected any more."""
+async def widen_mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartition) -> None:
+    """Mark the partition as a whole again."""
     await conn.execute(
         STATEMENTS["widen_mark"],
         {"pod": pod, "topic": partition.topic, "partition": partition.partition},
     )
 
 
-async def release(conn: AsyncConnection[Any], pod: str, partitions: Sequence[TopicPartition]) -> None:
-    """Give the partitions back."""
+async def release_marks(conn: AsyncConnection[Any], pod: str, partitions: Sequence[TopicPartition]) -> None:
+    """Remove this pod's marks."""
     await conn.execute(STATEMENTS["release_marks"], _partitions(pod, partitions))
 
 

@@ -13,31 +13,33 @@ from service.postgres.statements import STATEMENTS
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who does it, and why."""
+    """Who performs an action, and why."""
 
     who: str
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What a change was done to."""
+class Subject:
+    """What an action changed. `details` has what is needed to understand it, as JSON."""
 
     batch_id: str | None = None
     topic: str | None = None
     details: Mapping[str, Any] | None = None
 
 
-async def record(conn: AsyncConnection[Any], by: Operator, action: str, done: Sequence[Done]) -> None:
-    """Write down what was done, a row for each."""
+async def insert_operator_actions(
+    conn: AsyncConnection[Any], by: Operator, action: str, subjects: Sequence[Subject]
+) -> None:
+    """Insert a row for each subject, in the caller's transaction. Raises psycopg.Error."""
     await conn.execute(
         STATEMENTS["insert_operator_actions"],
         {
             "who": by.who,
             "why": by.why,
             "action": action,
-            "batch_ids": Texts([each.batch_id for each in done]),
-            "topics": Texts([each.topic for each in done]),
-            "details": Texts([orjson.dumps(each.details or {}) for each in done]),
+            "batch_ids": Texts([each.batch_id for each in subjects]),
+            "topics": Texts([each.topic for each in subjects]),
+            "details": Texts([orjson.dumps(each.details or {}) for each in subjects]),
         },
     )

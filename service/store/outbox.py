@@ -15,7 +15,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from service.domain.enveloped import Outgoing
 from service.postgres.arrays import Encoded, Integers, Texts, Uuids
-from service.postgres.pipeline import Answer
+from service.postgres.pipeline import PendingResult
 from service.postgres.statements import STATEMENTS
 from service.store.columns import origin_columns
 
@@ -25,7 +25,7 @@ PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0
 
 
-class Row(NamedTuple):
+class OutboxRow(NamedTuple):
     """One row to publish. `age` is in seconds, by the database's clock, when it was read."""
 
     seq: int
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     horizon: int
 
 
-class Key(NamedTuple):
+class OutboxKey(NamedTuple):
     """What is left of a row when it is published: its payload may be large."""
 
     batch_id: bytes
@@ -49,7 +49,7 @@ class Key(NamedTuple):
     shard: int
 
 
-class Limits(NamedTuple):
+class FetchLimits(NamedTuple):
     """How much is read at a time: `size` is in bytes of payload, and a single row may be larger."""
 
     rows: int = 2000
@@ -73,16 +73,16 @@ async def count_outbox(conn: AsyncConnection) -> int:
 
 
 async def fetch_outbox(
-    conn: AsyncConnection, relay: UUID, floors: Sequence[tuple[int, int]], limits: Limits
-) -> Answer[list[Row]]:
-    """The next rows of some shards, served in the order given: pairs of shard and floor."""
+    conn: AsyncConnection, relay: UUID, watermarks: Sequence[tuple[int, int]], limits: FetchLimits
+) -> PendingResult[list[OutboxRow]]:
+    """The next rows of some shards, served in the order given: pairs of shard and watermark."""
     return await _send(
         conn,
         "fetch_outbox",
         {
             "relay": relay,
-            "shards": Integers([shard for shard, _ in floors]),
-            "floors": Integers([floor for _, floor in floors]),
+            "shards": Integers([shard for shard, _ in watermarks]),
+            "watermarks": Integers([watermark for _, watermark in watermarks]),
             "rows": limits.rows,
             "per_shard": max(1, limits.rows // 2),
             "bytes": limits.size,
@@ -90,7 +90,9 @@ async def fetch_outbox(
     )
 
 
-async def fetch_blocked(conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: Limits) -> Answer[list[Row]]:
+async def fetch_blocked(
+    conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: FetchLimits
+) -> PendingResult[list[OutboxRow]]:
     """The next rows of blocked batches whose pause is over."""
     return await _send(
         conn,
@@ -105,7 +107,7 @@ async def fetch_blocked(conn: AsyncConnection, relay: UUID, shards: Sequence[int
     )
 
 
-async def delete_outbox(conn: AsyncConnection, rows: Sequence[Key]) -> Answer[int]:
+async def delete_outbox(conn: AsyncConnection, rows: Sequence[OutboxKey]) -> PendingResult[int]:
     """Take acknowledged rows away. Answers with the id of this transaction."""
     keys = {
         "batch_ids": Texts([row.batch_id for row in rows]),
@@ -113,7 +115,7 @@ async def delete_outbox(conn: AsyncConnection, rows: Sequence[Key]) -> Answer[in
         "shards": Integers([row.shard for row in rows]),
     }
     cursor = await conn.execute(STATEMENTS["delete_outbox"], keys, binary=True)
-    return Answer(cursor, lambda rows: int(rows[0][0]))
+    return PendingResult(cursor, lambda rows: int(rows[0][0]))
 
 
 async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None:
@@ -141,11 +143,11 @@ async def forget_blocked(conn: AsyncConnection, shards: Sequence[int]) -> None:
     await conn.execute(STATEMENTS["forget_blocked"], {"shards": Integers(shards)})
 
 
-async def _send(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> Answer[list[Row]]:
+async def _send(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> PendingResult[list[OutboxRow]]:
     cursor = conn.cursor(binary=True)
     cursor.adapters.register_loader("text", ByteaBinaryLoader)
     await cursor.execute(STATEMENTS[statement], parameters)
-    return Answer(cursor, lambda rows: [Row._make(values) for values in rows])
+    return PendingResult(cursor, lambda rows: [OutboxRow._make(values) for values in rows])
 
 
 LARGE_EVENT = 1024 * 1024

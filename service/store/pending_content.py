@@ -15,14 +15,14 @@ from psycopg.rows import dict_row
 
 from service.domain.events import ContentProvisioned
 from service.postgres.arrays import Texts
-from service.postgres.pipeline import Answer
+from service.postgres.pipeline import PendingResult
 from service.postgres.queries import fetch_rows, send_query
 from service.postgres.statements import STATEMENTS
 from service.store.columns import content_columns
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class PendingFilter:
     """Which contents: every condition that is given must hold. Ages are seconds since a content was stored."""
 
     batch_id: str | None = None
@@ -33,7 +33,7 @@ class Chosen:
     newer_than: float | None = None
 
 
-class Waiting(NamedTuple):
+class PendingRow(NamedTuple):
     """A content that waits, as operators see it in a list."""
 
     batch_id: str
@@ -50,28 +50,28 @@ class Waiting(NamedTuple):
 
 async def list_pending_content(
     conn: AsyncConnection[Any],
-    chosen: Chosen,
+    condition: PendingFilter,
     *,
     page: int,
     state: str = "pending",
     after: tuple[datetime, int] | None = None,
-) -> list[Waiting]:
+) -> list[PendingRow]:
     """The longest waiting; the next page is what comes `after` (waiting_since, arrival) of the last of this one."""
     after_time, after_arrival = after or (None, None)
     cursor = await conn.execute(
         STATEMENTS["list_pending_content"],
         {
-            "batch_id": chosen.batch_id,
-            "contains": chosen.contains,
-            "older_than": chosen.older_than,
-            "newer_than": chosen.newer_than,
+            "batch_id": condition.batch_id,
+            "contains": condition.contains,
+            "older_than": condition.older_than,
+            "newer_than": condition.newer_than,
             "state": state,
             "after_time": after_time,
             "after_arrival": after_arrival,
             "page": page,
         },
     )
-    return [Waiting(*row) async for row in cursor]
+    return [PendingRow(*row) async for row in cursor]
 
 
 async def show_pending_content(
@@ -83,16 +83,16 @@ async def show_pending_content(
     return await cursor.fetchone()
 
 
-async def count_removable_content(conn: AsyncConnection[Any], chosen: Chosen) -> int:
+async def count_removable_content(conn: AsyncConnection[Any], condition: PendingFilter) -> int:
     """How much `remove_pending_content` would take as things stand."""
-    cursor = await conn.execute(STATEMENTS["count_removable_content"], _of_a_batch(chosen))
+    cursor = await conn.execute(STATEMENTS["count_removable_content"], _of_a_batch(condition))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
-async def remove_pending_content(conn: AsyncConnection[Any], chosen: Chosen) -> list[str]:
-    """Close what is chosen of a batch, expired content included; returns the text storage ids."""
-    cursor = await conn.execute(STATEMENTS["remove_pending_content"], _of_a_batch(chosen))
+async def remove_pending_content(conn: AsyncConnection[Any], condition: PendingFilter) -> list[str]:
+    """Close what is condition of a batch, expired content included; returns the text storage ids."""
+    cursor = await conn.execute(STATEMENTS["remove_pending_content"], _of_a_batch(condition))
     return [text_storage_id async for (text_storage_id,) in cursor]
 
 
@@ -107,13 +107,13 @@ async def restore_pending_content(
     return [text_storage_id async for (text_storage_id,) in cursor]
 
 
-def _of_a_batch(chosen: Chosen) -> dict[str, object]:
+def _of_a_batch(condition: PendingFilter) -> dict[str, object]:
     return {
-        "batch_id": chosen.batch_id,
-        "text_storage_ids": _texts(chosen.text_storage_ids),
-        "contains": chosen.contains,
-        "older_than": chosen.older_than,
-        "newer_than": chosen.newer_than,
+        "batch_id": condition.batch_id,
+        "text_storage_ids": _texts(condition.text_storage_ids),
+        "contains": condition.contains,
+        "older_than": condition.older_than,
+        "newer_than": condition.newer_than,
     }
 
 
@@ -139,7 +139,7 @@ async def pending_pages(
 ) -> AsyncIterator[list[tuple[ContentProvisioned, datetime]]]:
     """What waits for the batches, in the order in which it was stored, with the time when it was, in pages."""
 
-    async def behind(batch_id: str, arrival: int) -> Answer[list[Any]]:
+    async def behind(batch_id: str, arrival: int) -> PendingResult[list[Any]]:
         return await send_query(
             conn,
             "read_pending_content",
@@ -153,7 +153,7 @@ async def pending_pages(
 
     page = await behind("", 0)
     while rows := await page:
-        # Asked for now: the server writes what is made of this page while the next is made.
+        # RequestModel for now: the server writes what is made of this page while the next is made.
         page = await behind(rows[-1][0], rows[-1][10])
         yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
 

@@ -1,6 +1,6 @@
-"""Inputs that can't be processed: kept whole, counted, and the topics that bring nothing else stopped.
+"""Rejected inputs (a dead-letter table), and the counters that pause a topic.
 
-Statements as in store.py: the connection first, no commit.
+Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,31 +12,23 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from service.domain.decisions import RefusalCount
+from service.domain.decisions import CountRejections, RejectionCounter
 from service.domain.delivery import Delivery, fingerprint
-from service.domain.events import Refusal
+from service.domain.events import Rejection
 from service.postgres.arrays import Blobs, Integers, Texts
-from service.postgres.pipeline import Answer
+from service.postgres.pipeline import PendingResult
 from service.postgres.statements import STATEMENTS
 
 
-@dataclass(frozen=True, slots=True)
-class TopicRefusals:
-    """How a topic stands: refusals in a row over all pods, and whether it is stopped."""
-
-    in_a_row: int
-    stopped: bool
-
-
-async def keep(
-    conn: AsyncConnection[Any], refused: Sequence[tuple[Delivery, Refusal]]
-) -> list[tuple[Delivery, Refusal]]:
-    """Quarantine inputs; one that is there already is counted. Returns those that were not."""
-    first: dict[tuple[str, bytes], tuple[Delivery, Refusal]] = {}
+async def quarantine_inputs(
+    conn: AsyncConnection[Any], rejected: Sequence[tuple[Delivery, Rejection]]
+) -> list[tuple[Delivery, Rejection]]:
+    """Store rejected inputs. One that is stored already is counted only. Returns those that were not."""
+    first: dict[tuple[str, bytes], tuple[Delivery, Rejection]] = {}
     deliveries: dict[tuple[str, bytes], int] = {}
-    for delivery, refusal in refused:
+    for delivery, rejection in rejected:
         identity = (delivery.topic, fingerprint(delivery))
-        first.setdefault(identity, (delivery, refusal))
+        first.setdefault(identity, (delivery, rejection))
         deliveries[identity] = deliveries.get(identity, 0) + 1
     rows = list(first.values())
     cursor = await conn.execute(
@@ -49,8 +41,8 @@ async def keep(
             "keys": Blobs([delivery.key for delivery, _ in rows]),
             "values": Blobs([delivery.value for delivery, _ in rows]),
             "headers": Texts([_headers(delivery) for delivery, _ in rows]),
-            "reasons": Texts([refusal.reason for _, refusal in rows]),
-            "errors": Texts([_text(refusal.error) for _, refusal in rows]),
+            "reasons": Texts([rejection.reason for _, rejection in rows]),
+            "errors": Texts([_text(rejection.error) for _, rejection in rows]),
             "deliveries": Integers(list(deliveries.values())),
         },
         binary=True,
@@ -59,26 +51,28 @@ async def keep(
     return [each for identity, each in first.items() if known[identity] == deliveries[identity]]
 
 
-async def ask_topic_refusals(conn: AsyncConnection[Any]) -> Answer[dict[str, TopicRefusals]]:
-    """The topics with refusals in a row; the others have none."""
-    return Answer(
-        await conn.execute(STATEMENTS["read_topic_refusals"]),
-        lambda rows: {topic: TopicRefusals(count, stopped) for topic, count, stopped in rows},
+async def send_read_topic_rejections(conn: AsyncConnection[Any]) -> PendingResult[dict[str, RejectionCounter]]:
+    """Send the read of the counters of all topics that have consecutive rejections."""
+    return PendingResult(
+        await conn.execute(STATEMENTS["read_topic_rejections"]),
+        lambda rows: {topic: RejectionCounter(count, paused) for topic, count, paused in rows},
     )
 
 
-async def read_topic_refusals(conn: AsyncConnection[Any]) -> dict[str, TopicRefusals]:
-    """The same, waited for."""
-    return await (await ask_topic_refusals(conn))
+async def read_topic_rejections(conn: AsyncConnection[Any]) -> dict[str, RejectionCounter]:
+    """The counters of all topics that have consecutive rejections."""
+    return await (await send_read_topic_rejections(conn))
 
 
-async def count_refusals(conn: AsyncConnection[Any], counts: Mapping[str, RefusalCount], limit: int) -> dict[str, bool]:
-    """Carry the refusals in a row on; returns of each topic whether it is stopped now."""
+async def count_rejections(
+    conn: AsyncConnection[Any], counts: Mapping[str, CountRejections], limit: int
+) -> dict[str, bool]:
+    """Change the counters of topics. Returns of each topic whether it is paused now."""
     cursor = await conn.execute(
-        STATEMENTS["count_refusals"],
+        STATEMENTS["count_rejections"],
         {
             "topics": Texts(list(counts)),
-            "in_a_row": Integers([count.in_a_row for count in counts.values()]),
+            "in_a_row": Integers([count.consecutive for count in counts.values()]),
             "restarted": Texts([topic for topic, count in counts.items() if count.restarted]),
             "limit": limit,
         },
@@ -86,8 +80,8 @@ async def count_refusals(conn: AsyncConnection[Any], counts: Mapping[str, Refusa
     return dict(await cursor.fetchall())
 
 
-class Quarantined(NamedTuple):
-    """A refused input as operators see it in a list."""
+class QuarantinedRow(NamedTuple):
+    """A rejected input as operators see it in a list."""
 
     id: int
     state: str
@@ -101,8 +95,8 @@ class Quarantined(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """Which refused inputs: every condition that is given must hold. Ages are seconds since the first refusal."""
+class QuarantineFilter:
+    """Which rejected inputs: every condition that is given must hold. Ages are seconds since the first rejection."""
 
     ids: Sequence[int] | None = None
     topic: str | None = None
@@ -119,31 +113,33 @@ class Refused:
 
 async def list_quarantine(
     conn: AsyncConnection[Any],
-    chosen: Refused,
+    condition: QuarantineFilter,
     *,
     page: int,
     state: str | None = None,
     before: int | None = None,
-) -> list[Quarantined]:
-    """The newest refused inputs; the next page is what is `before` the last id of this one."""
+) -> list[QuarantinedRow]:
+    """The newest rejected inputs; the next page is what is `before` the last id of this one."""
     cursor = await conn.execute(
-        STATEMENTS["list_quarantine"], {**chosen.conditions(), "page": page, "state": state, "before": before}
+        STATEMENTS["list_quarantine"], {**condition.conditions(), "page": page, "state": state, "before": before}
     )
-    return [Quarantined(*row) async for row in cursor]
+    return [QuarantinedRow(*row) async for row in cursor]
 
 
-async def find_open_quarantine(conn: AsyncConnection[Any], chosen: Refused, most: int | None = None) -> list[int]:
-    """The ids of what is chosen and open, the oldest first; so many at most."""
-    ids = None if chosen.ids is None else Integers(chosen.ids)
+async def find_open_quarantine(
+    conn: AsyncConnection[Any], condition: QuarantineFilter, most: int | None = None
+) -> list[int]:
+    """The ids of what is condition and open, the oldest first; so many at most."""
+    ids = None if condition.ids is None else Integers(condition.ids)
     cursor = await conn.execute(
         STATEMENTS["find_open_quarantine"],
-        {**chosen.conditions(), "ids": ids, "after": chosen.after, "most": most},
+        {**condition.conditions(), "ids": ids, "after": condition.after, "most": most},
     )
     return [id_ async for (id_,) in cursor]
 
 
 class Closed(NamedTuple):
-    """A refused input that is closed now."""
+    """A rejected input that is closed now."""
 
     id: int
     topic: str
@@ -156,23 +152,23 @@ async def close_quarantine(conn: AsyncConnection[Any], ids: Sequence[int], state
     return [Closed(*row) async for row in cursor]
 
 
-async def refuse_again(conn: AsyncConnection[Any], id_: int, refusal: Refusal) -> bool:
+async def reject_again(conn: AsyncConnection[Any], id_: int, rejection: Rejection) -> bool:
     """Give one that is open its new reason; False where it is closed."""
     cursor = await conn.execute(
-        STATEMENTS["refuse_again"], {"id": id_, "reason": refusal.reason, "error": _text(refusal.error)}
+        STATEMENTS["reject_again"], {"id": id_, "reason": rejection.reason, "error": _text(rejection.error)}
     )
     return await cursor.fetchone() is not None
 
 
 async def read_quarantined(conn: AsyncConnection[Any], id_: int) -> dict[str, Any] | None:
-    """One refused input, every column by its name; None where there is none."""
+    """One rejected input, every column by its name; None where there is none."""
     cursor = conn.cursor(row_factory=dict_row)
     await cursor.execute(STATEMENTS["read_quarantined"], {"id": id_})
     return await cursor.fetchone()
 
 
 async def resume_topic(conn: AsyncConnection[Any], topic: str) -> bool:
-    """Set a stopped topic going again; False where it is not stopped."""
+    """End the pause of a topic. Returns False where it is not paused."""
     cursor = await conn.execute(STATEMENTS["resume_topic"], {"topic": topic})
     return await cursor.fetchone() is not None
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -36,7 +35,7 @@ async def renew_relay(conn: AsyncConnection, relay: UUID, lease: float) -> None:
 async def share_shards(conn: AsyncConnection, relay: UUID) -> Share:
     """Take free shards up to the fair share."""
     cursor = await conn.execute(STATEMENTS["share_shards"], {"relay": relay}, binary=True)
-    held, taken, fair = _one(await cursor.fetchone())
+    ((held, taken, fair),) = await cursor.fetchall()
     return Share(tuple(held), tuple(taken), int(fair))
 
 
@@ -53,9 +52,3 @@ async def leave_relay(conn: AsyncConnection, relay: UUID) -> None:
 async def notify_relays(conn: AsyncConnection) -> None:
     """Wake the relays of other pods; in a transaction of its own."""
     await conn.execute(STATEMENTS["notify_relays"])
-
-
-def _one(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    if row is None:
-        raise AssertionError("a statement that always returns a row returned none")
-    return row

@@ -15,12 +15,12 @@ from service.postgres.arrays import Texts
 from service.postgres.queries import fetch_rows
 from service.postgres.statements import STATEMENTS
 
-Key = tuple[str, str]
+UploadKey = tuple[str, str]
 """(batch_id, text_storage_id) of a content, (batch_id, file_upload_id) of a failure."""
 
-Finding = Literal["find_due_content", "find_due_failures", "find_old_expired_content", "find_old_expired_failures"]
-Ending = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
-Clearing = Literal["delete_removed_content", "delete_closed_quarantine", "delete_operator_actions"]
+DueStatement = Literal["find_due_content", "find_due_failures", "find_old_expired_content", "find_old_expired_failures"]
+EndingStatement = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
+ClearingStatement = Literal["delete_removed_content", "delete_closed_quarantine", "delete_operator_actions"]
 
 
 class ExpiredContent(NamedTuple):
@@ -78,15 +78,15 @@ async def count_due(
     return {column.name: count for column, count in zip(cursor.description or (), counts, strict=True)}
 
 
-async def find_waiting(
-    conn: AsyncConnection[Any], finding: Finding, due: datetime, passed: Collection[str], page: int
-) -> list[Key]:
-    """The oldest content or failures that are due, without those of the batches that were passed over."""
-    return await fetch_rows(conn, finding, due=due, passed=Texts(sorted(passed)), page=page)
+async def find_due(
+    conn: AsyncConnection[Any], finding: DueStatement, due: datetime, skipped: Collection[str], page: int
+) -> list[UploadKey]:
+    """The oldest content or failures that are due, without those of the batches that were skipped over."""
+    return await fetch_rows(conn, finding, due=due, skipped=Texts(sorted(skipped)), page=page)
 
 
 async def expire_content(
-    conn: AsyncConnection[Any], keys: Sequence[Key], due: datetime, now: datetime
+    conn: AsyncConnection[Any], keys: Sequence[UploadKey], due: datetime, now: datetime
 ) -> list[ExpiredContent]:
     """Pending content becomes expired; returns what did, in the order of arrival within each batch."""
     rows = await fetch_rows(conn, "expire_content", **_identities(keys), due=due, now=now)
@@ -94,13 +94,13 @@ async def expire_content(
 
 
 async def end(
-    conn: AsyncConnection[Any], ending: Ending, keys: Sequence[Key], due: datetime, now: datetime
-) -> list[Key]:
+    conn: AsyncConnection[Any], ending: EndingStatement, keys: Sequence[UploadKey], due: datetime, now: datetime
+) -> list[UploadKey]:
     """Expire failures, or delete what expired long ago; returns what it came true for."""
     return await fetch_rows(conn, ending, **_identities(keys), due=due, now=now)
 
 
-async def clear(conn: AsyncConnection[Any], clearing: Clearing, due: datetime, page: int) -> list[Key]:
+async def clear(conn: AsyncConnection[Any], clearing: ClearingStatement, due: datetime, page: int) -> list[UploadKey]:
     """Delete rows that were closed long ago; returns (batch_id, text_storage_id), (topic, id) or (action, id)."""
     return await fetch_rows(conn, clearing, due=due, page=page)
 
@@ -116,10 +116,10 @@ async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], n
 
 
 async def find_ended_batches(
-    conn: AsyncConnection[Any], due: datetime, passed: Collection[str], page: int
+    conn: AsyncConnection[Any], due: datetime, skipped: Collection[str], page: int
 ) -> list[EndedBatch]:
-    """Batches that ended long ago, the oldest first, without those that were passed over."""
-    rows = await fetch_rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(passed)), page=page)
+    """Batches that ended long ago, the oldest first, without those that were skipped over."""
+    rows = await fetch_rows(conn, "find_ended_batches", due=due, skipped=Texts(sorted(skipped)), page=page)
     return [EndedBatch(*row) for row in rows]
 
 
@@ -135,7 +135,7 @@ async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], d
     return [batch_id for (batch_id,) in await fetch_rows(conn, "delete_batches", batch_ids=Texts(held), due=due)]
 
 
-def _identities(keys: Sequence[Key]) -> dict[str, object]:
+def _identities(keys: Sequence[UploadKey]) -> dict[str, object]:
     return {
         "batch_ids": Texts([batch_id for batch_id, _ in keys]),
         "identities": Texts([identity for _, identity in keys]),

@@ -7,15 +7,14 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from service.domain.contract import ExcessReason
-from service.domain.decisions import Seat, Slot
-from service.domain.events import ContentProvisioned, Upload
+from service.domain.decisions import Assign, Slot
+from service.domain.events import ContentProvisioned, Upload, WaitingFailure
 from service.domain.failure_events import FailedSlot
 from service.postgres import queries
 from service.postgres.arrays import Integers, Texts
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows, stream_rows
 from service.postgres.statements import STATEMENTS
 from service.store.columns import content_columns
-from service.store.validation_failures import WaitingFailure
 
 DETAILED_PAGE = 20
 """Rows of a page that may weigh a mebibyte each."""
@@ -56,13 +55,13 @@ async def await_slots(conn: AsyncConnection[Any], batch_id: str, count: int) -> 
     await conn.execute(STATEMENTS["await_slots"], {"batch_id": batch_id, "count": count})
 
 
-async def fill_slots(conn: AsyncConnection[Any], seats: Sequence[Seat]) -> None:
+async def fill_slots(conn: AsyncConnection[Any], assigned: Sequence[Assign]) -> None:
     """Put content and failures into claimed slots.
 
     In the order of the contents' keys: a content that another transaction is putting into a slot is waited
     for, and two transactions with the same contents must wait in one direction only.
     """
-    rows = sorted(((each.slot, each.upload) for each in seats), key=_identity)
+    rows = sorted(assigned, key=_identity)
     await conn.execute(STATEMENTS["fill_slots"], _slot_columns(rows))
 
 

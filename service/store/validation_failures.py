@@ -1,12 +1,12 @@
 """Validation failures: recorded, waiting, settled."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from psycopg import AsyncConnection
 
-from service.domain.events import ValidationFailed
+from service.domain.events import ValidationFailed, WaitingFailure
 from service.postgres.arrays import Integers, Texts, Times
 from service.postgres.queries import fetch_rows
 from service.postgres.statements import STATEMENTS
@@ -49,15 +49,6 @@ async def store_failures(
 
 
 FAILURES_PAGE = 100
-
-
-class WaitingFailure(NamedTuple):
-    """A failure that waits for its batch."""
-
-    batch_id: str
-    file_upload_id: str
-    original_file_name: str
-    correlation_id: Any
 
 
 async def read_waiting_failures(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> list[WaitingFailure]:

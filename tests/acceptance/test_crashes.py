@@ -2,7 +2,7 @@
 
 The outside may see an event again, under its old id and the same to the last byte; nothing else tells of a death.
 TEST_CRASHES (default 3) is how many deaths the random tests have, TEST_SEEDS (default 1) how many of these there
-are; a run at night may take many more seeds. Six deaths or more may convict an innocent record of having caused
+are; a run at night may take many more seeds. Six deaths or more may culprit an innocent record of having caused
 them, as they should if it had.
 """
 

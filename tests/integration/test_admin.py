@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from aiohttp import ClientSession
 
-from service.domain.delivery import Delivery, Limits
-from service.domain.events import Reason, Refusal
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.events import Reason, Rejection
 from service.domain.topics import BATCH_READY, CONTENT_PROVISIONED
 from service.http import admin
 from service.http.server import Http
@@ -34,7 +34,7 @@ class Served:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url, pool_size=2, timeouts=Timeouts(lock_timeout=200))
-        self.operations = Operations(self.database, Limits(), dict.fromkeys((CONTENT_PROVISIONED,), MEBIBYTE))
+        self.operations = Operations(self.database, IntakeLimits(), dict.fromkeys((CONTENT_PROVISIONED,), MEBIBYTE))
         beside = {"/admin/": admin.application(self.operations, f"{TOKEN}\n")}
         self.http = Http("127.0.0.1", 0, Health(), self._look, beside)
 
@@ -43,7 +43,7 @@ class Served:
 
     async def take(self, *deliveries: Delivery) -> None:
         """As the consumer would."""
-        await Intake(self.database, Limits(), Health("database"), forget).take(deliveries)
+        await Intake(self.database, IntakeLimits(), Health("database"), forget).take(deliveries)
 
     async def ask(self, method: str, path: str, *, token: str | None = TOKEN, **more: Any) -> tuple[int, Any]:
         """The status and the JSON of an answer."""
@@ -193,14 +193,14 @@ async def test_a_batch_that_somebody_has_in_hand_can_be_tried_again(
 # -- quarantine
 
 
-def refused(value: bytes) -> Delivery:
-    """Refused when it came; what holds content is taken by today's code."""
-    return delivery(CONTENT_PROVISIONED, value, event=Refusal(Reason.INVALID_FIELD, "said the bug"))
+def rejected(value: bytes) -> Delivery:
+    """QuarantineFilter when it came; what holds content is taken by today's code."""
+    return delivery(CONTENT_PROVISIONED, value, event=Rejection(Reason.INVALID_FIELD, "said the bug"))
 
 
 async def test_refused_inputs_are_listed_and_shown_their_bytes_as_text_only_where_they_are(served: Served) -> None:
     for value in (b"text", b"\xff\x00", b"x" * (MEBIBYTE + 1)):
-        await served.take(refused(value))
+        await served.take(rejected(value))
     status, page = await served.get("quarantine", limit=2, topic=CONTENT_PROVISIONED, reason="invalid_field")
     ids = [row["id"] for row in page["rows"]]
     assert (status, page["next"]) == (200, str(ids[-1]))
@@ -217,7 +217,7 @@ async def test_a_replay_goes_on_where_the_one_before_ended_and_what_fails_again_
     served: Served, conn: psycopg.Connection[Any]
 ) -> None:
     for value in (content("b", "t1"), b"no JSON", content("b", "t2")):
-        await served.take(refused(value))
+        await served.take(rejected(value))
     status, first = await served.post("quarantine/replay", all=True, limit=2, who="me", why="fixed")
     assert (status, first["failed"]) == (200, 1)
     assert [row["outcome"] for row in first["outcomes"]] == ["pending", "not_json"]
@@ -229,7 +229,7 @@ async def test_a_replay_goes_on_where_the_one_before_ended_and_what_fails_again_
 
 
 async def test_two_replays_at_once_apply_each_input_once(served: Served, conn: psycopg.Connection[Any]) -> None:
-    await served.take(*(refused(content("b", f"t{number}")) for number in range(20)))
+    await served.take(*(rejected(content("b", f"t{number}")) for number in range(20)))
     answers = await asyncio.gather(*(served.post("quarantine/replay", all=True) for _ in range(2)))
     outcomes = [row["outcome"] for status, told in answers if status == 200 for row in told["outcomes"]]
     assert outcomes.count("pending") == 20
@@ -238,7 +238,7 @@ async def test_two_replays_at_once_apply_each_input_once(served: Served, conn: p
 
 
 async def test_inputs_are_discarded_and_never_all_by_a_slip(served: Served, conn: psycopg.Connection[Any]) -> None:
-    await served.take(refused(b"1"), refused(b"2"), refused(b"3"))
+    await served.take(rejected(b"1"), rejected(b"2"), rejected(b"3"))
     slips: list[dict[str, Any]] = [{}, {"after": 1}, {"limit": 5}]
     for body in slips:
         assert (await served.post("quarantine/discard", **body))[0] == 422

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from service.domain.delivery import Delivery, Limits
-from service.domain.events import Incoming, Reason, Refusal
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.events import Incoming, Reason, Rejection
 from service.domain.incoming import decode
 from service.domain.topics import (
     BATCH_READY,
@@ -22,6 +22,7 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
+from service.intake import registrations
 from service.intake import transaction as applying
 from service.intake.outcome import Outcome
 from service.intake.transaction import apply
@@ -41,7 +42,7 @@ class Desk:
     def __init__(self, database: Database, conn: psycopg.Connection[Any]) -> None:
         self.database, self.conn = database, conn
 
-    async def poll(self, *events: Incoming | Refusal) -> None:
+    async def poll(self, *events: Incoming | Rejection) -> None:
         """Apply a poll to its end, as the consumer does."""
         await deliver(self.database, deliveries(*events))
         assert invariants.violations(self.conn) == []
@@ -49,7 +50,7 @@ class Desk:
     async def once(self, *arrived: Delivery, alone: bool = False) -> Outcome:
         """Apply a poll in one transaction, and commit whatever came out of it."""
         async with self.database.transaction() as conn:
-            return await apply(conn, arrived, Limits(), alone=alone)
+            return await apply(conn, arrived, IntakeLimits(), exclusive=alone)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self.conn.execute(query).fetchall()
@@ -97,7 +98,7 @@ def arrived(topic: str, name: str, **data: Any) -> Incoming:
     document = sample(name)
     document["data"].update(data)
     event = decode(topic, json.dumps(document).encode(), max_bytes=1_000_000)
-    assert not isinstance(event, Refusal), event
+    assert not isinstance(event, Rejection), event
     return event
 
 
@@ -226,7 +227,7 @@ async def test_content_that_is_beaten_to_the_last_slots_finds_none_available(des
 async def test_a_poll_that_takes_the_last_slot_itself_says_at_once_what_is_excess(desk: Desk) -> None:
     await desk.poll(registration(essays=1))
     outcome = await desk.once(*deliveries(content("c1"), content("c2")))
-    assert outcome.aside == []
+    assert outcome.deferred == []
     assert desk.excess() == {"c2": "NO_AVAILABLE_SLOT"}
     assert desk.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
 
@@ -240,9 +241,9 @@ async def test_what_others_hold_is_set_aside_and_the_rest_of_the_poll_commits(de
             content("c1", "held"), registration("locked", 1), registration("free", 1), content("c2", "free")
         )
         outcome = await desk.once(*arrived)
-    assert {delivery.event.batch_id for delivery in outcome.aside} == {"held", "locked"}  # type: ignore[union-attr]
+    assert {delivery.event.batch_id for delivery in outcome.deferred} == {"held", "locked"}  # type: ignore[union-attr]
     assert desk.slots("free") == ["c2"]
-    await deliver(desk.database, outcome.aside)
+    await deliver(desk.database, outcome.deferred)
     assert desk.slots("held") == ["c1"]
     assert desk.slots("locked") == [None]
     assert invariants.violations(desk.conn) == []
@@ -321,7 +322,7 @@ HISTORIES = {
 
 def repeats(outcome: Outcome) -> Counter[str]:
     """How many inputs of each kind were recognised as repeats."""
-    return Counter(each.what for each in outcome.effects.decisions if each.what.endswith("_repeated"))
+    return Counter(each.kind for each in outcome.effects.records if each.kind.endswith("_repeated"))
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
@@ -353,9 +354,9 @@ async def test_a_registration_with_another_set_is_quarantined_and_changes_nothin
     before = desk.rows("select b.*, s.* from els.batches as b join els.slots as s using (batch_id)")
     await desk.poll(registration(essays=["e1", "other"]), content("c2"))
     await desk.poll(registration(essays=["e1", "other"]))
-    refused = desk.row("quarantine")
-    assert refused["reason"] == Reason.CONFLICTING_REGISTRATION
-    assert refused["deliveries"] == 2
+    rejected = desk.row("quarantine")
+    assert rejected["reason"] == Reason.CONFLICTING_REGISTRATION
+    assert rejected["deliveries"] == 2
     after = desk.rows("select b.*, s.* from els.batches as b join els.slots as s using (batch_id)")
     assert [row[5] for row in after] == [row[5] for row in before]  # essay_set
     assert desk.slots() == ["c1", "c2"]
@@ -419,7 +420,7 @@ async def test_a_poll_of_many_batches_does_for_each_what_a_poll_of_its_own_would
         content("c1", "full"),
         content("c2", "unknown"),
         content("c3", "open"),
-        Refusal(Reason.NOT_JSON, "no"),
+        Rejection(Reason.NOT_JSON, "no"),
         registration("late", 1),
         failure("f1", "open"),
         content("c2", "unknown"),
@@ -445,7 +446,7 @@ async def test_more_unknown_batches_than_locks_go_in_the_next_transaction(
     monkeypatch.setattr(applying, "MAX_LOCKS", 3)
     arrived = deliveries(*(content(f"c{n}", f"b{n}") for n in range(8)))
     outcome = await desk.once(*arrived)
-    assert outcome.again == arrived[3:]
+    assert outcome.next_transaction == arrived[3:]
     await desk.poll(*(content(f"c{n}", f"b{n}") for n in range(8)))
     assert desk.rows("select count(*) from els.pending_content") == [(8,)]
 
@@ -453,10 +454,10 @@ async def test_more_unknown_batches_than_locks_go_in_the_next_transaction(
 async def test_a_large_registration_is_set_aside_for_a_transaction_of_its_own(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(applying, "LARGE", 10)
+    monkeypatch.setattr(registrations, "LARGE", 10)
     large, small, more = deliveries(registration("large", 11), registration("small", 6), registration("more", 6))
     outcome = await desk.once(large, small, more)
-    assert (outcome.aside, outcome.again) == ([large], [more])
+    assert (outcome.deferred, outcome.next_transaction) == ([large], [more])
     await deliver(desk.database, [large, small, more])
     assert dict(desk.rows("select batch_id, count(*) from els.slots group by batch_id")) == {
         "large": 11,

@@ -144,7 +144,7 @@ def test_a_role_that_is_none_is_named(service: CommandLine) -> None:
 )
 def test_a_database_that_is_away_is_named_and_its_password_is_not(service: CommandLine, command: str) -> None:
     ended = service(*command.split(), ELS_DATABASE_URL=AWAY)
-    assert ended.failed_with(1, "DATABASE_URL: ", "refused")
+    assert ended.failed_with(1, "DATABASE_URL: ", "rejected")
     assert "secret" not in ended.err
 
 
@@ -302,7 +302,9 @@ INSERT = """
 """
 
 
-def refused(conn: psycopg.Connection[Any], value: bytes | None, *, key: bytes | None = b"k", error: str = "bad") -> int:
+def rejected(
+    conn: psycopg.Connection[Any], value: bytes | None, *, key: bytes | None = b"k", error: str = "bad"
+) -> int:
     row = conn.execute(INSERT, [CONTENT_PROVISIONED, value or b"", key, value, error]).fetchone()
     assert row is not None
     return int(row[0])
@@ -311,7 +313,7 @@ def refused(conn: psycopg.Connection[Any], value: bytes | None, *, key: bytes | 
 def test_the_quarantine_is_listed_in_pages(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
     assert service("quarantine", "list", "--json").json == []
     assert service("quarantine", "list").out == "none\n"
-    ids = [refused(conn, b"%d" % number) for number in range(3)]
+    ids = [rejected(conn, b"%d" % number) for number in range(3)]
     page = service("quarantine", "list", "--json", "--limit", "2")
     assert [row["id"] for row in page.json] == ids[:0:-1]
     assert page.json[0].items() >= {"state": "open", "topic": CONTENT_PROVISIONED, "offset": 7}.items()
@@ -323,20 +325,20 @@ def test_the_quarantine_is_listed_in_pages(service: CommandLine, conn: psycopg.C
 def test_a_refused_input_is_shown_as_text_only_where_it_is_text(
     service: CommandLine, conn: psycopg.Connection[Any]
 ) -> None:
-    shown = service("quarantine", "show", "--json", str(refused(conn, '{"name": "Åsa"'.encode()))).json
+    shown = service("quarantine", "show", "--json", str(rejected(conn, '{"name": "Åsa"'.encode()))).json
     assert (shown["value"], shown["key"], shown["headers"]) == ('{"name": "Åsa"', "k", [["trace", "1"], ["none", None]])
-    binary = service("quarantine", "show", "--json", str(refused(conn, b"\xff\x00", key=None))).json
+    binary = service("quarantine", "show", "--json", str(rejected(conn, b"\xff\x00", key=None))).json
     assert (binary["value_base64"], "value" in binary, binary["key"]) == ("/wA=", False, None)
-    escape = service("quarantine", "show", "--json", str(refused(conn, b"\x1b[2J"))).json
+    escape = service("quarantine", "show", "--json", str(rejected(conn, b"\x1b[2J"))).json
     assert "value" not in escape
-    assert service("quarantine", "show", str(refused(conn, None))).status == 0
+    assert service("quarantine", "show", str(rejected(conn, None))).status == 0
     assert service("quarantine", "show", "999").failed_with(1, "999")
 
 
 def test_what_is_in_the_quarantine_cannot_play_with_a_terminal(
     service: CommandLine, conn: psycopg.Connection[Any]
 ) -> None:
-    id_ = refused(conn, b"x", error="\x1b[31m[red]it says[/red] \x07")
+    id_ = rejected(conn, b"x", error="\x1b[31m[red]it says[/red] \x07")
     for ended in (service("quarantine", "list"), service("quarantine", "show", str(id_))):
         assert ended.status == 0
         assert "[red]it says[/red]" in ended.out
@@ -356,7 +358,7 @@ def test_an_output_that_nobody_reads_to_its_end_is_no_traceback(
     tmp_path: Path, app_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     for number in range(300):
-        refused(conn, b"%d" % number, error="e" * 1_000)
+        rejected(conn, b"%d" % number, error="e" * 1_000)
     command = f"{sys.executable} -m service quarantine list --limit 300 --json | head -1"
     ended = subprocess.run(
         ["/bin/sh", "-c", command],

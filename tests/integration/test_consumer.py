@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from deploy.local.postgres import Postgres
-from service.consumer import consumer as consumer_module
+from service.consumer import reader
 from service.domain.topics import CONTENT_PROVISIONED
 from service.postgres import migration
 from tests.support.batches import record_batch
@@ -84,7 +84,7 @@ async def test_consumers_that_come_and_go_while_records_flow_lose_none(
     judge: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Fetches are under way at every rebalance.
-    monkeypatch.setattr(consumer_module, "POLL_MS", 3_000)
+    monkeypatch.setattr(reader, "POLL_MS", 3_000)
     numbers = iter(range(1_000_000))
     flowing = True
 
@@ -106,7 +106,7 @@ async def test_consumers_that_come_and_go_while_records_flow_lose_none(
     await task
     await judge.all_committed()
     assert judge.value(PENDING) == next(numbers)
-    assert judge.refused() == []
+    assert judge.rejected() == []
     await judge.stop()
     assert judge.value("select count(*) from els.crash_marks") == 0
 
@@ -130,7 +130,9 @@ async def test_while_a_poll_is_in_the_database_the_next_one_takes_all_that_comes
         last = await station.publish(CONTENT_PROVISIONED, content("a", f"text-{number}"))
 
         async def is_read(last: int = last) -> bool:
-            position: int = await running.consumer._membership._client.position(TopicPartition(CONTENT_PROVISIONED, 0))
+            position: int = await running.consumer._assignment.membership._client.position(
+                TopicPartition(CONTENT_PROVISIONED, 0)
+            )
             return position == last + 1
 
         await until(is_read, BOUND, lambda: "what came meanwhile was not read")
@@ -140,15 +142,15 @@ async def test_while_a_poll_is_in_the_database_the_next_one_takes_all_that_comes
 
 
 async def test_a_poll_ends_when_it_weighs_enough(judge: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer_module, "SLICE", 1)
-    monkeypatch.setattr(consumer_module, "POLL_BYTES", MEBIBYTE)
+    monkeypatch.setattr(reader, "SLICE", 1)
+    monkeypatch.setattr(reader, "POLL_BYTES", MEBIBYTE)
     # All are there at once: compressed, they are one small record batch.
     values = [content("b", f"t{number}", original_file_name="x" * 300_000) for number in range(12)]
     await judge.publish_batch(CONTENT_PROVISIONED, record_batch(values, compression="gzip"), len(values))
     running = await judge.start()
     await judge.all_committed()
     assert judge.value(PENDING) == 12
-    assert max(len(effects.decisions) for effects in running.effects) <= 4
+    assert max(len(effects.records) for effects in running.effects) <= 4
 
 
 # -- servers that go away

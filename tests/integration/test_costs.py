@@ -18,13 +18,13 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection, AsyncCursor
 
-from service.domain.delivery import Delivery, Limits
+from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.incoming import decode
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.transaction import apply
 from service.postgres.pool import Database
 from service.postgres.session import APPLICATION_NAME
-from service.purge.purge import PurgeReport, Terms, purge_once
+from service.purge.purge import PurgeReport, RetentionPolicy, purge_once
 from tests.support.inputs import content, delivery, registration
 
 BATCHES = 40
@@ -77,12 +77,12 @@ class Costs:
             before = await self._counters(conn)
         async with self.database.transaction() as conn:
             conn.cursor_factory, Count.statements = Count, 0
-            outcome = await apply(conn, deliveries, Limits())
+            outcome = await apply(conn, deliveries, IntakeLimits())
             statements = Count.statements
             conn.cursor_factory = AsyncCursor
             rows = await self._rows(conn)
-        assert not outcome.aside
-        assert not outcome.again
+        assert not outcome.deferred
+        assert not outcome.next_transaction
         async with self.database.transaction() as conn:
             after = await self._counters(conn)
         return Counter({"statements": statements, **rows}) + (after - before)
@@ -206,7 +206,7 @@ async def test_a_purge_keeps_to_its_statements_and_rows(
         before = conn.execute(scanned).fetchone()
         database, Count.statements = Database(app_url), 0
         day = 24 * 3600
-        terms = Terms(pending_ttl=day, expired_retention=day, batch_timeout=day, batch_retention=day)
+        terms = RetentionPolicy(pending_ttl=day, expired_retention=day, batch_timeout=day, batch_retention=day)
         report = await purge_once(database, terms, now=datetime.now(UTC) + timedelta(days=2))
         await database.close()
         # A session counts what it has scanned when it ends.
@@ -232,7 +232,7 @@ async def test_a_record_takes_few_calls_and_little_memory(costs: Costs) -> None:
     async with costs.database.transaction() as conn:
         sys.setprofile(calling)
         before, _ = tracemalloc.get_traced_memory()
-        await apply(conn, arrived, Limits())
+        await apply(conn, arrived, IntakeLimits())
         _, peak = tracemalloc.get_traced_memory()
         sys.setprofile(None)
     tracemalloc.stop()

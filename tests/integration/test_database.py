@@ -14,7 +14,7 @@ from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvaila
 from service.postgres import pool as database_module
 from service.postgres.arrays import Texts
 from service.postgres.errors import sqlstate_of
-from service.postgres.pipeline import HEAVY, Answer, Connection
+from service.postgres.pipeline import HEAVY, Connection, PendingResult
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts, conninfo
 from tests.support.proxy import Proxy
@@ -109,9 +109,9 @@ async def test_an_answer_is_waited_for_alone_while_the_server_is_at_work_on_what
     async with await psycopg.AsyncConnection.connect(database_url) as other, asyncio.timeout(BOUND):
         await other.execute("lock table public.kept")
         async with database.transaction(pipelined=True) as connection:
-            answer = Answer(await connection.execute("select 1"), list)
+            answer = PendingResult(await connection.execute("select 1"), list)
             await keep(connection, "one")
-            after = Answer(await connection.execute("select word from public.kept"), list)
+            after = PendingResult(await connection.execute("select word from public.kept"), list)
             assert await answer == [(1,)]
             await other.commit()
     assert await after == [("one",)]
@@ -120,7 +120,7 @@ async def test_an_answer_is_waited_for_alone_while_the_server_is_at_work_on_what
 async def test_the_first_failure_is_raised_and_not_one_that_follows_from_it(database: Database) -> None:
     with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
         async with database.transaction(pipelined=True) as connection:
-            before = Answer(await connection.execute("select 1"), list)
+            before = PendingResult(await connection.execute("select 1"), list)
             await connection.execute("select 1 / 0")
             assert await before == [(1,)]
             await asyncio.sleep(0.1)  # it may have come by now, unread
@@ -141,13 +141,13 @@ async def test_a_session_forgets_what_it_prepared_in_vain(database_url: str) -> 
         for _ in range(2):
             with pytest.raises(LockNotAvailable):  # noqa: PT012  the body is what is tested
                 async with database.transaction(pipelined=True) as connection:
-                    answer = Answer(await connection.execute("select 1"), list)
+                    answer = PendingResult(await connection.execute("select 1"), list)
                     await keep(connection, "in vain")
                     await answer
         await other.rollback()
     pid = await backend(database)
     async with database.transaction(pipelined=True) as connection:
-        answer = Answer(await connection.execute("select 1"), list)
+        answer = PendingResult(await connection.execute("select 1"), list)
         await keep(connection, "behind")
         await answer
     assert await backend(database) == pid

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from aiokafka import TopicPartition
 
-from service.consumer import consumer as consumer_module
-from service.consumer.consumer import Consumer
+from service.consumer import offsets
+from service.consumer.offsets import Offsets
 from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.inputs import content
 from tests.support.pods import Pod, killed, pods, until
@@ -25,31 +25,31 @@ async def test_suspects_that_a_rebalance_took_away_and_brought_back_are_not_gone
         values (%s, 0, 0, null, 0, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
-    commit, reached, go = Consumer._commit, asyncio.Event(), asyncio.Event()
+    commit, reached, go = Offsets.commit, asyncio.Event(), asyncio.Event()
 
-    async def slow_to_commit(consumer: Consumer) -> None:
+    async def slow_to_commit(committing: Offsets) -> None:
         if not reached.is_set():
             reached.set()
             await go.wait()
-        await commit(consumer)
+        await commit(committing)
 
-    monkeypatch.setattr(consumer_module, "COMMIT_SECONDS", 3600)  # so that it is the suspects' commit
-    monkeypatch.setattr(Consumer, "_commit", slow_to_commit)
+    monkeypatch.setattr(offsets, "COMMIT_SECONDS", 3600)  # so that it is the suspects' commit
+    monkeypatch.setattr(Offsets, "commit", slow_to_commit)
     running = await judge.start()
     await asyncio.wait_for(reached.wait(), BOUND)
-    before = running.consumer._partitions[tp]
+    before = running.consumer._assignment.partitions[tp]
     joined = await judge.start()
     judge.running.remove(joined)
     await joined.stop()
     await until(lambda: running.partitions == 9, BOUND, lambda: "it has not all of them again")
-    assert running.consumer._partitions[tp] is not before
+    assert running.consumer._assignment.partitions[tp] is not before
     with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
         await judge.publish(CONTENT_PROVISIONED, *(content("free", f"t{number}") for number in range(3)))
         await judge.publish(CONTENT_PROVISIONED, content("held", "t"), content("free", "t3"))
         go.set()
         await judge.becomes("select count(*) from els.pending_content where batch_id = 'free'", 4)
-        await commit(running.consumer)
+        await commit(running.consumer._offsets)
         assert (await judge.committed(tp)).get(tp, 0) <= 3
     await judge.becomes(PENDING, 5)
 
@@ -80,7 +80,7 @@ async def test_a_record_that_kills_the_process_is_refused_when_it_was_alone_in_t
         # Once in a poll of 16, whose sixteenth is one record, then three times with that alone.
         assert 4 <= deaths <= 5
         await judge.all_committed()
-        assert judge.refused() == [(CONTENT_PROVISIONED, "killed_the_process")]
+        assert judge.rejected() == [(CONTENT_PROVISIONED, "killed_the_process")]
         assert judge.value("select value from els.quarantine") == records[23]
         pod.terminate()
         assert await pod.ended() == 0
@@ -108,13 +108,13 @@ async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: Station
     with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
         await judge.start()
-        # Alone in hand once more, and two deaths to its name: one more would convict it.
+        # Alone in hand once more, and two deaths to its name: one more would culprit it.
         await judge.becomes("select deaths from els.crash_marks where records = 1", 2)
         await judge.stop()
         assert judge.value("select count(*) from els.crash_marks") == 0
     await judge.start()
     await judge.all_committed()
-    assert (judge.value(PENDING), judge.refused()) == (2, [])
+    assert (judge.value(PENDING), judge.rejected()) == (2, [])
 
 
 async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_convicted_of_that(
@@ -152,4 +152,4 @@ async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_
             break
         assert isinstance(task.exception(), psycopg.Error)
         await started.database.close()
-    assert (judge.value(PENDING), judge.refused()) == (2, [])
+    assert (judge.value(PENDING), judge.rejected()) == (2, [])

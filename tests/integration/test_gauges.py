@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 import service
-from service.http.gauges import HEALTH, VIOLATIONS, Gauges, Look
+from service.http.gauges import HEALTH, VIOLATIONS, GaugeQuery, Gauges
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION
 from service.runtime import metrics as telemetry
@@ -63,7 +63,7 @@ def scraped(gauges: Gauges) -> Samples:
 
 async def looked(gauges: Gauges) -> dict[str, float]:
     """What is told after one look of each kind."""
-    for look in gauges.looks:
+    for look in gauges.queries:
         await gauges.look(look)
     told = scraped(gauges)
     return {name: told[name][NO_LABELS] for name in [*HEALTH, *VIOLATIONS] if name in told}
@@ -109,7 +109,7 @@ async def test_what_can_not_be_seen_again_is_not_told(gauges: Gauges, database_u
 
 
 async def test_what_was_seen_too_long_ago_is_not_told(gauges: Gauges) -> None:
-    look, _ = gauges.looks
+    look, _ = gauges.queries
     await gauges.look(look)
     assert look.current()
     look.until = 0
@@ -122,14 +122,14 @@ async def test_a_scrape_asks_the_database_nothing(gauges: Gauges, database_url: 
 
 
 def test_slow_answers_are_asked_for_less_often() -> None:
-    look = Look("read_health", HEALTH, every=5, rest=20)
+    look = GaugeQuery("read_health", HEALTH, every=5, rest=20)
     assert look.pause(took=0.01) == 5
     assert look.pause(took=3) == 60
 
 
 async def test_the_parts_and_the_build_are_told(gauges: Gauges) -> None:
-    gauges._health.trouble("consumer", "no word from the broker")
-    gauges._health.well("database")
+    gauges._health.set_error("consumer", "no word from the broker")
+    gauges._health.set_healthy("database")
     told = scraped(gauges)
     assert told["els_part_well"] == {frozenset({("part", "consumer")}): 0, frozenset({("part", "database")}): 1}
     (build,) = told["els_build_info"]

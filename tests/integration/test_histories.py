@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.intake.outcome import Batch
+from service.intake.work import BatchWork, uploads_of
 from service.purge import purge
 from tests.prove.histories import histories
 from tests.prove.report import Task
@@ -30,7 +30,7 @@ def expires_in_silence(patch: pytest.MonkeyPatch) -> None:
 
 
 def serves_failures_first(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Batch, "uploads", lambda self: self.arrived(self.failures) + self.arrived(self.contents))
+    patch.setattr(BatchWork, "uploads", lambda self: uploads_of(self.failures) + uploads_of(self.contents))
 
 
 @pytest.mark.parametrize("broken", [expires_in_silence, serves_failures_first])

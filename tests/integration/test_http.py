@@ -40,7 +40,7 @@ async def endpoints() -> AsyncIterator[Endpoints]:
 
 
 async def test_the_process_lives_whatever_its_parts_do(endpoints: Endpoints) -> None:
-    endpoints.health.trouble("database", "away")
+    endpoints.health.set_error("database", "away")
     assert await endpoints.get("/healthz") == (200, "application/json", {"status": "alive"})
 
 
@@ -53,21 +53,21 @@ async def test_what_was_never_heard_of_is_not_ready(endpoints: Endpoints) -> Non
 
 
 async def test_readiness_says_which_part_is_not_well_and_why(endpoints: Endpoints) -> None:
-    endpoints.health.well("database")
-    endpoints.health.trouble("consumer", "no word from the broker")
+    endpoints.health.set_healthy("database")
+    endpoints.health.set_error("consumer", "no word from the broker")
     status, _, told = await endpoints.get("/readyz")
     assert (status, told["parts"]) == (503, {"database": "ok", "consumer": "no word from the broker"})
 
-    endpoints.health.well("consumer")
+    endpoints.health.set_healthy("consumer")
     status, _, told = await endpoints.get("/readyz")
     assert (status, told["status"]) == (200, "ready")
     assert endpoints.looks == 2
 
 
 async def test_a_topic_that_is_stopped_is_named(endpoints: Endpoints) -> None:
-    endpoints.health.well("database")
-    endpoints.health.well("consumer")
-    endpoints.health.trouble("topics", "stopped, nothing but refusals: some.topic")
+    endpoints.health.set_healthy("database")
+    endpoints.health.set_healthy("consumer")
+    endpoints.health.set_error("topics", "stopped, nothing but rejections: some.topic")
     status, _, told = await endpoints.get("/readyz")
     assert status == 503
     assert "some.topic" in told["parts"]["topics"]

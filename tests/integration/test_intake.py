@@ -1,4 +1,4 @@
-"""Whatever happens on the way, each delivery ends applied, recognised or refused, and is counted once."""
+"""Whatever happens on the way, each delivery ends applied, recognised or rejected, and is counted once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from deploy.local.processes import free_port
-from service.domain.delivery import Delivery, Limits
+from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import ContentProvisioned
 from service.domain.topics import CONTENT_PROVISIONED
 from service.intake.intake import Intake
@@ -35,12 +35,12 @@ POISON = "poison"
 class Bench:
     """An intake on a database of its own, and what it says it did."""
 
-    def __init__(self, url: str, superuser: str, limits: Limits | None = None) -> None:
+    def __init__(self, url: str, superuser: str, limits: IntakeLimits | None = None) -> None:
         # What somebody holds is found out soon.
         self.database = Database(url, timeouts=Timeouts(lock_timeout=100))
         self.health = Health()
         self.effects: list[Effects] = []
-        self.intake = Intake(self.database, limits or Limits(), self.health, self._told)
+        self.intake = Intake(self.database, limits or IntakeLimits(), self.health, self._told)
         self.conn = psycopg.connect(superuser, autocommit=True)
 
     async def _told(self, effects: Effects) -> None:
@@ -53,8 +53,8 @@ class Bench:
     async def deliver(self, *deliveries: Delivery) -> None:
         """As the consumer does."""
         outcome = await self.intake.take(deliveries)
-        assert (outcome.again, outcome.left) == ([], [])
-        await self.intake.take_alone(outcome.aside)
+        assert (outcome.next_transaction, outcome.not_admitted) == ([], [])
+        await self.intake.take_exclusive(outcome.deferred)
 
     def column(self, query: str) -> list[Any]:
         return [value for (value,) in self.conn.execute(query).fetchall()]
@@ -63,12 +63,12 @@ class Bench:
         """The contents in a table, sorted."""
         return self.column(f"select text_storage_id from els.{table} where text_storage_id is not null order by 1")
 
-    def refused(self) -> list[tuple[Any, ...]]:
+    def rejected(self) -> list[tuple[Any, ...]]:
         return self.conn.execute("select reason, error, deliveries from els.quarantine order by id").fetchall()
 
     def total(self, *what: str) -> int:
         """How many decisions of this kind there were over all transactions."""
-        return sum(decision.what in what for each in self.effects for decision in each.decisions)
+        return sum(record.kind in what for each in self.effects for record in each.records)
 
     def poisoned(self, table: str, trouble: str) -> None:
         """From now on a row of this table with the poison in it makes `trouble`, which is PL/pgSQL."""
@@ -128,10 +128,10 @@ async def test_inputs_that_the_database_does_not_take_are_found_by_halving_and_t
     bench.poisoned("pending_content", trouble)
     await bench.deliver(*contents("b", "t1", "t2", "t3", "t4", "t5", "t6", "t7", poison=("t1", "t6")))
     assert bench.texts("pending_content") == ["t2", "t3", "t4", "t5", "t7"]
-    assert [(reason, error.startswith(told), count) for reason, error, count in bench.refused()] == [
+    assert [(reason, error.startswith(told), count) for reason, error, count in bench.rejected()] == [
         ("data_error", True, 1)
     ] * 2
-    assert (bench.total("content_pending"), len(bench.refused())) == (5, 2)
+    assert (bench.total("content_pending"), len(bench.rejected())) == (5, 2)
     assert bench.health.ready
 
 
@@ -142,7 +142,7 @@ async def test_a_batch_becomes_ready_though_one_of_its_contents_is_refused_at_it
     await bench.deliver(failed("b", "u4"))
     assert bench.column("select state from els.batches") == ["ready"]
     assert bench.texts("slots") == ["t1", "t3"]
-    assert [reason for reason, *_ in bench.refused()] == ["data_error"]
+    assert [reason for reason, *_ in bench.rejected()] == ["data_error"]
     assert violations(bench.conn) == []
 
 
@@ -153,20 +153,20 @@ async def test_an_input_that_is_refused_while_it_goes_alone_leaves_the_others_of
     bench.poisoned("slots", "new.file_upload_id := null;")
     with holding(database_url, "select from els.slots for update"):
         outcome = await bench.intake.take(contents("b", "t1", "t2", "t3", poison=("t2",)))
-        assert len(outcome.aside) == 3
-    await bench.intake.take_alone(outcome.aside)
+        assert len(outcome.deferred) == 3
+    await bench.intake.take_exclusive(outcome.deferred)
     assert bench.texts("slots") == ["t1", "t3"]
-    assert [reason for reason, *_ in bench.refused()] == ["data_error"]
+    assert [reason for reason, *_ in bench.rejected()] == ["data_error"]
     assert violations(bench.conn) == []
 
 
 async def test_what_could_not_be_published_is_refused_before_it_is_committed(app_url: str, database_url: str) -> None:
-    bench = Bench(app_url, database_url, Limits(event_bytes=1_000))
+    bench = Bench(app_url, database_url, IntakeLimits(event_bytes=1_000))
     try:
         large = provisioned("b", "t2", original_file_name="n" * 1_000)
         await bench.deliver(registered("b", "e1", "e2"), provisioned("b", "t1"), large, provisioned("b", "t3"))
         assert bench.texts("slots") == ["t1", "t3"]
-        assert [reason for reason, *_ in bench.refused()] == ["unpublishable"]
+        assert [reason for reason, *_ in bench.rejected()] == ["unpublishable"]
         assert violations(bench.conn) == []
     finally:
         await bench.close()
@@ -183,7 +183,7 @@ async def test_what_the_client_cannot_encode_is_refused_as_well(bench: Bench, un
     bad.event = replace(bad.event, **unfit)
     await bench.deliver(good, bad)
     assert bench.texts("pending_content") == ["t1"]
-    assert [reason for reason, *_ in bench.refused()] == ["data_error"]
+    assert [reason for reason, *_ in bench.rejected()] == ["data_error"]
 
 
 async def test_where_a_poll_is_halved_what_waits_of_the_first_half_is_not_overtaken_by_the_second(bench: Bench) -> None:
@@ -199,7 +199,7 @@ async def test_where_a_poll_is_halved_what_waits_of_the_first_half_is_not_overta
         )
         == ["first second"] * 10
     )
-    assert len(bench.refused()) == 1
+    assert len(bench.rejected()) == 1
 
 
 async def test_whoever_fails_to_tell_of_what_is_committed_is_told_once_and_holds_up_nothing(
@@ -209,14 +209,14 @@ async def test_whoever_fails_to_tell_of_what_is_committed_is_told_once_and_holds
     told: list[int] = []
 
     async def fail(effects: Effects) -> None:
-        told.append(len(effects.decisions))
+        told.append(len(effects.records))
         assert bench.texts("pending_content") == ["t1"]
         raise BrokenPipeError("the log is gone")
 
-    intake = Intake(bench.database, Limits(), bench.health, fail)
+    intake = Intake(bench.database, IntakeLimits(), bench.health, fail)
     outcome = await asyncio.wait_for(intake.take([provisioned("b", "t1")]), BOUND)
-    assert (told, outcome.aside) == ([1], [])
-    assert bench.refused() == []
+    assert (told, outcome.deferred) == ([1], [])
+    assert bench.rejected() == []
     await bench.close()
 
 
@@ -251,8 +251,8 @@ async def test_what_somebody_holds_waits_alone_and_the_rest_of_the_poll_is_commi
 
     with holding(database_url, HELD[held]):
         outcome = await asyncio.wait_for(bench.intake.take(poll), BOUND)
-        assert poll[0] in outcome.aside
-        alone = asyncio.create_task(bench.intake.take_alone(outcome.aside))
+        assert poll[0] in outcome.deferred
+        alone = asyncio.create_task(bench.intake.take_exclusive(outcome.deferred))
         await until(
             lambda: bench.column(done) + bench.column(waiting) == [1, 1], BOUND, lambda: "the others are held up"
         )
@@ -269,7 +269,7 @@ async def test_a_batch_that_is_held_lets_the_others_that_were_set_aside_go_first
 ) -> None:
     with holding(database_url, HELD["pending row"]):
         alone = asyncio.create_task(
-            bench.intake.take_alone([provisioned("new", "t"), provisioned("a", "t"), provisioned("b", "t")])
+            bench.intake.take_exclusive([provisioned("new", "t"), provisioned("a", "t"), provisioned("b", "t")])
         )
         await until(
             lambda: bench.column("select batch_id from els.pending_content order by 1") == ["a", "b"],
@@ -285,8 +285,8 @@ async def test_a_stop_stays_known_where_all_of_a_poll_is_set_aside(bench: Bench,
     bench.conn.execute("insert into els.topic_refusals values ('some.topic', 7, now())")
     with holding(database_url, HELD["deciding row"]):
         outcome = await bench.intake.take([provisioned("held", "t")])
-    assert (len(outcome.aside), outcome.stopped) == (1, {"some.topic"})
-    await bench.intake.take_alone(outcome.aside)
+    assert (len(outcome.deferred), outcome.paused) == (1, {"some.topic"})
+    await bench.intake.take_exclusive(outcome.deferred)
 
 
 async def test_refused_inputs_wait_for_a_quarantine_that_somebody_holds(bench: Bench, database_url: str) -> None:
@@ -296,8 +296,8 @@ async def test_refused_inputs_wait_for_a_quarantine_that_somebody_holds(bench: B
         taken = asyncio.create_task(bench.intake.take([bad]))
         await until(lambda: waits_for_a_lock(bench.conn), BOUND, lambda: "nobody waits")
     outcome = await asyncio.wait_for(taken, BOUND)
-    assert outcome.aside == []
-    assert [count for *_, count in bench.refused()] == [2]
+    assert outcome.deferred == []
+    assert [count for *_, count in bench.rejected()] == [2]
 
 
 def waits_for_a_lock(conn: psycopg.Connection[Any]) -> bool:
@@ -328,7 +328,7 @@ async def test_trouble_of_the_world_is_waited_out_and_nothing_is_lost_or_counted
     poll = [*contents("b", "t1", "t2", poison=("t2",)), *contents("c", "t3")]
     await asyncio.wait_for(bench.deliver(*poll), BOUND)
     assert bench.texts("pending_content") == ["t1", "t2", "t3"]
-    assert bench.refused() == []
+    assert bench.rejected() == []
     assert bench.total("content_pending") == 3
     assert bench.health.ready
 
@@ -364,8 +364,8 @@ async def test_a_poll_of_more_new_batches_than_one_transaction_locks_is_applied_
 
 @pytest.fixture
 async def stopping(app_url: str, database_url: str) -> AsyncIterator[Bench]:
-    """A bench whose topics stop after three refusals."""
-    bench = Bench(app_url, database_url, Limits(refusals_in_a_row=3))
+    """A bench whose topics stop after three rejections."""
+    bench = Bench(app_url, database_url, IntakeLimits(consecutive_rejections=3))
     yield bench
     await bench.close()
 
@@ -374,11 +374,11 @@ async def test_what_was_set_aside_before_its_topic_stopped_is_applied_all_the_sa
     stopping: Bench, database_url: str
 ) -> None:
     await stopping.deliver(registered("held", "e1"))
-    refusals = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
+    rejections = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
     with holding(database_url, HELD["deciding row"]):
-        outcome = await stopping.intake.take([provisioned("held", "t"), *refusals])
-    assert (len(outcome.aside), outcome.stopped) == (1, {CONTENT_PROVISIONED})
-    await stopping.intake.take_alone(outcome.aside)
+        outcome = await stopping.intake.take([provisioned("held", "t"), *rejections])
+    assert (len(outcome.deferred), outcome.paused) == (1, {CONTENT_PROVISIONED})
+    await stopping.intake.take_exclusive(outcome.deferred)
     assert stopping.texts("slots") == ["t"]
     assert stopping.column("select stopped_at is not null from els.topic_refusals") == [True]
 
@@ -386,32 +386,32 @@ async def test_what_was_set_aside_before_its_topic_stopped_is_applied_all_the_sa
 async def test_what_had_no_room_in_the_transaction_that_stopped_its_topic_is_applied_and_nobody_waits_for_it(
     stopping: Bench, database_url: str
 ) -> None:
-    refusals = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
+    rejections = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
     behind = provisioned("behind", "t")
-    poll = [*(provisioned(f"b{number}", "t") for number in range(510)), *refusals, behind]
+    poll = [*(provisioned(f"b{number}", "t") for number in range(510)), *rejections, behind]
     with holding(database_url, "select pg_advisory_xact_lock(hashtextextended('b505', 0))"):
         outcome = await asyncio.wait_for(stopping.intake.take(poll), BOUND)
-    assert (len(outcome.aside), outcome.left, outcome.stopped) == (10, [behind], {CONTENT_PROVISIONED})
-    await stopping.intake.take_alone(outcome.aside)
+    assert (len(outcome.deferred), outcome.not_admitted, outcome.paused) == (10, [behind], {CONTENT_PROVISIONED})
+    await stopping.intake.take_exclusive(outcome.deferred)
     assert stopping.column("select count(*) from els.pending_content") == [510]
 
 
 async def test_what_comes_for_a_batch_that_waits_already_goes_behind_it_and_counts_as_good(
     stopping: Bench,
 ) -> None:
-    refusals = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(5)]
-    await stopping.intake.take(refusals[:2])
-    outcome = await stopping.intake.take([provisioned("b", "t"), *refusals[2:4]], waiting=frozenset(["b"]))
-    assert (len(outcome.aside), outcome.stopped) == (1, set())
+    rejections = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(5)]
+    await stopping.intake.take(rejections[:2])
+    outcome = await stopping.intake.take([provisioned("b", "t"), *rejections[2:4]], deferred=frozenset(["b"]))
+    assert (len(outcome.deferred), outcome.paused) == (1, set())
     assert stopping.texts("pending_content") == []
     # The topic stops: what comes then for the same batch is left where it is, until a probe finds it.
     late = provisioned("b", "late")
-    outcome = await stopping.intake.take([refusals[4], late], waiting=frozenset(["b"]))
-    assert (outcome.left, outcome.stopped) == ([late], {CONTENT_PROVISIONED})
-    outcome = await stopping.intake.take([late], waiting=frozenset(["b"]))
-    assert (outcome.aside, outcome.left) == ([], [late])
-    outcome = await stopping.intake.take([late], probing=True, waiting=frozenset(["b"]))
-    assert (outcome.aside, outcome.stopped) == ([late], set())
+    outcome = await stopping.intake.take([rejections[4], late], deferred=frozenset(["b"]))
+    assert (outcome.not_admitted, outcome.paused) == ([late], {CONTENT_PROVISIONED})
+    outcome = await stopping.intake.take([late], deferred=frozenset(["b"]))
+    assert (outcome.deferred, outcome.not_admitted) == ([], [late])
+    outcome = await stopping.intake.take([late], probing=True, deferred=frozenset(["b"]))
+    assert (outcome.deferred, outcome.paused) == ([late], set())
 
 
 async def test_a_probe_whose_batch_somebody_holds_ends_the_stop(stopping: Bench, database_url: str) -> None:
@@ -420,7 +420,7 @@ async def test_a_probe_whose_batch_somebody_holds_ends_the_stop(stopping: Bench,
     good = provisioned("held", "t")
     with holding(database_url, HELD["deciding row"]):
         outcome = await stopping.intake.take([good], probing=True)
-    assert (outcome.aside, outcome.stopped) == ([good], set())
+    assert (outcome.deferred, outcome.paused) == ([good], set())
 
 
 async def test_a_database_that_is_away_is_told_of_a_few_times_however_often_it_is_tried(
@@ -436,7 +436,7 @@ async def test_a_database_that_is_away_is_told_of_a_few_times_however_often_it_i
 
     monkeypatch.setattr(Backoff, "pause", pause)
     health = Health()
-    intake = Intake(Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none"), Limits(), health, forget)
+    intake = Intake(Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none"), IntakeLimits(), health, forget)
     with capture_logs() as logs:
         taking = asyncio.create_task(intake.take([provisioned("b", "t")]))
         await until(lambda: tries >= 150, 60, lambda: f"{tries} tries")

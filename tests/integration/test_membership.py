@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from aiokafka.client import ConnectionGroup
 
-from service.consumer import consumer as consumer_module
+from service.consumer import watchdog
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.kafka import group as membership_module
 from service.kafka.group import Stalled
@@ -29,11 +29,11 @@ async def goes_on(station: Station, running: Running) -> None:
 async def test_a_consumer_that_the_group_has_forgotten_is_made_anew(station: Station) -> None:
     """Its partitions are taken back, and the answer that would share them out anew never comes."""
     running = await station.start()
-    running.consumer._options = replace(running.consumer._options, watchdog=1)
-    await running.consumer.revoked(list(running.consumer._partitions))
+    running.consumer._watchdog._options = replace(running.consumer._options, watchdog=1)
+    await running.consumer.revoked(list(running.consumer._assignment.partitions))
     with pytest.raises(Stalled, match="no share of the group"):
         await asyncio.wait_for(running._task, BOUND)
-    running.consumer._options = replace(running.consumer._options, watchdog=60)
+    running.consumer._watchdog._options = replace(running.consumer._options, watchdog=60)
     await goes_on(station, running)
 
 
@@ -41,11 +41,11 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client itself would wait for its answers for 40 s, the time that a rebalance may take and more."""
-    monkeypatch.setattr(consumer_module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "CHECK_SECONDS", 0.1)
     monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
     running = await station.start()
-    running.consumer._membership._options = replace(running.consumer._options, session_timeout=1)
-    for connection in running.consumer._membership._client._client._conns.values():
+    running.consumer._assignment.membership._options = replace(running.consumer._options, session_timeout=1)
+    for connection in running.consumer._assignment.membership._client._client._conns.values():
         connection._writer.transport.pause_reading()
     with pytest.raises(Stalled, match="no word from the broker"):
         await asyncio.wait_for(running._task, BOUND)
@@ -62,7 +62,7 @@ async def test_a_large_record_that_takes_long_to_come_is_no_silence(
     running = await station.start()
     await station.becomes(PENDING, 1)
     monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
-    running.consumer._membership._options = replace(running.consumer._options, session_timeout=1)
+    running.consumer._assignment.membership._options = replace(running.consumer._options, session_timeout=1)
     proxy.slow(0.3)
     instructions = random.Random(1).randbytes(2 * MEBIBYTE).hex()
     await station.publish(BATCH_REGISTERED, registration("b", ["e1"], essay_instructions=instructions))
@@ -82,7 +82,7 @@ async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_ane
     before = asyncio.all_tasks()
     running = await station.start()
     await station.all_committed()
-    connections = running.consumer._membership._client._client._conns
+    connections = running.consumer._assignment.membership._client._client._conns
     (coordinator,) = [each for (_, group), each in connections.items() if group == ConnectionGroup.COORDINATION]
     coordinator._writer.transport.pause_reading()
     await station.publish(CONTENT_PROVISIONED, content("b", "t2"))
@@ -101,7 +101,7 @@ async def test_fetches_wait_longer_where_nothing_comes(station: Station) -> None
     running = await station.start()
 
     def waits(milliseconds: int) -> bool:
-        return bool(running.consumer._membership._client._fetcher._fetch_max_wait_ms == milliseconds)
+        return bool(running.consumer._assignment.membership._client._fetcher._fetch_max_wait_ms == milliseconds)
 
     await until(lambda: waits(100), BOUND, lambda: "fetches do not wait longer")
     await station.publish(CONTENT_PROVISIONED, content("a", "text"))
@@ -111,5 +111,5 @@ async def test_fetches_wait_longer_where_nothing_comes(station: Station) -> None
 async def test_whose_partitions_are_shared_out_anew_is_not_ready(judge: Station) -> None:
     running = await judge.start()
     assert running.health.ready
-    await running.consumer.revoked(list(running.consumer._partitions))
+    await running.consumer.revoked(list(running.consumer._assignment.partitions))
     assert (running.health.ready, running.partitions) == (False, 0)

@@ -86,7 +86,7 @@ async def test_code_runs_on_its_own_revision_and_on_newer_ones_that_serve_it(
 ) -> None:
     conn.execute("update els.alembic_version set version_num = %s, oldest_code = %s", [revision, oldest_code])
     database = Database(app_url)
-    trouble = await database.schema_trouble()
+    trouble = await database.schema_error()
     await database.close()
     assert trouble == told or (trouble and told and trouble.startswith(told))
 
@@ -111,8 +111,8 @@ def readiness(pod: Pod) -> str:
     try:
         with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=10) as answer:
             return str(answer.read(), "utf-8")
-    except urllib.error.HTTPError as refusal:
-        return str(refusal.read(), "utf-8")
+    except urllib.error.HTTPError as rejection:
+        return str(rejection.read(), "utf-8")
 
 
 # -- what a migration does to those who work meanwhile
@@ -142,7 +142,7 @@ async def test_who_writes_waits_less_than_a_second_for_a_migration_that_waits_fo
         busy.commit()
         await asyncio.wrap_future(upgraded)
     database = Database(database_url)
-    assert await database.schema_trouble() is None
+    assert await database.schema_error() is None
     await database.close()
 
 

@@ -15,11 +15,11 @@ import psycopg
 import pytest
 
 from deploy.local.processes import plain_environment
-from service.domain.delivery import Delivery, Limits
-from service.domain.events import Reason, Refusal
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.events import Reason, Rejection
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.intake import Intake
-from service.operators.errors import Impossible
+from service.operators.errors import Conflict
 from service.operators.replay import Replay
 from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
@@ -56,8 +56,8 @@ class Pod:
 
     async def _take(self, deliveries: tuple[Delivery, ...]) -> None:
         database = Database(self._url, pool_size=1)
-        outcome = await Intake(database, Limits(), Health("database"), forget).take(deliveries)
-        assert (outcome.aside, outcome.left) == ([], [])
+        outcome = await Intake(database, IntakeLimits(), Health("database"), forget).take(deliveries)
+        assert (outcome.deferred, outcome.not_admitted) == ([], [])
         await database.close()
 
 
@@ -338,8 +338,8 @@ def test_what_was_removed_is_not_restored(service: CommandLine, pod: Pod, conn: 
 
 
 def refused_by_a_bug(value: bytes, topic: str = CONTENT_PROVISIONED) -> Delivery:
-    """Refused when it came; today's code would take it."""
-    return delivery(topic, value, event=Refusal(Reason.INVALID_FIELD, "said the bug"))
+    """QuarantineFilter when it came; today's code would take it."""
+    return delivery(topic, value, event=Rejection(Reason.INVALID_FIELD, "said the bug"))
 
 
 def quarantined(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -353,8 +353,8 @@ def ids(conn: psycopg.Connection[Any]) -> list[int]:
 def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_had_come_then(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
-    refused = refused_by_a_bug(content("b", "t"))
-    pod.take(refused)
+    rejected = refused_by_a_bug(content("b", "t"))
+    pod.take(rejected)
     (id_,) = ids(conn)
     ended = service("quarantine", "replay", str(id_), "--json", "--who", "me", "--why", "fixed in 1.2")
     assert (ended.status, ended.err) == (0, "")
@@ -363,7 +363,7 @@ def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_had_come
     details = {"id": id_, "outcome": "pending", "reason": "invalid_field"}
     assert written(conn) == [("me", "quarantine replay", None, CONTENT_PROVISIONED, "fixed in 1.2", details)]
     # Delivered again, to a pod with the fix and to one without: it stays closed, and nothing comes twice.
-    pod.take(provisioned("b", "t"), refused)
+    pod.take(provisioned("b", "t"), rejected)
     assert quarantined(conn) == [("replayed", "invalid_field", 2)]
     assert states(conn) == {"t": "pending"}
     assert service("quarantine", "replay", str(id_)).failed_with(1, "not open")
@@ -374,7 +374,7 @@ def test_each_kind_of_input_can_be_replayed_and_it_is_told_what_it_became(
 ) -> None:
     deliveries = [registered("b", "e1", "e2"), provisioned("b", "t1"), failed("b", "u1"), provisioned("b", "t2")]
     for each in [*deliveries, provisioned("x", "t3")]:
-        pod.take(delivery(each.topic, each.value, event=Refusal(Reason.DATA_ERROR, "then")))
+        pod.take(delivery(each.topic, each.value, event=Rejection(Reason.DATA_ERROR, "then")))
     pod.take(provisioned("x", "t3"))
     ended = service("quarantine", "replay", "--all", "--json")
     assert [row["outcome"] for row in ended.json] == ["registered", "assigned", "failure slot", "excess", "repeat"]
@@ -401,7 +401,7 @@ def test_what_fails_again_stays_open_with_its_new_reason(
     assert [row["outcome"] for row in ended.json] == reasons
     assert all(row["error"] for row in ended.json)
     assert quarantined(conn) == [("open", reason, 1) for reason in reasons]
-    assert [row[5]["outcome"] for row in written(conn)] == ["refused"] * 3
+    assert [row[5]["outcome"] for row in written(conn)] == ["rejected"] * 3
     assert conn.execute("select count(*) from els.slots where state <> 'open'").fetchone() == (0,)
     people = service("quarantine", "replay", str(ids(conn)[0]))
     assert (people.status, people.err) == (1, "1 of 1 could not be replayed\n")
@@ -451,10 +451,10 @@ async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(
     app_url: str, database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     database = Database(app_url, pool_size=2)
-    intake = Intake(database, Limits(), Health("database"), forget)
+    intake = Intake(database, IntakeLimits(), Health("database"), forget)
     await intake.take([refused_by_a_bug(content("b", "t"))])
     (id_,) = ids(conn)
-    replay = Replay(database, Operator("me"), Limits(), {CONTENT_PROVISIONED: 1_000_000})
+    replay = Replay(database, Operator("me"), IntakeLimits(), {CONTENT_PROVISIONED: 1_000_000})
     with psycopg.connect(database_url) as holder:
         holder.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
         replaying = asyncio.create_task(replay.replay(id_))
@@ -463,7 +463,7 @@ async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(
             while conn.execute(waiting).fetchone() != (True,):  # noqa: ASYNC110  the database tells no event
                 await asyncio.sleep(0.01)
         conn.execute("update els.quarantine set state = 'discarded', closed_at = now()")
-    with pytest.raises(Impossible):
+    with pytest.raises(Conflict):
         await replaying
     await database.close()
     assert (states(conn), written(conn), quarantined(conn)[0][0]) == ({}, [], "discarded")

@@ -16,14 +16,14 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from service.domain.delivery import Delivery, Limits
+from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.intake.transaction import apply
 from service.postgres.pool import Database
 from service.postgres.session import APPLICATION_NAME
-from service.purge.purge import PurgeReport, Terms, count_due, purge_once
+from service.purge.purge import PurgeReport, RetentionPolicy, count_due, purge_once
 from service.store import outbox, relays
-from service.store.outbox import Blocked, Key
+from service.store.outbox import Blocked, OutboxKey
 from service.store.pending_content import restore_pending_content
 from service.store.quarantine import close_quarantine
 from tests.support.inputs import content, delivery, failure, registration
@@ -88,7 +88,7 @@ FILL = (
     """,
     """
     insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)
-    select %(name)s || '-' || n / 10, min(n), 't', 'refused', now(), now() - interval '1 hour'
+    select %(name)s || '-' || n / 10, min(n), 't', 'rejected', now(), now() - interval '1 hour'
     from generate_series(1, %(rows)s) as n
     group by n / 10
     """,
@@ -183,8 +183,8 @@ class Misled:
     async def poll(self, deliveries: list[Delivery], at_most: float) -> None:
         """Apply them; `at_most` is for each."""
         async with self.reads(int(at_most * len(deliveries))) as database, database.transaction() as conn:
-            outcome = await apply(conn, deliveries, Limits())
-        assert not outcome.aside
+            outcome = await apply(conn, deliveries, IntakeLimits())
+        assert not outcome.deferred
 
 
 @pytest.fixture
@@ -228,9 +228,9 @@ async def test_polls_read_what_is_theirs(misled: Misled) -> None:
     await misled.poll(failures("surplus"), 3)
     await misled.poll(registrations(*ESSAYS), 25)
     await misled.poll(registrations("another"), 2)
-    refused = [delivery(CONTENT_PROVISIONED, f"{{{number}".encode()) for number in range(100)]
-    await misled.poll(refused, 1)
-    await misled.poll(refused, 2)
+    rejected = [delivery(CONTENT_PROVISIONED, f"{{{number}".encode()) for number in range(100)]
+    await misled.poll(rejected, 1)
+    await misled.poll(rejected, 2)
     essays = [f"essay-{number}" for number in range(200)]
     await misled.poll([delivery(BATCH_REGISTERED, registration("failing", essays))], 5)
     failing = [delivery(VALIDATION_FAILED, failure("failing", f"upload-{number}")) for number in range(200)]
@@ -238,7 +238,7 @@ async def test_polls_read_what_is_theirs(misled: Misled) -> None:
 
 
 async def test_the_relay_reads_what_it_publishes(misled: Misled) -> None:
-    shards, limits = list(range(relays.SHARDS)), outbox.Limits(rows=500)
+    shards, limits = list(range(relays.SHARDS)), outbox.FetchLimits(rows=500)
     relay = uuid4()
     await misled.poll(registrations(*ESSAYS), 1)
     await misled.poll(contents("some"), 7)
@@ -251,8 +251,8 @@ async def test_the_relay_reads_what_it_publishes(misled: Misled) -> None:
     assert len(rows) == limits.rows
     async with misled.reads(limits.rows * 2, limits.rows * 8) as database, database.transaction() as conn:
         await relays.prepare_relay(conn)
-        await (await outbox.delete_outbox(conn, [Key(row.batch_id, row.seq, row.shard) for row in rows]))
-    stuck = [Blocked(f"stranger-{number}".encode(), number, b"t", "refused") for number in range(100)]
+        await (await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.shard) for row in rows]))
+    stuck = [Blocked(f"stranger-{number}".encode(), number, b"t", "rejected") for number in range(100)]
     async with misled.reads(len(stuck) * 20) as database, database.transaction() as conn:
         await relays.prepare_relay(conn)
         await outbox.block_batch(conn, stuck)
@@ -264,7 +264,7 @@ async def test_the_purge_reads_what_it_changes(misled: Misled, kept: int) -> Non
     await misled.poll(registrations(*ESSAYS), 1)
     await misled.poll(contents("some"), 7)
     misled.conn.execute("delete from els.outbox where aggregateid like 'batch-%'")
-    terms = Terms(pending_ttl=DAY, expired_retention=DAY, batch_timeout=10 * DAY)
+    terms = RetentionPolicy(pending_ttl=DAY, expired_retention=DAY, batch_timeout=10 * DAY)
     later = datetime.now(UTC) + timedelta(days=2)
     ended = BATCHES * (SLOTS + 1)
     async with misled.reads(1_000) as database:

@@ -14,12 +14,12 @@ from prometheus_client import REGISTRY
 from pydantic import TypeAdapter
 
 from service.domain import contract
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming
 from service.domain.topics import PENDING_EXPIRED, READINESS_TIMEOUT
 from service.postgres.pool import Database
 from service.purge import purge, reporting
-from service.purge.purge import Chunk, PurgeReport, Terms, count_due, purge_once
+from service.purge.purge import Chunk, PurgeReport, RetentionPolicy, count_due, purge_once
 from service.store import retention
 from tests.support import invariants
 from tests.support.brokers import Broker
@@ -30,9 +30,9 @@ CONTRACT = Path(__file__).parent.parent / "data" / "contract"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 DAY = 86_400
-TERMS = Terms(pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY)
-FOR_EVER = Terms(pending_ttl=9_999 * DAY, expired_retention=9_999 * DAY, batch_timeout=9_999 * DAY)
-SHORT = Terms(
+TERMS = RetentionPolicy(pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY)
+FOR_EVER = RetentionPolicy(pending_ttl=9_999 * DAY, expired_retention=9_999 * DAY, batch_timeout=9_999 * DAY)
+SHORT = RetentionPolicy(
     pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY, batch_retention=60 * DAY, closed_retention=60 * DAY
 )
 
@@ -48,7 +48,7 @@ class House:
         await deliver(self.database, deliveries(*events))
         assert invariants.violations(self.conn) == []
 
-    async def purge(self, days: float = 0, terms: Terms = TERMS, **options: Any) -> PurgeReport:
+    async def purge(self, days: float = 0, terms: RetentionPolicy = TERMS, **options: Any) -> PurgeReport:
         """A round, so many days from now."""
         report = await purge_once(self.database, terms, now=later(days), committed=self.chunks.append, **options)
         assert self.rows("select * from ops.invariant_violations") == []
@@ -227,7 +227,7 @@ async def test_a_registration_that_commits_while_the_purge_looks_wins(
 ) -> None:
     """The content was found due before its batch was registered; behind the lock it is not touched."""
     await house.poll(content("c1"), failure("f1"))
-    find = retention.find_waiting
+    find = retention.find_due
     found: list[Any] = []
 
     async def register_meanwhile(*arguments: Any) -> Any:
@@ -237,8 +237,8 @@ async def test_a_registration_that_commits_while_the_purge_looks_wins(
             await house.poll(registration(essays=2))
         return keys
 
-    monkeypatch.setattr(retention, "find_waiting", register_meanwhile)
-    assert await house.purge(0.5, Terms(1, 30 * DAY, DAY)) == PurgeReport()
+    monkeypatch.setattr(retention, "find_due", register_meanwhile)
+    assert await house.purge(0.5, RetentionPolicy(1, 30 * DAY, DAY)) == PurgeReport()
     assert found == [("b", "c1")]
     assert house.events(PENDING_EXPIRED) == []
     assert house.rows("select state from ops.batches") == [("ready",)]
@@ -305,7 +305,7 @@ async def test_what_was_restored_can_expire_again_which_is_another_event(house: 
 
 async def test_an_event_that_no_topic_takes_does_not_stop_the_rest(house: House) -> None:
     await house.poll(content("c1", original_file_name="x" * 3000), content("c2"))
-    assert await house.purge(1.01, limits=Limits(event_bytes=2000)) == PurgeReport(expired_content=2)
+    assert await house.purge(1.01, limits=IntakeLimits(event_bytes=2000)) == PurgeReport(expired_content=2)
     assert house.subjects(PENDING_EXPIRED) == ["c2"]
 
 
@@ -435,7 +435,7 @@ async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_on
     for state in ("open", "replayed", "discarded"):
         _quarantine(house, state)
     house.conn.execute("insert into els.operator_actions (who, action, why) values ('o', 'pending remove', '')")
-    terms = Terms(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
+    terms = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
     assert await house.purge(59, terms) == PurgeReport()
     assert await house.purge(61, terms) == PurgeReport(deleted_removed=1, deleted_quarantine=2, deleted_actions=1)
     assert house.states() == {"c2": "pending"}
@@ -447,7 +447,7 @@ async def test_what_is_closed_stays_while_it_is_delivered_again(house: House) ->
     """Its topic still has it: without the row, it would be open once more."""
     _quarantine(house, "discarded")
     house.conn.execute("update els.quarantine set last_seen_at = %s", [later(30)])
-    terms = Terms(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
+    terms = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
     assert await count_due(house.database, terms, later(61)) == await house.purge(61, terms) == PurgeReport()
     assert await house.purge(91, terms) == PurgeReport(deleted_quarantine=1)
 
@@ -498,7 +498,7 @@ async def test_what_was_done_is_counted_when_it_is_committed(house: House) -> No
     await purge_once(house.database, TERMS, now=later(2), committed=reporting.record_purge)
     assert counted("els_pending_content_expired_total") == before[0] + 2
     assert counted("els_batches_timed_out_total") == before[1] + 1
-    assert counted("els_purged_total", chore="expired_failures") >= 1
+    assert counted("els_purged_total", task="expired_failures") >= 1
 
 
 async def test_the_services_own_role_may_do_all_that(house: House, app_url: str) -> None:

@@ -13,25 +13,25 @@ from typing import cast
 import pytest
 from psycopg.errors import DeadlockDetected
 
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Upload
 from service.domain.topics import BATCH_READY, PENDING_EXPIRED, READINESS_TIMEOUT, SLOT_ASSIGNED
 from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
-from service.purge.purge import Terms, _Round
+from service.purge.purge import RetentionPolicy, _Round
 from tests.support import invariants
 from tests.support.interleaving import Report, Stage, content, deliveries, failure, registration, stage
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
-TERMS = Terms(pending_ttl=1, expired_retention=1, batch_timeout=1)
+TERMS = RetentionPolicy(pending_ttl=1, expired_retention=1, batch_timeout=1)
 
 
-def purge(chore: str, terms: Terms = TERMS) -> Callable[[Database], Awaitable[None]]:
-    """One chore of a round, when everything is due."""
+def purge(task: str, terms: RetentionPolicy = TERMS) -> Callable[[Database], Awaitable[None]]:
+    """One task of a round, when everything is due."""
 
     async def work(database: Database) -> None:
-        a_round = _Round(database, terms, Limits(), LATER, lambda _: None, lambda: False)
-        while await a_round._chunk(getattr(a_round, chore)):
+        a_round = _Round(database, terms, IntakeLimits(), LATER, lambda _: None, lambda: False)
+        while await a_round._chunk(getattr(a_round, task)):
             pass
 
     return work
@@ -39,9 +39,9 @@ def purge(chore: str, terms: Terms = TERMS) -> Callable[[Database], Awaitable[No
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """A chore and polls that race, from what other polls left behind."""
+    """A task and polls that race, from what other polls left behind."""
 
-    chore: str
+    task: str
     polls: Mapping[str, Sequence[Incoming]]
     before: Sequence[Incoming]
 
@@ -69,16 +69,16 @@ async def run(played: Stage, race: Race) -> Report:
         for name in dead:
             await (played.deliver(deliveries(*race.polls[name])) if name in race.polls else again(played))
         await again(played)
-        if race.chore == "expire_content" and "R" not in race.polls:
+        if race.task == "expire_content" and "R" not in race.polls:
             found += [f"{each} is left pending" for each in texts(played, "pending")]
         found += [f"lost: {each}" for each in missing(played, race)]
         return found + wrong(played)
 
     async def again(played: Stage) -> None:
-        await purge(race.chore)(cast("Database", played))
+        await purge(race.task)(cast("Database", played))
 
     await played.start_from(deliveries(*race.before))
-    purges = {"P": purge(race.chore)} if race.polls else {"P": purge(race.chore), "Q": purge(race.chore)}
+    purges = {"P": purge(race.task)} if race.polls else {"P": purge(race.task), "Q": purge(race.task)}
     return await played.explore(
         lambda: {**purges, **{name: deliveries(*poll) for name, poll in race.polls.items()}}, look, deaths=1
     )

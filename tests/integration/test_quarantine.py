@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.domain.delivery import Delivery, Limits
+from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.intake import Intake
 from service.intake.outcome import Outcome
@@ -28,7 +28,7 @@ class Pod:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url, pool_size=1)
-        limits = Limits(refusals_in_a_row=LIMIT)
+        limits = IntakeLimits(consecutive_rejections=LIMIT)
         self.intake = Intake(self.database, limits, Health("database"), forget)
 
     async def take(self, *deliveries: Delivery, probing: bool = False) -> Outcome:
@@ -50,7 +50,7 @@ def conn(database_url: str) -> psycopg.Connection[Any]:
 
 
 def bad(topic: str = CONTENT_PROVISIONED, value: bytes | None = None, **record: Any) -> Delivery:
-    """An input that is refused, each another."""
+    """An input that is rejected, each another."""
     return delivery(topic, value or b"no JSON %d" % next(_numbers), **record)
 
 
@@ -145,11 +145,11 @@ async def test_a_contradicting_registration_is_kept_with_its_value(
 async def test_refusals_in_a_row_are_counted_over_all_pods_and_the_topic_stops_at_the_limit(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
-    assert (await pods[0].take(*bads(6))).stopped == set()
+    assert (await pods[0].take(*bads(6))).paused == set()
     rest = [*bads(6), provisioned("b", "t")]
     outcome = await pods[1].take(*rest)
-    assert outcome.stopped == {CONTENT_PROVISIONED}
-    assert outcome.left == rest[4:]
+    assert outcome.paused == {CONTENT_PROVISIONED}
+    assert outcome.not_admitted == rest[4:]
     assert len(kept(conn, "id")) == LIMIT
     assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (LIMIT, True)}
 
@@ -161,7 +161,7 @@ async def test_a_stopped_topic_takes_nothing_on_any_pod_and_the_others_go_on(
     waiting = [provisioned("b", "t"), bad()]
     for pod in pods:
         outcome = await pod.take(waiting[0], registered("b", "e1"), waiting[1], bad(BATCH_REGISTERED, b"{"))
-        assert (outcome.left, outcome.stopped) == (waiting, {CONTENT_PROVISIONED})
+        assert (outcome.not_admitted, outcome.paused) == (waiting, {CONTENT_PROVISIONED})
     assert conn.execute("select batch_id, assigned from els.batches").fetchall() == [("b", 0)]
     assert kept(conn, "deliveries")[LIMIT:] == [(2,)]
 
@@ -171,7 +171,7 @@ async def test_one_success_between_refusals_starts_the_count_anew(
 ) -> None:
     await pods[0].take(*bads(LIMIT - 1))
     outcome = await pods[1].take(provisioned("b", "t"), *bads(LIMIT - 1))
-    assert (outcome.left, outcome.stopped) == ([], set())
+    assert (outcome.not_admitted, outcome.paused) == ([], set())
     assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (LIMIT - 1, False)}
     await pods[0].take(provisioned("b", "t"))
     assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (0, False)}
@@ -183,14 +183,14 @@ async def test_contradicting_registrations_are_refusals_and_nothing_but_those_st
     await pods[0].take(registered("b", "e1"))
     contradicting = [registered("b", f"x{number}") for number in range(2 * LIMIT)]
     outcome = await pods[0].take(*contradicting[: LIMIT - 1], registered("b", "e1"), contradicting[LIMIT - 1])
-    assert (outcome.left, outcome.stopped) == ([], set())
+    assert (outcome.not_admitted, outcome.paused) == ([], set())
     assert refused_in_a_row(conn) == {BATCH_REGISTERED: (1, False)}
     outcome = await pods[1].take(*contradicting[LIMIT:-2], bad(BATCH_REGISTERED, b"{"))
-    assert (outcome.left, outcome.stopped) == ([], {BATCH_REGISTERED})
+    assert (outcome.not_admitted, outcome.paused) == ([], {BATCH_REGISTERED})
     assert refused_in_a_row(conn) == {BATCH_REGISTERED: (LIMIT, True)}
     # One that is good by itself is probed, and does not end it either.
     outcome = await pods[1].take(contradicting[-1], probing=True)
-    assert (outcome.left, outcome.stopped) == ([], {BATCH_REGISTERED})
+    assert (outcome.not_admitted, outcome.paused) == ([], {BATCH_REGISTERED})
 
 
 async def test_resume_ends_a_stop_and_what_was_left_is_taken(
@@ -198,8 +198,8 @@ async def test_resume_ends_a_stop_and_what_was_left_is_taken(
 ) -> None:
     outcome = await pods[0].take(*bads(LIMIT), provisioned("b", "t"))
     assert await resume(pods[1], CONTENT_PROVISIONED)
-    again = await pods[0].take(*outcome.left)
-    assert (again.left, again.stopped) == ([], set())
+    again = await pods[0].take(*outcome.not_admitted)
+    assert (again.not_admitted, again.paused) == ([], set())
     assert conn.execute("select text_storage_id from els.pending_content").fetchall() == [("t",)]
     assert not await resume(pods[1], CONTENT_PROVISIONED)
 
@@ -210,11 +210,11 @@ async def test_a_probe_that_is_good_ends_a_stop_and_one_that_is_bad_changes_noth
     await pods[0].take(*bads(LIMIT))
     worse, good = bad(), provisioned("b", "t")
     outcome = await pods[0].take(worse, good, probing=True)
-    assert (outcome.left, outcome.stopped) == ([worse, good], {CONTENT_PROVISIONED})
+    assert (outcome.not_admitted, outcome.paused) == ([worse, good], {CONTENT_PROVISIONED})
     assert len(kept(conn, "id")) == LIMIT
 
     outcome = await pods[0].take(good, worse, probing=True)
-    assert (outcome.left, outcome.stopped) == ([worse], set())
+    assert (outcome.not_admitted, outcome.paused) == ([worse], set())
     assert conn.execute("select text_storage_id from els.pending_content").fetchall() == [("t",)]
     assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (0, False)}
 
@@ -231,7 +231,7 @@ async def test_the_list_comes_in_pages_the_newest_first_and_by_topic_and_state(
     conn.execute("update els.quarantine set state = 'replayed', closed_at = now() where id = %s", [ids[0]])
 
     async def listed(topic: str | None = None, **page: Any) -> list[int]:
-        chosen = quarantine.Refused(topic=topic)
+        chosen = quarantine.QuarantineFilter(topic=topic)
         async with pods[0].database.transaction() as connection:
             return [row.id for row in await quarantine.list_quarantine(connection, chosen, **page)]
 

@@ -10,11 +10,10 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from service.consumer import consumer as consumer_module
-from service.consumer import partitions
+from service.consumer import partitions, paused_topics, reader
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.store.quarantine import resume_topic
-from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed, torn
+from tests.support.batches import CODECS, HEADER_BYTES, corrupt, record_batch, signed
 from tests.support.inputs import MEBIBYTE, content, failure, registration
 from tests.support.pods import until
 from tests.support.stations import BOUND, PENDING, Station
@@ -128,7 +127,7 @@ async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_
     await station.publish(CONTENT_PROVISIONED, content("c", "bad", original_file_name="poison"), content("c", "last"))
     await station.start()
     await station.all_committed()
-    assert sorted(reason for _, reason in station.refused()) == ["conflicting_registration", "data_error"]
+    assert sorted(reason for _, reason in station.rejected()) == ["conflicting_registration", "data_error"]
     assert station.value(PENDING) == 21
 
 
@@ -145,7 +144,7 @@ async def test_records_with_a_header_whose_name_is_not_utf8_are_applied_or_kept_
     await station.start()
     await station.all_committed()
     assert station.value(PENDING) == 2 * len(CODECS) + 1
-    assert station.refused() == [(CONTENT_PROVISIONED, "not_json")] * len(CODECS)
+    assert station.rejected() == [(CONTENT_PROVISIONED, "not_json")] * len(CODECS)
     assert station.value("select headers from els.quarantine limit 1") == [["\\xff-name", "1"]]
 
 
@@ -157,20 +156,20 @@ async def test_a_batch_that_can_not_be_inflated_is_kept_and_what_follows_is_appl
     await unchecked.start()
     await unchecked.all_committed()
     assert unchecked.value(PENDING) == 1
-    assert unchecked.refused() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert unchecked.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
     assert unchecked.value("select value from els.quarantine").endswith(batch[21:])
     assert unchecked.value('select "offset" from els.quarantine') == first
 
 
 async def test_a_batch_whose_checksum_never_fits_is_kept_once_and_what_follows_is_applied(unchecked: Station) -> None:
     await unchecked.publish(CONTENT_PROVISIONED, content("b", "t0"))
-    batch = torn(record_batch([content("b", "t1"), content("b", "t2")]))
+    batch = corrupt(record_batch([content("b", "t1"), content("b", "t2")]))
     await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 2)
     await unchecked.publish(CONTENT_PROVISIONED, content("b", "t3"))
     await unchecked.start()
     await unchecked.all_committed()
     assert unchecked.value(PENDING) == 2
-    assert unchecked.refused() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert unchecked.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
     assert unchecked.value("select deliveries from els.quarantine") == 1
 
 
@@ -186,12 +185,12 @@ async def test_a_batch_whose_checksum_fits_when_it_is_fetched_again_is_applied(
     await judge.publish(CONTENT_PROVISIONED, content("b", "t2"))
     flip(segment, len(whole) - 1)
     running = await judge.start()
-    partition = running.consumer._partitions[TopicPartition(CONTENT_PROVISIONED, 0)]
-    await until(lambda: partition.doubted[1] > 2, BOUND, lambda: "it is not fetched again")
+    partition = running.consumer._assignment.partitions[TopicPartition(CONTENT_PROVISIONED, 0)]
+    await until(lambda: partition.refetched[1] > 2, BOUND, lambda: "it is not fetched again")
     assert judge.value(PENDING) == 0
     flip(segment, len(whole) - 1)
     await judge.all_committed()
-    assert (judge.value(PENDING), judge.refused()) == (3, [])
+    assert (judge.value(PENDING), judge.rejected()) == (3, [])
 
 
 @pytest.mark.parametrize(("times", "there"), [(3, 3), (10_000, 2)])
@@ -200,7 +199,7 @@ async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ev
 ) -> None:
     """As the embedded broker does where two producers write at once; what is missing for good is gone past."""
     running = await station.start()
-    fetch = running.consumer._membership._client.getmany
+    fetch = running.consumer._assignment.membership._client.getmany
     hidden: list[Any] = []
 
     async def going_past(*tps: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
@@ -211,7 +210,7 @@ async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ev
                 got[tp] = records[1:]
         return got
 
-    running.consumer._membership._client.getmany = going_past
+    running.consumer._assignment.membership._client.getmany = going_past
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
     await station.all_committed()
     await station.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
@@ -230,7 +229,7 @@ async def test_the_marks_that_transactions_leave_in_a_log_hold_up_nothing(judge:
                 sent = await producer.send_and_wait(CONTENT_PROVISIONED, content("b", f"t{number}"), b"b", partition=0)
     assert sent.offset == 58
     await judge.becomes(PENDING, 30)
-    assert running.consumer._partitions[TopicPartition(CONTENT_PROVISIONED, 0)].gaps_until > 0
+    assert running.consumer._assignment.partitions[TopicPartition(CONTENT_PROVISIONED, 0)].gaps_until > 0
 
 
 def flip(file: Path, place: int) -> None:
@@ -249,7 +248,7 @@ async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_i
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A fetch is under way when the partition is rewound: what it would bring must not be lost.
-    monkeypatch.setattr(consumer_module, "POLL_MS", 3_000)
+    monkeypatch.setattr(reader, "POLL_MS", 3_000)
     tp = TopicPartition(CONTENT_PROVISIONED, 0)
     await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
@@ -264,7 +263,7 @@ async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_i
         return (await station.committed(tp)).get(tp) == LIMIT
 
     await until(committed, BOUND, lambda: "its offset is elsewhere", every=0.1)
-    assert (len(station.refused()), station.value("select sum(assigned) from els.batches")) == (LIMIT, 0)
+    assert (len(station.rejected()), station.value("select sum(assigned) from els.batches")) == (LIMIT, 0)
 
     async with running.database.transaction() as conn:
         assert await resume_topic(conn, CONTENT_PROVISIONED)
@@ -276,13 +275,13 @@ async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_i
 async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_record(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_module, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(paused_topics, "PROBE_SECONDS", 0.0)
     await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
     await station.publish(CONTENT_PROVISIONED, content("b", "t0"), b"bad", content("b", "t1"))
     running = await station.start(LIMIT)
     await station.all_committed()
     assert station.value(PENDING) == 2
-    assert len(station.refused()) == LIMIT + 1
+    assert len(station.rejected()) == LIMIT + 1
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
@@ -290,17 +289,17 @@ async def test_a_good_record_whose_batch_waits_for_others_ends_the_stop_of_its_t
     judge: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # When the topic stops, a fetch is under way that brings the record.
-    monkeypatch.setattr(consumer_module, "POLL_MS", 3_000)
-    monkeypatch.setattr(consumer_module, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(reader, "POLL_MS", 3_000)
+    monkeypatch.setattr(paused_topics, "PROBE_SECONDS", 0.0)
     with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
         running = await judge.start(LIMIT)
         await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), partition=1)
-        await until(lambda: "held" in running.consumer._behind, BOUND, lambda: "it does not wait")
+        await until(lambda: "held" in running.consumer._deferred.batch_ids, BOUND, lambda: "it does not wait")
         await judge.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
-        await until(lambda: bool(running.consumer._stopped), BOUND, lambda: "it does not stop")
+        await until(lambda: bool(running.consumer._paused.names), BOUND, lambda: "it does not stop")
         await judge.publish(CONTENT_PROVISIONED, content("held", "t1"))
-        await until(lambda: not running.consumer._stopped, BOUND, lambda: "it does not go on")
+        await until(lambda: not running.consumer._paused.names, BOUND, lambda: "it does not go on")
         assert judge.value(PENDING) == 0
     await judge.all_committed()
-    assert (judge.value(PENDING), len(judge.refused())) == (2, LIMIT)
+    assert (judge.value(PENDING), len(judge.rejected())) == (2, LIMIT)

@@ -28,7 +28,7 @@ from service.relay.producer_line import ProducerLine
 from service.relay.relay import Relay
 from service.store import outbox
 from service.store import relays as relays_
-from service.store.outbox import Limits
+from service.store.outbox import FetchLimits
 from service.store.relays import SHARDS
 from tests.support.producers import noting_ids
 from tests.support.proxy import Proxy, kafka_through
@@ -197,7 +197,7 @@ async def test_the_first_acknowledgements_of_a_batch_come_in_commit_order_whoeve
     for number in range(400):
         rows = [(f"batch-{number % 40}", chance.choice(topics), "x" * 50) for _ in range(3)]
         await stage.commit(*rows)
-    small = Limits(rows=20, size=100_000)
+    small = FetchLimits(rows=20, size=100_000)
     for _ in range(8):
         relays = [stage.relay(lease_seconds=0.5, limits=small) for _ in range(2)]
         tasks = [asyncio.create_task(relay.run(asyncio.Event())) for relay in relays]
@@ -364,7 +364,7 @@ async def test_a_row_that_its_topic_refuses_holds_back_its_batch_alone(
         [(batch_id, error)] = await stage.all("select batch_id, error from els.outbox_blocked")
         assert batch_id == "held"
         assert "MessageSizeTooLargeError" in error
-        assert relay.trouble is None
+        assert relay.error is None
         await allow(stage, topic, 100_000)
         await until(stage.is_empty)
     records = await stage.records(topic, 43)
@@ -429,13 +429,13 @@ async def test_a_relay_that_stops_gives_its_shards_back(stage: Stage) -> None:
     relay = stage.relay()
 
     async def holds_all() -> bool:
-        return len(relay.shards) == SHARDS and relay.trouble is None
+        return len(relay.shards) == SHARDS and relay.error is None
 
     async with stage.running(relay):
         await until(holds_all)
     assert await stage.owners() == {None: SHARDS}
     assert await stage.all("select from els.relays") == []
-    assert relay.trouble
+    assert relay.error
 
 
 async def test_a_commit_of_another_pod_wakes_the_relay_that_has_the_shard(stage: Stage) -> None:
@@ -474,7 +474,7 @@ async def test_with_the_broker_away_nothing_is_lost_or_blocked_and_all_goes_out_
     relay = stage.relay()
 
     async def is_in_trouble() -> bool:
-        return "Kafka" in (relay.trouble or "")
+        return "Kafka" in (relay.error or "")
 
     try:
         async with stage.running(relay):
@@ -524,17 +524,17 @@ async def test_rows_that_vacuum_cannot_take_yet_are_not_read_again_and_again(sta
                 pass
         await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(10)])
         buffers = {}
-        for name in ("floors", "none"):
-            shards = relay._worker._floors.of(range(SHARDS))
-            floors = [pair for pair in shards if pair[1]] if name == "floors" else []
-            known = {shard for shard, _ in floors}
-            floors += [(shard, 0) for shard in {s for s, f in shards if f} - known]
-            buffers[name] = await buffers_of_a_fetch(stage, relay, floors)
-        assert buffers["floors"] * 3 < buffers["none"]
+        for name in ("watermarks", "none"):
+            shards = relay._worker._watermarks.of(range(SHARDS))
+            watermarks = [pair for pair in shards if pair[1]] if name == "watermarks" else []
+            known = {shard for shard, _ in watermarks}
+            watermarks += [(shard, 0) for shard in {s for s, f in shards if f} - known]
+            buffers[name] = await buffers_of_a_fetch(stage, relay, watermarks)
+        assert buffers["watermarks"] * 3 < buffers["none"]
     await relay.close()
 
 
-async def buffers_of_a_fetch(stage: Stage, relay: Relay, floors: list[tuple[int, int]]) -> int:
+async def buffers_of_a_fetch(stage: Stage, relay: Relay, watermarks: list[tuple[int, int]]) -> int:
     """The buffers that one fetch touches."""
     touched = (
         "select coalesce(sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read), 0)"
@@ -545,7 +545,7 @@ async def buffers_of_a_fetch(stage: Stage, relay: Relay, floors: list[tuple[int,
     before = int((await stage.all(touched))[0][0])
     async with stage.database.transaction() as conn:
         await relays_.prepare_relay(conn)
-        assert await (await outbox.fetch_outbox(conn, relay._lease.relay, floors, Limits()))
+        assert await (await outbox.fetch_outbox(conn, relay._lease.relay, watermarks, FetchLimits()))
         await conn.execute("select pg_stat_force_next_flush()")
     return int((await stage.all(touched))[0][0]) - before
 
@@ -553,13 +553,13 @@ async def buffers_of_a_fetch(stage: Stage, relay: Relay, floors: list[tuple[int,
 async def test_what_is_read_at_a_time_is_bounded_in_bytes_and_one_row_at_least(stage: Stage) -> None:
     [topic] = await stage.create()
     await stage.commit(*[("b", topic, "x" * 40_000) for _ in range(6)])
-    relay = stage.relay(limits=Limits(rows=100, size=100_000))
+    relay = stage.relay(limits=FetchLimits(rows=100, size=100_000))
     acknowledged = []
     while not await stage.is_empty():
         await relay.publish_once()
         acknowledged.append(len(stage.acknowledged))
     assert acknowledged[:2] == [3, 6]
-    small = stage.relay(limits=Limits(rows=100, size=1))
+    small = stage.relay(limits=FetchLimits(rows=100, size=1))
     await stage.commit(*[("b", topic, "x") for _ in range(2)])
     while not await stage.is_empty():
         await small.publish_once()
@@ -572,7 +572,7 @@ async def test_a_shard_with_a_long_backlog_does_not_starve_the_others(stage: Sta
     [topic] = await stage.create()
     await stage.commit(*[("deep", topic, "x") for _ in range(400)])
     await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(20)])
-    relay = stage.relay(limits=Limits(rows=40, size=100_000))
+    relay = stage.relay(limits=FetchLimits(rows=40, size=100_000))
     for _ in range(6):
         await relay.publish_once()
     published = set(stage.acknowledged)

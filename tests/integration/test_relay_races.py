@@ -27,7 +27,7 @@ from service.relay.leases import Lease
 from service.relay.publication import Publication
 from service.relay.worker import Worker
 from service.store import outbox
-from service.store.outbox import Key, Limits, Row
+from service.store.outbox import FetchLimits, OutboxKey, OutboxRow
 from service.store.relays import SHARDS
 from tests.support.brokers import Broker
 from tests.support.footprints import Footprint
@@ -176,17 +176,17 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
     async def zombie(database: Database) -> None:
         lease = new_lease(database)
         lease.relay, lease.shards, lease._until = ZOMBIE, frozenset(range(SHARDS)), float("inf")
-        await publish(topics.producer("A", database), database, lease, Limits(rows=race.most))
+        await publish(topics.producer("A", database), database, lease, FetchLimits(rows=race.most))
         if race.renews:
             await lease.renew()
-            await publish(topics.producer("A", database), database, lease, Limits(rows=race.most))
+            await publish(topics.producer("A", database), database, lease, FetchLimits(rows=race.most))
 
     async def heir(database: Database) -> None:
         async with database.transaction() as conn:
             await conn.execute(EXPIRE)
         lease = new_lease(database)
         await lease.renew()
-        await publish(topics.producer("B", database), database, lease, Limits(rows=race.most))
+        await publish(topics.producer("B", database), database, lease, FetchLimits(rows=race.most))
 
     async def commit(database: Database) -> None:
         async with database.transaction() as conn:
@@ -206,7 +206,7 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
         played.observer.execute(EXPIRE)
         lease = new_lease(database)
         await lease.renew()
-        await publish(topics.producer("successor", None), database, lease, Limits())
+        await publish(topics.producer("successor", None), database, lease, FetchLimits())
         committed = before if "W" in dead else before + meanwhile
         return [*found, *left(played), *out_of_order(topics.acknowledged, committed)]
 
@@ -222,7 +222,7 @@ def new_lease(database: Database) -> Lease:
     return Lease(database, 3600, lambda _: None)
 
 
-async def publish(producer: Producer, database: Database, lease: Lease, limits: Limits) -> None:
+async def publish(producer: Producer, database: Database, lease: Lease, limits: FetchLimits) -> None:
     """As long as there is something to publish."""
     worker = Worker(database, lease, lambda: producer, limits)
     try:
@@ -266,8 +266,8 @@ async def test_no_order_of_two_relays_loses_or_overtakes(database_url: str, tans
 def without_waves(patch: pytest.MonkeyPatch) -> None:
     """All that was read is sent at once, whatever the topic."""
 
-    def everything(self: Publication, waiting: dict[bytes, list[Row]], producer: Producer) -> Any:
-        wave: dict[tuple[str, int | None], list[Row]] = {}
+    def everything(self: Publication, waiting: dict[bytes, list[OutboxRow]], producer: Producer) -> Any:
+        wave: dict[tuple[str, int | None], list[OutboxRow]] = {}
         for batch_id, rows in waiting.items():
             for row in rows:
                 topic = row.topic.decode()
@@ -281,10 +281,10 @@ def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
     """The next relay need not see them again, so it seems."""
     turn = Worker._turn
 
-    async def fetch_and_delete(self: Worker) -> list[Row]:
+    async def fetch_and_delete(self: Worker) -> list[OutboxRow]:
         rows = await turn(self)
         async with self._database.transaction() as conn:
-            await outbox.delete_outbox(conn, [Key(row.batch_id, row.seq, row.shard) for row in rows])
+            await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.shard) for row in rows])
         return rows
 
     patch.setattr(Worker, "_turn", fetch_and_delete)

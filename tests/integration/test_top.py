@@ -62,7 +62,7 @@ def test_an_operator_sees_at_a_glance_that_all_is_well_or_what_is_not(
     conn.execute("insert into els.topic_refusals values ('huleedu.file.essay.content.provisioned.v1', 1000, now())")
     ended = top("top", "--once", "--interval", "1")
     assert ended.status == 1
-    assert "1 refused inputs are open" in ended.out
+    assert "1 rejected inputs are open" in ended.out
     assert "STOPPED" in ended.out
     assert "not_json, open" in ended.out
 

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.consumer.consumer import Consumer
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
 from service.intake.intake import Intake
 from service.kafka.connection import client_options
@@ -58,7 +58,7 @@ async def test_every_step_from_a_poll_to_its_publication_is_linked_across_the_wa
     consumer = Consumer(
         client_options(tansu.bootstrap_servers),
         database,
-        Intake(database, Limits(), health, forget),
+        Intake(database, IntakeLimits(), health, forget),
         health,
         ConsumerOptions(group=uuid4().hex, max_bytes=dict.fromkeys(INCOMING_TOPICS, MEBIBYTE)),
         lag=lambda *_: None,

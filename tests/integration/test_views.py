@@ -111,7 +111,7 @@ $$;
 create function pg_temp.age(by interval) returns void language sql as $$
     update els.pending_content set stored_at = now() - by, waiting_since = now() - by;
 $$;
-create function pg_temp.refused(topic text, value bytea) returns void language sql as $$
+create function pg_temp.rejected(topic text, value bytea) returns void language sql as $$
     insert into els.quarantine (
         topic, fingerprint, "partition", "offset", key, value, reason, error, first_seen_at, last_seen_at
     ) values (topic, sha256(value), 3, 42, 'key', value, 'not_json', 'no JSON', now(), now());
@@ -304,7 +304,7 @@ def test_the_outbox_is_told_by_topic_and_what_is_blocked_by_batch(
 def test_quarantine_shows_as_text_only_what_is_text(
     database: Connection[dict[str, Any]], value: str, shown: str | None
 ) -> None:
-    plant(database, f"refused('topic', '{value}')")
+    plant(database, f"rejected('topic', '{value}')")
     found = row(database, 'select state, "partition", "offset", key_text, value, value_text from ops.quarantine')
     assert found == {
         "state": "open",
@@ -330,13 +330,13 @@ def test_health_is_one_row_of_what_waits(database: Connection[dict[str, Any]]) -
         "failure('c', 'u', 'pending')",
         "event('b', 'one')",
         "insert into els.outbox_blocked values ('b', 1, 'one', 'too large', now(), now())",
-        "refused('topic', 'x')",
+        "rejected('topic', 'x')",
         "insert into els.topic_refusals values ('topic', 1000, now()), ('other', 1, null)",
     )
     assert tuple(row(database, counts).values()) == (2, 2, 1, 1, 1, 1, False, False)
-    assert row(database, "select topic, refusals from ops.stopped_topics") == {
+    assert row(database, "select topic, rejections from ops.stopped_topics") == {
         "topic": "topic",
-        "refusals": 1000,
+        "rejections": 1000,
     }
 
 
@@ -356,7 +356,7 @@ ATTENTION = {
         "insert into els.outbox_blocked values ('b', 1, 'one', 'too large', now(), now())",
         ("1 batches can not be published: ops.outbox_blocked",),
     ),
-    "a refused input": ("refused('topic', 'x')", ("1 refused inputs are open: ops.quarantine",)),
+    "a rejected input": ("rejected('topic', 'x')", ("1 rejected inputs are open: ops.quarantine",)),
     "a new content": ("pending('b', 't')", ()),
     "an old content": (
         "with old as (select pg_temp.pending('b', 't')) select pg_temp.age('13 hours') from old",
@@ -602,7 +602,7 @@ def plant_history(database: Connection[dict[str, Any]]) -> None:
         MANY_WAIT.format(batches=100, contents=5000),
         "update els.pending_content set state = 'expired', closed_at = now() where arrival % 2 = 0",
         MANY_EVENTS.format(events=20000),
-        "select pg_temp.refused('topic', int4send(n)) from generate_series(1, 5000) as n",
+        "select pg_temp.rejected('topic', int4send(n)) from generate_series(1, 5000) as n",
         "vacuum analyze els.outbox",
         "vacuum analyze els.quarantine",
         "vacuum analyze els.batches",

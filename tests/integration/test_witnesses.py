@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from service.domain.decisions import BatchFacts
-from service.intake import transaction as apply
+from service.domain.decisions import BatchCount, BatchState
+from service.intake import transaction
+from service.intake.announcement import Announcement
+from service.intake.work import PollWork
 from service.postgres.statements import STATEMENTS
-from service.store import batches as store
-from service.store import slots
+from service.store import batches, slots
 from tests.integration.test_races import RACES, complaints, run
 from tests.support.interleaving import stage
 
@@ -26,29 +27,29 @@ Patch = pytest.MonkeyPatch
 
 def without_the_lock(patch: Patch) -> None:
     """Early content and its registration meet nowhere."""
-    everything = "select batch_id, true from unnest(%(alone)s::text[] || %(shared)s::text[]) as free (batch_id)"
+    everything = "select batch_id, true from unnest(%(exclusive)s::text[] || %(shared)s::text[]) as free (batch_id)"
     patch.setitem(STATEMENTS, "try_lock_batches", everything)
-    patch.setitem(STATEMENTS, "lock_batch", "select %(batch_id)s::text, %(alone)s::bool")
+    patch.setitem(STATEMENTS, "lock_batch", "select %(batch_id)s::text, %(exclusive)s::bool")
 
 
 def with_one_look_before_the_lock(patch: Patch) -> None:
     """What was read before the lock is not read again."""
 
-    async def meet(poll: Any) -> None:
-        poll.now, facts = await store.look_at_batches(poll.conn, list(poll.batches))
-        for batch_id, known in facts.items():
-            poll.batches[batch_id].facts = known
-        unknown = [batch for batch in poll.batches.values() if batch.facts is None]
-        if unknown:
-            await poll._lock(unknown)
+    async def lock_unregistered(work: PollWork, _: object) -> None:
+        work.now, states = await batches.read_batch_states(work.conn, list(work.batches))
+        for batch_id, known in states.items():
+            work.batches[batch_id].state = known
+        unregistered = [batch for batch in work.batches.values() if batch.state is None]
+        if unregistered:
+            await transaction.lock(work, unregistered)
 
-    patch.setattr(apply._Poll, "meet", meet)
+    patch.setattr(transaction, "lock_unregistered", lock_unregistered)
 
 
-LOCK_AND_LOOK = """
+LOCK_AND_READ = """
 with locked as materialized (
     select case
-        when %(alone)s then pg_advisory_xact_lock(hashtextextended(%(batch_id)s, 0))
+        when %(exclusive)s then pg_advisory_xact_lock(hashtextextended(%(batch_id)s, 0))
         else pg_advisory_xact_lock_shared(hashtextextended(%(batch_id)s, 0))
     end
 )
@@ -62,21 +63,21 @@ left join els.batches
 def with_lock_and_look_in_one_statement(patch: Patch) -> None:
     """A statement's snapshot is older than the locks that it waits for."""
     seen: ContextVar[tuple[Any, ...] | None] = ContextVar("seen", default=None)
-    look_at_batches = store.look_at_batches
+    read_batch_states = batches.read_batch_states
 
-    async def lock_batch(conn: Conn, batch_id: str, *, alone: bool) -> None:
-        cursor = await conn.execute(LOCK_AND_LOOK, {"batch_id": batch_id, "alone": alone})
+    async def lock_batch(conn: Conn, batch_id: str, *, exclusive: bool) -> None:
+        cursor = await conn.execute(LOCK_AND_READ, {"batch_id": batch_id, "exclusive": exclusive})
         seen.set(await cursor.fetchone())
 
-    async def look(conn: Conn, batch_ids: Sequence[str]) -> tuple[datetime, dict[str, BatchFacts]]:
+    async def read(conn: Conn, batch_ids: Sequence[str]) -> tuple[datetime, dict[str, BatchState]]:
         known = seen.get()
         seen.set(None)
         if known is None:
-            return await look_at_batches(conn, batch_ids)
-        return datetime.now(UTC), {} if known[0] is None else {batch_ids[0]: BatchFacts(*known)}
+            return await read_batch_states(conn, batch_ids)
+        return datetime.now(UTC), {} if known[0] is None else {batch_ids[0]: BatchState(*known)}
 
-    patch.setattr(store, "lock_batch", lock_batch)
-    patch.setattr(store, "look_at_batches", look)
+    patch.setattr(batches, "lock_batch", lock_batch)
+    patch.setattr(batches, "read_batch_states", read)
 
 
 async def _no_wait(_conn: Conn, _batch_id: str, _count: int) -> None:
@@ -85,13 +86,13 @@ async def _no_wait(_conn: Conn, _batch_id: str, _count: int) -> None:
 
 def without_the_second_look(patch: Patch) -> None:
     """Who found every slot held goes to the deciding row at once. That stops it, but only to go again and again."""
-    patch.setattr(store, "await_slots", _no_wait)
+    patch.setattr(slots, "await_slots", _no_wait)
 
 
 def without_the_second_look_and_its_proof(patch: Patch) -> None:
     """Nor does the deciding row's word count: what is held is taken for full."""
-    patch.setattr(store, "await_slots", _no_wait)
-    patch.setattr(store.Count, "full", True)
+    patch.setattr(slots, "await_slots", _no_wait)
+    patch.setattr(BatchCount, "full", True)
 
 
 def without_skip_locked(patch: Patch) -> None:
@@ -103,18 +104,18 @@ def without_skip_locked(patch: Patch) -> None:
 def without_a_look_before_excess(patch: Patch) -> None:
     """Nobody asks where a content is before it is called excess."""
     blind: ContextVar[bool] = ContextVar("blind", default=False)
-    find_known_content, declare_excess = slots.find_known_content, apply._Poll._declare_excess
+    find_known_content, declare_excess = slots.find_known_content, Announcement._declare_excess
 
     async def find(conn: Conn, contents: Sequence[Any]) -> set[tuple[str, str]]:
         return set() if blind.get() else await find_known_content(conn, contents)
 
-    async def declare(poll: Any, *arguments: Any) -> None:
+    async def declare(announcement: Announcement, *arguments: Any) -> None:
         token = blind.set(True)
-        await declare_excess(poll, *arguments)
+        await declare_excess(announcement, *arguments)
         blind.reset(token)
 
-    patch.setattr(store, "find_known_content", find)
-    patch.setattr(apply._Poll, "_declare_excess", declare)
+    patch.setattr(slots, "find_known_content", find)
+    patch.setattr(Announcement, "_declare_excess", declare)
 
 
 COUNT_SLOTS = """
@@ -127,35 +128,35 @@ group by batch_id
 
 def with_slots_counted_instead_of_the_deciding_row(patch: Patch) -> None:
     """Each sees its own slots and those that are committed."""
-    count_taken = store.count_taken
+    count_taken = batches.count_taken
 
-    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, store.Count]]:
+    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, BatchCount]]:
         cursor = await conn.execute(COUNT_SLOTS, {"batch_ids": list(taken)})
-        counted = {row[0]: store.Count(*row[1:]) for row in await cursor.fetchall()}
+        counted = {row[0]: BatchCount(*row[1:]) for row in await cursor.fetchall()}
         await (await count_taken(conn, taken))
 
-        async def answer() -> dict[str, store.Count]:
+        async def answer() -> dict[str, BatchCount]:
             return counted
 
         return answer()
 
-    patch.setattr(store, "count_taken", count)
+    patch.setattr(batches, "count_taken", count)
 
 
 def with_the_list_read_before_the_deciding_row(patch: Patch) -> None:
     """What others have taken is not on the list."""
     early: ContextVar[dict[str, list[tuple[str, str]]]] = ContextVar("early")
-    count_taken, read_assigned_slots = store.count_taken, slots.read_assigned_slots
+    count_taken, read_assigned_slots = batches.count_taken, slots.read_assigned_slots
 
-    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, store.Count]]:
+    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, BatchCount]]:
         early.set(await read_assigned_slots(conn, list(taken)))
         return await count_taken(conn, taken)
 
     async def read(_conn: Conn, batch_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
         return {batch_id: early.get()[batch_id] for batch_id in batch_ids}
 
-    patch.setattr(store, "count_taken", count)
-    patch.setattr(store, "read_assigned_slots", read)
+    patch.setattr(batches, "count_taken", count)
+    patch.setattr(slots, "read_assigned_slots", read)
 
 
 def nothing_in_the_code(_patch: Patch) -> None:

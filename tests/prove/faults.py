@@ -216,7 +216,7 @@ async def cut_connections(world: World) -> int:
 
 
 async def stall_database(world: World) -> int:
-    """Nothing comes through, nothing is refused."""
+    """Nothing comes through, nothing is rejected."""
     world.database_proxy.stall()
     await asyncio.sleep(world.dice.uniform(2, 12))
     world.database_proxy.flow()

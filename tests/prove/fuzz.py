@@ -1,6 +1,6 @@
 """The decoder, the reader of record batches and the command line, given what nobody would send on purpose.
 
-Nothing but the answers that are meant may come: an event that can be kept or a refusal that can be shown; records;
+Nothing but the answers that are meant may come: an event that can be kept or a rejection that can be shown; records;
 an exit of the command line. `python -m tests.prove.fuzz RUNS` lets atheris, which sees what code a record reaches,
 choose the mutations instead.
 """
@@ -24,7 +24,7 @@ import orjson
 
 from service.cli import parser as commandline
 from service.domain import incoming as events
-from service.domain.events import LONGEST_ERROR, Incoming, Refusal
+from service.domain.events import LONGEST_ERROR, Incoming, Rejection
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.kafka.record_batches import Records
 from tests.prove.report import Row, Task
@@ -66,7 +66,7 @@ def mutated(dice: random.Random, value: bytes) -> bytes:
         value = json.dumps(tree, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
     if dice.random() < 0.4:
         for _ in range(dice.choice((1, 1, 2, 5))):
-            value = _torn(dice, value)
+            value = _corrupt(dice, value)
     return value
 
 
@@ -99,7 +99,7 @@ def _nasty(dice: random.Random, value: Any) -> Any:
     return deepcopy(dice.choice(NASTY))
 
 
-def _torn(dice: random.Random, value: bytes) -> bytes:
+def _corrupt(dice: random.Random, value: bytes) -> bytes:
     start, end = sorted(dice.randint(0, len(value)) for _ in range(2))
     match dice.randrange(5):
         case 0:
@@ -120,16 +120,16 @@ def wrong_with(topic: str, value: bytes) -> str | None:
         event = events.decode(topic, value, max_bytes=MAX_BYTES)
     except Exception as error:  # noqa: BLE001  that is what is looked for
         return f"{type(error).__name__}: {error}"
-    return _unshowable(event) if isinstance(event, Refusal) else _unkeepable(event)
+    return _unshowable(event) if isinstance(event, Rejection) else _unkeepable(event)
 
 
-def _unshowable(refusal: Refusal) -> str | None:
+def _unshowable(rejection: Rejection) -> str | None:
     try:
-        refusal.error.encode()
+        rejection.error.encode()
     except UnicodeEncodeError:
-        return f"a refusal of {refusal.reason} can't be shown"
-    if len(refusal.error) > LONGEST_ERROR or "\0" in refusal.error:
-        return f"a refusal of {refusal.reason} can't be kept: {refusal.error[:80]!r}"
+        return f"a rejection of {rejection.reason} can't be shown"
+    if len(rejection.error) > LONGEST_ERROR or "\0" in rejection.error:
+        return f"a rejection of {rejection.reason} can't be kept: {rejection.error[:80]!r}"
     return None
 
 
@@ -203,7 +203,7 @@ def fuzz(task: Task, most: int) -> list[Row]:
             task.tell(f"{decoder.runs:,} records")
         if not wrong and decoder.runs % 100 == 0:  # what became of it, for some: it must not be all of one kind
             answer = events.decode(topic, value, max_bytes=MAX_BYTES)
-            answers[answer.reason if isinstance(answer, Refusal) else "accepted"] += 1
+            answers[answer.reason if isinstance(answer, Rejection) else "accepted"] += 1
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     if slowest > SLOWEST:
         decoder.found.append(f"one record took {slowest:.1f} s")
@@ -231,9 +231,9 @@ def _broken_batch(dice: random.Random) -> bytes:
     codec = dice.choice(list(CODECS))
     whole = record_batch([b"one", None, b"three" * 50], compression=codec)
     if dice.random() < 0.2:
-        return _torn(dice, whole)
+        return _corrupt(dice, whole)
     header, body = whole[:HEADER_BYTES], whole[HEADER_BYTES:]
-    return signed(header, _torn(dice, body), CODECS[codec][0])
+    return signed(header, _corrupt(dice, body), CODECS[codec][0])
 
 
 def _tried(what: str, times: int, once: Callable[[], str | None]) -> Row:
@@ -285,7 +285,7 @@ def _guide(runs: int) -> None:
             topic, sample = dice.choice([each for each in samples() if each[0] in topics])
             return (bytes([topics.index(topic)]) + mutated(dice, sample))[:most]
         if dice.random() < 0.5:
-            return (data[:1] + _torn(dice, data[1:]))[:most]
+            return (data[:1] + _corrupt(dice, data[1:]))[:most]
         return bytes(atheris.Mutate(data, most))
 
     for name in (

@@ -22,7 +22,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from service import __main__
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.topics import CONTENT_PROVISIONED
 from service.http import admin
 from service.http.server import Http
@@ -30,7 +30,7 @@ from service.intake.intake import Intake
 from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.runtime.health import Health
-from tests.prove.fuzz import WORDS, _nasty, _torn
+from tests.prove.fuzz import WORDS, _corrupt, _nasty
 from tests.prove.report import Row, Task
 from tests.support.audited import MAX_BYTES
 from tests.support.inputs import content, delivery, provisioned, registered
@@ -62,8 +62,8 @@ OPTIONS = ("json", "limit", "after", "before", "all", "why", "who", "older-than"
 async def something_there(database: Database) -> None:
     """A batch that is ready, content that waits, and rows in quarantine."""
     some = [registered("ready", "e1"), provisioned("ready", "c0"), provisioned("b", "c1"), provisioned("b", "c2")]
-    refused = [delivery(CONTENT_PROVISIONED, value) for value in (b"{", b"\xff\0", content("b", "c" * 300), None)]
-    await Intake(database, Limits(), Health("database"), forget).take([*some, *refused])
+    rejected = [delivery(CONTENT_PROVISIONED, value) for value in (b"{", b"\xff\0", content("b", "c" * 300), None)]
+    await Intake(database, IntakeLimits(), Health("database"), forget).take([*some, *rejected])
 
 
 def _said(dice: random.Random, name: str = "") -> Any:
@@ -94,14 +94,14 @@ def request(dice: random.Random) -> tuple[str, str, dict[str, str], bytes | None
     said = {name: _said(dice, name) for name in names} if dice.random() < 0.95 else _said(dice)
     body = json.dumps(said, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
     if dice.random() < 0.05:
-        body = _torn(dice, body)
+        body = _corrupt(dice, body)
     kind = "application/json" if dice.random() < 0.97 else dice.choice(("text/plain", "application/json; charset=x"))
     return method, path, {"Content-Type": kind}, body
 
 
 def _quoted(dice: random.Random, text: str) -> str:
     raw = text.encode("utf-8", "surrogatepass")[:3000]
-    return quote_from_bytes(_torn(dice, raw) if dice.random() < 0.03 else raw, safe="")
+    return quote_from_bytes(_corrupt(dice, raw) if dice.random() < 0.03 else raw, safe="")
 
 
 async def _asked(client: ClientSession, root: str, dice: random.Random, answers: Counter[str]) -> str | None:
@@ -127,7 +127,7 @@ async def _fuzz_admin(url: str, task: Task, times: int) -> Row:
     row = Row("fuzz", "/admin/", unit="requests")
     dice, answers, started = random.Random(task.seed), Counter[str](), time.monotonic()
     database = Database(url, pool_size=2)
-    operations = Operations(database, Limits(), MAX_BYTES)
+    operations = Operations(database, IntakeLimits(), MAX_BYTES)
 
     async def nothing() -> None:
         """Nothing is looked at."""

@@ -20,8 +20,8 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
 
 from service.domain import events
-from service.domain.delivery import Delivery, Limits
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Rejection
 from service.domain.topics import (
     BATCH_READY,
     CONTENT_PROVISIONED,
@@ -37,9 +37,9 @@ from service.operators.replay import Replay
 from service.postgres import arrays
 from service.postgres.pool import Database
 from service.purge import purge
-from service.purge.purge import Terms
+from service.purge.purge import RetentionPolicy
 from service.store.operator_actions import Operator
-from service.store.pending_content import Chosen
+from service.store.pending_content import PendingFilter
 from tests.prove.report import Row, Task
 from tests.support import inputs, invariants
 from tests.support.audited import MAX_BYTES
@@ -47,8 +47,8 @@ from tests.support.interleaving import TABLES, deliver
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 NEVER = 4_000_000_000
-TERMS = Terms(pending_ttl=1, expired_retention=NEVER, batch_timeout=NEVER)
-LATE = Terms(pending_ttl=NEVER, expired_retention=NEVER, batch_timeout=1)
+TERMS = RetentionPolicy(pending_ttl=1, expired_retention=NEVER, batch_timeout=NEVER)
+LATE = RetentionPolicy(pending_ttl=NEVER, expired_retention=NEVER, batch_timeout=1)
 OPERATOR = Operator("prove")
 
 
@@ -70,16 +70,16 @@ class Expected:
         self.essays = essays
         waiting = [upload for upload, place in self.places.items() if place in ("pending", "expired")]
         for upload in sorted(waiting, key=_is_failure):  # content before failures, each in order of arrival
-            self._seat(upload)
+            self._assign(upload)
 
     def arrive(self, upload: str) -> None:
         if upload in self.places:
             return
         self.places[upload] = "pending"
         if self.essays is not None:
-            self._seat(upload)
+            self._assign(upload)
 
-    def _seat(self, upload: str) -> None:
+    def _assign(self, upload: str) -> None:
         open_slots = [essay for essay in self.essays or () if essay not in self.slots]
         if not open_slots:
             self.places[upload] = "surplus" if _is_failure(upload) else "excess"
@@ -189,7 +189,7 @@ class History:
         self.batches = {f"b{number}": Expected() for number in range(self.dice.choice((1, 2, 3)))}
         self._sizes = {batch_id: self.dice.randint(1, 6) for batch_id in self.batches}
         self.delivered: list[Delivery] = []
-        self.refused: set[str] = set()
+        self.rejected: set[str] = set()
         self.steps: list[str] = []
         self.deaths = 0
         self.inputs = 0
@@ -241,11 +241,11 @@ class History:
 
     def _model(self, poll: Sequence[Delivery]) -> None:
         for delivery in poll:
-            if isinstance(delivery.event, Refusal):
-                self.refused.add(repr(delivery.value))
+            if isinstance(delivery.event, Rejection):
+                self.rejected.add(repr(delivery.value))
         for batch_id, batch in self.batches.items():
             arrived = [
-                each.event for each in poll if not isinstance(each.event, Refusal) and each.event.batch_id == batch_id
+                each.event for each in poll if not isinstance(each.event, Rejection) and each.event.batch_id == batch_id
             ]
             self._model_batch(batch, arrived)
 
@@ -263,7 +263,7 @@ class History:
             batch.arrive(upload)
         for registration in registrations:
             if set(registration.essay_ids) != set(batch.essays or ()):
-                self.refused.add(f"{registration.batch_id} {sorted(registration.essay_ids)}")
+                self.rejected.add(f"{registration.batch_id} {sorted(registration.essay_ids)}")
 
     def _arrival(self) -> Delivery:
         batch_id = self.dice.choice(list(self.batches))
@@ -313,18 +313,18 @@ class History:
     async def _remove(self) -> None:
         batch_id, text = self.dice.choice(list(self.batches)), f"c{self.dice.randint(1, 8)}"
         if self.batches[batch_id].essays is None:
-            with suppress(actions.NotThere):
+            with suppress(actions.NotFound):
                 async with self.database.transaction() as conn:
-                    await pending.remove_pending(conn, OPERATOR, "pending remove", Chosen(batch_id, [text]))
+                    await pending.remove_pending(conn, OPERATOR, "pending remove", PendingFilter(batch_id, [text]))
             self.batches[batch_id].move([text], ["pending", "expired"], "removed")
 
     async def _replay(self) -> None:
-        """None of them was refused without a reason, so each is refused again."""
-        replay = Replay(self.database, OPERATOR, Limits(), MAX_BYTES)
+        """None of them was rejected without a reason, so each is rejected again."""
+        replay = Replay(self.database, OPERATOR, IntakeLimits(), MAX_BYTES)
         for (id_,) in self._observer.execute("select id from els.quarantine where state = 'open'").fetchall():
             replayed = await replay.replay(id_)
-            if not replayed.refused:
-                raise AssertionError(f"what was refused is {replayed.outcome} now")
+            if not replayed.rejected:
+                raise AssertionError(f"what was rejected is {replayed.outcome} now")
 
     # -- what must be so
 
@@ -345,12 +345,12 @@ class History:
                 rows = dict(self._observer.execute(query, {"batch_id": batch_id}).fetchall())
                 if rows != wanted:
                     found.append(f"{what} of {batch_id}: {rows}, and by the model {wanted}")
-        (refused,) = self._observer.execute("select count(*) from els.quarantine").fetchone() or (0,)
+        (rejected,) = self._observer.execute("select count(*) from els.quarantine").fetchone() or (0,)
         conflicts = f"reason = '{Reason.CONFLICTING_REGISTRATION}'"
         (odd,) = self._observer.execute(f"select count(*) from els.quarantine where not {conflicts}").fetchone() or (0,)
-        bad = sum(not each.startswith("b") or each.startswith("b'") for each in self.refused)
-        if odd != bad or (refused > odd) != (len(self.refused) > bad):
-            found.append(f"quarantine: {refused} rows, {odd} of them bad records; by the model {self.refused}")
+        bad = sum(not each.startswith("b") or each.startswith("b'") for each in self.rejected)
+        if odd != bad or (rejected > odd) != (len(self.rejected) > bad):
+            found.append(f"quarantine: {rejected} rows, {odd} of them bad records; by the model {self.rejected}")
         return found
 
 

@@ -13,10 +13,10 @@ from typing import cast
 
 import pytest
 
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming
 from service.domain.topics import CONTENT_PROVISIONED
-from service.operators.errors import Impossible
+from service.operators.errors import Conflict
 from service.operators.replay import Replay
 from service.postgres.pool import Database
 from service.store.operator_actions import Operator
@@ -86,8 +86,8 @@ async def run_replay(played: Stage, race: Replayed) -> Report:
     def replay() -> Callable[[Database], Awaitable[None]]:
         async def work(database: Database) -> None:
             (id_,) = played.observer.execute("select id from els.quarantine").fetchone() or (0,)
-            with suppress(Impossible):  # the other one was first
-                await Replay(database, Operator("prove"), Limits(), MAX_BYTES).replay(id_)
+            with suppress(Conflict):  # the other one was first
+                await Replay(database, Operator("prove"), IntakeLimits(), MAX_BYTES).replay(id_)
 
         return work
 

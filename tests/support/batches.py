@@ -43,7 +43,7 @@ def signed(header: bytes, body: bytes, codec_number: int = 0) -> bytes:
     return bytes(fields) + body
 
 
-def torn(batch: bytes) -> bytes:
+def corrupt(batch: bytes) -> bytes:
     """With a checksum that does not fit."""
     return batch[:-1] + bytes([batch[-1] ^ 1])
 

@@ -30,7 +30,7 @@ PENDING_EXPIRED = "huleedu.els.pending.content.expired.v1"
 READINESS_TIMEOUT = "huleedu.els.batch.readiness.timeout.v1"
 OUTGOING = (SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT, VALIDATION_ERRORS, PENDING_EXPIRED, READINESS_TIMEOUT)
 
-# Which relay works and which pod marked what is no part of the state; nor is a counter of refusals in a row.
+# Which relay works and which pod marked what is no part of the state; nor is a counter of rejections in a row.
 WORKINGS = ("relays", "relay_shards", "crash_marks", "topic_refusals", "alembic_version")
 END = b"here the tests have read to"
 DELIVERIES = ["deliveries", "last_seen_at"]
@@ -109,18 +109,18 @@ def _check_batch(batch: Json, excess: int, told: Json) -> None:
 
 
 async def _check_nothing_else(database_url: str, quarantined: int) -> None:
-    refused = await _rows(database_url, "select state, reason, value_text from ops.quarantine")
-    if len(refused) != quarantined:
+    rejected = await _rows(database_url, "select state, reason, value_text from ops.quarantine")
+    if len(rejected) != quarantined:
         raise AssertionError(
-            f"{len(refused)} in quarantine, not {quarantined}: {Counter(r['reason'] for r in refused)}"
+            f"{len(rejected)} in quarantine, not {quarantined}: {Counter(r['reason'] for r in rejected)}"
         )
-    _same("states in quarantine", {row["state"] for row in refused}, {"open"})
+    _same("states in quarantine", {row["state"] for row in rejected}, {"open"})
     for view in ("invariant_violations", "outbox_backlog", "outbox_blocked", "expired_content", "stopped_topics"):
         _same(f"ops.{view}", await _rows(database_url, f"select * from ops.{view}"), [])
 
 
 async def everything(database_url: str) -> dict[str, list[str]]:
-    """Every row of every table, but for how often and when a refused input was delivered."""
+    """Every row of every table, but for how often and when a rejected input was delivered."""
     tables = await _rows(database_url, "select tablename from pg_tables where schemaname = 'els' order by 1")
     rows = {}
     for name in [row["tablename"] for row in tables if row["tablename"] not in WORKINGS]:

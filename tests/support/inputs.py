@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from service.domain import incoming as events
 from service.domain.delivery import Delivery
-from service.domain.events import Incoming, Refusal
+from service.domain.events import Incoming, Rejection
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 
 CONTRACT = Path(__file__).parents[1] / "data" / "contract"
@@ -69,7 +69,7 @@ def delivery(
     partition: int = 0,
     offset: int | None = None,
     headers: Sequence[tuple[str, bytes | None]] = (),
-    event: Incoming | Refusal | None = None,
+    event: Incoming | Rejection | None = None,
 ) -> Delivery:
     """The value as the consumer hands it over; with `event`, as if that had been decoded from it."""
     decoded = event or events.decode(topic, value, max_bytes=16 * MEBIBYTE)

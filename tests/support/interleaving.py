@@ -32,8 +32,8 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.pq import TransactionStatus
 
-from service.domain.delivery import Delivery, Limits
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Refusal, ValidationFailed
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Rejection, ValidationFailed
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
@@ -358,9 +358,9 @@ async def _work(actor: Actor, work: Work) -> None:
 
 async def deliver(database: Database, deliveries: Sequence[Delivery]) -> None:
     """Apply a poll as the consumer does: what is free first, then what was set aside, each batch alone."""
-    intake = Intake(database, Limits(), Health(), forget)
+    intake = Intake(database, IntakeLimits(), Health(), forget)
     outcome = await intake.take(deliveries)
-    await intake.take_alone(outcome.aside)
+    await intake.take_exclusive(outcome.deferred)
 
 
 async def forget(_: Effects) -> None:
@@ -437,7 +437,7 @@ class Stage:
         self._reset = b""
         self._question = b""
         self.is_over: Callable[[], bool] = lambda: False
-        """Asked after each order whether there is time for another."""
+        """RequestModel after each order whether there is time for another."""
 
     @asynccontextmanager
     async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002
@@ -613,7 +613,7 @@ async def stage(url: str, actors: int) -> AsyncIterator[Stage]:
             await conn.close()
 
 
-def deliveries(*events: Incoming | Refusal) -> list[Delivery]:
+def deliveries(*events: Incoming | Rejection) -> list[Delivery]:
     """The events as they come in a poll. The same event has the same value at every offset."""
     return [
         Delivery(_TOPICS.get(type(event), CONTENT_PROVISIONED), 0, offset, b"key", repr(event).encode(), (), event)

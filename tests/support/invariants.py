@@ -3,7 +3,7 @@
 This knows nothing of how the service works, nor of its views: it is what they are judged by.
 
 `violations`   I1 to I7, whatever was applied and whoever died
-`missing`      I8: what of some inputs is neither applied nor refused, once all of them were delivered to the end
+`missing`      I8: what of some inputs is neither applied nor rejected, once all of them were delivered to the end
 `state`        everything but the counts of repeats, to be compared before and after one
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from service.domain.decisions import essay_set
+from service.domain.decisions import essay_set_of
 from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
 
 Connection = psycopg.Connection[Any]
@@ -360,15 +360,15 @@ def _missing_of(conn: Connection, batch_id: str, arrived: list[Incoming]) -> Ite
         yield f"contents {sorted(contents)} came; {waiting=} {seated=} {excess=}"
     if recorded != failures:
         yield f"failures {sorted(failures)} came; {recorded=}"
-    announced = {essay_set(registration.essay_ids) for registration in registrations}
+    announced = {essay_set_of(registration.essay_ids) for registration in registrations}
     if bool(announced) != bool(sets) or not sets <= announced:
         yield "the batch is registered as nobody registered it"
-    refused = found(
+    rejected = found(
         "select fingerprint from els.quarantine"
         " where reason = 'conflicting_registration' and error like 'batch ' || %s || ' %%'"
     )
-    if len(refused) < len(announced - sets):
-        yield f"{len(announced - sets)} registrations contradict the first, {len(refused)} are refused"
+    if len(rejected) < len(announced - sets):
+        yield f"{len(announced - sets)} registrations contradict the first, {len(rejected)} are rejected"
     if sets:
         taken = found("select essay_id from els.slots where batch_id = %s and state <> 'open'")
         slots = found("select essay_id from els.slots where batch_id = %s")

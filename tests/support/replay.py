@@ -11,7 +11,7 @@ from uuid import uuid4
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from service.domain import incoming as events
-from service.domain.events import BatchRegistered, Refusal
+from service.domain.events import BatchRegistered, Rejection
 from tests.support.brokers import Broker
 
 STREAMS = Path(__file__).parents[1] / "data" / "streams"
@@ -44,7 +44,7 @@ def each_twice(records: Sequence[Record]) -> list[Record]:
 def again_renewed(records: Sequence[Record]) -> list[Record]:
     """The whole once more behind itself, under new event ids.
 
-    What is refused comes again as it was: with another value it would be another input.
+    What is rejected comes again as it was: with another value it would be another input.
     """
     first_sets: dict[str, frozenset[str]] = {}
     return [*records, *(_renewed(record, first_sets) for record in records)]
@@ -110,7 +110,7 @@ def _bytes(text: str | None) -> bytes | None:
 
 def _renewed(record: Record, first_sets: dict[str, frozenset[str]]) -> Record:
     event = events.decode(record.topic, record.value, max_bytes=16 * 1024 * 1024)
-    if isinstance(event, Refusal) or record.value is None:
+    if isinstance(event, Rejection) or record.value is None:
         return record
     if isinstance(event, BatchRegistered):
         essay_ids = frozenset(event.essay_ids)

@@ -9,9 +9,9 @@ from uuid import uuid4
 import psycopg
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from service.application import _until_stopped
+from service.application import run_until_stopped
 from service.consumer.consumer import Consumer
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
@@ -36,7 +36,7 @@ class Running:
         self.health = Health("consumer")
         self.effects: list[Effects] = []
         self.database = Database(url, pool_size=3)
-        intake = Intake(self.database, Limits(refusals_in_a_row=limit), self.health, self._told)
+        intake = Intake(self.database, IntakeLimits(consecutive_rejections=limit), self.health, self._told)
         self.consumer = Consumer(
             client_options(broker.bootstrap_servers),
             self.database,
@@ -58,13 +58,13 @@ class Running:
 
     @property
     def partitions(self) -> int:
-        return len(self.consumer._partitions)
+        return len(self.consumer._assignment.partitions)
 
     async def fail_and_run_again(self) -> None:
         """As the process does with a part that fails, from now on whenever it fails."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        self._task = asyncio.create_task(_until_stopped("consumer", self.consumer.run, self._stop, self.health))
+        self._task = asyncio.create_task(run_until_stopped("consumer", self.consumer.run, self._stop, self.health))
 
     async def stop(self) -> None:
         self._stop.set()
@@ -136,7 +136,7 @@ class Station:
         row = self.conn.execute(query).fetchone()
         return row[0] if row else None
 
-    def refused(self) -> list[tuple[str, str]]:
+    def rejected(self) -> list[tuple[str, str]]:
         return self.conn.execute("select topic, reason from els.quarantine order by id").fetchall()
 
 

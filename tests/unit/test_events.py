@@ -1,4 +1,4 @@
-"""The wire in both directions: what is accepted, what is refused and why, what is published."""
+"""The wire in both directions: what is accepted, what is rejected and why, what is published."""
 
 import asyncio
 import base64
@@ -20,9 +20,9 @@ from pydantic import TypeAdapter
 from service.domain import contract, enveloped, failure_events, json_limits, outgoing
 from service.domain import events as events_
 from service.domain.contract import DATA_OF
-from service.domain.delivery import Limits
+from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Origin, Outgoing, Unpublishable
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Refusal, ValidationFailed
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Rejection, ValidationFailed
 from service.domain.failure_events import FailedSlot
 from service.domain.incoming import decode
 from service.domain.topics import (
@@ -60,7 +60,7 @@ def text(document: object) -> bytes:
     return json.dumps(document).encode()
 
 
-def read(document: dict[str, Any] | bytes, topic: str | None = None) -> Incoming | Refusal:
+def read(document: dict[str, Any] | bytes, topic: str | None = None) -> Incoming | Rejection:
     if isinstance(document, bytes):
         return decode(topic or CONTENT_PROVISIONED, document, max_bytes=16 * MIB)
     return decode(topic or document["event_type"], text(document), max_bytes=16 * MIB)
@@ -82,7 +82,7 @@ def having(document: dict[str, Any], path: str, value: object) -> dict[str, Any]
 
 def reason(document: dict[str, Any] | bytes, topic: str | None = None) -> Reason | None:
     answer = read(document, topic)
-    if not isinstance(answer, Refusal):
+    if not isinstance(answer, Rejection):
         return None
     assert 0 < len(answer.error) <= events_.LONGEST_ERROR
     assert "\0" not in answer.error
@@ -277,7 +277,7 @@ def test_trace_context_is_kept_where_it_is_well_formed_and_else_dropped(
     assert (event.traceparent, event.tracestate) == kept
 
 
-# --- what is refused --------------------------------------------------------------------------------
+# --- what is rejected --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_what_is_no_envelope_is_refused(value: bytes, why: Reason) -> None:
 
 def test_a_record_without_a_value_is_refused() -> None:
     answer = decode(CONTENT_PROVISIONED, None, max_bytes=MIB)
-    assert isinstance(answer, Refusal)
+    assert isinstance(answer, Rejection)
     assert answer.reason == Reason.NO_VALUE
 
 
@@ -319,7 +319,7 @@ def test_a_value_may_be_as_long_as_the_limit_and_no_longer() -> None:
     value = text(CONTENT)
     assert isinstance(decode(CONTENT_PROVISIONED, value, max_bytes=len(value)), ContentProvisioned)
     answer = decode(CONTENT_PROVISIONED, value, max_bytes=len(value) - 1)
-    assert isinstance(answer, Refusal)
+    assert isinstance(answer, Rejection)
     assert answer.reason == Reason.TOO_LARGE
 
 
@@ -583,7 +583,7 @@ def storable(value: object) -> None:
 
 @given(st.sampled_from(INCOMING_TOPICS), st.binary() | st.text().map(str.encode) | anything.map(text))
 def test_no_bytes_make_decode_raise(topic: str, value: bytes) -> None:
-    assert isinstance(read(value, topic), Refusal)
+    assert isinstance(read(value, topic), Rejection)
 
 
 @given(st.sampled_from(SAMPLES + NEWER), st.data())
@@ -615,7 +615,7 @@ def test_a_text_is_kept_as_it_came_or_refused_exactly_where_it_cannot_be_kept(na
         assert isinstance(event, ContentProvisioned)
         assert event.original_file_name == name
     else:
-        assert isinstance(event, Refusal)
+        assert isinstance(event, Rejection)
 
 
 # --- the recorded morning ---------------------------------------------------------------------------
@@ -623,7 +623,7 @@ def test_a_text_is_kept_as_it_came_or_refused_exactly_where_it_cannot_be_kept(na
 
 def test_the_wire_and_the_sets_of_essays_find_all_that_is_bad_in_the_recorded_morning() -> None:
     expected = json.loads((DATA / "streams" / "school-day.expected.json").read_text())
-    refused: dict[tuple[str, str | None, bytes | None], Reason] = {}
+    rejected: dict[tuple[str, str | None, bytes | None], Reason] = {}
     conflicts = set()
     essays: dict[str, set[str]] = {}
     contents = set()
@@ -634,18 +634,18 @@ def test_the_wire_and_the_sets_of_essays_find_all_that_is_bad_in_the_recorded_mo
         value = b"" if raw == "" else value
         answer = decode(record["topic"], value, max_bytes=16 * MIB)
         identity = record["topic"], record["key"], value
-        if isinstance(answer, Refusal):
-            refused[identity] = answer.reason
+        if isinstance(answer, Rejection):
+            rejected[identity] = answer.reason
         elif isinstance(answer, BatchRegistered):
             if essays.setdefault(answer.batch_id, set(answer.essay_ids)) != set(answer.essay_ids):
                 conflicts.add(identity)
         elif isinstance(answer, ContentProvisioned):
             contents.add((answer.batch_id, answer.text_storage_id))
-    assert len(refused) == 46
-    assert len(refused) + len(conflicts) == expected["quarantined"]
+    assert len(rejected) == 46
+    assert len(rejected) + len(conflicts) == expected["quarantined"]
     assert essays.keys() == expected["batches"].keys()
     assert len(contents) == expected["distinct_contents"]
-    assert Counter(refused.values()) == {
+    assert Counter(rejected.values()) == {
         Reason.INVALID_FIELD: 26,
         Reason.NOT_AN_ENVELOPE: 5,
         Reason.NOT_JSON: 4,
@@ -926,7 +926,7 @@ def test_a_batch_of_failures_alone_is_told_however_wordy_they_are() -> None:
         original_file_name="ö" * 2_000, validation_error_code="ENCRYPTED_FILE_UNSUPPORTED"
     )
     slots = [one._replace(file_upload_id=str(UUID(int=number))) for number in range(100_000)]
-    event = errors(slots, max_bytes=Limits().large_event_bytes)
+    event = errors(slots, max_bytes=IntakeLimits().large_event_bytes)
     data = json.loads(event.payload)["data"]
     assert [essay["essay_id"] for essay in data["failed_essays"]] == [slot.file_upload_id for slot in slots]
     assert data["failed_essays"][0]["file_name"] == "ö" * 8
@@ -948,7 +948,7 @@ def test_what_is_decoded_from_an_encoded_content_is_what_was_encoded(name: str, 
     changed = having(having(CONTENT, "data.content_md5_hash", md5), "data.file_size_bytes", size)
     event = read(having(changed, "data.original_file_name", name))
     if "\0" in name + md5:
-        assert isinstance(event, Refusal)
+        assert isinstance(event, Rejection)
         return
     assert isinstance(event, ContentProvisioned)
     origin = Origin(event.correlation_id, event.traceparent, event.tracestate)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from service.domain import incoming as events
-from service.domain.events import Incoming, Refusal
+from service.domain.events import Incoming, Rejection
 from service.domain.topics import CONTENT_PROVISIONED
 from tests.prove.fuzz import fuzz
 from tests.prove.report import Task
@@ -25,11 +25,11 @@ def test_no_mutation_of_a_sample_has_another_answer_than_an_event_or_a_refusal()
 def test_what_the_decoder_lets_through_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes every sample for the same content, but for what it can't read at all."""
     content = events.decode(CONTENT_PROVISIONED, inputs.content("b", "c" * 300), max_bytes=10_000)
-    assert isinstance(content, Refusal)
+    assert isinstance(content, Rejection)
 
-    def decode(topic: str, value: bytes, *, max_bytes: int) -> Incoming | Refusal:
+    def decode(topic: str, value: bytes, *, max_bytes: int) -> Incoming | Rejection:
         value.decode()
-        return Refusal(content.reason, "x" * 3000)
+        return Rejection(content.reason, "x" * 3000)
 
     monkeypatch.setattr(events, "decode", decode)
     found = fuzz(task(), 1_000)[0].found

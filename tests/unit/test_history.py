@@ -19,25 +19,36 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
-from service.history.facts import Batch, Came, Event, Excess, Fact, Failure, History, Slot, Waiting, digest
+from service.history.facts import (
+    BatchFact,
+    EventFact,
+    ExcessFact,
+    Fact,
+    FailureFact,
+    History,
+    InputFact,
+    SlotFact,
+    WaitingFact,
+    digest,
+)
 
 EVERYTHING = Knowledge(dict.fromkeys([*INCOMING_TOPICS, *OUTGOING_TOPICS], 0.0), clocks_apart=0)
 
 
-def event(topic: str, about: str, told: str, place: int, **fields: Any) -> Event:
+def event(topic: str, about: str, told: str, place: int, **fields: Any) -> EventFact:
     identity = f"{topic}-{about}"
-    whole = Event(
+    whole = EventFact(
         topic, identity, identity, about, told, "t1", "", f"bytes of {identity}", 0, place, 10.0 + place, True
     )
     return whole._replace(**fields)
 
 
-CAME = Came(CONTENT_PROVISIONED, "x1", "says x1", 1.0, True, "f1")
-REGISTERED = Came(BATCH_REGISTERED, "set", digest(["e1", "e2"]), 1.0, True, "f2")
-BATCH = Batch("set", 2, 1, 1, "ready", 2.0, 3.0, None)
-SLOT_1 = Slot("e1", 1, "assigned", "x1", "u1", "says x1", "told x1", 3.0)
-SLOT_2 = Slot("e2", 2, "failed", None, "u2", "", "", 3.0)
-EXCESS = Excess("x2", "says x2", "told x2", 4.0)
+CAME = InputFact(CONTENT_PROVISIONED, "x1", "says x1", 1.0, True, "f1")
+REGISTERED = InputFact(BATCH_REGISTERED, "set", digest(["e1", "e2"]), 1.0, True, "f2")
+BATCH = BatchFact("set", 2, 1, 1, "ready", 2.0, 3.0, None)
+SLOT_1 = SlotFact("e1", 1, "assigned", "x1", "u1", "says x1", "told x1", 3.0)
+SLOT_2 = SlotFact("e2", 2, "failed", None, "u2", "", "", 3.0)
+EXCESS = ExcessFact("x2", "says x2", "told x2", 4.0)
 ASSIGNED = event(SLOT_ASSIGNED, "x1", "told x1", 0, essay_id="e1")
 READY = event(BATCH_READY, "", digest([["e1", "x1"]]), 2)
 ERRORS = event(VALIDATION_ERRORS, "", digest(["u2"], False), 1)
@@ -45,20 +56,20 @@ ERRORS = event(VALIDATION_ERRORS, "", digest(["u2"], False), 1)
 GOOD: tuple[Fact, ...] = (
     REGISTERED,
     CAME,
-    Came(CONTENT_PROVISIONED, "x2", "says x2", 1.0, True, "f3"),
-    Came(VALIDATION_FAILED, "u2", "", 1.0, True, "f4"),
+    InputFact(CONTENT_PROVISIONED, "x2", "says x2", 1.0, True, "f3"),
+    InputFact(VALIDATION_FAILED, "u2", "", 1.0, True, "f4"),
     BATCH,
     SLOT_1,
     SLOT_2,
     EXCESS,
-    Failure("u2", "slot", 2.0),
+    FailureFact("u2", "slot", 2.0),
     ASSIGNED,
     ERRORS,
     READY,
     event(EXCESS_CONTENT, "x2", "told x2", 3),
     ASSIGNED._replace(place=9),
 )
-WAITING = Waiting("x1", "pending", "says x1", "told x1", 2.0, None)
+WAITING = WaitingFact("x1", "pending", "says x1", "told x1", 2.0, None)
 
 
 def found(facts: Iterable[Fact], known: Knowledge = EVERYTHING) -> set[str]:
@@ -83,14 +94,14 @@ WRONG: dict[str, tuple[tuple[Fact, ...], str]] = {
     "a content in two slots": ((*GOOD, SLOT_1._replace(essay_id="e3", position=3)), "I1"),
     "an open slot with an upload": (instead(SLOT_2, SLOT_2._replace(state="open")), "I2"),
     "a failure in two slots": ((*GOOD, SLOT_2._replace(essay_id="e3", position=3)), "I2"),
-    "a failure in a slot, not recorded": (without(Failure("u2", "slot", 2.0)), "I2"),
-    "a recorded failure without its slot": ((*GOOD, Failure("u9", "slot", 2.0)), "I2"),
-    "excess beside an open slot": (instead(SLOT_2, Slot("e2", 2, "open", None, None, "", "", None)), "I3"),
+    "a failure in a slot, not recorded": (without(FailureFact("u2", "slot", 2.0)), "I2"),
+    "a recorded failure without its slot": ((*GOOD, FailureFact("u9", "slot", 2.0)), "I2"),
+    "excess beside an open slot": (instead(SLOT_2, SlotFact("e2", 2, "open", None, None, "", "", None)), "I3"),
     "excess of an unknown batch": ((CAME, EXCESS), "I3"),
     "content that waits for a registered batch": ((*GOOD, WAITING), "I4"),
     "content that is expired, and its batch registered": ((*GOOD, WAITING._replace(state="expired")), "I4"),
-    "a failure that waits for a registered batch": ((*GOOD, Failure("u9", "pending", 2.0)), "I4"),
-    "a failure that is settled without a batch": ((Failure("u9", "surplus", 2.0),), "I4"),
+    "a failure that waits for a registered batch": ((*GOOD, FailureFact("u9", "pending", 2.0)), "I4"),
+    "a failure that is settled without a batch": ((FailureFact("u9", "surplus", 2.0),), "I4"),
     "counters that are not those of the slots": (instead(BATCH, BATCH._replace(assigned=2, failed=0)), "I5"),
     "a state that is not that of the slots": (instead(BATCH, BATCH._replace(state="registered")), "I5"),
     "slots without a batch": ((CAME, SLOT_1), "I5"),
@@ -114,7 +125,7 @@ WRONG: dict[str, tuple[tuple[Fact, ...], str]] = {
     "a content that got lost": ((*GOOD, CAME._replace(about="x9")), "I8"),
     "a registration that got lost": ((REGISTERED,), "I8"),
     "a contradiction that nobody keeps": ((*GOOD, REGISTERED._replace(about="other set")), "I8"),
-    "a failure that got lost": ((Came(VALIDATION_FAILED, "u9", "", 1.0, True, "f"),), "I8"),
+    "a failure that got lost": ((InputFact(VALIDATION_FAILED, "u9", "", 1.0, True, "f"),), "I8"),
     "a content that nobody sent": (without(CAME), "I8"),
     "a content kept otherwise than it was sent": (instead(CAME, CAME._replace(says="other")), "I8"),
     "essays in another order than was sent": (instead(REGISTERED, REGISTERED._replace(says="other")), "I8"),
@@ -136,21 +147,21 @@ def test_the_judge_finds(what: str) -> None:
 
 
 def test_slots_of_one_commit_are_told_in_their_order() -> None:
-    slots = [Slot(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0) for n in (1, 2)]
+    slots = [SlotFact(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0) for n in (1, 2)]
     told = [event(SLOT_ASSIGNED, f"x{n}", f"told x{n}", 10 - n, essay_id=f"e{n}") for n in (1, 2)]
     assert "order" in found([*slots, *told])
     assert "order" not in found([*slots, *(each._replace(place=int(each.about[1:])) for each in told)])
 
 
 def test_commits_of_the_same_microsecond_are_told_apart_by_who_wrote_the_slots() -> None:
-    slots = [Slot(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0, written_by=n) for n in (1, 2)]
+    slots = [SlotFact(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0, written_by=n) for n in (1, 2)]
     told = [event(SLOT_ASSIGNED, f"x{n}", f"told x{n}", 10 - n, essay_id=f"e{n}") for n in (1, 2)]
     assert "order" not in found([*slots, *told])
 
 
 def test_what_two_relays_told_at_once_was_told_first_where_it_stands_first() -> None:
     """Whatever their clocks say."""
-    slots = [Slot(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0) for n in (1, 2)]
+    slots = [SlotFact(f"e{n}", n, "assigned", f"x{n}", f"u{n}", "", f"told x{n}", 3.0) for n in (1, 2)]
     told = [event(SLOT_ASSIGNED, f"x{n}", f"told x{n}", n, essay_id=f"e{n}") for n in (1, 2)]
     again = told[0]._replace(place=3, sent_at=0.0)
     assert "order" not in found([*slots, *told, again])

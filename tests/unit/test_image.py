@@ -44,7 +44,9 @@ def test_what_is_copied_is_there_and_reaches_the_engine() -> None:
     assert [source for source in sources if not reaches_the_engine(source)] == []
 
 
-@pytest.mark.parametrize("needed", ["alembic.ini", "migrations/env.py", "sql/roles.sql", "sql/queries/lock_batch.sql"])
+@pytest.mark.parametrize(
+    "needed", ["alembic.ini", "migrations/env.py", "sql/roles.sql", "sql/queries/batches/lock_batch.sql"]
+)
 def test_what_the_service_reads_at_runtime_is_in_the_image(needed: str) -> None:
     assert (ROOT / needed).exists()
     assert any(needed == source or needed.startswith(f"{source}/") for source in map(_source, given("COPY")))

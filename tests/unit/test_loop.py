@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from structlog.testing import capture_logs
 
-from service.runtime.loop import Backoff, Loop, Seldom, cancelled
+from service.runtime.loop import Backoff, Loop, Throttle, cancelled
 
 BOUND = 10
 """Seconds after which a wait has failed."""
@@ -106,7 +106,7 @@ async def test_trouble_is_tried_again_told_once_and_forgotten_when_it_is_over() 
     async def step() -> bool:
         nonlocal runs
         runs += 1
-        told.append(loop.trouble)
+        told.append(loop.error)
         if runs < 5:
             raise OSError("away")
         well.set()
@@ -120,12 +120,12 @@ async def test_trouble_is_tried_again_told_once_and_forgotten_when_it_is_over() 
         stop.set()
         await asyncio.wait_for(running, BOUND)
     assert told == [None] + ["OSError: away"] * 4
-    assert loop.trouble is None
+    assert loop.error is None
     assert [log["event"] for log in logs] == ["trouble", "trouble_over"]
 
 
 async def test_trouble_that_lasts_is_told_once_however_often_it_is_tried_again() -> None:
-    seldom = Seldom()
+    seldom = Throttle()
     assert [seldom.due() for _ in range(1000)] == [True] + [False] * 999
     seldom.over()
     assert seldom.due()

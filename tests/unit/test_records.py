@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.kafka.record_batches import LARGEST_INFLATED, Records, Unreadable
-from tests.support.batches import CODECS, HEADER_BYTES, at, record_batch, signed, torn
+from tests.support.batches import CODECS, HEADER_BYTES, at, corrupt, record_batch, signed
 
 VALUES = [b"first", None, b"third"]
 
@@ -63,11 +63,11 @@ def test_records_before_the_first_strange_name_come_once() -> None:
 
 
 def test_a_torn_batch_is_one_record_at_its_last_offset_and_what_follows_is_read() -> None:
-    damaged = at(5, torn(record_batch(VALUES)))
+    damaged = at(5, corrupt(record_batch(VALUES)))
     (first, second) = read(damaged + at(8, record_batch([b"behind"])))
     assert (first.offset, second.offset, second.value) == (7, 8, b"behind")
     value = unreadable(first)
-    assert (bytes(value), value.first, value.torn) == (damaged, 5, True)
+    assert (bytes(value), value.first, value.corrupt) == (damaged, 5, True)
     assert "5 to 7" in value.why
 
 
@@ -75,7 +75,7 @@ def test_a_torn_batch_that_looks_like_a_control_batch_is_not_passed_over() -> No
     batch = bytearray(record_batch(VALUES))
     batch[22] |= 0x20  # an attribute, which the checksum covers
     (record,) = read(bytes(batch))
-    assert unreadable(record).torn
+    assert unreadable(record).corrupt
 
 
 def test_one_broken_record_costs_only_itself() -> None:
@@ -85,7 +85,7 @@ def test_one_broken_record_costs_only_itself() -> None:
     found = read(signed(header, bytes(records)))
     assert [record.offset for record in found] == [0, 1, 2]
     assert bytes(unreadable(found[0])).count(b"first") == 1
-    assert not unreadable(found[0]).torn
+    assert not unreadable(found[0]).corrupt
     assert [record.value for record in found[1:]] == VALUES[1:]
 
 
@@ -101,7 +101,7 @@ def test_what_can_not_be_inflated_is_kept_raw(number: int) -> None:
     whole = record_batch(VALUES)
     batch = signed(whole[:HEADER_BYTES], b"not what it says", number)
     (record,) = read(batch)
-    assert (record.offset, bytes(unreadable(record)), unreadable(record).torn) == (2, batch, False)
+    assert (record.offset, bytes(unreadable(record)), unreadable(record).corrupt) == (2, batch, False)
 
 
 @pytest.mark.parametrize("compression", [name for name in CODECS if name != "none"])

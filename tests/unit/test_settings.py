@@ -38,7 +38,7 @@ def test_the_defaults_are_those_that_are_fixed_for_the_outside() -> None:
     assert settings.session_timeout_seconds == 6
     assert settings.max_message_bytes == 1048576
     assert settings.max_registration_bytes == 16777216
-    assert settings.refusals_in_a_row_limit == 1000
+    assert settings.consecutive_rejections_limit == 1000
     assert settings.kafka_enable_idempotence is True
     assert settings.admin_token is None
 

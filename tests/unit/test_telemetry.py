@@ -11,9 +11,9 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from service.domain.delivery import Delivery
-from service.domain.events import Reason, Refusal
+from service.domain.events import Reason, Rejection
 from service.intake import reporting
-from service.intake.outcome import Decided, Decision, Decisions, Effects
+from service.intake.outcome import EffectKind, EffectRecord, EffectRecords, Effects
 from service.runtime import metrics as telemetry
 from tests.support.inputs import provisioned
 
@@ -23,9 +23,9 @@ WHERE = {"topic": DELIVERY.topic, "partition": DELIVERY.partition, "offset": DEL
 CONTENT = {"batch_id": "b", "text_storage_id": "t", "correlation_id": str(CORRELATION)}
 
 
-def decision(what: Decided, upload: str | None = "t", **more: object) -> Decision:
+def decision(what: EffectKind, upload: str | None = "t", **more: object) -> EffectRecord:
     values: dict[str, object] = {"batch_id": "b", "upload": upload, "correlation_id": CORRELATION, **more}
-    return Decision(what, **values)  # type: ignore[arg-type]
+    return EffectRecord(what, **values)  # type: ignore[arg-type]
 
 
 DECISIONS = {
@@ -46,7 +46,7 @@ DECISIONS = {
         decision("batch_ready", None, seconds=2),
         {"batch_id": "b", "correlation_id": str(CORRELATION), "seconds": 2},
     ),
-    "a refusal that came again": (Decision("refusal_repeated", None, None, None, DELIVERY), WHERE),
+    "a rejection that came again": (EffectRecord("rejection_repeated", None, None, None, DELIVERY), WHERE),
 }
 
 
@@ -54,25 +54,25 @@ DECISIONS = {
 async def test_a_decision_is_one_line_with_every_id_that_is_known(what: str) -> None:
     decided, fields = DECISIONS[what]
     with capture_logs() as logs:
-        await reporting.record(Effects(Decisions(decided)))
-    assert logs == [{"event": decided.what, "log_level": "info", **fields}]
+        await reporting.report(Effects(EffectRecords(decided)))
+    assert logs == [{"event": decided.kind, "log_level": "info", **fields}]
 
 
 async def test_as_json_the_lines_of_a_transaction_are_those_of_one_line_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(telemetry, "_plain_json", True)
-    await reporting.record(Effects(Decisions(*(decided for decided, _ in DECISIONS.values()))))
+    await reporting.report(Effects(EffectRecords(*(decided for decided, _ in DECISIONS.values()))))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for line, (decided, fields) in zip(lines, DECISIONS.values(), strict=True):
         assert line.pop("timestamp").endswith("Z")
-        assert line == {"event": decided.what, "level": "info", **fields}
+        assert line == {"event": decided.kind, "level": "info", **fields}
 
 
 async def test_a_refused_input_is_told_with_the_batch_that_it_names() -> None:
-    refusal = Refusal(Reason.CONFLICTING_REGISTRATION, "another set")
+    rejection = Rejection(Reason.CONFLICTING_REGISTRATION, "another set")
     with capture_logs() as logs:
-        await reporting.record(Effects(refused=[(DELIVERY, refusal)]))
+        await reporting.report(Effects(rejected=[(DELIVERY, rejection)]))
     (line,) = logs
     assert (line["event"], line["log_level"], line["batch_id"]) == ("input_refused", "warning", "b")
     assert str(UUID(line["correlation_id"])) == line["correlation_id"]
@@ -91,10 +91,10 @@ async def test_what_cannot_be_logged_is_counted_all_the_same(monkeypatch: pytest
     monkeypatch.setattr("sys.stdout", Full())
     monkeypatch.setattr(telemetry, "_log", structlog.wrap_logger(structlog.PrintLogger(Full())))  # type: ignore[arg-type]
     many = [decision("content_assigned", f"t{number}") for number in range(reporting.AT_ONCE + 1)]
-    refused = [(DELIVERY, Refusal(Reason.DATA_ERROR, "no"))] * 2
+    rejected = [(DELIVERY, Rejection(Reason.DATA_ERROR, "no"))] * 2
     before = counts()
     with suppress(OSError):
-        await reporting.record(Effects(Decisions(*many), refused=refused))
+        await reporting.report(Effects(EffectRecords(*many), rejected=rejected))
     assert [after - was for was, after in zip(before, counts(), strict=True)] == [len(many), 2]
 
 
@@ -103,7 +103,7 @@ async def test_between_many_decisions_others_have_their_turn(
 ) -> None:
     monkeypatch.setattr(telemetry, "_plain_json", True)
     many = [decision("content_assigned", f"t{number}") for number in range(3 * reporting.AT_ONCE)]
-    telling = asyncio.create_task(reporting.record(Effects(Decisions(*many))))
+    telling = asyncio.create_task(reporting.report(Effects(EffectRecords(*many))))
     lines = []
     while not telling.done():
         await asyncio.sleep(0)

@@ -5,12 +5,12 @@
 select
     batch_id,
     case
-        when alone then pg_try_advisory_xact_lock(key)
+        when is_exclusive then pg_try_advisory_xact_lock(key)
         else pg_try_advisory_xact_lock_shared(key)
     end as taken
 from (
-    select batch_id, true as alone, hashtextextended(batch_id, 0) as key
-    from unnest(:alone::text[]) as exclusive (batch_id)
+    select batch_id, true as is_exclusive, hashtextextended(batch_id, 0) as key
+    from unnest(:exclusive::text[]) as exclusive (batch_id)
     union all
     select batch_id, false, hashtextextended(batch_id, 0)
     from unnest(:shared::text[]) as common (batch_id)

@@ -1,10 +1,10 @@
 -- The next rows to publish of some shards, at most :rows and about :bytes, always at least one.
 -- :shards    in the order in which they are served; none may take more than :per_shard rows, so
 --            that a shard with a long backlog does not starve those behind it
--- :floors    for each shard a seq up to which nothing waits: what lies below is dead rows that
+-- :watermarks    for each shard a seq up to which nothing waits: what lies below is dead rows that
 --            vacuum could not take yet, and is not looked at again
 -- :relay     rows come only of shards that this relay holds at this very moment, so that a relay
---            that lost a shard without knowing does not read with a stale floor
+--            that lost a shard without knowing does not read with a stale watermark
 -- :bytes     rows are taken until their payloads have reached it
 -- Of a batch the rows come in the order of seq, which is the order of their commits, and none is
 -- left out before one that is taken. Batches that are blocked are left out whole.
@@ -28,7 +28,7 @@ from (
         waiting.*,
         sum(waiting.size) over (order by held.place, waiting.seq rows unbounded preceding)
             - waiting.size as before
-    from unnest(:shards::bigint[], :floors::bigint[]) with ordinality as held (shard, floor, place)
+    from unnest(:shards::bigint[], :watermarks::bigint[]) with ordinality as held (shard, watermark, place)
     cross join lateral (
         select
             o.seq,
@@ -44,7 +44,7 @@ from (
             extract(epoch from clock_timestamp() - o.created_at)::float8 as age
         from els.outbox as o
         where o.shard = held.shard::smallint
-          and o.seq > held.floor
+          and o.seq > held.watermark
           and :relay::uuid = (
               select owned.relay from els.relay_shards as owned where owned.shard = held.shard::smallint)
           and not exists (

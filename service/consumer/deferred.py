@@ -1,0 +1,63 @@
+"""Records that wait for other transactions, applied beside the polls that follow."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from aiokafka import TopicPartition
+
+from service.consumer.partitions import Partition
+from service.domain.delivery import Delivery
+from service.intake.intake import Intake
+from service.runtime.loop import cancelled
+
+
+class DeferredRecords:
+    """Applies deferred records, one batch per task. What comes for such a batch meanwhile waits behind them."""
+
+    def __init__(self, intake: Intake, progressed: Callable[[], None]) -> None:
+        """`progressed` is called whenever deferred records were applied."""
+        self.bytes = 0
+        """Bytes of the values that are deferred."""
+        self._intake = intake
+        self._progressed = progressed
+        self._waiting: dict[str, list[tuple[Partition, Delivery]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def batch_ids(self) -> frozenset[str]:
+        """The batches that have deferred records."""
+        return frozenset(self._waiting)
+
+    def defer(self, deferred: Iterable[Delivery], partitions: Mapping[TopicPartition, Partition]) -> None:
+        """Apply these when the transactions that they wait for have ended, in order of arrival within a batch."""
+        for delivery in deferred:
+            batch_id: str = delivery.event.batch_id  # type: ignore[union-attr]  # a rejection is never deferred
+            if batch_id not in self._waiting:
+                self._waiting[batch_id] = []
+                task = asyncio.create_task(self._apply(batch_id))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            partition = partitions[TopicPartition(delivery.topic, delivery.partition)]
+            self._waiting[batch_id].append((partition, delivery))
+            self.bytes += len(delivery.value or b"")
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait until nothing is deferred, for so many seconds at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    async def abandon(self) -> None:
+        """Forget everything that is deferred. It is read again, since its offsets were not committed."""
+        await cancelled(self._tasks)
+        self._waiting.clear()
+        self.bytes = 0
+
+    async def _apply(self, batch_id: str) -> None:
+        while waiting := self._waiting[batch_id]:
+            self._waiting[batch_id] = []
+            await self._intake.take_exclusive([delivery for _, delivery in waiting])
+            self._progressed()
+            for partition, delivery in waiting:
+                partition.deferred.discard(delivery.offset)
+                self.bytes -= len(delivery.value or b"")
+        del self._waiting[batch_id]

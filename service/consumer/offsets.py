@@ -1,0 +1,62 @@
+"""Commits the offsets of the group, after the database has committed what lies before them."""
+
+import asyncio
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from service.consumer.partitions import Assignment
+from service.kafka.group import Stalled
+from service.runtime.loop import Throttle
+
+COMMIT_SECONDS = 0.2
+"""Pause between two commits, instead of one with each poll: what a crash leaves uncommitted is only read again."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Offsets:
+    """The offsets that this pod has committed."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._committed: dict[TopicPartition, int] = {}
+        self._failing = Throttle()
+
+    def forget(self) -> None:
+        """The partitions were assigned anew."""
+        self._committed.clear()
+
+    async def commit_periodically(self) -> None:
+        """Commit until cancelled.
+
+        Raises Stalled where the coordinator gives no answer: the client would wait longer than for a rebalance.
+        """
+        patience = self._assignment.membership.patience
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            try:
+                async with asyncio.timeout(patience):
+                    await self.commit()
+            except TimeoutError:
+                raise Stalled(f"no answer to a commit of offsets for {patience:.0f} s") from None
+
+    async def commit(self) -> None:
+        """Commit how far the partitions have come. One that is not ours any more is left to its next owner."""
+        offsets = {
+            tp: partition.committable
+            for tp, partition in self._assignment.partitions.items()
+            if partition.committable is not None and partition.committable != self._committed.get(tp)
+        }
+        if not offsets:
+            return
+        try:
+            await self._assignment.membership.commit(offsets)
+        except (KafkaError, IllegalStateError) as error:
+            # The next commit, or the next owner, makes up for it: what is committed late is only read again.
+            if self._failing.due():
+                _log.info("offsets_not_committed", error=type(error).__name__)
+        else:
+            self._failing.over()
+            self._committed.update(offsets)

@@ -1,0 +1,102 @@
+"""Measures the lag, and notices when a consumer makes no progress although there is some."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from service.consumer.partitions import Assignment
+from service.consumer.paused_topics import PausedTopics
+from service.kafka.group import ConsumerOptions, Stalled
+from service.runtime.health import Health
+
+CHECK_SECONDS = 1.0
+"""Pause between two reads of the lag and of the paused topics."""
+
+LagReporter = Callable[[TopicPartition, int | None], None]
+"""Takes the lag of a partition in records; None where the partition is not ours any more."""
+
+
+class Watchdog:
+    """Watches one consumer. Its methods are told what the consumer does."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        paused: PausedTopics,
+        health: Health,
+        options: ConsumerOptions,
+        report_lag: LagReporter,
+    ) -> None:
+        self._assignment = assignment
+        self._paused = paused
+        self._health = health
+        self._options = options
+        self._report_lag = report_lag
+        self._is_assigned = False
+        self._progressed_at = self._served_at = time.monotonic()
+
+    def started(self) -> None:
+        """A membership begins."""
+        self._progressed_at = self._served_at = time.monotonic()
+
+    def progressed(self) -> None:
+        """Records were applied."""
+        self._progressed_at = time.monotonic()
+
+    def assigned(self) -> None:
+        """The group has given partitions to this consumer, possibly none."""
+        self._is_assigned = True
+        self.started()
+        self._health.set_healthy("consumer")
+
+    def revoked(self) -> None:
+        """The group is rebalancing."""
+        self._is_assigned = False
+
+    def dropped(self, tps: list[TopicPartition]) -> None:
+        """These partitions are not ours any more."""
+        for tp in tps:
+            self._report_lag(tp, None)
+
+    async def watch(self) -> None:
+        """Check until cancelled. Raises Stalled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            await self._check_lag()
+            await self._paused.refresh()
+            if (unserved := time.monotonic() - self._served_at) > self._options.watchdog:
+                # A client may wait for ever for an answer that was lost with its broker.
+                raise Stalled(f"the group has assigned no partitions for {unserved:.0f} s")
+
+    async def _check_lag(self) -> None:
+        partitions = dict(self._assignment.partitions)
+        unknown = [tp for tp, each in partitions.items() if each.done is None]
+        try:
+            ends, starts = await self._assignment.membership.ends(list(partitions), unknown)
+        except IllegalStateError:
+            return  # a rebalance came between
+        except (KafkaError, TimeoutError) as error:
+            self._health.set_error("consumer", f"no answer from the broker: {type(error).__name__}")
+            return
+        if self._is_assigned:
+            self._served_at = time.monotonic()
+        lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
+        for tp, records in lag.items():
+            if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
+                self._report_lag(tp, records)
+        if not any(records for tp, records in lag.items() if tp.topic not in self._paused.names):
+            self.progressed()
+        self._check_progress()
+
+    def _check_progress(self) -> None:
+        still = time.monotonic() - self._progressed_at
+        is_database_at_fault = self._health.parts.get("database") or self._health.parts.get("transactions")
+        if still > self._options.watchdog and not is_database_at_fault:
+            why = f"no progress for {still:.0f} s although there is lag"
+            self._health.set_error("consumer", why)
+            raise Stalled(why)
+        if self._assignment.partitions:
+            self._health.set_healthy("consumer")

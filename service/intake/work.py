@@ -1,0 +1,170 @@
+"""What one transaction works on: the batches of its poll, what became of them, and what it publishes."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from psycopg import AsyncConnection
+
+from service.domain import outgoing
+from service.domain.contract import ExcessReason
+from service.domain.decisions import BatchState, Slot
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.enveloped import Origin, Outgoing
+from service.domain.events import ContentProvisioned, Incoming, Upload, ValidationFailed
+from service.intake.outcome import EffectKind, EffectRecord, Effects, Outcome
+from service.postgres import queries
+from service.store import outbox
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class BatchWork:
+    """What a poll contains for one batch, each identity once, and what this transaction did to the batch."""
+
+    batch_id: str
+    registrations: list[Delivery] = field(default_factory=list)
+    contents: dict[str, Delivery] = field(default_factory=dict)
+    failures: dict[str, Delivery] = field(default_factory=dict)
+    state: BatchState | None = None
+    """None while the batch is not registered."""
+    created: bool = False
+    """Registered by this transaction: no other transaction can hold a slot of it."""
+    assigned: int = 0
+    failed: int = 0
+    unchecked: list[ContentProvisioned] = field(default_factory=list)
+    """Content that found no slot to claim: the counter row tells whether one is open."""
+    excess: list[ContentProvisioned] = field(default_factory=list)
+    surplus: list[ValidationFailed] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether a slot was open, committed, when the state was read."""
+        return self.state is not None and not self.state.full
+
+    def add(self, delivery: Delivery) -> bool:
+        """Add a delivery. Returns whether the poll contained the same before."""
+        match delivery.event:
+            case ContentProvisioned(text_storage_id=identity):
+                return self.contents.setdefault(identity, delivery) is not delivery
+            case ValidationFailed(file_upload_id=identity):
+                return self.failures.setdefault(identity, delivery) is not delivery
+            case _:
+                self.registrations.append(delivery)
+                return False
+
+    def deliveries(self) -> list[Delivery]:
+        """All deliveries of the batch."""
+        return [*self.registrations, *self.contents.values(), *self.failures.values()]
+
+    def delivery_of(self, upload: Upload) -> Delivery:
+        """The delivery that brought the upload."""
+        if isinstance(upload, ContentProvisioned):
+            return self.contents[upload.text_storage_id]
+        return self.failures[upload.file_upload_id]
+
+    def uploads(self) -> list[Upload]:
+        """Content first, then failures, each in order of arrival."""
+        return [*uploads_of(self.contents), *uploads_of(self.failures)]
+
+
+class PollWork:
+    """The state that the phases of a transaction share."""
+
+    def __init__(self, conn: AsyncConnection[Any], limits: IntakeLimits, *, exclusive: bool) -> None:
+        """With `exclusive` the transaction handles one batch and waits for locks that others hold."""
+        self.conn = conn
+        self.limits = limits
+        self.exclusive = exclusive
+        self.now = datetime.min.replace(tzinfo=UTC)
+        self.batches: dict[str, BatchWork] = {}
+        self.outcome = Outcome(Effects())
+        self.effects = self.outcome.effects
+
+    def batch(self, batch_id: str) -> BatchWork:
+        """The work on a batch, begun where there is none yet."""
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            batch = self.batches[batch_id] = BatchWork(batch_id)
+        return batch
+
+    def defer(self, batch_id: str) -> None:
+        """Leave all of a batch to an exclusive transaction."""
+        self.outcome.deferred += self.batches.pop(batch_id).deliveries()
+
+    def postpone(self, batch_id: str) -> None:
+        """Leave all of a batch to the next transaction."""
+        self.outcome.next_transaction += self.batches.pop(batch_id).deliveries()
+
+    def defer_upload(self, upload: Upload) -> None:
+        """Leave one upload to an exclusive transaction."""
+        self.outcome.deferred.append(self.batches[upload.batch_id].delivery_of(upload))
+
+    # -- what happened, to be counted and logged after the commit
+
+    def record(self, kind: EffectKind, delivery: Delivery, detail: str | None = None) -> None:
+        """Remember what became of a delivery."""
+        event: Incoming = delivery.event  # type: ignore[assignment]  # of a rejection this is never called
+        upload = getattr(event, "text_storage_id", None) or getattr(event, "file_upload_id", None)
+        self.effects.records.append(EffectRecord(kind, event.batch_id, upload, event.correlation_id, delivery, detail))
+
+    def record_repeat(self, delivery: Delivery) -> None:
+        """Remember that a delivery repeats something known."""
+        match delivery.event:
+            case ContentProvisioned():
+                self.record("content_repeated", delivery)
+            case ValidationFailed():
+                self.record("failure_repeated", delivery)
+            case _:
+                self.record("registration_repeated", delivery)
+
+    # -- what is published
+
+    async def publish(self, events: Sequence[Outgoing]) -> None:
+        """Write events to the outbox, in this order. The counter rows of their batches must be locked."""
+        for page in in_pages(events, queries.PAGE):
+            await outbox.insert_outbox(self.conn, page)
+        self.effects.published += len(events)
+
+    def slot_assigned(self, slot: Slot, content: ContentProvisioned) -> Outgoing:
+        """EssaySlotAssigned. Raises Unpublishable."""
+        return outgoing.slot_assigned(
+            content.batch_id,
+            slot.essay_id,
+            content.text_storage_id,
+            content.file_upload_id,
+            content.original_file_name,
+            Origin(content.correlation_id, content.traceparent, content.tracestate),
+            self.now,
+            max_bytes=self.limits.event_bytes,
+        )
+
+    def excess(self, content: ContentProvisioned, reason: ExcessReason) -> Outgoing:
+        """ExcessContentProvisioned. Raises Unpublishable."""
+        return outgoing.excess_content(
+            content.batch_id,
+            content.text_storage_id,
+            content.original_file_name,
+            reason,
+            Origin(content.correlation_id, content.traceparent, content.tracestate),
+            self.now,
+            max_bytes=self.limits.event_bytes,
+        )
+
+
+def uploads_of(deliveries: dict[str, Delivery]) -> list[Any]:
+    """The contents or the failures of the deliveries, in order of arrival."""
+    return [delivery.event for delivery in deliveries.values()]
+
+
+def all_uploads(batches: Iterable[BatchWork], kind: Callable[[BatchWork], dict[str, Delivery]]) -> list[Any]:
+    """The contents, or the failures, of all these batches."""
+    return [delivery.event for batch in batches for delivery in kind(batch).values()]
+
+
+def in_pages(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    """The items in slices of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

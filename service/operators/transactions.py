@@ -1,0 +1,32 @@
+"""What the operator actions share: a transaction whose errors are operation errors, and pages of rows."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+
+from service.operators.errors import operation_error
+from service.postgres.pool import Database
+
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_Row]):
+    """Some rows. `next` is the cursor of the next page; None where there is none."""
+
+    rows: Sequence[_Row]
+    next: str | None
+
+
+@asynccontextmanager
+async def transaction(database: Database) -> AsyncIterator[AsyncConnection[Any]]:
+    """One transaction of an operator action. Raises OperationError."""
+    try:
+        async with database.transaction() as conn:
+            yield conn
+    except psycopg.Error as error:
+        raise operation_error(error) from None
