@@ -18,7 +18,7 @@ from psycopg.types.string import StrBinaryDumper
 
 from benchmarks import load, servers
 from benchmarks.report import Report
-from service.application import collect_seldom
+from service.application import collect_rarely
 from service.domain import outgoing
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.enveloped import Origin
@@ -48,7 +48,7 @@ COPY = """
 
 def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     report = Report("database")
-    collect_seldom()  # as a pod does
+    collect_rarely()  # as a pod does
     with server.database() as url:
         rounds = uvloop.run(_rounds(url, options.repeat, options.batches, options.poll))
     ours, ceiling, alone = zip(*rounds, strict=True)

@@ -5,66 +5,54 @@ import errno
 import gc
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 import psycopg
 import structlog
 from aiohttp import web
 from aiokafka.errors import KafkaError
 
-from service.consumer.consumer import Consumer
+from service import wiring
 from service.http.gauges import Gauges
 from service.http.server import Http
-from service.intake import reporting as reporting_
-from service.intake.intake import Intake
+from service.intake import reporting as intake_reporting
 from service.intake.outcome import Effects
-from service.kafka import topics as kafka
-from service.kafka.group import ConsumerOptions
-from service.operators.operations import Operations
+from service.kafka import topics
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION
-from service.purge import reporting
-from service.purge.purge import Chunk, purge_once
-from service.runtime import metrics as telemetry
+from service.postgres.schema import EXPECTED_REVISION, schema_error
+from service.purge import reporting as purge_reporting
+from service.purge.policy import Chunk
+from service.purge.purge import purge_once
 from service.runtime.errors import one_line
 from service.runtime.health import Health
 from service.runtime.loop import Backoff, Loop, cancelled
 from service.settings import Settings
-from service.wiring import (
-    ADMIN_SESSIONS,
-    broker_error,
-    kafka_options,
-    limits,
-    max_bytes,
-    open_database,
-    relay_of,
-    retention_policy,
-)
 
-ROLES = ("consumer", "relay", "purge")
-"""What a process can be; by default it is all."""
+ROLES: Final = ("consumer", "relay", "purge")
+"""The roles of a process; by default it has all of them."""
 
-CHECK_SECONDS = 1.0
-
+CHECK_SECONDS: Final = 1.0
+"""Pause between two checks of the database."""
 
 _log = structlog.get_logger(__name__)
 
 
 class NotReady(Exception):
-    """The world is not as the service needs it; the message is one line."""
+    """A dependency is not as the service needs it. The message is one line."""
 
 
 async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run the parts until SIGTERM or SIGINT, then drain.
 
-    Raises NotReady where the database or the broker is away, the schema is not the expected one, or the address of
-    the HTTP endpoints can't be had, at the start.
+    Raises NotReady where, at the start, the database or the broker is unavailable, the schema is not the expected one,
+    or the address of the HTTP endpoints cannot be used.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    collect_seldom()
-    database = open_database(settings)
+    collect_rarely()
+    database = wiring.open_database(settings)
     try:
         await _check_schema(database)
         await _check_broker(settings)
@@ -73,9 +61,11 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
         await database.close()
 
 
-def collect_seldom() -> None:
-    """Have the garbage collector pass over what is imported, and come seldom: a poll's many small objects go by their
-    reference counts, and started it 15 times.
+def collect_rarely() -> None:
+    """Exempt imported objects from garbage collection, and collect rarely.
+
+    The many small objects of a poll are freed by their reference counts; by default each poll would start the collector
+    15 times.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -83,94 +73,69 @@ def collect_seldom() -> None:
 
 async def _check_schema(database: Database) -> None:
     try:
-        problem = await database.schema_error()
-    except psycopg.Error as error:
-        raise NotReady(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    if problem:
-        raise NotReady(problem)
+        error = await schema_error(database)
+    except psycopg.Error as unavailable:
+        raise NotReady(f"ELS_DATABASE_URL: {one_line(unavailable)}") from None
+    if error:
+        raise NotReady(error)
 
 
 async def _check_broker(settings: Settings) -> None:
     try:
-        await kafka.check_topics(kafka_options(settings), {})
+        await topics.check_topics(wiring.kafka_options(settings), {})
     except (KafkaError, OSError) as error:
-        raise NotReady(broker_error(error)) from None
+        raise NotReady(wiring.broker_error(error)) from None
 
 
 class _Process:
+    """The parts of one process."""
+
     def __init__(self, settings: Settings, database: Database, roles: Sequence[str]) -> None:
         self._settings = settings
         self._database = database
-        # A purge that fails is tried again, and keeps nobody from being served.
+        # A purge that fails is retried; the process is ready all the same.
         self._health = Health("database", *(role for role in roles if role != "purge"))
         self._purges = "purge" in roles
         self._gauges = Gauges(database, self._health)
-        self._admin = open_database(settings, sessions=ADMIN_SESSIONS)
-        self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, self._beside())
-        self._relay = relay_of(settings, database) if "relay" in roles else None
-        self._consumer = self._make_consumer() if "consumer" in roles else None
+        self._admin_database = wiring.open_database(settings, sessions=wiring.ADMIN_SESSIONS)
+        self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, self._admin_api())
+        self._relay = wiring.relay_of(settings, database) if "relay" in roles else None
+        self._consumer = None
+        if "consumer" in roles:
+            self._consumer = wiring.consumer_of(settings, database, self._health, self._intake_committed)
 
-    def _beside(self) -> dict[str, web.Application]:
-        """/admin/, where there is a token for it; else it is not there."""
+    def _admin_api(self) -> Mapping[str, web.Application]:
+        """/admin/, where there is a token for it."""
         token = self._settings.admin_token
         if token is None or not token.get_secret_value().strip():
             return {}
-        from service.http import admin  # noqa: PLC0415  a pod that nobody administers need not know how
+        from service.http import admin  # noqa: PLC0415  its modules cost memory that a pod without it does not need
 
-        operations = Operations(self._admin, limits(self._settings), max_bytes(self._settings))
+        operations = wiring.operations_of(self._settings, self._admin_database)
         return {"/admin/": admin.application(operations, token.get_secret_value())}
 
-    def _make_consumer(self) -> Consumer:
-        settings = self._settings
-        return Consumer(
-            kafka_options(settings),
-            self._database,
-            Intake(self._database, limits(settings), self._health, self._committed),
-            self._health,
-            ConsumerOptions(
-                group=settings.consumer_group,
-                max_poll_records=settings.max_poll_records,
-                session_timeout=settings.session_timeout_seconds,
-                rebalance_timeout=settings.rebalance_timeout_seconds,
-                fetch_wait=settings.kafka_fetch_wait_ms / 1000,
-                drain=settings.drain_seconds,
-                watchdog=settings.watchdog_seconds,
-                max_bytes=max_bytes(settings),
-            ),
-            lag=lambda tp, lag: telemetry.tell_lag(tp.topic, tp.partition, lag),
-        )
+    # -- what is reported after a commit
 
-    async def _committed(self, effects: Effects) -> None:
+    async def _intake_committed(self, effects: Effects) -> None:
         if effects.published and self._relay:
             self._relay.wake()
-        await reporting_.report(effects)
+        await intake_reporting.report(effects)
 
-    async def _purge(self, stop: asyncio.Event) -> None:
-        """A round every interval, in each pod; one pod at a time does the work."""
-        if not self._purges:
-            return
-
-        async def step() -> bool:
-            await purge_once(
-                self._database, retention_policy(self._settings), committed=self._committed_purge, stopped=stop.is_set
-            )
-            return False
-
-        await Loop("purge", step, every=self._settings.purge_interval_seconds).run(stop)
-
-    def _committed_purge(self, chunk: Chunk) -> None:
+    def _purge_committed(self, chunk: Chunk) -> None:
         if chunk.published and self._relay:
             self._relay.wake()
-        reporting.record_purge(chunk)
+        purge_reporting.report(chunk)
+
+    # -- from start to stop
 
     async def run(self, stop: asyncio.Event) -> None:
-        """All parts until `stop`: the relay ends last, so that it publishes what the others still commit."""
+        """Run all parts until `stop`. The relay ends last, so that it publishes what the others still commit."""
         await self._listen()
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
         consumed = asyncio.Event()
         watching = asyncio.gather(self._watch_database(), self._gauges.watch())
         relaying = asyncio.create_task(self._relay_until(consumed))
-        purging = asyncio.create_task(self._purge(stop))
+        purging = asyncio.create_task(self._purge_until(stop))
         try:
             if self._consumer:
                 await run_until_stopped("consumer", self._consumer.run, stop, self._health)
@@ -182,7 +147,7 @@ class _Process:
             await asyncio.gather(relaying, return_exceptions=True)
             await cancelled([watching])
             await self._http.close()
-            await self._admin.close()
+            await self._admin_database.close()
             _log.info("stopped")
 
     async def _listen(self) -> None:
@@ -196,32 +161,45 @@ class _Process:
         if self._relay:
             await run_until_stopped("relay", self._relay.run, stop, self._health)
 
+    async def _purge_until(self, stop: asyncio.Event) -> None:
+        """A round every interval, in each pod. One pod at a time does the work."""
+        if not self._purges:
+            return
+        policy = wiring.retention_policy(self._settings)
+
+        async def step() -> bool:
+            await purge_once(self._database, policy, committed=self._purge_committed, stopped=stop.is_set)
+            return False
+
+        await Loop("purge", step, every=self._settings.purge_interval_seconds).run(stop)
+
+    # -- health
+
     async def _watch_database(self) -> None:
-        """Is the database there, at the revision that we need? The consumer and the relay find out by using it."""
+        """Check that the database is available, at the revision that this code needs."""
         while True:
             try:
-                problem = await self._database.schema_error()
-            except Exception as error:  # noqa: BLE001  whatever it is, the next look may go well
-                problem = one_line(error)
-            if problem:
-                self._health.set_error("database", problem)
-            else:
-                self._health.set_healthy("database")
+                error = await schema_error(self._database)
+            except Exception as unavailable:  # noqa: BLE001  whatever it is, the next check may succeed
+                error = one_line(unavailable)
+            self._report("database", error)
             await asyncio.sleep(CHECK_SECONDS)
 
     async def _check_relay(self) -> None:
-        if self._relay is None:
-            return
-        if problem := self._relay.error:
-            self._health.set_error("relay", problem)
+        if self._relay:
+            self._report("relay", self._relay.error)
+
+    def _report(self, part: str, error: str | None) -> None:
+        if error:
+            self._health.set_error(part, error)
         else:
-            self._health.set_healthy("relay")
+            self._health.set_healthy(part)
 
 
 async def run_until_stopped(
     name: str, part: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event, health: Health
 ) -> None:
-    """Run a part; where it fails, say so and run it again, later each time."""
+    """Run a part until `stop`. Where it fails, report it and run it again, with backoff."""
     backoff = Backoff(first=0.5, longest=5)
     stopping = asyncio.create_task(stop.wait())
     while not stop.is_set():
@@ -230,13 +208,13 @@ async def run_until_stopped(
             await part(stop)
         except Exception as error:  # noqa: BLE001  a part that fails is run again, whatever it was
             health.set_error(name, one_line(error))
-            _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_of_the_environment(error))
+            _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_of_a_dependency(error))
             if asyncio.get_running_loop().time() - started > 60:
                 backoff.failures = 0
             await asyncio.wait([stopping], timeout=backoff.pause())
     stopping.cancel()
 
 
-def _is_of_the_environment(error: Exception) -> bool:
-    """Trouble whose line says it all; anything else is ours, and is logged with its traceback."""
+def _is_of_a_dependency(error: Exception) -> bool:
+    """Whether a dependency failed: its line is enough. Anything else is a bug, and is logged with its traceback."""
     return isinstance(error, psycopg.Error | OSError) or type(error).__module__.startswith("aiokafka")

@@ -14,8 +14,8 @@ from service.audit import audit
 from service.cli.output import Failed, print_json, tell, warn
 from service.kafka import topics as kafka
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION
-from service.purge import purge
+from service.postgres.schema import EXPECTED_REVISION, planner_error, read_revision, schema_error
+from service.purge import policy, purge
 from service.relay.relay import Relay
 from service.runtime import tracing
 from service.runtime.errors import one_line
@@ -129,8 +129,8 @@ async def check(settings: Settings, options: Namespace) -> int:
 
 async def _check_database(database: Database) -> list[dict[str, Any]]:
     try:
-        trouble, revision = await database.schema_error(), await database.revision()
-        misplanned = await database.planner_error()
+        trouble, revision = await schema_error(database), await read_revision(database)
+        misplanned = await planner_error(database)
     except psycopg.Error as error:
         return [_checked("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
     if trouble:
@@ -157,7 +157,7 @@ async def _check_retentions(settings: Settings) -> list[dict[str, Any]]:
         kept = await kafka.retentions(kafka_options(settings))
     except (KafkaError, OSError):
         return []  # the broker is away, which has been said
-    return [_checked("retention", False, told) for told in purge.too_short(retention_policy(settings), kept)]
+    return [_checked("retention", False, told) for told in policy.too_short(retention_policy(settings), kept)]
 
 
 def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:
@@ -190,7 +190,7 @@ async def purge_now(settings: Settings, options: Namespace) -> int:
     return 0
 
 
-def _counts(report: purge.PurgeReport) -> dict[str, int]:
+def _counts(report: policy.PurgeReport) -> dict[str, int]:
     return {name: count for name, count in asdict(report).items() if name != "whole"}
 
 

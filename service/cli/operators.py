@@ -23,7 +23,7 @@ from service.settings import Settings
 from service.store.operator_actions import Operator
 from service.store.pending_content import PendingFilter
 from service.store.quarantine import QuarantineFilter
-from service.wiring import limits, max_bytes, open_database
+from service.wiring import open_database, operations_of
 
 CHUNK = 500
 """QuarantineFilter inputs that are discarded in one transaction."""
@@ -228,7 +228,7 @@ async def _operations(settings: Settings) -> AsyncIterator[Operations]:
     """What one command does; what goes wrong with it is a line, not a traceback."""
     database = open_database(settings)
     try:
-        yield Operations(database, limits(settings), max_bytes(settings))
+        yield operations_of(settings, database)
     except InvalidRequest as error:
         raise UsageError(str(error)) from None
     except Unavailable as error:

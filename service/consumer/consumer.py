@@ -15,12 +15,13 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from service.consumer.crash_marks import CrashMarks, IsolationRange, isolation_range
+from service.consumer.crash_marks import CrashMarks, isolation_range
 from service.consumer.deferred import DeferredRecords
+from service.consumer.isolation import Isolation
 from service.consumer.offsets import Offsets
 from service.consumer.partitions import Assignment, Partition, PartitionRead, first_offsets_of, offsets_of
 from service.consumer.paused_topics import PausedTopics
-from service.consumer.reader import POLL_MS, PollReader
+from service.consumer.reader import PollReader
 from service.consumer.watchdog import LagReporter, Watchdog
 from service.intake.intake import Intake
 from service.kafka import record_batches
@@ -56,6 +57,9 @@ class Consumer:
         self._reader = PollReader(self._assignment, options)
         self._watchdog = Watchdog(self._assignment, self._paused, health, options, lag)
         self._deferred = DeferredRecords(intake, self._watchdog.progressed)
+        self._isolation = Isolation(
+            self._assignment, self._marks, self._paused, self._deferred, self._offsets, self._reader
+        )
         self._busy = asyncio.Lock()
         record_batches.install()
 
@@ -116,13 +120,13 @@ class Consumer:
         ahead: asyncio.Task[list[PartitionRead]] | None = None
         try:
             while not stop.is_set():
-                isolated, probing = self._next_isolated(), self._paused.is_probe_due()
+                isolated, probing = self._isolation.next(), self._paused.is_probe_due()
                 if ahead is not None and (isolated or probing):
                     # Two reads of one partition at the same time might overtake each other.
                     await self._take(await ahead)
                     ahead = None
                 if isolated:
-                    await self._take_isolated(*isolated)
+                    await self._take(await self._isolation.read(isolated))
                     continue
                 if probing:
                     await self._probe()
@@ -174,37 +178,6 @@ class Consumer:
             if is_ours and partition.tp.topic in self._paused.names:
                 await self._take(await self._reader.read_from([partition.tp], 1, wait_ms=0), probing=True)
         self._paused.probed()
-
-    # -- poison-record isolation
-
-    def _next_isolated(self) -> tuple[Partition, IsolationRange] | None:
-        for partition in self._assignment.partitions.values():
-            if partition.isolation and partition.tp.topic not in self._paused.names:
-                return partition, partition.isolation
-        return None
-
-    async def _take_isolated(self, partition: Partition, isolation: IsolationRange) -> None:
-        """Take the next portion of isolated records, with nothing else in progress.
-
-        What came before is committed, so that a pod that crashes leaves its successor with this portion first: crashes
-        are counted for what is tried again, not for what lies behind it.
-        """
-        epoch, membership = partition.epoch, self._assignment.membership
-        await self._deferred.wait()
-        await self._offsets.commit()
-        if partition.epoch != epoch:
-            return
-        portion = 1 if isolation.culprit is not None else isolation.portion
-        fetched = await membership.fetch([partition.tp], portion, POLL_MS)
-        records = [each for some in fetched.values() for each in some]
-        if partition.epoch != epoch or (not records and not await membership.is_at_the_end(partition.tp)):
-            return
-        if not records or records[0].offset >= isolation.end:
-            await self._marks.end_isolation(partition.tp)
-            partition.isolation = None
-        if records:
-            deliveries = await self._marks.decode(partition.tp, isolation, records, self._reader.decode)
-            await self._take([PartitionRead(partition, epoch, deliveries)])
 
     # -- rebalances, called by aiokafka
 

@@ -7,8 +7,7 @@ problem (RFC 9457), its status the counterpart of the command line's exit status
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -18,13 +17,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from service.http import openapi
-from service.http import schemas as forms
+from service.http import openapi, schemas
+from service.http.endpoints import ENDPOINTS, Call, Endpoint
 from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
 from service.operators.operations import Operations
-from service.store.operator_actions import Operator
-from service.store.pending_content import PendingFilter
-from service.store.quarantine import QuarantineFilter
 
 BODY_BYTES = 1024 * 1024
 """A larger body is rejected."""
@@ -32,8 +28,6 @@ BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30
 """A body that takes longer to come is rejected."""
 
-VALUE_BYTES = 1024 * 1024
-"""So much of a rejected input is shown; the command line shows all."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,215 +50,13 @@ PROBLEMS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, read and checked."""
-
-    operations: Operations
-    asked: Any
-    address: str
-
-    @property
-    def by(self) -> Operator:
-        """For the audit. The token is one for all, so who does not say who it is, is known by the address alone."""
-        return Operator(self.asked.who or f"token from {self.address}", self.asked.why)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What can be asked for, and by which function it is done."""
-
-    method: str
-    path: str
-    told: str
-    asked: type[BaseModel]
-    answer: type[BaseModel]
-    do: Callable[[Call], Awaitable[object]]
-
-
 # -- pending
-
-
-async def _list_pending(call: Call) -> object:
-    asked: forms.ListPending = call.asked
-    chosen = PendingFilter(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
-    return await call.operations.pending.list(chosen, page=asked.limit, state=asked.state, after=asked.after)
-
-
-async def _show_pending(call: Call) -> object:
-    return await call.operations.pending.show(call.asked.batch, call.asked.text)
-
-
-async def _remove_pending(call: Call) -> object:
-    chosen = PendingFilter(call.asked.batch, call.asked.texts)
-    return {"contents": await call.operations.pending.remove(call.by, "pending remove", chosen)}
-
-
-async def _clear_pending(call: Call) -> object:
-    asked: forms.ClearPending = call.asked
-    chosen = PendingFilter(asked.batch, None, asked.file, asked.older_than, asked.newer_than)
-    return {"contents": await call.operations.pending.remove(call.by, "pending clear", chosen)}
-
-
-async def _restore_pending(call: Call) -> object:
-    return {"contents": await call.operations.pending.restore(call.by, call.asked.batch, call.asked.texts)}
 
 
 # -- quarantine
 
 
-async def _list_quarantine(call: Call) -> object:
-    asked: forms.ListQuarantine = call.asked
-    chosen = QuarantineFilter(None, asked.topic, asked.reason, asked.older_than, asked.newer_than)
-    return await call.operations.quarantine.list(chosen, page=asked.limit, state=asked.state, before=asked.before)
-
-
-async def _show_quarantined(call: Call) -> object:
-    return await call.operations.quarantine.show(call.asked.id, VALUE_BYTES)
-
-
-async def _replay(call: Call) -> object:
-    ids, more = await _open(call)
-    outcomes = [outcome async for outcome in call.operations.quarantine.replay(call.by, ids)]
-    return {"outcomes": outcomes, "failed": sum(each.rejected for each in outcomes), "next": more}
-
-
-async def _discard(call: Call) -> object:
-    ids, more = await _open(call)
-    discarded = await call.operations.quarantine.discard(call.by, ids)
-    return {"discarded": discarded, "closed_meanwhile": len(ids) - discarded, "next": more}
-
-
-async def _open(call: Call) -> tuple[Sequence[int], int | None]:
-    """As many as one request takes of what is chosen, and where the next one goes on."""
-    asked: forms.ChooseQuarantined = call.asked
-    chosen = QuarantineFilter(asked.ids, asked.topic, asked.reason, asked.older_than, asked.newer_than, asked.after)
-    found = await call.operations.quarantine.find_open(chosen, everything=asked.all, most=asked.limit + 1)
-    ids = found[: asked.limit]
-    return ids, ids[-1] if len(found) > len(ids) else None
-
-
-async def _resume(call: Call) -> object:
-    await call.operations.quarantine.resume(call.by, call.asked.topic)
-    return {"topic": call.asked.topic}
-
-
 # -- batches
-
-
-async def _list_batches(call: Call) -> object:
-    asked: forms.ListBatches = call.asked
-    return await call.operations.batches.list(
-        page=asked.limit,
-        state=asked.state,
-        user_id=asked.user,
-        older_than=asked.older_than,
-        newer_than=asked.newer_than,
-        after=asked.after,
-    )
-
-
-async def _show_batch(call: Call) -> object:
-    batch, slots = await call.operations.batches.show(call.asked.batch, page=call.asked.limit, after=call.asked.after)
-    return batch | {"slots": slots.rows, "next": slots.next}
-
-
-async def _republish(call: Call) -> object:
-    return {"events": await call.operations.batches.republish(call.by, call.asked.batch)}
-
-
-ENDPOINTS: Sequence[Endpoint] = (
-    Endpoint(
-        "GET",
-        "/admin/pending",
-        "What waits for its registration, the longest waiting first",
-        forms.ListPending,
-        forms.PendingPage,
-        _list_pending,
-    ),
-    Endpoint("GET", "/admin/pending/show", "One content, whole", forms.ShowPending, forms.Pending, _show_pending),
-    Endpoint(
-        "POST",
-        "/admin/pending/remove",
-        "Take back contents that wait or are expired",
-        forms.RemovePending,
-        forms.Changed,
-        _remove_pending,
-    ),
-    Endpoint(
-        "POST",
-        "/admin/pending/clear",
-        "Take back all that waits for a batch, or what the filters leave of it",
-        forms.ClearPending,
-        forms.Changed,
-        _clear_pending,
-    ),
-    Endpoint(
-        "POST",
-        "/admin/pending/restore",
-        "Let expired content wait again",
-        forms.RestorePending,
-        forms.Changed,
-        _restore_pending,
-    ),
-    Endpoint(
-        "GET",
-        "/admin/quarantine",
-        "The inputs that could not be processed, the newest first",
-        forms.ListQuarantine,
-        forms.QuarantinePage,
-        _list_quarantine,
-    ),
-    Endpoint(
-        "GET",
-        "/admin/quarantine/show",
-        "One of them, whole",
-        forms.ShowQuarantined,
-        forms.Quarantined,
-        _show_quarantined,
-    ),
-    Endpoint(
-        "POST",
-        "/admin/quarantine/replay",
-        "Run them through the same code as fresh ones, the oldest first, each in its own transaction",
-        forms.ChooseQuarantined,
-        forms.ReplayedAll,
-        _replay,
-    ),
-    Endpoint(
-        "POST",
-        "/admin/quarantine/discard",
-        "Close them for good",
-        forms.ChooseQuarantined,
-        forms.Discarded,
-        _discard,
-    ),
-    Endpoint(
-        "POST",
-        "/admin/quarantine/resume",
-        "Set a stopped topic going again",
-        forms.ResumeTopic,
-        forms.Resumed,
-        _resume,
-    ),
-    Endpoint(
-        "GET",
-        "/admin/batches",
-        "The batches that are registered, in the order of their ids",
-        forms.ListBatches,
-        forms.BatchPage,
-        _list_batches,
-    ),
-    Endpoint("GET", "/admin/batches/show", "One batch and its slots", forms.ShowBatch, forms.Batch, _show_batch),
-    Endpoint(
-        "POST",
-        "/admin/batches/republish",
-        "Announce a complete batch again, with its old event ids",
-        forms.RepublishBatch,
-        forms.Republished,
-        _republish,
-    ),
-)
 
 
 def document() -> dict[str, Any]:
@@ -276,7 +68,7 @@ def document() -> dict[str, Any]:
         description="What the command line can do to pending content, batches and quarantine. Every request needs the "
         "header Authorization: Bearer, with the token of ELS_ADMIN_TOKEN. Every change is written into the audit "
         "(ops.operator_actions) with who and why.",
-        problem=forms.Problem,
+        problem=schemas.Problem,
         problems=PROBLEMS,
     )
 
@@ -305,11 +97,13 @@ def application(operations: Operations, token: str) -> web.Application:
 
 def _handler(operations: Operations, endpoint: Endpoint) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        asked = (
-            _queried(request, endpoint.asked) if endpoint.method == "GET" else await _posted(request, endpoint.asked)
+        request_model = (
+            _queried(request, endpoint.request)
+            if endpoint.method == "GET"
+            else await _posted(request, endpoint.request)
         )
-        answer = await endpoint.do(Call(operations, asked, request.remote or "nowhere"))
-        body = endpoint.answer.model_validate(answer, from_attributes=True).model_dump_json()
+        answer = await endpoint.do(Call(operations, request_model, request.remote or "nowhere"))
+        body = endpoint.response.model_validate(answer, from_attributes=True).model_dump_json()
         return web.Response(body=body.encode(), content_type="application/json")
 
     return handle
@@ -321,14 +115,14 @@ def _handler(operations: Operations, endpoint: Endpoint) -> Handler:
 class _Faulty(Exception):
     """Parameters that are wrong."""
 
-    def __init__(self, *faults: forms.Fault) -> None:
+    def __init__(self, *faults: schemas.Fault) -> None:
         super().__init__("; ".join(f"{fault.where}: {fault.what}" for fault in faults))
         self.faults = list(faults)
 
 
 def _queried(request: web.Request, model: type[BaseModel]) -> BaseModel:
     if twice := [name for name in request.query if len(request.query.getall(name)) > 1]:
-        raise _Faulty(forms.Fault(where=twice[0], what="is given twice"))
+        raise _Faulty(schemas.Fault(where=twice[0], what="is given twice"))
     return _checked(lambda: model.model_validate_strings(dict(request.query)))
 
 
@@ -354,7 +148,7 @@ def _checked(read: Callable[[], BaseModel]) -> BaseModel:
         return read()
     except ValidationError as error:
         faults = [
-            forms.Fault(where=".".join(map(str, each["loc"]))[:100], what=each["msg"].removeprefix("Value error, "))
+            schemas.Fault(where=".".join(map(str, each["loc"]))[:100], what=each["msg"].removeprefix("Value error, "))
             for each in error.errors(include_input=False, include_url=False, include_context=False)[:20]
         ]
         raise _Faulty(*faults) from None
@@ -399,10 +193,10 @@ async def _answering_problems(request: web.Request, handler: Handler) -> web.Str
 
 
 def _problem(
-    status: int, detail: str, *, errors: list[forms.Fault] | None = None, headers: dict[str, str] | None = None
+    status: int, detail: str, *, errors: list[schemas.Fault] | None = None, headers: dict[str, str] | None = None
 ) -> web.Response:
     # What is told may repeat what was asked, which need not be text that can be written.
     readable = detail.encode("utf-8", "replace").decode()
-    problem = forms.Problem(title=HTTPStatus(status).phrase, status=status, detail=readable, errors=errors)
+    problem = schemas.Problem(title=HTTPStatus(status).phrase, status=status, detail=readable, errors=errors)
     body = orjson.dumps(problem.model_dump(exclude_none=True))
     return web.Response(status=status, body=body, content_type="application/problem+json", headers=headers)

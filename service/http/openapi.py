@@ -19,11 +19,11 @@ class Endpoint(Protocol):
     @property
     def path(self) -> str: ...
     @property
-    def told(self) -> str: ...
+    def summary(self) -> str: ...
     @property
-    def asked(self) -> type[BaseModel]: ...
+    def request(self) -> type[BaseModel]: ...
     @property
-    def answer(self) -> type[BaseModel]: ...
+    def response(self) -> type[BaseModel]: ...
 
 
 def document(
@@ -37,8 +37,8 @@ def document(
 ) -> dict[str, Any]:
     """The document; every answer that is no success is a `problem`."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(problem, "serialization")]
-    models += [(endpoint.asked, "validation") for endpoint in endpoints if endpoint.method == "POST"]
-    models += [(endpoint.answer, "serialization") for endpoint in endpoints]
+    models += [(endpoint.request, "validation") for endpoint in endpoints if endpoint.method == "POST"]
+    models += [(endpoint.response, "serialization") for endpoint in endpoints]
     _, schemas = models_json_schema(models, ref_template=_REFERENCE + "{model}")
     answers = {str(status): {"$ref": f"#/components/responses/{status}"} for status in problems}
     paths: dict[str, dict[str, Any]] = {}
@@ -63,13 +63,13 @@ def document(
 def _operation(endpoint: Endpoint, problems: Json) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.path.removeprefix("/admin/").replace("/", "_"),
-        "summary": endpoint.told,
-        "responses": {"200": {"description": "Done.", "content": _content(endpoint.answer)}, **problems},
+        "summary": endpoint.summary,
+        "responses": {"200": {"description": "Done.", "content": _content(endpoint.response)}, **problems},
     }
     if endpoint.method == "GET":
-        operation["parameters"] = _parameters(endpoint.asked)
+        operation["parameters"] = _parameters(endpoint.request)
     else:
-        operation["requestBody"] = {"required": True, "content": _content(endpoint.asked)}
+        operation["requestBody"] = {"required": True, "content": _content(endpoint.request)}
     return operation
 
 

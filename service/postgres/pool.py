@@ -27,8 +27,7 @@ from service.postgres.liveness import (
     is_receiving,
 )
 from service.postgres.pipeline import Connection, Cursor
-from service.postgres.schema import EXPECTED_REVISION, REVISION
-from service.postgres.session import APPLICATION_NAME, CONNECT_SECONDS, PLANNER, Timeouts, conninfo
+from service.postgres.session import APPLICATION_NAME, CONNECT_SECONDS, Timeouts, conninfo
 
 _POOL_TIMEOUT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
@@ -60,7 +59,7 @@ class Database:
         prepared statements, and no session settings but those of the role.
         """
         self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
-        self._pooler = pooler
+        self.pooler = pooler
         self._prepare_threshold = None if pooler else 5
         self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)
@@ -92,51 +91,6 @@ class Database:
         """A session outside the pool, in autocommit, for LISTEN. The caller closes it."""
         return await self._connect()
 
-    async def revision(self) -> str | None:
-        """The revision that the schema is at; None where there is none yet."""
-        return (await self._schema())[0]
-
-    async def schema_error(self) -> str | None:
-        """Why this code does not run on the schema, in one line; None where it does.
-
-        It does on the revision that it was written for, and on a newer one that says so: each tells the oldest code
-        that it still serves. So pods go on while a migration is made, and old code may be started again after it.
-        """
-        revision, oldest_code = await self._schema()
-        if revision is None or revision < EXPECTED_REVISION:
-            there = f"at revision {revision}" if revision else "not there (at revision none)"
-            return f"the schema is {there}, this code needs {EXPECTED_REVISION}: run `python -m service migrate`"
-        if revision > EXPECTED_REVISION and (oldest_code is None or oldest_code > EXPECTED_REVISION):
-            needed = oldest_code or revision
-            return f"the schema is at revision {revision}, for code of {needed} or newer; this is {EXPECTED_REVISION}"
-        return None
-
-    async def planner_error(self) -> str | None:
-        """Which settings of the planner a session lacks, in one line; None where it has them all.
-
-        The URL's own `options` win. Behind a pooler they are the role's; what it connected before keeps the old ones.
-        """
-        wanted = dict(option.removeprefix("-c ").split("=") for option in PLANNER)
-        async with self.transaction() as connection:
-            cursor = await connection.execute(
-                "select name, setting from pg_settings where name = any(%s)", [list(wanted)]
-            )
-            found = dict(await cursor.fetchall())
-        differ = [f"{name} is {found.get(name)}" for name, value in wanted.items() if found.get(name) != value]
-        if not differ:
-            return None
-        told = "run `migrate`, and have it connect anew" if self._pooler else "so say the options of its URL"
-        return f"{', '.join(differ)}: {told}"
-
-    async def _schema(self) -> tuple[str | None, str | None]:
-        """Its revision, and the oldest code that runs on it."""
-        async with self.transaction() as connection:
-            cursor = await connection.execute("select to_regclass('els.alembic_version') is not null")
-            if await cursor.fetchone() == (False,):
-                return None, None
-            cursor = await connection.execute(REVISION)
-            return await cursor.fetchone() or (None, None)
-
     async def close(self) -> None:
         """Close all sessions that nobody holds; those in use are closed when they come back."""
         self._era += 1
@@ -147,7 +101,7 @@ class Database:
     @asynccontextmanager
     async def _pipeline(self, connection: Connection, wanted: bool) -> AsyncIterator[None]:
         """Nothing where it is not wanted, or where a pooler would have to take part."""
-        if not wanted or self._pooler:
+        if not wanted or self.pooler:
             yield
             return
         async with connection.pipeline():
@@ -183,7 +137,7 @@ class Database:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience - CHECK_AFTER_SECONDS):
                 pid = connection.pgconn.backend_pid
-                while self._pooler or await self._is_served(pid) or is_receiving(connection):  # noqa: ASYNC110
+                while self.pooler or await self._is_served(pid) or is_receiving(connection):  # noqa: ASYNC110
                     await asyncio.sleep(RECHECK_SECONDS)
         hang_up(connection)
 

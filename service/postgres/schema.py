@@ -2,9 +2,60 @@
 
 from typing import Final
 
+from service.postgres.pool import Database
+from service.postgres.session import PLANNER
+
 EXPECTED_REVISION: Final = "0003"
-"""The schema that this code is written for: the last file of migrations/versions. Revisions are numbers of four
+"""The revision that this code is written for: the last file of migrations/versions. Revisions are numbers of four
 digits, so that they compare as texts."""
 
-# As JSON, since the column may not be there yet: then the revision serves its own code only.
-REVISION = "select version_num, to_jsonb(told) ->> 'oldest_code' from els.alembic_version as told"
+# As JSON, since the column may not exist yet: the revision then serves its own code only.
+_REVISION: Final = "select version_num, to_jsonb(revision) ->> 'oldest_code' from els.alembic_version as revision"
+
+
+async def read_revision(database: Database) -> str | None:
+    """The revision of the schema; None where there is no schema yet. Raises psycopg.Error."""
+    return (await _read_schema(database))[0]
+
+
+async def schema_error(database: Database) -> str | None:
+    """Why this code does not run on the schema, in one line; None where it does. Raises psycopg.Error.
+
+    It runs on the revision that it was written for, and on a newer one that allows it: each revision states the oldest
+    code that it still serves. So pods keep running during a migration, and old code may be started again after it.
+    """
+    revision, oldest_code = await _read_schema(database)
+    if revision is None or revision < EXPECTED_REVISION:
+        found = f"at revision {revision}" if revision else "not there (at revision none)"
+        return f"the schema is {found}, this code needs {EXPECTED_REVISION}: run `python -m service migrate`"
+    if revision > EXPECTED_REVISION and (oldest_code is None or oldest_code > EXPECTED_REVISION):
+        needed = oldest_code or revision
+        return f"the schema is at revision {revision}, for code of {needed} or newer; this is {EXPECTED_REVISION}"
+    return None
+
+
+async def planner_error(database: Database) -> str | None:
+    """Which planner settings a session lacks, in one line; None where it has them all. Raises psycopg.Error.
+
+    The URL's own `options` take precedence. Behind a pooler the settings are those of the role; a session that it
+    opened before they were set keeps the old ones.
+    """
+    wanted = dict(option.removeprefix("-c ").split("=") for option in PLANNER)
+    async with database.transaction() as connection:
+        cursor = await connection.execute("select name, setting from pg_settings where name = any(%s)", [list(wanted)])
+        found = dict(await cursor.fetchall())
+    differ = [f"{name} is {found.get(name)}" for name, value in wanted.items() if found.get(name) != value]
+    if not differ:
+        return None
+    remedy = "run `migrate`, then restart the pooler's sessions" if database.pooler else "set by the options of its URL"
+    return f"{', '.join(differ)}: {remedy}"
+
+
+async def _read_schema(database: Database) -> tuple[str | None, str | None]:
+    """The revision, and the oldest code that runs on it."""
+    async with database.transaction() as connection:
+        cursor = await connection.execute("select to_regclass('els.alembic_version') is not null")
+        if await cursor.fetchone() == (False,):
+            return None, None
+        cursor = await connection.execute(_REVISION)
+        return await cursor.fetchone() or (None, None)

@@ -2,13 +2,13 @@
 
 import structlog
 
-from service.purge.purge import Chunk
+from service.purge.policy import Chunk
 from service.runtime.metrics import BATCHES_TIMED_OUT, PENDING_EXPIRED, PURGED
 
 _log = structlog.get_logger(__name__)
 
 
-def record_purge(chunk: Chunk) -> None:
+def report(chunk: Chunk) -> None:
     """Count and log what a transaction of a purge did. Call it after the commit."""
     PURGED.labels(chunk.task).inc(len(chunk.done))
     match chunk.task:

@@ -1,13 +1,9 @@
 """Metrics and logs. No label and no metric holds a batch id: numbers by batch are in the views."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-import structlog
+from aiokafka import TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
-
-if TYPE_CHECKING:
-    pass
 
 PENDING_STORED = Counter("els_pending_content_stored_total", "Contents kept for a batch not registered yet.")
 PENDING_RECONCILED = Counter(
@@ -61,13 +57,10 @@ for _label in ("BATCH_FULL", "NO_AVAILABLE_SLOT"):
     EXCESS.labels(_label)
 
 
-_log = structlog.get_logger(__name__)
-
-
-def tell_lag(topic: str, partition: int, records: int | None) -> None:
-    """The lag of a partition of this process; None where it is not its partition any more."""
+def set_lag(tp: TopicPartition, records: int | None) -> None:
+    """Set the lag of a partition of this process; None removes it, since the partition is not ours any more."""
     if records is None:
         with suppress(KeyError):
-            CONSUMER_LAG.remove(topic, str(partition))
+            CONSUMER_LAG.remove(tp.topic, str(tp.partition))
     else:
-        CONSUMER_LAG.labels(topic, str(partition)).set(records)
+        CONSUMER_LAG.labels(tp.topic, str(tp.partition)).set(records)

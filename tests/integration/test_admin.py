@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Reason, Rejection
 from service.domain.topics import BATCH_READY, CONTENT_PROVISIONED
-from service.http import admin
+from service.http import admin, endpoints
 from service.http.server import Http
 from service.intake.intake import Intake
 from service.operators.operations import Operations
@@ -109,7 +109,7 @@ async def test_the_page_shows_every_endpoint_and_fetches_nothing(served: Served)
         assert (answer.status, answer.content_type) == (200, "text/html")
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert "http" not in page.replace("over HTTP", "").casefold().replace("https", "http").split("<h1>")[0]
-    for endpoint in admin.ENDPOINTS:
+    for endpoint in endpoints.ENDPOINTS:
         assert f"<code>{endpoint.method} {endpoint.path}</code>" in page
 
 
@@ -376,8 +376,8 @@ async def test_no_input_makes_the_server_stumble(served: Served) -> None:
         "b",
     ]
     for _ in range(300):
-        endpoint = dice.choice(admin.ENDPOINTS)
-        names = [*endpoint.asked.model_fields, "more"]
+        endpoint = dice.choice(endpoints.ENDPOINTS)
+        names = [*endpoint.request.model_fields, "more"]
         said = {name: dice.choice(odd) for name in dice.sample(names, dice.randint(0, min(4, len(names))))}
         path = endpoint.path.removeprefix("/admin/")
         status, _ = await (served.get if endpoint.method == "GET" else served.post)(path, **said)

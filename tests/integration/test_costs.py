@@ -24,7 +24,8 @@ from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.transaction import apply
 from service.postgres.pool import Database
 from service.postgres.session import APPLICATION_NAME
-from service.purge.purge import PurgeReport, RetentionPolicy, purge_once
+from service.purge.policy import PurgeReport, RetentionPolicy
+from service.purge.purge import purge_once
 from tests.support.inputs import content, delivery, registration
 
 BATCHES = 40

@@ -16,6 +16,7 @@ from service.postgres.arrays import Texts
 from service.postgres.errors import sqlstate_of
 from service.postgres.pipeline import HEAVY, Connection, PendingResult
 from service.postgres.pool import Database
+from service.postgres.schema import read_revision
 from service.postgres.session import Timeouts, conninfo
 from tests.support.proxy import Proxy
 
@@ -341,7 +342,7 @@ async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_s
     proxy = await Proxy(int(str(conninfo_to_dict(app_url)["port"]))).start()
     database = Database(f"{app_url}&port={proxy.port}", timeouts=Timeouts(idle_in_transaction_session_timeout=300))
     try:
-        assert await database.revision()
+        assert await read_revision(database)
         async with asyncio.timeout(BOUND):
             with pytest.raises(psycopg.OperationalError):  # noqa: PT012  the body is what is tested
                 async with database.transaction(pipelined=True) as conn:
@@ -349,7 +350,7 @@ async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_s
                         await (await conn.execute("select 1")).fetchone()
                     proxy.swallow()
                     await (await conn.execute("select 2")).fetchone()
-        assert await database.revision()
+        assert await read_revision(database)
     finally:
         await database.close()
         await proxy.stop()
@@ -364,7 +365,7 @@ async def test_an_answer_that_takes_long_to_come_is_read_to_its_end(
     proxy = await Proxy(int(str(conninfo_to_dict(app_url)["port"]))).start()
     database = Database(f"{app_url}&port={proxy.port}")
     try:
-        assert await database.revision()
+        assert await read_revision(database)
         proxy.slow(0.1)
         async with database.transaction(pipelined=True) as conn:
             answer = await conn.execute("select repeat('x', 1000) from generate_series(1, 6000)")

@@ -18,7 +18,7 @@ from alembic.script import Script, ScriptDirectory
 from deploy.local.processes import LOOPBACK
 from service.postgres import migration
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION
+from service.postgres.schema import EXPECTED_REVISION, schema_error
 from tests.support.brokers import Broker
 from tests.support.pods import ROOT, Pod, pods, until
 
@@ -86,7 +86,7 @@ async def test_code_runs_on_its_own_revision_and_on_newer_ones_that_serve_it(
 ) -> None:
     conn.execute("update els.alembic_version set version_num = %s, oldest_code = %s", [revision, oldest_code])
     database = Database(app_url)
-    trouble = await database.schema_error()
+    trouble = await schema_error(database)
     await database.close()
     assert trouble == told or (trouble and told and trouble.startswith(told))
 
@@ -142,7 +142,7 @@ async def test_who_writes_waits_less_than_a_second_for_a_migration_that_waits_fo
         busy.commit()
         await asyncio.wrap_future(upgraded)
     database = Database(database_url)
-    assert await database.schema_error() is None
+    assert await schema_error(database) is None
     await database.close()
 
 

@@ -21,7 +21,8 @@ from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDAT
 from service.intake.transaction import apply
 from service.postgres.pool import Database
 from service.postgres.session import APPLICATION_NAME
-from service.purge.purge import PurgeReport, RetentionPolicy, count_due, purge_once
+from service.purge.policy import PurgeReport, RetentionPolicy
+from service.purge.purge import count_due, purge_once
 from service.store import outbox, relays
 from service.store.outbox import Blocked, OutboxKey
 from service.store.pending_content import restore_pending_content

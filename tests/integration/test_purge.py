@@ -18,8 +18,9 @@ from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming
 from service.domain.topics import PENDING_EXPIRED, READINESS_TIMEOUT
 from service.postgres.pool import Database
-from service.purge import purge, reporting
-from service.purge.purge import Chunk, PurgeReport, RetentionPolicy, count_due, purge_once
+from service.purge import policy, purge, reporting
+from service.purge.policy import Chunk, PurgeReport, RetentionPolicy
+from service.purge.purge import count_due, purge_once
 from service.store import retention
 from tests.support import invariants
 from tests.support.brokers import Broker
@@ -461,12 +462,12 @@ def _quarantine(house: House, state: str) -> None:
 
 
 def test_a_retention_that_is_shorter_than_that_of_an_input_topic_is_named() -> None:
-    assert purge.too_short(SHORT, {"a": 7 * DAY, "b": 29 * DAY}) == []
-    (told,) = purge.too_short(SHORT, {"a": 7 * DAY, "b": 31 * DAY})
+    assert policy.too_short(SHORT, {"a": 7 * DAY, "b": 29 * DAY}) == []
+    (told,) = policy.too_short(SHORT, {"a": 7 * DAY, "b": 31 * DAY})
     assert "ELS_EXPIRED_RETENTION_SECONDS" in told
     assert "b keeps" in told
-    assert len(purge.too_short(SHORT, {"a": float("inf")})) == 3
-    assert len(purge.too_short(TERMS, {"a": float("inf")})) == 1
+    assert len(policy.too_short(SHORT, {"a": float("inf")})) == 3
+    assert len(policy.too_short(TERMS, {"a": float("inf")})) == 1
 
 
 # -- what is told
@@ -495,7 +496,7 @@ async def test_what_was_done_is_counted_when_it_is_committed(house: House) -> No
 
     before = counted("els_pending_content_expired_total"), counted("els_batches_timed_out_total")
     await house.poll(content("c1"), content("c2"), failure("f1"), registration("late", 1))
-    await purge_once(house.database, TERMS, now=later(2), committed=reporting.record_purge)
+    await purge_once(house.database, TERMS, now=later(2), committed=reporting.report)
     assert counted("els_pending_content_expired_total") == before[0] + 2
     assert counted("els_batches_timed_out_total") == before[1] + 1
     assert counted("els_purged_total", task="expired_failures") >= 1

@@ -18,7 +18,8 @@ from service.domain.events import BatchRegistered, ContentProvisioned, Incoming,
 from service.domain.topics import BATCH_READY, PENDING_EXPIRED, READINESS_TIMEOUT, SLOT_ASSIGNED
 from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
-from service.purge.purge import RetentionPolicy, _Round
+from service.purge.policy import RetentionPolicy
+from service.purge.purge import _Round
 from tests.support import invariants
 from tests.support.interleaving import Report, Stage, content, deliveries, failure, registration, stage
 

@@ -15,7 +15,7 @@ from sqlalchemy import NullPool, create_engine
 
 from service.postgres import migration
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION
+from service.postgres.schema import EXPECTED_REVISION, read_revision
 from service.postgres.tables import METADATA
 from tests.support import databases
 
@@ -110,7 +110,7 @@ def test_the_code_expects_the_newest_revision(database_url: str) -> None:
 async def test_a_database_without_the_schema_has_no_revision(database_url: str, empty_url: str) -> None:
     for url, expected in ((database_url, EXPECTED_REVISION), (empty_url, None)):
         database = Database(url)
-        assert await database.revision() == expected
+        assert await read_revision(database) == expected
         await database.close()
 
 

@@ -24,7 +24,7 @@ from yarl import URL
 from service import __main__
 from service.domain.delivery import IntakeLimits
 from service.domain.topics import CONTENT_PROVISIONED
-from service.http import admin
+from service.http import admin, endpoints
 from service.http.server import Http
 from service.intake.intake import Intake
 from service.operators.operations import Operations
@@ -81,10 +81,10 @@ def _text(dice: random.Random, name: str = "") -> str:
 
 def request(dice: random.Random) -> tuple[str, str, dict[str, str], bytes | None]:
     """Method, path with query, headers and body: of an endpoint mostly, with some things wrong."""
-    endpoint = dice.choice(admin.ENDPOINTS)
+    endpoint = dice.choice(endpoints.ENDPOINTS)
     method = endpoint.method if dice.random() < 0.95 else dice.choice(("GET", "POST", "PUT", "DELETE", "OPTIONS"))
     path = endpoint.path if dice.random() < 0.95 else f"/admin/{_quoted(dice, _text(dice))}"
-    fields = endpoint.asked.model_fields
+    fields = endpoint.request.model_fields
     names = [name for name, field in fields.items() if dice.random() < (0.97 if field.is_required() else 0.3)]
     if dice.random() < 0.05:
         names.append(_text(dice))

@@ -37,7 +37,7 @@ from service.operators.replay import Replay
 from service.postgres import arrays
 from service.postgres.pool import Database
 from service.purge import purge
-from service.purge.purge import RetentionPolicy
+from service.purge.policy import RetentionPolicy
 from service.store.operator_actions import Operator
 from service.store.pending_content import PendingFilter
 from tests.prove.report import Row, Task
