@@ -1,7 +1,7 @@
-"""The tables distribute by batch (sql/citus.sql), and the statements of the main path go by it.
+"""Which tables hold rows of a batch, and that statements of the main path reach those rows by the batch id.
 
-A statement that names its batches reads every table of theirs by an index that begins with the batch, as the planner
-tells: a node that has not these batches is not asked.
+Every key of such a table contains the batch id, so the rows of a batch never conflict with those of another. A
+statement that is given batch ids reads each such table through an index condition on the batch id: the planner says so.
 """
 
 import re
@@ -18,13 +18,27 @@ from service.postgres.tables import METADATA
 from tests.support import databases
 from tests.support.pods import ROOT
 
-CITUS = (ROOT / "sql" / "citus.sql").read_text()
-CALL = re.compile(r"select (\w+)\('els\.(\w+)'(?:, '(\w+)')?(?:, colocate_with => '(?:els\.)?(\w+)')?\);")
-
-DISTRIBUTED: Mapping[str, str] = {
-    table: column for call, table, column, _ in CALL.findall(CITUS) if call == "create_distributed_table"
+BATCH_TABLES: Mapping[str, str] = {
+    "batches": "batch_id",
+    "slots": "batch_id",
+    "pending_content": "batch_id",
+    "excess_content": "batch_id",
+    "validation_failures": "batch_id",
+    "outbox": "aggregateid",
+    "outbox_blocked": "batch_id",
 }
-"""Each distributed table with its column."""
+"""Each table whose rows belong to a batch, with the column that holds the batch id."""
+
+OTHER_TABLES: Mapping[str, str] = {
+    "policy": "one row for each time limit",
+    "relays": "one row for each running relay",
+    "relay_shards": "one row for each shard of the outbox",
+    "quarantine": "by topic and record; a record need not name a batch",
+    "topic_refusals": "one row for each input topic",
+    "crash_marks": "by topic and partition; a record need not name a batch",
+    "operator_actions": "in order of time; an action need not concern a batch",
+}
+"""Tables whose rows do not belong to a batch, each with its reason."""
 
 KEYS = (PrimaryKeyConstraint, UniqueConstraint)
 
@@ -32,39 +46,28 @@ MAIN_PATH = ("store", "outbox")
 """The modules whose statements events go through."""
 
 NOT_BY_BATCH = {
-    "fetch_outbox": "by shard: what waits is read for all batches of a relay at once, from each node",
-    "fetch_blocked": "by shard: a look now and then at what could not be published",
-    "delete_outbox": "by batch or by shard, whichever index; each row names its batch, which tells the node",
-    "count_outbox": "a gauge, and only as far as it counts exactly",
-    "forget_blocked": "it goes through the few that are blocked",
+    "fetch_outbox": "by shard: one query reads the waiting rows of all batches of a relay",
+    "fetch_blocked": "by shard: an occasional query for rows that could not be published",
+    "delete_outbox": "by batch or by shard, whichever index; each row names its batch",
+    "count_outbox": "for a gauge: it counts the rows of all batches",
+    "forget_blocked": "it reads all blocked batches, which are few",
 }
 """Statements of the main path that don't name batches, each with its reason."""
 
 
-def test_every_table_is_named_once() -> None:
-    named = sorted(table for _, table, _, _ in CALL.findall(CITUS))
-    assert named == sorted(["alembic_version", *(table.name for table in METADATA.tables.values())])
-    assert len(CALL.findall(CITUS)) == len(re.findall(r"(?m)^select ", CITUS))
+def test_every_table_is_listed_once_as_one_of_batches_or_not() -> None:
+    assert sorted([*BATCH_TABLES, *OTHER_TABLES]) == sorted(table.name for table in METADATA.tables.values())
 
 
-def test_what_is_distributed_lies_with_its_batch() -> None:
-    calls = [call for call in CALL.findall(CITUS) if call[0] == "create_distributed_table"]
-    assert [(table, beside) for _, table, _, beside in calls] == [
-        (table, "none" if table == "batches" else "batches") for table in DISTRIBUTED
-    ]
-    assert calls[0][1] == "batches"
-
-
-@pytest.mark.parametrize("table", DISTRIBUTED)
-def test_keys_of_a_distributed_table_hold_its_column(table: str) -> None:
-    """A key that does not could not be watched over by any one node."""
+@pytest.mark.parametrize("table", BATCH_TABLES)
+def test_keys_of_a_table_of_batches_contain_the_batch_id(table: str) -> None:
     found = METADATA.tables[f"els.{table}"]
     keys = [set(key.columns.keys()) for key in found.constraints if isinstance(key, KEYS)]
     keys += [{column.name for column in index.expressions} for index in found.indexes if index.unique]  # type: ignore[union-attr]
     assert keys
-    assert all(DISTRIBUTED[table] in key for key in keys)
+    assert all(BATCH_TABLES[table] in key for key in keys)
     assert not found.foreign_keys
-    assert found.c[DISTRIBUTED[table]].computed is None
+    assert found.c[BATCH_TABLES[table]].computed is None
 
 
 def main_path() -> list[str]:
@@ -102,9 +105,9 @@ def reads(planner: psycopg.Connection[Any], name: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", main_path())
 def test_a_statement_of_the_main_path_names_its_batches(planner: psycopg.Connection[Any], name: str) -> None:
     by_batch = [
-        re.search(rf"\b{DISTRIBUTED[table]} = ", condition) is not None
+        re.search(rf"\b{BATCH_TABLES[table]} = ", condition) is not None
         for table, condition in reads(planner, name)
-        if table in DISTRIBUTED
+        if table in BATCH_TABLES
     ]
     assert all(by_batch) == (name not in NOT_BY_BATCH), reads(planner, name)
 
