@@ -1,1 +1,1 @@
-"""The dashboard, and pictures of it."""
+"""The dashboard."""
