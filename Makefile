@@ -1,4 +1,4 @@
-# make setup   a virtual environment in .venv, with the pinned and hashed dependencies
+# make setup   a virtual environment in .venv, with the pinned and hashed dependencies and the command `els`
 # make up      the service and the servers that it needs, started; says where everything is
 # make demo    early content, its registration, repeats and excess, live on the running stack
 # make down    everything that `make up` started, stopped; the data stays
@@ -40,6 +40,8 @@ $(VENV)/installed: requirements/dev.txt
 	@$(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--require-hashes --only-binary :all: --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
 up: setup

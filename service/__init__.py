@@ -8,4 +8,5 @@ consumer  commits the offsets
 relay     publishes the outbox, in commit order within a batch, and deletes what is acknowledged
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
+"""The only place that states the version; docs/releasing.md lists who reads it."""

@@ -58,7 +58,12 @@ def _terminate(*_: object) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
-if __name__ == "__main__":
+def entry_point() -> NoReturn:
+    """Runs the process of `els` and of `python -m service`."""
     # In a container we are process 1, which no signal ends that it does not handle itself.
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,12 +1,14 @@
-"""What can be typed after `python -m service`. Nothing is imported for it that `--help` does not need.
+"""What can be typed after `els` or `python -m service`. Nothing is imported for it that `--help` does not need.
 
 A command is a function of the module that its `room` names; its options are that function's second argument.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from service import __version__
 from service.operators import parameters
 
 _T = TypeVar("_T")
@@ -40,17 +42,23 @@ _interval = _read(parameters.interval)
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     whole = argparse.ArgumentParser(
-        prog="python -m service",
+        prog=_program(),
         description="Essay Lifecycle Service: gives uploaded essays the slots of their batches.",
         epilog="Settings are environment variables, see docs/configuration.md. "
         "Exit status: 0 done, 1 not done, 2 the command or a setting is wrong.",
     )
+    whole.add_argument("--version", action="version", version=f"els {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     _add_process(commands)
     _add_pending(_group(commands, "pending", "the content that waits for its registration"))
     _add_quarantine(_group(commands, "quarantine", "the inputs that could not be processed"))
     _add_batches(_group(commands, "batches", "the batches that are registered"))
     return whole
+
+
+def _program() -> str:
+    """Returns what the user typed to start this process, for usage lines."""
+    return "els" if sys.argv[0].rpartition("/")[2] == "els" else "python -m service"
 
 
 def _add_process(commands: Commands) -> None:

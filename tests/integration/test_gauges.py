@@ -1,10 +1,8 @@
 """Gauges of the database: what ops.health says, told without asking, and not told when it can't be known."""
 
 import asyncio
-import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,7 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-import service
+from service import __version__
 from service.http.gauges import HEALTH, VIOLATIONS, GaugeQuery, Gauges
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION
@@ -133,7 +131,7 @@ async def test_the_parts_and_the_build_are_told(gauges: Gauges) -> None:
     told = scraped(gauges)
     assert told["els_part_well"] == {frozenset({("part", "consumer")}): 0, frozenset({("part", "database")}): 1}
     (build,) = told["els_build_info"]
-    assert dict(build)["schema"] == EXPECTED_REVISION
+    assert (dict(build)["version"], dict(build)["schema"]) == (__version__, EXPECTED_REVISION)
 
 
 async def test_gauges_are_in_the_registry_while_they_are_watched(gauges: Gauges) -> None:
@@ -145,11 +143,6 @@ async def test_gauges_are_in_the_registry_while_they_are_watched(gauges: Gauges)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     assert generate_latest(registry) == b""
-
-
-def test_the_version_is_that_of_the_project() -> None:
-    project = tomllib.loads((Path(service.__file__).parents[1] / "pyproject.toml").read_text())
-    assert service.__version__ == project["project"]["version"]
 
 
 def test_every_metric_is_ours_and_has_no_label_for_a_batch() -> None:
