@@ -9,13 +9,14 @@
 # make prove   the long form of what tries to break the promises, hours if wanted: make prove ARGS="faults --minutes 60"
 # make audit-dependencies   known vulnerabilities of what the service runs with (needs an advisory service)
 # make sbom    a software bill of materials of it, CycloneDX, in .local/sbom.json
+# make image   the container image, labelled with its version and revision (needs a Docker engine)
 # make lock    new pins in requirements/, after a change of pyproject.toml
 # make clean   `make down`, then the data and the virtual environment thrown away
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test bench prove lint docs lock audit-dependencies sbom clean
+.PHONY: help setup up demo down test bench prove lint docs lock audit-dependencies sbom image clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -116,6 +117,15 @@ sbom: $(AUDIT)/installed
 	@$(AUDIT)/audit/bin/cyclonedx-py environment $(AUDIT)/runtime/bin/python --pyproject pyproject.toml \
 		--output-reproducible --output-file .local/sbom.json $(ARGS)
 	@echo "CycloneDX: .local/sbom.json"
+
+IMAGE ?= essay-lifecycle-service
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
+# A checkout that differs from its commit says so.
+REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude '*')
+
+image:
+	docker build --file deploy/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		--tag $(IMAGE):$(VERSION) --tag $(IMAGE) $(ARGS) .
 
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi

@@ -1,17 +1,23 @@
 """What deploy/Dockerfile and .dockerignore promise, as far as it can be seen without an engine."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from service import __version__
 from service.cli import parser as commandline
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+ELS = ROOT / "deploy" / "els.py"
 
 INSTRUCTIONS = [
     (line.split(maxsplit=1)[0], line.split(maxsplit=1)[1])
@@ -66,6 +72,43 @@ def test_the_process_is_no_shell_and_its_command_exists() -> None:
     entrypoint, command = json.loads(last("ENTRYPOINT")), json.loads(last("CMD"))
     assert entrypoint == ["python", "-m", "service"]
     assert commandline.parser().parse_args(command).command == "run"
+
+
+def test_els_in_the_image_runs_the_service_beside_it(tmp_path: Path) -> None:
+    assert "deploy/els.py /opt/els/els" in given("COPY")
+    assert any("ln -s /opt/els/els /opt/python/bin/els" in run for run in given("RUN"))
+    assert os.access(ELS, os.X_OK)
+    assert ELS.read_text().startswith("#!/opt/python/bin/python\n")
+    # The same paths, with another service, since the one of the checkout is installed in this environment.
+    image, command = tmp_path / "opt" / "els", tmp_path / "els"
+    shutil.copytree(ROOT / "service", image / "service", ignore=lambda *_: {"__pycache__"})
+    (image / "service" / "__main__.py").write_text("def entry_point() -> None:\n    print(__file__)\n")
+    command.symlink_to(shutil.copy(ELS, image / "els"))
+    ended = subprocess.run([sys.executable, command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(ended.stdout.strip()) == image / "service" / "__main__.py"
+
+
+def test_the_label_is_the_version_of_the_code() -> None:
+    assert "VERSION=unknown" in given("ARG")
+    assert 'org.opencontainers.image.version="${VERSION}"' in last("LABEL")
+    plain = {**os.environ, "MAKEFLAGS": ""}  # not those of the `make` that runs the tests
+    build = subprocess.run(
+        ["make", "--dry-run", "image"], cwd=ROOT, env=plain, capture_output=True, text=True, check=True
+    ).stdout
+    assert f"--build-arg VERSION={__version__} " in build
+    assert f"--tag essay-lifecycle-service:{__version__} " in build
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("unknown", 0), (__version__, 0), ("", 1), ("0.0.1", 1), (f"els {__version__}", 1)]
+)
+def test_a_build_for_another_version_fails(version: str, status: int) -> None:
+    [check] = [run for run in given("RUN") if "/opt/python/bin/els --version" in run]
+    link, _, script = check.partition(" && ")
+    assert link.startswith("ln -s ")
+    script = script.replace("/opt/python/bin/els", f"'{sys.executable}' -m service")
+    ended = subprocess.run(["sh", "-c", script], cwd=ROOT, env={"VERSION": version}, capture_output=True, check=False)
+    assert ended.returncode == status, ended
 
 
 def test_it_is_not_root_and_says_so_with_a_number() -> None:
