@@ -74,7 +74,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m migrations.lint
-	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy
+	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy .github .pre-commit-config.yaml
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/python -m docs.generate --check
 	@$(BIN)/python -m pytest --quiet --no-header tests/unit/test_docs.py tests/unit/test_kubernetes.py tests/unit/test_compose.py
