@@ -3,6 +3,7 @@
 # make demo    early content, its registration, repeats and excess, live on the running stack
 # make down    everything that `make up` started, stopped; the data stays
 # make test    all tests          (make test ARGS="-k relay" for some)
+# make coverage   the lines that the last `make test-all` did not run, by package; fails below the minimum
 # make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
 # make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck, drift of what `make docs` makes
 # make docs    the documents that are made from the code: AsyncAPI, the table of settings
@@ -16,7 +17,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test bench prove lint docs lock audit-dependencies sbom image clean
+.PHONY: help setup up demo down test coverage bench prove lint docs lock audit-dependencies sbom image clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -56,6 +57,17 @@ down:
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+# With ARGS, `make test-all` may run a few tests only, and measures nothing.
+MEASURED := $(if $(ARGS),,--cov --cov-report= -p tests.support.measured)
+
+# The minimum, in per cent of the lines of service/<package>.
+COVERAGE_MINIMUM := domain:97 intake:96 relay:93
+
+coverage: setup
+	@status=0; for each in $(COVERAGE_MINIMUM); do \
+		$(BIN)/python -m coverage report --include="service/$${each%:*}/*" --fail-under=$${each#*:} || status=1; \
+	done; exit $$status
 
 bench: $(VENV)/benched
 	@$(BIN)/python -m benchmarks $(or $(ARGS),--help)
@@ -129,4 +141,4 @@ image:
 
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local clean; fi
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
