@@ -125,8 +125,10 @@ audit-dependencies: $(AUDIT)/installed
 	$(AUDIT)/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes \
 		--requirement requirements/runtime.txt $(ARGS)
 
+# The tool reads the version from pyproject.toml only, so it gets a copy that states it.
 sbom: $(AUDIT)/installed
-	@$(AUDIT)/audit/bin/cyclonedx-py environment $(AUDIT)/runtime/bin/python --pyproject pyproject.toml \
+	@sed 's/^dynamic = .*/version = "$(VERSION)"/' pyproject.toml > $(AUDIT)/pyproject.toml
+	@$(AUDIT)/audit/bin/cyclonedx-py environment $(AUDIT)/runtime/bin/python --pyproject $(AUDIT)/pyproject.toml \
 		--output-reproducible --output-file .local/sbom.json $(ARGS)
 	@echo "CycloneDX: .local/sbom.json"
 
