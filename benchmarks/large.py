@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks import load, servers
 from benchmarks.report import Report, percentile
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import Pod
 from service.domain.topics import BATCH_REGISTERED, LARGEST_RECORD
-from tests.support.brokers import Broker
-from tests.support.pods import Pod
 
 LARGE = 1_000_000
 """The number of the large batch; the others count from 0."""

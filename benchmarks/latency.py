@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks import load, servers
 from benchmarks.report import Report, percentile
+from deploy.servers.brokers import Broker
 from service.domain.topics import EXCESS_CONTENT
-from tests.support.brokers import Broker
 
 WARM_UP = 3.0
 SLOTS = 30

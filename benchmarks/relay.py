@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaProducer
 from benchmarks import servers
 from benchmarks.report import Report
 from benchmarks.whole import watched
+from deploy.servers.brokers import Broker
 from service.domain.topics import SLOT_ASSIGNED
-from tests.support.brokers import Broker
 
 FILL = """
     insert into els.outbox (id, aggregateid, type, payload, correlation_id, traceparent)

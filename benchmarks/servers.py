@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import psycopg
 
-from tests.support import brokers, databases
-from tests.support.brokers import Broker
-from tests.support.pods import Pods, pods
+from deploy.servers import brokers, databases
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import Pods, pods
 
 PARTITIONS = 12
 """Of each topic: a pod that is alone has 36, as section 7 wants it."""

@@ -13,7 +13,7 @@ import psycopg
 from benchmarks import load, servers
 from benchmarks.report import Report
 from deploy.local.processes import LOOPBACK, free_port
-from tests.support.pods import Pod
+from deploy.servers.pods import Pod
 
 BATCHES = 20
 

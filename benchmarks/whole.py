@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks import load, servers
 from benchmarks.report import Report
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import Pod, Pods
 from service.domain.topics import SLOT_ASSIGNED
-from tests.support.brokers import Broker
-from tests.support.pods import Pod, Pods
 
 SHAPES = ("registered", "interleaved", "content-first", "one-hot-batch", "small-batches")
 BEGIN, END = 0.1, 0.9

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.local.postgres import Postgres
-from tests.support import brokers, databases
-from tests.support.brokers import Broker
+from deploy.servers import brokers, databases
+from deploy.servers.brokers import Broker
 
 # Taken out of the environment: what a test runs gets its settings from the test alone.
 GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}

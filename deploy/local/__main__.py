@@ -61,7 +61,7 @@ def _demo(stack: Stack) -> int:
         if not stack.service.running():
             stack.up()
         settings = stack.settings()
-    played: int = importlib.import_module("deploy.local.demo").run(settings, stack.console)
+    played: int = importlib.import_module("deploy.demo.demo").run(settings, stack.console)
     return played
 
 

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.brokers import Broker
+from deploy.servers.brokers import Broker
 
 
 @pytest.fixture

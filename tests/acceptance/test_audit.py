@@ -10,14 +10,15 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from psycopg.conninfo import conninfo_to_dict
 
+from deploy.servers import databases
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import pods
 from service.domain.topics import CONTENT_PROVISIONED
-from tests.support import databases, replay
-from tests.support.audited import audited, check_audit
-from tests.support.brokers import Broker
-from tests.support.command_line import CommandLine
-from tests.support.expected import all_done
-from tests.support.pods import pods
-from tests.support.replay import Replay
+from tests.support.builders import replay
+from tests.support.builders.replay import Replay
+from tests.support.checks.audited import audited, check_audit
+from tests.support.checks.expected import all_done
+from tests.support.pods.command_line import CommandLine
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.support import replay
-from tests.support.audited import check_audit
-from tests.support.brokers import Broker
-from tests.support.expected import all_done, check_tables, check_topics
-from tests.support.pods import pods, until
-from tests.support.proxy import Proxy, may_forget
-from tests.support.replay import Replay
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import pods, until
+from tests.support.builders import replay
+from tests.support.builders.replay import Replay
+from tests.support.checks.audited import check_audit
+from tests.support.checks.expected import all_done, check_tables, check_topics
+from tests.support.servers.proxy import Proxy, may_forget
 
 
 async def cut(proxy: Proxy) -> None:

@@ -19,19 +19,19 @@ import pytest
 from aiokafka import TopicPartition
 
 from deploy.local.postgres import Postgres
+from deploy.servers.brokers import Broker
+from deploy.servers.databases import url_as
+from deploy.servers.pods import Pod, killed, pods, until
 from service.postgres import migration
-from tests.support import replay
-from tests.support.brokers import Broker
-from tests.support.databases import url_as
-from tests.support.expected import all_done, check_tables, check_topics, committed_offsets
-from tests.support.pods import Pod, killed, pods, until
-from tests.support.replay import Replay
+from tests.support.builders import replay
+from tests.support.builders.replay import Replay
+from tests.support.checks.expected import all_done, check_tables, check_topics, committed_offsets
 
 CRASHES = int(os.environ.get("TEST_CRASHES", "3"))
 SEEDS = range(int(os.environ.get("TEST_SEEDS", "1")))
 
 SPEED = 40
-DOOMED = "tests.support.doomed_pod"
+DOOMED = "tests.support.pods.crash_at_step"
 SHORT_SESSION = {"ELS_SESSION_TIMEOUT_SECONDS": "2"}
 """How long the partitions of the dead wait for others."""
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.local import demo, story
-from deploy.local.story import Batch, Event, Outcome
+from deploy.demo import demo, story
+from deploy.demo.story import Batch, Event, Outcome
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import pods
 from service.domain.topics import BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
-from tests.support.brokers import Broker
-from tests.support.pods import pods
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from deploy.local.processes import plain_environment
+from deploy.servers import databases
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import ROOT, pods, until
 from service.postgres import migration
-from tests.support import databases, replay
-from tests.support.brokers import Broker
-from tests.support.expected import all_done, check_tables, check_topics
-from tests.support.pods import ROOT, pods, until
-from tests.support.replay import Replay
+from tests.support.builders import replay
+from tests.support.builders.replay import Replay
+from tests.support.checks.expected import all_done, check_tables, check_topics
 
 PARTS = ("service", "sql", "migrations", "alembic.ini")
 

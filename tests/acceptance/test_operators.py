@@ -10,14 +10,14 @@ import psycopg
 import pytest
 from aiohttp import ClientSession
 
+from deploy.servers.brokers import Broker
+from deploy.servers.databases import url_as
+from deploy.servers.pods import Pod, pods, until
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, PENDING_EXPIRED, SLOT_ASSIGNED
-from tests.support.audited import check_audit
-from tests.support.brokers import Broker
-from tests.support.databases import url_as
-from tests.support.expected import all_done, first_occurrences, read_back
-from tests.support.inputs import content, registration
-from tests.support.pods import Pod, pods, until
-from tests.support.replay import Record, Replay
+from tests.support.builders.inputs import content, registration
+from tests.support.builders.replay import Record, Replay
+from tests.support.checks.audited import check_audit
+from tests.support.checks.expected import all_done, first_occurrences, read_back
 
 TOKEN = {"ELS_ADMIN_TOKEN": "a-token", "ELS_PURGE_INTERVAL_SECONDS": "1"}
 

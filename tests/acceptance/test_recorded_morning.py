@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from deploy.servers.brokers import PARTITIONS, Broker
+from deploy.servers.pods import pods
 from service.domain.topics import INCOMING_TOPICS
-from tests.support import replay
-from tests.support.brokers import PARTITIONS, Broker
-from tests.support.decisions import check_decisions
-from tests.support.expected import all_done, check_tables, check_topics, everything, read_back
-from tests.support.metrics import check_metrics
-from tests.support.pods import pods
-from tests.support.replay import Replay
+from tests.support.builders import replay
+from tests.support.builders.replay import Replay
+from tests.support.checks.decisions import check_decisions
+from tests.support.checks.expected import all_done, check_tables, check_topics, everything, read_back
+from tests.support.checks.metrics import check_metrics
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

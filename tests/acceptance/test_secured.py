@@ -17,15 +17,16 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import LOOPBACK, free_port, plain_environment
+from deploy.servers import brokers, databases
+from deploy.servers.apache_kafka import Security
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import ROOT, Pod, pods
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 from service.postgres import migration
-from tests.support import brokers, databases, inputs
-from tests.support.apache_kafka import Security
-from tests.support.brokers import Broker
-from tests.support.certificates import Authority, Certificate
-from tests.support.expected import all_done, read_back
-from tests.support.pods import ROOT, Pod, pods
-from tests.support.replay import Record, Replay
+from tests.support.builders import inputs
+from tests.support.builders.replay import Record, Replay
+from tests.support.checks.expected import all_done, read_back
+from tests.support.servers.certificates import Authority, Certificate
 
 SECRET = "hush"  # what every secret of these tests begins with, and nothing else has in it
 DATABASE_PASSWORD = f"{SECRET}-database:@/% 1"

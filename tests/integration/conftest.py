@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.brokers import Broker, apache_missing
-from tests.support.stations import Station, station_at
+from deploy.servers.brokers import Broker, apache_missing
+from tests.support.pods.running_consumer import Station, station_at
 
 
 @pytest.fixture

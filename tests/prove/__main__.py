@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from deploy.servers import brokers, databases
 from tests.prove.faults import under_load
 from tests.prove.fuzz import fuzz, guided
 from tests.prove.fuzz_operators import fuzz_operators
@@ -26,7 +27,6 @@ from tests.prove.histories import histories
 from tests.prove.interleavings import interleavings, witnesses
 from tests.prove.report import Row, Task, as_json, read, summed, table
 from tests.prove.soak import soak
-from tests.support import brokers, databases
 
 PLOTS = Path("docs/soak")
 

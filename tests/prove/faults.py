@@ -25,17 +25,18 @@ from psycopg import sql
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import LOOPBACK, StackError, free_port
+from deploy.servers import brokers, databases
+from deploy.servers.brokers import Broker, OwnApacheKafka
+from deploy.servers.pods import SESSION_SECONDS, Pods, pods
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.postgres import migration
 from tests.prove import load
 from tests.prove.load import Load
 from tests.prove.report import Row, Task
-from tests.support import brokers, databases, inputs
-from tests.support.audited import audited
-from tests.support.brokers import Broker, OwnApacheKafka
-from tests.support.expected import committed_offsets
-from tests.support.pods import SESSION_SECONDS, Pods, pods
-from tests.support.proxy import Proxy, may_forget
+from tests.support.builders import inputs
+from tests.support.checks.audited import audited
+from tests.support.checks.expected import committed_offsets
+from tests.support.servers.proxy import Proxy, may_forget
 
 PARTITIONS: Final = 4
 GROUP: Final = "prove"
@@ -255,7 +256,7 @@ async def swallow(world: World) -> int:
 async def rebalance(world: World) -> int:
     """Members come and go."""
     for _ in range(2):
-        (guest,) = world.pods.start(1, module="tests.support.mined_pod")
+        (guest,) = world.pods.start(1, module="tests.support.pods.crash_on_record")
         await asyncio.sleep(world.dice.uniform(1.5, 3))
         world.pods.all.remove(guest)
         if world.dice.random() < 0.5:
@@ -476,7 +477,7 @@ async def world_of(
         running = stack.enter_context(pods(folder, settings, broker.settings | of_pods))
         world = World(postgres, broker, running, dice, disk)
         world.database_proxy, world.broker_proxy = database_proxy, broker_proxy
-        running.start(count, module="tests.support.mined_pod")
+        running.start(count, module="tests.support.pods.crash_on_record")
         await running.ready()
         yield world
 

@@ -28,8 +28,8 @@ from service.domain.events import LONGEST_ERROR, Incoming, Rejection
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.kafka.record_batches import Records
 from tests.prove.report import Row, Task
-from tests.support.batches import CODECS, HEADER_BYTES, record_batch, signed
-from tests.support.inputs import CONTRACT
+from tests.support.builders.batches import CODECS, HEADER_BYTES, record_batch, signed
+from tests.support.builders.inputs import CONTRACT
 
 MAX_BYTES = 64 * 1024
 SLOWEST = 1.0

@@ -32,9 +32,9 @@ from service.postgres.pool import Database
 from service.runtime.health import Health
 from tests.prove.fuzz import WORDS, _corrupt, _nasty
 from tests.prove.report import Row, Task
-from tests.support.audited import MAX_BYTES
-from tests.support.inputs import content, delivery, provisioned, registered
-from tests.support.interleaving import forget
+from tests.support.builders.inputs import content, delivery, provisioned, registered
+from tests.support.checks.audited import MAX_BYTES
+from tests.support.interleaving.interleaving import forget
 
 TOKEN = "token"
 ANSWERS = {200, *admin.PROBLEMS.keys(), 405, 415} - {401, 503}

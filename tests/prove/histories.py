@@ -41,9 +41,10 @@ from service.purge.policy import RetentionPolicy
 from service.store.operator_actions import Operator
 from service.store.pending_content import PendingFilter
 from tests.prove.report import Row, Task
-from tests.support import inputs, invariants
-from tests.support.audited import MAX_BYTES
-from tests.support.interleaving import TABLES, deliver
+from tests.support.builders import inputs
+from tests.support.checks import invariants
+from tests.support.checks.audited import MAX_BYTES
+from tests.support.interleaving.interleaving import TABLES, deliver
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 NEVER = 4_000_000_000

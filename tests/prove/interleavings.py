@@ -13,6 +13,8 @@ from typing import cast
 
 import pytest
 
+from deploy.servers import brokers
+from deploy.servers.databases import cloned
 from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming
 from service.domain.topics import CONTENT_PROVISIONED
@@ -20,13 +22,24 @@ from service.operators.errors import Conflict
 from service.operators.replay import Replay
 from service.postgres.pool import Database
 from service.store.operator_actions import Operator
-from tests.integration import test_purge_races, test_relay_races, test_witnesses
-from tests.integration.test_races import RACES, RACES_OF_THREE, Race, complaints, run, run_twice
+from tests.integration.intake import test_witnesses
+from tests.integration.intake.test_races import RACES, RACES_OF_THREE, Race, complaints, run, run_twice
+from tests.integration.purge import test_purge_races
+from tests.integration.relay import test_relay_races
 from tests.prove.report import Row, Task
-from tests.support import brokers, inputs, invariants
-from tests.support.audited import MAX_BYTES
-from tests.support.databases import cloned
-from tests.support.interleaving import Report, Stage, Work, content, deliveries, failure, registration, stage
+from tests.support.builders import inputs
+from tests.support.checks import invariants
+from tests.support.checks.audited import MAX_BYTES
+from tests.support.interleaving.interleaving import (
+    Report,
+    Stage,
+    Work,
+    content,
+    deliveries,
+    failure,
+    registration,
+    stage,
+)
 
 c1, c2, c3 = content("c1"), content("c2"), content("c3")
 f1 = failure("f1")

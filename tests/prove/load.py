@@ -10,9 +10,9 @@ from uuid import uuid4
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from deploy.servers.brokers import Broker
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
-from tests.support import inputs
-from tests.support.brokers import Broker
+from tests.support.builders import inputs
 
 Input = tuple[str, bytes | None, bytes]
 """topic, value, key"""

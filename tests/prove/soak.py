@@ -19,7 +19,7 @@ from service.domain.topics import CONTENT_PROVISIONED
 from tests.prove.faults import GROUP, World, _idle, world_of
 from tests.prove.load import Load
 from tests.prove.report import Row, Task
-from tests.support.audited import audited
+from tests.support.checks.audited import audited
 
 EVERY = 5.0
 REBALANCE_EVERY = 60.0

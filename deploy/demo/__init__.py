@@ -1,0 +1,1 @@
+"""`make demo`: the race between content and registrations, played on the running service."""

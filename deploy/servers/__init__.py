@@ -1,0 +1,1 @@
+"""Servers and pods that tests and benchmarks start: PostgreSQL, brokers, and the service itself."""

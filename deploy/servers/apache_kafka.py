@@ -1,0 +1,205 @@
+"""Apache Kafka itself, a broker and controller in one process, from the Java registry through Maven.
+
+The broker that production runs, and so the judge. The data lies where the test says, and stays over
+`kill` and `start`.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.processes import (
+    LOOPBACK,
+    Program,
+    StackError,
+    free_port,
+    plain_environment,
+    port_answers,
+    wait_until,
+)
+from deploy.servers.maven import Jars
+from tests.support.servers.certificates import Certificate
+
+KAFKA_VERSION = "4.4.0"
+LOG4J_VERSION = "2.25.5"  # the one that this Kafka is built with
+
+CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base64; the same for each test broker
+
+PROGRAMS = Jars(
+    f"kafka-{KAFKA_VERSION}",
+    [
+        ("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
+        ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J_VERSION),
+    ],
+)
+
+LOG4J = """\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d %p %m (%c)%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+"""
+
+
+def java() -> str | None:
+    """The Java that can run Kafka (17 or newer), or None."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin") if home else None
+    found = found or shutil.which("java")
+    if found is None:
+        return None
+    said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', said)
+    return found if version and int(version[1]) >= 17 else None
+
+
+def missing() -> str | None:
+    """What this machine lacks for Apache Kafka, in words; None where it lacks nothing."""
+    if java() is None:
+        return "Java 17 or newer is missing"
+    return PROGRAMS.missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What a broker needs to be spoken to in secret, beside its plain listener.
+
+    One listener wants a password (SCRAM-SHA-512), the other a certificate that `authority` has signed.
+    """
+
+    certificate: Certificate
+    authority: Path
+    username: str
+    password: str
+    password_port: int
+    certificate_port: int
+
+    def listeners(self) -> dict[str, str]:
+        """By their names."""
+        return {
+            "PASSWORD": f"PASSWORD://localhost:{self.password_port}",
+            "CERTIFICATE": f"CERTIFICATE://localhost:{self.certificate_port}",
+        }
+
+    def settings(self) -> dict[str, str]:
+        """As the broker's properties."""
+        login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        return {
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.password.scram-sha-512.sasl.jaas.config": login,
+            "listener.name.certificate.ssl.client.auth": "required",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.certificate.both),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.authority),
+            "ssl.enabled.protocols": "TLSv1.3",
+        }
+
+
+class ApacheKafka:
+    """One broker, its data under `home`; started again it has all that it had acknowledged."""
+
+    idempotence = True
+
+    def __init__(self, home: Path, security: Security | None = None) -> None:
+        self.home = home
+        self._security = security
+        self.port = free_port()
+        self._controller_port = free_port()
+        self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
+        self.program = Program("Apache Kafka", home / "kafka.json", home / "kafka.log")
+
+    def start(self, seconds: float = 90) -> None:
+        """Start it and wait until it listens. Raises StackError where it does not."""
+        properties = self.home / "server.properties"
+        if not properties.exists():
+            self._prepare(properties)
+        self.program.start(self._java("kafka.Kafka", str(properties)), env=plain_environment(), cwd=self.home)
+        settled = wait_until(lambda: port_answers(self.port) or not self.program.running(), seconds, 0.05)
+        if not settled or not self.program.running():
+            raise StackError(f"Apache Kafka did not start:\n{self.program.last_lines(40)}")
+
+    def stop(self) -> bool:
+        """Stop it in order."""
+        return self.program.stop((signal.SIGTERM, 30), (signal.SIGKILL, 10))
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.program.stop((signal.SIGKILL, 10))
+
+    def _prepare(self, properties: Path) -> None:
+        (self.home / "log4j2.properties").write_text(LOG4J)
+        draft = properties.with_suffix(".new")
+        draft.write_text("".join(f"{name}={value}\n" for name, value in self._settings().items()))
+        made = subprocess.run(
+            self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(draft), *self._users()),
+            env=plain_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise StackError(f"Kafka's storage could not be made: {made.stdout}{made.stderr}")
+        draft.rename(properties)
+
+    def _users(self) -> list[str]:
+        if self._security is None:
+            return []
+        return ["--add-scram", f"SCRAM-SHA-512=[name={self._security.username},password={self._security.password}]"]
+
+    def _settings(self) -> dict[str, str]:
+        secure = self._security.listeners() if self._security else {}
+        brokers = ",".join([f"PLAINTEXT://{self.bootstrap_servers}", *secure.values()])
+        controller = f"CONTROLLER://{LOOPBACK}:{self._controller_port}"
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
+            "listeners": f"{brokers},{controller}",
+            "advertised.listeners": brokers,
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+            ",PASSWORD:SASL_SSL,CERTIFICATE:SSL",
+            "log.dirs": str(self.home / "data"),
+            # A topic that nobody made is an error here, as it is in production.
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "4",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            # Tests wait for the first member of a group, not for more to come.
+            "group.initial.rebalance.delay.ms": "0",
+            # So small that a session can be lost within a test.
+            "group.min.session.timeout.ms": "500",
+            # After a crash the broker is taken back when its old session has ended.
+            "broker.heartbeat.interval.ms": "500",
+            "broker.session.timeout.ms": "2000",
+            "log.segment.delete.delay.ms": "1000",
+            **(self._security.settings() if self._security else {}),
+        }
+
+    def _java(self, main: str, *arguments: str) -> list[str]:
+        found = java()
+        if found is None:
+            raise StackError("Java 17 or newer is missing")
+        return [
+            found,
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            f"-Dlog4j2.configurationFile={self.home / 'log4j2.properties'}",
+            "-cp",
+            f"{PROGRAMS.folder()}/*",
+            main,
+            *arguments,
+        ]

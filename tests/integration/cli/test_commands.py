@@ -1,0 +1,430 @@
+"""Each command does what it says, with a status that scripts can use, or says in one line why it can't."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from deploy.local.processes import free_port, plain_environment, wait_until
+from deploy.servers import brokers, databases
+from deploy.servers.brokers import Broker
+from service.__main__ import TERMINATED
+from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.kafka import topics as kafka_module
+from service.postgres.schema import EXPECTED_REVISION
+from tests.support.checks.expected import read_back
+from tests.support.pods.command_line import NOBODY, ROOT, CommandLine
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """Without any setting."""
+    return CommandLine(tmp_path, monkeypatch, capfd, {})
+
+
+@pytest.fixture
+def service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], app_url: str
+) -> CommandLine:
+    """With a database, and no broker."""
+    return CommandLine(
+        tmp_path,
+        monkeypatch,
+        capfd,
+        {"ELS_DATABASE_URL": app_url, "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY, "ELS_HTTP_PORT": "0"},
+    )
+
+
+@pytest.fixture
+def conn(database_url: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(database_url, autocommit=True)
+
+
+AWAY = f"postgresql://nobody:secret@{NOBODY}/els"
+
+
+# -- what is said before anything is done
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "run",
+        "migrate",
+        "audit",
+        "check",
+        "topics",
+        "topics create",
+        "relay",
+        "quarantine",
+        "quarantine list",
+        "quarantine show",
+        "quarantine resume",
+        "quarantine replay",
+        "quarantine discard",
+        "batches",
+        "batches list",
+        "batches show",
+        "batches republish",
+        "pending",
+        "pending list",
+        "pending show",
+        "pending remove",
+        "pending clear",
+        "pending restore",
+    ],
+)
+def test_every_command_has_its_help_and_needs_no_settings_for_it(bare: CommandLine, command: str) -> None:
+    ended = bare(*command.split(), "--help")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith(f"usage: python -m service {command}".rstrip())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "unknown",
+        "topics",
+        "quarantine show",
+        "quarantine show x",
+        f"quarantine replay {2**63}",
+        "quarantine list --limit 0",
+        "check --what",
+        "pending list --older-than soon",
+        "pending list --after 7",
+        "pending list --after 2026-01-01T00:00:00Z/9223372036854775808",
+        "pending list --older-than 36526d",
+        "pending list --after 2026-01-01T00:00:00/7",
+        "pending remove b",
+        "pending show b \udcff",
+        f"pending show {'b' * 256} t",
+    ],
+)
+def test_a_command_that_is_none_is_the_callers_error(bare: CommandLine, arguments: str) -> None:
+    ended = bare(*arguments.split())
+    assert (ended.status, ended.out) == (2, "")
+    assert "usage:" in ended.err
+
+
+@pytest.mark.parametrize("missing", ["ELS_DATABASE_URL", "ELS_KAFKA_BOOTSTRAP_SERVERS"])
+def test_a_setting_that_is_missing_is_named(service: CommandLine, missing: str) -> None:
+    assert service("run", without=missing).failed_with(2, f"{missing}: is not set")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ELS_DATABASE_URL", "mysql://db/els"),
+        ("ELS_KAFKA_BOOTSTRAP_SERVERS", "no port"),
+        ("ELS_HTTP_PORT", "many"),
+        ("ELS_MAX_POLL_RECORDS", "0"),
+        ("ELS_KAFKA_SECURITY_PROTOCOL", "TELNET"),
+        ("ELS_KAFKA_SSL_CAFILE", "/no/such/file"),
+    ],
+)
+def test_a_setting_that_is_malformed_is_named(service: CommandLine, name: str, value: str) -> None:
+    assert service("run", **{name: value}).failed_with(2, f"{name}: ")
+
+
+def test_a_role_that_is_none_is_named(service: CommandLine) -> None:
+    assert service("run", "--roles", "consumer,cook").failed_with(2, "--roles", "cook", "relay")
+
+
+# -- a world that is not as it should be
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "migrate", "purge", "quarantine list", f"quarantine resume {BATCH_REGISTERED}"]
+)
+def test_a_database_that_is_away_is_named_and_its_password_is_not(service: CommandLine, command: str) -> None:
+    ended = service(*command.split(), ELS_DATABASE_URL=AWAY)
+    assert ended.failed_with(1, "DATABASE_URL: ", "rejected")
+    assert "secret" not in ended.err
+
+
+@pytest.mark.parametrize("command", ["run", "topics create"])
+def test_a_broker_that_is_away_is_named(service: CommandLine, command: str) -> None:
+    assert service(*command.split()).failed_with(1, "ELS_KAFKA_BOOTSTRAP_SERVERS: ")
+
+
+def test_a_schema_at_another_revision_is_named_with_what_to_do(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("update els.alembic_version set version_num = '0000'")
+    assert service("run").failed_with(1, "0000", EXPECTED_REVISION, "migrate")
+
+
+def test_a_database_without_a_schema_is_told_apart(service: CommandLine, server_url: str) -> None:
+    with databases.created(server_url, "template0") as url:
+        assert service("run", ELS_DATABASE_URL=url).failed_with(1, "none", "migrate")
+        assert service("quarantine", "list", ELS_DATABASE_URL=url).failed_with(1, "els.quarantine")
+
+
+@pytest.mark.parametrize(("setting", "host"), [("ELS_HTTP_PORT", "127.0.0.1"), ("ELS_HTTP_HOST", "192.0.2.1")])
+def test_an_address_that_can_not_be_had_ends_the_start_and_is_named(
+    service: CommandLine, tansu: Broker, setting: str, host: str
+) -> None:
+    port = tansu.bootstrap_servers.rpartition(":")[2]
+    ended = service("run", **tansu.settings, ELS_HTTP_HOST=host, ELS_HTTP_PORT=port)
+    assert ended.status == 1
+    assert ended.err.startswith(f"{setting}: ")
+    assert ended.err.count("\n") == 1
+
+
+# -- what the commands do
+
+
+def test_migrate_brings_an_empty_database_to_this_revision_and_then_does_nothing(
+    service: CommandLine, server_url: str
+) -> None:
+    with databases.created(server_url, "template0") as url:
+        for _ in range(2):
+            ended = service("migrate", ELS_DATABASE_URL=url)
+            assert (ended.status, ended.err) == (0, "")
+            assert EXPECTED_REVISION in ended.out.splitlines()[-1]
+        with psycopg.connect(url) as migrated:
+            assert migrated.execute("select count(*) from ops.health").fetchone() == (1,)
+
+
+def test_a_command_that_waits_ends_at_sigterm_also_where_it_is_process_1(tmp_path: Path, database_url: str) -> None:
+    """In a container an unhandled signal does nothing: the status is the handler's own, not the kernel's."""
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("select pg_advisory_lock(hashtextextended('els.migrate', 0))")
+        with subprocess.Popen(
+            [sys.executable, "-m", "service", "migrate"],
+            env={**plain_environment(), "PYTHONPATH": str(ROOT), "ELS_DATABASE_URL": database_url}
+            | {"ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY},
+            cwd=tmp_path,
+        ) as waiting:
+            there = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            assert wait_until(lambda: other.execute(there).rowcount > 0, 30, every=0.05)
+            waiting.terminate()
+            assert waiting.wait(10) == TERMINATED
+
+
+def test_relay_once_publishes_the_outbox_and_ends(
+    service: CommandLine, kafka: Broker, conn: psycopg.Connection[Any]
+) -> None:
+    for number in range(1, 4):
+        _outbox_row(conn, f"batch-{number}", BATCH_READY, f'{{"number": {number}}}')
+    ended = service("relay", "--once", **kafka.settings)
+    assert (ended.status, ended.out) == (0, "The outbox is empty.\n"), ended
+    assert conn.execute("select count(*) from els.outbox").fetchone() == (0,)
+    records = asyncio.run(read_back(kafka, [BATCH_READY]))
+    assert sorted(record.value for record in records[BATCH_READY]) == [
+        b'{"number": 1}',
+        b'{"number": 2}',
+        b'{"number": 3}',
+    ]
+
+
+def test_relay_once_says_what_it_could_not_publish(
+    service: CommandLine, apache: Broker, conn: psycopg.Connection[Any]
+) -> None:
+    _outbox_row(conn, "stuck", "a.topic.that.is.not.there", "{}")
+    _outbox_row(conn, "fine", BATCH_READY, "{}")
+    ended = service("relay", "--once", **apache.settings)
+    assert ended.status == 1, ended
+    assert "rows left in the outbox: 1" in ended.err.splitlines()[-1]
+    assert conn.execute("select batch_id, topic from ops.outbox_blocked").fetchall() == [
+        ("stuck", "a.topic.that.is.not.there")
+    ]
+
+
+def _outbox_row(conn: psycopg.Connection[Any], batch_id: str, topic: str, payload: str) -> None:
+    conn.execute(
+        "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
+        " values (gen_random_uuid(), %s, %s, %s, gen_random_uuid())",
+        [batch_id, topic, payload],
+    )
+
+
+def test_topics_are_created_once(service: CommandLine, kafka: Broker) -> None:
+    there = service("topics", "create", "--json", **kafka.settings)
+    assert there.status == 0
+    assert {row["topic"]: row["state"] for row in there.json} == dict.fromkeys(kafka_module.TOPICS, "there already")
+
+
+def test_topics_that_are_missing_are_created(service: CommandLine) -> None:
+    with brokers.tansu() as broker:
+        created = service("topics", "create", "--json", **broker.settings)
+        assert {row["topic"]: row["state"] for row in created.json} == dict.fromkeys(kafka_module.TOPICS, "created")
+        assert created.status == 0
+
+
+def test_check_says_that_all_is_well(service: CommandLine, kafka: Broker) -> None:
+    ended = service("check", "--json", **kafka.settings)
+    assert [row["check"] for row in ended.json if not row["ok"]] == []
+    assert {"database", "broker"} <= {row["check"] for row in ended.json}
+    assert (ended.status, ended.err) == (0, "")
+    assert "NOT OK" not in service("check", **kafka.settings).out
+
+
+def test_check_says_all_that_is_not(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("update els.alembic_version set version_num = '0000'")
+    ended = service("check", "--json")
+    assert (ended.status, ended.err) == (1, "")
+    assert [(row["check"], row["ok"]) for row in ended.json] == [("schema", False), ("broker", False)]
+    away = service("check", "--json", ELS_DATABASE_URL=AWAY)
+    assert away.json[0]["told"].startswith("ELS_DATABASE_URL: ")
+    assert away.json[1]["told"].startswith("ELS_KAFKA_BOOTSTRAP_SERVERS: ")
+    assert "secret" not in away.out
+
+
+def test_check_says_what_the_planner_may_do_that_it_must_not(service: CommandLine, app_url: str) -> None:
+    ended = service(
+        "check", "--json", ELS_DATABASE_URL=f"{app_url}{'&' if '?' in app_url else '?'}options=-c%20jit%3Don"
+    )
+    (told,) = [row for row in ended.json if row["check"] == "planner"]
+    assert (ended.status, told["ok"]) == (1, False)
+    assert told["told"].startswith("jit is on: so say the options")
+    # Here the login is not the role, so its defaults are missing: as behind a pooler that connected before `migrate`.
+    pooled = service("check", "--json", ELS_DATABASE_TRANSACTION_POOLER="true")
+    (told,) = [row for row in pooled.json if row["check"] == "planner"]
+    assert "enable_seqscan is on" in told["told"]
+    assert "run `migrate`" in told["told"]
+
+
+# -- quarantine
+
+INSERT = """
+    insert into els.quarantine (
+        topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at
+    )
+    values (%s, sha256(%s), 1, 7, %s, %s, '[["trace", "1"], ["none", null]]', 'not_json', %s, now(), now())
+    returning id
+"""
+
+
+def rejected(
+    conn: psycopg.Connection[Any], value: bytes | None, *, key: bytes | None = b"k", error: str = "bad"
+) -> int:
+    row = conn.execute(INSERT, [CONTENT_PROVISIONED, value or b"", key, value, error]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_the_quarantine_is_listed_in_pages(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    assert service("quarantine", "list", "--json").json == []
+    assert service("quarantine", "list").out == "none\n"
+    ids = [rejected(conn, b"%d" % number) for number in range(3)]
+    page = service("quarantine", "list", "--json", "--limit", "2")
+    assert [row["id"] for row in page.json] == ids[:0:-1]
+    assert page.json[0].items() >= {"state": "open", "topic": CONTENT_PROVISIONED, "offset": 7}.items()
+    assert [row["id"] for row in service("quarantine", "list", "--json", "--before", str(ids[1])).json] == ids[:1]
+    assert service("quarantine", "list", "--json", "--state", "replayed", "--topic", BATCH_REGISTERED).json == []
+    assert str(ids[0]) in service("quarantine", "list").out
+
+
+def test_a_refused_input_is_shown_as_text_only_where_it_is_text(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    shown = service("quarantine", "show", "--json", str(rejected(conn, '{"name": "Åsa"'.encode()))).json
+    assert (shown["value"], shown["key"], shown["headers"]) == ('{"name": "Åsa"', "k", [["trace", "1"], ["none", None]])
+    binary = service("quarantine", "show", "--json", str(rejected(conn, b"\xff\x00", key=None))).json
+    assert (binary["value_base64"], "value" in binary, binary["key"]) == ("/wA=", False, None)
+    escape = service("quarantine", "show", "--json", str(rejected(conn, b"\x1b[2J"))).json
+    assert "value" not in escape
+    assert service("quarantine", "show", str(rejected(conn, None))).status == 0
+    assert service("quarantine", "show", "999").failed_with(1, "999")
+
+
+def test_what_is_in_the_quarantine_cannot_play_with_a_terminal(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    id_ = rejected(conn, b"x", error="\x1b[31m[red]it says[/red] \x07")
+    for ended in (service("quarantine", "list"), service("quarantine", "show", str(id_))):
+        assert ended.status == 0
+        assert "[red]it says[/red]" in ended.out
+        assert "\x1b" not in ended.out
+        assert "\x07" not in ended.out
+
+
+def test_a_stopped_topic_is_set_going_again_once(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
+    assert service("quarantine", "resume", CONTENT_PROVISIONED).status == 0
+    assert conn.execute("select count(*) from els.topic_refusals where stopped_at is not null").fetchone() == (0,)
+    assert service("quarantine", "resume", CONTENT_PROVISIONED).failed_with(1, "is not stopped")
+    assert service("quarantine", "resume", "some.topic").failed_with(2, "some.topic", CONTENT_PROVISIONED)
+
+
+def test_an_output_that_nobody_reads_to_its_end_is_no_traceback(
+    tmp_path: Path, app_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    for number in range(300):
+        rejected(conn, b"%d" % number, error="e" * 1_000)
+    command = f"{sys.executable} -m service quarantine list --limit 300 --json | head -1"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={
+            **plain_environment(),
+            "PYTHONPATH": str(ROOT),
+            "ELS_DATABASE_URL": app_url,
+            "ELS_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("[\n", "")
+
+
+# -- purge
+
+
+def let_wait(conn: psycopg.Connection[Any], text_storage_id: str) -> None:
+    """A content that has waited for two days."""
+    conn.execute(
+        "insert into els.pending_content (batch_id, text_storage_id, arrival, file_upload_id, original_file_name,"
+        " raw_file_storage_id, file_size_bytes, correlation_id, stored_at, waiting_since) values ('b', %(text)s,"
+        " nextval('els.arrivals'), 'u', 'n', 'r', 1, gen_random_uuid(), now(), now() - interval '2 days')",
+        {"text": text_storage_id},
+    )
+
+
+def test_purge_tells_what_it_did_and_a_dry_run_what_it_would_do(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    let_wait(conn, "c1")
+    let_wait(conn, "c2")
+    states = "select state, count(*) from els.pending_content group by state"
+    for _ in range(2):
+        dry = service("purge", "--dry-run", "--json")
+        assert (dry.status, dry.json["expired_content"], dry.json["whole"]) == (0, 2, True)
+    assert conn.execute(states).fetchall() == [("pending", 2)]
+    done = service("purge", "--json")
+    assert (done.status, done.err, done.json) == (0, "", dry.json)
+    assert conn.execute(states).fetchall() == [("expired", 2)]
+    told = service("purge")
+    assert told.status == 0
+    assert "expired content" in told.out
+
+
+def test_purge_goes_by_the_settings(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    let_wait(conn, "c1")
+    assert service("purge", "--json", ELS_PENDING_TTL_SECONDS="259200").json["expired_content"] == 0
+    assert service("purge", "--json").json["expired_content"] == 1
+
+
+def test_a_purge_beside_another_says_that_it_did_not_end(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(hashtext('els'), hashtext('purge'))")
+        ended = service("purge", "--json")
+    assert (ended.status, ended.json["whole"]) == (1, False)
+    assert "another" in ended.err
+
+
+def test_check_holds_what_is_deleted_against_what_the_topics_keep(service: CommandLine, apache: Broker) -> None:
+    ended = service("check", "--json", **apache.settings, ELS_EXPIRED_RETENTION_SECONDS="60")
+    told = [row["told"] for row in ended.json if not row["ok"]]
+    assert ended.status == 1
+    assert len(told) == 3
+    assert all("ELS_EXPIRED_RETENTION_SECONDS is 60" in each for each in told)

@@ -1,0 +1,305 @@
+"""What can not be processed, on a real broker: kept whole with its reason; where nothing else comes the topic stops."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from deploy.servers.pods import until
+from service.consumer import partitions, paused_topics, reader
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.store.quarantine import resume_topic
+from tests.support.builders.batches import CODECS, HEADER_BYTES, corrupt, record_batch, signed
+from tests.support.builders.inputs import MEBIBYTE, content, failure, registration
+from tests.support.pods.running_consumer import BOUND, PENDING, Station
+
+LIMIT = 5
+"""Refusals in a row that stop a topic, where a test is about that."""
+
+
+# -- the table of what is bad
+
+
+def changed(value: bytes, data: dict[str, Any] | None = None, **envelope: Any) -> bytes:
+    """The same event with other fields; None takes one of the envelope's away."""
+    event = json.loads(value)
+    event["data"] |= data or {}
+    event |= envelope
+    return json.dumps(
+        {name: field for name, field in event.items() if field is not None or name == "metadata"}
+    ).encode()
+
+
+def nested(depth: int) -> bytes:
+    return changed(content("b", "t")).replace(
+        b'"metadata": {', b'"x": ' + b"[" * depth + b"]" * depth + b', "metadata": {'
+    )
+
+
+ESSAYS = ["e1", "e2"]
+
+
+GOOD = {
+    BATCH_REGISTERED: registration("b", ESSAYS),
+    CONTENT_PROVISIONED: content("b", "t"),
+    VALIDATION_FAILED: failure("b", "u"),
+}
+
+
+def bad_inputs() -> Iterable[tuple[str, bytes | None, str]]:
+    """(topic, value, reason), a line or more for each line of the specification."""
+    for topic, good in GOOD.items():
+        yield topic, None, "no_value"
+        yield topic, b"", "not_json"
+        yield topic, b"\xff" + good, "not_utf8"
+        yield topic, good[:-1], "not_json"
+        yield topic, b"[1]", "not_an_envelope"
+        yield topic, changed(good, correlation_id=None), "not_an_envelope"
+        yield topic, changed(good, {"batch_id": 7}), "invalid_field"
+        yield topic, changed(good, {"batch_id": ""}), "invalid_field"
+        yield topic, changed(good, {"batch_id": "b" * 256}), "invalid_field"
+        yield topic, changed(good, {"batch_id": "a \0"}), "invalid_field"
+        yield topic, changed(good, {"entity_id": "another"}), "batch_ids_differ"
+        yield topic, changed(good, event_type="huleedu.unknown.v1"), "unknown_event_type"
+        yield topic, changed(good, event_type="huleedu.els.batch.essays.ready.v1"), "wrong_topic"
+        yield topic, changed(good, schema_version=2), "unknown_schema_version"
+    for count in (1, 3):
+        yield BATCH_REGISTERED, registration("b", ESSAYS, expected_essay_count=count), "count_mismatch"
+    yield BATCH_REGISTERED, registration("b", []), "no_essays"
+    yield BATCH_REGISTERED, registration("b", ["e1", "e1"]), "duplicate_essay_id"
+    yield BATCH_REGISTERED, registration("b", ESSAYS, expected_essay_count=0), "count_out_of_range"
+    yield BATCH_REGISTERED, registration("b", ESSAYS, expected_essay_count=True), "invalid_field"
+    yield BATCH_REGISTERED, registration("b", ["e1", "e" * 256]), "invalid_field"
+    yield BATCH_REGISTERED, registration("b", [str(each) for each in range(100_001)]), "count_out_of_range"
+    yield BATCH_REGISTERED, registration("b", ESSAYS, essay_instructions="i" * 17 * MEBIBYTE), "too_large"
+    for topic in (CONTENT_PROVISIONED, VALIDATION_FAILED):
+        yield topic, changed(GOOD[topic], {"file_size_bytes": -1}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"file_size_bytes": 2**63}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"file_size_bytes": 1.5}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"original_file_name": "\ud800"}), "invalid_field"
+        yield topic, changed(GOOD[topic], {"original_file_name": "n" * MEBIBYTE}), "too_large"
+    yield CONTENT_PROVISIONED, nested(65), "too_deep"
+    yield CONTENT_PROVISIONED, nested(400_000), "too_deep"
+    details = {"validation_error_detail": {"message": "m", "details": {"x": 0}}}
+    for number in (b"NaN", b"1e999", b"1" + b"0" * 30):
+        value = changed(GOOD[VALIDATION_FAILED], details).replace(b'{"x": 0}', b'{"x": ' + number + b"}")
+        yield VALIDATION_FAILED, value, "invalid_field"
+
+
+async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(station: Station) -> None:
+    bad = list(bad_inputs())
+    for number, (topic, value, _) in enumerate(bad):
+        await station.publish(topic, value, key=b"%d" % number)
+        await station.publish(topic, *good_after(topic, number))
+    await station.start()
+    await station.all_committed()
+    rows = station.conn.execute("select convert_from(key, 'utf8')::int, topic, value, reason from els.quarantine")
+    found = {number: tuple(row) for number, *row in rows.fetchall()}
+    for number, (topic, value, reason) in enumerate(bad):
+        assert number in found, f"{number}: {reason} on {topic} is not there"
+        assert (found[number][0], found[number][2]) == (topic, reason), f"{number}: {str(value)[:200]}"
+        assert found[number][1] == value
+    assert len(found) == len(bad)
+    assert station.value("select count(*) from els.batches") == sum(topic == BATCH_REGISTERED for topic, *_ in bad)
+    assert station.value(PENDING) == sum(topic == CONTENT_PROVISIONED for topic, *_ in bad)
+    assert station.value("select count(*) from els.validation_failures") == sum(
+        topic == VALIDATION_FAILED for topic, *_ in bad
+    )
+
+
+def good_after(topic: str, number: int) -> Sequence[bytes]:
+    if topic == BATCH_REGISTERED:
+        return [registration(f"good-{number}", ESSAYS)]
+    if topic == CONTENT_PROVISIONED:
+        return [content("unknown", f"t{number}")]
+    return [failure("unknown", f"u{number}")]
+
+
+async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_rest_goes_on(station: Station) -> None:
+    station.conn.execute("alter table els.pending_content add check (original_file_name <> 'poison')")
+    await station.publish(BATCH_REGISTERED, registration("b", ESSAYS), registration("b", ["e1", "e3"]))
+    await station.publish(CONTENT_PROVISIONED, *(content("c", f"t{number}") for number in range(20)))
+    await station.publish(CONTENT_PROVISIONED, content("c", "bad", original_file_name="poison"), content("c", "last"))
+    await station.start()
+    await station.all_committed()
+    assert sorted(reason for _, reason in station.rejected()) == ["conflicting_registration", "data_error"]
+    assert station.value(PENDING) == 21
+
+
+# -- record batches that aiokafka can't read
+
+
+async def test_records_with_a_header_whose_name_is_not_utf8_are_applied_or_kept_like_any_other(
+    station: Station,
+) -> None:
+    for number, compression in enumerate(CODECS):
+        values = [content("b", f"t{number}"), b"bad %d" % number, content("b", f"u{number}")]
+        await station.publish_batch(CONTENT_PROVISIONED, record_batch(values, compression=compression), 3)
+    await station.publish(CONTENT_PROVISIONED, content("b", "last"))
+    await station.start()
+    await station.all_committed()
+    assert station.value(PENDING) == 2 * len(CODECS) + 1
+    assert station.rejected() == [(CONTENT_PROVISIONED, "not_json")] * len(CODECS)
+    assert station.value("select headers from els.quarantine limit 1") == [["\\xff-name", "1"]]
+
+
+async def test_a_batch_that_can_not_be_inflated_is_kept_and_what_follows_is_applied(unchecked: Station) -> None:
+    built = record_batch([content("b", "t0")])
+    batch = signed(built[:HEADER_BYTES], b"not what it says", 4)
+    first = await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 1)
+    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    await unchecked.start()
+    await unchecked.all_committed()
+    assert unchecked.value(PENDING) == 1
+    assert unchecked.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert unchecked.value("select value from els.quarantine").endswith(batch[21:])
+    assert unchecked.value('select "offset" from els.quarantine') == first
+
+
+async def test_a_batch_whose_checksum_never_fits_is_kept_once_and_what_follows_is_applied(unchecked: Station) -> None:
+    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    batch = corrupt(record_batch([content("b", "t1"), content("b", "t2")]))
+    await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 2)
+    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t3"))
+    await unchecked.start()
+    await unchecked.all_committed()
+    assert unchecked.value(PENDING) == 2
+    assert unchecked.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert unchecked.value("select deliveries from els.quarantine") == 1
+
+
+async def test_a_batch_whose_checksum_fits_when_it_is_fetched_again_is_applied(
+    judge: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = judge.broker.segment(CONTENT_PROVISIONED, 0)
+    if segment is None:
+        pytest.skip("this broker's files are out of reach")
+    monkeypatch.setattr(partitions, "FETCHES", 1_000_000)
+    whole = record_batch([content("b", "t0"), content("b", "t1")], name=b"a-name")
+    await judge.publish_batch(CONTENT_PROVISIONED, whole, 2)
+    await judge.publish(CONTENT_PROVISIONED, content("b", "t2"))
+    flip(segment, len(whole) - 1)
+    running = await judge.start()
+    partition = running.consumer._assignment.partitions[TopicPartition(CONTENT_PROVISIONED, 0)]
+    await until(lambda: partition.refetched[1] > 2, BOUND, lambda: "it is not fetched again")
+    assert judge.value(PENDING) == 0
+    flip(segment, len(whole) - 1)
+    await judge.all_committed()
+    assert (judge.value(PENDING), judge.rejected()) == (3, [])
+
+
+@pytest.mark.parametrize(("times", "there"), [(3, 3), (10_000, 2)])
+async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ever(
+    station: Station, times: int, there: int
+) -> None:
+    """As the embedded broker does where two producers write at once; what is missing for good is gone past."""
+    running = await station.start()
+    fetch = running.consumer._assignment.membership._client.getmany
+    hidden: list[Any] = []
+
+    async def going_past(*tps: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
+        got: dict[TopicPartition, list[Any]] = await fetch(*tps, **options)
+        for tp, records in got.items():
+            if tp.topic == CONTENT_PROVISIONED and records and records[0].offset == 1 and len(hidden) < times:
+                hidden.append(records[0])
+                got[tp] = records[1:]
+        return got
+
+    running.consumer._assignment.membership._client.getmany = going_past
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    await station.all_committed()
+    await station.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
+    await station.all_committed()
+    assert len(hidden) == min(times, partitions.GAP_FETCHES)
+    assert station.value(PENDING) == there
+
+
+async def test_the_marks_that_transactions_leave_in_a_log_hold_up_nothing(judge: Station) -> None:
+    running = await judge.start()
+    async with AIOKafkaProducer(
+        bootstrap_servers=judge.broker.bootstrap_servers, transactional_id=f"upstream-{uuid4()}"
+    ) as producer:
+        for number in range(30):
+            async with producer.transaction():
+                sent = await producer.send_and_wait(CONTENT_PROVISIONED, content("b", f"t{number}"), b"b", partition=0)
+    assert sent.offset == 58
+    await judge.becomes(PENDING, 30)
+    assert running.consumer._assignment.partitions[TopicPartition(CONTENT_PROVISIONED, 0)].gaps_until > 0
+
+
+def flip(file: Path, place: int) -> None:
+    """Change one byte, or change it back."""
+    with file.open("r+b") as opened:
+        opened.seek(place)
+        byte = opened.read(1)[0]
+        opened.seek(place)
+        opened.write(bytes([byte ^ 1]))
+
+
+# -- topics that bring nothing else
+
+
+async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_is_taken_when_it_is_resumed(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A fetch is under way when the partition is rewound: what it would bring must not be lost.
+    monkeypatch.setattr(reader, "POLL_MS", 3_000)
+    tp = TopicPartition(CONTENT_PROVISIONED, 0)
+    await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
+    running = await station.start(LIMIT)
+    await until(
+        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("topics")), BOUND, lambda: "it does not stop"
+    )
+    await station.publish(BATCH_REGISTERED, registration("b", ["e1", "e2"]))
+    await station.becomes("select count(*) from els.batches", 1)
+
+    async def committed() -> bool:
+        return (await station.committed(tp)).get(tp) == LIMIT
+
+    await until(committed, BOUND, lambda: "its offset is elsewhere", every=0.1)
+    assert (len(station.rejected()), station.value("select sum(assigned) from els.batches")) == (LIMIT, 0)
+
+    async with running.database.transaction() as conn:
+        assert await resume_topic(conn, CONTENT_PROVISIONED)
+    await station.all_committed()
+    assert station.value("select state from els.batches") == "ready"
+    assert running.health.ready
+
+
+async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_record(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paused_topics, "PROBE_SECONDS", 0.0)
+    await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), b"bad", content("b", "t1"))
+    running = await station.start(LIMIT)
+    await station.all_committed()
+    assert station.value(PENDING) == 2
+    assert len(station.rejected()) == LIMIT + 1
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+
+
+async def test_a_good_record_whose_batch_waits_for_others_ends_the_stop_of_its_topic(
+    judge: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # When the topic stops, a fetch is under way that brings the record.
+    monkeypatch.setattr(reader, "POLL_MS", 3_000)
+    monkeypatch.setattr(paused_topics, "PROBE_SECONDS", 0.0)
+    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        running = await judge.start(LIMIT)
+        await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), partition=1)
+        await until(lambda: "held" in running.consumer._deferred.batch_ids, BOUND, lambda: "it does not wait")
+        await judge.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+        await until(lambda: bool(running.consumer._paused.names), BOUND, lambda: "it does not stop")
+        await judge.publish(CONTENT_PROVISIONED, content("held", "t1"))
+        await until(lambda: not running.consumer._paused.names, BOUND, lambda: "it does not go on")
+        assert judge.value(PENDING) == 0
+    await judge.all_committed()
+    assert (judge.value(PENDING), len(judge.rejected())) == (2, LIMIT)

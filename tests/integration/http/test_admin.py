@@ -1,0 +1,393 @@
+"""/admin/ over HTTP: who may, what can be asked for, and what is answered where it can't be done."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from aiohttp import ClientSession
+
+from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.events import Reason, Rejection
+from service.domain.topics import BATCH_READY, CONTENT_PROVISIONED
+from service.http import admin, endpoints
+from service.http.server import Http
+from service.intake.intake import Intake
+from service.operators.operations import Operations
+from service.postgres.pool import Database
+from service.postgres.session import Timeouts
+from service.runtime.health import Health
+from tests.support.builders.inputs import content, delivery, provisioned, registered
+from tests.support.interleaving.interleaving import forget
+
+TOKEN = "a token of Åsa's"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
+MEBIBYTE = 1024 * 1024
+
+
+class Served:
+    """/admin/ on a free port, a client of it, and the part of a pod that applies polls."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url, pool_size=2, timeouts=Timeouts(lock_timeout=200))
+        self.operations = Operations(self.database, IntakeLimits(), dict.fromkeys((CONTENT_PROVISIONED,), MEBIBYTE))
+        beside = {"/admin/": admin.application(self.operations, f"{TOKEN}\n")}
+        self.http = Http("127.0.0.1", 0, Health(), self._look, beside)
+
+    async def _look(self) -> None:
+        """Nothing is asked about."""
+
+    async def take(self, *deliveries: Delivery) -> None:
+        """As the consumer would."""
+        await Intake(self.database, IntakeLimits(), Health("database"), forget).take(deliveries)
+
+    async def ask(self, method: str, path: str, *, token: str | None = TOKEN, **more: Any) -> tuple[int, Any]:
+        """The status and the JSON of an answer."""
+        headers = more.pop("headers", {}) | ({} if token is None else {"Authorization": f"Bearer {token}"})
+        url = f"http://127.0.0.1:{self.http.port}/admin/{path}"
+        async with ClientSession() as client, client.request(method, url, headers=headers, **more) as answer:
+            kind = "application/json" if answer.status == 200 else "application/problem+json"
+            assert answer.content_type == kind, await answer.text()
+            return answer.status, await answer.json(content_type=kind)
+
+    async def get(self, path: str, **query: object) -> tuple[int, Any]:
+        return await self.ask("GET", path, params={name: str(value) for name, value in query.items()})
+
+    async def post(self, path: str, **body: object) -> tuple[int, Any]:
+        return await self.ask("POST", path, json=body)
+
+
+@pytest.fixture
+async def served(app_url: str) -> AsyncIterator[Served]:
+    served = Served(app_url)
+    await served.http.start()
+    yield served
+    await served.http.close()
+    await served.database.close()
+
+
+@pytest.fixture
+async def conn(database_url: str) -> AsyncIterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def states(conn: psycopg.Connection[Any]) -> dict[str, str]:
+    return dict(conn.execute("select text_storage_id, state from els.pending_content order by arrival").fetchall())
+
+
+def written(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return conn.execute("select who, action, batch_id, why from els.operator_actions order by id").fetchall()
+
+
+# -- who may
+
+
+async def test_without_the_token_nothing_is_told_not_even_what_there_is(served: Served) -> None:
+    for path in ("", "openapi.json", "pending", "batches/show", "not/there"):
+        for token in (None, "", "wrong", TOKEN[:-1], f"{TOKEN}s", "å" * 3000):
+            status, problem = await served.ask("GET", path, token=token)
+            assert (status, problem["status"], problem["title"]) == (401, 401, "Unauthorized"), (path, token)
+
+
+async def test_who_has_no_token_is_told_how_to_show_one(served: Served) -> None:
+    url = f"http://127.0.0.1:{served.http.port}/admin/pending"
+    async with ClientSession() as client:
+        for headers in ({}, {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"}):
+            async with client.get(url, headers=headers) as answer:
+                assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="admin"')
+
+
+async def test_the_page_shows_every_endpoint_and_fetches_nothing(served: Served) -> None:
+    url = f"http://127.0.0.1:{served.http.port}/admin/"
+    async with ClientSession() as client, client.get(url, headers={"Authorization": f"bearer {TOKEN}"}) as answer:
+        page = await answer.text()
+        assert (answer.status, answer.content_type) == (200, "text/html")
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "http" not in page.replace("over HTTP", "").casefold().replace("https", "http").split("<h1>")[0]
+    for endpoint in endpoints.ENDPOINTS:
+        assert f"<code>{endpoint.method} {endpoint.path}</code>" in page
+
+
+async def test_the_document_is_the_one_in_docs(served: Served) -> None:
+    status, document = await served.get("openapi.json")
+    assert (status, document["openapi"]) == (200, "3.1.0")
+    assert document == json.loads(DOCUMENT.read_text()), (
+        "write json.dumps(service.admin.document(), indent=2) and a newline into docs/openapi.json"
+    )
+
+
+# -- pending
+
+
+async def test_what_waits_is_listed_in_pages_and_shown_whole(served: Served) -> None:
+    await served.take(*(provisioned("b", f"t{number}") for number in range(3)))
+    status, first = await served.get("pending", limit=2, batch="b", older_than="0s", file="T")
+    assert (status, [row["text_storage_id"] for row in first["rows"]]) == (200, ["t0", "t1"])
+    _, rest = await served.get("pending", limit=2, after=first["next"])
+    assert ([row["text_storage_id"] for row in rest["rows"]], rest["next"]) == (["t2"], None)
+    assert (await served.get("pending", state="expired"))[1] == {"rows": [], "next": None}
+    _, shown = await served.get("pending/show", batch="b", text="t1")
+    assert (shown["state"], shown["file_upload_id"], shown["stored_at"][-1]) == ("pending", "upload-t1", "Z")
+    assert (await served.get("pending/show", batch="b", text="x"))[0] == 404
+
+
+async def test_a_list_is_bounded_whatever_the_names_are(served: Served) -> None:
+    await served.take(provisioned("b", "t", original_file_name="x" * 100_000))
+    assert len((await served.get("pending"))[1]["rows"][0]["original_file_name"]) == 255
+    assert len((await served.get("pending/show", batch="b", text="t"))[1]["original_file_name"]) == 100_000
+
+
+async def test_what_waits_is_removed_and_restored_and_who_did_it_is_written_down(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
+    await served.take(*(provisioned("b", f"t{number}") for number in range(4)))
+    assert await served.post("pending/remove", batch="b", texts=["t0"], who="Åsa", why="test") == (200, {"contents": 1})
+    assert await served.post("pending/clear", batch="b", file="T1") == (200, {"contents": 1})
+    conn.execute("update els.pending_content set state = 'expired', closed_at = now() where text_storage_id > 't1'")
+    assert await served.post("pending/restore", batch="b", texts=["t3"], who="Bo") == (200, {"contents": 1})
+    assert await served.post("pending/restore", batch="b", who="Bo") == (200, {"contents": 1})
+    assert states(conn) == {"t0": "removed", "t1": "removed", "t2": "pending", "t3": "pending"}
+    assert written(conn) == [
+        ("Åsa", "pending remove", "b", "test"),
+        ("token from 127.0.0.1", "pending clear", "b", ""),
+        ("Bo", "pending restore", "b", ""),
+        ("Bo", "pending restore", "b", ""),
+    ]
+
+
+async def test_what_is_not_there_and_what_is_registered_have_their_own_statuses(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
+    await served.take(provisioned("b", "t"), registered("r", "e1"))
+    bodies: dict[str, dict[str, object]] = {"remove": {"texts": ["x"]}, "clear": {"file": "nowhere"}, "restore": {}}
+    for path, body in bodies.items():
+        status, problem = await served.post(f"pending/{path}", batch="b", **body)
+        assert (status, "nothing such" in problem["detail"]) == (404, True)
+        status, problem = await served.post(f"pending/{path}", batch="r", **body)
+        assert (status, "is registered" in problem["detail"]) == (409, True)
+    assert (states(conn), written(conn)) == ({"t": "pending"}, [])
+
+
+async def test_of_two_operators_at_once_one_removes_it(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(*(provisioned("b", f"t{number}") for number in range(50)))
+    answers = await asyncio.gather(*(served.post("pending/clear", batch="b", who=f"w{n}") for n in range(2)))
+    assert sorted(status for status, _ in answers) == [200, 404]
+    assert [row[1] for row in written(conn)] == ["pending clear"]
+
+
+async def test_a_batch_that_somebody_has_in_hand_can_be_tried_again(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
+    await served.take(provisioned("b", "t"))
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
+        status, problem = await served.post("pending/clear", batch="b")
+    assert (status, "try again" in problem["detail"], states(conn)) == (409, True, {"t": "pending"})
+
+
+# -- quarantine
+
+
+def rejected(value: bytes) -> Delivery:
+    """QuarantineFilter when it came; what holds content is taken by today's code."""
+    return delivery(CONTENT_PROVISIONED, value, event=Rejection(Reason.INVALID_FIELD, "said the bug"))
+
+
+async def test_refused_inputs_are_listed_and_shown_their_bytes_as_text_only_where_they_are(served: Served) -> None:
+    for value in (b"text", b"\xff\x00", b"x" * (MEBIBYTE + 1)):
+        await served.take(rejected(value))
+    status, page = await served.get("quarantine", limit=2, topic=CONTENT_PROVISIONED, reason="invalid_field")
+    ids = [row["id"] for row in page["rows"]]
+    assert (status, page["next"]) == (200, str(ids[-1]))
+    _, rest = await served.get("quarantine", before=ids[-1], state="open")
+    oldest = rest["rows"][0]["id"]
+    assert (await served.get("quarantine/show", id=oldest))[1]["value"] == "text"
+    assert (await served.get("quarantine/show", id=oldest + 1))[1]["value_base64"] == "/wA="
+    _, long = await served.get("quarantine/show", id=oldest + 2)
+    assert (len(long["value"]), long["value_bytes"]) == (MEBIBYTE, MEBIBYTE + 1)
+    assert (await served.get("quarantine/show", id=2**63 - 1))[0] == 404
+
+
+async def test_a_replay_goes_on_where_the_one_before_ended_and_what_fails_again_is_told(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
+    for value in (content("b", "t1"), b"no JSON", content("b", "t2")):
+        await served.take(rejected(value))
+    status, first = await served.post("quarantine/replay", all=True, limit=2, who="me", why="fixed")
+    assert (status, first["failed"]) == (200, 1)
+    assert [row["outcome"] for row in first["outcomes"]] == ["pending", "not_json"]
+    _, second = await served.post("quarantine/replay", all=True, after=first["next"])
+    assert ([row["outcome"] for row in second["outcomes"]], second["next"]) == (["pending"], None)
+    assert states(conn) == {"t1": "pending", "t2": "pending"}
+    assert written(conn)[0] == ("me", "quarantine replay", None, "fixed")
+    assert (await served.post("quarantine/replay", ids=[first["outcomes"][0]["id"]]))[0] == 404
+
+
+async def test_two_replays_at_once_apply_each_input_once(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(*(rejected(content("b", f"t{number}")) for number in range(20)))
+    answers = await asyncio.gather(*(served.post("quarantine/replay", all=True) for _ in range(2)))
+    outcomes = [row["outcome"] for status, told in answers if status == 200 for row in told["outcomes"]]
+    assert outcomes.count("pending") == 20
+    assert set(outcomes) <= {"pending", "closed"}
+    assert len(states(conn)) == len(written(conn)) == 20
+
+
+async def test_inputs_are_discarded_and_never_all_by_a_slip(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(rejected(b"1"), rejected(b"2"), rejected(b"3"))
+    slips: list[dict[str, Any]] = [{}, {"after": 1}, {"limit": 5}]
+    for body in slips:
+        assert (await served.post("quarantine/discard", **body))[0] == 422
+    _, page = await served.get("quarantine")
+    ids = [row["id"] for row in page["rows"]]
+    told = {"discarded": 1, "closed_meanwhile": 0, "next": None}
+    assert await served.post("quarantine/discard", ids=[ids[0]], who="me") == (200, told)
+    assert (await served.post("quarantine/discard", reason="invalid_field"))[1]["discarded"] == 2
+    assert (await served.post("quarantine/discard", all=True))[0] == 404
+    assert len(written(conn)) == 3
+
+
+async def test_a_stopped_topic_is_resumed(served: Served, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
+    assert await served.post("quarantine/resume", topic=CONTENT_PROVISIONED) == (200, {"topic": CONTENT_PROVISIONED})
+    assert (await served.post("quarantine/resume", topic=CONTENT_PROVISIONED))[0] == 409
+    assert (await served.post("quarantine/resume", topic="another"))[0] == 422
+
+
+# -- batches
+
+
+async def test_batches_are_listed_and_shown_in_pages(served: Served) -> None:
+    odd = "../b/%2F?#å"
+    await served.take(registered(odd, "e1", "e2", "e3"), registered("c", "e1"), provisioned(odd, "t"))
+    status, page = await served.get("batches", limit=1, state="registered", newer_than="1h")
+    assert (status, page["rows"][0]["batch_id"], page["next"]) == (200, odd, odd)
+    assert [row["batch_id"] for row in (await served.get("batches", after=odd))[1]["rows"]] == ["c"]
+    _, shown = await served.get("batches/show", batch=odd, limit=2)
+    assert (shown["assigned"], [slot["state"] for slot in shown["slots"]]) == (1, ["assigned", "open"])
+    _, rest = await served.get("batches/show", batch=odd, after=shown["next"])
+    assert ([slot["essay_id"] for slot in rest["slots"]], rest["next"]) == (["e3"], None)
+    assert (await served.get("batches/show", batch="x"))[0] == 404
+
+
+async def test_a_complete_batch_is_announced_again(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(registered("b", "e1"), provisioned("b", "t"), registered("c", "e1"))
+    status, told = await served.post("batches/republish", batch="b", why="BOS lost it")
+    assert (status, [event["topic"] for event in told["events"]]) == (200, [BATCH_READY])
+    rows = conn.execute("select count(*), count(distinct id) from els.outbox where type = %s", [BATCH_READY])
+    assert rows.fetchone() == (2, 1)
+    assert (await served.post("batches/republish", batch="c"))[0] == 409
+
+
+# -- what is asked wrongly
+
+
+WRONG_QUERIES = (
+    ("pending", "limit=0"),
+    ("pending", "limit=1001"),
+    ("pending", f"limit={'9' * 5000}"),
+    ("pending", "limit=1&limit=2"),
+    ("pending", "batsch=b"),
+    ("pending", "batch=%00"),
+    ("pending", f"batch={'x' * 256}"),
+    ("pending", "batch="),
+    ("pending", "older_than=2y"),
+    ("pending", "older_than=999999999d"),
+    ("pending", "after=0001-01-01T00:00:00%2B14:00/1"),
+    ("pending", f"after=2026-01-01T00:00:00Z/{2**63}"),
+    ("pending", "after=2026-01-01T00:00:00/1"),
+    ("pending/show", "batch=b"),
+    ("quarantine", "before=-1"),
+    ("quarantine", "state=shut"),
+    ("quarantine/show", f"id={2**63}"),
+    ("batches/show", "batch=b&after=100001"),
+)
+
+
+async def test_a_query_that_is_wrong_is_answered_with_what_is_wrong(served: Served) -> None:
+    for path, query in WRONG_QUERIES:
+        status, problem = await served.ask("GET", f"{path}?{query}")
+        assert (status, len(problem.get("errors", ()))) == (422, 1), query
+        assert len(json.dumps(problem)) < 2000
+
+
+WRONG_BODIES = (
+    (b"", 400),
+    (b"no JSON", 400),
+    (b"[]", 400),
+    (b'{"batch": "\\ud800"}', 400),
+    (b"[" * 100_000, 400),
+    (b'{"batch": "\\u0000"}', 422),
+    (b'{"batch": 5}', 422),
+    (b'{"batch": "b", "older_than": 5}', 422),
+    (b'{"batch": "b", "file": null, "fil": "x"}', 422),
+    (b'{"batch": "b", "who": "' + b"x" * 300 + b'"}', 422),
+    (b'{"batch": "b", "why": "' + b"x" * 2001 + b'"}', 422),
+    (b"x" * (MEBIBYTE + 1), 413),
+)
+
+
+async def test_a_body_that_is_wrong_changes_nothing(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(provisioned("b", "t"))
+    for body, expected in WRONG_BODIES:
+        status, problem = await served.ask(
+            "POST", "pending/clear", data=body, headers={"Content-Type": "application/json"}
+        )
+        assert (status, len(json.dumps(problem)) < 2000) == (expected, True), body[:50]
+    assert states(conn) == {"t": "pending"}
+
+
+async def test_types_are_strict_in_bodies(served: Served) -> None:
+    wrong: list[dict[str, Any]] = [{"all": 1}, *({"ids": ids} for ids in (["1"], [True], [], [1.5], [0], [None]))]
+    for body in wrong:
+        assert (await served.post("quarantine/replay", **body))[0] == 422
+    assert (await served.post("quarantine/replay", ids=list(range(1, 1002))))[0] == 422
+    assert (await served.post("quarantine/replay", ids=[1, 2], limit=1))[0] == 422
+
+
+async def test_what_is_not_served_is_a_problem_too(served: Served) -> None:
+    assert (await served.ask("GET", "not/there"))[0] == 404
+    assert (await served.ask("DELETE", "pending"))[0] == 405
+    assert (await served.ask("POST", "pending/clear", data=b"{}", headers={"Content-Type": "text/plain"}))[0] == 415
+
+
+async def test_no_input_makes_the_server_stumble(served: Served) -> None:
+    """Anything at all, under every name: it is answered with a status that says who is wrong, never with 500."""
+    dice = random.Random(7)
+    odd = [
+        "\0",
+        "\x1b[31m",
+        "å" * 300,
+        str(2**64),
+        "-1",
+        "1e9",
+        "",
+        " ",
+        "null",
+        "%",
+        "'; --",
+        "\u202e",
+        "0",
+        "1h",
+        "b",
+    ]
+    for _ in range(300):
+        endpoint = dice.choice(endpoints.ENDPOINTS)
+        names = [*endpoint.request.model_fields, "more"]
+        said = {name: dice.choice(odd) for name in dice.sample(names, dice.randint(0, min(4, len(names))))}
+        path = endpoint.path.removeprefix("/admin/")
+        status, _ = await (served.get if endpoint.method == "GET" else served.post)(path, **said)
+        assert status in (200, 404, 409, 422), (path, said)
+
+
+async def test_a_database_that_is_away_is_told_as_such() -> None:
+    served = Served("postgresql://nobody:secret@127.0.0.1:1/nowhere")
+    await served.http.start()
+    status, problem = await served.get("pending")
+    assert (status, "secret" in json.dumps(problem)) == (503, False)
+    await served.http.close()
+    await served.database.close()

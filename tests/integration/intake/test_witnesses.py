@@ -1,0 +1,220 @@
+"""The checker checked: each guard against a race is taken out in turn, and the races must notice.
+
+A guard whose absence no order shows is either none, or is not tested.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from service.domain.decisions import BatchCount, BatchState
+from service.intake import transaction
+from service.intake.announcement import Announcement
+from service.intake.work import PollWork
+from service.postgres.statements import STATEMENTS
+from service.store import batches, slots
+from tests.integration.intake.test_races import RACES, complaints, run
+from tests.support.interleaving.interleaving import stage
+
+Conn = AsyncConnection[Any]
+Patch = pytest.MonkeyPatch
+
+
+def without_the_lock(patch: Patch) -> None:
+    """Early content and its registration meet nowhere."""
+    everything = "select batch_id, true from unnest(%(exclusive)s::text[] || %(shared)s::text[]) as free (batch_id)"
+    patch.setitem(STATEMENTS, "try_lock_batches", everything)
+    patch.setitem(STATEMENTS, "lock_batch", "select %(batch_id)s::text, %(exclusive)s::bool")
+
+
+def with_one_look_before_the_lock(patch: Patch) -> None:
+    """What was read before the lock is not read again."""
+
+    async def lock_unregistered(work: PollWork, _: object) -> None:
+        work.now, states = await batches.read_batch_states(work.conn, list(work.batches))
+        for batch_id, known in states.items():
+            work.batches[batch_id].state = known
+        unregistered = [batch for batch in work.batches.values() if batch.state is None]
+        if unregistered:
+            await transaction.lock(work, unregistered)
+
+    patch.setattr(transaction, "lock_unregistered", lock_unregistered)
+
+
+LOCK_AND_READ = """
+with locked as materialized (
+    select case
+        when %(exclusive)s then pg_advisory_xact_lock(hashtextextended(%(batch_id)s, 0))
+        else pg_advisory_xact_lock_shared(hashtextextended(%(batch_id)s, 0))
+    end
+)
+select batches.expected, batches.assigned, batches.failed, batches.essay_set
+from locked
+left join els.batches
+    on batches.batch_id = %(batch_id)s
+"""
+
+
+def with_lock_and_look_in_one_statement(patch: Patch) -> None:
+    """A statement's snapshot is older than the locks that it waits for."""
+    seen: ContextVar[tuple[Any, ...] | None] = ContextVar("seen", default=None)
+    read_batch_states = batches.read_batch_states
+
+    async def lock_batch(conn: Conn, batch_id: str, *, exclusive: bool) -> None:
+        cursor = await conn.execute(LOCK_AND_READ, {"batch_id": batch_id, "exclusive": exclusive})
+        seen.set(await cursor.fetchone())
+
+    async def read(conn: Conn, batch_ids: Sequence[str]) -> tuple[datetime, dict[str, BatchState]]:
+        known = seen.get()
+        seen.set(None)
+        if known is None:
+            return await read_batch_states(conn, batch_ids)
+        return datetime.now(UTC), {} if known[0] is None else {batch_ids[0]: BatchState(*known)}
+
+    patch.setattr(batches, "lock_batch", lock_batch)
+    patch.setattr(batches, "read_batch_states", read)
+
+
+async def _no_wait(_conn: Conn, _batch_id: str, _count: int) -> None:
+    pass
+
+
+def without_the_second_look(patch: Patch) -> None:
+    """Who found every slot held goes to the deciding row at once. That stops it, but only to go again and again."""
+    patch.setattr(slots, "await_slots", _no_wait)
+
+
+def without_the_second_look_and_its_proof(patch: Patch) -> None:
+    """Nor does the deciding row's word count: what is held is taken for full."""
+    patch.setattr(slots, "await_slots", _no_wait)
+    patch.setattr(BatchCount, "full", True)
+
+
+def without_skip_locked(patch: Patch) -> None:
+    """A poll of many batches waits for whoever holds a slot of one of them."""
+    waiting = STATEMENTS["claim_slots"].replace("for update skip locked", "for update")
+    patch.setitem(STATEMENTS, "claim_slots", waiting)
+
+
+def without_a_look_before_excess(patch: Patch) -> None:
+    """Nobody asks where a content is before it is called excess."""
+    blind: ContextVar[bool] = ContextVar("blind", default=False)
+    find_known_content, declare_excess = slots.find_known_content, Announcement._declare_excess
+
+    async def find(conn: Conn, contents: Sequence[Any]) -> set[tuple[str, str]]:
+        return set() if blind.get() else await find_known_content(conn, contents)
+
+    async def declare(announcement: Announcement, *arguments: Any) -> None:
+        token = blind.set(True)
+        await declare_excess(announcement, *arguments)
+        blind.reset(token)
+
+    patch.setattr(slots, "find_known_content", find)
+    patch.setattr(Announcement, "_declare_excess", declare)
+
+
+COUNT_SLOTS = """
+select batch_id, count(*), count(*) filter (where state = 'assigned'), count(*) filter (where state = 'failed')
+from els.slots
+where batch_id = any(%(batch_ids)s::text[])
+group by batch_id
+"""
+
+
+def with_slots_counted_instead_of_the_deciding_row(patch: Patch) -> None:
+    """Each sees its own slots and those that are committed."""
+    count_taken = batches.count_taken
+
+    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, BatchCount]]:
+        cursor = await conn.execute(COUNT_SLOTS, {"batch_ids": list(taken)})
+        counted = {row[0]: BatchCount(*row[1:]) for row in await cursor.fetchall()}
+        await (await count_taken(conn, taken))
+
+        async def answer() -> dict[str, BatchCount]:
+            return counted
+
+        return answer()
+
+    patch.setattr(batches, "count_taken", count)
+
+
+def with_the_list_read_before_the_deciding_row(patch: Patch) -> None:
+    """What others have taken is not on the list."""
+    early: ContextVar[dict[str, list[tuple[str, str]]]] = ContextVar("early")
+    count_taken, read_assigned_slots = batches.count_taken, slots.read_assigned_slots
+
+    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, BatchCount]]:
+        early.set(await read_assigned_slots(conn, list(taken)))
+        return await count_taken(conn, taken)
+
+    async def read(_conn: Conn, batch_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+        return {batch_id: early.get()[batch_id] for batch_id in batch_ids}
+
+    patch.setattr(batches, "count_taken", count)
+    patch.setattr(slots, "read_assigned_slots", read)
+
+
+def nothing_in_the_code(_patch: Patch) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A guard taken out, in the code or in the schema; the race that shows it, and what it shows."""
+
+    broken: Callable[[Patch], None]
+    race: str
+    shows: str
+    schema: str = ""
+
+
+WITNESSES = {
+    "the lock": Witness(without_the_lock, "content and its registration", "I4"),
+    "the lock, for failures": Witness(without_the_lock, "failure and its registration", "I4"),
+    "the look after the lock": Witness(with_one_look_before_the_lock, "content and its registration", "I4"),
+    "the look apart from the lock": Witness(with_lock_and_look_in_one_statement, "content and its registration", "I4"),
+    "the second, waiting look": Witness(
+        without_the_second_look, "two contents on the last slot", "SerializationFailure"
+    ),
+    "the second, waiting look with its proof": Witness(
+        without_the_second_look_and_its_proof, "two contents on the last slot", "I3"
+    ),
+    "skip locked": Witness(without_skip_locked, "two contents on the last slot", "claim_slots waited"),
+    "the content's one identity": Witness(
+        nothing_in_the_code, "one content twice on the last two slots", "I1", "drop index els.slots_content"
+    ),
+    "the failure's one identity": Witness(
+        nothing_in_the_code,
+        "one failure twice on the last two slots",
+        "SerializationFailure",
+        "drop index els.slots_failure",
+    ),
+    "the look before excess": Witness(without_a_look_before_excess, "one content twice on the last slot", "I1"),
+    "the deciding row": Witness(
+        with_slots_counted_instead_of_the_deciding_row, "two contents on the last two slots", "I5"
+    ),
+    "the list read behind the deciding row": Witness(
+        with_the_list_read_before_the_deciding_row, "two contents on the last two slots", "I5"
+    ),
+}
+
+
+@pytest.mark.parametrize("guard", WITNESSES)
+async def test_a_race_shows_that_a_guard_is_missing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, guard: str
+) -> None:
+    witness = WITNESSES[guard]
+    race = RACES[witness.race]
+    async with stage(database_url, len(race.polls)) as played:
+        if witness.schema:
+            played.observer.execute(witness.schema)
+        witness.broken(monkeypatch)
+        report = await run(played, race, until=witness.shows)
+    told = complaints(report)
+    print(f"without {guard}: {told[0].splitlines()[0][:150] if told else 'nothing'} (order {report.orders})")
+    assert any(witness.shows in complaint for complaint in told), told

@@ -1,0 +1,165 @@
+"""A schema moves under running pods: who may run on which revision, and what a migration does not hold up."""
+
+import asyncio
+import hashlib
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+
+from deploy.local.processes import LOOPBACK
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import ROOT, Pod, pods, until
+from service.postgres import migration
+from service.postgres.pool import Database
+from service.postgres.schema import EXPECTED_REVISION, schema_error
+
+RELEASED = {"0001": "d5014d1d94c79fa972698b46716babdeff6030ee223b784d9ab76a386273e21b"}
+"""By their SHA-256. What was released is not changed any more: another revision follows it."""
+
+
+def revisions() -> list[Script]:
+    """The oldest first."""
+    return list(ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions())[::-1]
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def moved(url: str, revision: str) -> None:
+    """Bring the database back to a revision."""
+    config = Config(ROOT / "alembic.ini")
+    with migration.connect(url) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+# -- who runs on what
+
+
+@pytest.mark.parametrize("script", revisions(), ids=lambda script: script.revision)
+def test_a_revision_is_a_number_and_names_the_oldest_code_that_runs_on_it(script: Script) -> None:
+    assert re.fullmatch(r"[0-9]{4}", script.revision)
+    assert script.module.oldest_code <= script.revision
+    assert script.down_revision is None or script.module.oldest_code >= "0001"
+
+
+def test_a_revision_that_was_released_is_not_changed() -> None:
+    found = {script.revision: hashlib.sha256(Path(script.path).read_bytes()).hexdigest() for script in revisions()}
+    assert {name: found[name] for name in RELEASED} == RELEASED
+
+
+def test_the_schema_says_which_code_runs_on_it(database_url: str, conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    told = "select version_num, oldest_code from els.alembic_version"
+    head, before = revisions()[-1], revisions()[-2]
+    assert conn.execute(told).fetchall() == [(head.revision, head.module.oldest_code)]
+    moved(database_url, before.revision)
+    assert conn.execute(told).fetchall() == [(before.revision, before.module.oldest_code)]
+
+
+@pytest.mark.parametrize(
+    ("revision", "oldest_code", "told"),
+    [
+        ("0000", None, f"the schema is at revision 0000, this code needs {EXPECTED_REVISION}: run"),
+        ("0000", "0000", f"the schema is at revision 0000, this code needs {EXPECTED_REVISION}: run"),
+        (EXPECTED_REVISION, None, None),
+        (EXPECTED_REVISION, EXPECTED_REVISION, None),
+        ("9998", EXPECTED_REVISION, None),
+        ("9998", "0000", None),
+        ("9998", "9997", f"the schema is at revision 9998, for code of 9997 or newer; this is {EXPECTED_REVISION}"),
+        ("9998", None, f"the schema is at revision 9998, for code of 9998 or newer; this is {EXPECTED_REVISION}"),
+    ],
+)
+async def test_code_runs_on_its_own_revision_and_on_newer_ones_that_serve_it(
+    app_url: str, conn: psycopg.Connection[tuple[object, ...]], revision: str, oldest_code: str | None, told: str | None
+) -> None:
+    conn.execute("update els.alembic_version set version_num = %s, oldest_code = %s", [revision, oldest_code])
+    database = Database(app_url)
+    trouble = await schema_error(database)
+    await database.close()
+    assert trouble == told or (trouble and told and trouble.startswith(told))
+
+
+async def test_a_pod_goes_on_while_the_schema_serves_it_and_is_not_ready_when_it_does_not(
+    tmp_path: Path, app_url: str, tansu: Broker, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conn.execute("update els.alembic_version set version_num = '9998', oldest_code = %s", [EXPECTED_REVISION])
+    with pods(tmp_path, {"ELS_DATABASE_URL": app_url, "ELS_CONSUMER_GROUP": "moved", **tansu.settings}) as running:
+        (pod,) = running.start()
+        await pod.ready()
+        conn.execute("update els.alembic_version set version_num = '9999', oldest_code = '9999'")
+        await until(lambda: "for code of 9999" in readiness(pod), 30, lambda: readiness(pod))
+        conn.execute("update els.alembic_version set version_num = '9998', oldest_code = %s", [EXPECTED_REVISION])
+        await pod.ready()
+        assert await running.stop() == [0]
+
+
+def readiness(pod: Pod) -> str:
+    """What /readyz says, whatever its status."""
+    port = next(entry["port"] for entry in pod.logged() if entry.get("event") == "started")
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=10) as answer:
+            return str(answer.read(), "utf-8")
+    except urllib.error.HTTPError as rejection:
+        return str(rejection.read(), "utf-8")
+
+
+# -- what a migration does to those who work meanwhile
+
+
+async def test_who_writes_waits_less_than_a_second_for_a_migration_that_waits_for_its_lock(
+    database_url: str, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    """It gives up its place in the queue again and again, until it has the table to itself for a moment."""
+    moved(database_url, "0001")
+    waits = """
+        select exists (
+            select from pg_locks where relation = 'els.validation_failures'::regclass
+            and mode = 'AccessExclusiveLock' and not granted
+        )
+    """
+    write = "lock table els.validation_failures in row exclusive mode"
+    with ThreadPoolExecutor() as pool, psycopg.connect(database_url) as busy:
+        busy.execute(write)
+        upgraded = pool.submit(migration.upgrade, database_url)
+        for _ in range(2):
+            await until(lambda: conn.execute(waits).fetchone() == (True,), 30, lambda: "the migration does not wait")
+            with conn.transaction():
+                conn.execute("set local lock_timeout = '1s'")
+                conn.execute(write)  # behind the migration in the queue
+        assert not upgraded.done()
+        busy.commit()
+        await asyncio.wrap_future(upgraded)
+    database = Database(database_url)
+    assert await schema_error(database) is None
+    await database.close()
+
+
+def test_an_index_that_was_left_half_made_is_made_again_and_a_whole_one_kept(
+    database_url: str, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    indexes = """
+        select relname::text, pg_class.oid, indisvalid from pg_class join pg_index on indexrelid = pg_class.oid
+        where relname in ('batches_late', 'batches_ended') order by 1
+    """
+    moved(database_url, "0002")
+    conn.execute("update els.alembic_version set version_num = '0001'")
+    conn.execute("update pg_index set indisvalid = false where indexrelid = 'els.batches_late'::regclass")
+    (ended, late) = conn.execute(indexes).fetchall()
+    assert (ended[2], late[2]) == (True, False)
+    migration.upgrade(database_url)
+    (ended_after, late_after) = conn.execute(indexes).fetchall()
+    assert ended_after == ended
+    assert late_after[2] is True
+    assert late_after[1] != late[1]

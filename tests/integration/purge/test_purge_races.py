@@ -1,0 +1,251 @@
+"""A purge races with polls for one batch in every order that the locks allow, and each may die at its commit.
+
+After each order: nothing violates what must always hold, each content is in one place, each event is told once and
+in an order that makes sense; what the dead left undone is done again, and then nothing is missing.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import cast
+
+import pytest
+from psycopg.errors import DeadlockDetected
+
+from service.domain.delivery import IntakeLimits
+from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Upload
+from service.domain.topics import BATCH_READY, PENDING_EXPIRED, READINESS_TIMEOUT, SLOT_ASSIGNED
+from service.postgres.pool import Database
+from service.postgres.statements import STATEMENTS
+from service.purge.policy import RetentionPolicy
+from service.purge.purge import _Round
+from tests.support.checks import invariants
+from tests.support.interleaving.interleaving import Report, Stage, content, deliveries, failure, registration, stage
+
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
+TERMS = RetentionPolicy(pending_ttl=1, expired_retention=1, batch_timeout=1)
+
+
+def purge(task: str, terms: RetentionPolicy = TERMS) -> Callable[[Database], Awaitable[None]]:
+    """One task of a round, when everything is due."""
+
+    async def work(database: Database) -> None:
+        a_round = _Round(database, terms, IntakeLimits(), LATER, lambda _: None, lambda: False)
+        while await a_round._chunk(getattr(a_round, task)):
+            pass
+
+    return work
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """A task and polls that race, from what other polls left behind."""
+
+    task: str
+    polls: Mapping[str, Sequence[Incoming]]
+    before: Sequence[Incoming]
+
+
+c1, c2, f1 = content("c1"), content("c2"), failure("f1")
+
+RACES = {
+    "expiry and the registration": Race("expire_content", {"R": [registration(essays=1)]}, [c1]),
+    "expiry and the registration with room to spare": Race("expire_content", {"R": [registration(essays=2)]}, [c1, f1]),
+    "expiry and the same content once more": Race("expire_content", {"A": [c1]}, [c1]),
+    "expiry and other content": Race("expire_content", {"A": [c2]}, [c1]),
+    "expiry of a failure and the registration": Race("expire_failures", {"R": [registration(essays=1)]}, [f1]),
+    "two expiries": Race("expire_content", {}, [c1]),
+    "the report and the content that completes": Race("report_late_batches", {"A": [c1]}, [registration(essays=1)]),
+    "the report and content": Race("report_late_batches", {"A": [c1]}, [registration(essays=2)]),
+    "two reports": Race("report_late_batches", {}, [registration(essays=1)]),
+}
+
+
+async def run(played: Stage, race: Race) -> Report:
+    """Every order of the race, each looked at at its end."""
+
+    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+        found = wrong(played)
+        for name in dead:
+            await (played.deliver(deliveries(*race.polls[name])) if name in race.polls else again(played))
+        await again(played)
+        if race.task == "expire_content" and "R" not in race.polls:
+            found += [f"{each} is left pending" for each in texts(played, "pending")]
+        found += [f"lost: {each}" for each in missing(played, race)]
+        return found + wrong(played)
+
+    async def again(played: Stage) -> None:
+        await purge(race.task)(cast("Database", played))
+
+    await played.start_from(deliveries(*race.before))
+    purges = {"P": purge(race.task)} if race.polls else {"P": purge(race.task), "Q": purge(race.task)}
+    return await played.explore(
+        lambda: {**purges, **{name: deliveries(*poll) for name, poll in race.polls.items()}}, look, deaths=1
+    )
+
+
+def texts(played: Stage, state: str) -> set[str]:
+    rows = played.observer.execute("select text_storage_id from els.pending_content where state = %s", [state])
+    return {text for (text,) in rows}
+
+
+def missing(played: Stage, race: Race) -> set[str]:
+    came = {
+        event.text_storage_id
+        for poll in (race.before, *race.polls.values())
+        for event in poll
+        if hasattr(event, "text_storage_id")
+    }
+    rows = played.observer.execute("select text_storage_id from els.slots where text_storage_id is not null")
+    return came - {text for (text,) in rows} - texts(played, "expired") - texts(played, "pending")
+
+
+def wrong(played: Stage) -> list[str]:
+    """What is wrong with what the tables say and the outbox tells."""
+    found = invariants.violations(played.observer)
+    found += [str(row) for row in played.observer.execute("select * from ops.invariant_violations")]
+    told = played.observer.execute(
+        "select type, payload::json -> 'data' ->> 'text_storage_id' from els.outbox order by seq"
+    ).fetchall()
+    if len(set(told)) < len(told):
+        found.append(f"told twice: {told}")
+    types = [kind for kind, _ in told]
+    for first, second in ((PENDING_EXPIRED, SLOT_ASSIGNED), (READINESS_TIMEOUT, BATCH_READY)):
+        if first in types and second in types and types.index(first) > types.index(second):
+            found.append(f"told in the wrong order: {types}")
+    if types.count(PENDING_EXPIRED) < len(texts(played, "expired")):
+        found.append(f"expired in silence: {types}")
+    return found
+
+
+@pytest.mark.parametrize("name", RACES)
+async def test_no_order_of_a_purge_and_a_poll_breaks_what_must_always_hold(database_url: str, name: str) -> None:
+    async with stage(database_url, 2) as played:
+        report = await run(played, RACES[name])
+    print(f"{name}: {report}")
+    assert not report.violations, str(report.violations[0])
+    assert not report.errors
+    assert not report.waited & {"try_purge", "try_lock_batches", "expire_content", "find_late_batches"}
+    assert report.orders > 1
+
+
+ENDED = """
+    delete from els.outbox;
+    update els.batches
+    set registered_at = registered_at - interval '2 days',
+        completed_at = completed_at - interval '2 days',
+        timed_out_at = case when completed_at is null then now() - interval '2 days' end,
+        changed_at = changed_at - interval '2 days'
+"""
+"""All that is there was published, and ended long ago."""
+
+DELETIONS: Mapping[str, Sequence[Incoming]] = {
+    "content": [c2],
+    "content that it has": [c1],
+    "a failure": [f1],
+    "content and a failure": [c2, f1],
+    "the registration": [registration(essays=1)],
+}
+
+
+async def run_deletion(played: Stage, poll: Sequence[Incoming], essays: int = 1) -> Report:
+    """Every order of the deletion of two ended batches and a poll for one of them; of two essays it is late."""
+    terms = replace(TERMS, batch_retention=int((LATER - datetime.now(UTC)).total_seconds()) + 86_400)
+
+    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+        uploads = [event for event in poll if not isinstance(event, BatchRegistered) and event != c1]
+        brought = {kind_and_name(event) for event in uploads} if "A" not in dead else set()
+        lost = brought - set(played.observer.execute(KEPT).fetchall())
+        if "P" not in dead and played.observer.execute("select from els.batches where batch_id = 'd'").fetchone():
+            return ["d, for which nothing comes, is still there"]
+        # What was told of before the batch had ended is published and gone.
+        found = [each for each in invariants.violations(played.observer) if each[:2] in ("I1", "I2", "I3", "I4")]
+        return found + [f"{kind} {name} is nowhere" for kind, name in sorted(lost)]
+
+    beside = deliveries(registration("d", 2), content("d1", "d"), content("d2", "d"))
+    await played.start_from(deliveries(registration(essays=essays), c1), beside, then=ENDED)
+    return await played.explore(lambda: {"P": purge("delete_batches", terms), "A": deliveries(*poll)}, look, deaths=1)
+
+
+def kind_and_name(upload: Upload) -> tuple[str, str]:
+    if isinstance(upload, ContentProvisioned):
+        return "content", upload.text_storage_id
+    return "failure", upload.file_upload_id
+
+
+KEPT = """
+    select 'content', text_storage_id from els.slots
+    union all
+    select 'content', text_storage_id from els.pending_content
+    union all
+    select 'content', text_storage_id from els.excess_content
+    union all
+    select 'failure', file_upload_id from els.validation_failures
+"""
+
+
+@pytest.mark.parametrize("essays", [1, 2])
+@pytest.mark.parametrize("name", DELETIONS)
+async def test_no_order_of_a_deletion_and_a_poll_loses_what_the_poll_brings(
+    database_url: str, name: str, essays: int
+) -> None:
+    async with stage(database_url, 2) as played:
+        report = await run_deletion(played, DELETIONS[name], essays)
+    print(f"deletion and {name}: {report}")
+    assert not report.violations, str(report.violations[0])
+    assert not report.errors.keys() - {"SerializationFailure"}
+    assert not report.waited & {"try_purge", "try_lock_batches", "hold_batches", "delete_batches"}
+    assert report.orders > 1
+
+
+def without_the_lock(patch: pytest.MonkeyPatch) -> None:
+    """Who purges meets nobody."""
+    everything = "select batch_id, true from unnest(%(alone)s::text[] || %(shared)s::text[]) as free (batch_id)"
+    patch.setitem(STATEMENTS, "try_lock_batches", everything)
+
+
+def without_the_deciding_row(patch: pytest.MonkeyPatch) -> None:
+    """The report is written while somebody completes the batch."""
+    held = "for no key update skip locked"
+    patch.setitem(STATEMENTS, "find_late_batches", STATEMENTS["find_late_batches"].replace(held, ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "taken_out"),
+    [
+        ("expiry and the registration", without_the_lock),
+        ("the report and the content that completes", without_the_deciding_row),
+    ],
+)
+async def test_the_races_notice_a_guard_that_is_taken_out(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, name: str, taken_out: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    taken_out(monkeypatch)
+    async with stage(database_url, 2) as played:
+        report = await run(played, RACES[name])
+    assert report.violations or report.errors or "expire_content" in report.waited
+
+
+async def test_the_deletion_races_notice_that_it_is_not_asked_again_behind_the_locks(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = STATEMENTS["delete_batches"]
+    blind = re.sub(r"\n        and not exists \(.*?\n        \)", "", asked, flags=re.DOTALL)
+    assert blind != asked
+    monkeypatch.setitem(STATEMENTS, "delete_batches", blind)
+    async with stage(database_url, 2) as played:
+        assert (await run_deletion(played, [c2])).tells("c2 is nowhere")
+        assert (await run_deletion(played, [f1])).tells("f1 is nowhere")
+
+
+async def test_the_deletion_races_notice_that_slots_are_counted_over_all_batches(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = STATEMENTS["hold_batches"]
+    blind = asked.replace("and held_batches.expected = counted.slots", "")
+    assert blind != asked
+    monkeypatch.setitem(STATEMENTS, "hold_batches", blind)
+    async with stage(database_url, 2) as played:
+        with pytest.raises(DeadlockDetected):  # it deletes what somebody holds, who waits for what it holds
+            await run_deletion(played, [c2], essays=2)

@@ -1,0 +1,589 @@
+"""The relay keeps each batch's order and loses nothing, whoever dies, and whatever cannot be published."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from deploy.local.processes import free_port
+from deploy.local.tansu import Tansu
+from service.kafka import topics as kafka_module
+from service.kafka.connection import client_options
+from service.kafka.producer import Producer
+from service.kafka.topics import create_topics
+from service.postgres.liveness import hang_up
+from service.postgres.pool import Database
+from service.relay import publication as publication_module
+from service.relay.producer_line import ProducerLine
+from service.relay.relay import Relay
+from service.store import outbox
+from service.store import relays as relays_
+from service.store.outbox import FetchLimits
+from service.store.relays import SHARDS
+from tests.support.builders.producers import noting_ids
+from tests.support.servers.proxy import Proxy, kafka_through
+
+BOUND = 40
+"""Seconds after which a wait has failed."""
+
+LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
+
+
+class Recording(Producer):
+    """A producer that writes down what is acknowledged, in that order; `gate` can hold it up."""
+
+    def __init__(self, options: dict[str, Any], acknowledged: list[bytes], gate: asyncio.Event | None = None) -> None:
+        super().__init__(options, idempotent=False)
+        self._acknowledged, self._gate = acknowledged, gate
+        self.reached = asyncio.Event()
+
+    def create_batch(self) -> Any:
+        return noting_ids(super().create_batch())
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
+        self.reached.set()
+        if self._gate is not None:
+            await self._gate.wait()
+        future = await super().send_batch(batch, topic, partition=partition)
+
+        def settled(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._acknowledged.extend(batch.ids)
+
+        future.add_done_callback(settled)
+        return future
+
+
+class Stage:
+    """A database with an outbox, a broker with some topics, and what has been acknowledged there."""
+
+    def __init__(self, url: str, database: Database, options: dict[str, Any]) -> None:
+        self.url, self.database, self.options = url, database, options
+        self.topics: list[str] = []
+        self.acknowledged: list[bytes] = []
+        self.written: dict[str, list[bytes]] = {}
+
+    async def create(self, count: int = 1, partitions: int = 3, configs: dict[str, str] | None = None) -> list[str]:
+        names = [f"relay.{uuid4().hex}" for _ in range(count)]
+        await self.create_named(names, partitions, configs or LARGE)
+        return names
+
+    async def create_named(self, names: Sequence[str], partitions: int, configs: dict[str, str]) -> None:
+        topics = dict.fromkeys(names, configs)
+        await create_topics(self.options, partitions=partitions, replication=1, topics=topics)
+        self.topics += names
+
+    async def commit(self, *rows: tuple[str, str, str]) -> None:
+        """Rows of (batch, topic, payload), in one transaction."""
+        async with self.database.transaction() as conn:
+            await self.write(conn, *rows)
+
+    async def write(self, conn: psycopg.AsyncConnection[Any], *rows: tuple[str, str, str]) -> None:
+        for batch_id, topic, payload in rows:
+            event_id = uuid4()
+            await conn.execute(
+                "insert into els.outbox (id, aggregateid, type, payload, correlation_id) values (%s, %s, %s, %s, %s)",
+                (event_id, batch_id, topic, payload, UUID(int=7)),
+            )
+            self.written.setdefault(batch_id, []).append(str(event_id).encode())
+
+    def relay(self, gate: asyncio.Event | None = None, **options: Any) -> Relay:
+        return Relay(self.database, lambda: Recording(self.options, self.acknowledged, gate), **options)
+
+    @asynccontextmanager
+    async def running(self, *relays: Relay) -> AsyncIterator[asyncio.Event]:
+        stop = asyncio.Event()
+        tasks = [asyncio.create_task(relay.run(stop)) for relay in relays]
+        try:
+            yield stop
+        finally:
+            stop.set()
+            await asyncio.wait_for(asyncio.gather(*tasks), BOUND)
+
+    async def all(self, query: str) -> list[tuple[Any, ...]]:
+        async with self.database.transaction() as conn:
+            return await (await conn.execute(query)).fetchall()
+
+    async def rows(self) -> int:
+        return int((await self.all("select count(*) from els.outbox"))[0][0])
+
+    async def is_empty(self) -> bool:
+        return await self.rows() == 0
+
+    async def owners(self) -> dict[UUID | None, int]:
+        return dict(await self.all("select relay, count(*) from els.relay_shards group by relay"))
+
+    def assert_in_order(self) -> None:
+        """Every row was acknowledged, for the first time after all before it in its batch."""
+        first = {event_id: place for place, event_id in reversed(list(enumerate(self.acknowledged)))}
+        for batch_id, event_ids in self.written.items():
+            places = [first[event_id] for event_id in event_ids]
+            assert places == sorted(places), batch_id
+
+    async def records(self, topic: str, count: int) -> list[Any]:
+        """The first `count` records of each partition together, in the order of each partition.
+
+        The topic may be so new that the consumer has to ask for it again.
+        """
+        consumer = AIOKafkaConsumer(topic, **self.options, auto_offset_reset="earliest", metadata_max_age_ms=500)
+        await consumer.start()
+        try:
+            found: list[Any] = []
+            async with asyncio.timeout(BOUND):
+                while len(found) < count:
+                    for records in (await consumer.getmany(timeout_ms=200)).values():
+                        found += records
+            return found
+        finally:
+            await consumer.stop()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(BOUND):
+        while not await condition():  # noqa: ASYNC110  what is waited for is in other processes
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def stage(database_url: str, kafka: Any) -> AsyncIterator[Stage]:
+    database = Database(database_url)
+    yield Stage(database_url, database, client_options(getattr(kafka, "bootstrap_servers", kafka)))
+    await database.close()
+
+
+async def test_a_row_becomes_a_record_with_its_key_value_and_headers(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(("batch-å", topic, '{"name": "Åsa"}'))
+    async with stage.database.transaction() as conn:
+        await conn.execute("update els.outbox set traceparent = '00-aa-bb-01', tracestate = 'x=1'")
+    async with stage.running(stage.relay()):
+        await until(stage.is_empty)
+    [record] = await stage.records(topic, 1)
+    assert record.key == "batch-å".encode()
+    assert record.value == '{"name": "Åsa"}'.encode()
+    assert dict(record.headers) == {
+        "event_id": stage.written["batch-å"][0],
+        "event_type": topic.encode(),
+        "correlation_id": str(UUID(int=7)).encode(),
+        "traceparent": b"00-aa-bb-01",
+        "tracestate": b"x=1",
+    }
+
+
+async def test_headers_that_are_not_known_are_left_out(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(("b", topic, "{}"))
+    async with stage.running(stage.relay()):
+        await until(stage.is_empty)
+    [record] = await stage.records(topic, 1)
+    assert [name for name, _ in record.headers] == ["event_id", "event_type", "correlation_id"]
+
+
+async def test_the_first_acknowledgements_of_a_batch_come_in_commit_order_whoever_is_killed(
+    stage: Stage,
+) -> None:
+    topics = await stage.create(3)
+    chance = random.Random(20261122)
+    for number in range(400):
+        rows = [(f"batch-{number % 40}", chance.choice(topics), "x" * 50) for _ in range(3)]
+        await stage.commit(*rows)
+    small = FetchLimits(rows=20, size=100_000)
+    for _ in range(8):
+        relays = [stage.relay(lease_seconds=0.5, limits=small) for _ in range(2)]
+        tasks = [asyncio.create_task(relay.run(asyncio.Event())) for relay in relays]
+        enough = len(stage.acknowledged) + chance.randrange(1, 150)
+
+        async def have_enough(enough: int = enough) -> bool:
+            return len(stage.acknowledged) >= enough or await stage.is_empty()
+
+        await until(have_enough)
+        for task in chance.sample(tasks, 2):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    async with stage.running(stage.relay(lease_seconds=0.5), stage.relay(lease_seconds=0.5)):
+        await until(stage.is_empty)
+    stage.assert_in_order()
+
+
+async def test_a_relay_that_dies_between_publish_and_delete_leaves_only_repeats_with_the_old_id(
+    stage: Stage,
+) -> None:
+    [topic] = await stage.create(partitions=1)
+    await stage.commit(*[("b", topic, f"{n}") for n in range(5)])
+    dead = stage.relay(lease_seconds=0.2)
+    assert await dead.publish_once()
+    await dead._worker.abandon()
+    assert await stage.rows() == 5
+    async with stage.running(stage.relay(lease_seconds=2)):
+        await until(stage.is_empty)
+    records = await stage.records(topic, 10)
+    assert [record.value for record in records] == [b"0", b"1", b"2", b"3", b"4"] * 2
+    assert [dict(record.headers)["event_id"] for record in records] == stage.written["b"] * 2
+
+
+async def test_a_zombie_that_wakes_up_after_its_successor_only_repeats(stage: Stage) -> None:
+    first, second = await stage.create(2)
+    await stage.commit(*[("b", topic, "x") for topic in (first, second, first, second)])
+    gate = asyncio.Event()
+    zombie = stage.relay(gate, lease_seconds=3600)
+    holding = asyncio.create_task(zombie.publish_once())
+
+    async def has_read() -> bool:
+        producer = zombie._worker._line._producer
+        return isinstance(producer, Recording) and producer.reached.is_set()
+
+    await until(has_read)
+    async with stage.database.transaction() as conn:
+        await conn.execute("update els.relays set expires_at = clock_timestamp() - interval '1 second'")
+    await stage.commit(("b", first, "later"))
+    async with stage.running(stage.relay()):
+        await until(stage.is_empty)
+        gate.set()
+        await asyncio.wait_for(holding, BOUND)
+    await zombie.close()
+    assert len(stage.acknowledged) > len(stage.written["b"])
+    stage.assert_in_order()
+
+
+async def test_a_broker_that_answers_nothing_any_more_is_asked_for_a_new_topic_on_another_connection(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client itself asks again on the connection that it has."""
+    monkeypatch.setattr(kafka_module, "ANSWER_MS", 1_000)
+    known, new = await stage.create(2)
+    relay = stage.relay()
+    async with stage.running(relay):
+        await stage.commit(("b", known, "{}"))
+        await until(stage.is_empty)
+        producer = relay._worker._line._producer
+        assert producer is not None
+        for connection in producer.client._conns.values():
+            connection._writer.transport.pause_reading()
+        await stage.commit(("b", new, "{}"))
+        await until(stage.is_empty)
+    assert len(await stage.records(new, 1)) == 1
+
+
+async def test_what_is_small_waits_for_what_is_large_on_the_same_way(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go out in one request: a small one that gave up before would take the producer with it, again and again."""
+    monkeypatch.setattr(publication_module, "ANSWER_SECONDS", 1.0)
+    proxy = await Proxy(int(str(stage.options["bootstrap_servers"]).rpartition(":")[2])).start()
+    monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
+    [topic] = await stage.create()
+    line = ProducerLine(lambda: Producer(stage.options, idempotent=False))
+    try:
+        producer = await line.producer_for([topic])
+        proxy.slow(0.1)
+        waves = []
+        for partition, size in enumerate([100, 3_000_000, 100]):
+            records = producer.create_batch()
+            assert records.append(timestamp=None, key=b"b", value=b"x" * size, headers=[])
+            waves.append(line.send(records, topic, partition))
+        assert await asyncio.gather(*waves) == [None, None, None]
+    finally:
+        await line.abandon()
+        await proxy.stop()
+
+
+async def test_a_relay_that_has_lost_its_session_does_not_trust_its_other_connection_either(stage: Stage) -> None:
+    """A network that is gone has taken both, and each would be waited for in turn."""
+    [topic] = await stage.create()
+    relay = stage.relay()
+
+    async def sends_anew() -> bool:
+        for session in stage.database._idle:
+            hang_up(session.connection)
+        return relay._worker._line._producer is not producer
+
+    async with stage.running(relay):
+        await stage.commit(("b", topic, "1"))
+        await until(stage.is_empty)
+        producer = relay._worker._line._producer
+        assert producer is not None
+        await until(sends_anew)
+        await stage.commit(("b", topic, "2"))
+        await until(stage.is_empty)
+
+
+async def test_a_missing_topic_holds_back_its_batches_alone_until_it_is_there(stage: Stage) -> None:
+    [topic] = await stage.create()
+    missing = f"relay.{uuid4().hex}"
+    if await makes_topics(stage):
+        pytest.skip("this broker makes a topic of whatever name is asked for")
+    await stage.commit(("held", topic, "1"), ("held", missing, "2"), ("held", topic, "3"))
+    await stage.commit(*[(f"free-{n}", topic, "x") for n in range(50)])
+
+    async def only_the_held_is_left() -> bool:
+        return await stage.rows() == 2
+
+    async with stage.running(stage.relay()):
+        await until(only_the_held_is_left)
+        [(batch_id, blocked_topic, error)] = await stage.all("select batch_id, topic, error from els.outbox_blocked")
+        assert (batch_id, blocked_topic) == ("held", missing)
+        assert "UnknownTopicOrPartitionError" in error
+        await stage.create_named([missing], 3, LARGE)
+        await until(stage.is_empty)
+
+        async def nothing_is_blocked() -> bool:
+            return not await stage.all("select from els.outbox_blocked")
+
+        await until(nothing_is_blocked)
+    stage.assert_in_order()
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_row_that_its_topic_refuses_holds_back_its_batch_alone(
+    stage: Stage, kafka: Any, idempotent: bool
+) -> None:
+    [topic] = await stage.create(partitions=1, configs={"max.message.bytes": "20000"})
+    if not await enforces_limits(stage, topic):
+        pytest.skip("this broker takes records of any size")
+    await stage.commit(*[(f"free-{n}", topic, "x" * 100) for n in range(20)])
+    await stage.commit(("held", topic, "1"), ("held", topic, "x" * 30_000), ("held", topic, "3"))
+    await stage.commit(*[(f"free-{n}", topic, "x" * 100) for n in range(20)])
+    relay = Relay(stage.database, lambda: Producer(stage.options, idempotent=idempotent))
+
+    async def only_the_held_is_left() -> bool:
+        return await stage.rows() == 2
+
+    async with stage.running(relay):
+        await until(only_the_held_is_left)
+        [(batch_id, error)] = await stage.all("select batch_id, error from els.outbox_blocked")
+        assert batch_id == "held"
+        assert "MessageSizeTooLargeError" in error
+        assert relay.error is None
+        await allow(stage, topic, 100_000)
+        await until(stage.is_empty)
+    records = await stage.records(topic, 43)
+    first = list(dict.fromkeys(len(record.value) for record in records if record.key == b"held"))
+    assert first == [1, 30_000]
+
+
+async def makes_topics(stage: Stage) -> bool:
+    name = f"relay.{uuid4().hex}"
+    producer = Producer(stage.options, idempotent=False)
+    await producer.start()
+    try:
+        await producer.find([name])
+        return producer.partition(name, b"") is not None
+    finally:
+        await producer.abandon()
+
+
+async def enforces_limits(stage: Stage, topic: str) -> bool:
+    producer = Producer(stage.options, idempotent=False)
+    await producer.start()
+    try:
+        await producer.send_and_wait(topic, b"x" * 30_000, partition=0)
+    except RuntimeError:
+        return True
+    finally:
+        await producer.abandon()
+    return False
+
+
+async def allow(stage: Stage, topic: str, size: int) -> None:
+    admin = AIOKafkaAdminClient(**stage.options)
+    await admin.start()
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size)})
+    await admin.alter_configs([resource])
+    await admin.close()
+
+
+async def test_relays_share_the_shards_and_take_over_from_one_that_vanished(stage: Stage) -> None:
+    [topic] = await stage.create()
+    leaving, staying = stage.relay(lease_seconds=0.6), stage.relay(lease_seconds=0.6)
+
+    async def shared() -> bool:
+        return sorted((await stage.owners()).values()) == [SHARDS // 2, SHARDS // 2]
+
+    async def taken_over() -> bool:
+        return list((await stage.owners()).values()) == [SHARDS] and len(staying.shards) == SHARDS
+
+    async with stage.running(staying):
+        vanishing = asyncio.create_task(leaving.run(asyncio.Event()))
+        await until(shared)
+        vanishing.cancel()
+        with suppress(asyncio.CancelledError):
+            await vanishing
+        await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(200)])
+        await until(taken_over)
+        await until(stage.is_empty)
+    stage.assert_in_order()
+
+
+async def test_a_relay_that_stops_gives_its_shards_back(stage: Stage) -> None:
+    relay = stage.relay()
+
+    async def holds_all() -> bool:
+        return len(relay.shards) == SHARDS and relay.error is None
+
+    async with stage.running(relay):
+        await until(holds_all)
+    assert await stage.owners() == {None: SHARDS}
+    assert await stage.all("select from els.relays") == []
+    assert relay.error
+
+
+async def test_a_commit_of_another_pod_wakes_the_relay_that_has_the_shard(stage: Stage) -> None:
+    [topic] = await stage.create()
+    relays = [stage.relay(poll_seconds=3600, lease_seconds=1.5) for _ in range(2)]
+
+    async def shared() -> bool:
+        return sorted((await stage.owners()).values()) == [SHARDS // 2, SHARDS // 2]
+
+    async def listening() -> bool:
+        sessions = await stage.all(
+            "select from pg_stat_activity where query like 'listen %' and datname = current_database()"
+        )
+        return len(sessions) == 2
+
+    for relay in relays:
+        relay._working.every = 0.05
+    async with stage.running(*relays):
+        await until(shared)
+        await until(listening)
+        for relay in relays:
+            relay._working.every = 3600
+            relay._working.wake.set()
+        await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(100)])
+        relays[0].wake()
+        await until(stage.is_empty)
+
+
+async def test_with_the_broker_away_nothing_is_lost_or_blocked_and_all_goes_out_when_it_is_back(
+    stage: Stage, tmp_path: Path
+) -> None:
+    broker = Tansu(tmp_path, free_port())
+    stage.options = client_options(broker.bootstrap_servers)
+    topic = f"relay.{uuid4().hex}"
+    await stage.commit(*[(f"batch-{n % 5}", topic, "x") for n in range(50)])
+    relay = stage.relay()
+
+    async def is_in_trouble() -> bool:
+        return "Kafka" in (relay.error or "")
+
+    try:
+        async with stage.running(relay):
+            await until(is_in_trouble)
+            assert await stage.rows() == 50
+            assert await stage.all("select from els.outbox_blocked") == []
+            broker.start()
+            await stage.create_named([topic], 3, LARGE)
+            await until(stage.is_empty)
+            broker.kill()
+            await stage.commit(("batch-1", topic, "x"))
+            relay.wake()
+            await until(is_in_trouble)
+            assert await stage.rows() == 1
+    finally:
+        broker.stop()
+    stage.written["batch-1"].pop()
+    stage.assert_in_order()
+
+
+async def test_a_row_of_a_transaction_that_commits_late_is_not_passed_over(stage: Stage) -> None:
+    [topic] = await stage.create()
+    relay = stage.relay()
+    async with await psycopg.AsyncConnection.connect(stage.url) as late:
+        await stage.write(late, ("late", topic, "1"))  # draws the lowest seq, and commits last
+        for _ in range(10):
+            await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(100)])
+            await relay.publish_once()
+        await late.commit()
+        await stage.commit(("late", topic, "2"))
+        while await relay.publish_once():
+            pass
+    await relay.close()
+    assert await stage.is_empty()
+    stage.assert_in_order()
+
+
+async def test_rows_that_vacuum_cannot_take_yet_are_not_read_again_and_again(stage: Stage) -> None:
+    [topic] = await stage.create()
+    relay = stage.relay()
+    async with await psycopg.AsyncConnection.connect(stage.url) as reader:
+        await reader.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        await reader.execute("select count(*) from els.outbox")  # pins the horizon until it ends
+        for _ in range(6):
+            await stage.commit(*[(f"batch-{n % 10}", topic, "x") for n in range(300)])
+            while await relay.publish_once():
+                pass
+        await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(10)])
+        buffers = {}
+        for name in ("watermarks", "none"):
+            shards = relay._worker._watermarks.of(range(SHARDS))
+            watermarks = [pair for pair in shards if pair[1]] if name == "watermarks" else []
+            known = {shard for shard, _ in watermarks}
+            watermarks += [(shard, 0) for shard in {s for s, f in shards if f} - known]
+            buffers[name] = await buffers_of_a_fetch(stage, relay, watermarks)
+        assert buffers["watermarks"] * 3 < buffers["none"]
+    await relay.close()
+
+
+async def buffers_of_a_fetch(stage: Stage, relay: Relay, watermarks: list[tuple[int, int]]) -> int:
+    """The buffers that one fetch touches."""
+    touched = (
+        "select coalesce(sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read), 0)"
+        " from pg_statio_user_tables where relname = 'outbox'"
+    )
+    async with stage.database.transaction() as conn:
+        await conn.execute("select pg_stat_force_next_flush()")
+    before = int((await stage.all(touched))[0][0])
+    async with stage.database.transaction() as conn:
+        await relays_.prepare_relay(conn)
+        assert await (await outbox.fetch_outbox(conn, relay._lease.relay, watermarks, FetchLimits()))
+        await conn.execute("select pg_stat_force_next_flush()")
+    return int((await stage.all(touched))[0][0]) - before
+
+
+async def test_what_is_read_at_a_time_is_bounded_in_bytes_and_one_row_at_least(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(*[("b", topic, "x" * 40_000) for _ in range(6)])
+    relay = stage.relay(limits=FetchLimits(rows=100, size=100_000))
+    acknowledged = []
+    while not await stage.is_empty():
+        await relay.publish_once()
+        acknowledged.append(len(stage.acknowledged))
+    assert acknowledged[:2] == [3, 6]
+    small = stage.relay(limits=FetchLimits(rows=100, size=1))
+    await stage.commit(*[("b", topic, "x") for _ in range(2)])
+    while not await stage.is_empty():
+        await small.publish_once()
+    stage.assert_in_order()
+    await relay.close()
+    await small.close()
+
+
+async def test_a_shard_with_a_long_backlog_does_not_starve_the_others(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(*[("deep", topic, "x") for _ in range(400)])
+    await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(20)])
+    relay = stage.relay(limits=FetchLimits(rows=40, size=100_000))
+    for _ in range(6):
+        await relay.publish_once()
+    published = set(stage.acknowledged)
+    others = [batch for batch in stage.written if batch != "deep"]
+    assert all(stage.written[batch][0] in published for batch in others)
+    await relay.close()
+
+
+async def test_a_row_larger_than_a_whole_fetch_goes_out_all_the_same(stage: Stage) -> None:
+    [topic] = await stage.create(partitions=1)
+    await stage.commit(("b", topic, "1"), ("b", topic, "x" * 12_000_000), ("b", topic, "3"))
+    async with stage.running(stage.relay()):
+        await until(stage.is_empty)
+    stage.assert_in_order()

@@ -1,0 +1,306 @@
+"""Two relays race for one outbox in every order of their statements and sends, and each may die on the way.
+
+The first thinks that its lease still holds, whatever the database says: a pod that was paused at the worst moment.
+After each order a successor publishes what is left. Then every event is on its topic, those of a batch for the first
+time in the order of their commits, what is there twice is so under its one id, and the outbox is empty.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+from unittest import mock
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from deploy.servers.brokers import Broker
+from service.kafka.connection import client_options
+from service.kafka.producer import Producer
+from service.kafka.topics import create_topics
+from service.postgres.pool import Database
+from service.relay import relay
+from service.relay.leases import Lease
+from service.relay.publication import Publication
+from service.relay.worker import Worker
+from service.store import outbox
+from service.store.outbox import FetchLimits, OutboxKey, OutboxRow
+from service.store.relays import SHARDS
+from tests.support.builders.producers import noting_ids
+from tests.support.checks.footprints import Footprint
+from tests.support.interleaving.interleaving import HEAR, Actor, Died, Left, Report, Stage, Work, stage
+
+FIRST, SECOND = "prove.first", "prove.second"
+BATCHES = ("b-0", "b-1")
+
+WRITES_TO_TOPICS = Footprint(reads=frozenset({"topics"}), ends=frozenset({"topics"}))
+INSERT = (
+    "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
+    " values (%s, %s, %s, '{}', gen_random_uuid()) on conflict do nothing"
+)
+ZOMBIE = UUID(int=1)
+ALL_IS_THE_ZOMBIES = f"""
+    delete from els.outbox_blocked;
+    delete from els.relays;
+    insert into els.relays values ('{ZOMBIE}', 'infinity');
+    update els.relay_shards set relay = '{ZOMBIE}'
+"""
+EXPIRE = "update els.relays set expires_at = '-infinity'"
+BLOCK = "insert into els.outbox_blocked values (%s, 0, %s, 'once', now(), now())"
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Rows that wait when the relays begin, and those that are committed meanwhile: pairs of batch and topic."""
+
+    before: Sequence[tuple[str, str]]
+    meanwhile: Sequence[tuple[str, str]] = ()
+    blocked: bool = False
+    """The first batch's pause, since it could not go on, is just over."""
+    renews: bool = False
+    """The first relay finds out at last, and comes back."""
+    most: int = 2000
+    """Rows that are read at a time."""
+
+
+b, d = BATCHES
+RACES = {
+    "one batch on two topics": Race([(b, FIRST), (b, SECOND)]),
+    "two batches": Race([(b, FIRST), (d, FIRST), (b, SECOND)]),
+}
+LONG_RACES = {  # minutes each; `make prove` runs them
+    "one batch, read a row at a time": Race([(b, FIRST), (b, FIRST)], most=1),
+    "a batch and its next commit": Race([(b, FIRST)], meanwhile=[(b, SECOND)]),
+    "a batch that was blocked": Race([(b, FIRST), (b, SECOND)], blocked=True),
+    "a relay that comes back": Race([(b, FIRST), (b, SECOND)], renews=True),
+}
+
+
+class Topics:
+    """What was acknowledged, in that order; and the producers of the actors, who all write to the same topics."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.acknowledged: list[str] = []
+        """In this order of the race."""
+        self.logs: defaultdict[str, list[str]] = defaultdict(list)
+        self._options = options
+        self._producers: dict[str, Cut] = {}
+
+    def producer(self, name: str, actor: Any) -> "Cut":
+        """One for each actor, over all orders: to connect takes longer than an order."""
+        if name not in self._producers:
+            self._producers[name] = Cut(self, self._options)
+        self._producers[name].actor = actor
+        return self._producers[name]
+
+    def note(self, topic: str, ids: Sequence[str]) -> None:
+        self.acknowledged += ids
+        self.logs[topic] += ids
+
+    async def close(self) -> None:
+        for producer in self._producers.values():
+            await Producer.abandon(producer)
+
+    async def read(self) -> dict[str, list[str]]:
+        """What the broker has, as far as it is as much as was acknowledged."""
+        there: dict[str, list[str]] = {topic: [] for topic in self.logs}
+        async with AIOKafkaConsumer(**self._options, auto_offset_reset="earliest") as consumer, asyncio.timeout(40):
+            consumer.assign([TopicPartition(topic, 0) for topic in there])
+            while any(len(there[topic]) < len(log) for topic, log in self.logs.items()):
+                for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+                    there[partition.topic] += [dict(record.headers)["event_id"].decode() for record in records]
+        return there
+
+
+class Cut(Producer):
+    """A producer that asks before it sends, and again before it tells that all was acknowledged."""
+
+    def __init__(self, topics: Topics, options: Mapping[str, Any]) -> None:
+        super().__init__(options, idempotent=False)
+        self.actor: Actor | None = None
+        self._topics = topics
+        self._one_step = asyncio.Lock()
+        self._started = False
+
+    async def start(self) -> None:
+        if not self._started:
+            await super().start()
+            self._started = True
+
+    async def abandon(self) -> None:
+        """It serves the next order, too."""
+
+    def create_batch(self) -> BatchBuilder:
+        return noting_ids(super().create_batch())
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
+        async with self._one_step:
+            await self._turn("send", WRITES_TO_TOPICS)
+            acknowledged = await super().send_batch(batch, topic, partition=partition)
+            await acknowledged
+            self._topics.note(topic, [event_id.decode() for event_id in batch.ids])
+            await self._turn(HEAR, Footprint())
+            return acknowledged
+
+    async def _turn(self, what: str, step: Footprint) -> None:
+        if self.actor is not None:
+            await self.actor.turn(what, step)
+
+
+@asynccontextmanager
+async def topics_of(broker: Broker) -> AsyncIterator[Topics]:
+    """Fresh topics, of one partition each; at the end the broker has what the producers say, in that order."""
+    options = client_options(broker.bootstrap_servers)
+    await create_topics(options, partitions=1, replication=1, topics={FIRST: {}, SECOND: {}})
+    topics = Topics(options)
+    try:
+        yield topics
+        assert await topics.read() == topics.logs
+    finally:
+        await topics.close()
+
+
+async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = None) -> Report:
+    """Every order of the race, each looked at at its end."""
+    before = [(str(uuid4()), *row) for row in race.before]
+    meanwhile = [(str(uuid4()), *row) for row in race.meanwhile]
+    await played.start_from()
+    for row in before:
+        played.observer.execute(INSERT, row)
+    played.keep_start()
+
+    async def zombie(database: Database) -> None:
+        lease = new_lease(database)
+        lease.relay, lease.shards, lease._until = ZOMBIE, frozenset(range(SHARDS)), float("inf")
+        await publish(topics.producer("A", database), database, lease, FetchLimits(rows=race.most))
+        if race.renews:
+            await lease.renew()
+            await publish(topics.producer("A", database), database, lease, FetchLimits(rows=race.most))
+
+    async def heir(database: Database) -> None:
+        async with database.transaction() as conn:
+            await conn.execute(EXPIRE)
+        lease = new_lease(database)
+        await lease.renew()
+        await publish(topics.producer("B", database), database, lease, FetchLimits(rows=race.most))
+
+    async def commit(database: Database) -> None:
+        async with database.transaction() as conn:
+            for row in meanwhile:
+                await conn.execute(INSERT, row)
+
+    def begin() -> Mapping[str, Work]:
+        topics.acknowledged = []
+        played.observer.execute(ALL_IS_THE_ZOMBIES)
+        if race.blocked:
+            played.observer.execute(BLOCK, before[0][1:])
+        return {"A": zombie, "B": heir} | ({"W": commit} if meanwhile else {})
+
+    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+        found = [] if dead or meanwhile else left(played)
+        database = cast("Database", played)
+        played.observer.execute(EXPIRE)
+        lease = new_lease(database)
+        await lease.renew()
+        await publish(topics.producer("successor", None), database, lease, FetchLimits())
+        committed = before if "W" in dead else before + meanwhile
+        return [*found, *left(played), *out_of_order(topics.acknowledged, committed)]
+
+    # What is blocked is looked for at every turn, or at none: never by the clock. Nor is anything waited for.
+    with (
+        mock.patch.object(relay, "BLOCKED_SECONDS", 0.0 if race.blocked else float("nan")),
+        mock.patch.object(relay, "SETTLE_SECONDS", 0.0),
+    ):
+        return await played.explore(begin, look, deaths=1, until=until)
+
+
+def new_lease(database: Database) -> Lease:
+    return Lease(database, 3600, lambda _: None)
+
+
+async def publish(producer: Producer, database: Database, lease: Lease, limits: FetchLimits) -> None:
+    """As long as there is something to publish."""
+    worker = Worker(database, lease, lambda: producer, limits)
+    try:
+        while await worker.step():
+            pass
+    except* (Died, Left) as gone:  # waves are sent by a group of tasks
+        raise Left from gone
+
+
+def left(played: Stage) -> list[str]:
+    rows = played.observer.execute("select aggregateid, type from els.outbox order by seq").fetchall()
+    return [f"left in the outbox: {batch_id} for {topic}" for batch_id, topic in rows]
+
+
+def out_of_order(acknowledged: Sequence[str], committed: Sequence[tuple[str, str, str]]) -> list[str]:
+    """What of the rows committed, in that order, is not on its topic, or was there before one that it follows."""
+    found = [f"nobody committed {id_}" for id_ in set(acknowledged) - {row[0] for row in committed}]
+    before: defaultdict[str, int] = defaultdict(lambda: -1)
+    for number, (id_, batch_id, topic) in enumerate(committed):
+        if id_ not in acknowledged:
+            found.append(f"lost: row {number}, {batch_id} for {topic}")
+            continue
+        place = acknowledged.index(id_)
+        if place < before[batch_id]:
+            found.append(f"too early: row {number}, {batch_id} for {topic}")
+        before[batch_id] = place
+    return found
+
+
+@pytest.mark.parametrize("name", RACES)
+async def test_no_order_of_two_relays_loses_or_overtakes(database_url: str, tansu: Broker, name: str) -> None:
+    async with stage(database_url, 3) as played, topics_of(tansu) as topics:
+        report = await run(played, topics, RACES[name])
+    print(f"{name}: {report}")
+    assert not report.violations, str(report.violations[0])
+    assert not report.errors
+    assert report.orders > 10
+    assert report.deaths > 0
+
+
+def without_waves(patch: pytest.MonkeyPatch) -> None:
+    """All that was read is sent at once, whatever the topic."""
+
+    def everything(self: Publication, waiting: dict[bytes, list[OutboxRow]], producer: Producer) -> Any:
+        wave: dict[tuple[str, int | None], list[OutboxRow]] = {}
+        for batch_id, rows in waiting.items():
+            for row in rows:
+                topic = row.topic.decode()
+                wave.setdefault((topic, producer.partition(topic, batch_id)), []).append(row)
+        return wave, {}
+
+    patch.setattr(Publication, "_next_wave", everything)
+
+
+def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
+    """The next relay need not see them again, so it seems."""
+    turn = Worker._turn
+
+    async def fetch_and_delete(self: Worker) -> list[OutboxRow]:
+        rows = await turn(self)
+        async with self._database.transaction() as conn:
+            await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.shard) for row in rows])
+        return rows
+
+    patch.setattr(Worker, "_turn", fetch_and_delete)
+
+
+@pytest.mark.parametrize(
+    ("broken", "shows"), [(without_waves, "too early"), (with_rows_deleted_when_they_are_read, "lost")]
+)
+async def test_the_races_of_relays_notice_what_would_break_the_order(
+    database_url: str,
+    tansu: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[pytest.MonkeyPatch], None],
+    shows: str,
+) -> None:
+    broken(monkeypatch)
+    async with stage(database_url, 3) as played, topics_of(tansu) as topics:
+        race = Race([(b, FIRST), (b, SECOND), (b, FIRST)])
+        assert (await run(played, topics, race, until=shows)).tells(shows)

@@ -1,0 +1,56 @@
+"""Every statement of sql/queries fits the schema, says what it takes, and is somebody's."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.pq import ExecStatus
+
+import service.store
+from service.postgres.statements import QUERIES, STATEMENTS
+
+SERVICE = "\n".join(path.read_text() for path in (Path(__file__).parents[3] / "service").rglob("*.py"))
+
+
+def numbered(statement: str) -> bytes:
+    """The statement with PostgreSQL's own parameters, $1 and on."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    text = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement)
+    return text.replace("%%", "%").encode()
+
+
+def complaint(conn: Connection[Any], statement: str) -> str:
+    """What the server has against it; nothing is run."""
+    prepared = conn.pgconn.prepare(b"", numbered(statement))
+    return "" if prepared.status == ExecStatus.COMMAND_OK else prepared.error_message.decode()
+
+
+def test_every_statement_can_be_prepared_on_the_migrated_schema(app_url: str) -> None:
+    with psycopg.connect(app_url) as conn:
+        found = {name: said for name, text in STATEMENTS.items() if (said := complaint(conn, text))}
+        assert found == {}
+        assert "surname" in complaint(conn, "select surname from els.batches where batch_id = %(batch_id)s")
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_begins_with_what_it_does_and_what_it_locks(name: str) -> None:
+    header = re.match(r"(--.*\n)+", next(QUERIES.glob(f"*/{name}.sql")).read_text())
+    assert header
+    assert "Locks:" in header[0]
+
+
+@pytest.mark.parametrize("name", [name for name in STATEMENTS if not name.startswith("audit_")])
+def test_a_statement_is_used(name: str) -> None:
+    """Those of the audit are named by what they audit."""
+    assert f'"{name}"' in SERVICE
+
+
+@pytest.mark.parametrize("folder", sorted(QUERIES.iterdir()), ids=lambda folder: folder.name)
+def test_the_statements_of_a_folder_are_run_by_the_module_of_the_same_name(folder: Path) -> None:
+    if folder.name == "audit":  # whose statements history/ runs for all tables in one loop
+        return
+    module = (Path(service.store.__file__).parent / f"{folder.name}.py").read_text()
+    assert [path.stem for path in folder.glob("*.sql") if f'"{path.stem}"' not in module] == []

@@ -1,0 +1,120 @@
+"""The recorded morning, published into the incoming topics as its producers did, or in less kind ways."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from deploy.servers.brokers import Broker
+from service.domain import incoming as events
+from service.domain.events import BatchRegistered, Rejection
+
+STREAMS = Path(__file__).parents[2] / "data" / "streams"
+
+OUTAGE_MS = 60_000
+"""A broker that is killed and started again is waited for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of the recording; `at_ms` counts from the start of the morning."""
+
+    at_ms: int
+    topic: str
+    key: bytes | None
+    value: bytes | None
+
+
+def morning() -> list[Record]:
+    """The recording, in the order of publication."""
+    with (STREAMS / "school-day.jsonl").open() as lines:
+        return [_record(json.loads(line)) for line in lines]
+
+
+def each_twice(records: Sequence[Record]) -> list[Record]:
+    """Each record followed by itself, under its own event id."""
+    return [copy for record in records for copy in (record, record)]
+
+
+def again_renewed(records: Sequence[Record]) -> list[Record]:
+    """The whole once more behind itself, under new event ids.
+
+    What is rejected comes again as it was: with another value it would be another input.
+    """
+    first_sets: dict[str, frozenset[str]] = {}
+    return [*records, *(_renewed(record, first_sets) for record in records)]
+
+
+class Replay:
+    """Records on their way to the broker: `published` counts those that it has acknowledged."""
+
+    def __init__(self, broker: Broker, records: Sequence[Record], *, speed: float | None = None) -> None:
+        """`speed` is a multiple of the recording's own pace; None is as fast as it goes."""
+        self.published = 0
+        self.ends: dict[TopicPartition, int] = {}
+        """The offset behind the last record, by partition; Tansu's own answer may lie too low."""
+        self._broker = broker
+        self._records = records
+        self._speed = speed
+
+    async def run(self) -> None:
+        """Publish all. Raises KafkaError where the broker stays away."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._broker.bootstrap_servers,
+            acks="all",
+            enable_idempotence=self._broker.idempotence,
+            max_request_size=4 * 1024 * 1024,
+            request_timeout_ms=OUTAGE_MS,
+        )
+        await producer.start()
+        try:
+            await self._publish(producer)
+        finally:
+            await producer.stop()
+
+    async def _publish(self, producer: AIOKafkaProducer) -> None:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        sent = []
+        for record in self._records:
+            if self._speed is not None:
+                await asyncio.sleep(max(0.0, started + record.at_ms / 1000 / self._speed - clock()))
+            acknowledged = await producer.send(record.topic, record.value, record.key)
+            acknowledged.add_done_callback(self._count)
+            sent.append(acknowledged)
+        await asyncio.gather(*sent)
+
+    def _count(self, acknowledged: "asyncio.Future[object]") -> None:
+        if acknowledged.cancelled() or acknowledged.exception():
+            return
+        self.published += 1
+        at = acknowledged.result()
+        partition = TopicPartition(at.topic, at.partition)  # type: ignore[attr-defined]
+        end = at.offset + 1  # type: ignore[attr-defined]
+        self.ends[partition] = max(end, self.ends.get(partition, 0))
+
+
+def _record(line: dict[str, str]) -> Record:
+    value = base64.b64decode(line["value_b64"]) if "value_b64" in line else _bytes(line["value"])
+    return Record(int(line["at_ms"]), line["topic"], _bytes(line["key"]), value)
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _renewed(record: Record, first_sets: dict[str, frozenset[str]]) -> Record:
+    event = events.decode(record.topic, record.value, max_bytes=16 * 1024 * 1024)
+    if isinstance(event, Rejection) or record.value is None:
+        return record
+    if isinstance(event, BatchRegistered):
+        essay_ids = frozenset(event.essay_ids)
+        if first_sets.setdefault(event.batch_id, essay_ids) != essay_ids:
+            return record
+    envelope = json.loads(record.value)
+    return replace(record, value=json.dumps(envelope | {"event_id": str(uuid4())}).encode())

@@ -1,0 +1,36 @@
+"""The service's own history checker, run by tests: topics are fresh, so what is missing there is a violation."""
+
+from deploy.servers.brokers import Broker
+from service.audit.audit import TIMEOUTS, Report, Scope, audit
+from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
+from service.kafka import connection
+from service.postgres.pool import Database
+
+MEBIBYTE = 1024 * 1024
+MAX_BYTES = {**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * MEBIBYTE}
+
+
+async def audited(
+    database_url: str,
+    broker: Broker,
+    group: str,
+    *,
+    whole: bool = True,
+    retention: float = 86_400,
+    clocks_apart: float = 0,
+) -> Report:
+    """What an audit finds now; all pods have one clock, if nothing else is said."""
+    database = Database(database_url, pool_size=1, timeouts=TIMEOUTS)
+    try:
+        scope = Scope(group, MAX_BYTES, retention, whole=whole, clocks_apart=clocks_apart)
+        return await audit(database, connection.client_options(broker.bootstrap_servers), scope)
+    finally:
+        await database.close()
+
+
+async def check_audit(database_url: str, broker: Broker, group: str) -> Report:
+    """An audit finds nothing wrong, and nothing that it can't know."""
+    report = await audited(database_url, broker, group)
+    assert report.clean, report.findings[:20]
+    assert not report.unknown, report.examples
+    return report

@@ -1,0 +1,89 @@
+"""`python -m service`, run by tests as scripts would run it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.processes import plain_environment
+from service.__main__ import main
+
+ROOT = Path(__file__).parents[3]
+NOBODY = "127.0.0.1:1"
+"""An address where nothing answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def failed_with(self, status: int, *told: str) -> bool:
+        """Whether it ended with this status and nothing but one line, that tells this."""
+        lines = self.err.splitlines()
+        assert self.status == status, self
+        assert (self.out, len(lines)) == ("", 1), self
+        assert all(each in lines[0] for each in told), self
+        return True
+
+
+IN_A_PROCESS = ("run", "relay", "migrate")
+"""What sets up logging or signals for its process gets one; the others run here, which is quick."""
+
+
+class CommandLine:
+    """`python -m service` with some settings, in a folder where no .env lies."""
+
+    def __init__(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+        settings: Mapping[str, str],
+    ) -> None:
+        self._folder = folder
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
+        self._settings = settings
+
+    def __call__(self, *arguments: str, without: str | None = None, **settings: str) -> Ended:
+        merged = {**self._settings, **settings, "COLUMNS": "200"}
+        merged.pop(without or "", None)
+        begin = self._process if arguments and arguments[0] in IN_A_PROCESS else self._here
+        return begin(arguments, merged)
+
+    def _here(self, arguments: Sequence[str], settings: Mapping[str, str]) -> Ended:
+        self._capfd.readouterr()
+        with self._monkeypatch.context() as patch:
+            patch.chdir(self._folder)
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            try:
+                status = main(arguments)
+            except SystemExit as ended:  # of argparse
+                status = int(ended.code or 0)
+        return Ended(status, *self._capfd.readouterr())
+
+    def _process(self, arguments: Sequence[str], settings: Mapping[str, str]) -> Ended:
+        ended = subprocess.run(
+            [sys.executable, "-m", "service", *arguments],
+            env={**plain_environment(), "PYTHONPATH": str(ROOT), **settings},
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)

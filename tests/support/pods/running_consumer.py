@@ -1,0 +1,166 @@
+"""A consumer that runs in the test, with its database, its broker and its group."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import until
+from service.application import run_until_stopped
+from service.consumer.consumer import Consumer
+from service.domain.delivery import IntakeLimits
+from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
+from service.intake.intake import Intake
+from service.intake.outcome import Effects
+from service.kafka.connection import client_options
+from service.kafka.group import ConsumerOptions
+from service.postgres.pool import Database
+from service.runtime.health import Health
+from tests.support.builders.inputs import MEBIBYTE
+from tests.support.checks.expected import committed_offsets
+
+BOUND = 45
+"""Seconds after which a wait has failed."""
+PENDING = "select count(*) from els.pending_content"
+
+
+class Running:
+    """One consumer that runs here, and what it tells of itself."""
+
+    def __init__(self, url: str, broker: Broker, group: str, limit: int) -> None:
+        self.health = Health("consumer")
+        self.effects: list[Effects] = []
+        self.database = Database(url, pool_size=3)
+        intake = Intake(self.database, IntakeLimits(consecutive_rejections=limit), self.health, self._told)
+        self.consumer = Consumer(
+            client_options(broker.bootstrap_servers),
+            self.database,
+            intake,
+            self.health,
+            ConsumerOptions(
+                group=group,
+                max_poll_records=100,
+                drain=10,
+                max_bytes={**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * MEBIBYTE},
+            ),
+            lag=lambda *_: None,
+        )
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(self.consumer.run(self._stop))
+
+    async def _told(self, effects: Effects) -> None:
+        self.effects.append(effects)
+
+    @property
+    def partitions(self) -> int:
+        return len(self.consumer._assignment.partitions)
+
+    async def fail_and_run_again(self) -> None:
+        """As the process does with a part that fails, from now on whenever it fails."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._task = asyncio.create_task(run_until_stopped("consumer", self.consumer.run, self._stop, self.health))
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.wait_for(self._task, BOUND)
+        await self.database.close()
+
+
+class Station:
+    """A database, a broker, a group, and the consumers that a test starts there."""
+
+    def __init__(self, app_url: str, superuser: str, broker: Broker) -> None:
+        self.app_url, self.broker = app_url, broker
+        self.group = f"group-{uuid4().hex[:8]}"
+        self.conn = psycopg.connect(superuser, autocommit=True)
+        self.ends: dict[TopicPartition, int] = {}
+        self.running: list[Running] = []
+        self.producer: AIOKafkaProducer
+
+    async def start(self, limit: int = 1_000) -> Running:
+        started = Running(self.app_url, self.broker, self.group, limit)
+        self.running.append(started)
+        await until(lambda: started.partitions > 0, BOUND, lambda: "it was given no partition")
+        return started
+
+    async def stop(self) -> None:
+        while self.running:
+            await self.running.pop().stop()
+
+    async def publish(
+        self, topic: str, *values: bytes | None, partition: int | None = 0, key: bytes | None = b"key"
+    ) -> int:
+        """Publish in this order; returns the offset of the last."""
+        sent = [await self.producer.send(topic, value, key, partition) for value in values]
+        for each in await asyncio.gather(*sent):
+            tp = TopicPartition(each.topic, each.partition)
+            self.ends[tp] = max(self.ends.get(tp, 0), each.offset + 1)
+        return int(each.offset)
+
+    async def publish_batch(self, topic: str, batch: bytes, records: int, partition: int = 0) -> int:
+        """Publish a record batch that is built; returns the offset of the first."""
+        async with AIOKafkaProducer(
+            bootstrap_servers=self.broker.bootstrap_servers, enable_idempotence=False, acks="all"
+        ) as producer:
+            builder = producer.create_batch()
+            builder.close()
+            builder._buffer, builder._relative_offset = bytearray(batch), records
+            first = (await (await producer.send_batch(builder, topic, partition=partition))).offset
+        self.ends[TopicPartition(topic, partition)] = first + records
+        return int(first)
+
+    async def committed(self, *tps: TopicPartition) -> dict[TopicPartition, int]:
+        return await committed_offsets(self.broker, self.group, tps or self.ends)
+
+    async def all_committed(self) -> None:
+        """Wait until the group's offsets are at the end of what was published."""
+        found: dict[TopicPartition, int] = {}
+
+        async def at_the_end() -> bool:
+            found.update(await self.committed())
+            return found == self.ends
+
+        await until(at_the_end, BOUND, lambda: f"committed {found} of {self.ends}", every=0.1)
+
+    async def becomes(self, query: str, wanted: object) -> None:
+        """Wait until this is what the query's only value is."""
+        await until(lambda: self.value(query) == wanted, BOUND, lambda: f"{query} is {self.value(query)}, not {wanted}")
+
+    def value(self, query: str) -> Any:
+        row = self.conn.execute(query).fetchone()
+        return row[0] if row else None
+
+    def rejected(self) -> list[tuple[str, str]]:
+        return self.conn.execute("select topic, reason from els.quarantine order by id").fetchall()
+
+
+@asynccontextmanager
+async def station_at(app_url: str, superuser: str, broker: Broker) -> AsyncIterator[Station]:
+    station = Station(app_url, superuser, broker)
+    station.producer = AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap_servers,
+        enable_idempotence=broker.idempotence,
+        acks="all",
+        compression_type="gzip",  # what we refuse as too large is small on its way
+        max_request_size=64 * MEBIBYTE,
+        request_timeout_ms=60_000,
+    )
+    await station.producer.start()
+    try:
+        yield station
+    finally:
+        await station.stop()
+        await station.producer.stop()
+        station.conn.close()
+
+
+async def moves(running: Running) -> None:
+    """Wait until it has applied something more."""
+    before = len(running.effects)
+    await until(lambda: len(running.effects) > before, BOUND, lambda: "it gets nothing")

@@ -1,0 +1,73 @@
+"""Alert rules and the dashboard ask for metrics that exist, and each alert has its page."""
+
+import importlib
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+from deploy.grafana import dashboard
+from service.http.gauges import HEALTH, VIOLATIONS
+
+ROOT = Path(__file__).parents[3]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+RULES = PROMETHEUS / "alerts.yaml"
+RULES_TEST = PROMETHEUS / "alerts.test.yaml"
+NAME = re.compile(r"\bels_[a-z_]+")
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def names() -> set[str]:
+    """All that a pod can tell."""
+    importlib.import_module("service.runtime.metrics")
+    registered = {name for name in REGISTRY._names_to_collectors if name.startswith("els_")}
+    return registered | HEALTH.keys() | VIOLATIONS.keys() | {"els_build_info", "els_part_well"}
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
+def test_an_alert_asks_for_what_is_there_and_says_what_to_do(rule: dict[str, Any]) -> None:
+    assert set(NAME.findall(rule["expr"])) <= names()
+    assert NAME.search(rule["expr"])
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert rule["annotations"]["summary"]
+    section = (ROOT / "docs" / "operations.md").read_text().split(f"\n### {rule['alert']}\n\n")
+    assert len(section) == 2
+    assert section[1].startswith("*"), "it begins with the question"
+    assert f"alertname: {rule['alert']}" in RULES_TEST.read_text()
+
+
+def test_the_dashboard_asks_for_what_is_there() -> None:
+    asked = {name for expression in dashboard.expressions() for name in NAME.findall(expression)}
+    assert asked <= names()
+    missing = {"els_consumer_lag", "els_outbox_pending", "els_invariant_violations"} - asked
+    assert not missing
+
+
+def test_the_dashboard_file_is_what_the_code_makes() -> None:
+    assert dashboard.FILE.read_text() == dashboard.rendered(), "run python -m deploy.grafana.dashboard"
+
+
+def test_no_two_panels_lie_on_each_other() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard.dashboard()["panels"]:
+        grid = panel["gridPos"]
+        cells = {
+            (x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])
+        }
+        assert not cells & taken
+        assert grid["x"] + grid["w"] <= dashboard.WIDTH
+        taken |= cells
+
+
+@pytest.mark.parametrize("command", [["check", "rules", RULES], ["test", "rules", RULES_TEST]], ids=["check", "test"])
+def test_promtool_finds_the_rules_right(promtool: str, command: list[str | Path]) -> None:
+    told = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr

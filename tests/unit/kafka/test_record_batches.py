@@ -1,0 +1,133 @@
+"""Whatever bytes a fetch brings, each record comes through once: read, or as the raw bytes with a reason."""
+
+import tracemalloc
+from typing import Any
+
+import pytest
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.kafka.record_batches import LARGEST_INFLATED, Records, Unreadable
+from tests.support.builders.batches import CODECS, HEADER_BYTES, at, corrupt, record_batch, signed
+
+VALUES = [b"first", None, b"third"]
+
+
+def read(data: bytes) -> list[Any]:
+    """As aiokafka goes through what a fetch brought."""
+    records, found = Records(data), []
+    while records.has_next():
+        batch = records.next_batch()
+        assert batch.validate_crc()
+        if not batch.is_control_batch:
+            found += list(batch)
+        assert not found or found[-1].offset < batch.next_offset
+    return found
+
+
+def unreadable(record: Any) -> Unreadable:
+    assert isinstance(record.value, Unreadable)
+    return record.value
+
+
+@pytest.mark.parametrize("compression", CODECS)
+def test_what_aiokafka_can_read_is_read_as_it_reads_it(compression: str) -> None:
+    data = record_batch(VALUES, compression=compression, name=b"a-name")
+    data += at(3, record_batch([b"fourth"], name=b"a-name"))
+    theirs = MemoryRecords(data)
+    wanted = [record for _ in range(2) for record in theirs.next_batch() or ()]
+    found = read(data + b"the next is cut off")
+    assert [[each.offset, each.key, each.value, list(each.headers), each.timestamp] for each in found] == [
+        [each.offset, each.key, each.value, list(each.headers), each.timestamp] for each in wanted
+    ]
+
+
+@pytest.mark.parametrize("compression", CODECS)
+def test_a_record_with_a_header_whose_name_is_not_utf8_is_read_with_those_beside_it(compression: str) -> None:
+    data = record_batch([b"before"], name=b"a-name") + at(1, record_batch(VALUES, compression=compression))
+    found = read(data + at(4, record_batch([b"behind"], name=b"a-name")))
+    assert [record.value for record in found] == [b"before", *VALUES, b"behind"]
+    assert [record.offset for record in found] == [0, 1, 2, 3, 4]
+    assert found[1].headers == [("\\xff-name", b"1")]
+    assert found[1].key == b"key"
+
+
+def test_records_before_the_first_strange_name_come_once() -> None:
+    body = record_batch(VALUES, name=b"a-name")
+    header, records = body[:HEADER_BYTES], body[HEADER_BYTES:]
+    last = records.rindex(b"a-name")
+    found = read(signed(header, records[:last] + b"\xff" + records[last + 1 :]))
+    assert [record.value for record in found] == VALUES
+    assert [record.headers[0][0] for record in found] == ["a-name", "a-name", "\\xff-name"]
+
+
+def test_a_torn_batch_is_one_record_at_its_last_offset_and_what_follows_is_read() -> None:
+    damaged = at(5, corrupt(record_batch(VALUES)))
+    (first, second) = read(damaged + at(8, record_batch([b"behind"])))
+    assert (first.offset, second.offset, second.value) == (7, 8, b"behind")
+    value = unreadable(first)
+    assert (bytes(value), value.first, value.corrupt) == (damaged, 5, True)
+    assert "5 to 7" in value.why
+
+
+def test_a_torn_batch_that_looks_like_a_control_batch_is_not_passed_over() -> None:
+    batch = bytearray(record_batch(VALUES))
+    batch[22] |= 0x20  # an attribute, which the checksum covers
+    (record,) = read(bytes(batch))
+    assert unreadable(record).corrupt
+
+
+def test_one_broken_record_costs_only_itself() -> None:
+    whole = record_batch(VALUES)
+    header, records = whole[:HEADER_BYTES], bytearray(whole[HEADER_BYTES:])
+    records[records.index(b"first") - 1] = 0x7F  # its value's length
+    found = read(signed(header, bytes(records)))
+    assert [record.offset for record in found] == [0, 1, 2]
+    assert bytes(unreadable(found[0])).count(b"first") == 1
+    assert not unreadable(found[0]).corrupt
+    assert [record.value for record in found[1:]] == VALUES[1:]
+
+
+def test_where_a_records_bounds_are_lost_the_rest_of_its_batch_is_kept_raw() -> None:
+    whole = record_batch(VALUES)
+    (record,) = read(signed(whole[:HEADER_BYTES], b"\x01" + whole[HEADER_BYTES + 1 :]))
+    assert record.offset == 2
+    assert bytes(unreadable(record))[HEADER_BYTES:] == b"\x01" + whole[HEADER_BYTES + 1 :]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 7])
+def test_what_can_not_be_inflated_is_kept_raw(number: int) -> None:
+    whole = record_batch(VALUES)
+    batch = signed(whole[:HEADER_BYTES], b"not what it says", number)
+    (record,) = read(batch)
+    assert (record.offset, bytes(unreadable(record)), unreadable(record).corrupt) == (2, batch, False)
+
+
+@pytest.mark.parametrize("compression", [name for name in CODECS if name != "none"])
+def test_a_batch_that_inflates_beyond_measure_is_kept_raw_and_costs_bounded_memory(compression: str) -> None:
+    whole = record_batch([b"small"])
+    number, compressed = CODECS[compression]
+    batch = signed(whole[:HEADER_BYTES], bytes(compressed(bytes(LARGEST_INFLATED + 1))), number)
+    tracemalloc.start()
+    (record,) = read(batch)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "inflates to more than" in unreadable(record).why
+    assert bytes(record.value) == batch
+    assert peak < 3 * LARGEST_INFLATED
+
+
+@given(st.binary(max_size=200), st.integers(0, 5), st.integers(0, 120), st.binary(min_size=1, max_size=8))
+@settings(deadline=None, max_examples=300)
+def test_no_bytes_raise_and_each_offset_of_a_batch_is_gone_past(
+    body: bytes, number: int, place: int, other: bytes
+) -> None:
+    whole = record_batch(VALUES)
+    records = whole[HEADER_BYTES:]
+    changed = (records[:place] + other + records[place + len(other) :], body)
+    for each in changed:
+        found = read(signed(whole[:HEADER_BYTES], each, number))
+        offsets = [record.offset for record in found]
+        assert offsets == sorted(set(offsets))
+        assert not offsets or offsets[-1] <= 2
