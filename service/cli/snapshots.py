@@ -10,13 +10,12 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
-from psycopg.rows import dict_row
 
 from service.domain.topics import INCOMING_TOPICS
 from service.kafka.topics import OUTGOING
 from service.postgres.pool import Database
-from service.postgres.statements import STATEMENTS
 from service.runtime.errors import one_line
+from service.store import monitoring
 
 EVENTS = 12
 """The number of latest events that are shown."""
@@ -86,11 +85,7 @@ class SnapshotReader:
     async def _tables(self) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]], str | None]:
         try:
             async with self._database.transaction() as conn:
-                cursor = conn.cursor(row_factory=dict_row)
-                await cursor.execute(STATEMENTS["watch_health"])
-                health = await cursor.fetchone()
-                await cursor.execute(STATEMENTS["watch_events"], {"page": EVENTS})
-                return health, await cursor.fetchall(), None
+                return await monitoring.watch_health(conn), await monitoring.watch_events(conn, EVENTS), None
         except psycopg.Error as error:
             return None, (), one_line(error, 200)
 

@@ -1,52 +1,37 @@
 """The tables in one snapshot, as facts."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from psycopg import AsyncConnection
-
-from service.history import facts as facts_
+from service.history import facts
 from service.history.facts import EventFact, Fact, digest
 from service.history.ledger import Ledger
-from service.history.topics import (
-    event_of,
-)
+from service.history.topics import event_of
 from service.postgres.pool import Database
-from service.postgres.statements import STATEMENTS
-
-AUDIT_PAGE: Final = 5_000
+from service.store.audit import AuditStatement, audit_pages, begin_audit
 
 
 async def read_tables(database: Database, ledger: Ledger, counts: Counter[str]) -> datetime:
-    """Everything as one snapshot has it; returns its moment, by the database's clock."""
+    """Add all rows of one snapshot to the ledger, and count them. Returns the snapshot's time. Raises psycopg.Error."""
     async with database.transaction() as conn:
-        await conn.execute("set transaction isolation level repeatable read, read only")
-        cursor = await conn.execute(STATEMENTS["begin_audit"])
-        ((moment,),) = await cursor.fetchall()
-        for table, fact in _TABLES.items():
-            async for page in _pages(conn, f"audit_{table}"):
+        moment = await begin_audit(conn)
+        for statement, fact in _FACT_OF.items():
+            async for page in audit_pages(conn, statement):
                 ledger.add([(each[0], fact(*each)) for each in page])
-                counts[f"rows of {table}"] += len(page)
-        async for page in _pages(conn, "audit_quarantine"):
+                counts[f"rows of {statement.removeprefix('audit_')}"] += len(page)
+        async for page in audit_pages(conn, "audit_quarantine"):
             ledger.add_quarantined([(topic, fingerprint.hex(), state) for topic, fingerprint, state in page])
             counts["rows of quarantine"] += len(page)
-        return cast("datetime", moment)
-
-
-async def _pages(conn: AsyncConnection[Any], statement: str) -> AsyncIterator[list[Any]]:
-    async with conn.cursor(name=statement) as cursor:
-        await cursor.execute(STATEMENTS[statement])
-        while page := await cursor.fetchmany(AUDIT_PAGE):
-            yield page
+    return moment
 
 
 def _batch(
     _: str, essay_set: bytes, expected: int, assigned: int, failed: int, state: str, *times: datetime | None
-) -> facts_.BatchFact:
+) -> facts.BatchFact:
     registered_at, completed_at, timed_out_at = map(_seconds, times)
-    return facts_.BatchFact(
+    return facts.BatchFact(
         essay_set.hex(), expected, assigned, failed, state, registered_at or 0.0, completed_at, timed_out_at
     )
 
@@ -63,9 +48,9 @@ def _slot(
     origin: list[Any],
     taken_at: datetime | None,
     written_by: int,
-) -> facts_.SlotFact:
+) -> facts.SlotFact:
     says, told = digest(upload, name, *file, *origin), digest(essay_id, text, upload, name, *origin)
-    return facts_.SlotFact(essay_id, position, state, text, upload, says, told, _seconds(taken_at), written_by)
+    return facts.SlotFact(essay_id, position, state, text, upload, says, told, _seconds(taken_at), written_by)
 
 
 def _waiting(
@@ -78,20 +63,20 @@ def _waiting(
     origin: list[Any],
     stored_at: datetime,
     closed_at: datetime | None,
-) -> facts_.WaitingFact:
+) -> facts.WaitingFact:
     says, told = digest(upload, name, *file, *origin), digest(text, upload, name, *origin)
-    return facts_.WaitingFact(text, state, says, told, stored_at.timestamp(), _seconds(closed_at))
+    return facts.WaitingFact(text, state, says, told, stored_at.timestamp(), _seconds(closed_at))
 
 
 def _excess(
     _: str, text: str, reason: str, upload: str, name: str, file: list[Any], origin: list[Any], declared_at: datetime
-) -> facts_.ExcessFact:
+) -> facts.ExcessFact:
     says, told = digest(upload, name, *file, *origin), digest(text, name, reason, *origin)
-    return facts_.ExcessFact(text, says, told, declared_at.timestamp())
+    return facts.ExcessFact(text, says, told, declared_at.timestamp())
 
 
-def _failure(_: str, upload: str, state: str, stored_at: datetime) -> facts_.FailureFact:
-    return facts_.FailureFact(upload, state, stored_at.timestamp())
+def _failure(_: str, upload: str, state: str, stored_at: datetime) -> facts.FailureFact:
+    return facts.FailureFact(upload, state, stored_at.timestamp())
 
 
 def _in_outbox(batch_id: str, topic: str, payload: str, seq: int, created_at: datetime) -> EventFact:
@@ -101,13 +86,13 @@ def _in_outbox(batch_id: str, topic: str, payload: str, seq: int, created_at: da
     return event[1]
 
 
-_TABLES: Final[Mapping[str, Callable[..., Fact]]] = {
-    "batches": _batch,
-    "slots": _slot,
-    "pending_content": _waiting,
-    "excess_content": _excess,
-    "validation_failures": _failure,
-    "outbox": _in_outbox,
+_FACT_OF: Final[Mapping[AuditStatement, Callable[..., Fact]]] = {
+    "audit_batches": _batch,
+    "audit_slots": _slot,
+    "audit_pending_content": _waiting,
+    "audit_excess_content": _excess,
+    "audit_validation_failures": _failure,
+    "audit_outbox": _in_outbox,
 }
 
 

@@ -1,8 +1,8 @@
-"""What the database says of the whole, as gauges: each pod asks for itself, and tells the same as the others.
+"""Gauges that describe the database as a whole. Each pod reads them for itself and reports the same as the others.
 
-Nothing is asked while Prometheus scrapes: a scrape gets what was last seen. What could not be seen again, since the
-database is away, is not told at all, so that nobody takes an old number for a new one. And no pod spends more than a
-small share of its time on asking, however slow the answers come.
+Nothing is read while Prometheus scrapes: a scrape gets what was read last. A number that could not be read again, since
+the database is unavailable, is not reported at all, so that nobody takes an old number for a new one. Each pod spends no
+more than a small share of its time on reading, however slow the answers are.
 """
 
 import asyncio
@@ -21,9 +21,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from service import __version__
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION
-from service.postgres.statements import STATEMENTS
 from service.runtime.errors import one_line
 from service.runtime.health import Health
+from service.store import monitoring
+from service.store.monitoring import GaugeStatement
 
 HEALTH: Final[Mapping[str, str]] = {
     "els_pending_content": "Contents that wait for a registration.",
@@ -34,38 +35,45 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_outbox_oldest_seconds": "How long the first of them has waited.",
     "els_outbox_blocked_batches": "Batches whose next event could not be published.",
     "els_relays": "Pods that publish events.",
-    "els_quarantine_open": "QuarantineFilter inputs that nobody has looked after.",
-    "els_topics_stopped": "Input topics that are paused since they brought nothing but rejections.",
+    "els_quarantine_open": "Rejected inputs (dead letters) that are still open.",
+    "els_topics_paused": "Input topics that are paused by consecutive rejections.",
     "els_oldest_transaction_seconds": "Age of the oldest transaction in the database.",
 }
 """In the order of the columns of read_health."""
 
 VIOLATIONS: Final[Mapping[str, str]] = {
-    "els_invariant_violations": "Rows of ops.invariant_violations; anything but 0 is a bug of ours.",
+    "els_invariant_violations": "Rows of ops.invariant_violations; anything but 0 is a bug of the service.",
 }
+
+FORMER_NAMES: Final[Mapping[str, str]] = {
+    "els_topics_paused": "els_topics_stopped",
+    "els_part_healthy": "els_part_well",
+}
+"""Gauges that were renamed in 0.2.0. They are also exported under their old names until 0.3.0."""
 
 
 @dataclass(slots=True)
 class GaugeQuery:
-    """One statement that is asked again and again, at the given pace, in seconds."""
+    """One statement that is run again and again. Times are in seconds."""
 
-    statement: str
+    statement: GaugeStatement
     gauges: Mapping[str, str]
     every: float
+    """The least pause between two reads."""
     rest: float
-    """Times what the last one took: a share of the time that is bounded, however long one takes."""
-    seen: dict[str, float] = field(default_factory=dict)
-    until: float = 0.0
-    """When what was seen is too old to be told, by the monotonic clock."""
+    """The pause is also so many times as long as the last read: that bounds its share of the time."""
+    values: dict[str, float] = field(default_factory=dict)
+    valid_until: float = 0.0
+    """When the values are too old to be reported, by the monotonic clock."""
     failing: bool = False
 
     def pause(self, took: float) -> float:
-        """How long to rest after a look that took so long."""
+        """How long to pause after a read that took so long."""
         return max(self.every, self.rest * took)
 
     def current(self) -> Mapping[str, float]:
-        """What was seen, as long as it is not too old."""
-        return self.seen if time.monotonic() < self.until else {}
+        """The values, as long as they are not too old."""
+        return self.values if time.monotonic() < self.valid_until else {}
 
 
 _log = structlog.get_logger(__name__)
@@ -83,57 +91,59 @@ class Gauges(Collector):
         )
 
     def collect(self) -> Iterable[Metric]:
-        """What is known now; asks nobody."""
+        """The gauges as they were read last. Runs no statement."""
         yield _build_info()
-        yield self._parts()
-        for look in self.queries:
-            for name, value in look.current().items():
-                yield GaugeMetricFamily(name, look.gauges[name], value)
+        for name in ("els_part_healthy", FORMER_NAMES["els_part_healthy"]):
+            yield self._parts(name)
+        for query in self.queries:
+            for name, value in query.current().items():
+                yield GaugeMetricFamily(name, query.gauges[name], value)
+                if former := FORMER_NAMES.get(name):
+                    yield GaugeMetricFamily(former, f"The former name of {name}.", value)
 
     async def watch(self, registry: CollectorRegistry = REGISTRY) -> None:
-        """GaugeQuery until cancelled, and be in the registry meanwhile."""
+        """Read periodically until cancelled, and be in the registry meanwhile."""
         registry.register(self)
         try:
-            await asyncio.gather(*(self._again_and_again(look) for look in self.queries))
+            await asyncio.gather(*(self._read_periodically(query) for query in self.queries))
         finally:
             registry.unregister(self)
 
-    async def look(self, look: GaugeQuery) -> float:
-        """Ask once. Returns for how many seconds to rest."""
+    async def read(self, query: GaugeQuery) -> float:
+        """Read the gauges of a statement once. Returns for how many seconds to pause."""
         began = time.monotonic()
+        values = None
         try:
             async with self._database.transaction() as conn:
-                await conn.execute(STATEMENTS["prepare_monitoring"])
-                cursor = await conn.execute(STATEMENTS[look.statement])
-                row = await cursor.fetchone()
+                await monitoring.prepare_monitoring(conn)
+                values = await monitoring.read_gauges(conn, query.statement)
         except psycopg.Error as error:
-            self._failed(look, error)
-            row = None
+            self._failed(query, error)
         ended = time.monotonic()
-        pause = look.pause(ended - began)
-        if row is not None:
-            look.failing = False
-            look.seen = dict(zip(look.gauges, map(float, row), strict=True))
-            look.until = ended + 3 * pause
+        pause = query.pause(ended - began)
+        if values is not None:
+            query.failing = False
+            query.values = dict(zip(query.gauges, values, strict=True))
+            query.valid_until = ended + 3 * pause
         return pause
 
-    async def _again_and_again(self, look: GaugeQuery) -> None:
+    async def _read_periodically(self, query: GaugeQuery) -> None:
         pause = 0.0
         while True:
             await asyncio.sleep(pause)
-            pause = await self.look(look)
+            pause = await self.read(query)
 
-    def _failed(self, look: GaugeQuery, error: psycopg.Error) -> None:
-        """What was seen is forgotten; told once, however long it lasts."""
-        look.until = 0.0
-        if not look.failing:
-            look.failing = True
-            _log.warning("gauges_unknown", statement=look.statement, error=one_line(error))
+    def _failed(self, query: GaugeQuery, error: psycopg.Error) -> None:
+        """Forget the values; log once, however long it lasts."""
+        query.valid_until = 0.0
+        if not query.failing:
+            query.failing = True
+            _log.warning("gauges_unavailable", statement=query.statement, error=one_line(error))
 
-    def _parts(self) -> Metric:
-        family = GaugeMetricFamily("els_part_well", "Whether a part of this process is well, 1 or 0.", labels=["part"])
-        for part, trouble in self._health.parts.items():
-            family.add_metric([part], 0.0 if trouble else 1.0)
+    def _parts(self, name: str) -> Metric:
+        family = GaugeMetricFamily(name, "Whether a part of this process is healthy, 1 or 0.", labels=["part"])
+        for part, error in self._health.parts.items():
+            family.add_metric([part], 0.0 if error else 1.0)
         return family
 
 

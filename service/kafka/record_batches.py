@@ -88,7 +88,7 @@ class Records:
 class Batch:
     """One record batch, of which nothing raises. What aiokafka asks of a batch it finds here."""
 
-    __slots__ = ("_raw", "_reader", "_corrupt", "base_offset", "is_control_batch", "next_offset")
+    __slots__ = ("_corrupt", "_raw", "_reader", "base_offset", "is_control_batch", "next_offset")
 
     is_transactional = False
     producer_id = None  # these are of interest to those who read only what is committed

@@ -62,7 +62,7 @@ def scraped(gauges: Gauges) -> Samples:
 async def looked(gauges: Gauges) -> dict[str, float]:
     """What is told after one look of each kind."""
     for look in gauges.queries:
-        await gauges.look(look)
+        await gauges.read(look)
     told = scraped(gauges)
     return {name: told[name][NO_LABELS] for name in [*HEALTH, *VIOLATIONS] if name in told}
 
@@ -94,7 +94,7 @@ async def test_the_gauges_are_the_numbers_of_health(gauges: Gauges, database_url
         )
         conn.execute("insert into els.topic_refusals values ('topic', 1000, now())")
     told = await looked(gauges)
-    assert (told["els_outbox_pending"], told["els_topics_stopped"], told["els_pending_content"]) == (3, 1, 0)
+    assert (told["els_outbox_pending"], told["els_topics_paused"], told["els_pending_content"]) == (3, 1, 0)
     assert 60 <= told["els_outbox_oldest_seconds"] < 120
 
 
@@ -108,15 +108,15 @@ async def test_what_can_not_be_seen_again_is_not_told(gauges: Gauges, database_u
 
 async def test_what_was_seen_too_long_ago_is_not_told(gauges: Gauges) -> None:
     look, _ = gauges.queries
-    await gauges.look(look)
+    await gauges.read(look)
     assert look.current()
-    look.until = 0
+    look.valid_until = 0
     assert "els_pending_content" not in scraped(gauges)
 
 
 async def test_a_scrape_asks_the_database_nothing(gauges: Gauges, database_url: str) -> None:
     with away(database_url):
-        assert set(scraped(gauges)) == {"els_build_info", "els_part_well"}
+        assert set(scraped(gauges)) == {"els_build_info", "els_part_healthy"}
 
 
 def test_slow_answers_are_asked_for_less_often() -> None:
@@ -129,7 +129,7 @@ async def test_the_parts_and_the_build_are_told(gauges: Gauges) -> None:
     gauges._health.set_error("consumer", "no word from the broker")
     gauges._health.set_healthy("database")
     told = scraped(gauges)
-    assert told["els_part_well"] == {frozenset({("part", "consumer")}): 0, frozenset({("part", "database")}): 1}
+    assert told["els_part_healthy"] == {frozenset({("part", "consumer")}): 0, frozenset({("part", "database")}): 1}
     (build,) = told["els_build_info"]
     assert (dict(build)["version"], dict(build)["schema"]) == (__version__, EXPECTED_REVISION)
 

@@ -1,0 +1,41 @@
+"""Reads of whole tables for the audit, in one snapshot and in pages.
+
+Each function runs in the caller's transaction. Each raises psycopg.Error.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from psycopg import AsyncConnection
+
+from service.postgres.queries import fetch_rows
+from service.postgres.statements import STATEMENTS
+
+AuditStatement = Literal[
+    "audit_batches",
+    "audit_excess_content",
+    "audit_outbox",
+    "audit_pending_content",
+    "audit_quarantine",
+    "audit_slots",
+    "audit_validation_failures",
+]
+
+AUDIT_PAGE: Final = 5_000
+"""Rows that are read from a cursor at a time."""
+
+
+async def begin_audit(conn: AsyncConnection[Any]) -> datetime:
+    """Begin the snapshot of the transaction, which reads only. Returns its time by the database's clock."""
+    await conn.execute("set transaction isolation level repeatable read, read only")
+    ((moment,),) = await fetch_rows(conn, "begin_audit")
+    return moment  # type: ignore[no-any-return]
+
+
+async def audit_pages(conn: AsyncConnection[Any], statement: AuditStatement) -> AsyncIterator[list[Any]]:
+    """All rows of a table, in pages."""
+    async with conn.cursor(name=statement) as cursor:
+        await cursor.execute(STATEMENTS[statement])
+        while page := await cursor.fetchmany(AUDIT_PAGE):
+            yield page
