@@ -1,7 +1,7 @@
 """Writes the documents that are made from the code: `make docs`. With --check it only says which have drifted.
 
-docs/asyncapi.yaml comes from the models of `service.events` and `service.outgoing` and the samples of every event,
-the table of docs/configuration.md from the fields of `service.settings`.
+docs/asyncapi.yaml comes from the models of `service.domain` and the samples of every event,
+the table of docs/configuration.md from the fields of `service.settings`, docs/openapi.json from `service.http.admin`.
 """
 
 import json
@@ -17,6 +17,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from service.domain import contract, topics
 from service.domain import incoming as events
+from service.http import admin
 from service.kafka import topics as kafka
 from service.settings import settings_table
 
@@ -135,6 +136,7 @@ def documents() -> dict[Path, str]:
     return {
         ROOT / "docs" / "asyncapi.yaml": f"# Made by `make docs`; not to be changed by hand.\n{text}",
         page: above + settings_table(),
+        ROOT / "docs" / "openapi.json": json.dumps(admin.document(), indent=2) + "\n",
     }
 
 

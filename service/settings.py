@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        populate_by_name=True,
     )
 
     database_url: SecretStr = Field(
@@ -107,7 +108,12 @@ class Settings(BaseSettings):
         16 * _MEBIBYTE, ge=1024, le=32 * _MEBIBYTE, description="The same for registrations."
     )
     consecutive_rejections_limit: int = Field(
-        1000, ge=1, le=1_000_000, description="A topic that brings only rejections is stopped after so many."
+        1000,
+        ge=1,
+        le=1_000_000,
+        validation_alias=AliasChoices("ELS_CONSECUTIVE_REJECTIONS_LIMIT", "ELS_REFUSALS_IN_A_ROW_LIMIT"),
+        description="Consecutive rejections after which a topic is paused. The former name "
+        "`ELS_REFUSALS_IN_A_ROW_LIMIT` is accepted until 0.3.0.",
     )
     drain_seconds: int = Field(20, ge=1, le=300, description="How long a stop may take to finish its work.")
     watchdog_seconds: int = Field(
@@ -257,7 +263,7 @@ def _told(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
         return message
-    name = str(detail["loc"][0])
+    name = str(detail["loc"][0]).removeprefix(PREFIX).lower()  # an alias is the whole name of the variable
     if detail["type"] == "missing":
         return f"{_variable(name)}: is not set"
     message = message[:1].lower() + message[1:]

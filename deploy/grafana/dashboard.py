@@ -71,7 +71,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         "",
         8,
         (
-            _graph("Lag by topic", "short", "falling is well", ("sum by (topic) (els_consumer_lag)", "{{topic}}")),
+            _graph("Lag by topic", "short", "should fall", ("sum by (topic) (els_consumer_lag)", "{{topic}}")),
             _graph(
                 "Intake",
                 "ops",
@@ -148,11 +148,11 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         4,
         (
             _stat("Quarantine, open", "short", "max(els_quarantine_open)", "ops.quarantine", 1),
-            _stat("Topics stopped", "short", "max(els_topics_stopped)", "ops.stopped_topics", 1),
+            _stat("Topics paused", "short", "max(els_topics_paused)", "ops.stopped_topics", 1),
             _stat("Batches blocked", "short", "max(els_outbox_blocked_batches)", "ops.outbox_blocked", 1),
             _stat("Expired in a day", "short", "max(els_expired_content_last_day)", "ops.expired_content", 1),
             _stat("Violations", "short", "max(els_invariant_violations)", "ops.invariant_violations", 1),
-            _stat("Parts not well", "short", "count(els_part_well == 0) or vector(0)", "/readyz of the pods", 1),
+            _stat("Parts unhealthy", "short", "count(els_part_healthy == 0) or vector(0)", "/readyz of the pods", 1),
         ),
     ),
     (

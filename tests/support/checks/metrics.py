@@ -20,7 +20,7 @@ GAUGES = {
     "els_outbox_oldest_seconds": "select 0",
     "els_outbox_blocked_batches": "select 0",
     "els_quarantine_open": "select count(*) from els.quarantine where state = 'open'",
-    "els_topics_stopped": "select 0",
+    "els_topics_paused": "select 0",
     "els_expired_content_last_day": "select 0",
     "els_invariant_violations": "select 0",
 }

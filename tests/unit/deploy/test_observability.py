@@ -29,7 +29,7 @@ def names() -> set[str]:
     """All that a pod can tell."""
     importlib.import_module("service.runtime.metrics")
     registered = {name for name in REGISTRY._names_to_collectors if name.startswith("els_")}
-    return registered | HEALTH.keys() | VIOLATIONS.keys() | {"els_build_info", "els_part_well"}
+    return registered | HEALTH.keys() | VIOLATIONS.keys() | {"els_build_info", "els_part_healthy"}
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
