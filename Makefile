@@ -89,7 +89,8 @@ lint: setup
 	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy .github .pre-commit-config.yaml
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/python -m docs.generate --check
-	@$(BIN)/python -m pytest --quiet --no-header tests/unit/test_docs.py tests/unit/test_kubernetes.py tests/unit/test_compose.py
+	$(BIN)/python -m docs.words
+	@$(BIN)/python -m pytest --quiet --no-header tests/unit/docs/test_docs.py tests/unit/deploy/test_kubernetes.py tests/unit/deploy/test_compose.py
 
 docs: setup
 	@$(BIN)/python -m docs.generate
