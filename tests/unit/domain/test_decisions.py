@@ -1,0 +1,301 @@
+"""Every decision about a poll, taken without a database."""
+
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import service.intake
+from service.domain import decisions
+from service.domain.decisions import (
+    Admit,
+    Announce,
+    Assign,
+    BatchCount,
+    BatchState,
+    CheckCounter,
+    CountRejections,
+    DeclareExcess,
+    Defer,
+    DeferUpload,
+    NoSlotLeft,
+    Postpone,
+    Register,
+    Reject,
+    RejectionCounter,
+    RepeatContent,
+    RepeatRegistration,
+    Retry,
+    Slot,
+    assign_slots,
+    count_rejections,
+    decide_admission,
+    decide_announcements,
+    decide_by_counter,
+    decide_excess,
+    decide_new_batches,
+    decide_registration,
+    decide_unassigned,
+    differences,
+    essay_set_of,
+    reconcile,
+)
+from service.domain.events import BatchRegistered, Reason, Upload, WaitingFailure
+from tests.support.interleaving.interleaving import content, failure
+
+NONE = RejectionCounter(0, paused=False)
+PAUSED = RejectionCounter(1_000, paused=True)
+
+
+def registration(*essay_ids: str, batch_id: str = "b", **fields: Any) -> BatchRegistered:
+    values = {
+        "course_code": "ENG5",
+        "user_id": "user",
+        "essay_instructions": "",
+        "class_id": None,
+        "org_id": None,
+        "correlation_id": UUID(int=1),
+        "traceparent": None,
+        "tracestate": None,
+    }
+    return BatchRegistered(batch_id, essay_ids, **(values | fields))
+
+
+def slots(number: int, batch_id: str = "b") -> list[Slot]:
+    return [Slot(batch_id, f"e{position}", position) for position in range(1, number + 1)]
+
+
+# -- admission
+
+
+def test_everything_is_admitted_below_the_limit() -> None:
+    assert decide_admission([False, True, True, False], NONE, 3, probing=False) == Admit(4)
+
+
+def test_a_topic_is_admitted_up_to_the_record_that_reaches_the_limit() -> None:
+    assert decide_admission([True] * 5, NONE, 3, probing=False) == Admit(3)
+    assert decide_admission([True] * 5, RejectionCounter(2, paused=False), 3, probing=False) == Admit(1)
+
+
+def test_a_valid_record_restarts_the_count_of_rejections() -> None:
+    assert decide_admission([True, True, False, True, True, False], NONE, 3, probing=False) == Admit(6)
+
+
+def test_nothing_is_admitted_of_a_paused_topic() -> None:
+    assert decide_admission([False, False], PAUSED, 1_000, probing=False) == Admit(0)
+
+
+def test_a_probe_admits_one_valid_record_of_a_paused_topic() -> None:
+    assert decide_admission([False, False], PAUSED, 1_000, probing=True) == Admit(1)
+    assert decide_admission([True, False], PAUSED, 1_000, probing=True) == Admit(0)
+
+
+@given(st.lists(st.booleans(), min_size=1), st.integers(0, 5), st.integers(1, 6))
+def test_a_topic_never_takes_a_record_behind_the_limit(rejected: list[bool], before: int, limit: int) -> None:
+    admitted = decide_admission(rejected, RejectionCounter(before, paused=False), limit, probing=False).count
+    consecutive = before
+    for number, is_rejected in enumerate(rejected, start=1):
+        consecutive = consecutive + 1 if is_rejected else 0
+        if consecutive >= limit:
+            assert admitted == number
+            return
+    assert admitted == len(rejected)
+
+
+@pytest.mark.parametrize(
+    ("rejected", "count"),
+    [
+        ([], CountRejections(0, restarted=False)),
+        ([True, True], CountRejections(2, restarted=False)),
+        ([True, False], CountRejections(0, restarted=True)),
+        ([False, True, True], CountRejections(2, restarted=True)),
+    ],
+)
+def test_rejections_are_counted_from_the_last_valid_record_on(rejected: list[bool], count: CountRejections) -> None:
+    assert count_rejections(rejected) == count
+
+
+# -- new batches
+
+
+def test_batches_that_fit_together_are_registered_together() -> None:
+    assert list(decide_new_batches({"a": 40, "b": 60}, 100)) == []
+
+
+def test_a_batch_above_the_limit_is_deferred_and_takes_no_room_from_others() -> None:
+    assert list(decide_new_batches({"large": 101, "a": 100}, 100)) == [Defer("large")]
+
+
+def test_a_batch_for_which_there_is_no_room_goes_to_the_next_transaction() -> None:
+    assert list(decide_new_batches({"a": 60, "b": 60, "c": 40}, 100)) == [Postpone("b")]
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(1, 150), max_size=8), st.integers(1, 100))
+def test_what_stays_never_exceeds_the_limit_together(weights: dict[str, int], limit: int) -> None:
+    left = {decision.batch_id for decision in decide_new_batches(weights, limit)}
+    assert sum(weight for batch_id, weight in weights.items() if batch_id not in left) <= limit
+
+
+# -- registrations
+
+
+def test_the_first_registration_registers() -> None:
+    first = registration("e1", "e2")
+    assert decide_registration(None, first) == Register(first, essay_set_of(["e1", "e2"]))
+
+
+def test_the_same_essays_in_another_order_are_a_repeat() -> None:
+    again = registration("e2", "e1")
+    assert decide_registration(essay_set_of(["e1", "e2"]), again) == RepeatRegistration(again)
+
+
+@pytest.mark.parametrize("essays", [("e1",), ("e1", "e3"), ("e1", "e2", "e3")])
+def test_other_essays_are_rejected_as_conflicting(essays: tuple[str, ...]) -> None:
+    decision = decide_registration(essay_set_of(["e1", "e2"]), registration(*essays))
+    assert isinstance(decision, Reject)
+    assert decision.rejection.reason is Reason.CONFLICTING_REGISTRATION
+    assert "batch b is registered" in decision.rejection.error
+
+
+@given(st.lists(st.text(max_size=4), unique=True), st.randoms())
+def test_an_essay_set_does_not_depend_on_the_order(essays: list[str], random: Any) -> None:
+    shuffled = random.sample(essays, len(essays))
+    assert essay_set_of(essays) == essay_set_of(shuffled)
+
+
+def test_essay_ids_that_join_to_the_same_text_are_different_sets() -> None:
+    assert len({essay_set_of(["ab", "c"]), essay_set_of(["a", "bc"]), essay_set_of(["abc"]), essay_set_of([])}) == 4
+
+
+def test_differences_name_the_fields_in_which_a_repeat_differs() -> None:
+    first = {"user_id": "user", "course_code": "ENG5", "essay_ids": ("e1",)}
+    assert differences(first, registration("e1")) == []
+    assert differences(first, registration("e1", user_id="other", course_code="SV1")) == ["user_id", "course_code"]
+
+
+# -- slots
+
+
+def test_slots_are_assigned_in_slot_order_to_uploads_in_order_of_arrival() -> None:
+    uploads = [content("t1"), content("t2")]
+    first, second, third = slots(3)
+    assigned, unassigned = assign_slots({"b": uploads}, [third, second, first][1:])
+    assert assigned == [Assign(first, uploads[0]), Assign(second, uploads[1])]
+    assert unassigned == {}
+
+
+def test_uploads_without_a_slot_are_returned_by_batch() -> None:
+    uploads: list[Upload] = [content("t1"), content("t2"), failure("u")]
+    assigned, unassigned = assign_slots({"b": uploads, "full": [content("t3", "full")]}, slots(1))
+    assert [each.upload for each in assigned] == uploads[:1]
+    assert unassigned == {"b": uploads[1:], "full": [content("t3", "full")]}
+
+
+def test_failures_that_waited_are_assigned_as_uploads_are() -> None:
+    waiting = WaitingFailure("b", "u", "name", UUID(int=1))
+    assert assign_slots({"b": [waiting]}, slots(1)) == ([Assign(slots(1)[0], waiting)], {})
+
+
+def test_without_a_slot_it_is_certain_only_for_who_has_waited() -> None:
+    text, upload = content("t"), failure("u")
+    assert decide_unassigned(text, certain=True) == NoSlotLeft(text)
+    assert decide_unassigned(upload, certain=True) == NoSlotLeft(upload)
+    assert decide_unassigned(text, certain=False) == CheckCounter(text)
+    assert decide_unassigned(upload, certain=False) == DeferUpload(upload)
+
+
+def test_the_counter_row_says_whether_a_slot_is_open() -> None:
+    text = content("t")
+    assert decide_by_counter(text, BatchCount(3, 2, 1)) == NoSlotLeft(text)
+    assert decide_by_counter(text, BatchCount(3, 2, 0)) == DeferUpload(text)
+
+
+# -- excess
+
+
+def test_content_that_is_recorded_meanwhile_is_a_repeat_whatever_the_counters_say() -> None:
+    for count in (BatchCount(1, 1, 0), BatchCount(1, 0, 0)):
+        assert decide_excess(content("t"), count, is_known=True, was_not_full=False) == RepeatContent(content("t"))
+
+
+def test_no_content_is_excess_while_a_slot_is_open() -> None:
+    assert isinstance(decide_excess(content("t"), BatchCount(2, 1, 0), is_known=False, was_not_full=False), Retry)
+
+
+def test_the_reason_of_an_excess_is_whether_the_batch_was_seen_full_at_first() -> None:
+    full, text = BatchCount(2, 1, 1), content("t")
+    assert decide_excess(text, full, is_known=False, was_not_full=False) == DeclareExcess(text, "BATCH_FULL")
+    assert decide_excess(text, full, is_known=False, was_not_full=True) == DeclareExcess(text, "NO_AVAILABLE_SLOT")
+
+
+def test_waiting_content_is_reconciled_in_slot_order_and_the_rest_is_excess() -> None:
+    essays = ("e1", "e2")
+    taken = [reconcile(content(f"t{number}"), essays, min(number, 2)) for number in range(3)]
+    assert taken == [
+        Assign(Slot("b", "e1", 1), content("t0")),
+        Assign(Slot("b", "e2", 2), content("t1")),
+        DeclareExcess(content("t2"), "NO_AVAILABLE_SLOT"),
+    ]
+
+
+# -- announcements
+
+
+def test_a_batch_is_announced_by_the_transaction_that_takes_its_last_slot() -> None:
+    counts = {
+        "completed here": BatchCount(3, 2, 1),
+        "failed here": BatchCount(1, 0, 1),
+        "complete before": BatchCount(3, 3, 0),
+        "still open": BatchCount(3, 2, 0),
+    }
+    taken = {"completed here": (1, 0), "failed here": (0, 1), "complete before": (0, 0), "still open": (2, 0)}
+    assert decide_announcements(counts, taken) == [Announce("completed here"), Announce("failed here")]
+
+
+@given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=8))
+def test_of_transactions_that_take_all_slots_exactly_one_announces(
+    expected: int, transactions: list[tuple[int, int]]
+) -> None:
+    assigned = failed = announced = 0
+    for content_slots, failed_slots in transactions:
+        if assigned + failed + content_slots + failed_slots > expected:
+            continue
+        assigned, failed = assigned + content_slots, failed + failed_slots
+        counts = {"b": BatchCount(expected, assigned, failed)}
+        announced += len(decide_announcements(counts, {"b": (content_slots, failed_slots)}))
+    assert announced == (assigned + failed == expected)
+
+
+# -- all of them
+
+
+def test_a_batch_is_full_when_content_and_failures_take_all_its_slots() -> None:
+    assert BatchState(3, 2, 1, b"").full
+    assert not BatchState(3, 2, 0, b"").full
+
+
+def test_no_decision_can_be_changed() -> None:
+    values = (Admit(1), CountRejections(1, restarted=True), Announce("b"), Defer("b"), Retry("why"))
+    for value in values:
+        field = getattr(value, "_fields", None) or [each.name for each in fields(value)]  # type: ignore[arg-type]
+        with pytest.raises((FrozenInstanceError, AttributeError)):
+            setattr(value, field[0], None)
+
+
+def test_each_decision_is_matched_in_the_intake() -> None:
+    """A new kind of decision cannot be forgotten: its name stands in a module that carries decisions out."""
+
+    folder = Path(service.intake.__path__[0])
+    carried_out = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    known = {"Slot", "BatchCount", "BatchState", "RejectionCounter", "Admit"}  # facts, and a bare number
+    kinds = [
+        name
+        for name, value in vars(decisions).items()
+        if isinstance(value, type) and value.__module__ == decisions.__name__ and name not in known
+    ]
+    assert len(kinds) > 12
+    assert [name for name in kinds if name not in carried_out] == []
