@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
@@ -56,6 +57,9 @@ FLEETING = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 
 class Postgres:
     """One server. `place` holds its data and belongs to `account`, `home` its record and log."""
+
+    locale: Sequence[str] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+    """The arguments of initdb that say how texts are compared."""
 
     def __init__(
         self,
@@ -184,9 +188,7 @@ class Postgres:
             f"--pwfile={secret}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
+            *self.locale,
             "--data-checksums",
         ]
         if not self.durable:

