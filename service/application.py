@@ -20,7 +20,7 @@ from service.intake import reporting as intake_reporting
 from service.intake.outcome import Effects
 from service.kafka import topics
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION, schema_error
+from service.postgres.schema import EXPECTED_REVISION, schema_error, server_error
 from service.purge import reporting as purge_reporting
 from service.purge.policy import Chunk
 from service.purge.purge import purge_once
@@ -45,8 +45,8 @@ class NotReady(Exception):
 async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Run the parts until SIGTERM or SIGINT, then drain.
 
-    Raises NotReady where, at the start, the database or the broker is unavailable, the schema is not the expected one,
-    or the address of the HTTP endpoints cannot be used.
+    Raises NotReady where, at the start, the database or the broker is unavailable, the version or the encoding of the
+    database is not supported, the schema is not the expected one, or the address of the HTTP endpoints cannot be used.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,6 +54,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     collect_rarely()
     database = wiring.open_database(settings)
     try:
+        await _check_server(settings)
         await _check_schema(database)
         await _check_broker(settings)
         await _Process(settings, database, roles).run(stop)
@@ -69,6 +70,15 @@ def collect_rarely() -> None:
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+async def _check_server(settings: Settings) -> None:
+    try:
+        error = await server_error(settings.database_url.get_secret_value())
+    except psycopg.Error as unavailable:
+        error = one_line(unavailable)
+    if error:
+        raise NotReady(f"ELS_DATABASE_URL: {error}")
 
 
 async def _check_schema(database: Database) -> None:

@@ -14,7 +14,7 @@ from service.audit import audit
 from service.cli.output import Failed, print_json, tell, warn
 from service.kafka import topics as kafka
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION, planner_error, read_revision, schema_error
+from service.postgres.schema import EXPECTED_REVISION, planner_error, read_revision, schema_error, server_error
 from service.purge import policy, purge
 from service.relay.relay import Relay
 from service.runtime import tracing
@@ -87,6 +87,8 @@ async def migrate(settings: Settings, _: Namespace) -> int:
     from service.postgres import migration  # noqa: PLC0415  alembic is for this command alone
 
     try:
+        if wrong := await server_error(settings.migration_url):
+            raise Failed(f"ELS_MIGRATION_DATABASE_URL: {wrong}")
         notes = migration.upgrade(settings.migration_url, pending_ttl_seconds=settings.pending_ttl_seconds)
     except (migration.MigrationError, psycopg.Error) as error:
         raise Failed(f"ELS_MIGRATION_DATABASE_URL: {one_line(error)}") from None
@@ -116,10 +118,10 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
 
 
 async def check(settings: Settings, options: Namespace) -> int:
-    """Settings (they were read to come here), database, schema, planner, broker, topics and retentions."""
+    """Settings (they were read to come here), server, schema, planner, broker, topics and retentions."""
     database = open_database(settings)
     try:
-        rows = await _check_database(database)
+        rows = await _check_database(settings, database)
         rows += [*await _check_broker(settings), *await _check_retentions(settings)]
     finally:
         await database.close()
@@ -127,8 +129,10 @@ async def check(settings: Settings, options: Namespace) -> int:
     return 0 if all(row["ok"] for row in rows) else 1
 
 
-async def _check_database(database: Database) -> list[dict[str, Any]]:
+async def _check_database(settings: Settings, database: Database) -> list[dict[str, Any]]:
     try:
+        if wrong := await server_error(settings.database_url.get_secret_value()):
+            return [_checked("database", False, f"ELS_DATABASE_URL: {wrong}")]
         trouble, revision = await schema_error(database), await read_revision(database)
         misplanned = await planner_error(database)
     except psycopg.Error as error:

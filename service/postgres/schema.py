@@ -2,15 +2,38 @@
 
 from typing import Final
 
+from psycopg import AsyncConnection
+
 from service.postgres.pool import Database
-from service.postgres.session import PLANNER
+from service.postgres.session import APPLICATION_NAME, PLANNER, conninfo
 
 EXPECTED_REVISION: Final = "0003"
 """The revision that this code is written for: the last file of migrations/versions. Revisions are numbers of four
 digits, so that they compare as texts."""
 
+OLDEST_SERVER: Final = 17
+"""The oldest major version of PostgreSQL that the service runs on: older ones lack `transaction_timeout`."""
+
 # As JSON, since the column may not exist yet: the revision then serves its own code only.
 _REVISION: Final = "select version_num, to_jsonb(revision) ->> 'oldest_code' from els.alembic_version as revision"
+
+
+async def server_error(url: str) -> str | None:
+    """Why this code does not run on the server of `url` (libpq's), in one line; None where it does. Raises psycopg.Error.
+
+    Connects without our session settings: an older server rejects those that it does not know, and its error would not
+    say why. Runs no statement: a server reports its version and the encoding of the database to each new connection. A
+    pooler that reports neither passes.
+    """
+    async with await AsyncConnection.connect(conninfo(url, APPLICATION_NAME, None)) as connection:
+        version = connection.info.server_version  # 0 where something in between reports none
+        name = connection.info.parameter_status("server_version") or "unknown"
+        encoding = connection.info.parameter_status("server_encoding")
+    if 0 < version < OLDEST_SERVER * 10_000:
+        return f"the server is PostgreSQL {name.split()[0]}; PostgreSQL {OLDEST_SERVER} or newer is needed"
+    if encoding not in ("UTF8", None):
+        return f"the encoding of the database is {encoding}; create it with encoding 'UTF8'"
+    return None
 
 
 async def read_revision(database: Database) -> str | None:
