@@ -8,5 +8,11 @@ consumer  commits the offsets
 relay     publishes the outbox, in commit order within a batch, and deletes what is acknowledged
 """
 
+import sys
+
+# Every way to start the service imports this first; an older Python would end in a traceback. No newer syntax here.
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit(f"Python 3.11 or newer is needed; {sys.executable} is Python {sys.version.split()[0]}")
+
 __version__ = "0.2.0.dev0"
 """The only place that states the version; docs/releasing.md lists who reads it."""
