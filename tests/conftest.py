@@ -3,6 +3,7 @@
 `database_url`      a migrated database of the test's own, as superuser; `app_url` the same as els_app
 `server_url`        the PostgreSQL that these databases are in, as superuser
 `durable_postgres`  a PostgreSQL of the test's own with durable settings: it may be killed and started
+`oldest_postgres`   a PostgreSQL of the oldest supported version; `too_old_postgres` of the one before it
 `kafka`             a broker with fresh topics, once for each that this machine can run
 `tansu`, `apache`   the same for a test that is about one of them
 """
@@ -17,6 +18,8 @@ import pytest
 from deploy.local.postgres import Postgres
 from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
+from tests.support.servers import postgres_versions
+from tests.support.servers.postgres_versions import OldestSupportedPostgres, TooOldPostgres
 
 # Taken out of the environment: what a test runs gets its settings from the test alone.
 GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}
@@ -28,7 +31,12 @@ MAY_DELETE = "ELS_TEST_DELETES_TOPICS"
 APACHE_MISSING = None if NAMED_KAFKA else brokers.apache_missing()
 SECURED_MISSING = brokers.secured_missing()
 PROMTOOL_MISSING = None if shutil.which("promtool") else "promtool (Debian's package prometheus) is not there"
-LEFT_OUT = {"on Apache Kafka": APACHE_MISSING, "over TLS": SECURED_MISSING, "with promtool": PROMTOOL_MISSING}
+LEFT_OUT = {
+    "on Apache Kafka": APACHE_MISSING,
+    "over TLS": SECURED_MISSING,
+    "with promtool": PROMTOOL_MISSING,
+    "on PostgreSQL 16 and 17": postgres_versions.missing(),
+}
 
 
 def pytest_configure() -> None:
@@ -87,6 +95,23 @@ def app_url(database_url: str) -> str:
 @pytest.fixture
 def durable_postgres() -> Iterator[Postgres]:
     with databases.embedded_server(durable=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def oldest_postgres() -> Iterator[Postgres]:
+    yield from _other_version(OldestSupportedPostgres)
+
+
+@pytest.fixture(scope="session")
+def too_old_postgres() -> Iterator[Postgres]:
+    yield from _other_version(TooOldPostgres)
+
+
+def _other_version(kind: type[Postgres]) -> Iterator[Postgres]:
+    if missing := postgres_versions.missing():
+        pytest.skip(missing)
+    with databases.embedded_server(durable=False, kind=kind) as server:
         yield server
 
 
