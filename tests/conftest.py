@@ -18,7 +18,7 @@ import pytest
 from deploy.local.postgres import Postgres
 from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
-from tests.support.servers import postgres_versions
+from tests.support.servers import postgres_versions, pythons
 from tests.support.servers.postgres_versions import OldestSupportedPostgres, TooOldPostgres
 
 # Taken out of the environment: what a test runs gets its settings from the test alone.
@@ -36,6 +36,7 @@ LEFT_OUT = {
     "over TLS": SECURED_MISSING,
     "with promtool": PROMTOOL_MISSING,
     "on PostgreSQL 16 and 17": postgres_versions.missing(),
+    **{f"on Python {version}": pythons.missing(version) for version in pythons.others()},
 }
 
 

@@ -1,0 +1,38 @@
+"""The service on each supported Python besides the one that runs the tests, with the same locked packages."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import pythons
+from tests.support.inner_run import run_tests
+
+UNIT = [
+    "tests/unit",
+    # What these read is the same for every Python.
+    "--ignore=tests/unit/test_compose.py",
+    "--ignore=tests/unit/test_dependencies.py",
+    "--ignore=tests/unit/test_docs.py",
+    "--ignore=tests/unit/test_kubernetes.py",
+    "--ignore=tests/unit/test_local_postgres.py",
+    "--ignore=tests/unit/test_observability.py",
+    # Ten seconds for one property of the wire format.
+    "--deselect=tests/unit/test_events.py::test_a_batch_of_failures_alone_is_told_however_wordy_they_are",
+]
+INTEGRATION = [
+    "tests/integration/test_commands.py::test_every_command_has_its_help_and_needs_no_settings_for_it",
+    "tests/integration/test_database.py",
+    "tests/integration/test_http.py",
+    "tests/acceptance/test_recorded_morning.py::test_the_morning_at_full_speed_ends_as_it_must[tansu-1]",
+]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("version", pythons.others())
+def test_the_service_on_another_supported_python(version: str) -> None:
+    if missing := pythons.missing(version):
+        pytest.skip(missing)
+    with tempfile.TemporaryDirectory(prefix="els-test-") as folder:
+        python = pythons.environment(version, Path(folder))
+        run_tests(*UNIT, *INTEGRATION, python=python)
