@@ -28,7 +28,7 @@ ADMIN_SESSIONS: Final = 2
 """Sessions of the pool for operators: it is a pool of its own, so that they never keep the consumer waiting."""
 
 RELAY_SHARE: Final = 0.15
-"""Share of the drain time that the relay may take to finish what it is sending, and once more to leave. The consumer has
+"""Share of the drain time that the relay may take to finish what it sends, and once more to leave. The consumer has
 stopped before."""
 
 

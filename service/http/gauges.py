@@ -1,6 +1,6 @@
 """Gauges that describe the database as a whole. Each pod reads them for itself and reports the same as the others.
 
-Nothing is read while Prometheus scrapes: a scrape gets what was read last. A number that could not be read again, since
+Nothing is read while Prometheus scrapes: a scrape gets what was read last. A number that cannot be read again, since
 the database is unavailable, is not reported at all, so that nobody takes an old number for a new one. Each pod spends no
 more than a small share of its time on reading, however slow the answers are.
 """

@@ -19,7 +19,7 @@ _REVISION: Final = "select version_num, to_jsonb(revision) ->> 'oldest_code' fro
 
 
 async def server_error(url: str) -> str | None:
-    """Why this code does not run on the server of `url` (libpq's), in one line; None where it does. Raises psycopg.Error.
+    """Why this code does not run on the server of `url`, in one line; None where it does. Raises psycopg.Error.
 
     Connects without our session settings: an older server rejects those that it does not know, and its error would not
     say why. Runs no statement: a server reports its version and the encoding of the database to each new connection. A

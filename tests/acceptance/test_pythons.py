@@ -5,25 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import pythons
-from tests.support.inner_run import run_tests
+from tests.support.checks.inner_run import run_tests
+from tests.support.servers import pythons
 
 UNIT = [
     "tests/unit",
     # What these read is the same for every Python.
-    "--ignore=tests/unit/test_compose.py",
-    "--ignore=tests/unit/test_dependencies.py",
-    "--ignore=tests/unit/test_docs.py",
-    "--ignore=tests/unit/test_kubernetes.py",
-    "--ignore=tests/unit/test_local_postgres.py",
-    "--ignore=tests/unit/test_observability.py",
+    "--ignore=tests/unit/deploy/test_compose.py",
+    "--ignore=tests/unit/docs/test_dependencies.py",
+    "--ignore=tests/unit/docs/test_docs.py",
+    "--ignore=tests/unit/deploy/test_kubernetes.py",
+    "--ignore=tests/unit/deploy/test_local_postgres.py",
+    "--ignore=tests/unit/deploy/test_observability.py",
     # Ten seconds for one property of the wire format.
-    "--deselect=tests/unit/test_events.py::test_a_batch_of_failures_alone_is_told_however_wordy_they_are",
+    "--deselect=tests/unit/domain/test_events.py::test_a_batch_of_failures_alone_is_told_however_wordy_they_are",
 ]
 INTEGRATION = [
-    "tests/integration/test_commands.py::test_every_command_has_its_help_and_needs_no_settings_for_it",
-    "tests/integration/test_database.py",
-    "tests/integration/test_http.py",
+    "tests/integration/cli/test_commands.py::test_every_command_has_its_help_and_needs_no_settings_for_it",
+    "tests/integration/postgres/test_pool.py",
+    "tests/integration/http/test_server.py",
     "tests/acceptance/test_recorded_morning.py::test_the_morning_at_full_speed_ends_as_it_must[tansu-1]",
 ]
 

@@ -11,10 +11,11 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-from deploy.local.processes import StackError
-from tests.support.maven import Jars
+from deploy.servers.maven import Jars
 
-ROOT = Path(__file__).parents[2]
+from deploy.local.processes import StackError
+
+ROOT = Path(__file__).parents[3]
 LOCK = ROOT / "requirements" / "dev.txt"
 
 _KIND = f"{sys.platform}-{platform.machine().lower()}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploy.local.processes import plain_environment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run_tests(*selection: str, python: Path | None = None, settings: Sequence[tuple[str, str]] = ()) -> None:

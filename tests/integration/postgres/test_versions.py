@@ -6,9 +6,9 @@ import psycopg
 import pytest
 
 from deploy.local.postgres import Postgres
-from tests.support import databases
-from tests.support.command_line import NOBODY, CommandLine
-from tests.support.inner_run import run_tests
+from deploy.servers import databases
+from tests.support.checks.inner_run import run_tests
+from tests.support.pods.command_line import NOBODY, CommandLine
 
 SETTING = {"run": "ELS_DATABASE_URL", "relay": "ELS_DATABASE_URL", "migrate": "ELS_MIGRATION_DATABASE_URL"}
 
@@ -49,11 +49,11 @@ def test_a_database_that_is_not_utf_8_is_refused_in_one_line(
 
 
 SELECTIONS = {
-    "tables": ["tests/integration/test_schema.py", "tests/integration/test_views.py"],
-    "intake": ["tests/integration/test_apply.py", "tests/integration/test_plans.py"],
-    "purge": ["tests/integration/test_purge.py"],
+    "tables": ["tests/integration/postgres/test_schema.py", "tests/integration/postgres/test_views.py"],
+    "intake": ["tests/integration/intake/test_transaction.py", "tests/integration/store/test_plans.py"],
+    "purge": ["tests/integration/purge/test_purge.py"],
     "relay": [
-        f"tests/integration/test_relay.py::{name}"
+        f"tests/integration/relay/test_relay.py::{name}"
         for name in (
             "test_a_row_becomes_a_record_with_its_key_value_and_headers",
             "test_relays_share_the_shards_and_take_over_from_one_that_vanished",
