@@ -1,24 +1,24 @@
-"""Stations of the tests of the consumer."""
+"""Fixtures of the tests of the consumer."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from deploy.servers.brokers import Broker, apache_missing
-from tests.support.pods.running_consumer import Station, station_at
+from tests.support.pods.running_consumer import ConsumerFixture, consumer_fixture
 
 
 @pytest.fixture
-async def station(app_url: str, database_url: str, kafka: Broker) -> AsyncIterator[Station]:
-    async with station_at(app_url, database_url, kafka) as station:
-        yield station
+async def consumers(app_url: str, database_url: str, kafka: Broker) -> AsyncIterator[ConsumerFixture]:
+    async with consumer_fixture(app_url, database_url, kafka) as consumers:
+        yield consumers
 
 
 @pytest.fixture
-async def unchecked(app_url: str, database_url: str, tansu: Broker) -> AsyncIterator[Station]:
-    """A station on the broker that keeps whatever it is given; Apache Kafka checks it."""
-    async with station_at(app_url, database_url, tansu) as station:
-        yield station
+async def unchecked(app_url: str, database_url: str, tansu: Broker) -> AsyncIterator[ConsumerFixture]:
+    """On the broker that stores whatever it is given; Apache Kafka checks it."""
+    async with consumer_fixture(app_url, database_url, tansu) as consumers:
+        yield consumers
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def judging_broker(request: pytest.FixtureRequest) -> Broker:
 
 
 @pytest.fixture
-async def judge(app_url: str, database_url: str, judging_broker: Broker) -> AsyncIterator[Station]:
-    """A station on the one broker that says most: for what takes long, as the embedded one is slow with groups."""
-    async with station_at(app_url, database_url, judging_broker) as station:
-        yield station
+async def judge(app_url: str, database_url: str, judging_broker: Broker) -> AsyncIterator[ConsumerFixture]:
+    """On one broker only: Apache Kafka where it is installed, since the embedded one is slow with groups."""
+    async with consumer_fixture(app_url, database_url, judging_broker) as consumers:
+        yield consumers

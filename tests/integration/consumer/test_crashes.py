@@ -13,11 +13,11 @@ from service.consumer import offsets
 from service.consumer.offsets import Offsets
 from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.builders.inputs import content
-from tests.support.pods.running_consumer import BOUND, PENDING, Running, Station
+from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
 
 
 async def test_suspects_that_a_rebalance_took_away_and_brought_back_are_not_gone_past(
-    judge: Station, monkeypatch: pytest.MonkeyPatch
+    judge: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tp = TopicPartition(CONTENT_PROVISIONED, 0)
     judge.conn.execute(
@@ -56,7 +56,7 @@ async def test_suspects_that_a_rebalance_took_away_and_brought_back_are_not_gone
 
 @pytest.mark.parametrize("mine", ["decode", "apply"])
 async def test_a_record_that_kills_the_process_is_refused_when_it_was_alone_in_three_deaths(
-    tmp_path: Path, judge: Station, mine: str
+    tmp_path: Path, judge: ConsumerFixture, mine: str
 ) -> None:
     records = [content("b", f"t{number}") for number in range(40)]
     records[23] = content("b", "mine")
@@ -98,7 +98,7 @@ async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
     return True
 
 
-async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: Station) -> None:
+async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: ConsumerFixture) -> None:
     await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
     judge.conn.execute(
         """insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
@@ -118,7 +118,7 @@ async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: Station
 
 
 async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_convicted_of_that(
-    judge: Station,
+    judge: ConsumerFixture,
 ) -> None:
     await judge.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
     judge.conn.execute(

@@ -16,7 +16,7 @@ from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDAT
 from service.store.quarantine import resume_topic
 from tests.support.builders.batches import CODECS, HEADER_BYTES, corrupt, record_batch, signed
 from tests.support.builders.inputs import MEBIBYTE, content, failure, registration
-from tests.support.pods.running_consumer import BOUND, PENDING, Station
+from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture
 
 LIMIT = 5
 """Refusals in a row that stop a topic, where a test is about that."""
@@ -91,23 +91,25 @@ def bad_inputs() -> Iterable[tuple[str, bytes | None, str]]:
         yield VALIDATION_FAILED, value, "invalid_field"
 
 
-async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(station: Station) -> None:
+async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(
+    consumers: ConsumerFixture,
+) -> None:
     bad = list(bad_inputs())
     for number, (topic, value, _) in enumerate(bad):
-        await station.publish(topic, value, key=b"%d" % number)
-        await station.publish(topic, *good_after(topic, number))
-    await station.start()
-    await station.all_committed()
-    rows = station.conn.execute("select convert_from(key, 'utf8')::int, topic, value, reason from els.quarantine")
+        await consumers.publish(topic, value, key=b"%d" % number)
+        await consumers.publish(topic, *good_after(topic, number))
+    await consumers.start()
+    await consumers.all_committed()
+    rows = consumers.conn.execute("select convert_from(key, 'utf8')::int, topic, value, reason from els.quarantine")
     found = {number: tuple(row) for number, *row in rows.fetchall()}
     for number, (topic, value, reason) in enumerate(bad):
         assert number in found, f"{number}: {reason} on {topic} is not there"
         assert (found[number][0], found[number][2]) == (topic, reason), f"{number}: {str(value)[:200]}"
         assert found[number][1] == value
     assert len(found) == len(bad)
-    assert station.value("select count(*) from els.batches") == sum(topic == BATCH_REGISTERED for topic, *_ in bad)
-    assert station.value(PENDING) == sum(topic == CONTENT_PROVISIONED for topic, *_ in bad)
-    assert station.value("select count(*) from els.validation_failures") == sum(
+    assert consumers.value("select count(*) from els.batches") == sum(topic == BATCH_REGISTERED for topic, *_ in bad)
+    assert consumers.value(PENDING) == sum(topic == CONTENT_PROVISIONED for topic, *_ in bad)
+    assert consumers.value("select count(*) from els.validation_failures") == sum(
         topic == VALIDATION_FAILED for topic, *_ in bad
     )
 
@@ -120,35 +122,37 @@ def good_after(topic: str, number: int) -> Sequence[bytes]:
     return [failure("unknown", f"u{number}")]
 
 
-async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_rest_goes_on(station: Station) -> None:
-    station.conn.execute("alter table els.pending_content add check (original_file_name <> 'poison')")
-    await station.publish(BATCH_REGISTERED, registration("b", ESSAYS), registration("b", ["e1", "e3"]))
-    await station.publish(CONTENT_PROVISIONED, *(content("c", f"t{number}") for number in range(20)))
-    await station.publish(CONTENT_PROVISIONED, content("c", "bad", original_file_name="poison"), content("c", "last"))
-    await station.start()
-    await station.all_committed()
-    assert sorted(reason for _, reason in station.rejected()) == ["conflicting_registration", "data_error"]
-    assert station.value(PENDING) == 21
+async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_rest_goes_on(
+    consumers: ConsumerFixture,
+) -> None:
+    consumers.conn.execute("alter table els.pending_content add check (original_file_name <> 'poison')")
+    await consumers.publish(BATCH_REGISTERED, registration("b", ESSAYS), registration("b", ["e1", "e3"]))
+    await consumers.publish(CONTENT_PROVISIONED, *(content("c", f"t{number}") for number in range(20)))
+    await consumers.publish(CONTENT_PROVISIONED, content("c", "bad", original_file_name="poison"), content("c", "last"))
+    await consumers.start()
+    await consumers.all_committed()
+    assert sorted(reason for _, reason in consumers.rejected()) == ["conflicting_registration", "data_error"]
+    assert consumers.value(PENDING) == 21
 
 
 # -- record batches that aiokafka can't read
 
 
 async def test_records_with_a_header_whose_name_is_not_utf8_are_applied_or_kept_like_any_other(
-    station: Station,
+    consumers: ConsumerFixture,
 ) -> None:
     for number, compression in enumerate(CODECS):
         values = [content("b", f"t{number}"), b"bad %d" % number, content("b", f"u{number}")]
-        await station.publish_batch(CONTENT_PROVISIONED, record_batch(values, compression=compression), 3)
-    await station.publish(CONTENT_PROVISIONED, content("b", "last"))
-    await station.start()
-    await station.all_committed()
-    assert station.value(PENDING) == 2 * len(CODECS) + 1
-    assert station.rejected() == [(CONTENT_PROVISIONED, "not_json")] * len(CODECS)
-    assert station.value("select headers from els.quarantine limit 1") == [["\\xff-name", "1"]]
+        await consumers.publish_batch(CONTENT_PROVISIONED, record_batch(values, compression=compression), 3)
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "last"))
+    await consumers.start()
+    await consumers.all_committed()
+    assert consumers.value(PENDING) == 2 * len(CODECS) + 1
+    assert consumers.rejected() == [(CONTENT_PROVISIONED, "not_json")] * len(CODECS)
+    assert consumers.value("select headers from els.quarantine limit 1") == [["\\xff-name", "1"]]
 
 
-async def test_a_batch_that_can_not_be_inflated_is_kept_and_what_follows_is_applied(unchecked: Station) -> None:
+async def test_a_batch_that_can_not_be_inflated_is_kept_and_what_follows_is_applied(unchecked: ConsumerFixture) -> None:
     built = record_batch([content("b", "t0")])
     batch = signed(built[:HEADER_BYTES], b"not what it says", 4)
     first = await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 1)
@@ -161,7 +165,9 @@ async def test_a_batch_that_can_not_be_inflated_is_kept_and_what_follows_is_appl
     assert unchecked.value('select "offset" from els.quarantine') == first
 
 
-async def test_a_batch_whose_checksum_never_fits_is_kept_once_and_what_follows_is_applied(unchecked: Station) -> None:
+async def test_a_batch_whose_checksum_never_fits_is_kept_once_and_what_follows_is_applied(
+    unchecked: ConsumerFixture,
+) -> None:
     await unchecked.publish(CONTENT_PROVISIONED, content("b", "t0"))
     batch = corrupt(record_batch([content("b", "t1"), content("b", "t2")]))
     await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 2)
@@ -174,7 +180,7 @@ async def test_a_batch_whose_checksum_never_fits_is_kept_once_and_what_follows_i
 
 
 async def test_a_batch_whose_checksum_fits_when_it_is_fetched_again_is_applied(
-    judge: Station, monkeypatch: pytest.MonkeyPatch
+    judge: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment = judge.broker.segment(CONTENT_PROVISIONED, 0)
     if segment is None:
@@ -195,10 +201,10 @@ async def test_a_batch_whose_checksum_fits_when_it_is_fetched_again_is_applied(
 
 @pytest.mark.parametrize(("times", "there"), [(3, 3), (10_000, 2)])
 async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ever(
-    station: Station, times: int, there: int
+    consumers: ConsumerFixture, times: int, there: int
 ) -> None:
     """As the embedded broker does where two producers write at once; what is missing for good is gone past."""
-    running = await station.start()
+    running = await consumers.start()
     fetch = running.consumer._assignment.membership._client.getmany
     hidden: list[Any] = []
 
@@ -211,15 +217,15 @@ async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ev
         return got
 
     running.consumer._assignment.membership._client.getmany = going_past
-    await station.publish(CONTENT_PROVISIONED, content("b", "t0"))
-    await station.all_committed()
-    await station.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
-    await station.all_committed()
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    await consumers.all_committed()
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
+    await consumers.all_committed()
     assert len(hidden) == min(times, partitions.GAP_FETCHES)
-    assert station.value(PENDING) == there
+    assert consumers.value(PENDING) == there
 
 
-async def test_the_marks_that_transactions_leave_in_a_log_hold_up_nothing(judge: Station) -> None:
+async def test_the_marks_that_transactions_leave_in_a_log_hold_up_nothing(judge: ConsumerFixture) -> None:
     running = await judge.start()
     async with AIOKafkaProducer(
         bootstrap_servers=judge.broker.bootstrap_servers, transactional_id=f"upstream-{uuid4()}"
@@ -245,48 +251,48 @@ def flip(file: Path, place: int) -> None:
 
 
 async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_is_taken_when_it_is_resumed(
-    station: Station, monkeypatch: pytest.MonkeyPatch
+    consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A fetch is under way when the partition is rewound: what it would bring must not be lost.
     monkeypatch.setattr(reader, "POLL_MS", 3_000)
     tp = TopicPartition(CONTENT_PROVISIONED, 0)
-    await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
-    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
-    running = await station.start(LIMIT)
+    await consumers.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
+    running = await consumers.start(LIMIT)
     await until(
         lambda: CONTENT_PROVISIONED in str(running.health.parts.get("topics")), BOUND, lambda: "it does not stop"
     )
-    await station.publish(BATCH_REGISTERED, registration("b", ["e1", "e2"]))
-    await station.becomes("select count(*) from els.batches", 1)
+    await consumers.publish(BATCH_REGISTERED, registration("b", ["e1", "e2"]))
+    await consumers.becomes("select count(*) from els.batches", 1)
 
     async def committed() -> bool:
-        return (await station.committed(tp)).get(tp) == LIMIT
+        return (await consumers.committed(tp)).get(tp) == LIMIT
 
     await until(committed, BOUND, lambda: "its offset is elsewhere", every=0.1)
-    assert (len(station.rejected()), station.value("select sum(assigned) from els.batches")) == (LIMIT, 0)
+    assert (len(consumers.rejected()), consumers.value("select sum(assigned) from els.batches")) == (LIMIT, 0)
 
     async with running.database.transaction() as conn:
         assert await resume_topic(conn, CONTENT_PROVISIONED)
-    await station.all_committed()
-    assert station.value("select state from els.batches") == "ready"
+    await consumers.all_committed()
+    assert consumers.value("select state from els.batches") == "ready"
     assert running.health.ready
 
 
 async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_record(
-    station: Station, monkeypatch: pytest.MonkeyPatch
+    consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paused_topics, "PROBE_SECONDS", 0.0)
-    await station.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
-    await station.publish(CONTENT_PROVISIONED, content("b", "t0"), b"bad", content("b", "t1"))
-    running = await station.start(LIMIT)
-    await station.all_committed()
-    assert station.value(PENDING) == 2
-    assert len(station.rejected()) == LIMIT + 1
+    await consumers.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t0"), b"bad", content("b", "t1"))
+    running = await consumers.start(LIMIT)
+    await consumers.all_committed()
+    assert consumers.value(PENDING) == 2
+    assert len(consumers.rejected()) == LIMIT + 1
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
 async def test_a_good_record_whose_batch_waits_for_others_ends_the_stop_of_its_topic(
-    judge: Station, monkeypatch: pytest.MonkeyPatch
+    judge: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # When the topic stops, a fetch is under way that brings the record.
     monkeypatch.setattr(reader, "POLL_MS", 3_000)

@@ -72,7 +72,7 @@ class Running:
         await self.database.close()
 
 
-class Station:
+class ConsumerFixture:
     """A database, a broker, a group, and the consumers that a test starts there."""
 
     def __init__(self, app_url: str, superuser: str, broker: Broker) -> None:
@@ -141,9 +141,9 @@ class Station:
 
 
 @asynccontextmanager
-async def station_at(app_url: str, superuser: str, broker: Broker) -> AsyncIterator[Station]:
-    station = Station(app_url, superuser, broker)
-    station.producer = AIOKafkaProducer(
+async def consumer_fixture(app_url: str, superuser: str, broker: Broker) -> AsyncIterator[ConsumerFixture]:
+    consumers = ConsumerFixture(app_url, superuser, broker)
+    consumers.producer = AIOKafkaProducer(
         bootstrap_servers=broker.bootstrap_servers,
         enable_idempotence=broker.idempotence,
         acks="all",
@@ -151,13 +151,13 @@ async def station_at(app_url: str, superuser: str, broker: Broker) -> AsyncItera
         max_request_size=64 * MEBIBYTE,
         request_timeout_ms=60_000,
     )
-    await station.producer.start()
+    await consumers.producer.start()
     try:
-        yield station
+        yield consumers
     finally:
-        await station.stop()
-        await station.producer.stop()
-        station.conn.close()
+        await consumers.stop()
+        await consumers.producer.stop()
+        consumers.conn.close()
 
 
 async def moves(running: Running) -> None:
