@@ -12,10 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks import load, servers
 from benchmarks.report import Report, percentile
-from deploy.servers.brokers import Broker
+from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import Pod
 from service.domain.topics import CONTENT_PROVISIONED
-from tests.support.checks.expected import committed_offsets
 
 SLOTS = 30
 AHEAD = 10_000

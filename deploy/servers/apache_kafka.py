@@ -21,8 +21,8 @@ from deploy.local.processes import (
     port_answers,
     wait_until,
 )
+from deploy.servers.certificates import Certificate
 from deploy.servers.maven import Jars
-from tests.support.servers.certificates import Certificate
 
 KAFKA_VERSION = "4.4.0"
 LOG4J_VERSION = "2.25.5"  # the one that this Kafka is built with

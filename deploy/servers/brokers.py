@@ -1,20 +1,20 @@
 """The brokers that tests run on, behind one small interface."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
-from deploy.servers import apache_kafka, docker
+from deploy.servers import apache_kafka, docker, secure_postgres
 from deploy.servers.apache_kafka import ApacheKafka, Security
 from service.kafka import connection
 from service.kafka import topics as kafka
-from tests.support.servers import secure_postgres
 
 PARTITIONS = 3
 """Of each topic, where a test does not say."""
@@ -139,6 +139,20 @@ def apache_missing() -> str | None:
 def secured_missing() -> str | None:
     """Why tests can't run over TLS here, in words; None where they can."""
     return apache_kafka.missing() or secure_postgres.PROGRAMS.missing()
+
+
+async def committed_offsets(
+    broker: Broker, group: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Returns the offsets that the group has committed; partitions without one are missing."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    try:
+        # Each partition is named: aiokafka cannot parse Tansu's answer for all partitions.
+        offsets = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    finally:
+        await admin.close()
+    return {tp: known.offset for tp, known in offsets.items() if known.offset >= 0}
 
 
 async def topics_there(bootstrap_servers: str) -> set[str]:

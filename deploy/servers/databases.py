@@ -17,9 +17,9 @@ from deploy.local import postgres
 from deploy.local.postgres import Postgres
 from deploy.local.processes import free_port
 from deploy.servers import docker
+from deploy.servers.certificates import Certificate
+from deploy.servers.secure_postgres import SecurePostgres
 from service.postgres import migration
-from tests.support.servers.certificates import Certificate
-from tests.support.servers.secure_postgres import SecurePostgres
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.support.servers.certificates import Certificate
-from tests.support.servers.postgres_versions import FetchedPostgres, programs_of
+from deploy.servers.certificates import Certificate
+from deploy.servers.postgres_versions import FetchedPostgres, programs_of
 
 VERSION = "18.0.0"
 

@@ -19,13 +19,13 @@ import pytest
 from aiokafka import TopicPartition
 
 from deploy.local.postgres import Postgres
-from deploy.servers.brokers import Broker
+from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.databases import url_as
 from deploy.servers.pods import Pod, killed, pods, until
 from service.postgres import migration
 from tests.support.builders import replay
 from tests.support.builders.replay import Replay
-from tests.support.checks.expected import all_done, check_tables, check_topics, committed_offsets
+from tests.support.checks.expected import all_done, check_tables, check_topics
 
 CRASHES = int(os.environ.get("TEST_CRASHES", "3"))
 SEEDS = range(int(os.environ.get("TEST_SEEDS", "1")))

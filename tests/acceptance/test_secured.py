@@ -20,13 +20,13 @@ from deploy.local.processes import LOOPBACK, free_port, plain_environment
 from deploy.servers import brokers, databases
 from deploy.servers.apache_kafka import Security
 from deploy.servers.brokers import Broker
+from deploy.servers.certificates import Authority, Certificate
 from deploy.servers.pods import ROOT, Pod, pods
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 from service.postgres import migration
 from tests.support.builders import inputs
 from tests.support.builders.replay import Record, Replay
 from tests.support.checks.expected import all_done, read_back
-from tests.support.servers.certificates import Authority, Certificate
 
 SECRET = "hush"  # what every secret of these tests begins with, and nothing else has in it
 DATABASE_PASSWORD = f"{SECRET}-database:@/% 1"

@@ -26,7 +26,7 @@ from psycopg import sql
 from deploy.local.postgres import Postgres
 from deploy.local.processes import LOOPBACK, StackError, free_port
 from deploy.servers import brokers, databases
-from deploy.servers.brokers import Broker, OwnApacheKafka
+from deploy.servers.brokers import Broker, OwnApacheKafka, committed_offsets
 from deploy.servers.pods import SESSION_SECONDS, Pods, pods
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.postgres import migration
@@ -35,7 +35,6 @@ from tests.prove.load import Load
 from tests.prove.report import Row, Task
 from tests.support.builders import inputs
 from tests.support.checks.audited import audited
-from tests.support.checks.expected import committed_offsets
 from tests.support.servers.proxy import Proxy, may_forget
 
 PARTITIONS: Final = 4

@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from psycopg.rows import dict_row
 
-from deploy.servers.brokers import Broker
+from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import until
 from tests.support.builders.replay import STREAMS, Record
 
@@ -41,20 +41,6 @@ Origin = tuple[str, str | None, str | None]
 
 
 # -- the end of the replay
-
-
-async def committed_offsets(
-    broker: Broker, group: str, partitions: Iterable[TopicPartition]
-) -> dict[TopicPartition, int]:
-    """What the group has committed, for those of the partitions where it has."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-    await admin.start()
-    try:
-        # Partitions by name: Tansu's answer to "all" can't be read.
-        offsets = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
-    finally:
-        await admin.close()
-    return {tp: known.offset for tp, known in offsets.items() if known.offset >= 0}
 
 
 async def all_done(
