@@ -1,5 +1,5 @@
 #!/opt/python/bin/python
-"""The command `els` of the image, which keeps it beside service/. In a checkout, `make setup` installs it."""
+"""Runs the command `els` in the image, beside service/. In a checkout, `make setup` installs the command."""
 
 from service.__main__ import entry_point
 

@@ -1,1 +1,1 @@
-"""`make demo`: the race between content and registrations, played on the running service."""
+"""`make demo` shows on the running service what happens when content arrives before its registration."""

@@ -1,8 +1,7 @@
-"""What the demo says to the service and what it hears back: the producers' events, the views, the topics.
+"""Sends the demo's events and reads the views and the output topics.
 
-Nothing here looks behind the scenes: events go in over Kafka, the views are read as an operator reads
-them, and what came out is read from the output topics. Every wait is bounded; one that is in vain is
-`Missing`, whose words name what did not come.
+The demo uses the public interfaces only: it publishes events to Kafka, reads the views as an operator does, and reads
+the output topics. Every wait is bounded; after its bound it raises `Missing`, which names what did not arrive.
 """
 
 import asyncio
@@ -26,18 +25,18 @@ from service.settings import Settings
 from service.wiring import kafka_options
 
 PATIENCE = 20.0
-"""Seconds that anything may take that we wait for; usually it is a fraction of one."""
+"""The bound of each wait, in seconds; most take a fraction of a second."""
 
 PRODUCERS = 3
 
 
 class Missing(Exception):
-    """Something did not come in time."""
+    """Something did not arrive in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One event of another service, before it is an envelope: a delivery more gets an `event_id` more."""
+    """One event of another service without its envelope. Each delivery gets a new `event_id`."""
 
     topic: str
     batch_id: str
@@ -61,18 +60,18 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of ours, as it was read from its topic."""
+    """One event of the service, as read from its topic."""
 
     topic: str
     batch_id: str
     data: Mapping[str, Any]
     published_at: int
-    """Milliseconds, as its record says."""
+    """The timestamp of its record, in milliseconds."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is sent for one batch. `newer`: by producers of the newer generation."""
+    """The inputs of one batch. `newer`: in the format of the newer producers."""
 
     batch_id: str
     slots: int
@@ -94,11 +93,11 @@ class Batch:
 
     @property
     def excess(self) -> int:
-        """How many are too many. Certain only where failures and excess don't meet, as in all of ours."""
+        """How many texts are excess. Exact unless a batch has failures and excess; none of ours has both."""
         return max(0, self.contents + self.failures - self.slots)
 
     def inputs(self) -> list[Input]:
-        """All of it, each once."""
+        """Returns all inputs, each once."""
         contents = [self.content(number) for number in range(1, self.contents + 1)]
         failures = [self.failure(number) for number in range(1, self.failures + 1)]
         return [self.registration(), *contents, *failures]
@@ -164,7 +163,7 @@ PUPILS = ("Åsa Öberg", "Nils Berg", "Maja Lind", "Omar Said", "Elsa Ek", "Liv 
 
 @dataclass
 class Outcome:
-    """The end, as the views and the topics tell it."""
+    """The result, according to the views and the topics."""
 
     events: Sequence[Event]
     slots: Sequence[tuple[str, int, str, str, str | None, str | None]] = ()
@@ -174,7 +173,7 @@ class Outcome:
     excess: Sequence[tuple[str, str]] = ()
     """batch, text"""
     waiting: Sequence[tuple[str, str]] = ()
-    """batch, what waits"""
+    """batch, what is pending or expired"""
     quarantine: Sequence[tuple[str, str]] = ()
     """batch, reason"""
     violations: Sequence[tuple[str, str, str]] = ()
@@ -186,7 +185,7 @@ class Outcome:
 
 @dataclass
 class World:
-    """The running service, from outside. One task reads the views at a time."""
+    """The running service, seen from outside. Only one task at a time may read the views."""
 
     settings: Settings
     database: psycopg.AsyncConnection[Any]
@@ -195,21 +194,21 @@ class World:
     admin: Any
     reader: Any
     events: dict[str, Event] = field(default_factory=dict)
-    """What came out for our batches, by event id: one that is published again is no second event."""
+    """Published events of our batches, by event id; `repeats` counts those that were published again."""
     repeats: int = 0
     _ours: set[str] = field(default_factory=set)
     _sent: dict[TopicPartition, int] = field(default_factory=dict)
     _read: dict[TopicPartition, int] = field(default_factory=dict)
     _reading: asyncio.Task[None] | None = None
 
-    # what goes in
+    # inputs
 
     async def send(self, *inputs: Input) -> None:
-        """Publish these at the same time, from all producers; on return the broker has them."""
+        """Publishes inputs concurrently from all producers; on return the broker has acknowledged them."""
         await asyncio.gather(*(self.send_by(number, event) for number, event in enumerate(inputs)))
 
     async def send_by(self, producer: int, event: Input) -> None:
-        """Publish one by a certain producer."""
+        """Publishes one input from the producer with this number."""
         self._ours.add(event.batch_id)
         sender = self.producers[producer % len(self.producers)]
         key = event.batch_id.encode()
@@ -217,18 +216,18 @@ class World:
         at = TopicPartition(stored.topic, stored.partition)
         self._sent[at] = max(self._sent.get(at, 0), stored.offset + 1)
 
-    # what comes out
+    # outputs
 
     async def settle(self) -> None:
-        """Wait until all that was sent is dealt with, what it led to is published, and we have read that.
+        """Waits until all inputs are processed, their events are published, and we have read those events.
 
-        Only so can one say that *nothing* came of an input.
+        Afterwards, an input without an event is known to have none.
         """
-        await until("The service has not taken all that was sent", self._is_taken)
-        [(now,)] = await self.look("select clock_timestamp()")
+        await until("The service has not processed all inputs", self._is_taken)
+        [(now,)] = await self.query("select clock_timestamp()")
 
         async def is_published() -> bool:
-            [(oldest,)] = await self.look("select oldest_outbox_row from ops.health")
+            [(oldest,)] = await self.query("select oldest_outbox_row from ops.health")
             return oldest is None or oldest > now
 
         await until("Events are still in the outbox (ops.outbox_backlog, ops.outbox_blocked)", is_published)
@@ -246,16 +245,16 @@ class World:
         return all(self._read[at] >= end for at, end in ends.items())
 
     async def start_reading(self) -> None:
-        """Read the output topics from where they end now."""
+        """Starts to read the output topics from their present end."""
         partitions: set[TopicPartition] = set()
 
         async def are_there() -> bool:
-            # A topic that was made just now is not known everywhere yet.
+            # A new topic may not be in all metadata yet.
             for each in await self.admin.describe_topics(list(OUTGOING_TOPICS)):
                 partitions.update(TopicPartition(each["topic"], part["partition"]) for part in each["partitions"])
             return {at.topic for at in partitions} == set(OUTGOING_TOPICS)
 
-        await until("Not all output topics are there (python -m service topics create makes them)", are_there)
+        await until("Not all output topics exist (`python -m service topics create` creates them)", are_there)
         self.reader.assign(partitions)
         self._read.update(await self.reader.end_offsets(list(partitions)))
         for at, end in self._read.items():
@@ -272,10 +271,10 @@ class World:
             found = await self.reader.getmany(timeout_ms=100)
             for at, records in found.items():
                 for record in records:
-                    self._hear(record)
+                    self._store(record)
                 self._read[at] = records[-1].offset + 1
 
-    def _hear(self, record: Any) -> None:
+    def _store(self, record: Any) -> None:
         batch_id = record.key.decode()
         if batch_id not in self._ours:
             return
@@ -285,50 +284,50 @@ class World:
         else:
             self.events[envelope["event_id"]] = Event(record.topic, batch_id, envelope["data"], record.timestamp)
 
-    # what the views say
+    # views
 
-    async def look(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
-        """The rows of a query of the views, read as an operator where this login may be one."""
+    async def query(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
+        """Returns the rows of a query, in the role els_ops if this login may use it."""
         async with self.database.transaction():
             if self.is_operator:
-                # For the transaction only: between us and the server may be a pooler.
+                # For this transaction only, since there may be a connection pooler before the server.
                 await self.database.execute("set local role els_ops")
             found = await self.database.execute(query.encode(), parameters)
             return await found.fetchall()
 
     async def outcome(self, batches: Iterable[Batch]) -> Outcome:
-        """All that is known of these batches."""
+        """Reads the result for these batches."""
         ids = [batch.batch_id for batch in batches]
         ours = {"ids": ids}
         return Outcome(
             events=[event for event in self.events.values() if event.batch_id in set(ids)],
-            slots=await self.look(
+            slots=await self.query(
                 "select batch_id, position, essay_id, state, text_storage_id, file_upload_id "
                 "from ops.slots where batch_id = any(%(ids)s) order by batch_id, position",
                 **ours,
             ),
-            batches=await self.look("select batch_id, state from ops.batches where batch_id = any(%(ids)s)", **ours),
-            excess=await self.look(
+            batches=await self.query("select batch_id, state from ops.batches where batch_id = any(%(ids)s)", **ours),
+            excess=await self.query(
                 "select batch_id, text_storage_id from ops.excess_content where batch_id = any(%(ids)s)", **ours
             ),
-            waiting=await self.look(
+            waiting=await self.query(
                 "select batch_id, 'content' from ops.pending_content where batch_id = any(%(ids)s) union all "
                 "select batch_id, 'batch' from ops.pending_batches where batch_id = any(%(ids)s) union all "
                 "select batch_id, 'expired' from ops.expired_content where batch_id = any(%(ids)s)",
                 **ours,
             ),
-            quarantine=await self.look(
+            quarantine=await self.query(
                 "select key_text, reason from ops.quarantine where key_text = any(%(ids)s)", **ours
             ),
-            violations=await self.look("select invariant, batch_id, detail from ops.invariant_violations"),
+            violations=await self.query("select invariant, batch_id, detail from ops.invariant_violations"),
         )
 
 
 @asynccontextmanager
 async def world(settings: Mapping[str, str]) -> AsyncIterator[World]:
-    """The service that these settings (as the environment has them) belong to.
+    """Connects to the servers of the service with these settings (environment variables).
 
-    Raises psycopg.Error or KafkaError where its servers don't answer.
+    Raises psycopg.Error or KafkaError if a server does not respond.
     """
     given = {name.removeprefix("ELS_").lower(): value for name, value in settings.items() if value}
     known = Settings.model_validate(given)
@@ -370,7 +369,7 @@ async def _may_be_operator(database: psycopg.AsyncConnection[Any]) -> bool:
 
 
 async def until(otherwise: str, seen: Callable[[], Awaitable[bool]]) -> None:
-    """Look again and again until it is so. Raises Missing after `PATIENCE` seconds."""
+    """Checks repeatedly until `seen` returns true. Raises Missing after `PATIENCE` seconds."""
     deadline = time.monotonic() + PATIENCE
     while not await seen():
         if time.monotonic() > deadline:
@@ -379,7 +378,7 @@ async def until(otherwise: str, seen: Callable[[], Awaitable[bool]]) -> None:
 
 
 def by_batch(rows: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
-    """Second columns, by the first."""
+    """Groups the second columns by the first."""
     grouped = defaultdict(list)
     for batch_id, value in rows:
         grouped[batch_id].append(value)

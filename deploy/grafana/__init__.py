@@ -1,1 +1,1 @@
-"""The dashboard."""
+"""Defines the Grafana dashboard."""

@@ -1,9 +1,8 @@
-"""The dashboard as code: `python -m deploy.grafana.dashboard` writes dashboards/essay-lifecycle.json.
+"""Defines the dashboard: `python -m deploy.grafana.dashboard` writes dashboards/essay-lifecycle.json.
 
-Read from left to right as an event goes: what waits in the topics, what the intake does, what waits for a
-registration, what becomes of it, what waits to be published, what has been. Below that how long it takes, and below
-that what must stay at zero. Counters are summed over pods; gauges of the database are the same from each, so the
-highest is taken.
+The first rows follow an event from left to right: consumer lag, intake, pending content, its outcome, outbox, published
+events. The next rows show durations, the last ones what must stay at zero. Counters are summed over pods. Gauges of the
+database have the same value in each pod, so the maximum is used.
 """
 
 import json
@@ -19,7 +18,7 @@ WIDTH = 24
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of Prometheus, and how its series are named."""
+    """One Prometheus query and the legend of its series."""
 
     expr: str
     legend: str
@@ -27,7 +26,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: `stat` is a number, red from `bad` on; `graph` is lines over time."""
+    """One panel: `stat` shows a number, red from `bad` on; `graph` shows lines over time."""
 
     title: str
     kind: Literal["stat", "graph"]
@@ -56,7 +55,7 @@ def _quantile(share: float, histogram: str, by: str = "") -> str:
 
 ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
     (
-        "From left to right: how much there is",
+        "Amounts, from left to right",
         4,
         (
             _stat("Lag", "short", "sum(els_consumer_lag)", "records that wait in the input topics", 10_000),
@@ -109,7 +108,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
-        "How long it takes",
+        "Durations",
         8,
         (
             _graph(
@@ -144,7 +143,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
-        "Trouble: all of it is zero",
+        "Errors: all of these should be zero",
         4,
         (
             _stat("Quarantine, open", "short", "max(els_quarantine_open)", "ops.quarantine", 1),
@@ -160,7 +159,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         8,
         (
             _graph(
-                "QuarantineFilter by reason",
+                "Rejections by reason",
                 "ops",
                 "ops.quarantine",
                 (_rate("els_quarantined_total", "reason"), "{{reason}}"),
@@ -168,7 +167,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
             _graph(
                 "Oldest transaction",
                 "s",
-                "keeps dead rows",
+                "prevents the removal of dead rows",
                 ("max(els_oldest_transaction_seconds)", "oldest"),
             ),
             _graph(
@@ -186,12 +185,12 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
 
 
 def expressions() -> list[str]:
-    """Every query of the dashboard."""
+    """Returns every query of the dashboard."""
     return [query.expr for _, _, panels in ROWS for panel in panels for query in panel.queries]
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana reads it."""
+    """Returns the dashboard as Grafana reads it."""
     panels: list[dict[str, Any]] = []
     top = 0
     for title, height, row in ROWS:

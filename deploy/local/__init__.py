@@ -1,8 +1,8 @@
-"""The local stack: an embedded PostgreSQL and broker, and the service on them, where there is neither.
+"""The local stack starts the service with an embedded PostgreSQL and Kafka broker; no container engine is needed.
 
     python -m deploy.local up | down | status | demo | clean
 
-Everything is on loopback and leaves its traces under `.local/` only. Three promises: no permission of a
-folder that was there before is ever changed, no server that the environment names is ever started or
-stopped, and no program is ever signalled that is not known to be ours.
+All servers listen on loopback, and all files are under `.local/` (run as root, the data of PostgreSQL may be in a
+private folder of /var/tmp). The stack never changes the permissions of a folder that existed before, never starts or
+stops a server that the environment names, and never signals a program that it did not start.
 """

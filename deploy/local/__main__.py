@@ -1,4 +1,4 @@
-"""The command line of the local stack; `make up`, `make demo` and `make down` call it."""
+"""Runs the commands of the local stack for `make up`, `make demo`, `make down` and `make clean`."""
 
 import argparse
 import importlib
@@ -17,14 +17,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    """Do one command. 0 where it did what it says, 1 with a line about what was in the way."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.local", description="The local stack.")
+    """Runs one command. Returns exit status 0, or 1 with the error on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local", description="Starts and stops the local stack.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start what is missing, wait until the service is ready, say where it is")
-    commands.add_parser("down", help="stop all of it; the data stays")
-    commands.add_parser("status", help="what runs; exit status 0 where the service does")
-    commands.add_parser("demo", help="play the race on the running stack")
-    commands.add_parser("clean", help="stop all of it and throw the data away")
+    commands.add_parser("up", help="start what does not run, wait until the service is ready, print its addresses")
+    commands.add_parser("down", help="stop the service and its servers; PostgreSQL's data is kept")
+    commands.add_parser("status", help="print what runs; exit status 0 if the service does")
+    commands.add_parser("demo", help="run the demo; starts the stack if necessary")
+    commands.add_parser("clean", help="stop the stack and delete its data")
     command: str = parser.parse_args().command
     console = Console()
     stack = Stack(CHECKOUT, os.environ, console)
@@ -42,21 +42,22 @@ def main() -> int:
 
 def _do(command: str, stack: Stack) -> int:
     if command == "up":
-        _say_where(stack, stack.up())
+        _print_addresses(stack, stack.up())
     elif command == "down":
         stack.down()
+        stack.print_line("Data", "PostgreSQL's is kept (make clean deletes it); the broker's was in memory")
     elif command == "clean":
         stack.clean()
     else:
         running = stack.running()
         for name, runs in running.items():
-            stack.console.print(f"  [bold]{name:<11}[/bold] {'runs' if runs else 'does not run'}")
+            stack.print_line(name, "running" if runs else "not running")
         return 0 if running["Service"] else 1
     return 0
 
 
 def _demo(stack: Stack) -> int:
-    """The demo's own module plays it, with the settings of the running service."""
+    """Runs the demo with the settings of the running service; starts the stack first if the service does not run."""
     with stack.exclusively():
         if not stack.service.running():
             stack.up()
@@ -65,24 +66,24 @@ def _demo(stack: Stack) -> int:
     return played
 
 
-def _say_where(stack: Stack, settings: dict[str, str]) -> None:
+def _print_addresses(stack: Stack, settings: dict[str, str]) -> None:
     here = Path.cwd()
     port = settings["ELS_HTTP_PORT"]
     psql = stack.home / "psql"
     lines = [
-        ("Health", f"http://127.0.0.1:{port}/healthz  /readyz  /metrics"),
+        ("Health", f"http://127.0.0.1:{port}/readyz  (also /healthz, /metrics)"),
         ("Log", os.path.relpath(stack.service.log, here)),
         (
             "Settings",
             f"{os.path.relpath(stack.home / 'env', here)}  (set -a; . .local/env; python -m service …)",
         ),
-        ("Next", "make demo, make down"),
+        ("Next", "make demo (a demonstration), make down (stops everything)"),
     ]
     if "ELS_DATABASE_URL" not in stack.given:
         lines.insert(1, ("Operators", f"{os.path.relpath(psql, here)} -c 'table ops.health'"))
     stack.console.print()
     for name, text in lines:
-        stack.console.print(f"  [bold]{name:<11}[/bold] {escape(text)}", highlight=False, soft_wrap=True)
+        stack.print_line(name, text)
 
 
 if __name__ == "__main__":

