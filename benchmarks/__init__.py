@@ -1,5 +1,5 @@
-"""What the service costs, measured: each question of section 7 is a module here, `make bench` asks them.
+"""Measures the performance of the service: each question is a module here, and `make bench` runs them.
 
-Servers are started for the measurement (`servers`), what is sent comes from processes of its own (`load`), and
-every figure stands beside its watermark, its goal and the reference of the same run (`report`).
+Each measurement starts its own servers (`servers`) and sends its load from separate processes (`load`). The report
+shows each figure with its minimum, its goal and the reference of the same run (`report`).
 """

@@ -1,6 +1,6 @@
-"""The database step alone, against the ceiling: the same rows written by the fastest bulk statements, no logic.
+"""Measures the database step alone, and as its ceiling the same rows written by bulk statements without logic.
 
-Both write the same slots and the same outbox rows with the same durability, in turn, in batches of their own.
+Both write the same number of slots and outbox rows with the same durability, in turn, to different batches.
 """
 
 import argparse
@@ -46,9 +46,9 @@ COPY = """
 """
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     report = Report("database")
-    collect_rarely()  # as a pod does
+    collect_rarely()  # garbage collection as in a pod
     with server.database() as url:
         rounds = uvloop.run(_rounds(url, options.repeat, options.batches, options.poll))
     ours, ceiling, alone = zip(*rounds, strict=True)
@@ -56,12 +56,12 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     report.add("reference: ceiling, bulk UPDATE + COPY, chunks of 500", "1/s", ceiling)
     shares = [mine / bulk * 100 for mine, bulk in zip(ours, ceiling, strict=True)]
     report.add("share of the ceiling", "%", shares, watermark=60, goal=80)
-    report.add("one record a transaction", "1/s", alone)
+    report.add("one record per transaction", "1/s", alone)
     return report
 
 
 async def _rounds(url: str, repeat: int, batches: int, poll: int) -> list[tuple[float, float, float]]:
-    """(ours, ceiling, one by one) in events a second; the first round warms up and is not counted."""
+    """Returns (the service, ceiling, one record per transaction) in events per second. A first round warms up."""
     database = Database(url, pool_size=4)
     rounds = []
     with psycopg.connect(url, autocommit=True) as admin:
@@ -80,7 +80,7 @@ async def _rounds(url: str, repeat: int, batches: int, poll: int) -> list[tuple[
 
 
 def deliveries(ids: Sequence[str]) -> list[Delivery]:
-    """Uploads of these batches, decoded."""
+    """Returns decoded uploads, one for each batch id."""
     made = []
     for offset, batch in enumerate(ids):
         event = decode(CONTENT_PROVISIONED, load.content(batch), max_bytes=1_000_000)
@@ -94,7 +94,7 @@ async def _timed_polls(database: Database, first: int, batches: int, poll: int) 
 
 
 async def seconds_of(database: Database, arrived: Sequence[Delivery], poll: int) -> float:
-    """How long polls of so many take, one after the other."""
+    """Returns the seconds that the uploads take, in consecutive polls of `poll` records."""
     begun = time.perf_counter()
     for start in range(0, len(arrived), poll):
         async with database.transaction(pipelined=True) as conn:
@@ -105,7 +105,7 @@ async def seconds_of(database: Database, arrived: Sequence[Delivery], poll: int)
 
 
 def _ceiling(url: str, first: int, batches: int) -> float:
-    """Slots and payloads are known beforehand; a transaction for each chunk."""
+    """Returns the events per second of bulk statements, one transaction per chunk; slots and payloads are prepared."""
     assigned = []
     for number in range(first, first + batches):
         batch = load.batch_id(number)
@@ -117,7 +117,7 @@ def _ceiling(url: str, first: int, batches: int) -> float:
         chunks.append(_prepared(some))
     with psycopg.connect(url) as conn:
         register(conn)
-        # COPY takes the dumper that was registered last for text, which `register` made that of Encoded.
+        # COPY uses the dumper that was registered last for text; `register` set it to that of Encoded.
         conn.adapters.register_dumper(str, StrBinaryDumper)
         begun = time.perf_counter()
         for columns, events in chunks:
@@ -133,7 +133,7 @@ def _ceiling(url: str, first: int, batches: int) -> float:
 def _prepared(
     assigned: Sequence[tuple[str, str]],
 ) -> tuple[list[Any], list[tuple[UUID, str, str, str, UUID, str | None]]]:
-    """The parameters of one chunk: a slot and an outbox row for each."""
+    """Returns the parameters of one chunk: the columns of its slots, and its outbox rows."""
     contents = [each.event for each in deliveries([batch for batch, _ in assigned])]
     now = datetime.now(UTC)
     columns: list[Any] = [

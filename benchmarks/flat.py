@@ -1,4 +1,4 @@
-"""Minutes at a steady rate with the purge deleting: sizes must level off, lag and memory must not grow."""
+"""Measures minutes at a steady rate while the purge deletes: sizes must level off, lag and memory must not grow."""
 
 import argparse
 import asyncio
@@ -18,21 +18,21 @@ from service.domain.topics import CONTENT_PROVISIONED
 
 SLOTS = 30
 AHEAD = 10_000
-"""Batches that are registered and whose uploads are not sent yet."""
+"""The number of batches that are registered before their uploads are sent."""
 RETAINED = 20_000
-"""Batches that are kept: what ended before them is made old, for the purge to delete."""
+"""The number of ended batches that are kept; earlier ones are made old, so that the purge deletes them."""
 WARM_UP = 10.0
 EVERY = 5.0
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 READ_MS = 20
-"""Milliseconds between two fetches of the load's reader: what it would save in latency it costs in CPU."""
+"""Milliseconds between two fetches of the load's reader: shorter would take CPU from the service."""
 LINGER_MS = 10
-"""Milliseconds between two requests of the load's producer: outboxes are relayed in batches, too."""
+"""Milliseconds between two requests of the load's producer; producers with an outbox send in batches, too."""
 PAUSE = 0.5
-"""Seconds between two times that batches are registered, and made old: in small pieces, as they would come."""
+"""Seconds between two rounds that register batches and make others old, in small pieces as in production."""
 GROUP = "essay-lifecycle-service"
 
-# A retention is a day at least: what is to go is made a week older. Its age is its only difference.
+# The shortest retention is a day, so what the purge should delete is made a week older; nothing else changes.
 AGE = """
     update els.batches
     set registered_at = registered_at - interval '7 days', completed_at = completed_at - interval '7 days',
@@ -47,22 +47,22 @@ SIZES = """
 """
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
-    """Batches are registered shortly before their uploads are due, and deleted some time after their end."""
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
+    """Batches are registered shortly before their uploads are due, and deleted some time after they end."""
     report = Report("flat")
     batches = int(options.rate * options.seconds) // SLOTS
-    told = {"batches": batches, "each": SLOTS, "rate": options.rate, "warm_up": WARM_UP}
-    told |= {"read_ms": READ_MS, "linger_ms": LINGER_MS}
+    load_options = {"batches": batches, "each": SLOTS, "rate": options.rate, "warm_up": WARM_UP}
+    load_options |= {"read_ms": READ_MS, "linger_ms": LINGER_MS}
     settings = {"ELS_BATCH_RETENTION_SECONDS": str(24 * 3600), "ELS_PURGE_INTERVAL_SECONDS": "1"}
     with server.database() as url, servers.broker() as kafka, servers.service(url, kafka, **settings) as pods:
         (pod,) = pods.start(1)
         asyncio.run(pods.ready())
         with psycopg.connect(url, autocommit=True) as conn:
-            send = partial(load.send, "paced", kafka.bootstrap_servers, first=0, **told)
+            send = partial(load.send, "paced", kafka.bootstrap_servers, first=0, **load_options)
             sent = asyncio.run(_kept_up(conn, kafka, pod, batches, options.rate, send, report))
         if sent["received"] < sent["sent"]:
             lag = report.series["lag, records over seconds"]
-            raise RuntimeError(f"{sent['received']} of {sent['sent']} came; lag {lag[-5:]}: {pod.last_lines()}")
+            raise RuntimeError(f"{sent['received']} of {sent['sent']} arrived; lag {lag[-5:]}: {pod.last_lines()}")
         asyncio.run(pods.stop())
     for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
         report.add(f"{options.rate}/s: {name} of an event", "ms", [percentile(sent["seconds"], share) * 1000])
@@ -82,13 +82,13 @@ async def _kept_up(
     send: Callable[[], dict[str, Any]],
     report: Report,
 ) -> dict[str, Any]:
-    """Register ahead of what is sent, age what has ended, and look at all that must not grow, until the load ends."""
+    """Registers batches ahead of the load, makes ended ones old, and samples what must not grow, until the end."""
     sending = asyncio.create_task(asyncio.to_thread(send))
     client = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
     await client.start()
     tps = [TopicPartition(CONTENT_PROVISIONED, each) for each in range(servers.PARTITIONS)]
     registered = aged = 0
-    begun, cpu, looked = None, None, 0.0
+    begun, cpu, sampled = None, None, 0.0
     cores: dict[str, float] = {}
     while not sending.done():
         sent = sum((await client.end_offsets(tps)).values())
@@ -98,12 +98,12 @@ async def _kept_up(
         if (old := sent // SLOTS - RETAINED) > aged:
             conn.execute(AGE, [aged, old - 1])
             aged = old
-        if batches * SLOTS > sent > 0 and time.monotonic() > looked + EVERY:
-            looked = time.monotonic()
-            begun, cpu = begun or looked, cpu or servers.Cpu()
+        if batches * SLOTS > sent > 0 and time.monotonic() > sampled + EVERY:
+            sampled = time.monotonic()
+            begun, cpu = begun or sampled, cpu or servers.Cpu()
             done = sum((await committed_offsets(kafka, GROUP, tps)).values())
             ended = sum((await client.end_offsets(tps)).values())
-            _look(conn, pod, ended - done, looked - begun, report)
+            _sample(conn, pod, ended - done, sampled - begun, report)
             cores = cpu.cores()
         await asyncio.sleep(PAUSE)
     await client.stop()
@@ -112,7 +112,7 @@ async def _kept_up(
     return sending.result()
 
 
-def _look(conn: psycopg.Connection[Any], pod: Pod, lag: int, seconds: float, report: Report) -> None:
+def _sample(conn: psycopg.Connection[Any], pod: Pod, lag: int, seconds: float, report: Report) -> None:
     ((kept,),) = conn.execute("select count(*) from els.batches where state <> 'registered'").fetchall()
     ((waiting,),) = conn.execute("select count(*) from els.outbox").fetchall()
     found = {"lag, records": lag, "outbox, rows": waiting, "batches that have ended, kept": kept}

@@ -1,4 +1,4 @@
-"""The largest batch: 100,000 contents wait, the registration comes, and other batches go on meanwhile."""
+"""Measures the largest batch: 100,000 contents are pending when its registration arrives; other batches continue."""
 
 import argparse
 import asyncio
@@ -14,7 +14,7 @@ from deploy.servers.pods import Pod
 from service.domain.topics import BATCH_REGISTERED, LARGEST_RECORD
 
 LARGE = 1_000_000
-"""The number of the large batch; the others count from 0."""
+"""The number of the large batch; the other batches are numbered from 0."""
 
 RATE = 50
 
@@ -30,7 +30,7 @@ WAIT = """
     from generate_series(1, %(slots)s)
 """
 
-# The same rows without logic: slots from what waits, what waits deleted, an event for each slot.
+# The same rows without logic: slots from the pending content, which is deleted, and an event for each slot.
 BULK = """
     with gone as (
         delete from els.pending_content where batch_id = %(batch)s
@@ -52,7 +52,7 @@ BULK = """
 """
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     report = Report("large")
     reference, seconds, memory, others = [], [], [], []
     for _ in range(options.repeat):
@@ -88,8 +88,8 @@ def _reconciled(server: servers.Server, slots: int) -> tuple[float, float, list[
             servers.analyzed(conn)
         (pod,) = pods.start(1)
         asyncio.run(pods.ready())
-        told = {"first": 0, "batches": batches, "each": 30, "rate": RATE, "warm_up": 0.0}
-        with load.begin("paced", kafka.bootstrap_servers, **told) as others:
+        load_options = {"first": 0, "batches": batches, "each": 30, "rate": RATE, "warm_up": 0.0}
+        with load.begin("paced", kafka.bootstrap_servers, **load_options) as others:
             took = asyncio.run(_announced(url, kafka, slots, pod))
             peak = servers.memory_mib(pod.pid)[1]
             meanwhile: list[float] = load.ended(others)["seconds"]
@@ -98,7 +98,7 @@ def _reconciled(server: servers.Server, slots: int) -> tuple[float, float, list[
 
 
 async def _announced(url: str, kafka: Broker, slots: int, pod: Pod) -> float:
-    await asyncio.sleep(3)  # the others are under way
+    await asyncio.sleep(3)  # until the load of the other batches runs
     batch = load.batch_id(LARGE)
     value = load.registration(batch, slots)
     producer = AIOKafkaProducer(

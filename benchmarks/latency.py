@@ -1,4 +1,4 @@
-"""From an upload's due moment to its EssaySlotAssigned at a consumer, at fixed rates; one pod."""
+"""Measures the latency from an upload's due time to its EssaySlotAssigned at a consumer, at fixed rates, on one pod."""
 
 import argparse
 import asyncio
@@ -15,11 +15,11 @@ from service.domain.topics import EXCESS_CONTENT
 WARM_UP = 3.0
 SLOTS = 30
 BOUNDED = 500
-"""The rate that section 7 speaks of."""
+"""The rate whose latency has a required minimum and a goal."""
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
-    """Each rate on fresh servers, so often; and one durable commit and one produce alone."""
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
+    """Measures each rate on new servers; the reference is one durable commit and one produce."""
     report = Report("latency")
     curve: dict[str, list[tuple[float, float]]] = {"p50 ms over rate": [], "p99 ms over rate": []}
     alone: list[float] = []
@@ -51,17 +51,17 @@ def _measured(server: servers.Server, rate: int, seconds: float, alone: list[flo
         alone += asyncio.run(_one_by_one(url, kafka))
         pods.start(1)
         asyncio.run(pods.ready())
-        told = {"first": 0, "batches": batches, "each": SLOTS, "rate": rate, "warm_up": WARM_UP}
-        found = load.send("paced", kafka.bootstrap_servers, **told)
+        load_options = {"first": 0, "batches": batches, "each": SLOTS, "rate": rate, "warm_up": WARM_UP}
+        found = load.send("paced", kafka.bootstrap_servers, **load_options)
         if found["received"] < found["sent"]:
-            raise RuntimeError(f"{found['received']} of {found['sent']} came: {pods.all[0].last_lines()}")
+            raise RuntimeError(f"{found['received']} of {found['sent']} arrived: {pods.all[0].last_lines()}")
         asyncio.run(pods.stop())
     ordered: list[float] = found["seconds"]
     return ordered
 
 
 async def _one_by_one(url: str, kafka: Broker, number: int = 200) -> list[float]:
-    """What cannot be saved: a row committed durably, then a record acknowledged, nothing else going on."""
+    """Returns the seconds of a durable commit followed by an acknowledged record, without other load."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, enable_idempotence=False, acks="all")
     await producer.start()
     taken = []
@@ -71,7 +71,7 @@ async def _one_by_one(url: str, kafka: Broker, number: int = 200) -> list[float]
             begun = time.perf_counter()
             await conn.execute("insert into public.alone values (%s)", ["x" * 760])
             await conn.commit()
-            # Of another topic than what is counted; one partition is as good as another.
+            # To another topic than the one that is counted.
             await producer.send_and_wait(EXCESS_CONTENT, b"x" * 760, partition=0)
             taken.append(time.perf_counter() - begun)
     await producer.stop()

@@ -1,8 +1,8 @@
-"""What producers send, from a process of its own: all at once before the clock starts, or at a fixed rate.
+"""Sends events as the producers do, from a separate process: all before the measurement, or at a fixed rate.
 
     python -m benchmarks.load '{"do": "contents", …}'
 
-Batch and essay ids are made from numbers, here and in SQL alike (`register`), so that nobody has to tell them.
+Batch and essay ids are derived from numbers, here and in SQL (`register`), so they need not be passed on.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 
 AT_A_TIME = 100
-"""Batches whose uploads come mixed."""
+"""The number of batches whose uploads are mixed."""
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -66,19 +66,19 @@ def essay_id(batch: str, position: int) -> str:
 
 
 def register(conn: psycopg.Connection[Any], batches: int, slots: int, first: int = 0) -> None:
-    """Batches that are registered already, straight into the tables."""
+    """Inserts registered batches directly into the tables."""
     conn.execute(REGISTER, {"first": first, "batches": batches, "slots": slots})
 
 
 def content(batch: str, text: str | None = None) -> bytes:
-    """EssayContentProvisioned as the File Service sends it."""
+    """Returns an EssayContentProvisioned as the File Service sends it."""
     upload, raw, found = _uuid(), _uuid(), text or f"text-{_uuid()}"
     data = _CONTENT % (batch, upload, raw, found, _uuid())
     return (_ENVELOPE % (_uuid(), CONTENT_PROVISIONED, _uuid(), data)).encode()
 
 
 def registration(batch: str, slots: int) -> bytes:
-    """BatchEssaysRegistered as BOS sends it."""
+    """Returns a BatchEssaysRegistered as BOS sends it."""
     data = {
         "event": "batch.essays.registered",
         "batch_id": batch,
@@ -98,43 +98,43 @@ def _uuid() -> str:
 
 
 def mixed(first: int, batches: int, each: int) -> Iterable[str]:
-    """The batch of each upload: of `AT_A_TIME` batches at a time, in any order."""
+    """Returns the batch id of each upload, in random order within groups of `AT_A_TIME` batches."""
     for start in range(first, first + batches, AT_A_TIME):
         group = [batch_id(number) for number in range(start, min(start + AT_A_TIME, first + batches))] * each
         random.shuffle(group)
         yield from group
 
 
-# -- in the harness
+# -- in the process of the benchmark
 
 
 def send(do: str, bootstrap_servers: str, **what: Any) -> dict[str, Any]:
-    """Have a process of its own do it; returns what it reports when it is done."""
+    """Runs a load in a separate process. Returns its report."""
     with begin(do, bootstrap_servers, **what) as process:
         return ended(process)
 
 
 def begin(do: str, bootstrap_servers: str, **what: Any) -> "subprocess.Popen[bytes]":
-    """The same, without waiting; `ended` waits."""
-    told = orjson.dumps({"do": do, "bootstrap_servers": bootstrap_servers, **what}).decode()
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.load", told], stdout=subprocess.PIPE)
+    """Starts a load in a separate process; `ended` waits for it."""
+    options = orjson.dumps({"do": do, "bootstrap_servers": bootstrap_servers, **what}).decode()
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.load", options], stdout=subprocess.PIPE)
 
 
 def ended(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
-    answer, _ = process.communicate()
+    output, _ = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"the load ended with {process.returncode}")
-    found: dict[str, Any] = orjson.loads(answer)
+        raise RuntimeError(f"the load exited with status {process.returncode}")
+    found: dict[str, Any] = orjson.loads(output)
     return found
 
 
-# -- in the process of its own
+# -- in the separate process
 
 
 async def _preload(
     bootstrap_servers: str, topic: str, batches: Iterable[str], made: Callable[[str], bytes]
 ) -> dict[str, Any]:
-    """One record for each batch id, spread over the partitions in record batches, as fast as it goes."""
+    """Sends one record per batch id to random partitions, in record batches, as fast as possible."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, max_batch_size=900_000, enable_idempotence=False)
     await producer.start()
     partitions = sorted(await producer.partitions_for(topic))
@@ -156,12 +156,12 @@ async def _preload(
 
 
 async def contents(bootstrap_servers: str, first: int, batches: int, each: int) -> dict[str, Any]:
-    """Every upload of these batches."""
+    """Sends all uploads of these batches."""
     return await _preload(bootstrap_servers, CONTENT_PROVISIONED, mixed(first, batches, each), content)
 
 
 async def registrations(bootstrap_servers: str, first: int, batches: int, each: int) -> dict[str, Any]:
-    """Every registration of these batches."""
+    """Sends all registrations of these batches."""
     ids = (batch_id(number) for number in range(first, first + batches))
     return await _preload(bootstrap_servers, BATCH_REGISTERED, ids, lambda batch: registration(batch, each))
 
@@ -176,16 +176,16 @@ async def paced(
     read_ms: int = 3,
     linger_ms: int = 0,
 ) -> dict[str, Any]:
-    """Uploads at a fixed rate; how long each took from the moment it was due to its EssaySlotAssigned, in seconds.
+    """Sends uploads at a fixed rate. Returns the seconds from each upload's due time to its EssaySlotAssigned.
 
-    From when it was *due*: what could not be sent in time, since something stood still, has waited all the same. All
-    that is due by now goes out in record batches to any partitions, as producers do with what has no key, and what is
-    due next after `linger_ms` at the earliest: so the load itself takes little of the machine. Values are made before.
-    What comes is read every `read_ms` milliseconds at most, or as soon as something is there where that is 3 or less.
+    The due time counts, not the time of sending, so that delays of the load are part of the latency. All uploads that
+    are due are sent in record batches to random partitions, as producers do without keys; the next ones are sent after
+    `linger_ms` at the earliest, so that the load needs little CPU. Values are prepared before the start. Output is read
+    every `read_ms` milliseconds at most; with 3 or less, as soon as there is any.
     """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=False, acks="all")
     await producer.start()
-    # The embedded broker holds an empty fetch to its end: what is waited for here is no latency of the service's.
+    # The embedded broker answers an empty fetch only after its maximum wait, which would count as latency.
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers,
         auto_offset_reset="latest",
@@ -228,7 +228,7 @@ _NUMBER = re.compile(rb'"text_storage_id":"text-(\d+)-')
 
 
 async def _receive(consumer: AIOKafkaConsumer, received: dict[int, float], number: int) -> None:
-    """When each upload's event came first; others are none of ours."""
+    """Records when the first event of each upload arrived; ignores other events."""
     while len(received) < number:
         for records in (await consumer.getmany(timeout_ms=500)).values():
             now = time.perf_counter()
@@ -238,16 +238,16 @@ async def _receive(consumer: AIOKafkaConsumer, received: dict[int, float], numbe
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do the one thing that is told, and report in JSON."""
-    told = orjson.loads(arguments[0])
+    """Runs the load that the argument names, and prints its report as JSON."""
+    options = orjson.loads(arguments[0])
     known: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
         "contents": contents,
         "registrations": registrations,
         "paced": paced,
     }
-    doing = known[told.pop("do")]
-    report = orjson.dumps(uvloop.run(doing(**told)))
-    with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # where PYTHONUNBUFFERED is set, print may write a part
+    load = known[options.pop("do")]
+    report = orjson.dumps(uvloop.run(load(**options)))
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # with PYTHONUNBUFFERED, print may write only a part
         out.write(report)
 
 

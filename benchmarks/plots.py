@@ -1,4 +1,4 @@
-"""The series of a result as a picture beside it."""
+"""Draws the series of a result as an SVG beside its JSON."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 
 def draw(result: Path) -> Path | None:
-    """`whole.json` → `whole.svg`: a panel for each thing that is plotted over the same."""
+    """Draws `whole.json` as `whole.svg`, with one panel for each pair of axes. Returns None without series."""
     found = orjson.loads(result.read_bytes())
     panels: dict[tuple[str, str], list[tuple[str, list[tuple[float, float]]]]] = {}
     for name, points in found["series"].items():

@@ -1,4 +1,4 @@
-"""The relay alone: a full outbox, one pod that only relays; and the producer alone with the same bytes."""
+"""Measures the relay alone: a full outbox and one pod with the role relay. Reference: a producer with equal bytes."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ FILL = """
 """
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     report = Report("relay")
     rates, alone, cores = [], [], []
     for _ in range(options.repeat):

@@ -1,4 +1,4 @@
-"""Figures with their spread, beside watermark, goal and reference: a table for people, JSON to keep."""
+"""Reports figures with their spread, minimum, goal and reference: prints a table and writes JSON."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ PACKAGES = ("aiokafka", "psycopg", "sqlalchemy", "pydantic", "orjson", "uvloop",
 
 @dataclass(slots=True)
 class Figure:
-    """One number, measured so often. Where it has a watermark it is `better` as it is 'more' or 'less'."""
+    """One number with its measured values. `better` is 'more' or 'less'; `watermark` is the required value."""
 
     name: str
     unit: str
@@ -37,7 +37,7 @@ class Figure:
 
     @property
     def reached(self) -> str:
-        """'goal', 'watermark', 'below' the watermark, or nothing where there is none."""
+        """Returns 'goal', 'watermark', 'below' (the watermark), or an empty text without a watermark."""
         for name, bound in (("goal", self.goal), ("watermark", self.watermark)):
             if bound is not None and (self.median >= bound if self.better == "more" else self.median <= bound):
                 return name
@@ -46,7 +46,7 @@ class Figure:
 
 @dataclass(slots=True)
 class Report:
-    """What one question brought; `series` are points over time or rate, for the plots."""
+    """The result of one benchmark. `series` are points over time or rate, for the plots."""
 
     question: str
     figures: list[Figure] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Report:
         self.figures.append(Figure(name, unit, measured, **bounds))
 
     def show(self) -> None:
-        """Print the table."""
+        """Prints the table."""
         table = Table(title=f"{self.question}, {self.at}", title_justify="left", box=None, header_style="bold")
         for column in ("", "median", "min … max", "n", "unit", "watermark", "goal", "reached"):
             table.add_column(column, justify="left" if column in ("", "unit", "reached") else "right")
@@ -74,10 +74,10 @@ class Report:
         console.print(table)
         for note in self.notes:
             console.print(f"  {note}")
-        console.print(f"  {machine()['told']}; load before {self.load_before:.1f}")
+        console.print(f"  {machine()['description']}; load before {self.load_before:.1f}")
 
     def write(self) -> Path:
-        """Keep it under benchmarks/results, in place of the one before."""
+        """Writes it to benchmarks/results, and overwrites the previous result. Returns the path."""
         kept = asdict(self)
         for figure, each in zip(kept["figures"], self.figures, strict=True):
             figure["median"], figure["reached"] = each.median, each.reached
@@ -91,10 +91,10 @@ class Report:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on, and with what."""
+    """Returns the machine and the versions of packages."""
     cores, memory = psutil.cpu_count(), psutil.virtual_memory().total
     return {
-        "told": f"{cores} cores, {memory / 2**30:.0f} GiB, Linux {platform.release()}, Python "
+        "description": f"{cores} cores, {memory / 2**30:.0f} GiB, Linux {platform.release()}, Python "
         f"{platform.python_version()}",
         "cores": cores,
         "memory_bytes": memory,
@@ -103,7 +103,7 @@ def machine() -> dict[str, Any]:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Of values in ascending order, the one that `share` of them do not exceed."""
+    """Returns the percentile of values in ascending order."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 

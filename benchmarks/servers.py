@@ -1,4 +1,4 @@
-"""The servers of a measurement: PostgreSQL with durable settings, a broker, pods; and what each costs in CPU."""
+"""Starts the servers of a measurement (durable PostgreSQL, a broker, pods) and measures their CPU and memory."""
 
 import asyncio
 import os
@@ -19,12 +19,12 @@ from deploy.servers.brokers import Broker
 from deploy.servers.pods import Pods, pods
 
 PARTITIONS = 12
-"""Of each topic: a pod that is alone has 36, as section 7 wants it."""
+"""Partitions per topic: a single pod has 36 of the input topics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """PostgreSQL, and the migrated database that each measurement gets a copy of."""
+    """PostgreSQL, and the migrated database that is copied for each measurement."""
 
     url: str
     template: str
@@ -37,7 +37,7 @@ class Server:
 
 @contextmanager
 def postgres() -> Iterator[Server]:
-    """With fsync and synchronous_commit on. What it is set to: deploy/local/postgres.py."""
+    """Starts PostgreSQL with fsync and synchronous_commit on; deploy/local/postgres.py has all settings."""
     with databases.embedded_server(durable=True) as server, databases.template(server.url()) as template:
         with psycopg.connect(server.url(), autocommit=True) as conn:
             settings = conn.execute("select current_setting('fsync'), current_setting('synchronous_commit')")
@@ -47,7 +47,7 @@ def postgres() -> Iterator[Server]:
 
 @contextmanager
 def broker(partitions: int = PARTITIONS) -> Iterator[Broker]:
-    """The embedded broker, or Apache Kafka where BENCH_KAFKA=apache."""
+    """Starts the embedded broker, or Apache Kafka if BENCH_KAFKA=apache."""
     make = brokers.apache if os.environ.get("BENCH_KAFKA") == "apache" else brokers.tansu
     with make() as started:
         asyncio.run(started.create_topics(partitions))
@@ -56,7 +56,7 @@ def broker(partitions: int = PARTITIONS) -> Iterator[Broker]:
 
 @contextmanager
 def service(url: str, kafka: Broker, **settings: str) -> Iterator[Pods]:
-    """Pods that use these servers as els_app; none is started yet."""
+    """Gives pods that use these servers, in the role els_app; none is started yet."""
     with tempfile.TemporaryDirectory(prefix="els-bench-") as folder:
         mine = {"ELS_DATABASE_URL": databases.url_as(url, "els_app"), **settings}
         with pods(Path(folder), kafka.settings, mine) as started:
@@ -64,14 +64,14 @@ def service(url: str, kafka: Broker, **settings: str) -> Iterator[Pods]:
 
 
 class Cpu:
-    """CPU of all that this process has started, by program; and of all else, which a result suffers from."""
+    """Measures the CPU of the child processes, by program, and of everything else on the machine."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._before = _cpu_seconds()
 
     def cores(self) -> dict[str, float]:
-        """How many cores each has used since this was made."""
+        """Returns the average number of cores that each has used since this object was created."""
         seconds, now = time.monotonic() - self._begun, _cpu_seconds()
         return {name: (now[name] - self._before[name]) / seconds for name in now}
 
@@ -102,13 +102,13 @@ def _program(process: psutil.Process) -> str:
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """Resident memory of a process, now and at its peak."""
+    """Returns the resident memory of a process in MiB, now and at its peak."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     values = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
     return int(values["VmRSS"].split()[0]) / 1024, int(values["VmHWM"].split()[0]) / 1024
 
 
 def analyzed(conn: psycopg.Connection[Any]) -> None:
-    """As autovacuum would leave it, with nothing left to be written meanwhile."""
+    """Vacuums, analyzes and checkpoints, so that none of this happens during the measurement."""
     conn.execute("vacuum (analyze, freeze)")
     conn.execute("checkpoint")

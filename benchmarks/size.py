@@ -1,4 +1,4 @@
-"""What an event costs with many slots in the tables against few: in time and in buffers touched, in turn."""
+"""Measures the cost of an event (time, buffers) with many slots in the tables, compared with few."""
 
 import argparse
 import time
@@ -35,8 +35,8 @@ GROW = """
 POLL = 500
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
-    """Two databases of one server. Each pair registers new batches in both and applies their uploads."""
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
+    """Uses two databases of one server. Each pair of runs registers new batches in both and applies their uploads."""
     report = Report("size")
     with server.database() as few, server.database() as many:
         _grow(few, 10_000)
@@ -66,7 +66,7 @@ def _grow(url: str, slots: int) -> None:
 async def _pairs(
     few: str, many: str, repeat: int, batches: int
 ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """For each pair, seconds and buffers of an event in both. The first two pairs warm up."""
+    """Returns for each pair the seconds and buffers per event in both. Two pairs before them warm up."""
     databases = [(url, Database(url, pool_size=4)) for url in (few, many)]
     pairs = []
     for number in range(repeat + 2):
@@ -95,7 +95,7 @@ async def _cost(url: str, database: Database, first: int, batches: int) -> tuple
 
 
 async def _buffers(conn: psycopg.AsyncConnection) -> int:
-    """Pages that this session has touched so far; the pool gives the session that was used last."""
+    """Returns the pages that this session has touched; the pool returns the session that was used last."""
     await conn.execute("select pg_stat_force_next_flush()")
     await conn.commit()
     cursor = await conn.execute(

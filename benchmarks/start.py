@@ -1,4 +1,4 @@
-"""How long a pod takes: until all but the assignment is well, and from the assignment to the first commit."""
+"""Measures the start of a pod until it is healthy, and from the assignment of partitions to the first commit."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ from deploy.servers.pods import Pod
 BATCHES = 20
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     report = Report("start")
     starts, commits, memory = [], [], []
     with server.database() as url:
@@ -26,13 +26,13 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
             with servers.broker() as kafka:
                 with psycopg.connect(url, autocommit=True) as conn:
                     load.register(conn, BATCHES, 30, number * BATCHES)
-                told = {"first": number * BATCHES, "batches": BATCHES, "each": 30}
-                load.send("contents", kafka.bootstrap_servers, **told)
+                load_options = {"first": number * BATCHES, "batches": BATCHES, "each": 30}
+                load.send("contents", kafka.bootstrap_servers, **load_options)
                 port = free_port()
                 with servers.service(url, kafka, ELS_HTTP_PORT=str(port)) as pods:
                     begun = time.time()
                     (pod,) = pods.start(1)
-                    starts.append(_well(port, pod) - begun)
+                    starts.append(_healthy_at(port, pod) - begun)
                     commits.append(asyncio.run(_first_commit(url, pod, number * BATCHES)))
                     memory.append(servers.memory_mib(pod.pid)[0])
                     asyncio.run(pods.stop())
@@ -42,26 +42,26 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
     return report
 
 
-def _well(port: int, pod: Pod) -> float:
-    """When /readyz first said that everything is well, but for the consumer, which waits for its partitions."""
+def _healthy_at(port: int, pod: Pod) -> float:
+    """Returns when /readyz first reported all parts as healthy, except the consumer, which waits for partitions."""
     end = time.time() + 60
     while time.time() < end:
         try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=5) as answer:
-                parts = json.load(answer)["parts"]
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=5) as response:
+                parts = json.load(response)["parts"]
         except urllib.error.HTTPError as error:
             parts = json.load(error)["parts"]
         except OSError:
             time.sleep(0.005)
             continue
-        if all(told == "ok" for part, told in parts.items() if part != "consumer"):
+        if all(state == "ok" for part, state in parts.items() if part != "consumer"):
             return time.time()
         time.sleep(0.005)
-    raise RuntimeError(f"the pod does not get well:\n{pod.last_lines()}")
+    raise RuntimeError(f"the pod does not become healthy:\n{pod.last_lines()}")
 
 
 async def _first_commit(url: str, pod: Pod, first: int) -> float:
-    """Seconds from the pod's own word that it has partitions to the first slot that is seen committed."""
+    """Returns the seconds from the log event `partitions_assigned` to the first slot that is seen committed."""
     ids = [load.batch_id(number) for number in range(first, first + BATCHES)]
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         while True:
@@ -73,5 +73,5 @@ async def _first_commit(url: str, pod: Pod, first: int) -> float:
             if row := await cursor.fetchone():
                 break
             await asyncio.sleep(0.002)
-    told = next(entry for entry in pod.logged() if entry.get("event") == "partitions_assigned")
-    return float(row[0]) - datetime.fromisoformat(str(told["timestamp"])).timestamp()
+    assigned = next(entry for entry in pod.logged() if entry.get("event") == "partitions_assigned")
+    return float(row[0]) - datetime.fromisoformat(str(assigned["timestamp"])).timestamp()

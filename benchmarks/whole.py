@@ -1,7 +1,7 @@
-"""The whole path: Kafka in → committed → Kafka out, with everything on one machine.
+"""Measures the whole path, from Kafka to the database to Kafka, with everything on one machine.
 
-The input is there before the clock starts. What counts is what arrives at the output topic, by its end offsets,
-between a tenth and nine tenths of it: neither the start of the pods nor the thin end is part of a rate.
+The input is sent before the measurement. The rate is computed from the end offsets of the output topic between 10 % and
+90 % of the events, so that neither the start of the pods nor the end of the run is part of it.
 """
 
 import argparse
@@ -23,12 +23,12 @@ SHAPES = ("registered", "interleaved", "content-first", "one-hot-batch", "small-
 BEGIN, END = 0.1, 0.9
 EVERY = 0.25
 PATIENCE = 60.0
-"""Seconds without anything new after which a measurement has failed."""
+"""Seconds without progress after which a measurement fails."""
 
 
 @dataclass(slots=True)
 class Run:
-    """What one run brought: points of (seconds, events published), memory, cores."""
+    """The result of one run: points of (seconds, events published), memory, cores."""
 
     events: int
     points: list[tuple[float, float]] = field(default_factory=list)
@@ -37,28 +37,28 @@ class Run:
     cores: dict[str, float] = field(default_factory=dict)
 
     def rate(self) -> float:
-        """Events a second, from `BEGIN` to `END`."""
+        """Returns the events per second, from `BEGIN` to `END`."""
         begin = next(point for point in self.points if point[1] >= self.events * BEGIN)
         end = next(point for point in self.points if point[1] >= self.events * END)
         return (end[1] - begin[1]) / (end[0] - begin[0])
 
     def rates(self) -> list[tuple[float, float]]:
-        """Events a second, over time."""
+        """Returns the events per second over time."""
         return [
             (later[0], (later[1] - sooner[1]) / (later[0] - sooner[0]))
             for sooner, later in zip(self.points[::4], self.points[4::4], strict=False)
         ]
 
 
-def ask(server: servers.Server, options: argparse.Namespace) -> Report:
-    """One shape, with so many pods, so often; and the same service with one record per transaction."""
+def measure(server: servers.Server, options: argparse.Namespace) -> Report:
+    """Measures one shape of input. The reference is the same service with one record per transaction."""
     report = Report(f"whole {options.shape}" + (f" {options.pods} pods" if options.pods > 1 else ""))
     runs = [_run(server, options.shape, options.events, options.pods) for _ in range(options.repeat)]
     bounds = {"watermark": 6_000.0, "goal": 12_000.0} if options.shape == "registered" else {}
     report.add("content events", "1/s", [run.rate() for run in runs], **bounds)
     if options.reference:
         single = [_run(server, "registered", options.reference, 1, ELS_MAX_POLL_RECORDS="1")]
-        report.add("reference: a transaction for each record", "1/s", [run.rate() for run in single])
+        report.add("reference: one record per transaction", "1/s", [run.rate() for run in single])
         report.add("ratio to the reference", "×", report.figures[0].median / report.figures[1].median)
     report.add("pod memory, peak", "MiB RSS", [run.peak_memory for run in runs], better="less", watermark=150, goal=110)
     for program in ("pods", "postgres", "broker"):
@@ -77,23 +77,23 @@ def ask(server: servers.Server, options: argparse.Namespace) -> Report:
 def _run(server: servers.Server, shape: str, events: int, number: int, **settings: str) -> Run:
     slots = {"one-hot-batch": events, "small-batches": 1}.get(shape, 30)
     batches = events // slots
-    told = {"first": 0, "batches": batches, "each": slots}
+    load_options = {"first": 0, "batches": batches, "each": slots}
     with server.database() as url, servers.broker() as kafka, servers.service(url, kafka, **settings) as pods:
         with psycopg.connect(url, autocommit=True) as conn:
             if shape not in ("interleaved", "content-first"):
                 load.register(conn, batches, slots)
             servers.analyzed(conn)
         if shape == "interleaved":
-            load.send("registrations", kafka.bootstrap_servers, **told)
-        load.send("contents", kafka.bootstrap_servers, **told)
+            load.send("registrations", kafka.bootstrap_servers, **load_options)
+        load.send("contents", kafka.bootstrap_servers, **load_options)
         if shape == "content-first":
             asyncio.run(_until_pending(pods, url, batches * slots))
-            load.send("registrations", kafka.bootstrap_servers, **told)
+            load.send("registrations", kafka.bootstrap_servers, **load_options)
         return asyncio.run(watched(url, kafka, pods, number, batches * slots))
 
 
 async def _until_pending(pods: Pods, url: str, events: int) -> None:
-    """All content is kept waiting; then the registrations come."""
+    """Runs a pod until all content is pending."""
     pods.start(1)
     await pods.ready()
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
@@ -106,9 +106,10 @@ async def _until_pending(pods: Pods, url: str, events: int) -> None:
 
 
 async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int, *arguments: str) -> Run:
-    """Start so many pods and look at the output until all is there, by the outbox: it is deleted when acknowledged.
+    """Starts `number` pods and samples the output until the outbox is empty.
 
-    The embedded broker's end offsets lie up to a record batch a partition low, so they give the rate, not the end.
+    The embedded broker's end offsets are too low by up to a record batch per partition. So they give the rate, and the
+    outbox, whose rows are deleted when they are acknowledged, gives the end.
     """
     client = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
     await client.start()
@@ -137,7 +138,7 @@ async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int,
         run.peak_memory = max(servers.memory_mib(pod.pid)[1] for pod in running)
     finally:
         await client.stop()
-    _ended_well(await pods.stop(), running)
+    _check_exit_statuses(await pods.stop(), running)
     return run
 
 
@@ -150,6 +151,6 @@ async def _nothing_left(url: str) -> bool:
         return await cursor.fetchone() == (True,)
 
 
-def _ended_well(statuses: Sequence[int], running: Sequence[Pod]) -> None:
+def _check_exit_statuses(statuses: Sequence[int], running: Sequence[Pod]) -> None:
     if any(statuses):
-        raise RuntimeError(f"a pod ended with {statuses}:\n{running[0].last_lines()}")
+        raise RuntimeError(f"the pods exited with status {statuses}:\n{running[0].last_lines()}")

@@ -436,7 +436,7 @@ def claims(batches: Sequence[Batch], contradicted: Batch, end: Outcome) -> list[
             f"{len(end.waiting)} rows",
         ),
         Claim(
-            "one row in quarantine: the contradicting registration",
+            "one row in quarantine: the contradiction",
             list(end.quarantine) == [(contradicted.batch_id, "conflicting_registration")],
             f"{len(end.quarantine)} row{'' if len(end.quarantine) == 1 else 's'}",
         ),
