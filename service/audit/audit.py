@@ -1,12 +1,13 @@
 """Compares inputs, tables and outputs with each other, from the start of the topics. Changes nothing.
 
-Fit for production: the tables are read in one snapshot, which lasts no longer than that; what is in progress meanwhile
-is no violation. Facts go to a temporary file and come back batch by batch, so that memory holds those of one batch. The
+Fit for production: the tables are read in one snapshot, which ends when they are read. Work in progress meanwhile is
+not a violation. Facts go to a temporary file and come back batch by batch, so that memory holds those of one batch. The
 findings are valid because of the order of reading:
 
-1. the offsets that the group has committed, and the ends of the output topics: the snapshot contains all of this
-2. the snapshot: everything that it says was announced is in the outbox, or on a topic by now
-3. the ends of all topics: they are read up to there
+1. the offsets that the group has committed, and the ends of the output topics. The snapshot contains the effects of all
+   records before them.
+2. the snapshot. Everything that it records as announced is in the outbox, or on a topic by now.
+3. the ends of all topics, up to which they are read.
 """
 
 from collections import Counter
@@ -29,21 +30,20 @@ from service.history.ledger import Ledger
 from service.history.tables import read_tables
 from service.history.topics import (
     committed_offsets,
+    describe_input,
     event_of,
     open_reader,
     read_to_end,
     topic_partitions,
-    what_input_says,
 )
 from service.kafka.deliveries import decode
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
 
 TIMEOUTS: Final = Timeouts(statement_timeout=3_600_000, transaction_timeout=3_600_000)
-"""Of the transaction that reads the tables: longer than those of a poll, but bounded, since a snapshot keeps dead
-rows."""
+"""For the transaction that reads the tables: longer than for a poll, but bounded, since a snapshot keeps dead rows."""
 EXAMPLES: Final = 20
-"""Facts that cannot be known any more: so many are shown."""
+"""How many findings of the rule `unknown` a report shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Scope:
 
 @dataclass(slots=True)
 class Report:
-    """What was read and found. `violations` counts all, `findings` has at most `most` of them."""
+    """What was read and found. `violations` counts all violations by rule, `findings` contains the first of them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
@@ -73,7 +73,7 @@ class Report:
         return not self.violations
 
     def as_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+        """Return the report as a JSON object."""
         return {
             "clean": self.clean,
             "violations": dict(self.violations),
@@ -84,7 +84,7 @@ class Report:
         }
 
     def add(self, finding: Finding, most: int) -> None:
-        """Count a finding, and keep it as long as there are fewer than `most`."""
+        """Count a finding, and keep it while there are fewer than `most`."""
         if finding.rule == UNKNOWN:
             self.unknown += 1
             if len(self.examples) < EXAMPLES:
@@ -96,7 +96,10 @@ class Report:
 
 
 async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, most: int = 1_000) -> Report:
-    """Compare everything with everything. Raises psycopg.Error or KafkaError where a server is unavailable."""
+    """Compare inputs, tables and outputs, and report at most `most` findings.
+
+    Raises psycopg.Error or KafkaError where a server is unavailable.
+    """
     report = Report()
     with Ledger() as ledger:
         async with open_reader(kafka) as reader:
@@ -142,7 +145,7 @@ class _Records:
         self._ledger.add([fact for record in records for fact in self._facts(record)])
 
     def reach(self, beginnings: Mapping[TopicPartition, int]) -> Mapping[str, float]:
-        """Since when each topic is complete. It is unknown for a topic whose first records are deleted."""
+        """Return since when each topic is complete: infinity for a topic whose first records are deleted."""
         if self._scope.whole:
             return dict.fromkeys([*INCOMING_TOPICS, *OUTGOING_TOPICS], 0.0)
         trimmed = {tp.topic: float("inf") for tp, beginning in beginnings.items() if beginning > 0}
@@ -166,8 +169,8 @@ class _Records:
         if isinstance(delivery.event, Rejection):
             self._check_quarantined(record, done, digest, delivery.event)
             return
-        about, says = what_input_says(delivery.event)
-        yield delivery.event.batch_id, InputFact(record.topic, about, says, at, done, digest)
+        subject, content_digest = describe_input(delivery.event)
+        yield delivery.event.batch_id, InputFact(record.topic, subject, content_digest, at, done, digest)
 
     def _check_quarantined(self, record: ConsumerRecord, done: bool, digest: str, rejection: Rejection) -> None:
         self._report.counts["inputs rejected"] += 1
@@ -175,7 +178,7 @@ class _Records:
             return
         rule = UNKNOWN if 0 <= record.timestamp / 1000 < self._kept_since else "I8"
         place = f"{record.topic}/{record.partition} at {record.offset}"
-        self._report.add(Finding(rule, "", f"{place} is no input ({rejection.reason}), not in quarantine"), self._most)
+        self._report.add(Finding(rule, "", f"{place} is invalid ({rejection.reason}), not in quarantine"), self._most)
 
     def _output(self, record: ConsumerRecord, settled: bool) -> Iterator[tuple[str, Fact]]:
         at = record.timestamp / 1000

@@ -1,8 +1,8 @@
-"""One batch held against itself: what came in for it, what is kept of it, what was told of it. Pure.
+"""Checks one batch: compares its inputs, its rows and its events with each other. Pure functions.
 
-The facts are as much of each record, row and event as can contradict another one; `judge` finds the contradictions.
-What can't be known, since a topic no longer reaches back so far or a retention has passed, is told as unknown and
-never as a violation. Times are seconds since the epoch.
+Facts contain what records, rows and events have in common; `judge` finds the contradictions. What cannot be known any
+more, since a topic no longer reaches back that far or a retention has passed, is reported under the rule `unknown` and
+never as a violation. The other rules are the invariants I1 to I8, and `order`. Times are seconds since the epoch.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from service.history.facts import EventFact, History, digest
 
 
 class Finding(NamedTuple):
-    """What is wrong, or, where `rule` is `unknown`, what can't be known any more."""
+    """A violation of a rule, or, where `rule` is `unknown`, something that cannot be known any more."""
 
     rule: str
     batch_id: str
@@ -40,20 +40,21 @@ class Knowledge:
     """How far back the topics and the tables reach."""
 
     since: Mapping[str, float]
-    """Of each topic: every record about what happened from then on is there."""
+    """By topic: every record about what happened from then on is still there."""
     kept_since: float = 0.0
-    """What is older may have outlived its retention and be deleted."""
+    """Rows about what happened before may have been deleted after their retention."""
     quarantined: Callable[[str, str], str | None] = lambda _topic, _fingerprint: None
-    """The state of the rejected input of this topic and fingerprint; None where there is none."""
+    """Returns the state of the rejected input with this topic and fingerprint, None where there is none."""
     clocks_apart: float = 5.0
-    """By how much the clocks of two pods may differ, for what only their times tell."""
+    """How much the clocks of two pods may differ, where events can only be ordered by time."""
 
     def reaches(self, topic: str, at: float) -> bool:
+        """Return whether the topic still contains everything since `at`."""
         return at >= self.since.get(topic, float("inf"))
 
 
 def judge(history: History, known: Knowledge) -> Iterator[Finding]:
-    """Everything that is wrong with the batch, and what can't be known of it."""
+    """Yield every violation in the history of a batch, and what cannot be known about it."""
     for rule in (_places, _waits, _batch, _slots, _inputs, _origins, _events, _repeats, _order):
         for name, detail in rule(history, known):
             yield Finding(name, history.batch_id, detail)
@@ -63,7 +64,7 @@ Findings = Iterator[tuple[str, str]]
 
 
 def _places(history: History, _: Knowledge) -> Findings:
-    """I1: one place for each content."""
+    """I1: each content is in one place."""
     places: dict[str, list[str]] = defaultdict(list)
     for slot in history.slots:
         if slot.text is not None:
@@ -78,7 +79,7 @@ def _places(history: History, _: Knowledge) -> Findings:
 
 
 def _waits(history: History, _: Knowledge) -> Findings:
-    """I4: nothing waits for a registered batch, and nothing is settled for one that is not."""
+    """I4: no upload waits for a registered batch, and none is settled for an unregistered one."""
     for waiting in history.waiting:
         if history.batch and waiting.state != "removed":
             yield "I4", f"content {waiting.text} is {waiting.state}, and the batch is registered"
@@ -91,17 +92,20 @@ def _waits(history: History, _: Knowledge) -> Findings:
 
 
 def _batch(history: History, _: Knowledge) -> Findings:
-    """I3 and I5: counters, state and what is excess fit the slots."""
+    """I3 and I5: the counters, the state and the excess content of a batch agree with its slots."""
     if not history.batch:
         if history.slots:
-            yield "I5", f"{len(history.slots)} slots, and the batch is not registered"
+            yield "I5", f"there are {len(history.slots)} slots, and the batch is not registered"
         return
     counted = {state: sum(slot.state == state for slot in history.slots) for state in ("open", "assigned", "failed")}
     batch = history.batch
     state = "registered" if counted["open"] else "ready" if counted["assigned"] else "failed"
     wanted = (len(history.slots), counted["assigned"], counted["failed"], state)
     if (batch.expected, batch.assigned, batch.failed, batch.state) != wanted:
-        yield "I5", f"is {batch.state} with {batch.assigned} + {batch.failed} of {batch.expected}, its slots: {counted}"
+        yield (
+            "I5",
+            f"it is {batch.state} with {batch.assigned} + {batch.failed} of {batch.expected}, its slots: {counted}",
+        )
     if counted["open"]:
         for excess in history.excess:
             yield "I3", f"content {excess.text} is excess, and {counted['open']} slots are open"
@@ -111,9 +115,9 @@ def _batch(history: History, _: Knowledge) -> Findings:
 
 
 def _slots(history: History, _: Knowledge) -> Findings:
-    """I2: a slot holds one upload, an upload one slot; positions count from 1."""
+    """I2: a slot has one upload, and an upload has one slot. I5: positions count from 1."""
     if [slot.position for slot in history.slots] != list(range(1, len(history.slots) + 1)):
-        yield "I5", f"its {len(history.slots)} slots have other positions than 1, 2, …"
+        yield "I5", f"the positions of the {len(history.slots)} slots are not 1, 2, …"
     failed: dict[str | None, int] = defaultdict(int)
     for slot in history.slots:
         if (slot.text is not None) != (slot.state == "assigned") or (slot.upload is None) != (slot.state == "open"):
@@ -129,101 +133,111 @@ def _slots(history: History, _: Knowledge) -> Findings:
 
 
 def _inputs(history: History, known: Knowledge) -> Findings:
-    """I8: whatever was delivered and done with is applied, a repeat, or in quarantine."""
+    """I8: every input whose offset is committed is applied, a repeat, or in quarantine."""
     applied = {
         CONTENT_PROVISIONED: _texts(history).keys(),
         VALIDATION_FAILED: {failure.upload for failure in history.failures},
-        BATCH_REGISTERED: {history.batch.about} if history.batch else set(),
+        BATCH_REGISTERED: {history.batch.essay_set} if history.batch else set(),
     }
-    for came in history.came:
-        if not came.done or came.about in applied[came.topic]:
+    for each in history.inputs:
+        if not each.done or each.subject in applied[each.topic]:
             continue
-        if known.quarantined(came.topic, came.fingerprint) in ("open", "discarded"):
+        if known.quarantined(each.topic, each.fingerprint) in ("open", "discarded"):
             continue
-        what = f"{_NAMES[came.topic]} {came.about} came and is neither applied nor in quarantine"
-        yield UNKNOWN if came.at < known.kept_since else "I8", what
+        what = f"{_NAMES[each.topic]} {each.subject} was received and is neither applied nor in quarantine"
+        yield UNKNOWN if each.at < known.kept_since else "I8", what
 
 
 _NAMES = {CONTENT_PROVISIONED: "content", VALIDATION_FAILED: "failure", BATCH_REGISTERED: "registration"}
 
 
 def _texts(history: History) -> dict[str, tuple[str, float]]:
-    """Where each content is kept: what it says, and since when."""
+    """Return for each stored content its digest, and the time since when it is stored."""
     return {
-        **{slot.text: (slot.says, slot.taken_at or 0.0) for slot in history.slots if slot.text is not None},
-        **{excess.text: (excess.says, excess.declared_at) for excess in history.excess},
-        **{waiting.text: (waiting.says, waiting.stored_at) for waiting in history.waiting},
+        **{slot.text: (slot.content_digest, slot.taken_at or 0.0) for slot in history.slots if slot.text is not None},
+        **{excess.text: (excess.content_digest, excess.declared_at) for excess in history.excess},
+        **{waiting.text: (waiting.content_digest, waiting.stored_at) for waiting in history.waiting},
     }
 
 
 def _origins(history: History, known: Knowledge) -> Findings:
-    """Nothing is kept that nobody sent, nor otherwise than it was sent."""
-    sent: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for came in history.came:
-        sent[came.topic, came.about].add(came.says)
-    for text, (says, at) in _texts(history).items():
-        yield from _origin(known, CONTENT_PROVISIONED, text, says, at, sent)
+    """I8: everything that is stored was received, with the same contents."""
+    received: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for each in history.inputs:
+        received[each.topic, each.subject].add(each.content_digest)
+    for text, (stored, at) in _texts(history).items():
+        yield from _origin(known, CONTENT_PROVISIONED, text, stored, at, received)
     for failure in history.failures:
-        yield from _origin(known, VALIDATION_FAILED, failure.upload, "", failure.stored_at, sent)
+        yield from _origin(known, VALIDATION_FAILED, failure.upload, "", failure.stored_at, received)
     if history.batch:
         order = digest([slot.essay_id for slot in history.slots])
-        yield from _origin(known, BATCH_REGISTERED, history.batch.about, order, history.batch.registered_at, sent)
+        yield from _origin(
+            known, BATCH_REGISTERED, history.batch.essay_set, order, history.batch.registered_at, received
+        )
 
 
 def _origin(
-    known: Knowledge, topic: str, about: str, says: str, at: float, sent: Mapping[tuple[str, str], set[str]]
+    known: Knowledge, topic: str, subject: str, stored: str, at: float, received: Mapping[tuple[str, str], set[str]]
 ) -> Findings:
-    found = sent.get((topic, about))
-    # A record of a topic that no longer reaches back may be the one that was kept first.
+    """`stored` is the digest of what is stored, "" where it is not compared."""
+    found = received.get((topic, subject))
+    # The record that was stored first may have been deleted from its topic.
     rule = "I8" if known.reaches(topic, at) else UNKNOWN
     if found is None:
-        yield rule, f"{_NAMES[topic]} {about} is kept, and nobody sent it"
-    elif says and says not in found:
-        yield rule, f"{_NAMES[topic]} {about} is kept otherwise than it was sent"
+        yield rule, f"{_NAMES[topic]} {subject} is stored, and no such record was received"
+    elif stored and stored not in found:
+        yield rule, f"{_NAMES[topic]} {subject} differs from what was received"
 
 
 def _events(history: History, known: Knowledge) -> Findings:
-    """I5 and I6: what is so was told, and what was told is so."""
-    wanted = _to_be_told(history)
+    """I5 and I6: everything that must be announced is announced, and every announcement is true."""
+    wanted = _wanted_events(history)
     for topic in (SLOT_ASSIGNED, EXCESS_CONTENT, PENDING_EXPIRED, VALIDATION_ERRORS, BATCH_READY, READINESS_TIMEOUT):
-        told = history.told(topic)
-        for about, (_, at) in wanted[topic].items():
-            if about not in told:
-                what = f"{topic}{about and f' about {about}'} must be told, and was not"
+        announced = history.events_by_subject(topic)
+        for subject, (_, at) in wanted[topic].items():
+            if subject not in announced:
+                what = f"{_event_name(topic, subject)} is missing"
                 yield "I6" if known.reaches(topic, at) else UNKNOWN, what
-        for about, events in told.items():
+        for subject, events in announced.items():
             settled = [event for event in events if event.settled or event.in_outbox]
             if settled:
-                yield from _so(topic, about, settled, wanted[topic].get(about), history, known)
+                yield from _true(topic, subject, settled, wanted[topic].get(subject), history, known)
 
 
-def _so(
+def _true(
     topic: str,
-    about: str,
+    subject: str,
     events: Sequence[EventFact],
     wanted: tuple[str, float] | None,
     history: History,
     known: Knowledge,
 ) -> Findings:
-    what = f"{topic}{about and f' about {about}'}"
+    what = _event_name(topic, subject)
     if wanted is None:
-        if topic == PENDING_EXPIRED and about in _texts(history):
-            return  # restored, reconciled or removed since
+        if topic == PENDING_EXPIRED and subject in _texts(history):
+            return  # restored, reconciled or removed since then
         deleted = all(event.sent_at < known.kept_since for event in events) and not history.batch
-        yield UNKNOWN if deleted else "I5" if topic == BATCH_READY else "I6", f"{what} is told, and is not so"
-    elif any(event.told not in ("", wanted[0]) for event in events):
-        yield "I5" if topic == BATCH_READY else "I6", f"{what} tells otherwise than it is"
+        yield (
+            UNKNOWN if deleted else "I5" if topic == BATCH_READY else "I6",
+            f"{what} contradicts the tables",
+        )
+    elif any(event.announced_digest not in ("", wanted[0]) for event in events):
+        yield "I5" if topic == BATCH_READY else "I6", f"{what} differs from the tables"
 
 
-def _to_be_told(history: History) -> dict[str, dict[str, tuple[str, float]]]:
-    """By topic: what there is an event about, what it must tell, and when that came to be."""
+def _event_name(topic: str, subject: str) -> str:
+    return f"{topic} of {subject}" if subject else topic
+
+
+def _wanted_events(history: History) -> dict[str, dict[str, tuple[str, float]]]:
+    """Return the events that must exist, by topic and subject: the digest of each, and since when it must exist."""
     assigned = [slot for slot in history.slots if slot.state == "assigned"]
     failed = [slot.upload for slot in history.slots if slot.state == "failed"]
     wanted: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)
-    wanted[SLOT_ASSIGNED] = {slot.text or "": (slot.told, slot.taken_at or 0.0) for slot in assigned}
-    wanted[EXCESS_CONTENT] = {excess.text: (excess.told, excess.declared_at) for excess in history.excess}
+    wanted[SLOT_ASSIGNED] = {slot.text or "": (slot.announced_digest, slot.taken_at or 0.0) for slot in assigned}
+    wanted[EXCESS_CONTENT] = {excess.text: (excess.announced_digest, excess.declared_at) for excess in history.excess}
     wanted[PENDING_EXPIRED] = {
-        waiting.text: (waiting.told, waiting.closed_at or 0.0)
+        waiting.text: (waiting.announced_digest, waiting.closed_at or 0.0)
         for waiting in history.waiting
         if waiting.state == "expired"
     }
@@ -239,50 +253,56 @@ def _to_be_told(history: History) -> dict[str, dict[str, tuple[str, float]]]:
 
 
 def _repeats(history: History, _: Knowledge) -> Findings:
-    """I7: what is told again is told under its old id, and is the same to the last byte."""
+    """I7: an event that is published again has the same id and the same bytes."""
     first: dict[str, EventFact] = {}
     for event in history.events:
         if event.event_id != event.expected_id:
             yield "I7", f"{event.topic} has the id {event.event_id}, not {event.expected_id}"
         known = first.setdefault(event.event_id, event)
-        if known.content != event.content:
-            yield "I7", f"{event.topic} {event.event_id} is told again, and otherwise"
+        if known.record_digest != event.record_digest:
+            yield "I7", f"{event.topic} {event.event_id} is published again with other bytes"
 
 
 def _order(history: History, known: Knowledge) -> Findings:
-    """Within a batch, events are first acknowledged in the order of their commits, as far as it can be told."""
+    """Order: within a batch, events are first acknowledged in the order of their commits, as far as it can be known."""
     published = _first(history.published())
     slots = {slot.essay_id: slot for slot in history.slots}
     commits: dict[tuple[str, int], list[EventFact]] = defaultdict(list)
     for event in published:
         if event.topic == SLOT_ASSIGNED and (slot := slots.get(event.essay_id)):
-            # Two transactions of two pods may begin in the same microsecond, and commit in either order.
+            # Transactions of two pods may begin in the same microsecond and commit in either order.
             commits[event.stamp, slot.written_by].append(event)
     for (stamp, _), events in commits.items():
         taken = [slots[event.essay_id].position for event in sorted(events, key=lambda event: event.place)]
-        # Where the topic has got more partitions since, its places do not compare.
+        # Offsets of different partitions cannot be compared, after partitions were added to the topic.
         if taken != sorted(taken) and len({event.partition for event in events}) == 1:
-            yield "order", f"the slots of {stamp} were told in the order {taken[:20]}"
-    yield from _closing(history, published, known)
+            yield "order", f"the slots of {stamp} were announced in the order {taken[:20]}"
+    yield from _ready_comes_last(history, published, known)
 
 
-def _closing(history: History, published: Sequence[EventFact], known: Knowledge) -> Findings:
-    """BatchEssaysReady comes behind its slots, and behind the batch's errors."""
+def _ready_comes_last(history: History, published: Sequence[EventFact], known: Knowledge) -> Findings:
+    """Order: BatchEssaysReady is published after the batch's slots and after its validation errors."""
     for ready in (event for event in published if event.topic == BATCH_READY):
-        out = {event.event_id for event in published}
+        published_ids = {event.event_id for event in published}
         for event in history.events:
             if event.topic not in (SLOT_ASSIGNED, VALIDATION_ERRORS):
                 continue
-            if event.in_outbox and event.event_id not in out:
-                yield "order", f"the batch is told as ready, and {event.topic} {event.about} still is not told"
+            if event.in_outbox and event.event_id not in published_ids:
+                yield (
+                    "order",
+                    f"the batch is announced, and {event.topic} {event.subject} is not published yet",
+                )
         for event in published:
             late = event.sent_at - ready.sent_at
             if event.topic in (SLOT_ASSIGNED, VALIDATION_ERRORS) and late > known.clocks_apart:
-                yield "order", f"{event.topic} {event.about} was told {late:.3f} s behind the batch's being ready"
+                yield (
+                    "order",
+                    f"{event.topic} {event.subject} was published {late:.3f} s after BatchEssaysReady",
+                )
 
 
 def _first(events: Iterable[EventFact]) -> list[EventFact]:
-    """Each event once, as it was told first: within a partition by its place, since clocks of relays differ."""
+    """Return the first publication of each event: within a partition by offset, since the clocks of relays differ."""
     first: dict[str, EventFact] = {}
     for event in events:
         known = first.get(event.event_id)

@@ -1,1 +1,1 @@
-"""What topics and tables record about one batch."""
+"""Reads what topics and tables record about each batch."""

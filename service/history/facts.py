@@ -1,4 +1,4 @@
-"""What is recorded about one batch, as values that can be compared."""
+"""The facts that topics and tables record about one batch, as values that can be compared."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,26 +10,27 @@ import orjson
 
 
 def digest(*values: object) -> str:
-    """What stands for values that need only be compared: 16 hexadecimal digits, the same for the same values."""
+    """Return a digest of values that are only compared: 16 hexadecimal digits, the same for the same values."""
     return blake2b(orjson.dumps(values), digest_size=8).hexdigest()
 
 
 class InputFact(NamedTuple):
-    """An input that can be read. `about` is the text, the upload or, of a registration, the set of essays."""
+    """A readable input record. `subject` identifies the content, the failed upload, or the set of essays."""
 
     topic: str
-    about: str
-    says: str
+    subject: str
+    content_digest: str
+    """Digest of its other fields, see `describe_input`."""
     at: float
     done: bool
-    """The group had committed its offset before the tables were read."""
+    """Whether the group had committed its offset before the tables were read."""
     fingerprint: str
 
 
 class BatchFact(NamedTuple):
-    """A registered batch; `about` is its set of essays."""
+    """A registered batch. `essay_set` identifies its set of essays."""
 
-    about: str
+    essay_set: str
     expected: int
     assigned: int
     failed: int
@@ -40,18 +41,18 @@ class BatchFact(NamedTuple):
 
 
 class SlotFact(NamedTuple):
-    """`says` is what came for it, `told` what its event tells."""
+    """A slot, with digests of the input that took it and of the event that announces it."""
 
     essay_id: str
     position: int
     state: str
     text: str | None
     upload: str | None
-    says: str
-    told: str
+    content_digest: str
+    announced_digest: str
     taken_at: float | None
     written_by: int = 0
-    """The transaction that wrote it last."""
+    """The id of the transaction that wrote the row last."""
 
 
 class WaitingFact(NamedTuple):
@@ -59,8 +60,8 @@ class WaitingFact(NamedTuple):
 
     text: str
     state: str
-    says: str
-    told: str
+    content_digest: str
+    announced_digest: str
     stored_at: float
     closed_at: float | None
 
@@ -69,8 +70,8 @@ class ExcessFact(NamedTuple):
     """Content that found no open slot."""
 
     text: str
-    says: str
-    told: str
+    content_digest: str
+    announced_digest: str
     declared_at: float
 
 
@@ -83,25 +84,25 @@ class FailureFact(NamedTuple):
 
 
 class EventFact(NamedTuple):
-    """One of ours, on its topic or in the outbox. `about` is the text that it is about, if it is about one."""
+    """An event of this service, on its topic or in the outbox. `subject` is the content that it concerns, else ""."""
 
     topic: str
     event_id: str
     expected_id: str
-    about: str
-    told: str
+    subject: str
+    announced_digest: str
     stamp: str
-    """The moment of its commit, as it says itself."""
+    """The time of its commit, from its envelope."""
     essay_id: str
-    content: str
-    """Stands for every byte of the record."""
+    record_digest: str
+    """Digest of the key and the value of the record."""
     partition: int
     """-1 in the outbox."""
     place: int
     """Its offset, or its number in the outbox."""
     sent_at: float
     settled: bool
-    """It was on its topic before the tables were read."""
+    """Whether it was on its topic before the tables were read."""
 
     @property
     def in_outbox(self) -> bool:
@@ -119,7 +120,7 @@ class History:
 
     batch_id: str
     batch: BatchFact | None = None
-    came: list[InputFact] = field(default_factory=list)
+    inputs: list[InputFact] = field(default_factory=list)
     slots: list[SlotFact] = field(default_factory=list)
     waiting: list[WaitingFact] = field(default_factory=list)
     excess: list[ExcessFact] = field(default_factory=list)
@@ -128,14 +129,14 @@ class History:
 
     @classmethod
     def of(cls, batch_id: str, facts: Iterable[Fact]) -> "History":
-        """The history that these facts make."""
+        """Make a history of these facts."""
         history = cls(batch_id)
         for fact in facts:
             match fact:
                 case BatchFact():
                     history.batch = fact
                 case InputFact():
-                    history.came.append(fact)
+                    history.inputs.append(fact)
                 case SlotFact():
                     history.slots.append(fact)
                 case WaitingFact():
@@ -150,13 +151,13 @@ class History:
         return history
 
     def published(self, topic: str | None = None) -> list[EventFact]:
-        """Those on their topics."""
+        """Return the events that are on their topics, or on this one."""
         return [event for event in self.events if not event.in_outbox and topic in (None, event.topic)]
 
-    def told(self, topic: str) -> dict[str, list[EventFact]]:
-        """Published or about to be, by what they are about."""
-        told: dict[str, list[EventFact]] = defaultdict(list)
+    def events_by_subject(self, topic: str) -> dict[str, list[EventFact]]:
+        """Return the events of this topic, published or in the outbox, by their subjects."""
+        found: dict[str, list[EventFact]] = defaultdict(list)
         for event in self.events:
             if event.topic == topic:
-                told[event.about].append(event)
-        return told
+                found[event.subject].append(event)
+        return found

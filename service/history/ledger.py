@@ -1,4 +1,4 @@
-"""Facts in a temporary file, sorted by batch."""
+"""Stores facts in a temporary SQLite file, and reads them back sorted by batch."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from service.history.facts import KINDS, Fact
 
 
 class Ledger:
-    """Facts in a temporary file, read back batch by batch: memory holds those of one batch."""
+    """A temporary file of facts. They are read back batch by batch, so that memory holds those of one batch."""
 
     def __enter__(self) -> "Ledger":
         self._folder = TemporaryDirectory(prefix="els-audit-")
@@ -31,27 +31,27 @@ class Ledger:
         self._folder.cleanup()
 
     def add(self, facts: Sequence[tuple[str, Fact]]) -> None:
-        """Keep facts with their batches."""
+        """Store facts with the ids of their batches."""
         self._file.execute("begin")
         rows = ((batch_id, KINDS.index(type(fact)), orjson.dumps(tuple(fact))) for batch_id, fact in facts)
         self._file.executemany("insert into fact values (?, ?, ?)", rows)
         self._file.execute("commit")
 
     def add_quarantined(self, rejected: Sequence[tuple[str, str, str]]) -> None:
-        """Keep what is in quarantine: topic, fingerprint, state."""
+        """Store the rejected inputs in quarantine: (topic, fingerprint, state)."""
         self._file.execute("begin")
         self._file.executemany("insert into rejected values (?, ?, ?)", rejected)
         self._file.execute("commit")
 
     def quarantine_state(self, topic: str, fingerprint: str) -> str | None:
-        """The state of a rejected input; None where there is none."""
+        """Return the state of a rejected input, None where it is not in quarantine."""
         row = self._file.execute(
             "select state from rejected where topic = ? and fingerprint = ?", (topic, fingerprint)
         ).fetchone()
         return row[0] if row else None
 
     def batches(self) -> Iterator[tuple[str, Iterator[Fact]]]:
-        """Every batch with its facts."""
+        """Yield every batch id with the facts of the batch."""
         rows = self._file.execute("select batch_id, kind, body from fact order by batch_id")
         for batch_id, some in groupby(rows, itemgetter(0)):
             yield batch_id, (KINDS[kind](*orjson.loads(body)) for _, kind, body in some)

@@ -1,4 +1,4 @@
-"""The tables in one snapshot, as facts."""
+"""Reads the tables in one snapshot, as facts."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -49,8 +49,8 @@ def _slot(
     taken_at: datetime | None,
     written_by: int,
 ) -> facts.SlotFact:
-    says, told = digest(upload, name, *file, *origin), digest(essay_id, text, upload, name, *origin)
-    return facts.SlotFact(essay_id, position, state, text, upload, says, told, _seconds(taken_at), written_by)
+    content, announced = digest(upload, name, *file, *origin), digest(essay_id, text, upload, name, *origin)
+    return facts.SlotFact(essay_id, position, state, text, upload, content, announced, _seconds(taken_at), written_by)
 
 
 def _waiting(
@@ -64,15 +64,15 @@ def _waiting(
     stored_at: datetime,
     closed_at: datetime | None,
 ) -> facts.WaitingFact:
-    says, told = digest(upload, name, *file, *origin), digest(text, upload, name, *origin)
-    return facts.WaitingFact(text, state, says, told, stored_at.timestamp(), _seconds(closed_at))
+    content, announced = digest(upload, name, *file, *origin), digest(text, upload, name, *origin)
+    return facts.WaitingFact(text, state, content, announced, stored_at.timestamp(), _seconds(closed_at))
 
 
 def _excess(
     _: str, text: str, reason: str, upload: str, name: str, file: list[Any], origin: list[Any], declared_at: datetime
 ) -> facts.ExcessFact:
-    says, told = digest(upload, name, *file, *origin), digest(text, name, reason, *origin)
-    return facts.ExcessFact(text, says, told, declared_at.timestamp())
+    content, announced = digest(upload, name, *file, *origin), digest(text, name, reason, *origin)
+    return facts.ExcessFact(text, content, announced, declared_at.timestamp())
 
 
 def _failure(_: str, upload: str, state: str, stored_at: datetime) -> facts.FailureFact:
@@ -82,7 +82,7 @@ def _failure(_: str, upload: str, state: str, stored_at: datetime) -> facts.Fail
 def _in_outbox(batch_id: str, topic: str, payload: str, seq: int, created_at: datetime) -> EventFact:
     event = event_of(topic, batch_id.encode(), payload.encode(), -1, seq, created_at.timestamp(), settled=False)
     if event is None:
-        raise ValueError(f"row {seq} of the outbox is no event of ours")
+        raise ValueError(f"row {seq} of the outbox is not an event of this service")
     return event[1]
 
 

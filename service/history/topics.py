@@ -1,4 +1,4 @@
-"""Topics read from beginning to end, as facts."""
+"""Reads topics from beginning to end, as facts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -29,18 +29,18 @@ from service.kafka import record_batches
 IDLE_MS: Final = 500
 
 BEYOND_SECONDS: Final = 2.0
-"""The embedded broker reports an end that is a few records too low: read on until nothing comes for `IDLE_MS`, for so
-long at most."""
+"""The embedded broker reports an end that is a few records too low. Reading goes on behind it until nothing arrives for
+`IDLE_MS`, for this long at most."""
 
 STALLED_SECONDS: Final = 60.0
 
 COORDINATOR_SECONDS: Final = 20.0
-"""A broker that has just started may not have the groups yet."""
+"""How long to wait for the group coordinator: a broker that has just started may not have loaded the groups."""
 
 
 @asynccontextmanager
 async def open_reader(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer without a group, for reading topics as they are. Raises KafkaError."""
+    """Open a consumer without a group, which changes no offsets. Raises KafkaError."""
     record_batches.install()
     reader = AIOKafkaConsumer(
         **kafka,
@@ -62,7 +62,7 @@ async def read_to_end(
     partitions: Sequence[TopicPartition],
     take: Callable[[Sequence[ConsumerRecord]], None],
 ) -> Mapping[TopicPartition, int]:
-    """Read all records that the partitions contain now. `take` gets those of one partition, in order.
+    """Read all records that the partitions contain now, and pass those of one partition to `take`, in order.
 
     Returns the offset at which each partition begins. Raises KafkaError.
     """
@@ -81,13 +81,13 @@ async def read_to_end(
         if left and page:
             progressed_at = clock()
         elif left and clock() > progressed_at + STALLED_SECONDS:
-            raise KafkaTimeoutError(f"{min(left)} brings nothing for {STALLED_SECONDS:.0f} s")
+            raise KafkaTimeoutError(f"{min(left)} brought no records for {STALLED_SECONDS:.0f} s")
         left = {tp for tp in left if await reader.position(tp) < ends[tp]}
     return beginnings
 
 
 async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list[TopicPartition]]:
-    """The partitions of the input topics and of the output topics. Raises KafkaError."""
+    """Return the partitions of the input topics and of the output topics. Raises KafkaError."""
     admin = AIOKafkaAdminClient(**kafka)
     await admin.start()
     try:
@@ -101,7 +101,7 @@ async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list
 async def committed_offsets(
     kafka: Mapping[str, Any], group: str, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """The offsets that the group has committed. Raises KafkaError, TimeoutError."""
+    """Return the offsets that the group has committed. Raises KafkaError, TimeoutError."""
     admin = AIOKafkaAdminClient(**kafka)
     await admin.start()
     try:
@@ -116,8 +116,11 @@ async def committed_offsets(
         await admin.close()
 
 
-def what_input_says(event: Incoming) -> tuple[str, str]:
-    """What an input is about (a text, an upload, or a set of essays), and a digest of its other content."""
+def describe_input(event: Incoming) -> tuple[str, str]:
+    """Return the subject of an input (content, failed upload or set of essays) and the digest of its other fields.
+
+    The digest is "" for a validation failure, whose other fields are not compared.
+    """
     match event:
         case BatchRegistered():
             return essay_set_of(event.essay_ids).hex(), digest(event.essay_ids)
@@ -139,19 +142,19 @@ def what_input_says(event: Incoming) -> tuple[str, str]:
 def event_of(
     topic: str, key: bytes | None, value: bytes | None, partition: int, place: int, at: float, *, settled: bool
 ) -> tuple[str, EventFact] | None:
-    """The batch id and the fact of an event that we published; None where the record is not ours."""
+    """Return the batch id and the fact of an event that this service published, None for a foreign record."""
     try:
         envelope = orjson.loads(value or b"")
         data, trace = envelope["data"], envelope["metadata"] or {}
         batch_id, text = data["batch_id"], data.get("text_storage_id", "")
         origin = (envelope["correlation_id"], trace.get("traceparent"), trace.get("tracestate"))
-        told = _CONTENT_OF[topic](data, origin) if topic in _CONTENT_OF else ""
+        announced = _DIGEST_OF[topic](data, origin) if topic in _DIGEST_OF else ""
         event = EventFact(
             topic,
             envelope["event_id"],
             str(enveloped.event_id(topic, batch_id, data["expired_at"] + text if topic == PENDING_EXPIRED else text)),
             text,
-            told,
+            announced,
             envelope["event_timestamp"],
             data.get("essay_id", ""),
             blake2b((key or b"") + b"\0" + (value or b""), digest_size=16).hexdigest(),
@@ -165,16 +168,16 @@ def event_of(
     return (batch_id, event) if envelope["source_service"] == contract.SOURCE_SERVICE else None
 
 
-def _named(data: Mapping[str, Any], origin: Sequence[Any], *names: str) -> str:
+def _digest_of(data: Mapping[str, Any], origin: Sequence[Any], *names: str) -> str:
     return digest(*(data[name] for name in names), *origin)
 
 
-_CONTENT_OF: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
-    SLOT_ASSIGNED: lambda data, origin: _named(
+_DIGEST_OF: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
+    SLOT_ASSIGNED: lambda data, origin: _digest_of(
         data, origin, "essay_id", "text_storage_id", "file_upload_id", "original_file_name"
     ),
-    EXCESS_CONTENT: lambda data, origin: _named(data, origin, "text_storage_id", "original_file_name", "reason"),
-    PENDING_EXPIRED: lambda data, origin: _named(
+    EXCESS_CONTENT: lambda data, origin: _digest_of(data, origin, "text_storage_id", "original_file_name", "reason"),
+    PENDING_EXPIRED: lambda data, origin: _digest_of(
         data, origin, "text_storage_id", "file_upload_id", "original_file_name"
     ),
     BATCH_READY: lambda data, _: digest(

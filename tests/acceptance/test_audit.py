@@ -1,4 +1,4 @@
-"""The history checker on real histories: clean ones, running ones, falsified ones, and topics that forgot."""
+"""Runs the audit on real histories: on a running service, after falsified rows, and after deleted records."""
 
 import asyncio
 import json
@@ -28,27 +28,27 @@ def service(
     return CommandLine(tmp_path, monkeypatch, capfd, settings)
 
 
-async def test_an_audit_beside_a_running_service_finds_nothing_wrong(
+async def test_an_audit_of_a_running_service_finds_no_violation(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker, service: CommandLine
 ) -> None:
-    """Each record comes twice, and what is under way is no violation."""
+    """Each record arrives twice, and work in progress is not a violation."""
     morning = Replay(kafka, replay.each_twice(replay.morning()), speed=40)
     with pods(tmp_path, settings) as running:
         running.start(2)
-        coming = asyncio.create_task(morning.run())
-        while not coming.done():
+        publishing = asyncio.create_task(morning.run())
+        while not publishing.done():
             report = await audited(database_url, kafka, group, whole=False)
             assert report.clean, report.findings[:20]
-        await coming
+        await publishing
         await all_done(database_url, kafka, group, morning.ends)
         report = await check_audit(database_url, kafka, group)
         assert report.counts["inputs not yet done with"] == 0
         assert report.counts[f"records of {CONTENT_PROVISIONED}"] > 2000
-        told = await asyncio.to_thread(service, "audit", "--whole", "--json")
-        assert (told.status, json.loads(told.out)["clean"]) == (0, True), told
+        printed = await asyncio.to_thread(service, "audit", "--whole", "--json")
+        assert (printed.status, json.loads(printed.out)["clean"]) == (0, True), printed
 
 
-LIES = {
+FALSIFICATIONS = {
     "I1": (
         "insert into els.excess_content (batch_id, text_storage_id, reason, file_upload_id, original_file_name,"
         " raw_file_storage_id, file_size_bytes, correlation_id, declared_at)"
@@ -67,7 +67,7 @@ LIES = {
 }
 
 
-async def test_an_audit_finds_every_lie(
+async def test_an_audit_finds_every_falsified_row(
     tmp_path: Path, app_url: str, group: str, database_url: str, server_url: str, tansu: Broker
 ) -> None:
     morning = Replay(tansu, replay.morning())
@@ -77,18 +77,18 @@ async def test_an_audit_finds_every_lie(
         await morning.run()
         await all_done(database_url, tansu, group, morning.ends)
         await running.stop()
-    for rule, lie in LIES.items():
+    for rule, statement in FALSIFICATIONS.items():
         with databases.cloned(server_url, str(conninfo_to_dict(database_url)["dbname"])) as url:
             with psycopg.connect(url) as conn:
-                conn.execute(lie)
+                conn.execute(statement)
             report = await audited(url, tansu, group)
             assert rule.split()[-1] in report.violations, (rule, report)
 
 
-async def test_what_a_topic_has_forgotten_is_unknown_and_not_wrong(
+async def test_records_deleted_from_a_topic_are_unknown_and_not_violations(
     tmp_path: Path, app_url: str, group: str, database_url: str, apache: Broker
 ) -> None:
-    """As after `retention.ms`: the first half of each partition is gone."""
+    """The first half of each partition is deleted, as after `retention.ms`."""
     morning = Replay(apache, replay.morning())
     settings = {"ELS_DATABASE_URL": app_url, "ELS_CONSUMER_GROUP": group}
     with pods(tmp_path, settings, apache.settings) as running:
