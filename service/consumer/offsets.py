@@ -33,14 +33,14 @@ class Offsets:
 
         Raises Stalled where the coordinator gives no answer: the client would wait longer than for a rebalance.
         """
-        patience = self._assignment.membership.patience
+        timeout = self._assignment.membership.silence_timeout
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     await self.commit()
             except TimeoutError:
-                raise Stalled(f"no answer to a commit of offsets for {patience:.0f} s") from None
+                raise Stalled(f"no answer to a commit of offsets for {timeout:.0f} s") from None
 
     async def commit(self) -> None:
         """Commit how far the partitions have come. One that is not ours any more is left to its next owner."""

@@ -1,1 +1,1 @@
-"""The Kafka client and the bytes of its records."""
+"""Connects to Kafka: topics, the producer, the consumer group, and the bytes of record batches."""

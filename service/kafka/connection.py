@@ -1,4 +1,4 @@
-"""Connections to the brokers: client options, and why none could be had."""
+"""Makes the options of Kafka clients, and finds out why a connection to the brokers failed."""
 
 import ssl
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ REQUEST_MS: Final = 10_000
 
 
 class CertificateError(Exception):
-    """A file of `client_options` is not what it should be; `option` says which."""
+    """A certificate or key file cannot be used. `option` names the parameter of `client_options`."""
 
     def __init__(self, option: str, why: str) -> None:
         super().__init__(why)
@@ -36,9 +36,9 @@ def client_options(
     ssl_certfile: Path | None = None,
     ssl_keyfile: Path | None = None,
 ) -> dict[str, Any]:
-    """What every client of ours is made with; the files are read now, and not again.
+    """Return the options that every Kafka client of this process is made with. The files are read here, once.
 
-    Raises CertificateError where one is not what it should be.
+    Raises CertificateError where a file cannot be used.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": bootstrap_servers,
@@ -54,14 +54,14 @@ def client_options(
 
 
 def _ssl_context(cafile: Path | None, certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext:
-    """Checks the broker's certificate and its name, whatever else."""
+    """Make a context that always checks the broker's certificate and host name. Raises CertificateError."""
     try:
         context = ssl.create_default_context(cafile=cafile)
     except OSError as error:
         raise CertificateError("ssl_cafile", _plain(error)) from None
     if certfile is not None:
         try:
-            # A passphrase is not asked for: nobody sits at a pod's terminal.
+            # An empty password, so that OpenSSL does not prompt for a passphrase on a pod's terminal.
             context.load_cert_chain(certfile, keyfile, password="")
         except OSError as error:
             raise CertificateError("ssl_certfile", f"with its key, {_plain(error)}") from None
@@ -69,14 +69,14 @@ def _ssl_context(cafile: Path | None, certfile: Path | None, keyfile: Path | Non
 
 
 def _plain(error: OSError) -> str:
-    """OpenSSL's words without its file and line."""
+    """Describe the error without OpenSSL's own file and line."""
     if isinstance(error, ssl.SSLError):
         return f"it can't be read as PEM without a passphrase ({error.reason or 'no certificate in it'})"
     return f"it can't be read ({error.strerror})"
 
 
 class admin_client:  # noqa: N801  used as a function
-    """An admin client that is closed whatever happens."""
+    """A context manager for an admin client, which is closed also where it cannot start."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
@@ -96,13 +96,14 @@ class admin_client:  # noqa: N801  used as a function
         await self._client.close()
 
 
-_TELLING = (ssl.SSLError, SaslAuthenticationFailed, UnsupportedSaslMechanismError)
+_CONFIGURATION_ERRORS = (ssl.SSLError, SaslAuthenticationFailed, UnsupportedSaslMechanismError)
 
 
-async def _cause(said: KafkaConnectionError, options: Mapping[str, Any]) -> Exception:
-    """Why no broker could be had: a client that starts keeps that for its log, so each is tried once more.
+async def _cause(failure: KafkaConnectionError, options: Mapping[str, Any]) -> Exception:
+    """Find out why no broker could be connected to.
 
-    What says something about the settings goes before a broker that is merely away.
+    aiokafka only logs the reasons while it starts, so each broker is tried once more. An error that points to wrong
+    settings is preferred to that of a broker that is unavailable.
     """
     rest = {name: value for name, value in options.items() if name != "bootstrap_servers"}
     causes: list[Exception] = []
@@ -110,9 +111,9 @@ async def _cause(said: KafkaConnectionError, options: Mapping[str, Any]) -> Exce
         try:
             connection = await create_conn(host, port, **rest, request_timeout_ms=REQUEST_MS)
         except (OSError, KafkaError) as error:
-            # One that is ended later than its handshake tells why in what it was raised from.
+            # Where the connection ended after its handshake, the reason is in the cause of the error.
             causes.append(error.__cause__ if isinstance(error.__cause__, OSError) else error)
         else:
             connection.close()
-    telling = [cause for cause in causes if isinstance(cause, _TELLING)]
-    return next(iter([*telling, *causes]), said)
+    of_settings = [cause for cause in causes if isinstance(cause, _CONFIGURATION_ERRORS)]
+    return next(iter([*of_settings, *causes]), failure)

@@ -1,7 +1,7 @@
-"""A membership of the consumer group: aiokafka's client, and what it lacks.
+"""Wraps aiokafka's consumer as a membership of the consumer group.
 
-Fetches that can be abandoned; a broker that has gone silent, which the client itself would wait for without end; and a
-stop in bounded time. What a membership needs from behind aiokafka's surface is reached here alone.
+It adds what aiokafka lacks: fetches that can be abandoned, the detection of a broker that no longer answers (aiokafka
+would wait for it without end), and a stop in bounded time. Only this module uses private parts of aiokafka's consumer.
 """
 
 import asyncio
@@ -20,14 +20,15 @@ from service.runtime.loop import cancelled
 
 CALM_SECONDS = 1.0
 CALM_FACTOR = 10
-"""Where nothing has come for so long, fetches wait so many times longer: a hundred a second cost a tenth of a core."""
+"""After this many seconds without records, fetches wait this many times longer: a hundred fetches a second cost a tenth
+of a core."""
 SILENT_SECONDS = 6.0
-"""A broker that gives no answer for so long, or for the session's timeout where that is longer, is left."""
+"""A membership ends when a broker does not answer for this long, or for the session's timeout where that is longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
-    """Of the consumer and of its memberships: seconds, records and bytes."""
+    """Options of the consumer and of its memberships, in seconds, records and bytes."""
 
     group: str
     max_poll_records: int = 2_000
@@ -36,30 +37,30 @@ class ConsumerOptions:
     drain: float = 20
     watchdog: float = 60
     fetch_wait: float = 0.01
-    """How long a broker may hold a fetch that finds nothing, while records come."""
+    """How long a broker may hold a fetch that finds no records, while records arrive."""
     max_bytes: Mapping[str, int] = field(default_factory=dict)
-    """The largest message taken, by topic."""
+    """The largest value accepted, by topic."""
 
     @property
     def short_timeout(self) -> float:
-        """What one of the small steps of a drain may take; half of the drain is for the poll in hand."""
+        """Seconds that a small step of the drain may take; half of the drain is for the poll in progress."""
         return self.drain / 12
 
 
 class Stalled(Exception):
-    """Nothing moves despite lag, the group has no share for us, or the broker no word: a new membership is needed."""
+    """No progress despite lag, no assigned partition, or no answer from a broker: a new membership is needed."""
 
 
 class Membership:
-    """From `join` to `leave`; it is not used again."""
+    """One membership of the group, from `join` to `leave`. It is not used again."""
 
     def __init__(
         self, kafka: Mapping[str, Any], client_id: str, options: ConsumerOptions, listener: ConsumerRebalanceListener
     ) -> None:
-        """Nothing connects yet. `kafka` is what aiokafka's clients are told of the connection."""
+        """Nothing connects yet. `kafka` is the result of `client_options`."""
         self._options = options
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
-        self._came = time.monotonic()
+        self._received_at = time.monotonic()
         self._silent_since = math.inf
         self._client = AIOKafkaConsumer(
             **kafka,
@@ -70,23 +71,22 @@ class Membership:
             session_timeout_ms=int(options.session_timeout * 1000),
             heartbeat_interval_ms=int(options.session_timeout * 1000 / 4),
             rebalance_timeout_ms=int(options.rebalance_timeout * 1000),
-            # Whether we move is watched by the consumer: a database that is away must not cost the partitions too.
+            # The watchdog checks for progress: while the database is unavailable, the partitions must not be lost.
             max_poll_interval_ms=24 * 3600 * 1000,
             fetch_max_wait_ms=int(min(options.fetch_wait, SILENT_SECONDS / 4) * 1000),
-            # What lies fetched and not yet taken is memory: of each partition, and of each broker. A record that is
-            # larger comes all the same.
+            # These bound the memory of fetched records, by partition and by broker. A larger record is fetched as well.
             max_partition_fetch_bytes=512 * 1024,
             fetch_max_bytes=4 * 1024 * 1024,
         )
         self._client.subscribe(topics=list(topics.INCOMING_TOPICS), listener=listener)
 
     @property
-    def patience(self) -> float:
-        """Seconds after which a broker that gives no answer is left."""
+    def silence_timeout(self) -> float:
+        """Seconds without an answer from a broker after which the membership ends."""
         return max(SILENT_SECONDS, self._options.session_timeout)
 
     async def join(self, stop: asyncio.Event) -> bool:
-        """Connect, unless told to stop, then False: a client waits long for a topic that is missing.
+        """Connect to the group. Returns False where `stop` was set meanwhile: a client waits long for a missing topic.
 
         Raises KafkaError.
         """
@@ -99,17 +99,17 @@ class Membership:
             await cancelled([starting])
         if starting.cancelled():
             return False
-        starting.result()  # raises what it met
+        starting.result()  # raises its error
         return True
 
     async def leave(self) -> None:
-        """Leave the group, so that the next owner need not wait for the session to end; nothing of the client stays."""
+        """Leave the group and close the client, so that the next owner need not wait for the session to end."""
         leaving = asyncio.create_task(self._client.stop())
         try:
             await asyncio.wait([leaving], timeout=self._options.short_timeout)
             if not leaving.done():
-                # It waits for an answer that may never come, and would be left half stopped, still fetching. What waits
-                # on a connection that is closed goes on at once.
+                # It waits for an answer that may never arrive; cancelled now, the client would go on fetching. Closing
+                # the connections ends such a wait at once.
                 with suppress(KafkaError, TimeoutError):
                     async with asyncio.timeout(self._options.short_timeout):
                         await self._client._client.close()  # noqa: SLF001  aiokafka has no other way
@@ -120,7 +120,10 @@ class Membership:
     async def fetch(
         self, tps: Sequence[TopicPartition], records: int, wait_ms: int, enough: asyncio.Event | None = None
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        """What the client has, or gets soon; nothing where fetches are abandoned meanwhile, or `enough` is set."""
+        """Fetch at most `records` records of these partitions, waiting at most `wait_ms` milliseconds for the first.
+
+        Returns nothing where fetches are abandoned meanwhile, or `enough` is set.
+        """
         fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
         self._fetches.add(fetch)
         others = [asyncio.create_task(enough.wait())] if enough else []
@@ -130,38 +133,38 @@ class Membership:
             self._fetches.discard(fetch)
             for task in (fetch, *others):
                 task.cancel()
-        # One that is cancelled while it waits has taken nothing out of the client yet.
+        # A fetch that is cancelled while it waits has taken no records out of the client yet.
         await asyncio.wait([fetch])
         got = {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
         self._set_fetch_wait(bool(got))
         return got
 
     def abandon_fetches(self) -> None:
-        """To be called where a partition is given back; `rewind` does so itself.
+        """Cancel the fetches in progress. To be called when a partition is revoked; `rewind` calls it itself.
 
-        A fetch that is under way then would bring records from behind the seek or the rebalance to a read from
-        before it: that is void, and the client, whose position is past them, would never bring them again.
+        Such a fetch could return records from after the seek or the rebalance to a read from before it. That read is
+        stale, so they would be dropped, and the client, whose position is past them, would not fetch them again.
         """
         for fetch in self._fetches:
             fetch.cancel()
 
     def rewind(self, tp: TopicPartition, offset: int) -> None:
-        """Fetch from this offset again; nothing where the partition is not ours any more."""
+        """Fetch from this offset again. Does nothing where the partition is not assigned to this consumer any more."""
         self.abandon_fetches()
         with suppress(IllegalStateError):
             self._client.seek(tp, offset)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Raises KafkaError, and IllegalStateError where a partition is not ours any more."""
+        """Commit offsets. Raises KafkaError, and IllegalStateError where a partition is not assigned any more."""
         await self._client.commit(offsets)
 
     async def position(self, tp: TopicPartition) -> int:
-        """The offset that is fetched next. Raises IllegalStateError where the partition is not ours any more."""
+        """Return the offset that is fetched next. Raises IllegalStateError where the partition is not assigned."""
         position: int = await self._client.position(tp)
         return position
 
     async def is_at_the_end(self, tp: TopicPartition) -> bool:
-        """Whether the partition has no more to bring: a broker may also be slow."""
+        """Return whether the position is at the end of the partition: an empty fetch may also mean a slow broker."""
         try:
             highwater = self._client.highwater(tp)
             return highwater is not None and await self._client.position(tp) >= highwater
@@ -171,50 +174,52 @@ class Membership:
     async def ends(
         self, tps: Sequence[TopicPartition], positions_of: Collection[TopicPartition]
     ) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
-        """The ends of the partitions, and the positions of some.
+        """Return the end offsets of `tps`, and the positions in `positions_of`.
 
-        Raises KafkaError, IllegalStateError where a rebalance came between, TimeoutError where there was no answer, and
-        Stalled where there was none for too long.
+        Raises KafkaError, IllegalStateError after a rebalance meanwhile, TimeoutError where there was no answer, and
+        Stalled where there has been none for `silence_timeout`.
         """
-        asked, coming = time.monotonic(), self._coming()
+        asked_at, partial = time.monotonic(), self._partial_responses()
         try:
-            async with asyncio.timeout(self.patience / 2):
+            async with asyncio.timeout(self.silence_timeout / 2):
                 ends = await self._client.end_offsets(tps)
                 positions = {tp: await self._client.position(tp) for tp in positions_of}
-        except IllegalStateError:  # a KafkaError, too, but no silence
+        except IllegalStateError:  # a KafkaError as well, but not a missing answer
             raise
         except (KafkaError, TimeoutError):
-            self._heard_nothing(asked, coming)
+            self._check_silence(asked_at, partial)
             raise
         self._silent_since = math.inf
         return ends, positions
 
-    def _heard_nothing(self, asked: float, coming: Mapping[int, int]) -> None:
-        """A question was not answered. Raises Stalled where nothing else came for too long.
+    def _check_silence(self, asked_at: float, partial: Mapping[int, int]) -> None:
+        """Raise Stalled where a request was not answered and nothing else was received for `silence_timeout`.
 
-        Then its connection may be one that nobody answers any more. By now the group has given our share away, and the
-        client itself would wait longer than for a rebalance. While something comes the broker is slow, not silent.
+        The connection may be dead. By then the group has reassigned the partitions, and the client itself would wait
+        for longer than a rebalance takes. While bytes arrive, the broker is slow and not silent. `partial` is the
+        result of `_partial_responses` at `asked_at`.
         """
-        self._silent_since = min(self._silent_since, asked)
-        if any(size and size != coming.get(connection) for connection, size in self._coming().items()):
-            self._silent_since = time.monotonic()  # answers come one after the other, and a large one takes its time
-        silent = time.monotonic() - max(self._silent_since, self._came)
-        if silent >= self.patience:
+        self._silent_since = min(self._silent_since, asked_at)
+        if any(size and size != partial.get(connection) for connection, size in self._partial_responses().items()):
+            self._silent_since = time.monotonic()  # a large response delays those behind it on its connection
+        silent = time.monotonic() - max(self._silent_since, self._received_at)
+        if silent >= self.silence_timeout:
             raise Stalled(f"no word from the broker for {silent:.0f} s")
 
-    def _coming(self) -> dict[int, int]:
-        """Bytes of answers that are there in part, by connection."""
+    def _partial_responses(self) -> dict[int, int]:
+        """Return the bytes of partly received responses, by connection."""
         connections = self._client._client._conns.values()  # noqa: SLF001  aiokafka has no other way
         return {id(each): len(each._reader._buffer) for each in connections if each._reader is not None}  # noqa: SLF001
 
-    def _set_fetch_wait(self, comes: bool) -> None:
-        """Short while records come: a broker may answer a fetch that found nothing only when its wait is over.
+    def _set_fetch_wait(self, has_records: bool) -> None:
+        """Make fetches wait for a short time while records arrive, and for longer afterwards.
 
-        What else is asked is answered behind it, so that it must not be taken for silence.
+        A broker may answer a fetch that finds no records only when its wait is over, and answers other requests of the
+        connection after it. So the wait is short enough not to look like silence.
         """
         now = time.monotonic()
-        if comes:
-            self._came = now
-        calm = now - self._came > CALM_SECONDS
-        wait_ms = int(min(self._options.fetch_wait * (CALM_FACTOR if calm else 1), SILENT_SECONDS / 4) * 1000)
+        if has_records:
+            self._received_at = now
+        is_calm = now - self._received_at > CALM_SECONDS
+        wait_ms = int(min(self._options.fetch_wait * (CALM_FACTOR if is_calm else 1), SILENT_SECONDS / 4) * 1000)
         self._client._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001  aiokafka has no other way, once it runs

@@ -1,4 +1,4 @@
-"""The producer of the relay."""
+"""Extends aiokafka's producer for the relay."""
 
 import asyncio
 import time
@@ -20,27 +20,28 @@ from service.domain.topics import (
 from service.kafka.connection import REQUEST_MS
 
 RECORD_BATCH: Final = 900_000
-"""Bytes of one record batch of ours: below a topic's usual limit (1,048,588), so that only a record
-that is too large by itself is ever rejected."""
+"""Bytes of a record batch that the relay sends: below a topic's default limit (1,048,588), so that a broker rejects
+only a record that is too large by itself."""
 
 ANSWER_MS: Final = 5_000
-"""The same for a question that is small whatever happens."""
+"""Milliseconds to wait for the answer to a small request."""
 
 UPLOAD_MS: Final = 80_000
-"""The same where the largest event goes out on a slow line; with what is smaller its sender has less patience."""
+"""Milliseconds to wait for the answer to a produce request: enough for the largest event on a slow connection. The
+relay itself waits for less long where it sends less."""
 
 
 @lru_cache(maxsize=20_000)
 def _hash(key: bytes) -> int:
-    """The default partitioner's hash of a key; it is pure Python, and a batch has many rows."""
+    """Return the default partitioner's hash of a key. Cached, since it is pure Python, and a batch has many rows."""
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
 class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes have no types
-    """A producer of explicit record batches that can always be closed, and waits for no one topic.
+    """A producer of explicit record batches that can always be closed, and does not wait for a missing topic.
 
-    One that failed may be spent: with idempotence, a batch that was rejected leaves a gap in the
-    sequence of its partition, and aiokafka never closes it, so all that follows is rejected too.
+    After an error it may have to be replaced: with idempotence, a record batch that was rejected leaves a gap in the
+    sequence numbers of its partition that aiokafka never closes, so that the broker rejects all that follow.
     """
 
     def __init__(self, options: Mapping[str, Any], *, idempotent: bool) -> None:
@@ -53,15 +54,15 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             max_request_size=LARGEST_RECORD,
             request_timeout_ms=UPLOAD_MS,
         )
-        # What the broker says against a partition is told when it was tried for so long: before the patience of who
-        # sends is over, which knows of silence only.
+        # A partition's error is raised after it was tried for this long: earlier than the timeout of the sender, which
+        # would only know that there was no answer.
         self._message_accumulator._batch_ttl = ANSWER_MS / 1000  # noqa: SLF001  aiokafka takes the request's timeout
         self.idempotent = idempotent
         self._named: set[str] = set()
-        self._looked_for: dict[str, float] = {}
+        self._retry_after: dict[str, float] = {}
 
     async def start(self) -> None:
-        """Connect. Raises KafkaError or TimeoutError, and is closed then."""
+        """Connect. Raises KafkaError or TimeoutError after closing the producer."""
         try:
             async with asyncio.timeout(2 * REQUEST_MS / 1000):
                 await super().start()
@@ -70,12 +71,12 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             raise
 
     async def find(self, topics: Iterable[str]) -> None:
-        """Have the metadata of these topics, as far as they exist. Raises KafkaError, TimeoutError.
+        """Fetch the metadata of these topics, as far as they exist. Raises KafkaError, TimeoutError.
 
-        A topic that is not found is not asked for again for some seconds, so that it holds up nobody.
-        Each is asked for by name once, also where the metadata has it: a client that starts knows all
-        topics, and forgets all but those that were named as soon as one is. A broker that creates topics
-        by itself does so now, without the limits that ours need: production brokers should not.
+        A topic that is not found is not requested again for some seconds, so that it does not delay the others. Each
+        topic is requested by name once, even if its metadata is known: a client that starts knows all topics, and
+        forgets all but the named ones as soon as one is named. A broker that creates topics automatically does so now,
+        without the limits that the topics of this service need: production brokers should not.
         """
         now = time.monotonic()
         for _ in range(3):
@@ -87,28 +88,28 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
                     self.client.add_topic(topic)
                     self._named.add(topic)
                 if not await self.client.force_metadata_update():
-                    raise KafkaConnectionError("no broker answers for metadata")
+                    raise KafkaConnectionError("no broker answers a request for metadata")
             if any(self._is_unknown(topic, now) for topic in unknown):
                 await asyncio.sleep(0.1)
         for topic in topics:
             if self._is_unknown(topic, now):
-                self._looked_for[topic] = now + 5
+                self._retry_after[topic] = now + 5
 
     def _is_unknown(self, topic: str, now: float) -> bool:
         known = self.client.cluster.available_partitions_for_topic(topic)
-        return topic not in self._named or (not known and self._looked_for.get(topic, 0) <= now)
+        return topic not in self._named or (not known and self._retry_after.get(topic, 0) <= now)
 
     def partition(self, topic: str, key: bytes) -> int | None:
-        """Where a key belongs, by the rule of the default partitioner; None for an unknown topic."""
+        """Return the partition of a key by the rule of the default partitioner, None for an unknown topic."""
         partitions = self.client.cluster.partitions_for_topic(topic)
         return _hash(key) % len(partitions) if partitions else None
 
     def has_leader(self, topic: str, partition: int) -> bool:
-        """Whether the partition can be written to, as far as is known."""
+        """Return whether the partition has a leader, as far as the metadata says."""
         return self.client.cluster.leader_for_partition(TopicPartition(topic, partition)) not in (None, -1)
 
     async def close(self, seconds: float) -> None:
-        """Send what is waiting, for so long at most."""
+        """Send what is waiting, within so many seconds, and close."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stop()
@@ -118,15 +119,15 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
                 raise
 
     async def abandon(self) -> None:
-        """Close at once, whatever is on its way.
+        """Close at once, without waiting for records that are being sent.
 
-        `stop` waits until all is sent, and an idempotent producer tries for ever: with the broker away
-        it never returns, and its sender would go on in the background.
+        aiokafka's `stop` waits until everything is sent, and an idempotent producer retries for ever: while the broker
+        is unavailable `stop` never returns, and its sender task would go on in the background.
         """
         self._closed = True
         sender = self._sender.sender_task
         while sender is not None and not sender.done():
-            sender.cancel()  # the first ends the loop, the others the requests that it waits for
+            sender.cancel()  # the first cancellation ends its loop, the next ones the requests that it waits for
             await asyncio.wait({sender}, timeout=0.1)
         self._message_accumulator.fail_all(ProducerClosed())
         await self.client.close()

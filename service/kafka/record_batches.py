@@ -1,9 +1,9 @@
-"""What a fetch brought, record by record: aiokafka's reader where it can, our own where that gives up.
+"""Reads the record batches of a fetch with aiokafka's reader, and with a lenient one where that fails.
 
-What must hold: no bytes that a broker hands over raise. aiokafka raises for a header's name that is not UTF-8, for a
-checksum that does not fit, for a malformed record; it would meet the same bytes again, and so would every pod after
-this one. And it inflates a record batch whole, however large that becomes. Here a name is read as well as can be,
-and what can't be read comes through as one record whose value is `Unreadable`.
+No bytes that a broker sends may raise: aiokafka raises for a header name that is not UTF-8, for a wrong checksum and
+for a malformed record, and would fetch the same bytes again, as would every other pod. It also inflates a record batch
+as a whole, however large that becomes. Here undecodable bytes of a header name are escaped, and what cannot be read
+becomes one record whose value is `Unreadable`.
 
 The layout of a record batch (magic 2) is in Kafka's protocol guide, under "Record Batch".
 """
@@ -19,7 +19,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
 
 LARGEST_INFLATED: Final = 64 * 1024 * 1024
-"""Bytes: twice the largest record that a topic of ours takes, and far more than producers put into one batch."""
+"""Bytes: twice the largest record that an input topic accepts, and far more than producers put into one batch."""
 
 _OVERHEAD: Final = struct.Struct(">qi")
 _LAYOUT: Final = struct.Struct(">qiibIhiqqqhii")
@@ -28,9 +28,9 @@ _CODEC: Final = 0x07
 
 
 class Unreadable(bytes):
-    """Raw bytes in which no record could be read, from the offset `first` on.
+    """Raw bytes in which no record could be read, from the offset `first` on. `why` is the reason.
 
-    `corrupt` where their checksum does not fit: a fetch made again may bring them whole.
+    `corrupt` says that their checksum is wrong: they may be intact when they are fetched again.
     """
 
     first: int
@@ -44,7 +44,7 @@ class Unreadable(bytes):
 
 
 class Record(NamedTuple):
-    """As aiokafka has it."""
+    """A record with the fields that aiokafka expects."""
 
     offset: int
     key: bytes | None
@@ -55,12 +55,12 @@ class Record(NamedTuple):
     checksum: None = None
 
 
-class _Broken(ValueError):
-    """A record batch, or a record, is not what its format says; the message says how."""
+class _MalformedError(ValueError):
+    """A record batch or a record violates its format; the message says how."""
 
 
 class Records:
-    """Takes the place of aiokafka's `MemoryRecords`: the record batches of one partition that a fetch brought."""
+    """The fetched record batches of one partition. Replaces aiokafka's `MemoryRecords`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -68,16 +68,18 @@ class Records:
         self._find_next()
 
     def size_in_bytes(self) -> int:
+        """Return the size of the fetched bytes."""
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Whether a whole batch is left: the last one of a fetch may be cut off."""
+        """Return whether another whole batch follows: the last one of a fetch may be cut off."""
         return self._begin < self._end <= len(self._data)
 
-    def next_batch(self) -> "Batch":
+    def next_batch(self) -> "RecordBatch":
+        """Return the next batch."""
         raw = self._data[self._begin : self._end]
         self._find_next()
-        return Batch(raw)
+        return RecordBatch(raw)
 
     def _find_next(self) -> None:
         self._begin = self._end
@@ -85,13 +87,13 @@ class Records:
             self._end += max(_OVERHEAD.size + _OVERHEAD.unpack_from(self._data, self._begin)[1], _LAYOUT.size)
 
 
-class Batch:
-    """One record batch, of which nothing raises. What aiokafka asks of a batch it finds here."""
+class RecordBatch:
+    """One record batch, with the attributes and methods that aiokafka uses. None of them raises."""
 
     __slots__ = ("_corrupt", "_raw", "_reader", "base_offset", "is_control_batch", "next_offset")
 
     is_transactional = False
-    producer_id = None  # these are of interest to those who read only what is committed
+    producer_id = None  # used by aiokafka only with the isolation level read_committed
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -103,20 +105,20 @@ class Batch:
         self.is_control_batch: bool = is_known and not self._corrupt and self._reader.is_control_batch
 
     def validate_crc(self) -> bool:
-        """Who reads the batch finds out."""
+        """Return True: a wrong checksum is reported by reading the batch, not by an exception of aiokafka."""
         return True
 
     def __iter__(self) -> Iterator[Any]:
         if self._reader.magic != _MAGIC:
-            yield self._unreadable(f"its format is {self._reader.magic}; brokers have written {_MAGIC} for years")
+            yield self._unreadable(f"its format is {self._reader.magic}, and only {_MAGIC} is supported")
             return
         if self._corrupt:
-            yield self._unreadable("its checksum does not fit", corrupt=True)
+            yield self._unreadable("its checksum is wrong", corrupt=True)
             return
         if self._reader.compression_type:
             try:
                 self._inflate()
-            except _Broken as error:
+            except _MalformedError as error:
                 yield self._unreadable(str(error))
                 return
         read = 0
@@ -124,11 +126,11 @@ class Batch:
             for record in self._reader:
                 read += 1
                 yield record
-        except Exception:  # noqa: BLE001  aiokafka's reader gives up with what comes to its mind
+        except Exception:  # noqa: BLE001  aiokafka's reader raises many kinds of errors
             yield from islice(self._leniently(), read, None)
 
     def _inflate(self) -> None:
-        """Become the same batch, uncompressed. Raises _Broken."""
+        """Replace the raw bytes by those of the same batch, uncompressed. Raises _MalformedError."""
         fields = list(_LAYOUT.unpack_from(self._raw))
         body = _inflate(self._reader.compression_type, self._raw[_LAYOUT.size :])
         fields[1] = _LAYOUT.size - _OVERHEAD.size + len(body)
@@ -137,16 +139,17 @@ class Batch:
         self._reader = DefaultRecordBatch(self._raw)
 
     def _leniently(self) -> Iterator[Record]:
-        """Every record whose bounds can be told; where they can't, the batch as a whole is unreadable as well.
+        """Yield every record whose bounds are known. If the others are not, the batch follows as one unreadable record.
 
-        That takes the last offset: a record that has it already lies in the raw bytes.
+        That record has the batch's last offset. A readable record with that offset is left out, since it is in the raw
+        bytes.
         """
         read: list[Record] = []
         why = None
         try:
             for record in self._one_by_one():
-                read.append(record)  # noqa: PERF402  those before the broken one count
-        except _Broken as error:
+                read.append(record)  # noqa: PERF402  those before the malformed one count
+        except _MalformedError as error:
             why = f"{error}, after {len(read)} records"
         for record in read:
             if why is None or record.offset < self.next_offset - 1:
@@ -155,31 +158,34 @@ class Batch:
             yield self._unreadable(why)
 
     def _one_by_one(self) -> Iterator[Record]:
-        """Raises _Broken."""
-        reading, offset = _Reading(memoryview(self._raw)[_LAYOUT.size :]), self.base_offset - 1
+        """Yield the records one by one. Raises _MalformedError."""
+        reader, offset = ByteReader(memoryview(self._raw)[_LAYOUT.size :]), self.base_offset - 1
         for _ in range(_LAYOUT.unpack_from(self._raw)[-1]):
-            record = _read(reading.some(reading.integer()), self.base_offset, offset + 1)
+            record = _read(reader.take(reader.integer()), self.base_offset, offset + 1)
             if not offset < record.offset < self.next_offset:
-                raise _Broken(f"an offset of {record.offset} leads out of it")
+                raise _MalformedError(f"the offset {record.offset} is not in its range")
             offset = record.offset
             yield record
-        if not reading.at_end:
-            raise _Broken("there is more")
+        if not reader.at_end:
+            raise _MalformedError("bytes follow its last record")
 
     def _unreadable(self, why: str, *, corrupt: bool = False) -> Record:
-        """At the batch's last offset: whoever goes past it is past the batch, wherever in it the fetch began."""
+        """Return the batch as one record at its last offset, so that the position behind it is the end of the batch.
+
+        That holds wherever in the batch the fetch began.
+        """
         last = self.next_offset - 1
-        told = f"the record batch of the offsets {self.base_offset} to {last} can't be read: {why}"
-        return Record(last, None, Unreadable(self._raw, self.base_offset, told, corrupt=corrupt))
+        message = f"the record batch of the offsets {self.base_offset} to {last} can't be read: {why}"
+        return Record(last, None, Unreadable(self._raw, self.base_offset, message, corrupt=corrupt))
 
 
 def install() -> None:
-    """Have the consumers of this process read by `Records`: aiokafka makes its own reader by this name."""
+    """Make all consumers of this process read with `Records`. aiokafka looks its reader up by this name."""
     fetcher.MemoryRecords = Records
 
 
-class _Reading:
-    """A place in the bytes of a record batch."""
+class ByteReader:
+    """Reads values from the bytes of a record batch, one after the other."""
 
     __slots__ = ("_at", "_bytes")
 
@@ -189,10 +195,11 @@ class _Reading:
 
     @property
     def at_end(self) -> bool:
+        """Whether all bytes are read."""
         return self._at == len(self._bytes)
 
     def integer(self) -> int:
-        """A variable-length, zig-zag encoded integer. Raises _Broken, as do the others."""
+        """Read a variable-length, zig-zag encoded integer. Raises _MalformedError, as do the other methods."""
         value = shift = 0
         while shift < 70 and self._at < len(self._bytes):
             byte = self._bytes[self._at]
@@ -201,73 +208,74 @@ class _Reading:
             shift += 7
             if byte < 0x80:
                 return (value >> 1) ^ -(value & 1)
-        raise _Broken("a number has no end")
+        raise _MalformedError("an integer has no end")
 
-    def some(self, length: int) -> memoryview:
-        """The next bytes, exactly so many."""
+    def take(self, length: int) -> memoryview:
+        """Read exactly `length` bytes."""
         if not 0 <= length <= len(self._bytes) - self._at:
-            raise _Broken(f"a length of {length} leads out of it")
+            raise _MalformedError(f"the length {length} exceeds it")
         self._at += length
         return self._bytes[self._at - length : self._at]
 
     def nullable(self) -> bytes | None:
+        """Read bytes with their length before them; the length -1 stands for None."""
         length = self.integer()
-        return None if length == -1 else bytes(self.some(length))
+        return None if length == -1 else bytes(self.take(length))
 
 
 def _read(raw: memoryview, base_offset: int, next_offset: int) -> Record:
-    """One record, whatever its headers' names are; where it is broken by itself, its bytes, at the next offset."""
-    reading = _Reading(raw)
+    """Read one record, also with header names that are not UTF-8. A malformed one is Unreadable, at `next_offset`."""
+    reader = ByteReader(raw)
     try:
-        reading.some(1)  # its attributes, which say nothing
-        reading.integer()  # its time, which nobody asks for
-        offset = base_offset + reading.integer()
-        key, value = reading.nullable(), reading.nullable()
-        headers = [_header(reading) for _ in range(reading.integer())]
+        reader.take(1)  # its attributes, which are unused
+        reader.integer()  # its time, which is not used
+        offset = base_offset + reader.integer()
+        key, value = reader.nullable(), reader.nullable()
+        headers = [_header(reader) for _ in range(reader.integer())]
         return Record(offset, key, value, headers)
-    except _Broken as error:
+    except _MalformedError as error:
         why = f"the record at offset {next_offset} can't be read: {error}"
         return Record(next_offset, None, Unreadable(bytes(raw), next_offset, why))
 
 
-def _header(reading: _Reading) -> tuple[str, bytes | None]:
-    name = bytes(reading.some(reading.integer())).decode("utf-8", "backslashreplace")
-    return name, reading.nullable()
+def _header(reader: ByteReader) -> tuple[str, bytes | None]:
+    name = bytes(reader.take(reader.integer())).decode("utf-8", "backslashreplace")
+    return name, reader.nullable()
 
 
 def _inflate(codec: int, data: bytes) -> bytes:
-    """Uncompressed, in bounded memory. Raises _Broken."""
+    """Return the data uncompressed, in bounded memory. Raises _MalformedError."""
     try:
         match codec:
             case 1:
-                return _gunzipped(data)
+                return _inflate_gzip(data)
             case 2:
-                return _unsnapped(data)
+                return _inflate_snappy(data)
             case 3:
-                return _into(cramjam.lz4.decompress_into, data)
+                return _inflate_into(cramjam.lz4.decompress_into, data)
             case 4:
-                return _into(cramjam.zstd.decompress_into, data)
-    except _Broken:
+                return _inflate_into(cramjam.zstd.decompress_into, data)
+    except _MalformedError:
         raise
     except Exception as error:
-        raise _Broken(f"it can't be inflated: {type(error).__name__}: {error}") from error
-    raise _Broken(f"nobody knows its compression, {codec}")
+        raise _MalformedError(f"it can't be inflated: {type(error).__name__}: {error}") from error
+    raise _MalformedError(f"its compression {codec} is unknown")
 
 
-def _gunzipped(data: bytes) -> bytes:
+def _inflate_gzip(data: bytes) -> bytes:
     inflated = b""
-    while data:  # one member, as everybody writes it, or more
+    while data:  # usually one member, but there may be more
         member = zlib.decompressobj(wbits=31)
         inflated += member.decompress(data, LARGEST_INFLATED + 1 - len(inflated))
-        _bound(len(inflated))
+        _check_size(len(inflated))
         if not member.eof:
-            raise _Broken("it ends too early")
+            raise _MalformedError("its compressed data is cut off")
         data = member.unused_data
     return inflated
 
 
-def _into(inflate: Callable[[bytes, bytearray], int], data: bytes) -> bytes:
-    """These codecs inflate into what is there for it; how much they need, they do not say."""
+def _inflate_into(inflate: Callable[[bytes, bytearray], int], data: bytes) -> bytes:
+    """Inflate into a buffer that grows until the result fits: these codecs do not report the size that they need."""
     room = max(64 * 1024, 16 * len(data))
     while True:
         inflated = bytearray(min(room, LARGEST_INFLATED))
@@ -276,23 +284,24 @@ def _into(inflate: Callable[[bytes, bytearray], int], data: bytes) -> bytes:
         except cramjam.DecompressionError as error:
             if "whole buffer" not in str(error):
                 raise
-        _bound(room)
+        _check_size(room)
         room *= 8
 
 
-def _unsnapped(data: bytes) -> bytes:
-    """Snappy as such, or in the blocks that Java's library writes: a header of 16 bytes, then each with its length."""
+def _inflate_snappy(data: bytes) -> bytes:
+    """Inflate raw Snappy, or the blocks that Java's library writes: a header of 16 bytes, then each with its length."""
     if not data.startswith(b"\x82SNAPPY\0"):
-        _bound(cramjam.snappy.decompress_raw_len(data))
+        _check_size(cramjam.snappy.decompress_raw_len(data))
         return bytes(cramjam.snappy.decompress_raw(data))
-    blocks, reading = bytearray(), _Reading(memoryview(data)[16:])
-    while not reading.at_end:
-        block = bytes(reading.some(int.from_bytes(reading.some(4))))
-        _bound(len(blocks) + cramjam.snappy.decompress_raw_len(block))
+    blocks, reader = bytearray(), ByteReader(memoryview(data)[16:])
+    while not reader.at_end:
+        block = bytes(reader.take(int.from_bytes(reader.take(4))))
+        _check_size(len(blocks) + cramjam.snappy.decompress_raw_len(block))
         blocks += cramjam.snappy.decompress_raw(block)
     return bytes(blocks)
 
 
-def _bound(size: int) -> None:
+def _check_size(size: int) -> None:
+    """Raise _MalformedError where a batch inflates to too many bytes."""
     if size > LARGEST_INFLATED:
-        raise _Broken(f"it inflates to more than {LARGEST_INFLATED} bytes")
+        raise _MalformedError(f"it inflates to more than {LARGEST_INFLATED} bytes")

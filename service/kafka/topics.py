@@ -1,8 +1,4 @@
-"""The broker's side: client options, the topics with their limits, and the producer of the relay.
-
-aiokafka is left alone where it does what we need; `Producer` holds the few places where it does not,
-each with its reason, so that an upgrade has one file to look at.
-"""
+"""Creates and checks the topics, with the configuration that this service needs."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,12 +49,12 @@ OUTGOING: Final[Mapping[str, Mapping[str, str]]] = {
     READINESS_TIMEOUT: _LARGE,
 }
 TOPICS: Final = {**INCOMING, **OUTGOING}
-"""Every topic with the configuration that it needs."""
+"""Every topic with the configuration that this service needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A topic whose configuration is not what it needs; `found` is None where it can't be told."""
+    """A configuration of a topic that is not sufficient. `found` is None where the broker does not report it."""
 
     topic: str
     name: str
@@ -73,9 +69,10 @@ async def create_topics(
     replication: int,
     topics: Mapping[str, Mapping[str, str]] = TOPICS,
 ) -> tuple[list[str], list[Difference]]:
-    """Create what is missing. Returns the topics created, and where those that were there differ.
+    """Create the missing topics. Returns their names, and the differences of the topics that existed before.
 
-    Raises KafkaError where the broker is away or refuses, TimeoutError where it does not get to know them.
+    Raises KafkaError where the broker is unavailable or rejects a topic, TimeoutError where a created topic does not
+    become visible.
     """
     async with admin_client(options) as admin:
         wanted = [
@@ -83,42 +80,43 @@ async def create_topics(
         ]
         response = await admin.create_topics(wanted)
         created = [name for name, code, *_ in response.topic_errors if _is_created(name, code)]
-        await _seen(admin, topics)
-        there = {name: configs for name, configs in topics.items() if name not in created}
-        return created, await _differences(admin, there)
+        await _await_topics(admin, topics)
+        existing = {name: configs for name, configs in topics.items() if name not in created}
+        return created, await _differences(admin, existing)
 
 
 async def check_topics(
     options: Mapping[str, Any], topics: Mapping[str, Mapping[str, str]] = TOPICS
 ) -> tuple[list[str], list[Difference]]:
-    """The topics that are missing, and where the others differ from what they need.
+    """Return the names of the missing topics, and the differences of the others.
 
-    Raises KafkaError where the broker is away.
+    Raises KafkaError where the broker is unavailable.
     """
     async with admin_client(options) as admin:
         present = set(await admin.list_topics())
         missing = [name for name in topics if name not in present]
-        there = {name: configs for name, configs in topics.items() if name in present}
-        return missing, await _differences(admin, there)
+        existing = {name: configs for name, configs in topics.items() if name in present}
+        return missing, await _differences(admin, existing)
 
 
-async def _seen(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> None:
-    """Wait until the broker tells of these topics: one that was created is not at once known to all that answer."""
+async def _await_topics(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> None:
+    """Wait until the brokers list these topics: a created topic is not known to all brokers at once."""
     async with asyncio.timeout(REQUEST_MS / 1000):
-        while not set(topics) <= set(await admin.list_topics()):  # noqa: ASYNC110  it is the broker that is waited for
+        while not set(topics) <= set(await admin.list_topics()):  # noqa: ASYNC110  the brokers have no event to wait for
             await asyncio.sleep(0.05)
 
 
 async def retentions(options: Mapping[str, Any], topics: Iterable[str] = INCOMING) -> dict[str, float]:
-    """How many seconds each of the topics keeps its records, infinity where that is for ever.
+    """Return the retention of the topics in seconds, infinity where records are never deleted.
 
-    Those that are missing, or whose broker does not tell, are left out. Raises KafkaError where it is away.
+    Topics that are missing, or whose retention the broker does not report, are left out. Raises KafkaError where it is
+    unavailable.
     """
     async with admin_client(options) as admin:
         present = set(await admin.list_topics())
         found = await _configurations(admin, [name for name in topics if name in present])
-    told = {name: configs.get("retention.ms") for name, configs in found.items()}
-    return {name: _seconds(int(value)) for name, value in told.items() if value}
+    reported = {name: configs.get("retention.ms") for name, configs in found.items()}
+    return {name: _seconds(int(value)) for name, value in reported.items() if value}
 
 
 def _seconds(milliseconds: int) -> float:
@@ -135,6 +133,7 @@ def _is_created(name: str, code: int) -> bool:
 
 
 async def _differences(admin: AIOKafkaAdminClient, topics: Mapping[str, Mapping[str, str]]) -> list[Difference]:
+    """Return the configurations of existing topics that are not sufficient."""
     wanted = {name: configs for name, configs in topics.items() if configs}
     if not wanted:
         return []
@@ -148,7 +147,7 @@ async def _differences(admin: AIOKafkaAdminClient, topics: Mapping[str, Mapping[
 
 
 async def _configurations(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What the broker tells about topics that are there."""
+    """Return the configurations of existing topics."""
     found: dict[str, dict[str, str]] = {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
     for response in await admin.describe_configs(resources):
@@ -158,7 +157,7 @@ async def _configurations(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> 
 
 
 def _suffices(wanted: str, found: str | None) -> bool:
-    """A limit may be higher than what we need."""
+    """Return whether a limit is as high as needed, or higher."""
     return found is not None and found.isdigit() and int(found) >= int(wanted)
 
 
