@@ -1,1 +1,1 @@
-"""The wire format and the decisions. Imports nothing else of the service."""
+"""The format of events and the decisions about them. Imports no other package of the service."""

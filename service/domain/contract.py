@@ -1,4 +1,4 @@
-"""The JSON of the events that we publish, as TypedDicts."""
+"""Defines the JSON of the events that this service publishes, as TypedDicts."""
 
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from uuid import UUID
@@ -151,7 +151,6 @@ class ReadinessTimeout(TypedDict):
     metadata: BatchMetadata
 
 
-# What each topic's `data` is: for tests and for whoever documents the wire.
 DATA_OF: dict[str, Any] = {
     SLOT_ASSIGNED: SlotAssigned,
     BATCH_READY: BatchReady,
@@ -160,3 +159,4 @@ DATA_OF: dict[str, Any] = {
     PENDING_EXPIRED: PendingExpired,
     READINESS_TIMEOUT: ReadinessTimeout,
 }
+"""The type of `data` by topic, for tests and for the generated AsyncAPI document."""

@@ -1,7 +1,7 @@
-"""What to do with the records of a poll, decided from what the poll contains and what the database knows.
+"""Decides what to do with the records of a poll, from the records and from what is committed in the database.
 
-Every decision is a frozen value, and every function here is pure: no database, no broker, no clock. `service.intake`
-reads what a decision needs, asks for it, and carries it out.
+Every decision is a frozen value, and every function is pure: no database, no broker, no clock. `service.intake` reads
+what a decision needs, calls the function, and executes the decision.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ from service.domain.events import (
 
 _U = TypeVar("_U", Upload, WaitingFailure)
 
-# -- what is known
+# -- states
 
 
 class Slot(NamedTuple):
@@ -36,7 +36,7 @@ class Slot(NamedTuple):
 
 
 class BatchCount(NamedTuple):
-    """The counters of a batch: how many slots it has, and how many are taken by content and by failures."""
+    """The counters of a batch: its slots, and how many of them are taken by content and by failures."""
 
     expected: int
     assigned: int
@@ -44,12 +44,13 @@ class BatchCount(NamedTuple):
 
     @property
     def full(self) -> bool:
+        """Whether every slot is taken."""
         return self.assigned + self.failed == self.expected
 
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """What is committed about a registered batch."""
+    """The committed state of a registered batch. `essay_set` is the result of `essay_set_of`."""
 
     expected: int
     assigned: int
@@ -58,32 +59,33 @@ class BatchState:
 
     @property
     def full(self) -> bool:
+        """Whether every slot is taken."""
         return self.assigned + self.failed == self.expected
 
 
 @dataclass(frozen=True, slots=True)
 class RejectionCounter:
-    """Consecutive rejections of a topic, counted over all pods, and whether they have paused it."""
+    """The consecutive rejections of a topic, counted over all pods, and whether they have paused it."""
 
     consecutive: int
     paused: bool
 
 
-# -- admission: which records of a topic are taken
+# -- admission: which records of a topic are processed
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Take the first `count` records of the topic. The others stay where they are: the topic is paused, or pauses."""
+    """Process the first `count` records of the topic. The others stay on it, since it is paused or pauses now."""
 
     count: int
 
 
 def decide_admission(rejected: Sequence[bool], counter: RejectionCounter, limit: int, *, probing: bool) -> Admit:
-    """Decide how many records of a topic to take.
+    """Decide how many records of a topic to process.
 
     `rejected` says of each record, in order, whether it is rejected. The topic pauses with the record that makes
-    `limit` consecutive rejections. Of a paused topic nothing is taken, except one valid record while it is probed.
+    `limit` consecutive rejections. No record of a paused topic is processed, except one valid record of a probe.
     """
     if counter.paused:
         return Admit(1 if probing and not rejected[0] else 0)
@@ -97,7 +99,7 @@ def decide_admission(rejected: Sequence[bool], counter: RejectionCounter, limit:
 
 @dataclass(frozen=True, slots=True)
 class CountRejections:
-    """Change a topic's counter: add to it, or, where `restarted`, count anew after a valid record."""
+    """Add to the counter of a topic, or, with `restarted`, set it: a valid record came before these rejections."""
 
     consecutive: int
     restarted: bool
@@ -109,17 +111,17 @@ def count_rejections(rejected: Sequence[bool]) -> CountRejections:
     return CountRejections(len(rejected) - last_valid, last_valid > 0)
 
 
-# -- which batches this transaction handles
+# -- new batches: which of them this transaction registers
 
 
 class Defer(NamedTuple):
-    """Apply what came for the batch in an exclusive transaction of its own, later."""
+    """Apply the records of the batch later, in an exclusive transaction."""
 
     batch_id: str
 
 
 class Postpone(NamedTuple):
-    """Apply what came for the batch in the next transaction, which has room for it."""
+    """Apply the records of the batch in the next transaction, which has room for them."""
 
     batch_id: str
 
@@ -127,8 +129,8 @@ class Postpone(NamedTuple):
 def decide_new_batches(weights: Mapping[str, int], limit: int) -> Iterator[Defer | Postpone]:
     """Decide which of the batches to be registered do not fit into this transaction.
 
-    A weight is the number of slots and waiting uploads of a batch. One that exceeds `limit` alone is deferred, so that
-    the rest of the poll does not wait for it; together they do not exceed it either.
+    The weight of a batch is the number of its slots and waiting uploads. A batch that exceeds `limit` alone is
+    deferred, so that the rest of the poll does not wait for it. The sum of the others does not exceed `limit`, either.
     """
     remaining = limit
     for batch_id, weight in weights.items():
@@ -144,7 +146,7 @@ def decide_new_batches(weights: Mapping[str, int], limit: int) -> Iterator[Defer
 
 
 class Register(NamedTuple):
-    """Create the batch with its slots, and reconcile what waits for it."""
+    """Create the batch with its slots, and reconcile the uploads that wait for it."""
 
     registration: BatchRegistered
     essay_set: bytes
@@ -163,7 +165,7 @@ class Reject(NamedTuple):
 
 
 def essay_set_of(essay_ids: Iterable[str]) -> bytes:
-    """The identity of a *set* of essay ids, whatever their order: SHA-256 over the sorted ids."""
+    """Return the identity of a *set* of essay ids, independent of their order: SHA-256 over the sorted ids."""
     digest = sha256()
     for essay_id in sorted(essay_ids):
         encoded = essay_id.encode()
@@ -173,7 +175,7 @@ def essay_set_of(essay_ids: Iterable[str]) -> bytes:
 
 
 def decide_registration(known: bytes | None, registration: BatchRegistered) -> Register | RepeatRegistration | Reject:
-    """Decide about a registration. `known` is the essay set that is registered; None where the batch is not."""
+    """Decide about a registration. `known` is the registered essay set, None where the batch is not registered."""
     essay_set = essay_set_of(registration.essay_ids)
     if known is None:
         return Register(registration, essay_set)
@@ -184,7 +186,7 @@ def decide_registration(known: bytes | None, registration: BatchRegistered) -> R
 
 
 def differences(first: Mapping[str, object], registration: BatchRegistered) -> list[str]:
-    """The names of the fields in which a repeated registration differs from the first."""
+    """Return the names of the fields in which a repeated registration differs from the first."""
     return [name for name, value in first.items() if getattr(registration, name) != value]
 
 
@@ -199,13 +201,13 @@ class Assign(NamedTuple):
 
 
 class NoSlotLeft(NamedTuple):
-    """Every slot of the batch is taken: content is a candidate for excess, a failure is recorded without a slot."""
+    """Every slot of the batch is taken: content may be excess, a failure is recorded without a slot."""
 
     upload: Upload
 
 
 class CheckCounter(NamedTuple):
-    """No slot could be claimed; other transactions may hold open ones. The batch's counter row tells."""
+    """No slot could be claimed, but other transactions may hold open ones: read the batch's counter row."""
 
     content: ContentProvisioned
 
@@ -230,7 +232,7 @@ class RepeatContent(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """What was read no longer holds: roll back, and run the transaction again."""
+    """What was read before is no longer true: roll back, and run the transaction again."""
 
     why: str
 
@@ -238,9 +240,9 @@ class Retry(NamedTuple):
 def assign_slots(
     uploads: Mapping[str, Sequence[_U]], claimed: Iterable[Slot]
 ) -> tuple[list[Assign], dict[str, list[_U]]]:
-    """Give the claimed slots, in slot order, to the uploads of their batch, in the order given.
+    """Assign the claimed slots, in slot order, to the uploads of their batch, in the given order.
 
-    Returns the assignments, and by batch the uploads that got no slot.
+    Returns the assignments, and by batch the uploads without a slot.
     """
     free: dict[str, list[Slot]] = defaultdict(list)
     for slot in claimed:
@@ -260,8 +262,8 @@ def assign_slots(
 def decide_unassigned(upload: Upload, *, certain: bool) -> NoSlotLeft | CheckCounter | DeferUpload:
     """Decide about an upload for which no slot was claimed.
 
-    A slot that another transaction holds is skipped by a claim and may be open again. It is `certain` that none is
-    left where this transaction has waited for those slots, or has created the batch.
+    A claim skips slots that another transaction holds, and they may become open again. It is `certain` that no slot is
+    left if this transaction has waited for those slots, or has created the batch.
     """
     if certain:
         return NoSlotLeft(upload)
@@ -269,27 +271,27 @@ def decide_unassigned(upload: Upload, *, certain: bool) -> NoSlotLeft | CheckCou
 
 
 def decide_by_counter(content: ContentProvisioned, count: BatchCount) -> NoSlotLeft | DeferUpload:
-    """Decide about a content by its batch's counters, while their row is locked: full is then a fact."""
+    """Decide about a content by the counters of its batch, whose row is locked, so that they are final."""
     return NoSlotLeft(content) if count.full else DeferUpload(content)
 
 
 def decide_excess(
     content: ContentProvisioned, count: BatchCount, *, is_known: bool, was_not_full: bool
 ) -> RepeatContent | DeclareExcess | Retry:
-    """Decide about a candidate for excess, while its batch's counter row is locked.
+    """Decide about content that may be excess, while its batch's counter row is locked.
 
-    `is_known` was read under that lock. `was_not_full`: when the content was first evaluated, its batch was not seen
-    full, so that other inputs took the last slots.
+    `is_known` was read under that lock. `was_not_full` says that the batch was not full when the content was first
+    evaluated, so that other inputs took the last slots.
     """
     if is_known:
         return RepeatContent(content)
     if not count.full:
-        return Retry("a slot is open again: nothing is excess")
+        return Retry("a slot is open again, so that no content is excess")
     return DeclareExcess(content, "NO_AVAILABLE_SLOT" if was_not_full else "BATCH_FULL")
 
 
 def reconcile(content: ContentProvisioned, essay_ids: Sequence[str], assigned: int) -> Assign | DeclareExcess:
-    """Decide about a content that waited for its registration, of whose slots the first `assigned` are taken."""
+    """Decide about content that waited for its registration. The first `assigned` of the slots are taken."""
     if assigned < len(essay_ids):
         return Assign(Slot(content.batch_id, essay_ids[assigned], assigned + 1), content)
     return DeclareExcess(content, "NO_AVAILABLE_SLOT")
@@ -299,13 +301,15 @@ def reconcile(content: ContentProvisioned, essay_ids: Sequence[str], assigned: i
 
 
 class Announce(NamedTuple):
-    """This transaction took the last slot of the batch: publish what its completion announces."""
+    """This transaction took the last slot of the batch: publish the events of its completion."""
 
     batch_id: str
 
 
 def decide_announcements(counts: Mapping[str, BatchCount], taken: Mapping[str, tuple[int, int]]) -> list[Announce]:
-    """Decide which batches to announce: those that are full, and of which this transaction `taken` (assigned, failed)
-    slots. The counter rows are locked, so there is exactly one such transaction for each batch.
+    """Decide which batches to announce: those that are full, and of which this transaction has taken slots.
+
+    `taken` counts these slots by batch: (assigned, failed). The counter rows are locked, so that exactly one
+    transaction announces each batch.
     """
     return [Announce(batch_id) for batch_id, slots in taken.items() if any(slots) and counts[batch_id].full]

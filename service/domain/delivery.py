@@ -1,4 +1,4 @@
-"""A Kafka record with the event in it, and the limits of the intake."""
+"""Defines a delivery: a Kafka record with the event in it, or with its rejection. Also the limits of the intake."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from service.domain.topics import LARGEST_RECORD, ORDINARY_RECORD, RECORD_ROOM
 
 @dataclass(slots=True)
 class Delivery:
-    """One record as it arrived, and the event that was read from it, or why there is none."""
+    """One record as it arrived, with the event that was decoded from it, or with its rejection."""
 
     topic: str
     partition: int
@@ -20,11 +20,11 @@ class Delivery:
     headers: Sequence[tuple[str, bytes | None]]
     event: Incoming | Rejection
     was_not_full: bool = False
-    """Whether its batch was not seen full when the record was first evaluated: decides the reason of an excess."""
+    """Whether its batch was not full when the record was first evaluated. It decides the reason of an excess."""
 
 
 def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str | None]]:
-    """The trace contexts (traceparent, tracestate) of the deliveries that could be read."""
+    """Yield the trace contexts (traceparent, tracestate) of the deliveries that are not rejections."""
     for delivery in deliveries:
         if not isinstance(delivery.event, Rejection):
             yield delivery.event.traceparent, delivery.event.tracestate
@@ -32,7 +32,7 @@ def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str |
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """How many consecutive rejections pause a topic, and how many bytes an event may have."""
+    """The number of consecutive rejections that pause a topic, and the largest sizes of published events in bytes."""
 
     consecutive_rejections: int = 1_000
     event_bytes: int = ORDINARY_RECORD - RECORD_ROOM
@@ -40,7 +40,7 @@ class IntakeLimits:
 
 
 def fingerprint(delivery: Delivery) -> bytes:
-    """The identity of a rejected input within its topic: SHA-256 over key and value. Null and empty differ."""
+    """Return the identity of a rejected input within its topic: SHA-256 over key and value. Null and empty differ."""
     digest = sha256()
     for part in (delivery.key, delivery.value):
         digest.update(b"-" if part is None else b"%d:" % len(part))

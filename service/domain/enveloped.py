@@ -1,4 +1,4 @@
-"""How an event becomes a record: its id, its envelope, and lists that come in pages."""
+"""Makes records of events: ids, envelopes, and lists that are read in pages."""
 
 import json
 from collections.abc import AsyncIterable, Callable, Sequence
@@ -24,7 +24,7 @@ _VERSION_BITS, _VERSION_5 = 0xF000_C000_0000_0000_0000, 0x5000_8000_0000_0000_00
 
 
 class Outgoing(NamedTuple):
-    """One record to publish, keyed by its batch. `payload` is JSON in UTF-8, and may weigh many megabytes."""
+    """One record to publish, with the batch id as its key. `payload` is JSON in UTF-8, up to many megabytes."""
 
     topic: str
     batch_id: str
@@ -36,7 +36,7 @@ class Outgoing(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What an event takes over from the input that it answers."""
+    """The correlation id and the trace context that an event takes over from the input that caused it."""
 
     correlation_id: UUID
     traceparent: str | None = None
@@ -44,17 +44,18 @@ class Origin(NamedTuple):
 
 
 class Unpublishable(ValueError):
-    """An event is longer than what its topic takes."""
+    """An event is larger than its topic allows."""
 
     def __init__(self, topic: str, batch_id: str, max_bytes: int) -> None:
-        super().__init__(f"{topic} of batch {batch_id} is longer than {max_bytes} bytes")
+        super().__init__(f"{topic} of batch {batch_id} is larger than {max_bytes} bytes")
         self.topic, self.batch_id, self.max_bytes = topic, batch_id, max_bytes
 
 
 def event_id(topic: str, batch_id: str, subject: str = "") -> UUID:
-    """The UUIDv5 of an event's type and what it is about.
+    """Return the id of an event: the UUIDv5 of its topic, its batch and its subject.
 
-    The batch id's length keeps ("ab", "c") and ("a", "bc") apart. Made here, since `uuid5` takes twice as long.
+    The length of the batch id distinguishes ("ab", "c") from ("a", "bc"). Computed here, since `uuid.uuid5` takes twice
+    as long.
     """
     name = f"{topic} {len(batch_id)} {batch_id}{subject}".encode()
     digest = _HASH.copy()
@@ -63,10 +64,12 @@ def event_id(topic: str, batch_id: str, subject: str = "") -> UUID:
 
 
 def batch_entity(batch_id: str) -> BatchEntity:
+    """Return the reference to a batch that several events contain."""
     return {"entity_id": batch_id, "entity_type": "batch", "parent_id": None}
 
 
 def batch_metadata(batch_id: str, event: str, time: str) -> BatchMetadata:
+    """Return the `metadata` that the `data` of several events contains."""
     return {
         "entity": batch_entity(batch_id),
         "timestamp": time,
@@ -100,6 +103,7 @@ def _enveloped(topic: str, identity: UUID, data: Data, origin: Origin, time: str
 def small_event(
     topic: str, batch_id: str, subject: str, data: object, origin: Origin, time: str, max_bytes: int
 ) -> Outgoing:
+    """Build an event without long lists. Raises Unpublishable."""
     identity = event_id(topic, batch_id, subject)
     payload = orjson.dumps(_enveloped(topic, identity, data, origin, time))
     if len(payload) > max_bytes:
@@ -116,10 +120,11 @@ async def paged_event(
     max_bytes: int,
     *lists: tuple[str, AsyncIterable[Sequence[Any]], Callable[[Any], object]],
 ) -> Outgoing:
-    """An event whose `lists` (name, pages, what an element becomes), empty in `data`, are filled by pages.
+    """Build an event whose lists are read in pages, so that only the payload is in memory. Raises Unpublishable.
 
-    The text up to a list is written before its pages, what follows is written after them: `data` may
-    change there meanwhile. A list's quoted name cannot occur within a string, where quotes are escaped.
+    Each of `lists` is (name, pages, function from an element to JSON), and is empty in `data`. The text before a list
+    is written before its pages are read, the text behind it afterwards, so that `data` may change there meanwhile. The
+    quoted name of a list cannot occur within a string, where quotes are escaped.
     """
     identity = event_id(topic, batch_id)
     event = _enveloped(topic, identity, data, origin, time)
@@ -144,5 +149,5 @@ def _json(value: object) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
-        # jsonb writes 1e300 as an integer of 301 digits, which orjson does not take.
+        # jsonb writes 1e300 as an integer of 301 digits, which orjson does not support.
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

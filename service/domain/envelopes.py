@@ -1,4 +1,4 @@
-"""The JSON of incoming records as pydantic models, of both generations of producers."""
+"""Defines the JSON of incoming records as pydantic models, for both generations of producers."""
 
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
@@ -16,7 +16,7 @@ from service.domain.topics import (
 
 
 class _Rfc3339:
-    """Parsed in Rust, but only where it has the form: pydantic alone also takes "1768469400" for a time."""
+    """A timestamp in the form of RFC 3339, parsed by pydantic. pydantic alone also accepts "1768469400" as a time."""
 
     PATTERN = (
         r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
@@ -46,7 +46,7 @@ class InputMetadata(StrictModel):
 
 
 class InputData(StrictModel):
-    """What all three share: the older generation names the batch `batch_id`, the newer `entity_id`."""
+    """The fields that all inputs share. The older generation names the batch `batch_id`, the newer one `entity_id`."""
 
     event: str
     batch_id: Id | None = None
@@ -55,7 +55,7 @@ class InputData(StrictModel):
 
 class RegistrationData(InputData):
     expected_essay_count: int
-    # Fails fast, or a list of eight million wrong elements would be as many errors in memory.
+    # FailFast, since a list of eight million wrong elements would make as many errors in memory.
     essay_ids: Annotated[tuple[Id, ...], FailFast()]
     course_code: CourseCode
     user_id: str
@@ -100,7 +100,7 @@ _AnyData = TypeVar("_AnyData", bound=InputData)
 
 
 class EnvelopeHead(StrictModel):
-    """As much of an envelope as says whether it is ours to read at all."""
+    """The fields of an envelope that say whether it belongs on the topic."""
 
     event_type: Any = None
     schema_version: Any = None

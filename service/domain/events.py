@@ -1,4 +1,4 @@
-"""What arrives on our topics, as values: the events of other services, and why a record is none."""
+"""Defines the events of the input topics, and the reasons why a record is rejected."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ INT64 = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class BatchRegistered:
-    """A batch will hold these essays. `essay_instructions` is "" where the registration has none."""
+    """A batch is registered with these essays. `essay_instructions` is "" where the registration has none."""
 
     batch_id: str
     essay_ids: tuple[str, ...]
@@ -33,7 +33,7 @@ class BatchRegistered:
 
 @dataclass(frozen=True, slots=True)
 class ContentProvisioned:
-    """A batch has this text. Producers that have not computed the MD5 send null for it."""
+    """A content was uploaded for a batch. `content_md5_hash` is None where the producer has not computed it."""
 
     batch_id: str
     text_storage_id: str
@@ -49,7 +49,7 @@ class ContentProvisioned:
 
 @dataclass(frozen=True, slots=True)
 class ValidationFailed:
-    """An upload yields no text. `error_detail` has all its ten fields, null or {} where none came."""
+    """An upload yields no text. `error_detail` has all ten fields; a missing one is None, or {} for `details`."""
 
     batch_id: str
     file_upload_id: str
@@ -65,13 +65,13 @@ class ValidationFailed:
 
 
 Upload = ContentProvisioned | ValidationFailed
-"""What can take a slot."""
+"""The events that can take a slot."""
 
 Incoming = BatchRegistered | Upload
 
 
 class WaitingFailure(NamedTuple):
-    """A validation failure that waits for the registration of its batch: as much of it as taking a slot needs."""
+    """A validation failure that waits for the registration of its batch, with the fields that taking a slot needs."""
 
     batch_id: str
     file_upload_id: str
@@ -80,7 +80,7 @@ class WaitingFailure(NamedTuple):
 
 
 class Reason(StrEnum):
-    """Why a record is in quarantine: a closed set of words, used as a metric's label."""
+    """Why a record is in quarantine. A closed set, since it is the label of a metric."""
 
     NO_VALUE = "no_value"
     TOO_LARGE = "too_large"
@@ -97,7 +97,7 @@ class Reason(StrEnum):
     COUNT_OUT_OF_RANGE = "count_out_of_range"
     COUNT_MISMATCH = "count_mismatch"
     DUPLICATE_ESSAY_ID = "duplicate_essay_id"
-    # Not the wire's to find: the transaction, the encoder, the crash marks and the reader of record batches give these.
+    # Not found by decoding, but by the transaction, the encoder, the crash marks and the reader of record batches.
     CONFLICTING_REGISTRATION = "conflicting_registration"
     DATA_ERROR = "data_error"
     UNPUBLISHABLE = "unpublishable"
@@ -107,7 +107,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a record cannot be processed. `error` is for people: one line of at most `LONGEST_ERROR`."""
+    """Why a record cannot be processed. `error` is a message of one line, of at most `LONGEST_ERROR` characters."""
 
     reason: Reason
     error: str

@@ -1,4 +1,4 @@
-"""BatchValidationErrors, built within the size that its topic takes."""
+"""Builds BatchValidationErrors within the size that its topic allows."""
 
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
@@ -21,13 +21,13 @@ from service.domain.topics import (
 LONGEST_MESSAGE = 1024
 
 LEAST_CODE, LEAST_NAME = 26, 16
-"""Bytes of a failure's code, whole where it is one that we know, and of its file's name, where every byte counts."""
+"""Bytes of the error code (enough for every known code) and of the file name in the smallest form of a failure."""
 
 LARGEST_WITH_DETAILS = 16 * 1024 * 1024
 
 
 class FailedSlot(NamedTuple):
-    """A failed slot, with the failure that took it. `error_detail` is what `events` made of it."""
+    """A failed slot with the failure that took it. `error_detail` is that of `ValidationFailed`."""
 
     file_upload_id: str
     original_file_name: str
@@ -45,12 +45,12 @@ async def validation_errors(
     *,
     max_bytes: int,
 ) -> Outgoing:
-    """Every slot is taken, some by failures. `failures()` gives their pages, afresh at each call.
+    """Build the event of a complete batch with failed slots. Each call of `failures` reads their pages anew.
 
-    They are asked for a second time, without details and stack traces, where with them the event would be longer
-    than `LARGEST_WITH_DETAILS`; and a third time where without them it would be longer than its topic takes: then a
-    failure is its identity, its time and the beginnings of its file's name and its code. So 100,000 failures can be
-    told whose upload ids are UUIDs: no batch waits for ever since its uploads failed in too many words.
+    Where the event would be larger than `LARGEST_WITH_DETAILS`, it is built again without details and stack traces.
+    Where it would still be larger than its topic allows, each failure is reduced to its identity, its time and the
+    beginnings of its file name and its code: 100,000 failures with UUIDs as upload ids fit then, so that a batch does
+    not remain unannounced because of long error texts. Raises Unpublishable where even that is too large.
     """
     enough = min(max_bytes, LARGEST_WITH_DETAILS)
     for essay, most in ((_failed_essay, enough), (_bare_failure, max_bytes)):
@@ -89,7 +89,7 @@ async def _errors(
     def counted(failure: FailedSlot) -> FailedEssay:
         nonlocal code_bytes
         if failure.validation_error_code not in categories:
-            # Codes that nobody listed are kept as they came, however many and long they are.
+            # Unknown codes are kept unchanged, however many and long they are.
             code_bytes += len(failure.validation_error_code)
             if code_bytes > max_bytes:
                 raise Unpublishable(VALIDATION_ERRORS, batch_id, max_bytes)
@@ -105,7 +105,7 @@ async def _errors(
 def _failed_essay(failure: FailedSlot) -> FailedEssay:
     kept = failure.error_detail
     message: str = kept["message"]
-    # In the order of the contract: what comes from jsonb has lost its own.
+    # In the order of the contract: jsonb does not preserve the order of fields.
     detail: ErrorDetail = {
         "error_code": kept.get("error_code"),
         "message": _beginning(message, LONGEST_MESSAGE),
@@ -137,5 +137,5 @@ def _least_failure(failure: FailedSlot) -> FailedEssay:
 
 
 def _beginning(text: str, size: int) -> str:
-    """As many bytes of UTF-8 as that, at most."""
+    """Return the beginning of a text, of at most `size` bytes of UTF-8."""
     return text.encode()[:size].decode(errors="ignore")

@@ -1,8 +1,8 @@
-"""The wire, inward: what may arrive on our topics, and `decode`, which turns a record's bytes into it.
+"""Decodes the records of the input topics.
 
-`decode` answers every value with an event or with a `Rejection`, and raises for none, whatever the bytes.
-What it accepts can be kept: no NUL or lone surrogate in any text of an event, no number that JSON or
-PostgreSQL cannot hold, no nesting deeper than `DEEPEST`. What leaves is in `outgoing`.
+`decode` returns an event or a `Rejection` for every value, and never raises. An accepted event can be stored: no text
+in it contains NUL or a lone surrogate, no number is beyond what JSON and PostgreSQL can hold, and no value is nested
+deeper than `DEEPEST`. The events that this service publishes are in `outgoing`.
 """
 
 import re
@@ -47,7 +47,7 @@ MOST_ESSAYS = 100_000
 
 
 def decode(topic: str, value: bytes | None, *, max_bytes: int) -> Incoming | Rejection:
-    """The event that `value` (at most `max_bytes` long) is on `topic`, or why it is none."""
+    """Decode the value of a record on `topic`, of at most `max_bytes` bytes, into an event or a rejection."""
     if value is None:
         return _rejected(Reason.NO_VALUE, "the record has no value")
     if len(value) > max_bytes:
@@ -59,11 +59,11 @@ def decode(topic: str, value: bytes | None, *, max_bytes: int) -> Incoming | Rej
     validate, read = _READERS[topic]
     try:
         envelope = validate(value)
-    except ValidationError as trouble:
-        mended = lone_surrogates_as_nul(value)
-        if mended != value:
-            return decode(topic, mended, max_bytes=max_bytes)
-        return _diagnosis(topic, value, trouble)
+    except ValidationError as error:
+        without_surrogates = lone_surrogates_as_nul(value)
+        if without_surrogates != value:
+            return decode(topic, without_surrogates, max_bytes=max_bytes)
+        return _diagnosis(topic, value, error)
     return _misdirected(topic, envelope) or _storable(read(envelope), value)
 
 
@@ -127,12 +127,12 @@ def _failure(envelope: IncomingEnvelope[FailureData]) -> ValidationFailed | Reje
     )
 
 
-# What each topic's value is: for whoever documents the wire.
 ENVELOPE_OF: dict[str, Any] = {
     BATCH_REGISTERED: IncomingEnvelope[RegistrationData],
     CONTENT_PROVISIONED: IncomingEnvelope[ContentData],
     VALIDATION_FAILED: IncomingEnvelope[FailureData],
 }
+"""The type of the value by topic, also for the generated AsyncAPI document."""
 
 _READ: dict[str, Callable[[Any], Incoming | Rejection]] = {
     BATCH_REGISTERED: _registration,
@@ -177,9 +177,9 @@ def _error_detail(detail: FailureDetail) -> dict[str, Any]:
     return kept
 
 
-def _utc(moment: datetime) -> datetime:
-    """Without a zone it is UTC. Raises OverflowError where UTC has no year for it."""
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _utc(time: datetime) -> datetime:
+    """Return the time in UTC; a time without a zone is in UTC. Raises OverflowError beyond the years 1 to 9999."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 # W3C Trace Context: neither id is all zeros, version ff is forbidden.
@@ -188,7 +188,7 @@ _TRACESTATE = re.compile(r"[ -~]{1,512}")
 
 
 def _trace(metadata: InputMetadata | None) -> tuple[str | None, str | None]:
-    """(traceparent, tracestate), each only where it is well formed: a bad one is no reason to refuse."""
+    """Return (traceparent, tracestate), each only if it is well formed: a malformed one does not reject the record."""
     if metadata is None or metadata.traceparent is None:
         return None, None
     parent, state = metadata.traceparent, metadata.tracestate
@@ -198,19 +198,19 @@ def _trace(metadata: InputMetadata | None) -> tuple[str | None, str | None]:
 
 
 def _storable(event: Incoming | Rejection, value: bytes) -> Incoming | Rejection:
-    """The event, or its rejection where a text or a number in it cannot be kept."""
-    # A NUL can come only as its escape, and free numbers only in a failure's details.
+    """Return the event, or its rejection where a text or a number in it cannot be stored."""
+    # A NUL can only arrive as its escape, and arbitrary numbers only in the details of a failure.
     if isinstance(event, Rejection) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
         return event
     for field in fields(event):
-        trouble = unstorable_part(getattr(event, field.name))
-        if trouble:
-            return _rejected(Reason.INVALID_FIELD, f"{field.name}: {trouble}")
+        unstorable = unstorable_part(getattr(event, field.name))
+        if unstorable:
+            return _rejected(Reason.INVALID_FIELD, f"{field.name}: {unstorable}")
     return event
 
 
 def _misdirected(topic: str, head: EnvelopeHead) -> Rejection | None:
-    """An envelope of another kind than the topic's, or of a version that nobody told us about."""
+    """Reject an envelope of another event type than the topic's, or of an unknown schema version."""
     kind, version = head.event_type, head.schema_version
     if isinstance(kind, str) and kind != topic:
         known = kind in INCOMING_TOPICS or kind in OUTGOING_TOPICS
@@ -221,14 +221,14 @@ def _misdirected(topic: str, head: EnvelopeHead) -> Rejection | None:
     return None
 
 
-def _diagnosis(topic: str, value: bytes, trouble: ValidationError) -> Rejection:
-    """Which of the reasons it is that validation failed."""
-    error = trouble.errors(include_url=False, include_context=False, include_input=False)[0]
+def _diagnosis(topic: str, value: bytes, validation_error: ValidationError) -> Rejection:
+    """Find the reason why validation failed."""
+    error = validation_error.errors(include_url=False, include_context=False, include_input=False)[0]
     where, what = ".".join(map(str, error["loc"])), error["msg"]
     if error["type"] == "json_invalid":
         return _not_json(value, what)
     if not where:
-        return _rejected(Reason.NOT_AN_ENVELOPE, "the value is no JSON object")
+        return _rejected(Reason.NOT_AN_ENVELOPE, "the value is not a JSON object")
     misdirected = _misdirected(topic, EnvelopeHead.model_validate_json(value))
     if misdirected:
         return misdirected
@@ -239,11 +239,11 @@ def _diagnosis(topic: str, value: bytes, trouble: ValidationError) -> Rejection:
 def _not_json(value: bytes, what: str) -> Rejection:
     try:
         value.decode()
-    except UnicodeDecodeError as trouble:
-        return _rejected(Reason.NOT_UTF8, f"the value is not UTF-8 at byte {trouble.start}: {trouble.reason}")
+    except UnicodeDecodeError as error:
+        return _rejected(Reason.NOT_UTF8, f"the value is not UTF-8 at byte {error.start}: {error.reason}")
     return _rejected(Reason.NOT_JSON, what)
 
 
 def _rejected(reason: Reason, error: str) -> Rejection:
-    """What is quoted from the input must itself be fit to be kept."""
+    """Make a rejection. Its error may quote the input, so NUL is escaped: PostgreSQL cannot store it."""
     return Rejection(reason, error.replace("\0", "\\0")[:LONGEST_ERROR])

@@ -1,4 +1,4 @@
-"""Checks on JSON that a parser does not make: depth, lone surrogates, and values that cannot be stored."""
+"""Checks of JSON that a parser does not make: depth, lone surrogates, and values that cannot be stored."""
 
 import re
 from itertools import accumulate, compress
@@ -19,10 +19,10 @@ _AS_QUOTES = bytes(mark == ord('"') for mark in range(256))
 
 
 def is_too_deep(value: bytes) -> bool:
-    """Whether brackets outside strings nest deeper than `DEEPEST`; no loop of ours runs over the bytes.
+    """Return whether brackets outside strings nest deeper than `DEEPEST`, without a Python loop over the bytes.
 
-    Few brackets cannot nest deep, and nearly every record ends there. Else only quotes and brackets are
-    left of the text; a quote switches between outside and inside, so that two in a row are none.
+    Few brackets cannot nest deeply, and nearly every record has few. Otherwise all but quotes and brackets is removed.
+    A quote switches between outside and inside of a string, so that two adjacent quotes cancel each other.
     """
     if value.count(b"[") + value.count(b"{") <= DEEPEST:
         return False
@@ -39,18 +39,19 @@ _LONE_SURROGATE = re.compile(
 
 
 def lone_surrogates_as_nul(value: bytes) -> bytes:
-    """JSON may escape half a surrogate pair, which the parser refuses wherever it stands.
+    """Replace the escapes of lone surrogates by that of NUL.
 
-    As NUL it parses, and is rejected only where it is kept.
+    The parser rejects a lone surrogate anywhere in the JSON. NUL can be parsed, and is rejected only in a field that is
+    stored.
     """
     if b"\0" in value or b"\\u" not in value:
         return value
-    # An escaped backslash before a "u" is no escape of a surrogate: out of the way, and back.
+    # An escaped backslash before a "u" does not begin the escape of a surrogate, so it is replaced meanwhile.
     return _LONE_SURROGATE.sub(rb"\\u0000", value.replace(rb"\\", b"\0")).replace(b"\0", rb"\\")
 
 
 def unstorable_part(value: object) -> str | None:
-    """What cannot be kept in `value`, which `is_too_deep` keeps from being deep."""
+    """Describe a part of `value` that cannot be stored, or return None. `is_too_deep` bounds the recursion."""
     match value:
         case str():
             return "a NUL or a lone surrogate" if "\0" in value else None

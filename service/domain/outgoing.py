@@ -1,9 +1,9 @@
-"""The wire, outward: our six events, built as the bytes that are published.
+"""Builds the six events that this service publishes, as bytes.
 
-The TypedDicts are the one description of what leaves: mypy holds the builders to them, tests validate
-what was built by them (pydantic reads TypedDicts), and at run time they cost nothing. An event built
-again for the same thing has its old id. What is longer than its topic takes is `Unpublishable`, found
-out here, before the commit; lists come as pages, so that no more than the payload itself is in memory.
+The TypedDicts of `contract` describe them: mypy checks the builders against them, tests validate the results with them
+(pydantic reads TypedDicts), and they cost nothing at run time. An event that is built again for the same subject has
+the same id. An event that is larger than its topic allows raises Unpublishable here, before the commit. Lists are read
+in pages, so that only the payload is in memory.
 """
 
 from collections.abc import AsyncIterable, Sequence
@@ -41,7 +41,7 @@ def slot_assigned(
     *,
     max_bytes: int,
 ) -> Outgoing:
-    """A content got its slot. Raises Unpublishable, as all that follow do."""
+    """Build EssaySlotAssigned: a content took a slot. Raises Unpublishable, as the other functions do."""
     time = rfc3339(now)
     data: SlotAssigned = {
         "event": "essay.slot.assigned",
@@ -66,7 +66,7 @@ def excess_content(
     *,
     max_bytes: int,
 ) -> Outgoing:
-    """A content found no open slot."""
+    """Build ExcessContentProvisioned: a content found no open slot."""
     time = rfc3339(now)
     data: ExcessContent = {
         "event": "excess.content.provisioned",
@@ -91,9 +91,9 @@ def pending_expired(
     *,
     max_bytes: int,
 ) -> Outgoing:
-    """A registration did not come in time.
+    """Build PendingContentExpired: the registration of a content did not arrive in time.
 
-    Restored content can expire again, which is another event: the moment is part of what it is about.
+    Restored content can expire again, which is another event. So the time is part of the subject.
     """
     time = rfc3339(expired_at)
     data: PendingExpired = {
@@ -121,7 +121,7 @@ async def batch_ready(
     *,
     max_bytes: int,
 ) -> Outgoing:
-    """Every slot is taken. `essays` are pages of (essay_id, text_storage_id) in slot order."""
+    """Build BatchEssaysReady: every slot is taken. `essays` are pages of (essay_id, text_storage_id) in slot order."""
     time = rfc3339(now)
     data: BatchReady = {
         "event": "batch.essays.ready",
@@ -153,7 +153,10 @@ async def readiness_timeout(
     *,
     max_bytes: int,
 ) -> Outgoing:
-    """A batch is still not complete. `essays` are pages as in `batch_ready`, the missing are open slots."""
+    """Build BatchReadinessTimeout: a batch is not complete in time. `missing_essay_ids` are those of the open slots.
+
+    `essays` are pages as in `batch_ready`.
+    """
     time = rfc3339(now)
     data: ReadinessTimeout = {
         "event": "batch.readiness.timeout",

@@ -1,4 +1,4 @@
-"""The topics by name, what a record of each may weigh, and how times are written."""
+"""Names the topics, the size limits of their records, and the format of times."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -34,20 +34,20 @@ OUTGOING_TOPICS = (
 )
 
 ORDINARY_RECORD = 2 * 1024 * 1024
-"""Bytes that an outgoing topic takes in one record: an event built from an input of 1 MiB always fits."""
+"""Largest record of an ordinary output topic in bytes: an event that is built from an input of 1 MiB always fits."""
 
 LARGEST_RECORD = 32 * 1024 * 1024
-"""Bytes that the topics of registrations take in one record, and those of events that list slots."""
+"""Largest record in bytes of the topic of registrations, and of the topics of events that list slots."""
 
 RECORD_ROOM = 64 * 1024
-"""Bytes of a record that are for its key and headers and those of its batch; a value has the rest."""
+"""Bytes of a record that are reserved for its key and headers and those of its record batch; the value has the rest."""
 
 SCHEMA_VERSION = 1
 
 CourseCode = Literal["ENG5", "ENG6", "ENG7", "SV1", "SV2", "SV3"]
 
 
-@lru_cache(maxsize=64)  # all that one poll writes has one time
-def rfc3339(moment: datetime) -> str:
-    """A moment in UTC as we write it: always with microseconds, so that text sorts as time does."""
-    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+@lru_cache(maxsize=64)  # all events of a transaction have the same time
+def rfc3339(time: datetime) -> str:
+    """Format a time in UTC, always with microseconds, so that texts sort like times."""
+    return time.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
