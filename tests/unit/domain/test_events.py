@@ -1,4 +1,4 @@
-"""The wire in both directions: what is accepted, what is rejected and why, what is published."""
+"""Tests which inputs are accepted, which are rejected for which reason, and what is published."""
 
 import asyncio
 import base64
@@ -90,7 +90,7 @@ def reason(document: dict[str, Any] | bytes, topic: str | None = None) -> Reason
     return answer.reason
 
 
-# --- what is accepted -------------------------------------------------------------------------------
+# --- accepted inputs -------------------------------------------------------------------------------
 
 
 def test_a_registration_of_the_older_generation_is_read_whole() -> None:
@@ -169,7 +169,7 @@ def test_unknown_fields_are_ignored_whatever_is_in_them(document: dict[str, Any]
 
 
 @pytest.mark.parametrize("path", ["data_schema_uri", "metadata"])
-def test_what_is_null_in_an_envelope_may_be_missing(path: str) -> None:
+def test_nullable_fields_of_an_envelope_may_be_missing(path: str) -> None:
     assert reason(having(FAILURE, path, ABSENT)) is None
 
 
@@ -204,13 +204,13 @@ def test_unusual_content_is_accepted(change: tuple[str, object]) -> None:
         assert event.original_file_name == change[1]
 
 
-def test_an_unlisted_validation_error_code_is_kept_as_it_came() -> None:
+def test_an_unknown_validation_error_code_is_kept_unchanged() -> None:
     event = read(having(FAILURE, "data.validation_error_code", "Något nytt"))
     assert isinstance(event, ValidationFailed)
     assert event.validation_error_code == "Något nytt"
 
 
-def test_free_details_are_kept_as_they_came() -> None:
+def test_details_are_kept_unchanged() -> None:
     details = {"å": [1, -(2**63), 2**63 - 1, 1.5, True, None, {"b": "ö"}], "": {}}
     event = read(having(FAILURE, "data.validation_error_detail.details", details))
     assert isinstance(event, ValidationFailed)
@@ -234,7 +234,7 @@ def test_timestamps_are_turned_to_utc(given: str, utc: datetime) -> None:
     assert event.error_detail["timestamp"] == utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def test_a_lone_surrogate_that_is_ignored_leaves_the_pairs_and_backslashes_that_are_kept_as_they_are() -> None:
+def test_a_lone_surrogate_in_an_ignored_field_does_not_change_the_pairs_and_backslashes_of_others() -> None:
     name = "\U0001f600\\ud800\\\\\U0001f601"
     value = text(having(CONTENT, "data.original_file_name", name)).replace(b"{", b'{"zz": "\\ud800", ', 1)
     event = read(value)
@@ -242,7 +242,7 @@ def test_a_lone_surrogate_that_is_ignored_leaves_the_pairs_and_backslashes_that_
     assert event.original_file_name == name
 
 
-def test_of_a_field_that_is_given_twice_the_last_stands() -> None:
+def test_of_a_repeated_field_the_last_one_counts() -> None:
     value = text(CONTENT)
     assert reason(value.replace(b'"text_storage_id":', b'"text_storage_id": 5, "text_storage_id":')) is None
     assert reason(value.replace(b'"text-0001",', b'"text-0001", "text_storage_id": 5,')) is not None
@@ -277,7 +277,7 @@ def test_trace_context_is_kept_where_it_is_well_formed_and_else_dropped(
     assert (event.traceparent, event.tracestate) == kept
 
 
-# --- what is rejected --------------------------------------------------------------------------------
+# --- rejected inputs --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -301,17 +301,17 @@ def test_trace_context_is_kept_where_it_is_well_formed_and_else_dropped(
         (b"{}", Reason.NOT_AN_ENVELOPE),
     ],
 )
-def test_what_is_no_envelope_is_refused(value: bytes, why: Reason) -> None:
+def test_a_value_without_an_envelope_is_rejected(value: bytes, why: Reason) -> None:
     assert reason(value) == why
 
 
-def test_a_record_without_a_value_is_refused() -> None:
+def test_a_record_without_a_value_is_rejected() -> None:
     answer = decode(CONTENT_PROVISIONED, None, max_bytes=MIB)
     assert isinstance(answer, Rejection)
     assert answer.reason == Reason.NO_VALUE
 
 
-def test_a_value_on_a_topic_that_is_not_ours_is_refused() -> None:
+def test_a_value_on_a_foreign_topic_is_rejected() -> None:
     assert reason(text(CONTENT), "some.other.topic") == Reason.WRONG_TOPIC
 
 
@@ -335,7 +335,7 @@ ENVELOPE_REQUIRED = [
 
 
 @pytest.mark.parametrize("field", ENVELOPE_REQUIRED)
-def test_an_envelope_without_a_required_field_is_refused(field: str) -> None:
+def test_an_envelope_without_a_required_field_is_rejected(field: str) -> None:
     changed = having(CONTENT, field, ABSENT)
     assert reason(changed, CONTENT_PROVISIONED) == Reason.NOT_AN_ENVELOPE
 
@@ -349,7 +349,7 @@ REQUIRED = [
 
 
 @pytest.mark.parametrize(("document", "path"), REQUIRED)
-def test_data_without_a_required_field_is_refused(document: dict[str, Any], path: str) -> None:
+def test_data_without_a_required_field_is_rejected(document: dict[str, Any], path: str) -> None:
     assert reason(having(document, path, ABSENT)) == Reason.INVALID_FIELD
 
 
@@ -375,42 +375,42 @@ ILL_TYPED: list[tuple[dict[str, Any], str, object]] = [
 
 
 @pytest.mark.parametrize(("document", "path", "value"), ILL_TYPED)
-def test_an_ill_typed_field_is_refused(document: dict[str, Any], path: str, value: object) -> None:
+def test_an_ill_typed_field_is_rejected(document: dict[str, Any], path: str, value: object) -> None:
     assert reason(having(document, path, value), document["event_type"]) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize("path", ["event_id", "correlation_id", "data.correlation_id", "data.timestamp"])
-def test_a_text_of_another_form_is_refused(path: str) -> None:
+def test_a_text_of_another_form_is_rejected(path: str) -> None:
     assert reason(having(CONTENT, path, "5")) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize(
     ("path", "value"), [("data_schema_uri", 5), ("metadata", 5), ("metadata", []), ("metadata", "")]
 )
-def test_what_may_be_null_is_typed_all_the_same(path: str, value: object) -> None:
+def test_nullable_fields_are_type_checked(path: str, value: object) -> None:
     assert reason(having(CONTENT, path, value)) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize("field", list(FAILURE["data"]["validation_error_detail"]))
 @pytest.mark.parametrize("value", [True, 1, []])
-def test_an_ill_typed_error_detail_is_refused(field: str, value: object) -> None:
+def test_an_ill_typed_error_detail_is_rejected(field: str, value: object) -> None:
     path = f"data.validation_error_detail.{field}"
     assert reason(having(FAILURE, path, value)) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize("value", ["2026-01-15", "1768469400", "2026-02-30T00:00:00Z", "now", "2026-01-15T09:30Z"])
-def test_what_is_no_rfc_3339_timestamp_is_refused(value: str) -> None:
+def test_a_timestamp_that_is_not_rfc_3339_is_rejected(value: str) -> None:
     assert reason(having(CONTENT, "event_timestamp", value)) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize("value", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"])
 @pytest.mark.parametrize("path", ["data.timestamp", "data.validation_error_detail.timestamp"])
-def test_a_kept_timestamp_beyond_the_calendar_is_refused(path: str, value: str) -> None:
+def test_a_kept_timestamp_beyond_the_calendar_is_rejected(path: str, value: str) -> None:
     assert reason(having(FAILURE, path, value)) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize("value", ["1e400", "-1e400", "NaN", "Infinity", "18244.0", "1e3", "-1", str(2**63)])
-def test_a_size_that_is_no_integer_of_63_bits_is_refused(value: str) -> None:
+def test_a_size_that_is_not_an_integer_of_63_bits_is_rejected(value: str) -> None:
     assert reason(text(CONTENT).replace(b"18244", value.encode())) == Reason.INVALID_FIELD
 
 
@@ -418,12 +418,12 @@ def test_a_size_that_is_no_integer_of_63_bits_is_refused(value: str) -> None:
     "value", ["1e400", "NaN", "-Infinity", str(2**63), str(-(2**63) - 1), '"\\u0000"', '"\\udfff"']
 )
 @pytest.mark.parametrize("form", ['{{"a": {}}}', '{{"a": [{{"b": {}}}]}}'])
-def test_details_that_cannot_be_kept_are_refused(form: str, value: str) -> None:
+def test_details_that_cannot_be_kept_are_rejected(form: str, value: str) -> None:
     changed = text(FAILURE).replace(b'"details": {}', f'"details": {form.format(value)}'.encode())
     assert reason(changed, VALIDATION_FAILED) == Reason.INVALID_FIELD
 
 
-def test_a_key_of_details_that_cannot_be_kept_is_refused() -> None:
+def test_a_key_of_details_that_cannot_be_kept_is_rejected() -> None:
     changed = having(FAILURE, "data.validation_error_detail.details", {"\0": 1})
     assert reason(changed) == Reason.INVALID_FIELD
 
@@ -448,12 +448,12 @@ KEPT_TEXTS = [
 
 @pytest.mark.parametrize(("document", "path"), KEPT_TEXTS)
 @pytest.mark.parametrize("value", ["a\0", "\ud800", "a\udc00b", "\udc00\ud800", "\ud800\ud800\udc00", "\\\ud800"])
-def test_a_nul_or_a_lone_surrogate_in_a_kept_text_is_refused(document: dict[str, Any], path: str, value: str) -> None:
+def test_a_nul_or_a_lone_surrogate_in_a_kept_text_is_rejected(document: dict[str, Any], path: str, value: str) -> None:
     assert reason(having(document, path, value)) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize("value", ["a\0", "\ud800"])
-def test_a_nul_or_a_lone_surrogate_in_an_essay_id_is_refused(value: str) -> None:
+def test_a_nul_or_a_lone_surrogate_in_an_essay_id_is_rejected(value: str) -> None:
     ids = ["e1", value]
     assert reason(having(REGISTRATION, "data.essay_ids", ids)) == Reason.INVALID_FIELD
 
@@ -469,12 +469,12 @@ IDS = [
 
 @pytest.mark.parametrize(("document", "path"), IDS)
 @pytest.mark.parametrize("value", ["", "å" * 256])
-def test_an_id_that_is_empty_or_too_long_is_refused(document: dict[str, Any], path: str, value: str) -> None:
+def test_an_id_that_is_empty_or_too_long_is_rejected(document: dict[str, Any], path: str, value: str) -> None:
     assert reason(having(document, path, value)) == Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize("value", ["", "e" * 256, 5, None])
-def test_an_essay_id_that_is_none_is_refused(value: object) -> None:
+def test_an_essay_id_of_a_wrong_type_or_length_is_rejected(value: object) -> None:
     assert reason(having(REGISTRATION, "data.essay_ids", ["e1", value])) == Reason.INVALID_FIELD
 
 
@@ -498,7 +498,7 @@ def test_the_reason_says_which_rule_of_counting_was_broken(count: int, ids: list
     assert reason(changed) == why
 
 
-def test_an_unknown_course_code_is_refused() -> None:
+def test_an_unknown_course_code_is_rejected() -> None:
     assert reason(having(REGISTRATION, "data.course_code", "ENG8")) == Reason.INVALID_FIELD
 
 
@@ -515,18 +515,18 @@ def test_an_event_type_must_be_that_of_its_topic(topic: str, kind: str) -> None:
     assert reason(having(document, "event_type", kind), topic) == (None if kind == topic else expected)
 
 
-def test_another_kind_of_event_is_not_blamed_for_the_fields_it_lacks() -> None:
+def test_another_event_type_is_rejected_for_its_type_and_not_for_missing_fields() -> None:
     assert reason(REGISTRATION, CONTENT_PROVISIONED) == Reason.WRONG_TOPIC
 
 
-def test_an_unknown_schema_version_is_told_before_its_fields() -> None:
+def test_an_unknown_schema_version_is_reported_before_invalid_fields() -> None:
     assert reason(having(CONTENT, "schema_version", 2)) == Reason.UNKNOWN_SCHEMA_VERSION
     changed = having(having(CONTENT, "schema_version", 2), "data.text_storage_id", ABSENT)
     assert reason(changed) == Reason.UNKNOWN_SCHEMA_VERSION
 
 
 def nested(depth: int, noise: str = "") -> bytes:
-    """A content with an unknown field that brings the whole to this depth."""
+    """A content with an unknown field that is nested to this depth."""
     ignored = "[" * (depth - 1) + noise + "]" * (depth - 1)
     return text(CONTENT).replace(b"{", b'{"zz": ' + ignored.encode() + b", ", 1)
 
@@ -546,7 +546,7 @@ def test_brackets_within_strings_do_not_nest(noise: str) -> None:
 @pytest.mark.parametrize(
     "piece", [b"[", b"[]", b"[],", b'"[', b'"["', b'"",', b'["', b"][", b"{", b'{"":', b'\\"[', b"\\ud800"]
 )
-def test_a_hostile_value_of_the_greatest_length_is_refused(piece: bytes) -> None:
+def test_a_hostile_value_of_the_greatest_length_is_rejected(piece: bytes) -> None:
     assert reason(piece * (16 * MIB // len(piece)), BATCH_REGISTERED) is not None
 
 
@@ -567,7 +567,7 @@ anything = st.recursive(
 
 
 def storable(value: object) -> None:
-    """Raises where PostgreSQL or a strict JSON encoder would refuse a part of the value."""
+    """Raises where PostgreSQL or a strict JSON encoder would reject a part of the value."""
     if isinstance(value, str):
         assert "\0" not in value
         value.encode()
@@ -587,7 +587,7 @@ def test_no_bytes_make_decode_raise(topic: str, value: bytes) -> None:
 
 
 @given(st.sampled_from(SAMPLES + NEWER), st.data())
-def test_no_change_to_a_good_event_makes_decode_raise_or_keep_what_cannot_be_kept(
+def test_no_change_to_a_valid_event_makes_decode_raise_or_accept_an_unstorable_value(
     document: dict[str, Any], data: st.DataObject
 ) -> None:
     paths = [*document, *(f"data.{field}" for field in document["data"])]
@@ -608,7 +608,7 @@ def test_no_change_to_a_good_event_makes_decode_raise_or_keep_what_cannot_be_kep
 
 
 @given(st.text(LETTERS, max_size=20))
-def test_a_text_is_kept_as_it_came_or_refused_exactly_where_it_cannot_be_kept(name: str) -> None:
+def test_a_text_is_kept_unchanged_or_rejected_if_it_cannot_be_stored(name: str) -> None:
     keepable = "\0" not in name and not any("\ud800" <= letter <= "\udfff" for letter in name)
     event = read(having(CONTENT, "data.original_file_name", name))
     if keepable:
@@ -621,7 +621,7 @@ def test_a_text_is_kept_as_it_came_or_refused_exactly_where_it_cannot_be_kept(na
 # --- the recorded morning ---------------------------------------------------------------------------
 
 
-def test_the_wire_and_the_sets_of_essays_find_all_that_is_bad_in_the_recorded_morning() -> None:
+def test_decoding_and_essay_sets_find_every_invalid_record_of_the_recorded_morning() -> None:
     expected = json.loads((DATA / "streams" / "school-day.expected.json").read_text())
     rejected: dict[tuple[str, str | None, bytes | None], Reason] = {}
     conflicts = set()
@@ -667,7 +667,7 @@ def test_the_wire_and_the_sets_of_essays_find_all_that_is_bad_in_the_recorded_mo
     }
 
 
-# --- what leaves ------------------------------------------------------------------------------------
+# --- published events ------------------------------------------------------------------------------------
 
 
 async def paged(*pages: Sequence[Any]) -> AsyncIterator[Sequence[Any]]:
@@ -780,7 +780,7 @@ def test_each_event_is_built_as_its_sample_with_the_same_keys_in_the_same_order(
     event = build(name, expected["data"], Origin(UUID(expected["correlation_id"]), trace.get("traceparent")))
     built = json.loads(event.payload)
     assert built["event_id"] == str(event.event_id)
-    # The samples tell the envelope's time apart from the event's; ours are one.
+    # In the samples the time of the envelope differs from that of the event; in built events they are the same.
     expected["event_id"], expected["event_timestamp"] = built["event_id"], built["event_timestamp"]
     assert json.dumps(built) == json.dumps(expected)
     assert (event.topic, event.batch_id, event.correlation_id) == (expected["event_type"], BATCH, CORRELATION)
@@ -788,7 +788,7 @@ def test_each_event_is_built_as_its_sample_with_the_same_keys_in_the_same_order(
 
 
 @pytest.mark.parametrize("name", OUT_SAMPLES)
-def test_samples_and_what_is_built_pass_the_declared_types(name: str) -> None:
+def test_samples_and_built_events_match_the_declared_types(name: str) -> None:
     expected = sample(name)
     envelope: Any = contract.Envelope
     adapter = TypeAdapter(envelope[DATA_OF[expected["event_type"]]])
@@ -803,7 +803,7 @@ def test_every_outgoing_topic_has_its_sample_and_its_type() -> None:
     assert {sample(name)["event_type"] for name in OUT_SAMPLES} == set(OUTGOING_TOPICS) == set(DATA_OF)
 
 
-def test_an_event_id_is_a_uuid5_that_stays_and_that_no_two_subjects_share() -> None:
+def test_an_event_id_is_a_stable_uuid5_that_is_unique_by_subject() -> None:
     pairs = [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("1 a", ""), ("a", "1 "), ("å", "b")]
     ids = {enveloped.event_id(topic, *pair) for topic in OUTGOING_TOPICS for pair in pairs}
     assert len(ids) == len(pairs) * len(OUTGOING_TOPICS)
@@ -811,7 +811,7 @@ def test_an_event_id_is_a_uuid5_that_stays_and_that_no_two_subjects_share() -> N
     assert enveloped.event_id(BATCH_READY, "å", "b") == uuid5(namespace, f"{BATCH_READY} 1 åb")
 
 
-def test_an_event_that_is_built_again_later_has_its_old_id() -> None:
+def test_an_event_that_is_built_again_later_has_the_same_id() -> None:
     def built(now: datetime) -> UUID:
         return outgoing.slot_assigned("b", "e", "t", "u", "n", ORIGIN, now, max_bytes=MIB).event_id
 
@@ -841,12 +841,12 @@ def test_a_batch_is_regular_where_its_registration_names_a_class(class_id: str |
 
 
 @given(st.lists(st.lists(st.tuples(st.text(), st.text()), max_size=3), max_size=5))
-def test_pages_are_joined_whatever_they_hold(pages: list[list[tuple[str, str]]]) -> None:
+def test_pages_are_joined_whatever_they_contain(pages: list[list[tuple[str, str]]]) -> None:
     expected = [{"essay_id": essay, "text_storage_id": content} for page in pages for essay, content in page]
     assert json.loads(ready(*pages).payload)["data"]["ready_essays"] == expected
 
 
-def test_a_batch_whose_id_looks_like_the_list_of_its_essays_is_announced_whole() -> None:
+def test_a_batch_whose_id_looks_like_the_list_of_its_essays_is_announced_completely() -> None:
     batch = '"ready_essays":[],"failed_essays":[]'
     event = asyncio.run(
         outgoing.batch_ready(batch, "SV1", batch, None, paged([("e", "t")]), ORIGIN, NOW, max_bytes=MIB)
@@ -910,7 +910,7 @@ def test_a_message_is_cut_at_a_kibibyte_between_two_characters(message: str, cut
     assert data["failed_essays"][0]["error_detail"]["message"] == cut
 
 
-def test_details_and_stack_traces_go_where_the_event_would_pass_16_mib() -> None:
+def test_details_and_stack_traces_are_left_out_where_the_event_would_exceed_16_mib() -> None:
     slots = [failed_slot(f"u{n}", details={"a": "x" * MIB}, stack_trace="s", trace_id="t") for n in range(17)]
     whole = json.loads(errors(slots[:15]).payload)["data"]["failed_essays"]
     bare = json.loads(errors(slots).payload)["data"]["failed_essays"]
@@ -921,7 +921,7 @@ def test_details_and_stack_traces_go_where_the_event_would_pass_16_mib() -> None
         assert (detail["details"], detail["stack_trace"], detail["trace_id"]) == ({}, None, "t")
 
 
-def test_a_batch_of_failures_alone_is_told_however_wordy_they_are() -> None:
+def test_a_batch_of_failures_only_is_announced_however_long_their_texts_are() -> None:
     one = failed_slot(message="m" * 2_000, details={"a": "x"}, operation="o" * 2_000)._replace(
         original_file_name="ö" * 2_000, validation_error_code="ENCRYPTED_FILE_UNSUPPORTED"
     )
@@ -936,7 +936,7 @@ def test_a_batch_of_failures_alone_is_told_however_wordy_they_are() -> None:
     TypeAdapter(envelope[contract.ValidationErrors]).validate_json(event.payload)
 
 
-def test_what_jsonb_makes_of_a_large_number_can_still_be_published() -> None:
+def test_a_large_number_as_jsonb_returns_it_can_be_published() -> None:
     event = errors([failed_slot(details={"n": 10**300, "å": 2**64})])
     detail = json.loads(event.payload)["data"]["failed_essays"][0]["error_detail"]
     assert detail["details"] == {"n": 10**300, "å": 2**64}
@@ -944,7 +944,7 @@ def test_what_jsonb_makes_of_a_large_number_can_still_be_published() -> None:
 
 
 @given(st.text(), st.text(), st.integers(0, 2**63 - 1))
-def test_what_is_decoded_from_an_encoded_content_is_what_was_encoded(name: str, md5: str, size: int) -> None:
+def test_decoding_an_encoded_content_returns_the_same_content(name: str, md5: str, size: int) -> None:
     changed = having(having(CONTENT, "data.content_md5_hash", md5), "data.file_size_bytes", size)
     event = read(having(changed, "data.original_file_name", name))
     if "\0" in name + md5:

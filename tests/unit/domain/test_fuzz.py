@@ -1,4 +1,4 @@
-"""The short form of `make prove`'s fuzzing."""
+"""Runs a short form of the fuzzing of `make prove`."""
 
 import time
 
@@ -16,14 +16,14 @@ def task() -> Task:
     return Task(1, time.monotonic() + 60)
 
 
-def test_no_mutation_of_a_sample_has_another_answer_than_an_event_or_a_refusal() -> None:
+def test_every_mutation_of_a_sample_is_decoded_to_an_event_or_a_rejection() -> None:
     for row in fuzz(task(), 10_000):
         assert row.found == [], row.what
         assert row.runs > 0
 
 
-def test_what_the_decoder_lets_through_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that takes every sample for the same content, but for what it can't read at all."""
+def test_fuzzing_finds_errors_of_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder is replaced by one that raises for invalid UTF-8 and returns the same rejection for all else."""
     content = events.decode(CONTENT_PROVISIONED, inputs.content("b", "c" * 300), max_bytes=10_000)
     assert isinstance(content, Rejection)
 

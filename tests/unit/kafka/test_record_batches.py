@@ -1,4 +1,4 @@
-"""Whatever bytes a fetch brings, each record comes through once: read, or as the raw bytes with a reason."""
+"""Tests that every record of a fetch is returned once, whatever its bytes: readable, or as raw bytes with a reason."""
 
 import tracemalloc
 from typing import Any
@@ -15,7 +15,7 @@ VALUES = [b"first", None, b"third"]
 
 
 def read(data: bytes) -> list[Any]:
-    """As aiokafka goes through what a fetch brought."""
+    """Iterate over the batches of a fetch as aiokafka does."""
     records, found = Records(data), []
     while records.has_next():
         batch = records.next_batch()
@@ -32,11 +32,11 @@ def unreadable(record: Any) -> Unreadable:
 
 
 @pytest.mark.parametrize("compression", CODECS)
-def test_what_aiokafka_can_read_is_read_as_it_reads_it(compression: str) -> None:
+def test_records_that_aiokafka_can_read_are_read_like_it(compression: str) -> None:
     data = record_batch(VALUES, compression=compression, name=b"a-name")
     data += at(3, record_batch([b"fourth"], name=b"a-name"))
-    theirs = MemoryRecords(data)
-    wanted = [record for _ in range(2) for record in theirs.next_batch() or ()]
+    expected = MemoryRecords(data)
+    wanted = [record for _ in range(2) for record in expected.next_batch() or ()]
     found = read(data + b"the next is cut off")
     assert [[each.offset, each.key, each.value, list(each.headers), each.timestamp] for each in found] == [
         [each.offset, each.key, each.value, list(each.headers), each.timestamp] for each in wanted
@@ -44,7 +44,7 @@ def test_what_aiokafka_can_read_is_read_as_it_reads_it(compression: str) -> None
 
 
 @pytest.mark.parametrize("compression", CODECS)
-def test_a_record_with_a_header_whose_name_is_not_utf8_is_read_with_those_beside_it(compression: str) -> None:
+def test_records_with_a_header_name_that_is_not_utf8_are_read(compression: str) -> None:
     data = record_batch([b"before"], name=b"a-name") + at(1, record_batch(VALUES, compression=compression))
     found = read(data + at(4, record_batch([b"behind"], name=b"a-name")))
     assert [record.value for record in found] == [b"before", *VALUES, b"behind"]
@@ -53,7 +53,7 @@ def test_a_record_with_a_header_whose_name_is_not_utf8_is_read_with_those_beside
     assert found[1].key == b"key"
 
 
-def test_records_before_the_first_strange_name_come_once() -> None:
+def test_records_before_the_first_header_name_that_is_not_utf8_are_returned_once() -> None:
     body = record_batch(VALUES, name=b"a-name")
     header, records = body[:HEADER_BYTES], body[HEADER_BYTES:]
     last = records.rindex(b"a-name")
@@ -62,7 +62,7 @@ def test_records_before_the_first_strange_name_come_once() -> None:
     assert [record.headers[0][0] for record in found] == ["a-name", "a-name", "\\xff-name"]
 
 
-def test_a_torn_batch_is_one_record_at_its_last_offset_and_what_follows_is_read() -> None:
+def test_a_corrupt_batch_is_one_record_at_its_last_offset_and_the_next_batch_is_read() -> None:
     damaged = at(5, corrupt(record_batch(VALUES)))
     (first, second) = read(damaged + at(8, record_batch([b"behind"])))
     assert (first.offset, second.offset, second.value) == (7, 8, b"behind")
@@ -71,14 +71,14 @@ def test_a_torn_batch_is_one_record_at_its_last_offset_and_what_follows_is_read(
     assert "5 to 7" in value.why
 
 
-def test_a_torn_batch_that_looks_like_a_control_batch_is_not_passed_over() -> None:
+def test_a_corrupt_batch_with_the_control_attribute_is_not_skipped() -> None:
     batch = bytearray(record_batch(VALUES))
     batch[22] |= 0x20  # an attribute, which the checksum covers
     (record,) = read(bytes(batch))
     assert unreadable(record).corrupt
 
 
-def test_one_broken_record_costs_only_itself() -> None:
+def test_one_malformed_record_does_not_affect_the_others() -> None:
     whole = record_batch(VALUES)
     header, records = whole[:HEADER_BYTES], bytearray(whole[HEADER_BYTES:])
     records[records.index(b"first") - 1] = 0x7F  # its value's length
@@ -89,7 +89,7 @@ def test_one_broken_record_costs_only_itself() -> None:
     assert [record.value for record in found[1:]] == VALUES[1:]
 
 
-def test_where_a_records_bounds_are_lost_the_rest_of_its_batch_is_kept_raw() -> None:
+def test_the_rest_of_a_batch_is_raw_where_the_bounds_of_a_record_are_unknown() -> None:
     whole = record_batch(VALUES)
     (record,) = read(signed(whole[:HEADER_BYTES], b"\x01" + whole[HEADER_BYTES + 1 :]))
     assert record.offset == 2
@@ -97,7 +97,7 @@ def test_where_a_records_bounds_are_lost_the_rest_of_its_batch_is_kept_raw() -> 
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 7])
-def test_what_can_not_be_inflated_is_kept_raw(number: int) -> None:
+def test_a_batch_that_cannot_be_inflated_is_raw(number: int) -> None:
     whole = record_batch(VALUES)
     batch = signed(whole[:HEADER_BYTES], b"not what it says", number)
     (record,) = read(batch)
@@ -105,7 +105,7 @@ def test_what_can_not_be_inflated_is_kept_raw(number: int) -> None:
 
 
 @pytest.mark.parametrize("compression", [name for name in CODECS if name != "none"])
-def test_a_batch_that_inflates_beyond_measure_is_kept_raw_and_costs_bounded_memory(compression: str) -> None:
+def test_a_batch_that_inflates_beyond_the_limit_is_raw_and_takes_bounded_memory(compression: str) -> None:
     whole = record_batch([b"small"])
     number, compressed = CODECS[compression]
     batch = signed(whole[:HEADER_BYTES], bytes(compressed(bytes(LARGEST_INFLATED + 1))), number)
@@ -120,9 +120,7 @@ def test_a_batch_that_inflates_beyond_measure_is_kept_raw_and_costs_bounded_memo
 
 @given(st.binary(max_size=200), st.integers(0, 5), st.integers(0, 120), st.binary(min_size=1, max_size=8))
 @settings(deadline=None, max_examples=300)
-def test_no_bytes_raise_and_each_offset_of_a_batch_is_gone_past(
-    body: bytes, number: int, place: int, other: bytes
-) -> None:
+def test_no_bytes_raise_and_offsets_increase_within_a_batch(body: bytes, number: int, place: int, other: bytes) -> None:
     whole = record_batch(VALUES)
     records = whole[HEADER_BYTES:]
     changed = (records[:place] + other + records[place + len(other) :], body)
