@@ -1,9 +1,9 @@
-"""Kafka → transaction → offsets.
+"""Consumes the input topics: reads polls, has them applied in the database, and commits their offsets.
 
 An offset is committed only after every record before it is committed in the database. The records of a batch in one
-partition are applied in order. A record that comes again, for whatever reason, changes nothing, so that everything here
-may be abandoned at any moment. While one poll is in the database, the next is read and decoded. What must wait for
-other transactions is deferred and applied beside the polls; what comes for the same batches waits behind it.
+partition are applied in order. A record that is delivered again changes nothing, so that work may be abandoned at any
+time. While one poll is in the database, the next is read and decoded. Records that must wait for other transactions are
+deferred and applied beside the polls; later records of the same batches wait behind them.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from service.consumer.crash_marks import CrashMarks, isolation_range
 from service.consumer.deferred import DeferredRecords
 from service.consumer.isolation import Isolation
-from service.consumer.offsets import Offsets
+from service.consumer.offsets import OffsetCommitter
 from service.consumer.partitions import Assignment, Partition, PartitionRead, first_offsets_of, offsets_of
 from service.consumer.paused_topics import PausedTopics
 from service.consumer.reader import PollReader
@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Consumer:
-    """Takes the records of the input topics, for as long as `run` runs."""
+    """Processes the records of the input topics, while `run` runs."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class Consumer:
         options: ConsumerOptions,
         lag: LagReporter,
     ) -> None:
-        """Nothing connects yet. `kafka` is what every aiokafka client is made with."""
+        """Nothing connects yet. `kafka` is the result of `client_options`."""
         self._kafka = kafka
         self._intake = intake
         self._health = health
         self._options = options
         self._assignment = Assignment()
         self._marks = CrashMarks(database)
-        self._offsets = Offsets(self._assignment)
+        self._offsets = OffsetCommitter(self._assignment)
         self._paused = PausedTopics(database, health)
         self._reader = PollReader(self._assignment, options)
         self._watchdog = Watchdog(self._assignment, self._paused, health, options, lag)
@@ -86,14 +86,14 @@ class Consumer:
         finally:
             await cancelled(beside)
             await self._deferred.abandon()
-            # However this ends, it is no crash.
+            # Also after an error: only a crash leaves marks behind.
             await self._marks.release(self._assignment.partitions, self._options.short_timeout)
             self._drop(self._assignment.partitions)
             self._health.set_error("consumer", "stopped")
             await membership.leave()
 
     async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:
-        """Poll until `stop`. The tasks beside end only by raising, and what they raise is raised here."""
+        """Poll until `stop`. The tasks `beside` end only by raising, and their errors are raised here."""
         stopping = asyncio.create_task(stop.wait())
         polling = asyncio.create_task(self._polls(stop))
         try:
@@ -101,7 +101,7 @@ class Consumer:
             for task in (polling, *beside):
                 if task.done():
                     task.result()
-            # From the stop on, whatever happens to this process is no record's fault.
+            # From the stop on, the process may be killed for other reasons than a record, so no marks stay.
             await self._marks.release(self._assignment.partitions, self._options.short_timeout)
             await asyncio.wait([polling], timeout=self._options.drain / 2)
         finally:
@@ -116,13 +116,13 @@ class Consumer:
     # -- polls
 
     async def _polls(self, stop: asyncio.Event) -> None:
-        """While one poll is in the database, read and decode the next."""
+        """Apply one poll after the other. While one is in the database, read and decode the next."""
         ahead: asyncio.Task[list[PartitionRead]] | None = None
         try:
             while not stop.is_set():
                 isolated, probing = self._isolation.next(), self._paused.is_probe_due()
                 if ahead is not None and (isolated or probing):
-                    # Two reads of one partition at the same time might overtake each other.
+                    # Concurrent reads of one partition could return its records out of order.
                     await self._take(await ahead)
                     ahead = None
                 if isolated:
@@ -145,7 +145,7 @@ class Consumer:
         return await self._reader.read(self._paused.names, self._deferred.bytes)
 
     async def _take(self, reads: Sequence[PartitionRead], *, probing: bool = False) -> None:
-        """Apply what was read, as far as it is not stale, and move the partitions on."""
+        """Apply the reads that are not stale, and advance their partitions."""
         async with self._busy:
             taken = [read for read in reads if not read.stale]
             if not taken:
@@ -159,10 +159,10 @@ class Consumer:
             deferred = offsets_of(outcome.deferred)
             for read in taken:
                 if not read.stale:
-                    self._move_on(read, rewind_to.get(read.partition.tp), deferred.get(read.partition.tp, set()))
+                    self._advance(read, rewind_to.get(read.partition.tp), deferred.get(read.partition.tp, set()))
             self._deferred.defer(outcome.deferred, {read.partition.tp: read.partition for read in taken})
 
-    def _move_on(self, read: PartitionRead, rewind_to: int | None, deferred: set[int]) -> None:
+    def _advance(self, read: PartitionRead, rewind_to: int | None, deferred: set[int]) -> None:
         partition = read.partition
         partition.deferred |= deferred
         if rewind_to is None:
@@ -172,7 +172,7 @@ class Consumer:
             self._assignment.rewind(partition, rewind_to)
 
     async def _probe(self) -> None:
-        """Try the next record of each partition of the paused topics: a valid one ends the pause."""
+        """Try the next record of each partition of the paused topics: a valid one ends the pause of its topic."""
         for partition in list(self._assignment.partitions.values()):
             is_ours = self._assignment.partitions.get(partition.tp) is partition
             if is_ours and partition.tp.topic in self._paused.names:
@@ -182,7 +182,7 @@ class Consumer:
     # -- rebalances, called by aiokafka
 
     async def revoked(self, tps: Iterable[TopicPartition]) -> None:
-        """Finish the poll in progress, in bounded time, or abandon it; commit; give the partitions back."""
+        """Wait for the poll in progress, in bounded time, commit, and drop the partitions."""
         self._watchdog.revoked()
         tps = list(tps)
         if not tps:
@@ -199,14 +199,14 @@ class Consumer:
         await self._marks.release(tps, bound)
 
     async def assigned(self, tps: Iterable[TopicPartition]) -> None:
-        """Take partitions over. Where a crashed pod left a mark, the next records are isolated."""
+        """Take partitions over. Where a crashed pod left a mark, isolate the next records."""
         tps = list(tps)
         self._drop(self._assignment.partitions)
         self._offsets.forget()
         partitions = {tp: Partition(tp) for tp in tps}
         left_behind = await self._marks.claim(tps)
         for tp, mark in left_behind.items():
-            with suppress(KafkaError):  # then the partition is not ours any more
+            with suppress(KafkaError):  # raised where the partition is not assigned any more
                 position = await self._assignment.membership.position(tp)
                 partitions[tp].isolation = isolation_range(mark, position, self._options.max_poll_records)
         self._assignment.partitions = partitions
@@ -218,7 +218,7 @@ class Consumer:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """aiokafka only logs what is raised here, so nothing is raised."""
+    """Passes rebalances to the consumer. It must not raise, since aiokafka would only log that."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer

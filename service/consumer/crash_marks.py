@@ -1,10 +1,10 @@
-"""Poison-record isolation: finds the record that kills the process, and rejects it unread.
+"""Poison-record isolation: finds the record that crashes the process (a poison message), and rejects it undecoded.
 
-A pod marks the partitions that it takes over, once, and removes the marks when it gives them back. A mark that is still
-there belonged to a pod that crashed: it may have died of the next poll of that partition. The pod that follows takes
-those records in small portions, each marked before it is decoded. Every crash narrows the mark, down to one record, and
-a record that was alone in three crashes is rejected unread. As long as nothing crashes, nothing is written: harmless
-records cost no commit of their own.
+A pod marks the partitions that it takes over, once, and removes the marks when it gives them back. A mark that remains
+belongs to a pod that crashed, possibly because of a record in the next poll of that partition. The next pod processes
+those records in small portions, and marks each portion before it is decoded. Every crash narrows the mark, down to one
+record, and a record that was alone in three crashes is rejected undecoded. While nothing crashes, no portion is marked,
+so that harmless records need no additional commits.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from service.store.crash_marks import Mark
 _log = structlog.get_logger(__name__)
 
 CRASHES: Final = 3
-"""A record that was alone in so many crashes is rejected."""
+"""A record that was alone in this many crashes is rejected."""
 
 PORTION: Final = 16
 """Each crash narrows a mark to a sixteenth: a poll of 2,000 records is down to one after three crashes."""
@@ -36,17 +36,20 @@ PORTION: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class IsolationRange:
-    """The records of a partition that a pod may have died of: from the next one to `end` (exclusive)."""
+    """The records of a partition that may have crashed a pod: from the next one to `end` (exclusive)."""
 
     end: int
     portion: int
-    """How many records to take at once."""
+    """How many records are processed at once."""
     culprit: int | None = None
     """The offset of the record that was alone in too many crashes."""
 
 
 def isolation_range(mark: Mark, position: int, poll: int) -> IsolationRange:
-    """What a mark that was left behind says about a partition that continues at `position`, in polls of `poll`."""
+    """Return what to isolate in a partition that continues at `position`, after a crashed pod left this mark.
+
+    `poll` is the largest number of records in a poll.
+    """
     if mark.records is None or position >= mark.offset + mark.records:
         return IsolationRange(position + poll, max(1, poll // PORTION))
     if mark.records == 1 and mark.crashes >= CRASHES:
@@ -55,7 +58,7 @@ def isolation_range(mark: Mark, position: int, poll: int) -> IsolationRange:
 
 
 class CrashMarks:
-    """The marks of this pod."""
+    """Writes and removes the marks of this pod."""
 
     def __init__(self, database: Database) -> None:
         self.pod: Final = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -68,24 +71,24 @@ class CrashMarks:
         try:
             async with self._database.transaction() as conn:
                 return await crash_marks.claim_marks(conn, self.pod, tps)
-        except Exception as error:  # noqa: BLE001  whatever it is, the partitions are ours
-            # A pod works without its marks; only a record that kills it is not found.
+        except Exception as error:  # noqa: BLE001  no error keeps the partitions from being processed
+            # A pod works without marks; only a record that crashes it is not found.
             _log.warning("marks_not_claimed", error=type(error).__name__)
             return {}
 
     async def release(self, tps: Iterable[TopicPartition], seconds: float) -> None:
-        """Remove the marks, within so many seconds. A mark that stays costs the next owner about a second."""
+        """Remove the marks, within so many seconds. A mark that remains costs the next owner about a second."""
         tps = list(tps)
         if not tps:
             return
         try:
             async with asyncio.timeout(seconds), self._database.transaction() as conn:
                 await crash_marks.release_marks(conn, self.pod, tps)
-        except Exception as error:  # noqa: BLE001  whatever it is, nothing is lost by it
+        except Exception as error:  # noqa: BLE001  no error here loses data
             _log.warning("marks_not_released", error=type(error).__name__)
 
     async def end_isolation(self, tp: TopicPartition) -> None:
-        """No record of the partition is isolated any more."""
+        """Reset the mark of a partition whose isolated records are processed."""
         async with self._database.transaction() as conn:
             await crash_marks.widen_mark(conn, self.pod, tp)
 
@@ -96,7 +99,7 @@ class CrashMarks:
         records: Sequence[ConsumerRecord],
         decode: Callable[[Sequence[ConsumerRecord]], Awaitable[list[Delivery]]],
     ) -> list[Delivery]:
-        """Decode isolated records after they are marked; reject the culprit without decoding it."""
+        """Mark isolated records, then decode them. The culprit is rejected without decoding it."""
         if records[0].offset == isolation.culprit:
             why = f"the process crashed {CRASHES} times while it handled this record alone"
             return [delivery_of(records[0], Rejection(Reason.KILLED_THE_PROCESS, why))]

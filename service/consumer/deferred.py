@@ -1,4 +1,4 @@
-"""Records that wait for other transactions, applied beside the polls that follow."""
+"""Applies records that wait for other transactions, beside the polls that follow."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -12,12 +12,12 @@ from service.runtime.loop import cancelled
 
 
 class DeferredRecords:
-    """Applies deferred records, one batch per task. What comes for such a batch meanwhile waits behind them."""
+    """Applies deferred records, one batch per task. Records that arrive for such a batch meanwhile wait behind them."""
 
     def __init__(self, intake: Intake, progressed: Callable[[], None]) -> None:
         """`progressed` is called whenever deferred records were applied."""
         self.bytes = 0
-        """Bytes of the values that are deferred."""
+        """Bytes of the values of the deferred records."""
         self._intake = intake
         self._progressed = progressed
         self._waiting: dict[str, list[tuple[Partition, Delivery]]] = {}
@@ -29,7 +29,7 @@ class DeferredRecords:
         return frozenset(self._waiting)
 
     def defer(self, deferred: Iterable[Delivery], partitions: Mapping[TopicPartition, Partition]) -> None:
-        """Apply these when the transactions that they wait for have ended, in order of arrival within a batch."""
+        """Apply these in the background, in order of arrival within a batch."""
         for delivery in deferred:
             batch_id: str = delivery.event.batch_id  # type: ignore[union-attr]  # a rejection is never deferred
             if batch_id not in self._waiting:
@@ -47,7 +47,7 @@ class DeferredRecords:
             await asyncio.wait(self._tasks, timeout=seconds)
 
     async def abandon(self) -> None:
-        """Forget everything that is deferred. It is read again, since its offsets were not committed."""
+        """Drop all deferred records. They will be read again, since their offsets were not committed."""
         await cancelled(self._tasks)
         self._waiting.clear()
         self.bytes = 0

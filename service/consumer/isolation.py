@@ -1,15 +1,15 @@
-"""Reads the records that a crashed pod may have died of, in small portions, with nothing else in progress."""
+"""Reads the records that may have crashed a pod, in small portions, with nothing else in progress."""
 
 from service.consumer.crash_marks import CrashMarks
 from service.consumer.deferred import DeferredRecords
-from service.consumer.offsets import Offsets
+from service.consumer.offsets import OffsetCommitter
 from service.consumer.partitions import Assignment, Partition, PartitionRead
 from service.consumer.paused_topics import PausedTopics
 from service.consumer.reader import POLL_MS, PollReader
 
 
 class Isolation:
-    """The isolated partitions of one consumer."""
+    """Reads the isolated partitions of one consumer."""
 
     def __init__(
         self,
@@ -17,7 +17,7 @@ class Isolation:
         marks: CrashMarks,
         paused: PausedTopics,
         deferred: DeferredRecords,
-        offsets: Offsets,
+        offsets: OffsetCommitter,
         reader: PollReader,
     ) -> None:
         self._assignment = assignment
@@ -28,7 +28,7 @@ class Isolation:
         self._reader = reader
 
     def next(self) -> Partition | None:
-        """The next partition with isolated records; None where there is none."""
+        """Return the next partition with isolated records, None where there is none."""
         for partition in self._assignment.partitions.values():
             if partition.isolation and partition.tp.topic not in self._paused.names:
                 return partition
@@ -37,8 +37,8 @@ class Isolation:
     async def read(self, partition: Partition) -> list[PartitionRead]:
         """Read and mark the next portion of isolated records.
 
-        What came before is committed first, so that a pod that crashes leaves its successor with this portion first:
-        crashes are counted for what is tried again, not for what lies behind it.
+        The offsets before it are committed first, so that after a crash the next pod begins with this portion. Crashes
+        are then counted for the records that are tried again, not for those behind them.
         """
         epoch, isolation, membership = partition.epoch, partition.isolation, self._assignment.membership
         await self._deferred.wait()

@@ -1,4 +1,4 @@
-"""Commits the offsets of the group, after the database has committed what lies before them."""
+"""Commits the offsets of the group, after the database has committed the records before them."""
 
 import asyncio
 
@@ -11,13 +11,13 @@ from service.kafka.group import Stalled
 from service.runtime.loop import Throttle
 
 COMMIT_SECONDS = 0.2
-"""Pause between two commits, instead of one with each poll: what a crash leaves uncommitted is only read again."""
+"""Pause between two commits, instead of one commit per poll: after a crash, uncommitted records are only read again."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Offsets:
-    """The offsets that this pod has committed."""
+class OffsetCommitter:
+    """Commits the offsets of the assigned partitions."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -25,13 +25,13 @@ class Offsets:
         self._failing = Throttle()
 
     def forget(self) -> None:
-        """The partitions were assigned anew."""
+        """Forget the committed offsets, since the partitions are assigned anew."""
         self._committed.clear()
 
     async def commit_periodically(self) -> None:
         """Commit until cancelled.
 
-        Raises Stalled where the coordinator gives no answer: the client would wait longer than for a rebalance.
+        Raises Stalled where the coordinator does not answer: the client would wait for longer than a rebalance takes.
         """
         timeout = self._assignment.membership.silence_timeout
         while True:
@@ -43,7 +43,7 @@ class Offsets:
                 raise Stalled(f"no answer to a commit of offsets for {timeout:.0f} s") from None
 
     async def commit(self) -> None:
-        """Commit how far the partitions have come. One that is not ours any more is left to its next owner."""
+        """Commit the offsets that changed. Only logs errors: the next commit, or the next owner, makes up for them."""
         offsets = {
             tp: partition.committable
             for tp, partition in self._assignment.partitions.items()
@@ -54,7 +54,6 @@ class Offsets:
         try:
             await self._assignment.membership.commit(offsets)
         except (KafkaError, IllegalStateError) as error:
-            # The next commit, or the next owner, makes up for it: what is committed late is only read again.
             if self._failing.due():
                 _log.info("offsets_not_committed", error=type(error).__name__)
         else:

@@ -1,4 +1,4 @@
-"""What a consumer knows of its partitions: how far each one has come, and what has to be fetched again."""
+"""Tracks the progress of the assigned partitions, and which of their records to fetch again."""
 
 import time
 from collections import defaultdict
@@ -17,13 +17,13 @@ from service.kafka.record_batches import Unreadable
 _log = structlog.get_logger(__name__)
 
 FETCHES: Final = 4
-"""Times that a record batch with a wrong checksum is fetched: in transit it may be damaged once, not every time."""
+"""How often a record batch with a wrong checksum is fetched: it may be damaged in transit once, but not every time."""
 GAP_FETCHES: Final = 20
-"""Times that records after missing offsets are fetched: the embedded broker shows a record batch before one with lower
-offsets, where two producers write at the same time."""
+"""How often records after missing offsets are fetched: while two producers write at the same time, the embedded broker
+may return a record batch before one with lower offsets."""
 GAPS_SECONDS: Final = 60.0
-"""Offsets that stay missing are missing for good (deleted, compacted, markers of transactions): for so long, no others
-are fetched again."""
+"""Offsets that remain missing are permanently so (deleted, compacted, markers of transactions). For this long, no other
+missing offsets are fetched again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,33 +36,33 @@ class Partition:
     deferred: set[int] = field(default_factory=set)
     """Offsets of records that are deferred."""
     epoch: int = 0
-    """Goes up when the partition is rewound or revoked: what was read before is stale."""
+    """Increases when the partition is rewound or revoked: reads from before are stale."""
     isolation: IsolationRange | None = None
-    """The records that a crashed pod may have died of."""
+    """The records that may have crashed a pod."""
     refetched: tuple[int, int] = (-1, 0)
-    """The offset from which records are fetched again, and how often they were."""
+    """The offset from which records are fetched again, and how often that was done."""
     gaps_until: float = 0.0
-    """Until then, by the monotonic clock, offsets may be missing."""
+    """Until this time of the monotonic clock, missing offsets are accepted."""
 
     @property
     def committable(self) -> int | None:
-        """The offset that may be committed to the group: no record below it is unfinished."""
+        """The offset that may be committed to the group: every record below it is committed in the database."""
         return None if self.done is None else min([*self.deferred, self.done])
 
     def should_refetch(self, offset: int, fetches: int) -> bool:
-        """Whether to fetch from this offset again, with at most so many fetches in all."""
+        """Return whether to fetch from this offset again, at most `fetches` times in all. Counts the fetch."""
         before, fetched = self.refetched
         self.refetched = (offset, fetched + 1 if offset == before else 1)
         return self.refetched[1] < fetches
 
     def should_refetch_gap(self, offset: int) -> bool:
-        """The same where the record at this offset is missing."""
+        """Return whether to fetch from this offset again, because its record is missing."""
         if time.monotonic() < self.gaps_until:
             return False
-        if not (worth_it := self.should_refetch(offset, GAP_FETCHES)):
+        if not (refetch := self.should_refetch(offset, GAP_FETCHES)):
             self.gaps_until = time.monotonic() + GAPS_SECONDS
             _log.info("offsets_missing", topic=self.tp.topic, partition=self.tp.partition, first=offset)
-        return worth_it
+        return refetch
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class PartitionRead:
     def cut_before_refetch(self) -> int | None:
         """Drop corrupt records, and those after missing offsets, with all behind them, if another fetch may help.
 
-        Returns the offset to fetch from again; None where nothing was dropped.
+        Returns the offset to fetch from again, None where nothing was dropped.
         """
         expected = self.partition.done
         for number, delivery in enumerate(self.deliveries):
@@ -107,12 +107,12 @@ class Assignment:
         self.membership: Membership
 
     def rewind(self, partition: Partition, offset: int) -> None:
-        """Fetch from this offset again; what was read before is stale."""
+        """Fetch from this offset again. Reads from before are stale then."""
         partition.epoch += 1
         self.membership.rewind(partition.tp, offset)
 
     def drop(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
-        """Remove partitions that are not ours any more. Returns those that were there."""
+        """Remove revoked partitions. Returns those that were assigned."""
         dropped = []
         for tp in list(tps):
             if partition := self.partitions.pop(tp, None):
@@ -123,7 +123,7 @@ class Assignment:
 
 
 def offsets_of(deliveries: Iterable[Delivery]) -> Mapping[TopicPartition, set[int]]:
-    """The offsets of the deliveries, by partition."""
+    """Return the offsets of the deliveries, by partition."""
     found: dict[TopicPartition, set[int]] = defaultdict(set)
     for delivery in deliveries:
         found[TopicPartition(delivery.topic, delivery.partition)].add(delivery.offset)
@@ -131,5 +131,5 @@ def offsets_of(deliveries: Iterable[Delivery]) -> Mapping[TopicPartition, set[in
 
 
 def first_offsets_of(deliveries: Iterable[Delivery]) -> dict[TopicPartition, int]:
-    """The lowest offset of the deliveries, by partition."""
+    """Return the lowest offset of the deliveries, by partition."""
     return {tp: min(offsets) for tp, offsets in offsets_of(deliveries).items()}

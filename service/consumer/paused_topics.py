@@ -1,4 +1,4 @@
-"""Topics that are paused by consecutive rejections (an open circuit breaker), and probes that end the pause."""
+"""Tracks the topics that are paused by consecutive rejections (an open circuit breaker), and when to probe them."""
 
 import time
 from collections.abc import Collection
@@ -12,13 +12,13 @@ from service.runtime.health import Health
 from service.store import quarantine
 
 PROBE_SECONDS = 60.0
-"""Pause between two attempts with the next record of a paused topic."""
+"""Pause between two probes of the paused topics."""
 
 _log = structlog.get_logger(__name__)
 
 
 class PausedTopics:
-    """Which topics are paused, as far as this pod knows."""
+    """The topics that are paused, as far as this pod knows."""
 
     def __init__(self, database: Database, health: Health) -> None:
         self.names: frozenset[str] = frozenset()
@@ -27,7 +27,7 @@ class PausedTopics:
         self._probed = time.monotonic()
 
     def update(self, paused: Collection[str]) -> None:
-        """Take over what a transaction found. Logs and reports what has changed."""
+        """Set the paused topics. Logs the changes, and reports them to the health endpoints."""
         if self.names == set(paused):
             return
         if not self.names:
@@ -43,7 +43,7 @@ class PausedTopics:
             self._health.set_healthy("topics")
 
     async def refresh(self) -> None:
-        """Ask the database, while a topic is paused, whether an operator or another pod has ended the pause."""
+        """While a topic is paused, read from the database whether an operator or another pod has ended the pause."""
         if not self.names:
             return
         with suppress(psycopg.Error):  # the intake reports a database that is unavailable
@@ -52,9 +52,9 @@ class PausedTopics:
             self.update({topic for topic, counter in known.items() if counter.paused})
 
     def is_probe_due(self) -> bool:
-        """Whether the next record of the paused topics should be tried."""
+        """Return whether to probe the paused topics now."""
         return bool(self.names) and time.monotonic() - self._probed >= PROBE_SECONDS
 
     def probed(self) -> None:
-        """The next records were tried."""
+        """Remember the time of a probe."""
         self._probed = time.monotonic()

@@ -13,13 +13,13 @@ from service.kafka.group import ConsumerOptions
 from service.runtime import tracing
 
 POLL_MS = 250
-"""How long a poll waits where nothing has come: it bounds how late a stop, or a partition at rest, is noticed."""
+"""How long a poll waits for the first record. It bounds the delay of a stop."""
 SLICE = 250
-"""Records that are read and decoded before other tasks of the event loop have a turn."""
+"""Records that are read and decoded before other tasks of the event loop run."""
 POLL_BYTES = 16 * 1024 * 1024
-"""A poll ends with these bytes, however few its records are; as much again may be deferred."""
+"""A poll ends at this many bytes, however few its records are. As many more may be deferred."""
 BACKLOG_LIMIT: Final = 4
-"""Polls' worth of records that may be deferred. Beyond that, the partitions that they came from are not read."""
+"""How many polls' worth of records may be deferred. Beyond that, the partitions that they came from are not read."""
 
 
 class PollReader:
@@ -29,11 +29,11 @@ class PollReader:
         self._assignment = assignment
         self._options = options
         self.idle = asyncio.Event()
-        """Not set while a poll is in the database: until then the next one takes what comes meanwhile."""
+        """Cleared while a poll is in the database. Meanwhile the next poll goes on reading what arrives."""
         self.idle.set()
 
     async def read(self, paused: Collection[str], deferred_bytes: int) -> list[PartitionRead]:
-        """The next poll from all partitions that are not paused, isolated, or beyond the backlog limit."""
+        """Read the next poll from all partitions that are not paused, isolated, or beyond the backlog limit."""
         partitions = self._assignment.partitions.values()
         is_full = (
             sum(len(each.deferred) for each in partitions) > BACKLOG_LIMIT * self._options.max_poll_records
@@ -50,13 +50,13 @@ class PollReader:
         return await self.read_from(tps, self._options.max_poll_records, POLL_MS)
 
     async def read_from(self, tps: Sequence[TopicPartition], records: int, wait_ms: int) -> list[PartitionRead]:
-        """At most `records` records of these partitions, decoded."""
+        """Read and decode at most `records` records of these partitions."""
         partitions = [self._assignment.partitions[tp] for tp in tps]
         reads = {each.tp: PartitionRead(each, each.epoch, []) for each in partitions}
         number = weight = 0
         with tracing.step("receive") as step:
             while number < records and weight < POLL_BYTES and not any(read.stale for read in reads.values()):
-                # Slice by slice: how many bytes a record has is known when it is there.
+                # Slice by slice, since the size of a record is known only after it is fetched.
                 remaining = min(SLICE, records - number)
                 fetched = await self._assignment.membership.fetch(
                     tps, remaining, wait_ms, enough=self.idle if number else None

@@ -1,4 +1,4 @@
-"""Measures the lag, and notices when a consumer makes no progress although there is some."""
+"""Measures the consumer lag, and detects a consumer that makes no progress although there is lag."""
 
 import asyncio
 import time
@@ -12,15 +12,15 @@ from service.consumer.paused_topics import PausedTopics
 from service.kafka.group import ConsumerOptions, Stalled
 from service.runtime.health import Health
 
-CHECK_SECONDS = 1.0
+LAG_CHECK_SECONDS = 1.0
 """Pause between two reads of the lag and of the paused topics."""
 
 LagReporter = Callable[[TopicPartition, int | None], None]
-"""Takes the lag of a partition in records; None where the partition is not ours any more."""
+"""Called with the lag of a partition in records, None where the partition is not assigned any more."""
 
 
 class Watchdog:
-    """Watches one consumer. Its methods are told what the consumer does."""
+    """Watches one consumer, which calls a method for each of its state changes."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class Watchdog:
         self._options = options
         self._report_lag = report_lag
         self._is_assigned = False
-        self._progressed_at = self._served_at = time.monotonic()
+        self._progressed_at = self._assigned_at = time.monotonic()
 
     def started(self) -> None:
         """A membership begins."""
-        self._progressed_at = self._served_at = time.monotonic()
+        self._progressed_at = self._assigned_at = time.monotonic()
 
     def progressed(self) -> None:
         """Records were applied."""
@@ -57,19 +57,19 @@ class Watchdog:
         self._is_assigned = False
 
     def dropped(self, tps: list[TopicPartition]) -> None:
-        """These partitions are not ours any more."""
+        """These partitions are not assigned any more."""
         for tp in tps:
             self._report_lag(tp, None)
 
     async def watch(self) -> None:
         """Check until cancelled. Raises Stalled."""
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(LAG_CHECK_SECONDS)
             await self._check_lag()
             await self._paused.refresh()
-            if (unserved := time.monotonic() - self._served_at) > self._options.watchdog:
-                # A client may wait for ever for an answer that was lost with its broker.
-                raise Stalled(f"the group has assigned no partitions for {unserved:.0f} s")
+            if (unassigned := time.monotonic() - self._assigned_at) > self._options.watchdog:
+                # A client may wait for ever for a response that was lost with its broker.
+                raise Stalled(f"the group has assigned no partitions for {unassigned:.0f} s")
 
     async def _check_lag(self) -> None:
         partitions = dict(self._assignment.partitions)
@@ -77,12 +77,12 @@ class Watchdog:
         try:
             ends, starts = await self._assignment.membership.ends(list(partitions), unknown)
         except IllegalStateError:
-            return  # a rebalance came between
+            return  # there was a rebalance meanwhile
         except (KafkaError, TimeoutError) as error:
             self._health.set_error("consumer", f"no answer from the broker: {type(error).__name__}")
             return
         if self._is_assigned:
-            self._served_at = time.monotonic()
+            self._assigned_at = time.monotonic()
         lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
         for tp, records in lag.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
@@ -92,10 +92,10 @@ class Watchdog:
         self._check_progress()
 
     def _check_progress(self) -> None:
-        still = time.monotonic() - self._progressed_at
+        seconds = time.monotonic() - self._progressed_at
         is_database_at_fault = self._health.parts.get("database") or self._health.parts.get("transactions")
-        if still > self._options.watchdog and not is_database_at_fault:
-            why = f"no progress for {still:.0f} s although there is lag"
+        if seconds > self._options.watchdog and not is_database_at_fault:
+            why = f"no progress for {seconds:.0f} s although there is lag"
             self._health.set_error("consumer", why)
             raise Stalled(why)
         if self._assignment.partitions:

@@ -188,7 +188,7 @@ _TRACESTATE = re.compile(r"[ -~]{1,512}")
 
 
 def _trace(metadata: InputMetadata | None) -> tuple[str | None, str | None]:
-    """Return (traceparent, tracestate), each only if it is well formed: a malformed one does not reject the record."""
+    """Return (traceparent, tracestate), each only if valid: an invalid one does not reject the record."""
     if metadata is None or metadata.traceparent is None:
         return None, None
     parent, state = metadata.traceparent, metadata.tracestate

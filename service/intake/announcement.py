@@ -1,6 +1,6 @@
-"""What is decided while the counter rows are locked: excess, and what a complete batch announces.
+"""Decides and publishes while the counter rows are locked: excess content, and the announcements of complete batches.
 
-An announcement that is built again from the same rows, for the same moment, is the same event byte for byte.
+An announcement that is built again from the same rows, for the same time, is the same event byte for byte.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -34,14 +34,14 @@ from service.store.batches import BatchRow
 _T = TypeVar("_T")
 
 ANNOUNCED: Final = 50
-"""Batches, of a page of slots at most, whose announcements are written together."""
+"""How many batches, each of at most a page of slots, are announced together."""
 
 
 class Announcement:
-    """The phase that counts what was taken, declares excess, and announces the batches that became complete."""
+    """The phase that counts taken slots, declares excess, and announces the batches that became complete."""
 
     def __init__(self, work: PollWork, slot_events: Sequence[Outgoing]) -> None:
-        """`slot_events` are the EssaySlotAssigned of the phases before."""
+        """`slot_events` are the EssaySlotAssigned events of the phases before."""
         self._work = work
         self._slot_events = slot_events
 

@@ -1,4 +1,4 @@
-"""Which errors are caused by the data of a record."""
+"""Classifies errors: which of them are caused by the data of a record."""
 
 import struct
 
@@ -12,7 +12,7 @@ from service.runtime.errors import one_line
 
 
 def is_caused_by_data(error: BaseException) -> bool:
-    """Whether the data of a record causes an error, and not the environment or concurrent transactions.
+    """Return whether the data of a record causes an error, not the environment or a concurrent transaction.
 
     The classes of SQLSTATE are those of PostgreSQL's appendix "Error Codes": 22 is "data exception".
     """
@@ -25,6 +25,6 @@ def is_caused_by_data(error: BaseException) -> bool:
 
 
 def rejection_of(error: Exception) -> Rejection:
-    """The rejection for a record whose data caused the error."""
+    """Return the rejection for a record whose data caused the error."""
     reason = Reason.UNPUBLISHABLE if isinstance(error, Unpublishable) else Reason.DATA_ERROR
     return Rejection(reason, one_line(error))

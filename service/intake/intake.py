@@ -1,8 +1,8 @@
-"""Deliveries become committed transactions: each one ends applied, recognised as a repeat, or in quarantine.
+"""Applies polls in transactions: each delivery ends applied, recognised as a repeat, or in quarantine.
 
-Errors are of three kinds, told apart by SQLSTATE. Data that PostgreSQL or an event cannot hold is isolated by
-bisection, in new transactions, and quarantined. What another transaction holds is deferred. Everything else is an
-error of the environment: roll back, back off and retry, however long it lasts.
+Errors are of three kinds, distinguished by SQLSTATE. A record with data that PostgreSQL or an event cannot hold is
+isolated by bisection, in new transactions, and quarantined. Records of batches that another transaction holds are
+deferred. Every other error is one of the environment: roll back, back off and retry, however long it lasts.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from service.store import batches
 
 _log = structlog.get_logger(__name__)
 
-_Step = Callable[[Sequence[Delivery], frozenset[str]], Awaitable[Outcome]]
+_IntakeStep = Callable[[Sequence[Delivery], frozenset[str]], Awaitable[Outcome]]
 
 EXCLUSIVE_AT_ONCE = 3
-"""Exclusive transactions that wait at the same time, each with a session of the pool."""
+"""How many exclusive transactions run at the same time, each with a session of the pool."""
 
 
 class Intake:
@@ -51,24 +51,24 @@ class Intake:
     async def take(
         self, deliveries: Sequence[Delivery], *, probing: bool = False, deferred: frozenset[str] = frozenset()
     ) -> Outcome:
-        """Apply a poll. What the outcome names as `deferred` needs what others hold: give it to `take_exclusive`.
+        """Apply a poll. Pass the deliveries that the outcome names as `deferred` to `take_exclusive`.
 
-        What is for batches that are `deferred` there already comes back as well. Returns when all the rest is
-        committed, however long the database is unavailable; only cancellation ends it.
+        The argument `deferred` names the batches that have deferred deliveries already: theirs are deferred as well.
+        Returns when all others are committed, however long the database is unavailable; only cancellation ends it.
         """
         outcome = await self._retry(lambda: self._poll(deliveries, deferred, probing=probing))
         while outcome.next_transaction:
             rest = await self.take(outcome.next_transaction, deferred=deferred)
             outcome.next_transaction = []
-            # What was not admitted there had been admitted before its topic paused.
+            # Those not admitted there were admitted here, before their topic paused.
             outcome.deferred += rest.deferred + rest.not_admitted
             outcome.paused = rest.paused
         return outcome
 
     async def take_exclusive(self, deliveries: Sequence[Delivery]) -> None:
-        """Apply what was deferred, each batch in an exclusive transaction that waits for what it needs.
+        """Apply deferred deliveries, each batch in an exclusive transaction that waits for the locks that it needs.
 
-        One that waited in vain lets the others go first: it may be the only one that somebody holds.
+        A batch whose locks were not released in time goes behind the others, which may not have to wait.
         """
         by_batch: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
@@ -122,20 +122,20 @@ class Intake:
                     conn, deliveries, self._limits, exclusive=exclusive, probing=probing, deferred=deferred
                 )
             step.about(0, outcome.effects.waited)
-        # It is committed: whatever fails from here on (a full disk for the log) is no reason to apply it again.
+        # It is committed: an error from here on (such as a full disk for the log) must not apply it again.
         with suppress(Exception):
             await self._committed(outcome.effects)
         return outcome
 
     async def _isolate(
-        self, deliveries: Sequence[Delivery], error: Exception, step: _Step, deferred: frozenset[str]
+        self, deliveries: Sequence[Delivery], error: Exception, step: _IntakeStep, deferred: frozenset[str]
     ) -> Outcome:
-        """Halve until the record that causes the error is alone, and reject it. The first half goes first."""
+        """Halve the deliveries until the one that causes the error is alone, and reject it."""
         if len(deliveries) == 1:
             return await step([replace(deliveries[0], event=rejection_of(error))], deferred)
         half = len(deliveries) // 2
         first = await self._retry(lambda: step(deliveries[:half], deferred))
-        # What of the first half is not applied yet must not be overtaken by the second half's for the same batches.
+        # Deliveries of the second half must not overtake those of the first half that are not applied yet.
         first.deferred += first.next_transaction
         behind = deferred | _batch_ids(first.deferred)
         second = await self._retry(lambda: step(deliveries[half:], behind))
@@ -144,9 +144,9 @@ class Intake:
         )
 
     async def _held(self, deliveries: Sequence[Delivery], deferred: frozenset[str], error: Exception) -> frozenset[str]:
-        """The batches that others hold; all where no row shows which. Raises the error where there is none."""
+        """Return the batches that other transactions hold, all if no row shows which. Raises `error` without any."""
         batch_ids = _batch_ids(deliveries) - deferred
-        if not batch_ids:  # only the quarantine is left that another transaction can hold
+        if not batch_ids:  # then another transaction holds a row of the quarantine
             raise error
         async with self._database.transaction() as conn:
             held = frozenset(await batches.find_held_batches(conn, sorted(batch_ids)) or batch_ids)
@@ -159,7 +159,7 @@ class Intake:
         while True:
             try:
                 outcome = await step()
-            except Exception as error:  # noqa: BLE001  an error of the environment, whatever its name
+            except Exception as error:  # noqa: BLE001  every other error is one of the environment
                 if not is_contention(error):
                     self._health.set_error("transactions", one_line(error))
                 if backoff.failures in (3, 10) or backoff.failures % 100 == 99:

@@ -1,4 +1,4 @@
-"""What became of a poll: what is left to do, and the effects that are counted and logged after the commit."""
+"""Defines the outcome of a poll: the deliveries that are not applied yet, and the effects to count and log."""
 
 from array import array
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ EffectKind = Literal[
     "registration_repeated",
     "rejection_repeated",
 ]
-"""What can become of an input or of a batch. It is the name of a log event, and metrics count it."""
+"""What happened to an input or to a batch. It is the name of a log event, and metrics count it."""
 
 
 class EffectRecord(NamedTuple):
-    """What became of one input, or of one batch. Small: a transaction may have a hundred thousand of them."""
+    """What happened to one input, or to one batch. Small, since a transaction may have a hundred thousand of them."""
 
     kind: EffectKind
     batch_id: str | None
@@ -37,18 +37,18 @@ class EffectRecord(NamedTuple):
     """The text_storage_id of a content, the file_upload_id of a failure."""
     correlation_id: UUID | None
     delivery: Delivery | None = None
-    """The record that brought it; None where the upload had waited in the database."""
+    """The delivery of the input, None where the upload had waited in the database."""
     detail: str | None = None
-    """The essay id of the slot that was taken, or the reason of an excess."""
+    """The essay id of the assigned slot, or the reason of an excess."""
     seconds: float | None = None
-    """How long a content waited for the registration; how long a batch took from its registration to its end."""
+    """How long a content waited for the registration, or a batch took from its registration to its completion."""
 
 
 class ReconciledEffects:
-    """What became of contents that had waited: one kind for all, the rest in columns.
+    """What happened to pending contents of one registration, stored in columns. All have the same kind.
 
-    A registration may reconcile a hundred thousand, and all are kept until the commit: as records they would take
-    32 MiB, in columns they take 13 MiB.
+    A registration may reconcile a hundred thousand, which are kept until the commit. As records they would take 32 MiB,
+    in columns they take 13 MiB.
     """
 
     def __init__(self, kind: EffectKind) -> None:
@@ -60,7 +60,7 @@ class ReconciledEffects:
         self._seconds = array("d")
 
     def add(self, batch_id: str, content: ContentProvisioned, detail: str, seconds: float) -> None:
-        """Add one, with the fields of an `EffectRecord`. Strings that others refer to as well cost nothing here."""
+        """Add one, with the fields of an `EffectRecord`. Strings that are referenced elsewhere take no memory here."""
         self._batch_ids.append(batch_id)
         self._uploads.append(content.text_storage_id)
         self._details.append(detail)
@@ -102,7 +102,7 @@ class EffectRecords:
 
 @dataclass(slots=True)
 class Effects:
-    """What a transaction did, to be counted and logged once it is committed."""
+    """What a transaction did, to be counted and logged after its commit."""
 
     records: EffectRecords = field(default_factory=EffectRecords)
     waited: list[tuple[str | None, str | None]] = field(default_factory=list)
@@ -117,14 +117,14 @@ class Effects:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a poll. Deliveries that are in none of its lists are applied, repeats, or in quarantine."""
+    """The outcome of a poll. Deliveries that are in none of its lists are applied, repeats, or in quarantine."""
 
     effects: Effects
     deferred: list[Delivery] = field(default_factory=list)
-    """Other transactions hold what these need: apply them again, each batch in an exclusive transaction."""
+    """Other transactions hold the locks that these need: apply them again, each batch in an exclusive transaction."""
     next_transaction: list[Delivery] = field(default_factory=list)
     """There was no room for these in this transaction: apply them in the next one."""
     not_admitted: list[Delivery] = field(default_factory=list)
-    """Of a paused topic: not taken at all."""
+    """Records of a paused topic, which were not processed."""
     paused: set[str] = field(default_factory=set)
     """The topics that are paused now."""

@@ -1,4 +1,4 @@
-"""Registrations: new batches with their slots, what waited for them, and repeats compared with the first."""
+"""Applies registrations: creates batches, reconciles the uploads that waited, and compares repeats with the first."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -26,9 +26,9 @@ from service.intake.work import PollWork
 from service.runtime.tracing import LINKS
 from service.store import batches, pending_content, slots
 
-LARGE: Final = 5_000
-"""Slots and waiting uploads of registrations above which a transaction takes no more of them. A larger registration
-gets a transaction of its own, so that the rest of its poll does not wait for it."""
+LARGE_REGISTRATION: Final = 5_000
+"""Limit of the slots and waiting uploads of all registrations in a transaction. A larger registration has a transaction
+of its own, so that the rest of its poll does not wait for it."""
 
 
 class Registrations:
@@ -38,7 +38,7 @@ class Registrations:
         self._work = work
 
     async def register(self) -> None:
-        """Decide about the registrations, create new batches, and reconcile what waits for them."""
+        """Decide about the registrations, create new batches, and reconcile the uploads that wait for them."""
         await self._defer_large()
         new: list[Register] = []
         repeats: list[Delivery] = []
@@ -68,12 +68,12 @@ class Registrations:
         }
         if work.exclusive or not unregistered:
             return
-        waiting = await pending_content.count_waiting(work.conn, list(unregistered), LARGE)
+        waiting = await pending_content.count_waiting(work.conn, list(unregistered), LARGE_REGISTRATION)
         weights = {
             batch_id: len(registration.essay_ids) + waiting[batch_id]  # type: ignore[union-attr]
             for batch_id, registration in unregistered.items()
         }
-        for decision in decide_new_batches(weights, LARGE):
+        for decision in decide_new_batches(weights, LARGE_REGISTRATION):
             match decision:
                 case Defer(batch_id):
                     work.defer(batch_id)
@@ -89,7 +89,7 @@ class Registrations:
         await self._reconcile({registration.batch_id: registration.essay_ids for registration, _ in new})
 
     async def _reconcile(self, essay_ids: dict[str, tuple[str, ...]]) -> None:
-        """Slots in slot order for pending content in the order in which it was stored; the rest is excess."""
+        """Assign slots, in slot order, to pending content in the order in which it was stored. The rest is excess."""
         conn, batch_ids = self._work.conn, list(essay_ids)
         async for page in pending_content.pending_pages(conn, batch_ids):
             filled: list[tuple[Slot, ContentProvisioned]] = []
@@ -136,7 +136,7 @@ class Registrations:
             await work.publish([work.excess(content, reason) for content, reason in left_over])
 
     async def _compare(self, repeats: Sequence[Delivery]) -> None:
-        """The first registration stands. Remember, for the log, in which fields a repeat differs from it."""
+        """Note, for the log, in which fields a repeated registration differs from the first one, which stays valid."""
         registrations: list[BatchRegistered] = [delivery.event for delivery in repeats]  # type: ignore[misc]
         batch_ids = list({registration.batch_id for registration in registrations})
         rows = await batches.read_batches(self._work.conn, batch_ids)

@@ -1,4 +1,4 @@
-"""Rejected records are stored in quarantine, and consecutive rejections pause their topic."""
+"""Stores rejected records in quarantine, and pauses a topic after too many consecutive rejections."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ _NO_REJECTIONS = RejectionCounter(0, paused=False)
 
 
 class Rejections:
-    """Admits records at the beginning of a transaction, and stores the rejected ones at its end."""
+    """Decides which records to process at the beginning of a transaction, and stores the rejected ones at its end."""
 
     def __init__(self, work: PollWork) -> None:
         self._work = work
@@ -24,10 +24,10 @@ class Rejections:
     def admit(
         self, deliveries: Sequence[Delivery], counters: Mapping[str, RejectionCounter], *, probing: bool
     ) -> Iterable[Delivery]:
-        """Yield the deliveries that no pause keeps out, topic by topic; the others are `not_admitted`.
+        """Yield the deliveries to process, topic by topic. Those of paused topics are `not_admitted`.
 
-        `counters` are those of the topics with consecutive rejections. In an exclusive transaction everything was
-        admitted with its poll before.
+        `counters` are those of the topics with consecutive rejections. In an exclusive transaction all deliveries were
+        admitted with their poll before.
         """
         self._counters = counters
         outcome, limit = self._work.outcome, self._work.limits.consecutive_rejections
@@ -43,7 +43,7 @@ class Rejections:
         outcome.paused = {topic for topic, counter in counters.items() if counter.paused}
 
     async def store(self) -> None:
-        """Quarantine what was rejected, and change the counters of its topics."""
+        """Quarantine the rejected records, and change the counters of their topics."""
         work, counts = self._work, self._counts()
         if rejected := work.effects.rejected:
             work.effects.rejected = await quarantine.quarantine_inputs(work.conn, rejected)
@@ -59,7 +59,7 @@ class Rejections:
             }
 
     def _counts(self) -> dict[str, CountRejections]:
-        """The counters that change. A deferred record counts as valid, a conflicting registration as rejected."""
+        """Return the counters that change. Deferred records count as valid, conflicting registrations as rejected."""
         if self._work.exclusive:
             return {}  # counted with their poll
         rejected = {id(delivery) for delivery, _ in self._work.effects.rejected}

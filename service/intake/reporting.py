@@ -1,4 +1,4 @@
-"""Counts and logs what a transaction did, once it is committed."""
+"""Counts and logs the effects of a transaction after its commit."""
 
 import asyncio
 from collections import Counter as Counts
@@ -15,7 +15,7 @@ from service.intake.outcome import EffectKind, EffectRecord, Effects
 from service.runtime import metrics
 from service.runtime.logging import log_many
 
-# Made with their labels, so that each counts from 0 and its first increase is seen.
+# Created with their labels at import, so that each counter starts at 0 and its first increase is visible.
 _COUNTERS: Mapping[EffectKind, Counter] = {
     "batch_registered": metrics.BATCHES_REGISTERED,
     "batch_ready": metrics.BATCHES_READY,
@@ -32,13 +32,13 @@ _COUNTERS: Mapping[EffectKind, Counter] = {
 }
 
 AT_ONCE: Final = 1_000
-"""Records that are counted and logged before other tasks have a turn: a transaction may have a hundred thousand."""
+"""How many records are counted and logged before other tasks run: a transaction may have a hundred thousand."""
 
 _log = structlog.get_logger(__name__)
 
 
 async def report(effects: Effects) -> None:
-    """Count and log what a transaction did. Call it after the commit."""
+    """Count and log the effects of a transaction. Call it after the commit."""
     for _, rejection in effects.rejected:
         metrics.QUARANTINED.labels(str(rejection.reason)).inc()
     for _, names in effects.differences:
@@ -47,7 +47,7 @@ async def report(effects: Effects) -> None:
     records = iter(effects.records)
     while some := list(islice(records, AT_ONCE)):
         _count(some)
-        with suppress(OSError):  # a disk that is full for the log must not cost the counts
+        with suppress(OSError):  # also if the log cannot be written, the effects are counted
             log_many(_fields(each) for each in some)
         if len(some) == AT_ONCE:
             await asyncio.sleep(0)
@@ -66,7 +66,7 @@ async def report(effects: Effects) -> None:
 
 
 def _known_ids(delivery: Delivery) -> dict[str, str]:
-    """The batch id and the correlation id of a rejected input, where they could be read."""
+    """Return the batch id and the correlation id of a rejected input, where they are known."""
     event = delivery.event
     return {name: str(getattr(event, name)) for name in ("batch_id", "correlation_id") if hasattr(event, name)}
 

@@ -1,4 +1,4 @@
-"""Uploads take slots, or wait for the registration of their batch."""
+"""Assigns slots to uploads, and stores the uploads that wait for the registration of their batch."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,19 +29,19 @@ _KIND_OF: Final[Mapping[_FailureState, EffectKind]] = {
 
 
 class Slots:
-    """The phases that claim slots for uploads, and store what has none. `events` are published by a later phase."""
+    """The phases that claim slots for uploads, and store the uploads without one."""
 
     def __init__(self, work: PollWork) -> None:
         self._work = work
         self.events: list[Outgoing] = []
-        """EssaySlotAssigned of each content that took a slot here, in slot order within a batch."""
+        """EssaySlotAssigned of each content that took a slot here, in slot order within a batch. Published later."""
 
     async def take_slots(self) -> None:
-        """Claim slots for what is new among the content and failures of registered batches."""
+        """Claim slots for the new contents and failures of registered batches."""
         await self._drop_known([batch for batch in self._work.batches.values() if batch.state])
         registered = [batch for batch in self._work.batches.values() if batch.state]
         created = [batch for batch in registered if batch.created]
-        # Content before failures; and those that waited for a registration before those that came with it.
+        # Content before failures, and failures that waited for a registration before those of its own poll.
         await self._claim({batch.batch_id: batch.uploads() for batch in registered if batch.open and not batch.created})
         await self._claim({batch.batch_id: uploads_of(batch.contents) for batch in created})
         await self._assign_waiting_failures(created)
@@ -53,7 +53,7 @@ class Slots:
     async def store_waiting(self) -> None:
         """Store content and failures of unregistered batches, in order of arrival, and failures that found no slot.
 
-        Before the counter rows are locked: storing may wait for another transaction that stores the same identity.
+        This precedes the locks of the counter rows, since it may wait for a transaction that stores the same identity.
         """
         unregistered = [batch for batch in self._work.batches.values() if batch.state is None]
         contents = all_uploads(unregistered, lambda batch: batch.contents)
@@ -134,13 +134,13 @@ class Slots:
             if (failure.batch_id, failure.file_upload_id) in new:
                 self._work.record(_KIND_OF[state], delivery)
             elif state == "slot":
-                # Recorded by a transaction that ended since we read: it must not have a slot of ours as well.
+                # A transaction that ended since the read has recorded it, so it must not take a second slot.
                 raise SerializationFailure("a validation failure was recorded by another transaction meanwhile")
             else:
                 self._work.record_repeat(delivery)
 
     async def _assign_waiting_failures(self, created: Sequence[BatchWork]) -> None:
-        """Failures that waited for their batch come after all content, the poll's own included."""
+        """Assign slots to the failures that waited for new batches, after all content, including that of the poll."""
         work, batch_ids = self._work, [batch.batch_id for batch in created]
         while batch_ids and (page := await validation_failures.read_waiting_failures(work.conn, batch_ids)):
             uploads: dict[str, list[WaitingFailure]] = defaultdict(list)

@@ -1,11 +1,11 @@
-"""One poll in one transaction: whatever its records are, they become slots, pending content and outbox rows.
+"""Applies one poll in one transaction: its records become slots, pending content, failures and outbox rows.
 
-Locks are waited for in one order, so that two polls never deadlock: the advisory locks of unregistered batches, slots
+Locks are acquired in one order, so that two polls never deadlock: the advisory locks of unregistered batches, slots
 (skipped where another transaction holds them), identities in the order of their keys, the batches' counter rows in the
-order of their ids, the outbox. What other transactions hold is not waited for: it is deferred, and the caller applies
-it when the rest is committed, each batch in an exclusive transaction that waits.
+order of their ids, the outbox. A poll does not wait for batches and slots that other transactions hold: it defers their
+records, and the caller applies them when the rest is committed, each batch in an exclusive transaction, which waits.
 
-Nothing is counted or logged here: the transaction may yet be rolled back. `Outcome.effects` says what happened.
+Nothing is counted or logged here, since the transaction may be rolled back. `Outcome.effects` says what happened.
 """
 
 from collections.abc import Container, Sequence
@@ -26,7 +26,7 @@ from service.store import batches, quarantine
 from service.store.batches import BatchStates
 
 MAX_LOCKS: Final = 500
-"""Unregistered batches of one transaction: each is an advisory lock, and the server has memory for some thousands."""
+"""Limit of unregistered batches in a transaction: each is an advisory lock, and the server has memory for thousands."""
 
 
 async def apply(
@@ -41,10 +41,10 @@ async def apply(
 ) -> Outcome:
     """Apply a poll in the caller's transaction.
 
-    With `exclusive` the deliveries are of one batch, and locks that others hold are waited for. With `probing` a valid
-    delivery ends the pause of its topic. With `replaying` the deliveries come from quarantine: one that is rejected
-    again is in the effects, and is not stored a second time. What is for batches that are `deferred` already is
-    admitted, and deferred behind them.
+    With `exclusive` the deliveries are of one batch, and the transaction waits for locks that others hold. With
+    `probing` a valid delivery ends the pause of its topic. With `replaying` the deliveries come from quarantine: one
+    that is rejected again is in the effects, and is not stored a second time. Deliveries of batches in `deferred`,
+    which have deferred records already, are admitted and deferred behind those.
 
     Raises psycopg.Error, and Unpublishable where an event would be larger than its topic allows.
     """
@@ -68,9 +68,9 @@ async def apply(
 async def _admit(
     work: PollWork, rejections: Rejections, deliveries: Sequence[Delivery], *, probing: bool
 ) -> PendingResult[BatchStates]:
-    """Sort by batch what no pause keeps out. Returns the states of the batches, which the server still reads."""
+    """Sort the admitted deliveries by batch. Returns the pending result of the read of the batches' states."""
     counters = await quarantine.send_read_topic_rejections(work.conn)
-    # Of batches that a pause keeps out as well: that saves a round trip.
+    # Also for deliveries that will not be admitted: that saves a round trip.
     batch_ids = {each.event.batch_id for each in deliveries if not isinstance(each.event, Rejection)}
     states = await batches.send_read_batch_states(work.conn, list(batch_ids))
     for delivery in rejections.admit(deliveries, await counters, probing=probing):
@@ -83,10 +83,10 @@ async def _admit(
 
 
 async def lock_unregistered(work: PollWork, states: PendingResult[BatchStates]) -> None:
-    """Read which batches are registered; lock the others, and read their states again.
+    """Read which batches are registered, lock the others, and read their states again.
 
-    The second read is a statement of its own: a statement's snapshot is older than the locks that it waits for, so
-    that locking and reading in one statement would strand content.
+    The second read is a statement of its own: the snapshot of a statement is older than the locks that it waits for. If
+    one statement locked and read, content could be stored as pending for a batch that is registered.
     """
     work.now, known = await states
     for batch in work.batches.values():
@@ -106,7 +106,10 @@ async def lock_unregistered(work: PollWork, states: PendingResult[BatchStates]) 
 
 
 async def lock(work: PollWork, unregistered: Sequence[BatchWork]) -> list[BatchWork]:
-    """Lock batches, exclusively where the poll has a registration, else shared. Defers and leaves out busy ones."""
+    """Lock batches, exclusively if the poll has their registration, else shared. Defers those that are locked already.
+
+    Returns the batches that are locked now.
+    """
     if work.exclusive:
         (batch,) = unregistered
         await batches.lock_batch(work.conn, batch.batch_id, exclusive=bool(batch.registrations))

@@ -1,4 +1,4 @@
-"""What one transaction works on: the batches of its poll, what became of them, and what it publishes."""
+"""The state that the phases of a transaction share: the batches of its poll, its effects, and what it publishes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class BatchWork:
-    """What a poll contains for one batch, each identity once, and what this transaction did to the batch."""
+    """The deliveries of a poll for one batch, each identity once, and what this transaction did to the batch."""
 
     batch_id: str
     registrations: list[Delivery] = field(default_factory=list)
@@ -35,17 +35,17 @@ class BatchWork:
     assigned: int = 0
     failed: int = 0
     unchecked: list[ContentProvisioned] = field(default_factory=list)
-    """Content that found no slot to claim: the counter row tells whether one is open."""
+    """Contents for which no slot could be claimed: the counter row says whether one is open."""
     excess: list[ContentProvisioned] = field(default_factory=list)
     surplus: list[ValidationFailed] = field(default_factory=list)
 
     @property
     def open(self) -> bool:
-        """Whether a slot was open, committed, when the state was read."""
+        """Whether the committed state had an open slot when it was read."""
         return self.state is not None and not self.state.full
 
     def add(self, delivery: Delivery) -> bool:
-        """Add a delivery. Returns whether the poll contained the same before."""
+        """Add a delivery. Returns whether the poll already contained one with the same identity."""
         match delivery.event:
             case ContentProvisioned(text_storage_id=identity):
                 return self.contents.setdefault(identity, delivery) is not delivery
@@ -56,17 +56,17 @@ class BatchWork:
                 return False
 
     def deliveries(self) -> list[Delivery]:
-        """All deliveries of the batch."""
+        """Return all deliveries of the batch."""
         return [*self.registrations, *self.contents.values(), *self.failures.values()]
 
     def delivery_of(self, upload: Upload) -> Delivery:
-        """The delivery that brought the upload."""
+        """Return the delivery of the upload."""
         if isinstance(upload, ContentProvisioned):
             return self.contents[upload.text_storage_id]
         return self.failures[upload.file_upload_id]
 
     def uploads(self) -> list[Upload]:
-        """Content first, then failures, each in order of arrival."""
+        """Return the contents, then the failures, each in order of arrival."""
         return [*uploads_of(self.contents), *uploads_of(self.failures)]
 
 
@@ -84,34 +84,34 @@ class PollWork:
         self.effects = self.outcome.effects
 
     def batch(self, batch_id: str) -> BatchWork:
-        """The work on a batch, begun where there is none yet."""
+        """Return the work on a batch, created where there is none yet."""
         batch = self.batches.get(batch_id)
         if batch is None:
             batch = self.batches[batch_id] = BatchWork(batch_id)
         return batch
 
     def defer(self, batch_id: str) -> None:
-        """Leave all of a batch to an exclusive transaction."""
+        """Leave all deliveries of a batch to an exclusive transaction."""
         self.outcome.deferred += self.batches.pop(batch_id).deliveries()
 
     def postpone(self, batch_id: str) -> None:
-        """Leave all of a batch to the next transaction."""
+        """Leave all deliveries of a batch to the next transaction."""
         self.outcome.next_transaction += self.batches.pop(batch_id).deliveries()
 
     def defer_upload(self, upload: Upload) -> None:
         """Leave one upload to an exclusive transaction."""
         self.outcome.deferred.append(self.batches[upload.batch_id].delivery_of(upload))
 
-    # -- what happened, to be counted and logged after the commit
+    # -- effects, to be counted and logged after the commit
 
     def record(self, kind: EffectKind, delivery: Delivery, detail: str | None = None) -> None:
-        """Remember what became of a delivery."""
-        event: Incoming = delivery.event  # type: ignore[assignment]  # of a rejection this is never called
+        """Add the effect of a delivery."""
+        event: Incoming = delivery.event  # type: ignore[assignment]  # never called for a rejection
         upload = getattr(event, "text_storage_id", None) or getattr(event, "file_upload_id", None)
         self.effects.records.append(EffectRecord(kind, event.batch_id, upload, event.correlation_id, delivery, detail))
 
     def record_repeat(self, delivery: Delivery) -> None:
-        """Remember that a delivery repeats something known."""
+        """Add the effect that a delivery repeats a known input."""
         match delivery.event:
             case ContentProvisioned():
                 self.record("content_repeated", delivery)
@@ -120,7 +120,7 @@ class PollWork:
             case _:
                 self.record("registration_repeated", delivery)
 
-    # -- what is published
+    # -- events
 
     async def publish(self, events: Sequence[Outgoing]) -> None:
         """Write events to the outbox, in this order. The counter rows of their batches must be locked."""
@@ -129,7 +129,7 @@ class PollWork:
         self.effects.published += len(events)
 
     def slot_assigned(self, slot: Slot, content: ContentProvisioned) -> Outgoing:
-        """EssaySlotAssigned. Raises Unpublishable."""
+        """Build EssaySlotAssigned. Raises Unpublishable."""
         return outgoing.slot_assigned(
             content.batch_id,
             slot.essay_id,
@@ -142,7 +142,7 @@ class PollWork:
         )
 
     def excess(self, content: ContentProvisioned, reason: ExcessReason) -> Outgoing:
-        """ExcessContentProvisioned. Raises Unpublishable."""
+        """Build ExcessContentProvisioned. Raises Unpublishable."""
         return outgoing.excess_content(
             content.batch_id,
             content.text_storage_id,
@@ -155,16 +155,16 @@ class PollWork:
 
 
 def uploads_of(deliveries: dict[str, Delivery]) -> list[Any]:
-    """The contents or the failures of the deliveries, in order of arrival."""
+    """Return the contents or the failures of the deliveries, in order of arrival."""
     return [delivery.event for delivery in deliveries.values()]
 
 
 def all_uploads(batches: Iterable[BatchWork], kind: Callable[[BatchWork], dict[str, Delivery]]) -> list[Any]:
-    """The contents, or the failures, of all these batches."""
+    """Return the contents, or the failures, of all these batches."""
     return [delivery.event for batch in batches for delivery in kind(batch).values()]
 
 
 def in_pages(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    """The items in slices of at most `size`."""
+    """Yield the items in slices of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

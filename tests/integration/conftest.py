@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the consumer."""
+"""Fixtures of the tests that run consumers."""
 
 from collections.abc import AsyncIterator
 
@@ -15,20 +15,20 @@ async def consumers(app_url: str, database_url: str, kafka: Broker) -> AsyncIter
 
 
 @pytest.fixture
-async def unchecked(app_url: str, database_url: str, tansu: Broker) -> AsyncIterator[ConsumerFixture]:
-    """On the broker that stores whatever it is given; Apache Kafka checks it."""
+async def lenient_consumers(app_url: str, database_url: str, tansu: Broker) -> AsyncIterator[ConsumerFixture]:
+    """On Tansu, which stores record batches unchecked; Apache Kafka checks them."""
     async with consumer_fixture(app_url, database_url, tansu) as consumers:
         yield consumers
 
 
 @pytest.fixture
-def judging_broker(request: pytest.FixtureRequest) -> Broker:
+def strict_broker(request: pytest.FixtureRequest) -> Broker:
     broker: Broker = request.getfixturevalue("tansu" if apache_missing() else "apache")
     return broker
 
 
 @pytest.fixture
-async def judge(app_url: str, database_url: str, judging_broker: Broker) -> AsyncIterator[ConsumerFixture]:
-    """On one broker only: Apache Kafka where it is installed, since the embedded one is slow with groups."""
-    async with consumer_fixture(app_url, database_url, judging_broker) as consumers:
+async def strict_consumers(app_url: str, database_url: str, strict_broker: Broker) -> AsyncIterator[ConsumerFixture]:
+    """On Apache Kafka if it is installed, else on Tansu: for long tests, since Tansu is slow with groups."""
+    async with consumer_fixture(app_url, database_url, strict_broker) as consumers:
         yield consumers

@@ -1,4 +1,4 @@
-"""A record that kills the process is found; whatever else ends a process convicts nothing."""
+"""Tests poison-record isolation: a record that crashes the process is found, and other ends reject no record."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,85 +10,85 @@ from aiokafka import TopicPartition
 
 from deploy.servers.pods import Pod, killed, pods, until
 from service.consumer import offsets
-from service.consumer.offsets import Offsets
+from service.consumer.offsets import OffsetCommitter
 from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.builders.inputs import content
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
 
 
-async def test_suspects_that_a_rebalance_took_away_and_brought_back_are_not_gone_past(
-    judge: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
+async def test_isolated_records_are_not_skipped_when_their_partition_is_revoked_and_assigned_again(
+    strict_consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tp = TopicPartition(CONTENT_PROVISIONED, 0)
-    judge.conn.execute(
+    strict_consumers.conn.execute(
         """insert into els.crash_marks (topic, "partition", "offset", records, deaths, pod, marked_at)
         values (%s, 0, 0, null, 0, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
-    commit, reached, go = Offsets.commit, asyncio.Event(), asyncio.Event()
+    commit, reached, go = OffsetCommitter.commit, asyncio.Event(), asyncio.Event()
 
-    async def slow_to_commit(committing: Offsets) -> None:
+    async def slow_to_commit(committing: OffsetCommitter) -> None:
         if not reached.is_set():
             reached.set()
             await go.wait()
         await commit(committing)
 
-    monkeypatch.setattr(offsets, "COMMIT_SECONDS", 3600)  # so that it is the suspects' commit
-    monkeypatch.setattr(Offsets, "commit", slow_to_commit)
-    running = await judge.start()
+    monkeypatch.setattr(offsets, "COMMIT_SECONDS", 3600)  # so that only the isolation commits
+    monkeypatch.setattr(OffsetCommitter, "commit", slow_to_commit)
+    running = await strict_consumers.start()
     await asyncio.wait_for(reached.wait(), BOUND)
     before = running.consumer._assignment.partitions[tp]
-    joined = await judge.start()
-    judge.running.remove(joined)
+    joined = await strict_consumers.start()
+    strict_consumers.running.remove(joined)
     await joined.stop()
-    await until(lambda: running.partitions == 9, BOUND, lambda: "it has not all of them again")
+    await until(lambda: running.partitions == 9, BOUND, lambda: "not all partitions are assigned again")
     assert running.consumer._assignment.partitions[tp] is not before
-    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+    with psycopg.connect(strict_consumers.conn.info.dsn, password=strict_consumers.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
-        await judge.publish(CONTENT_PROVISIONED, *(content("free", f"t{number}") for number in range(3)))
-        await judge.publish(CONTENT_PROVISIONED, content("held", "t"), content("free", "t3"))
+        await strict_consumers.publish(CONTENT_PROVISIONED, *(content("free", f"t{number}") for number in range(3)))
+        await strict_consumers.publish(CONTENT_PROVISIONED, content("held", "t"), content("free", "t3"))
         go.set()
-        await judge.becomes("select count(*) from els.pending_content where batch_id = 'free'", 4)
+        await strict_consumers.becomes("select count(*) from els.pending_content where batch_id = 'free'", 4)
         await commit(running.consumer._offsets)
-        assert (await judge.committed(tp)).get(tp, 0) <= 3
-    await judge.becomes(PENDING, 5)
+        assert (await strict_consumers.committed(tp)).get(tp, 0) <= 3
+    await strict_consumers.becomes(PENDING, 5)
 
 
 @pytest.mark.parametrize("mine", ["decode", "apply"])
-async def test_a_record_that_kills_the_process_is_refused_when_it_was_alone_in_three_deaths(
-    tmp_path: Path, judge: ConsumerFixture, mine: str
+async def test_a_record_that_was_alone_in_three_crashes_is_rejected(
+    tmp_path: Path, strict_consumers: ConsumerFixture, mine: str
 ) -> None:
     records = [content("b", f"t{number}") for number in range(40)]
     records[23] = content("b", "mine")
-    await judge.publish(CONTENT_PROVISIONED, *records)
+    await strict_consumers.publish(CONTENT_PROVISIONED, *records)
     settings = {
-        "ELS_DATABASE_URL": judge.app_url,
-        **judge.broker.settings,
-        "ELS_CONSUMER_GROUP": judge.group,
+        "ELS_DATABASE_URL": strict_consumers.app_url,
+        **strict_consumers.broker.settings,
+        "ELS_CONSUMER_GROUP": strict_consumers.group,
         "ELS_SESSION_TIMEOUT_SECONDS": "1",
         "ELS_MAX_POLL_RECORDS": "16",
         "MINE": mine,
     }
-    deaths = 0
+    crashes = 0
     with pods(tmp_path, settings) as started:
-        while deaths <= 5:
+        while crashes <= 5:
             (pod,) = started.start(module="tests.support.pods.crash_on_record")
-            if await dies_or(pod, lambda: judge.value(PENDING) == 39):
-                deaths += 1
+            if await crashes_or(pod, lambda: strict_consumers.value(PENDING) == 39):
+                crashes += 1
             else:
                 break
         # Once in a poll of 16, whose sixteenth is one record, then three times with that alone.
-        assert 4 <= deaths <= 5
-        await judge.all_committed()
-        assert judge.rejected() == [(CONTENT_PROVISIONED, "killed_the_process")]
-        assert judge.value("select value from els.quarantine") == records[23]
+        assert 4 <= crashes <= 5
+        await strict_consumers.all_committed()
+        assert strict_consumers.rejected() == [(CONTENT_PROVISIONED, "killed_the_process")]
+        assert strict_consumers.value("select value from els.quarantine") == records[23]
         pod.terminate()
         assert await pod.ended() == 0
-    assert judge.value("select count(*) from els.crash_marks") == 0
+    assert strict_consumers.value("select count(*) from els.crash_marks") == 0
 
 
-async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
-    """Wait until a pod is dead or this is so; returns whether it is dead."""
+async def crashes_or(pod: Pod, condition: Callable[[], bool]) -> bool:
+    """Wait until a pod has crashed or the condition is true. Returns whether it has crashed."""
     process = pod._process
     assert process is not None
     await until(lambda: process.poll() is not None or condition(), BOUND, pod.last_lines)
@@ -98,36 +98,36 @@ async def dies_or(pod: Pod, condition: Callable[[], bool]) -> bool:
     return True
 
 
-async def test_whoever_is_told_to_stop_leaves_no_suspicion_behind(judge: ConsumerFixture) -> None:
-    await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
-    judge.conn.execute(
+async def test_a_consumer_that_is_stopped_leaves_no_mark_behind(strict_consumers: ConsumerFixture) -> None:
+    await strict_consumers.publish(CONTENT_PROVISIONED, content("held", "t0"), content("free", "t1"))
+    strict_consumers.conn.execute(
         """insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
         values (%s, 0, 0, 1, 1, true, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
-    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+    with psycopg.connect(strict_consumers.conn.info.dsn, password=strict_consumers.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
-        await judge.start()
-        # Alone in hand once more, and two deaths to its name: one more would culprit it.
-        await judge.becomes("select deaths from els.crash_marks where records = 1", 2)
-        await judge.stop()
-        assert judge.value("select count(*) from els.crash_marks") == 0
-    await judge.start()
-    await judge.all_committed()
-    assert (judge.value(PENDING), judge.rejected()) == (2, [])
+        await strict_consumers.start()
+        # It is isolated alone again after two crashes: one more would make it the culprit.
+        await strict_consumers.becomes("select deaths from els.crash_marks where records = 1", 2)
+        await strict_consumers.stop()
+        assert strict_consumers.value("select count(*) from els.crash_marks") == 0
+    await strict_consumers.start()
+    await strict_consumers.all_committed()
+    assert (strict_consumers.value(PENDING), strict_consumers.rejected()) == (2, [])
 
 
-async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_convicted_of_that(
-    judge: ConsumerFixture,
+async def test_an_isolated_record_is_not_rejected_because_of_database_errors(
+    strict_consumers: ConsumerFixture,
 ) -> None:
-    await judge.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
-    judge.conn.execute(
+    await strict_consumers.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
+    strict_consumers.conn.execute(
         """insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
         values (%s, 0, 0, 1, 1, true, 'dead', now())""",
         [CONTENT_PROVISIONED],
     )
-    # Each time that the suspect is marked, the session ends; the third time all is well again.
-    judge.conn.execute("""
+    # The session ends the first two times that the record is marked.
+    strict_consumers.conn.execute("""
         create sequence public.tries;
         create function public.end_session() returns trigger language plpgsql security definer as $$
         begin
@@ -140,10 +140,10 @@ async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_
             for each row when (new.deaths < 9) execute function public.end_session();
     """)
     for _ in range(5):
-        started = Running(judge.app_url, judge.broker, judge.group, 1_000)
+        started = Running(strict_consumers.app_url, strict_consumers.broker, strict_consumers.group, 1_000)
         task = started._task
         await until(
-            lambda task=task: task.done() or judge.value(PENDING) == 2,  # type: ignore[misc]
+            lambda task=task: task.done() or strict_consumers.value(PENDING) == 2,  # type: ignore[misc]
             BOUND,
             lambda: "neither done nor failed",
         )
@@ -152,4 +152,4 @@ async def test_a_suspect_that_is_tried_while_the_database_comes_and_goes_is_not_
             break
         assert isinstance(task.exception(), psycopg.Error)
         await started.database.close()
-    assert (judge.value(PENDING), judge.rejected()) == (2, [])
+    assert (strict_consumers.value(PENDING), strict_consumers.rejected()) == (2, [])

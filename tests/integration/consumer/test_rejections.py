@@ -1,4 +1,4 @@
-"""What can not be processed, on a real broker: kept whole with its reason; where nothing else comes the topic stops."""
+"""Tests rejected records on a real broker: each is quarantined with its reason, and too many in a row pause a topic."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,14 +19,14 @@ from tests.support.builders.inputs import MEBIBYTE, content, failure, registrati
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture
 
 LIMIT = 5
-"""Refusals in a row that stop a topic, where a test is about that."""
+"""Consecutive rejections that pause a topic, in the tests about that."""
 
 
-# -- the table of what is bad
+# -- the table of invalid inputs
 
 
 def changed(value: bytes, data: dict[str, Any] | None = None, **envelope: Any) -> bytes:
-    """The same event with other fields; None takes one of the envelope's away."""
+    """The same event with other fields; None removes a field of the envelope."""
     event = json.loads(value)
     event["data"] |= data or {}
     event |= envelope
@@ -51,8 +51,8 @@ GOOD = {
 }
 
 
-def bad_inputs() -> Iterable[tuple[str, bytes | None, str]]:
-    """(topic, value, reason), a line or more for each line of the specification."""
+def invalid_inputs() -> Iterable[tuple[str, bytes | None, str]]:
+    """(topic, value, reason), at least one for each line of the specification."""
     for topic, good in GOOD.items():
         yield topic, None, "no_value"
         yield topic, b"", "not_json"
@@ -91,13 +91,13 @@ def bad_inputs() -> Iterable[tuple[str, bytes | None, str]]:
         yield VALIDATION_FAILED, value, "invalid_field"
 
 
-async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_applied(
+async def test_invalid_inputs_are_quarantined_with_their_reason_and_later_records_are_applied(
     consumers: ConsumerFixture,
 ) -> None:
-    bad = list(bad_inputs())
+    bad = list(invalid_inputs())
     for number, (topic, value, _) in enumerate(bad):
         await consumers.publish(topic, value, key=b"%d" % number)
-        await consumers.publish(topic, *good_after(topic, number))
+        await consumers.publish(topic, *valid_after(topic, number))
     await consumers.start()
     await consumers.all_committed()
     rows = consumers.conn.execute("select convert_from(key, 'utf8')::int, topic, value, reason from els.quarantine")
@@ -114,7 +114,7 @@ async def test_bad_inputs_are_kept_whole_with_their_reason_and_what_follows_is_a
     )
 
 
-def good_after(topic: str, number: int) -> Sequence[bytes]:
+def valid_after(topic: str, number: int) -> Sequence[bytes]:
     if topic == BATCH_REGISTERED:
         return [registration(f"good-{number}", ESSAYS)]
     if topic == CONTENT_PROVISIONED:
@@ -122,7 +122,7 @@ def good_after(topic: str, number: int) -> Sequence[bytes]:
     return [failure("unknown", f"u{number}")]
 
 
-async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_rest_goes_on(
+async def test_data_errors_and_conflicting_registrations_are_quarantined_and_the_rest_is_applied(
     consumers: ConsumerFixture,
 ) -> None:
     consumers.conn.execute("alter table els.pending_content add check (original_file_name <> 'poison')")
@@ -138,7 +138,7 @@ async def test_what_breaks_the_transaction_and_what_contradicts_is_kept_and_the_
 # -- record batches that aiokafka can't read
 
 
-async def test_records_with_a_header_whose_name_is_not_utf8_are_applied_or_kept_like_any_other(
+async def test_records_with_a_header_name_that_is_not_utf8_are_applied_or_quarantined_like_others(
     consumers: ConsumerFixture,
 ) -> None:
     for number, compression in enumerate(CODECS):
@@ -152,63 +152,65 @@ async def test_records_with_a_header_whose_name_is_not_utf8_are_applied_or_kept_
     assert consumers.value("select headers from els.quarantine limit 1") == [["\\xff-name", "1"]]
 
 
-async def test_a_batch_that_can_not_be_inflated_is_kept_and_what_follows_is_applied(unchecked: ConsumerFixture) -> None:
+async def test_a_record_batch_that_cannot_be_inflated_is_quarantined_and_later_records_are_applied(
+    lenient_consumers: ConsumerFixture,
+) -> None:
     built = record_batch([content("b", "t0")])
     batch = signed(built[:HEADER_BYTES], b"not what it says", 4)
-    first = await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 1)
-    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t1"))
-    await unchecked.start()
-    await unchecked.all_committed()
-    assert unchecked.value(PENDING) == 1
-    assert unchecked.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
-    assert unchecked.value("select value from els.quarantine").endswith(batch[21:])
-    assert unchecked.value('select "offset" from els.quarantine') == first
+    first = await lenient_consumers.publish_batch(CONTENT_PROVISIONED, batch, 1)
+    await lenient_consumers.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    await lenient_consumers.start()
+    await lenient_consumers.all_committed()
+    assert lenient_consumers.value(PENDING) == 1
+    assert lenient_consumers.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert lenient_consumers.value("select value from els.quarantine").endswith(batch[21:])
+    assert lenient_consumers.value('select "offset" from els.quarantine') == first
 
 
-async def test_a_batch_whose_checksum_never_fits_is_kept_once_and_what_follows_is_applied(
-    unchecked: ConsumerFixture,
+async def test_a_corrupt_record_batch_is_quarantined_once_and_later_records_are_applied(
+    lenient_consumers: ConsumerFixture,
 ) -> None:
-    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    await lenient_consumers.publish(CONTENT_PROVISIONED, content("b", "t0"))
     batch = corrupt(record_batch([content("b", "t1"), content("b", "t2")]))
-    await unchecked.publish_batch(CONTENT_PROVISIONED, batch, 2)
-    await unchecked.publish(CONTENT_PROVISIONED, content("b", "t3"))
-    await unchecked.start()
-    await unchecked.all_committed()
-    assert unchecked.value(PENDING) == 2
-    assert unchecked.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
-    assert unchecked.value("select deliveries from els.quarantine") == 1
+    await lenient_consumers.publish_batch(CONTENT_PROVISIONED, batch, 2)
+    await lenient_consumers.publish(CONTENT_PROVISIONED, content("b", "t3"))
+    await lenient_consumers.start()
+    await lenient_consumers.all_committed()
+    assert lenient_consumers.value(PENDING) == 2
+    assert lenient_consumers.rejected() == [(CONTENT_PROVISIONED, "unreadable")]
+    assert lenient_consumers.value("select deliveries from els.quarantine") == 1
 
 
-async def test_a_batch_whose_checksum_fits_when_it_is_fetched_again_is_applied(
-    judge: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
+async def test_a_record_batch_that_is_intact_when_it_is_fetched_again_is_applied(
+    strict_consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segment = judge.broker.segment(CONTENT_PROVISIONED, 0)
+    segment = strict_consumers.broker.segment(CONTENT_PROVISIONED, 0)
     if segment is None:
-        pytest.skip("this broker's files are out of reach")
+        pytest.skip("the files of this broker cannot be changed")
     monkeypatch.setattr(partitions, "FETCHES", 1_000_000)
     whole = record_batch([content("b", "t0"), content("b", "t1")], name=b"a-name")
-    await judge.publish_batch(CONTENT_PROVISIONED, whole, 2)
-    await judge.publish(CONTENT_PROVISIONED, content("b", "t2"))
+    await strict_consumers.publish_batch(CONTENT_PROVISIONED, whole, 2)
+    await strict_consumers.publish(CONTENT_PROVISIONED, content("b", "t2"))
     flip(segment, len(whole) - 1)
-    running = await judge.start()
+    running = await strict_consumers.start()
     partition = running.consumer._assignment.partitions[TopicPartition(CONTENT_PROVISIONED, 0)]
     await until(lambda: partition.refetched[1] > 2, BOUND, lambda: "it is not fetched again")
-    assert judge.value(PENDING) == 0
+    assert strict_consumers.value(PENDING) == 0
     flip(segment, len(whole) - 1)
-    await judge.all_committed()
-    assert (judge.value(PENDING), judge.rejected()) == (3, [])
+    await strict_consumers.all_committed()
+    assert (strict_consumers.value(PENDING), strict_consumers.rejected()) == (3, [])
 
 
 @pytest.mark.parametrize(("times", "there"), [(3, 3), (10_000, 2)])
-async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ever(
+async def test_missing_offsets_are_fetched_again_a_limited_number_of_times(
     consumers: ConsumerFixture, times: int, there: int
 ) -> None:
-    """As the embedded broker does where two producers write at once; what is missing for good is gone past."""
+    """The embedded broker skips records while two producers write at once. Permanently missing offsets are accepted."""
     running = await consumers.start()
     fetch = running.consumer._assignment.membership._client.getmany
     hidden: list[Any] = []
 
-    async def going_past(*tps: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
+    async def skipping(*tps: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
         got: dict[TopicPartition, list[Any]] = await fetch(*tps, **options)
         for tp, records in got.items():
             if tp.topic == CONTENT_PROVISIONED and records and records[0].offset == 1 and len(hidden) < times:
@@ -216,7 +218,7 @@ async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ev
                 got[tp] = records[1:]
         return got
 
-    running.consumer._assignment.membership._client.getmany = going_past
+    running.consumer._assignment.membership._client.getmany = skipping
     await consumers.publish(CONTENT_PROVISIONED, content("b", "t0"))
     await consumers.all_committed()
     await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
@@ -225,16 +227,18 @@ async def test_what_a_fetch_went_past_is_fetched_again_and_not_waited_for_for_ev
     assert consumers.value(PENDING) == there
 
 
-async def test_the_marks_that_transactions_leave_in_a_log_hold_up_nothing(judge: ConsumerFixture) -> None:
-    running = await judge.start()
+async def test_the_markers_of_transactions_in_a_log_do_not_block_the_consumer(
+    strict_consumers: ConsumerFixture,
+) -> None:
+    running = await strict_consumers.start()
     async with AIOKafkaProducer(
-        bootstrap_servers=judge.broker.bootstrap_servers, transactional_id=f"upstream-{uuid4()}"
+        bootstrap_servers=strict_consumers.broker.bootstrap_servers, transactional_id=f"upstream-{uuid4()}"
     ) as producer:
         for number in range(30):
             async with producer.transaction():
                 sent = await producer.send_and_wait(CONTENT_PROVISIONED, content("b", f"t{number}"), b"b", partition=0)
     assert sent.offset == 58
-    await judge.becomes(PENDING, 30)
+    await strict_consumers.becomes(PENDING, 30)
     assert running.consumer._assignment.partitions[TopicPartition(CONTENT_PROVISIONED, 0)].gaps_until > 0
 
 
@@ -247,20 +251,20 @@ def flip(file: Path, place: int) -> None:
         opened.write(bytes([byte ^ 1]))
 
 
-# -- topics that bring nothing else
+# -- paused topics
 
 
-async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_is_taken_when_it_is_resumed(
+async def test_consecutive_rejections_pause_a_topic_and_its_records_are_applied_when_it_is_resumed(
     consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A fetch is under way when the partition is rewound: what it would bring must not be lost.
+    # So that a fetch is in progress when the partition is rewound: its records must not be lost.
     monkeypatch.setattr(reader, "POLL_MS", 3_000)
     tp = TopicPartition(CONTENT_PROVISIONED, 0)
     await consumers.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
     await consumers.publish(CONTENT_PROVISIONED, content("b", "t0"), content("b", "t1"))
     running = await consumers.start(LIMIT)
     await until(
-        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("topics")), BOUND, lambda: "it does not stop"
+        lambda: CONTENT_PROVISIONED in str(running.health.parts.get("topics")), BOUND, lambda: "it is not paused"
     )
     await consumers.publish(BATCH_REGISTERED, registration("b", ["e1", "e2"]))
     await consumers.becomes("select count(*) from els.batches", 1)
@@ -268,7 +272,7 @@ async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_i
     async def committed() -> bool:
         return (await consumers.committed(tp)).get(tp) == LIMIT
 
-    await until(committed, BOUND, lambda: "its offset is elsewhere", every=0.1)
+    await until(committed, BOUND, lambda: "another offset is committed", every=0.1)
     assert (len(consumers.rejected()), consumers.value("select sum(assigned) from els.batches")) == (LIMIT, 0)
 
     async with running.database.transaction() as conn:
@@ -278,7 +282,7 @@ async def test_a_topic_that_brings_nothing_but_refusals_stops_and_what_follows_i
     assert running.health.ready
 
 
-async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_record(
+async def test_a_probe_with_a_valid_record_ends_the_pause_of_a_topic(
     consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paused_topics, "PROBE_SECONDS", 0.0)
@@ -291,21 +295,21 @@ async def test_a_stopped_topic_goes_on_by_itself_when_a_probe_finds_a_good_recor
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
-async def test_a_good_record_whose_batch_waits_for_others_ends_the_stop_of_its_topic(
-    judge: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
+async def test_a_valid_record_of_a_deferred_batch_ends_the_pause_of_its_topic(
+    strict_consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # When the topic stops, a fetch is under way that brings the record.
+    # So that a fetch that returns the record is in progress when the topic pauses.
     monkeypatch.setattr(reader, "POLL_MS", 3_000)
     monkeypatch.setattr(paused_topics, "PROBE_SECONDS", 0.0)
-    with psycopg.connect(judge.conn.info.dsn, password=judge.conn.info.password) as other:
+    with psycopg.connect(strict_consumers.conn.info.dsn, password=strict_consumers.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
-        running = await judge.start(LIMIT)
-        await judge.publish(CONTENT_PROVISIONED, content("held", "t0"), partition=1)
-        await until(lambda: "held" in running.consumer._deferred.batch_ids, BOUND, lambda: "it does not wait")
-        await judge.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
-        await until(lambda: bool(running.consumer._paused.names), BOUND, lambda: "it does not stop")
-        await judge.publish(CONTENT_PROVISIONED, content("held", "t1"))
-        await until(lambda: not running.consumer._paused.names, BOUND, lambda: "it does not go on")
-        assert judge.value(PENDING) == 0
-    await judge.all_committed()
-    assert (judge.value(PENDING), len(judge.rejected())) == (2, LIMIT)
+        running = await strict_consumers.start(LIMIT)
+        await strict_consumers.publish(CONTENT_PROVISIONED, content("held", "t0"), partition=1)
+        await until(lambda: "held" in running.consumer._deferred.batch_ids, BOUND, lambda: "it is not deferred")
+        await strict_consumers.publish(CONTENT_PROVISIONED, *(b"%d" % number for number in range(LIMIT)))
+        await until(lambda: bool(running.consumer._paused.names), BOUND, lambda: "it is not paused")
+        await strict_consumers.publish(CONTENT_PROVISIONED, content("held", "t1"))
+        await until(lambda: not running.consumer._paused.names, BOUND, lambda: "it is not resumed")
+        assert strict_consumers.value(PENDING) == 0
+    await strict_consumers.all_committed()
+    assert (strict_consumers.value(PENDING), len(strict_consumers.rejected())) == (2, LIMIT)

@@ -1,4 +1,4 @@
-"""The short form of `make prove`'s histories: random steps from fixed seeds, compared with a model of a few lines."""
+"""Runs a short form of the histories of `make prove`: random steps from fixed seeds, compared with a small model."""
 
 import time
 from collections.abc import Callable
@@ -16,25 +16,25 @@ def task(seed: int) -> Task:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_histories_end_as_the_model_says(database_url: str, seed: int) -> None:
+async def test_histories_end_as_the_model_predicts(database_url: str, seed: int) -> None:
     row = await histories(database_url, task(seed), 10)
     assert (row.runs, row.found) == (10, [])
     assert row.more["deaths"] > 10
 
 
-def expires_in_silence(patch: pytest.MonkeyPatch) -> None:
+def expire_without_events(patch: pytest.MonkeyPatch) -> None:
     async def publish(*_: object) -> None:
         pass
 
     patch.setattr(purge, "_publish", publish)
 
 
-def serves_failures_first(patch: pytest.MonkeyPatch) -> None:
+def assign_failures_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BatchWork, "uploads", lambda self: uploads_of(self.failures) + uploads_of(self.contents))
 
 
-@pytest.mark.parametrize("broken", [expires_in_silence, serves_failures_first])
-async def test_the_model_notices(
+@pytest.mark.parametrize("broken", [expire_without_events, assign_failures_first])
+async def test_the_model_detects(
     database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     broken(monkeypatch)

@@ -1,4 +1,4 @@
-"""Whatever happens on the way, each delivery ends applied, recognised or rejected, and is counted once."""
+"""Tests that each delivery ends applied, recognised as a repeat or rejected after any error, and is counted once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -29,21 +29,21 @@ BOUND = 30
 """Seconds after which a wait has failed."""
 
 POISON = "poison"
-"""The name of the file that the database of a test does not take."""
+"""The file name that the database of a test rejects."""
 
 
-class Bench:
-    """An intake on a database of its own, and what it says it did."""
+class IntakeFixture:
+    """An intake on a database of its own, with the effects that it reports."""
 
     def __init__(self, url: str, superuser: str, limits: IntakeLimits | None = None) -> None:
-        # What somebody holds is found out soon.
+        # A short timeout, so that held locks are detected soon.
         self.database = Database(url, timeouts=Timeouts(lock_timeout=100))
         self.health = Health()
         self.effects: list[Effects] = []
-        self.intake = Intake(self.database, limits or IntakeLimits(), self.health, self._told)
+        self.intake = Intake(self.database, limits or IntakeLimits(), self.health, self._committed)
         self.conn = psycopg.connect(superuser, autocommit=True)
 
-    async def _told(self, effects: Effects) -> None:
+    async def _committed(self, effects: Effects) -> None:
         self.effects.append(effects)
 
     async def close(self) -> None:
@@ -66,12 +66,12 @@ class Bench:
     def rejected(self) -> list[tuple[Any, ...]]:
         return self.conn.execute("select reason, error, deliveries from els.quarantine order by id").fetchall()
 
-    def total(self, *what: str) -> int:
-        """How many decisions of this kind there were over all transactions."""
-        return sum(record.kind in what for each in self.effects for record in each.records)
+    def total(self, *kinds: str) -> int:
+        """The number of effects of these kinds in all transactions."""
+        return sum(record.kind in kinds for each in self.effects for record in each.records)
 
-    def poisoned(self, table: str, trouble: str) -> None:
-        """From now on a row of this table with the poison in it makes `trouble`, which is PL/pgSQL."""
+    def poison(self, table: str, action: str) -> None:
+        """Make each row of this table with the poison execute `action`, which is PL/pgSQL."""
         self.conn.execute(f"""
             create sequence public.tries;
             grant usage on sequence public.tries to public;
@@ -79,7 +79,7 @@ class Bench:
             create function public.poison() returns trigger language plpgsql security definer as $$
             begin
                 if new.original_file_name = '{POISON}' then
-                    {trouble}
+                    {action}
                 end if;
                 return new;
             end $$;
@@ -89,15 +89,15 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(app_url: str, database_url: str) -> AsyncIterator[Bench]:
-    bench = Bench(app_url, database_url)
-    yield bench
-    await bench.close()
+async def applier(app_url: str, database_url: str) -> AsyncIterator[IntakeFixture]:
+    applier = IntakeFixture(app_url, database_url)
+    yield applier
+    await applier.close()
 
 
 @contextmanager
 def holding(url: str, statement: str) -> Iterator[psycopg.Connection[Any]]:
-    """A transaction of somebody else that has run the statement and stays open: a pod that hangs."""
+    """A transaction of another session that has run the statement and stays open, like a pod that hangs."""
     with psycopg.connect(url) as other:
         other.execute(statement)
         yield other
@@ -110,11 +110,11 @@ def contents(batch_id: str, *texts: str, poison: tuple[str, ...] = ()) -> list[D
     return [provisioned(batch_id, text, **name) for text, name in names.items()]
 
 
-# -- what a record says
+# -- errors that the data of a record causes
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("action", "error"),
     [
         pytest.param("perform 1 / length('');", "DivisionByZero: division by zero", id="22012"),
         pytest.param("new.original_file_name := null;", "NotNullViolation: null value in column", id="23502"),
@@ -122,54 +122,56 @@ def contents(batch_id: str, *texts: str, poison: tuple[str, ...] = ()) -> list[D
         pytest.param("perform public.deeper();", "StatementTooComplex: stack depth limit exceeded", id="54001"),
     ],
 )
-async def test_inputs_that_the_database_does_not_take_are_found_by_halving_and_the_rest_is_applied(
-    bench: Bench, trouble: str, told: str
+async def test_inputs_that_the_database_rejects_are_found_by_bisection_and_the_rest_is_applied(
+    applier: IntakeFixture, action: str, error: str
 ) -> None:
-    bench.poisoned("pending_content", trouble)
-    await bench.deliver(*contents("b", "t1", "t2", "t3", "t4", "t5", "t6", "t7", poison=("t1", "t6")))
-    assert bench.texts("pending_content") == ["t2", "t3", "t4", "t5", "t7"]
-    assert [(reason, error.startswith(told), count) for reason, error, count in bench.rejected()] == [
+    applier.poison("pending_content", action)
+    await applier.deliver(*contents("b", "t1", "t2", "t3", "t4", "t5", "t6", "t7", poison=("t1", "t6")))
+    assert applier.texts("pending_content") == ["t2", "t3", "t4", "t5", "t7"]
+    assert [(reason, found.startswith(error), count) for reason, found, count in applier.rejected()] == [
         ("data_error", True, 1)
     ] * 2
-    assert (bench.total("content_pending"), len(bench.rejected())) == (5, 2)
-    assert bench.health.ready
+    assert (applier.total("content_pending"), len(applier.rejected())) == (5, 2)
+    assert applier.health.ready
 
 
-async def test_a_batch_becomes_ready_though_one_of_its_contents_is_refused_at_its_slot(bench: Bench) -> None:
-    bench.poisoned("slots", "new.file_upload_id := null;")
-    good = contents("b", "t1", "t3")
-    await bench.deliver(registered("b", "e1", "e2", "e3"), *good, *contents("b", "t2", poison=("t2",)))
-    await bench.deliver(failed("b", "u4"))
-    assert bench.column("select state from els.batches") == ["ready"]
-    assert bench.texts("slots") == ["t1", "t3"]
-    assert [reason for reason, *_ in bench.rejected()] == ["data_error"]
-    assert violations(bench.conn) == []
-
-
-async def test_an_input_that_is_refused_while_it_goes_alone_leaves_the_others_of_its_batch(
-    bench: Bench, database_url: str
+async def test_a_batch_becomes_ready_although_one_of_its_contents_is_rejected_at_its_slot(
+    applier: IntakeFixture,
 ) -> None:
-    await bench.deliver(registered("b", "e1", "e2", "e3"))
-    bench.poisoned("slots", "new.file_upload_id := null;")
+    applier.poison("slots", "new.file_upload_id := null;")
+    good = contents("b", "t1", "t3")
+    await applier.deliver(registered("b", "e1", "e2", "e3"), *good, *contents("b", "t2", poison=("t2",)))
+    await applier.deliver(failed("b", "u4"))
+    assert applier.column("select state from els.batches") == ["ready"]
+    assert applier.texts("slots") == ["t1", "t3"]
+    assert [reason for reason, *_ in applier.rejected()] == ["data_error"]
+    assert violations(applier.conn) == []
+
+
+async def test_an_input_that_is_rejected_in_an_exclusive_transaction_does_not_affect_its_batch(
+    applier: IntakeFixture, database_url: str
+) -> None:
+    await applier.deliver(registered("b", "e1", "e2", "e3"))
+    applier.poison("slots", "new.file_upload_id := null;")
     with holding(database_url, "select from els.slots for update"):
-        outcome = await bench.intake.take(contents("b", "t1", "t2", "t3", poison=("t2",)))
+        outcome = await applier.intake.take(contents("b", "t1", "t2", "t3", poison=("t2",)))
         assert len(outcome.deferred) == 3
-    await bench.intake.take_exclusive(outcome.deferred)
-    assert bench.texts("slots") == ["t1", "t3"]
-    assert [reason for reason, *_ in bench.rejected()] == ["data_error"]
-    assert violations(bench.conn) == []
+    await applier.intake.take_exclusive(outcome.deferred)
+    assert applier.texts("slots") == ["t1", "t3"]
+    assert [reason for reason, *_ in applier.rejected()] == ["data_error"]
+    assert violations(applier.conn) == []
 
 
-async def test_what_could_not_be_published_is_refused_before_it_is_committed(app_url: str, database_url: str) -> None:
-    bench = Bench(app_url, database_url, IntakeLimits(event_bytes=1_000))
+async def test_content_whose_event_is_too_large_is_rejected_before_the_commit(app_url: str, database_url: str) -> None:
+    applier = IntakeFixture(app_url, database_url, IntakeLimits(event_bytes=1_000))
     try:
         large = provisioned("b", "t2", original_file_name="n" * 1_000)
-        await bench.deliver(registered("b", "e1", "e2"), provisioned("b", "t1"), large, provisioned("b", "t3"))
-        assert bench.texts("slots") == ["t1", "t3"]
-        assert [reason for reason, *_ in bench.rejected()] == ["unpublishable"]
-        assert violations(bench.conn) == []
+        await applier.deliver(registered("b", "e1", "e2"), provisioned("b", "t1"), large, provisioned("b", "t3"))
+        assert applier.texts("slots") == ["t1", "t3"]
+        assert [reason for reason, *_ in applier.rejected()] == ["unpublishable"]
+        assert violations(applier.conn) == []
     finally:
-        await bench.close()
+        await applier.close()
 
 
 @pytest.mark.parametrize(
@@ -177,53 +179,53 @@ async def test_what_could_not_be_published_is_refused_before_it_is_committed(app
     [{"original_file_name": "half a \ud800 pair"}, {"file_size_bytes": 2**63}, {"text_storage_id": "a \0 in it"}],
     ids=["text", "number", "nul"],
 )
-async def test_what_the_client_cannot_encode_is_refused_as_well(bench: Bench, unfit: dict[str, Any]) -> None:
+async def test_values_that_the_client_cannot_encode_are_rejected(applier: IntakeFixture, unfit: dict[str, Any]) -> None:
     good, bad = provisioned("b", "t1"), provisioned("b", "t2")
     assert isinstance(bad.event, ContentProvisioned)
     bad.event = replace(bad.event, **unfit)
-    await bench.deliver(good, bad)
-    assert bench.texts("pending_content") == ["t1"]
-    assert [reason for reason, *_ in bench.rejected()] == ["data_error"]
+    await applier.deliver(good, bad)
+    assert applier.texts("pending_content") == ["t1"]
+    assert [reason for reason, *_ in applier.rejected()] == ["data_error"]
 
 
-async def test_where_a_poll_is_halved_what_waits_of_the_first_half_is_not_overtaken_by_the_second(bench: Bench) -> None:
-    bench.poisoned("pending_content", "perform 1 / length('');")
-    # More batches than a transaction takes: the last of the first half have to wait for the next.
+async def test_in_a_bisected_poll_the_second_half_does_not_overtake_the_first(applier: IntakeFixture) -> None:
+    applier.poison("pending_content", "perform 1 / length('');")
+    # More batches than fit into a transaction: the last of the first half wait for the next one.
     many = [provisioned(f"b{number}", "first") for number in range(510)]
     second = [provisioned(f"b{number}", "second") for number in range(500, 510)]
-    await bench.deliver(*many, *second, *contents("b0", *(f"t{number}" for number in range(500)), poison=("t499",)))
+    await applier.deliver(*many, *second, *contents("b0", *(f"t{number}" for number in range(500)), poison=("t499",)))
     assert (
-        bench.column(
+        applier.column(
             "select string_agg(text_storage_id, ' ' order by arrival) from els.pending_content"
             " where batch_id between 'b500' and 'b509' group by batch_id"
         )
         == ["first second"] * 10
     )
-    assert len(bench.rejected()) == 1
+    assert len(applier.rejected()) == 1
 
 
-async def test_whoever_fails_to_tell_of_what_is_committed_is_told_once_and_holds_up_nothing(
+async def test_an_error_while_effects_are_reported_does_not_apply_the_poll_again(
     app_url: str, database_url: str
 ) -> None:
-    bench = Bench(app_url, database_url)
-    told: list[int] = []
+    applier = IntakeFixture(app_url, database_url)
+    reported: list[int] = []
 
     async def fail(effects: Effects) -> None:
-        told.append(len(effects.records))
-        assert bench.texts("pending_content") == ["t1"]
-        raise BrokenPipeError("the log is gone")
+        reported.append(len(effects.records))
+        assert applier.texts("pending_content") == ["t1"]
+        raise BrokenPipeError("the log is closed")
 
-    intake = Intake(bench.database, IntakeLimits(), bench.health, fail)
+    intake = Intake(applier.database, IntakeLimits(), applier.health, fail)
     outcome = await asyncio.wait_for(intake.take([provisioned("b", "t1")]), BOUND)
-    assert (told, outcome.deferred) == ([1], [])
-    assert bench.rejected() == []
-    await bench.close()
+    assert (reported, outcome.deferred) == ([1], [])
+    assert applier.rejected() == []
+    await applier.close()
 
 
-# -- what somebody holds
+# -- locks that other transactions hold
 
 HELD = {
-    "deciding row": "select from els.batches where batch_id = 'held' for update",
+    "counter row": "select from els.batches where batch_id = 'held' for update",
     "slots": "select from els.slots where batch_id = 'held' for update",
     "slot of a content": "update els.slots set state = 'assigned', text_storage_id = 't', file_upload_id = 'u',"
     " original_file_name = 'n', raw_file_storage_id = 'r', file_size_bytes = 0, correlation_id = gen_random_uuid(),"
@@ -236,11 +238,11 @@ HELD = {
 
 
 @pytest.mark.parametrize("held", HELD)
-async def test_what_somebody_holds_waits_alone_and_the_rest_of_the_poll_is_committed(
-    bench: Bench, database_url: str, held: str
+async def test_records_of_held_batches_wait_exclusively_and_the_rest_of_the_poll_is_committed(
+    applier: IntakeFixture, database_url: str, held: str
 ) -> None:
     batch_id = "held" if "pending" not in held and "advisory" not in held else "new"
-    await bench.deliver(registered("held", "e1", "e2"), registered("free", "f1"))
+    await applier.deliver(registered("held", "e1", "e2"), registered("free", "f1"))
     poll = [provisioned(batch_id, "t"), provisioned("free", "t"), provisioned("unknown", "t")]
     done = "select count(*) from els.slots where batch_id = 'free' and state = 'assigned'"
     waiting = "select count(*) from els.pending_content where batch_id = 'unknown'"
@@ -250,54 +252,56 @@ async def test_what_somebody_holds_waits_alone_and_the_rest_of_the_poll_is_commi
     )
 
     with holding(database_url, HELD[held]):
-        outcome = await asyncio.wait_for(bench.intake.take(poll), BOUND)
+        outcome = await asyncio.wait_for(applier.intake.take(poll), BOUND)
         assert poll[0] in outcome.deferred
-        alone = asyncio.create_task(bench.intake.take_exclusive(outcome.deferred))
+        exclusive = asyncio.create_task(applier.intake.take_exclusive(outcome.deferred))
         await until(
-            lambda: bench.column(done) + bench.column(waiting) == [1, 1], BOUND, lambda: "the others are held up"
+            lambda: applier.column(done) + applier.column(waiting) == [1, 1],
+            BOUND,
+            lambda: "the others are not applied",
         )
-        assert (alone.done(), bench.column(mine)) == (False, [0])
-        assert bench.health.ready
-    await asyncio.wait_for(alone, BOUND)
-    assert bench.column(mine) == [1]
-    assert violations(bench.conn) == []
-    assert bench.total("content_assigned", "content_pending") == 3
+        assert (exclusive.done(), applier.column(mine)) == (False, [0])
+        assert applier.health.ready
+    await asyncio.wait_for(exclusive, BOUND)
+    assert applier.column(mine) == [1]
+    assert violations(applier.conn) == []
+    assert applier.total("content_assigned", "content_pending") == 3
 
 
-async def test_a_batch_that_is_held_lets_the_others_that_were_set_aside_go_first(
-    bench: Bench, database_url: str
-) -> None:
+async def test_a_held_batch_does_not_delay_other_deferred_batches(applier: IntakeFixture, database_url: str) -> None:
     with holding(database_url, HELD["pending row"]):
-        alone = asyncio.create_task(
-            bench.intake.take_exclusive([provisioned("new", "t"), provisioned("a", "t"), provisioned("b", "t")])
+        exclusive = asyncio.create_task(
+            applier.intake.take_exclusive([provisioned("new", "t"), provisioned("a", "t"), provisioned("b", "t")])
         )
         await until(
-            lambda: bench.column("select batch_id from els.pending_content order by 1") == ["a", "b"],
+            lambda: applier.column("select batch_id from els.pending_content order by 1") == ["a", "b"],
             BOUND,
             lambda: "the others wait behind it",
         )
-    await asyncio.wait_for(alone, BOUND)
-    assert bench.column("select batch_id from els.pending_content order by 1") == ["a", "b", "new"]
+    await asyncio.wait_for(exclusive, BOUND)
+    assert applier.column("select batch_id from els.pending_content order by 1") == ["a", "b", "new"]
 
 
-async def test_a_stop_stays_known_where_all_of_a_poll_is_set_aside(bench: Bench, database_url: str) -> None:
-    await bench.deliver(registered("held", "e1"))
-    bench.conn.execute("insert into els.topic_refusals values ('some.topic', 7, now())")
-    with holding(database_url, HELD["deciding row"]):
-        outcome = await bench.intake.take([provisioned("held", "t")])
+async def test_paused_topics_are_returned_where_a_whole_poll_is_deferred(
+    applier: IntakeFixture, database_url: str
+) -> None:
+    await applier.deliver(registered("held", "e1"))
+    applier.conn.execute("insert into els.topic_refusals values ('some.topic', 7, now())")
+    with holding(database_url, HELD["counter row"]):
+        outcome = await applier.intake.take([provisioned("held", "t")])
     assert (len(outcome.deferred), outcome.paused) == (1, {"some.topic"})
-    await bench.intake.take_exclusive(outcome.deferred)
+    await applier.intake.take_exclusive(outcome.deferred)
 
 
-async def test_refused_inputs_wait_for_a_quarantine_that_somebody_holds(bench: Bench, database_url: str) -> None:
+async def test_rejected_inputs_wait_for_a_locked_quarantine(applier: IntakeFixture, database_url: str) -> None:
     bad = delivery(CONTENT_PROVISIONED, b"{")
-    await bench.deliver(bad)
+    await applier.deliver(bad)
     with holding(database_url, "select from els.quarantine for update"):
-        taken = asyncio.create_task(bench.intake.take([bad]))
-        await until(lambda: waits_for_a_lock(bench.conn), BOUND, lambda: "nobody waits")
+        taken = asyncio.create_task(applier.intake.take([bad]))
+        await until(lambda: waits_for_a_lock(applier.conn), BOUND, lambda: "no transaction waits")
     outcome = await asyncio.wait_for(taken, BOUND)
     assert outcome.deferred == []
-    assert [count for *_, count in bench.rejected()] == [2]
+    assert [count for *_, count in applier.rejected()] == [2]
 
 
 def waits_for_a_lock(conn: psycopg.Connection[Any]) -> bool:
@@ -305,11 +309,11 @@ def waits_for_a_lock(conn: psycopg.Connection[Any]) -> bool:
     return conn.execute(query).fetchone() is not None
 
 
-# -- what the world does
+# -- errors of the environment
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "action",
     [
         pytest.param(f"if nextval('public.tries') <= 3 then raise 'again' using errcode = '{state}'; end if;", id=state)
         for state in ("40P01", "40001", "23505", "23503", "53200", "57014", "08006")
@@ -321,21 +325,21 @@ def waits_for_a_lock(conn: psycopg.Connection[Any]) -> bool:
         )
     ],
 )
-async def test_trouble_of_the_world_is_waited_out_and_nothing_is_lost_or_counted_twice(
-    bench: Bench, trouble: str
+async def test_errors_of_the_environment_are_retried_and_nothing_is_lost_or_counted_twice(
+    applier: IntakeFixture, action: str
 ) -> None:
-    bench.poisoned("pending_content", trouble)
+    applier.poison("pending_content", action)
     poll = [*contents("b", "t1", "t2", poison=("t2",)), *contents("c", "t3")]
-    await asyncio.wait_for(bench.deliver(*poll), BOUND)
-    assert bench.texts("pending_content") == ["t1", "t2", "t3"]
-    assert bench.rejected() == []
-    assert bench.total("content_pending") == 3
-    assert bench.health.ready
+    await asyncio.wait_for(applier.deliver(*poll), BOUND)
+    assert applier.texts("pending_content") == ["t1", "t2", "t3"]
+    assert applier.rejected() == []
+    assert applier.total("content_pending") == 3
+    assert applier.health.ready
 
 
-async def test_a_session_that_ends_within_the_commit_costs_nothing(bench: Bench) -> None:
-    bench.poisoned("pending_content", "")
-    bench.conn.execute("""
+async def test_a_session_that_ends_during_the_commit_loses_nothing(applier: IntakeFixture) -> None:
+    applier.poison("pending_content", "")
+    applier.conn.execute("""
         create function public.end_session() returns trigger language plpgsql security definer as $$
         begin
             if nextval('public.tries') <= 2 then
@@ -347,83 +351,85 @@ async def test_a_session_that_ends_within_the_commit_costs_nothing(bench: Bench)
             deferrable initially deferred for each row execute function public.end_session();
     """)
     poll = contents("b", "t1", "t2")
-    await asyncio.wait_for(bench.deliver(*poll), BOUND)
-    assert bench.texts("pending_content") == ["t1", "t2"]
-    assert bench.total("content_pending") == 2
-    assert missing(bench.conn, [each.event for each in poll]) == []  # type: ignore[misc]
+    await asyncio.wait_for(applier.deliver(*poll), BOUND)
+    assert applier.texts("pending_content") == ["t1", "t2"]
+    assert applier.total("content_pending") == 2
+    assert missing(applier.conn, [each.event for each in poll]) == []  # type: ignore[misc]
 
 
-async def test_a_poll_of_more_new_batches_than_one_transaction_locks_is_applied_whole(bench: Bench) -> None:
-    await bench.deliver(*(provisioned(f"b{number}", "t") for number in range(1_201)))
-    assert bench.column("select count(*) from els.pending_content") == [1_201]
-    assert bench.total("content_pending") == 1_201
+async def test_a_poll_with_more_new_batches_than_one_transaction_locks_is_applied_completely(
+    applier: IntakeFixture,
+) -> None:
+    await applier.deliver(*(provisioned(f"b{number}", "t") for number in range(1_201)))
+    assert applier.column("select count(*) from els.pending_content") == [1_201]
+    assert applier.total("content_pending") == 1_201
 
 
-# -- what was put off before its topic stopped
+# -- records that are not applied yet when their topic pauses
 
 
 @pytest.fixture
-async def stopping(app_url: str, database_url: str) -> AsyncIterator[Bench]:
-    """A bench whose topics stop after three rejections."""
-    bench = Bench(app_url, database_url, IntakeLimits(consecutive_rejections=3))
-    yield bench
-    await bench.close()
+async def pausing(app_url: str, database_url: str) -> AsyncIterator[IntakeFixture]:
+    """An intake whose topics pause after three rejections."""
+    applier = IntakeFixture(app_url, database_url, IntakeLimits(consecutive_rejections=3))
+    yield applier
+    await applier.close()
 
 
-async def test_what_was_set_aside_before_its_topic_stopped_is_applied_all_the_same(
-    stopping: Bench, database_url: str
+async def test_records_that_were_deferred_before_their_topic_paused_are_applied(
+    pausing: IntakeFixture, database_url: str
 ) -> None:
-    await stopping.deliver(registered("held", "e1"))
+    await pausing.deliver(registered("held", "e1"))
     rejections = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
-    with holding(database_url, HELD["deciding row"]):
-        outcome = await stopping.intake.take([provisioned("held", "t"), *rejections])
+    with holding(database_url, HELD["counter row"]):
+        outcome = await pausing.intake.take([provisioned("held", "t"), *rejections])
     assert (len(outcome.deferred), outcome.paused) == (1, {CONTENT_PROVISIONED})
-    await stopping.intake.take_exclusive(outcome.deferred)
-    assert stopping.texts("slots") == ["t"]
-    assert stopping.column("select stopped_at is not null from els.topic_refusals") == [True]
+    await pausing.intake.take_exclusive(outcome.deferred)
+    assert pausing.texts("slots") == ["t"]
+    assert pausing.column("select stopped_at is not null from els.topic_refusals") == [True]
 
 
-async def test_what_had_no_room_in_the_transaction_that_stopped_its_topic_is_applied_and_nobody_waits_for_it(
-    stopping: Bench, database_url: str
+async def test_records_for_the_next_transaction_are_applied_although_their_topic_paused(
+    pausing: IntakeFixture, database_url: str
 ) -> None:
     rejections = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)]
     behind = provisioned("behind", "t")
     poll = [*(provisioned(f"b{number}", "t") for number in range(510)), *rejections, behind]
     with holding(database_url, "select pg_advisory_xact_lock(hashtextextended('b505', 0))"):
-        outcome = await asyncio.wait_for(stopping.intake.take(poll), BOUND)
+        outcome = await asyncio.wait_for(pausing.intake.take(poll), BOUND)
     assert (len(outcome.deferred), outcome.not_admitted, outcome.paused) == (10, [behind], {CONTENT_PROVISIONED})
-    await stopping.intake.take_exclusive(outcome.deferred)
-    assert stopping.column("select count(*) from els.pending_content") == [510]
+    await pausing.intake.take_exclusive(outcome.deferred)
+    assert pausing.column("select count(*) from els.pending_content") == [510]
 
 
-async def test_what_comes_for_a_batch_that_waits_already_goes_behind_it_and_counts_as_good(
-    stopping: Bench,
+async def test_records_of_a_deferred_batch_are_deferred_behind_it_and_count_as_valid(
+    pausing: IntakeFixture,
 ) -> None:
     rejections = [delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(5)]
-    await stopping.intake.take(rejections[:2])
-    outcome = await stopping.intake.take([provisioned("b", "t"), *rejections[2:4]], deferred=frozenset(["b"]))
+    await pausing.intake.take(rejections[:2])
+    outcome = await pausing.intake.take([provisioned("b", "t"), *rejections[2:4]], deferred=frozenset(["b"]))
     assert (len(outcome.deferred), outcome.paused) == (1, set())
-    assert stopping.texts("pending_content") == []
-    # The topic stops: what comes then for the same batch is left where it is, until a probe finds it.
+    assert pausing.texts("pending_content") == []
+    # The topic pauses: later records of the same batch are not admitted until a probe.
     late = provisioned("b", "late")
-    outcome = await stopping.intake.take([rejections[4], late], deferred=frozenset(["b"]))
+    outcome = await pausing.intake.take([rejections[4], late], deferred=frozenset(["b"]))
     assert (outcome.not_admitted, outcome.paused) == ([late], {CONTENT_PROVISIONED})
-    outcome = await stopping.intake.take([late], deferred=frozenset(["b"]))
+    outcome = await pausing.intake.take([late], deferred=frozenset(["b"]))
     assert (outcome.deferred, outcome.not_admitted) == ([], [late])
-    outcome = await stopping.intake.take([late], probing=True, deferred=frozenset(["b"]))
+    outcome = await pausing.intake.take([late], probing=True, deferred=frozenset(["b"]))
     assert (outcome.deferred, outcome.paused) == ([late], set())
 
 
-async def test_a_probe_whose_batch_somebody_holds_ends_the_stop(stopping: Bench, database_url: str) -> None:
-    await stopping.deliver(registered("held", "e1"))
-    await stopping.intake.take([delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)])
+async def test_a_probe_of_a_held_batch_ends_the_pause(pausing: IntakeFixture, database_url: str) -> None:
+    await pausing.deliver(registered("held", "e1"))
+    await pausing.intake.take([delivery(CONTENT_PROVISIONED, b"%d" % number) for number in range(3)])
     good = provisioned("held", "t")
-    with holding(database_url, HELD["deciding row"]):
-        outcome = await stopping.intake.take([good], probing=True)
+    with holding(database_url, HELD["counter row"]):
+        outcome = await pausing.intake.take([good], probing=True)
     assert (outcome.deferred, outcome.paused) == ([good], set())
 
 
-async def test_a_database_that_is_away_is_told_of_a_few_times_however_often_it_is_tried(
+async def test_an_unavailable_database_is_logged_a_few_times_however_often_it_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tries = 0

@@ -1,4 +1,4 @@
-"""The largest batch there is, with as much content pending: one transaction, one announcement, bounded memory."""
+"""Tests the largest batch with as much pending content: one transaction, one announcement, bounded memory."""
 
 import asyncio
 import json
@@ -31,28 +31,27 @@ WAITING = """
     from generate_series(1, %s) as number
 """
 
-# The transaction of the large batch stands still at its very end, with all that it needs in its hands, for as long
-# as the test holds the lock.
-STANDSTILL = f"""
-    create function public.stand_still() returns trigger language plpgsql as $$
+# The transaction of the large batch stops at its very end, with all its locks, while the test holds this lock.
+WAIT_FOR_THE_TEST = f"""
+    create function public.wait_for_the_test() returns trigger language plpgsql as $$
     begin
         perform set_config('lock_timeout', '0', true);
         perform pg_advisory_xact_lock(42);
         return new;
     end $$;
-    create trigger standstill after insert on els.outbox
+    create trigger wait_for_the_test after insert on els.outbox
         for each row when (new.type = '{BATCH_READY}' and new.aggregateid = 'large')
-        execute function public.stand_still();
+        execute function public.wait_for_the_test();
 """
 
 
-async def test_a_batch_of_the_most_slots_with_as_much_pending_is_announced_once_while_others_go_on(
+async def test_the_largest_batch_is_announced_once_and_does_not_block_others(
     tmp_path: Path, app_url: str, database_url: str, kafka: Broker, record_property: Any
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn, psycopg.connect(database_url) as other:
         conn.execute(WAITING, [MOST_ESSAYS])
         conn.execute("analyze els.pending_content")
-        conn.execute(STANDSTILL)
+        conn.execute(WAIT_FOR_THE_TEST)
         other.execute("select pg_advisory_xact_lock(42)")
         with pods(tmp_path, {"ELS_DATABASE_URL": app_url}, kafka.settings) as running:
             (pod,) = running.start()
@@ -93,7 +92,7 @@ async def test_a_batch_of_the_most_slots_with_as_much_pending_is_announced_once_
 
 
 def waits(conn: psycopg.Connection[Any]) -> bool:
-    """Whether somebody stands at the lock of the test."""
+    """Whether a transaction waits for the lock of the test."""
     query = "select from pg_locks where locktype = 'advisory' and objid = 42 and not granted"
     return conn.execute(query).fetchone() is not None
 
@@ -119,7 +118,7 @@ async def publish(broker: Broker, *records: tuple[str, bytes, int]) -> None:
 
 
 async def announced(broker: Broker, count: int) -> list[dict[str, Any]]:
-    """So many batches announced as ready, by the topic read back."""
+    """Read this many batches that are announced as ready from their topic."""
     consumer = AIOKafkaConsumer(
         BATCH_READY, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest", fetch_max_bytes=MEBIBYTE
     )
@@ -136,7 +135,7 @@ async def announced(broker: Broker, count: int) -> list[dict[str, Any]]:
 
 
 def most_memory(pod: Pod) -> int:
-    """The most that a living process has had in memory, in bytes."""
+    """The peak memory of a running process, in bytes."""
     assert pod._process is not None
     status = Path(f"/proc/{pod.pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]

@@ -1,7 +1,7 @@
-"""Transactions race for one batch in every order that the locks allow, and each may die at any of its commits.
+"""Runs transactions of one batch in every order that the locks allow, with a crash at any of their commits.
 
-After each order: nothing violates what must always hold; the polls of the dead are delivered again, and then
-nothing is missing; all is delivered once more, and not a row changes.
+After each order no invariant is violated. The polls of crashed transactions are delivered again, and then nothing is
+missing. Everything is delivered once more, and no row changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from tests.support.interleaving.interleaving import Report, Stage, content, deli
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Polls that were applied before, and those that race, each by the name of its actor."""
+    """Polls that are applied before, and concurrent polls by the names of their actors."""
 
     before: Sequence[Sequence[Incoming]]
     polls: Mapping[str, Sequence[Incoming]]
@@ -70,10 +70,10 @@ RACES_OF_THREE = {
 
 
 async def run(played: Stage, race: Race, *, known: bool = False, until: str | None = None) -> Report:
-    """Every order of the race, each looked at at its end; with `known` without those that would go on as another."""
+    """Run every order of the race and check its end. With `known`, skip those that would continue as another."""
     everything = [event for poll in (*race.before, *race.polls.values()) for event in poll]
 
-    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+    async def check(played: Stage, dead: Sequence[str]) -> list[str]:
         found = invariants.violations(played.observer)
         if dead:
             await played.deliver(*(deliveries(*race.polls[name]) for name in dead))
@@ -82,16 +82,16 @@ async def run(played: Stage, race: Race, *, known: bool = False, until: str | No
         before = invariants.state(played.observer)
         await played.deliver(deliveries(*everything))
         if invariants.state(played.observer) != before:
-            found.append("I7 a repeat changes nothing: it did")
+            found.append("I7: a repeat changed a row")
         return found
 
     await played.start_from(*(deliveries(*poll) for poll in race.before))
     polls = {name: deliveries(*poll) for name, poll in race.polls.items()}
-    return await played.explore(lambda: polls, look, deaths=race.deaths, known=known, until=until)
+    return await played.explore(lambda: polls, check, deaths=race.deaths, known=known, until=until)
 
 
 async def run_twice(played: Stage, race: Race) -> Report:
-    """Every order; then without those that would go on as another, which must end in the same ways."""
+    """Run every order, then without those that would continue as another. Both must end in the same states."""
     report = await run(played, race)
     known = await run(played, race, known=True)
     report.violations += known.violations
@@ -102,43 +102,43 @@ async def run_twice(played: Stage, race: Race) -> Report:
     return report
 
 
-# What may fail a transaction so that it goes again: two that put one content, or one failure, into two slots.
 EXPECTED = {"UniqueViolation"}
+"""Errors after which a transaction runs again: two put one content, or one failure, into two slots."""
 
-# What must never wait: a poll of many batches would wait for the slots, or the registration, of one of them.
 NEVER_WAITS = {"claim_slots", "try_lock_batches"}
+"""Statements that must not wait: a poll of many batches would wait for the slots or the registration of one."""
 
 
 def complaints(report: Report) -> list[str]:
-    """What is wrong with what was run."""
+    """What is wrong in a report."""
     return [
         *(str(order) for order in report.violations),
         *(f"{error} failed {count} transactions" for error, count in report.errors.items() if error not in EXPECTED),
-        *([f"{report.unlike} ways to end were not met both ways"] if report.unlike else []),
+        *([f"{report.unlike} final states were not found in both runs"] if report.unlike else []),
         *(f"{statement} waited" for statement in sorted(report.waited & NEVER_WAITS)),
     ]
 
 
 @pytest.mark.parametrize("name", RACES)
-async def test_no_order_breaks_what_must_always_hold(database_url: str, name: str) -> None:
+async def test_no_order_violates_an_invariant(database_url: str, name: str) -> None:
     async with stage(database_url, 2) as played:
         report = await run_twice(played, RACES[name])
     print(f"{name}: {report}")
-    told = complaints(report)
-    assert not told, told[0]
+    found = complaints(report)
+    assert not found, found[0]
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", RACES_OF_THREE)
-async def test_no_order_of_three_breaks_what_must_always_hold(database_url: str, name: str) -> None:
+async def test_no_order_of_three_violates_an_invariant(database_url: str, name: str) -> None:
     async with stage(database_url, 3) as played:
         report = await run(played, RACES_OF_THREE[name], known=True)
     print(f"{name}: {report}")
-    told = complaints(report)
-    assert not told, told[0]
+    found = complaints(report)
+    assert not found, found[0]
 
 
-async def test_points_that_are_taken_for_the_same_and_are_not_are_noticed(
+async def test_different_points_that_are_treated_as_equal_are_detected(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(points.History, "digest", property(lambda _: b"", lambda _, __: None), raising=False)

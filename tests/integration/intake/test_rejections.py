@@ -1,4 +1,4 @@
-"""What can't be processed is kept whole, once; a topic that brings nothing else stops, and only that."""
+"""Tests that rejected records are quarantined once, and that consecutive rejections pause their topic only."""
 
 import json
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ class Pod:
 
 @pytest.fixture
 async def pods(app_url: str) -> AsyncIterator[tuple[Pod, Pod]]:
-    """Two, with nothing in common but the database."""
+    """Two pods that share only the database."""
     pods = Pod(app_url), Pod(app_url)
     yield pods
     for pod in pods:
@@ -50,7 +50,7 @@ def conn(database_url: str) -> psycopg.Connection[Any]:
 
 
 def bad(topic: str = CONTENT_PROVISIONED, value: bytes | None = None, **record: Any) -> Delivery:
-    """An input that is rejected, each another."""
+    """An input that is rejected, each with another value."""
     return delivery(topic, value or b"no JSON %d" % next(_numbers), **record)
 
 
@@ -58,11 +58,11 @@ def bads(number: int, topic: str = CONTENT_PROVISIONED) -> list[Delivery]:
     return [bad(topic) for _ in range(number)]
 
 
-def kept(conn: psycopg.Connection[Any], columns: str) -> list[tuple[Any, ...]]:
+def quarantined(conn: psycopg.Connection[Any], columns: str) -> list[tuple[Any, ...]]:
     return conn.execute(f"select {columns} from els.quarantine order by id").fetchall()
 
 
-def refused_in_a_row(conn: psycopg.Connection[Any]) -> dict[str, tuple[int, bool]]:
+def rejection_counters(conn: psycopg.Connection[Any]) -> dict[str, tuple[int, bool]]:
     rows = conn.execute("select topic, in_a_row, stopped_at is not null from els.topic_refusals").fetchall()
     return {topic: (in_a_row, stopped) for topic, in_a_row, stopped in rows}
 
@@ -72,7 +72,7 @@ async def resume(pod: Pod, topic: str) -> bool:
         return await quarantine.resume_topic(connection, topic)
 
 
-# -- what is kept
+# -- quarantine
 
 
 async def test_an_input_has_one_row_however_often_and_wherever_it_is_delivered(
@@ -80,69 +80,69 @@ async def test_an_input_has_one_row_however_often_and_wherever_it_is_delivered(
 ) -> None:
     await pods[0].take(bad(value=b"{", partition=2, offset=7), bad(value=b"{", partition=2, offset=8))
     await pods[1].take(bad(value=b"{", partition=0, offset=0))
-    assert kept(conn, 'topic, "partition", "offset", value, deliveries, state') == [
+    assert quarantined(conn, 'topic, "partition", "offset", value, deliveries, state') == [
         (CONTENT_PROVISIONED, 2, 7, b"{", 3, "open")
     ]
 
 
-async def test_a_repeat_of_what_an_operator_has_closed_does_not_open_it_again(
+async def test_a_repeat_of_an_input_that_an_operator_has_closed_does_not_open_it_again(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(bad(value=b"{"))
     conn.execute("update els.quarantine set state = 'discarded', closed_at = now()")
     await pods[0].take(bad(value=b"{"))
-    assert kept(conn, "state, deliveries") == [("discarded", 2)]
+    assert quarantined(conn, "state, deliveries") == [("discarded", 2)]
 
 
-async def test_nothing_and_empty_are_not_the_same_and_neither_are_key_and_value(
+async def test_null_and_empty_differ_and_so_do_key_and_value(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     pairs = [(None, None), (None, b""), (b"", None), (b"", b""), (b"ab", b"c"), (b"a", b"bc"), (b"abc", b"")]
     poll = [delivery(CONTENT_PROVISIONED, value, key=key) for key, value in pairs]
     await pods[0].take(*poll)
-    assert sorted(kept(conn, "key, value"), key=repr) == sorted(pairs, key=repr)
+    assert sorted(quarantined(conn, "key, value"), key=repr) == sorted(pairs, key=repr)
 
 
-async def test_the_same_input_on_two_topics_is_two(pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]) -> None:
+async def test_the_same_input_on_two_topics_has_two_rows(pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]) -> None:
     await pods[0].take(bad(value=b"{"), bad(BATCH_REGISTERED, b"{"))
-    assert set(kept(conn, "topic, deliveries")) == {(CONTENT_PROVISIONED, 1), (BATCH_REGISTERED, 1)}
+    assert set(quarantined(conn, "topic, deliveries")) == {(CONTENT_PROVISIONED, 1), (BATCH_REGISTERED, 1)}
 
 
-async def test_bytes_of_any_kind_are_kept_as_they_came(pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]) -> None:
+async def test_bytes_of_any_kind_are_stored_unchanged(pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]) -> None:
     every = bytes(range(256))
     headers = [("text", b"x"), ("every", every), ("none", None), ("text", b"again"), ("na\0me", b"")]
     await pods[0].take(bad(value=every, key=every, headers=headers))
-    ((key, value, found, error),) = kept(conn, "key, value, headers, error")
+    ((key, value, found, error),) = quarantined(conn, "key, value, headers, error")
     assert (key, value) == (every, every)
     assert [name for name, _ in found] == ["text", "every", "none", "text", "na\ufffdme"]
-    # Each character is a byte; that of 0, which jsonb can't hold, is one that no byte has.
-    told = [None if text is None else text.replace("\ufffd", "\0").encode("latin-1") for _, text in found]
-    assert told == [b"x", every, None, b"again", b""]
+    # Each character stands for a byte. That for 0, which jsonb cannot hold, is one that stands for no byte.
+    stored = [None if text is None else text.replace("\ufffd", "\0").encode("latin-1") for _, text in found]
+    assert stored == [b"x", every, None, b"again", b""]
     assert error
 
 
-async def test_an_error_that_quotes_the_input_can_be_kept_whatever_is_in_it(
+async def test_an_error_that_quotes_the_input_can_be_stored_whatever_it_contains(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     value = json.loads(content("b", "t")) | {"event_type": "a \0 and \ud800 in it"}
     await pods[0].take(bad(value=json.dumps(value).encode()), bad(value=json.dumps({"\0" * 3_000: 1}).encode()))
-    assert [len(error) <= 2_000 for (error,) in kept(conn, "error")] == [True, True]
+    assert [len(error) <= 2_000 for (error,) in quarantined(conn, "error")] == [True, True]
 
 
-async def test_a_contradicting_registration_is_kept_with_its_value(
+async def test_a_conflicting_registration_is_quarantined_with_its_value(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     first, second = registered("b", "e1", "e2"), registered("b", "e1", "e3")
     await pods[0].take(first)
     await pods[1].take(second)
-    assert kept(conn, "reason, value") == [("conflicting_registration", second.value)]
+    assert quarantined(conn, "reason, value") == [("conflicting_registration", second.value)]
     assert conn.execute("select essay_id from els.slots order by position").fetchall() == [("e1",), ("e2",)]
 
 
-# -- topics that bring nothing else
+# -- paused topics
 
 
-async def test_refusals_in_a_row_are_counted_over_all_pods_and_the_topic_stops_at_the_limit(
+async def test_consecutive_rejections_are_counted_over_all_pods_and_pause_the_topic_at_the_limit(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     assert (await pods[0].take(*bads(6))).paused == set()
@@ -150,11 +150,11 @@ async def test_refusals_in_a_row_are_counted_over_all_pods_and_the_topic_stops_a
     outcome = await pods[1].take(*rest)
     assert outcome.paused == {CONTENT_PROVISIONED}
     assert outcome.not_admitted == rest[4:]
-    assert len(kept(conn, "id")) == LIMIT
-    assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (LIMIT, True)}
+    assert len(quarantined(conn, "id")) == LIMIT
+    assert rejection_counters(conn) == {CONTENT_PROVISIONED: (LIMIT, True)}
 
 
-async def test_a_stopped_topic_takes_nothing_on_any_pod_and_the_others_go_on(
+async def test_a_paused_topic_is_paused_on_all_pods_and_the_other_topics_are_not(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(*bads(LIMIT))
@@ -163,37 +163,37 @@ async def test_a_stopped_topic_takes_nothing_on_any_pod_and_the_others_go_on(
         outcome = await pod.take(waiting[0], registered("b", "e1"), waiting[1], bad(BATCH_REGISTERED, b"{"))
         assert (outcome.not_admitted, outcome.paused) == (waiting, {CONTENT_PROVISIONED})
     assert conn.execute("select batch_id, assigned from els.batches").fetchall() == [("b", 0)]
-    assert kept(conn, "deliveries")[LIMIT:] == [(2,)]
+    assert quarantined(conn, "deliveries")[LIMIT:] == [(2,)]
 
 
-async def test_one_success_between_refusals_starts_the_count_anew(
+async def test_one_valid_record_between_rejections_restarts_the_count(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(*bads(LIMIT - 1))
     outcome = await pods[1].take(provisioned("b", "t"), *bads(LIMIT - 1))
     assert (outcome.not_admitted, outcome.paused) == ([], set())
-    assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (LIMIT - 1, False)}
+    assert rejection_counters(conn) == {CONTENT_PROVISIONED: (LIMIT - 1, False)}
     await pods[0].take(provisioned("b", "t"))
-    assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (0, False)}
+    assert rejection_counters(conn) == {CONTENT_PROVISIONED: (0, False)}
 
 
-async def test_contradicting_registrations_are_refusals_and_nothing_but_those_stops_their_topic(
+async def test_conflicting_registrations_count_as_rejections_and_pause_their_topic(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(registered("b", "e1"))
-    contradicting = [registered("b", f"x{number}") for number in range(2 * LIMIT)]
-    outcome = await pods[0].take(*contradicting[: LIMIT - 1], registered("b", "e1"), contradicting[LIMIT - 1])
+    conflicting = [registered("b", f"x{number}") for number in range(2 * LIMIT)]
+    outcome = await pods[0].take(*conflicting[: LIMIT - 1], registered("b", "e1"), conflicting[LIMIT - 1])
     assert (outcome.not_admitted, outcome.paused) == ([], set())
-    assert refused_in_a_row(conn) == {BATCH_REGISTERED: (1, False)}
-    outcome = await pods[1].take(*contradicting[LIMIT:-2], bad(BATCH_REGISTERED, b"{"))
+    assert rejection_counters(conn) == {BATCH_REGISTERED: (1, False)}
+    outcome = await pods[1].take(*conflicting[LIMIT:-2], bad(BATCH_REGISTERED, b"{"))
     assert (outcome.not_admitted, outcome.paused) == ([], {BATCH_REGISTERED})
-    assert refused_in_a_row(conn) == {BATCH_REGISTERED: (LIMIT, True)}
-    # One that is good by itself is probed, and does not end it either.
-    outcome = await pods[1].take(contradicting[-1], probing=True)
+    assert rejection_counters(conn) == {BATCH_REGISTERED: (LIMIT, True)}
+    # A probe with one that is valid by itself does not end the pause, either.
+    outcome = await pods[1].take(conflicting[-1], probing=True)
     assert (outcome.not_admitted, outcome.paused) == ([], {BATCH_REGISTERED})
 
 
-async def test_resume_ends_a_stop_and_what_was_left_is_taken(
+async def test_resume_ends_a_pause_and_the_remaining_records_are_applied(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     outcome = await pods[0].take(*bads(LIMIT), provisioned("b", "t"))
@@ -204,36 +204,36 @@ async def test_resume_ends_a_stop_and_what_was_left_is_taken(
     assert not await resume(pods[1], CONTENT_PROVISIONED)
 
 
-async def test_a_probe_that_is_good_ends_a_stop_and_one_that_is_bad_changes_nothing(
+async def test_a_valid_probe_ends_a_pause_and_an_invalid_one_changes_nothing(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(*bads(LIMIT))
-    worse, good = bad(), provisioned("b", "t")
-    outcome = await pods[0].take(worse, good, probing=True)
-    assert (outcome.not_admitted, outcome.paused) == ([worse, good], {CONTENT_PROVISIONED})
-    assert len(kept(conn, "id")) == LIMIT
+    invalid, good = bad(), provisioned("b", "t")
+    outcome = await pods[0].take(invalid, good, probing=True)
+    assert (outcome.not_admitted, outcome.paused) == ([invalid, good], {CONTENT_PROVISIONED})
+    assert len(quarantined(conn, "id")) == LIMIT
 
-    outcome = await pods[0].take(good, worse, probing=True)
-    assert (outcome.not_admitted, outcome.paused) == ([worse], set())
+    outcome = await pods[0].take(good, invalid, probing=True)
+    assert (outcome.not_admitted, outcome.paused) == ([invalid], set())
     assert conn.execute("select text_storage_id from els.pending_content").fetchall() == [("t",)]
-    assert refused_in_a_row(conn) == {CONTENT_PROVISIONED: (0, False)}
+    assert rejection_counters(conn) == {CONTENT_PROVISIONED: (0, False)}
 
 
-# -- what operators see
+# -- lists for operators
 
 
-async def test_the_list_comes_in_pages_the_newest_first_and_by_topic_and_state(
+async def test_the_list_is_paged_newest_first_and_filtered_by_topic_and_state(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(*bads(3))
     await pods[0].take(*bads(2, BATCH_REGISTERED))
-    ids = [id_ for (id_,) in kept(conn, "id")]
+    ids = [id_ for (id_,) in quarantined(conn, "id")]
     conn.execute("update els.quarantine set state = 'replayed', closed_at = now() where id = %s", [ids[0]])
 
     async def listed(topic: str | None = None, **page: Any) -> list[int]:
-        chosen = quarantine.QuarantineFilter(topic=topic)
+        filtered = quarantine.QuarantineFilter(topic=topic)
         async with pods[0].database.transaction() as connection:
-            return [row.id for row in await quarantine.list_quarantine(connection, chosen, **page)]
+            return [row.id for row in await quarantine.list_quarantine(connection, filtered, **page)]
 
     assert await listed(page=2) == ids[:2:-1]
     assert await listed(page=9, before=ids[3]) == ids[2::-1]
@@ -241,11 +241,11 @@ async def test_the_list_comes_in_pages_the_newest_first_and_by_topic_and_state(
     assert await listed(page=9, state="replayed") == ids[:1]
 
 
-async def test_one_input_is_shown_whole_and_one_that_is_not_there_not_at_all(
+async def test_one_input_is_read_completely_and_a_missing_one_is_none(
     pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
 ) -> None:
     await pods[0].take(bad(value=b"\xff", key=None, headers=[("a", b"1")]))
-    ((id_,),) = kept(conn, "id")
+    ((id_,),) = quarantined(conn, "id")
     async with pods[0].database.transaction() as connection:
         row = await quarantine.read_quarantined(connection, id_)
         assert await quarantine.read_quarantined(connection, id_ + 1) is None

@@ -1,4 +1,4 @@
-"""What one poll does: which rows and which events it leaves behind, whatever mix it brings."""
+"""Tests which rows and events a poll writes, whatever its mix of records."""
 
 import json
 from collections import Counter
@@ -36,21 +36,21 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER_TRACE = "00-11111111111111111111111111111111-2222222222222222-01"
 
 
-class Desk:
-    """A database, polls that are given to it, and what is there afterwards."""
+class ApplyFixture:
+    """Applies polls to a database, and reads the rows and events afterwards."""
 
     def __init__(self, database: Database, conn: psycopg.Connection[Any]) -> None:
         self.database, self.conn = database, conn
 
     async def poll(self, *events: Incoming | Rejection) -> None:
-        """Apply a poll to its end, as the consumer does."""
+        """Apply a poll completely, as the consumer does, and check the invariants."""
         await deliver(self.database, deliveries(*events))
         assert invariants.violations(self.conn) == []
 
-    async def once(self, *arrived: Delivery, alone: bool = False) -> Outcome:
-        """Apply a poll in one transaction, and commit whatever came out of it."""
+    async def once(self, *arrived: Delivery, exclusive: bool = False) -> Outcome:
+        """Apply a poll in one transaction, and commit it."""
         async with self.database.transaction() as conn:
-            return await apply(conn, arrived, IntakeLimits(), exclusive=alone)
+            return await apply(conn, arrived, IntakeLimits(), exclusive=exclusive)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self.conn.execute(query).fetchall()
@@ -61,7 +61,7 @@ class Desk:
         return row
 
     def slots(self, batch_id: str = "b") -> list[str | None]:
-        """What the slots hold, in slot order: a text, `failed:` an upload, or nothing."""
+        """The contents of the slots in slot order: a text, `failed:` with an upload, or None."""
         rows = self.conn.execute(
             "select case state when 'failed' then 'failed:' || file_upload_id else text_storage_id end"
             " from els.slots where batch_id = %s order by position",
@@ -82,10 +82,10 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(database_url: str) -> AsyncIterator[Desk]:
+async def applier(database_url: str) -> AsyncIterator[ApplyFixture]:
     database = Database(database_url)
     with psycopg.connect(database_url, autocommit=True) as conn:
-        yield Desk(database, conn)
+        yield ApplyFixture(database, conn)
     await database.close()
 
 
@@ -94,7 +94,7 @@ def sample(name: str) -> Any:
 
 
 def arrived(topic: str, name: str, **data: Any) -> Incoming:
-    """A sample of the contract, with other data here and there, as it comes over the wire."""
+    """A sample of the contract, decoded, with some fields changed."""
     document = sample(name)
     document["data"].update(data)
     event = decode(topic, json.dumps(document).encode(), max_bytes=1_000_000)
@@ -103,7 +103,7 @@ def arrived(topic: str, name: str, **data: Any) -> Incoming:
 
 
 def timeless(event: Any) -> Any:
-    """An event without what differs at every run: its id and our times, but not what an input said."""
+    """An event without the fields that differ in every run: its id and our times."""
     event = json.loads(json.dumps(event))
     for part in (event, event["data"], event["data"].get("metadata", {})):
         part.pop("event_timestamp", None)
@@ -115,150 +115,156 @@ def timeless(event: Any) -> Any:
 # -- rule 1: content of an unknown batch
 
 
-async def test_content_of_an_unknown_batch_is_kept_with_all_that_came_with_it(desk: Desk) -> None:
+async def test_content_of_an_unknown_batch_is_stored_with_all_its_fields(applier: ApplyFixture) -> None:
     event = content("c1", traceparent=TRACE, tracestate="vendor=1", file_size_bytes=2**40)
-    await desk.poll(event)
-    kept = desk.row("pending_content")
+    await applier.poll(event)
+    kept = applier.row("pending_content")
     assert {name: kept[name] for name in event.__dataclass_fields__} == {
         name: getattr(event, name) for name in event.__dataclass_fields__
     }
     assert kept["state"] == "pending"
-    assert desk.outbox() == []
+    assert applier.outbox() == []
 
 
-async def test_content_without_an_md5_is_as_good_as_any(desk: Desk) -> None:
-    await desk.poll(content("c1", content_md5_hash=None))
-    await desk.poll(registration(essays=2), content("c2", content_md5_hash=None))
-    await desk.poll(content("c3", content_md5_hash=None))
-    assert desk.slots() == ["c1", "c2"]
-    assert desk.excess() == {"c3": "BATCH_FULL"}
+async def test_content_without_an_md5_is_accepted(applier: ApplyFixture) -> None:
+    await applier.poll(content("c1", content_md5_hash=None))
+    await applier.poll(registration(essays=2), content("c2", content_md5_hash=None))
+    await applier.poll(content("c3", content_md5_hash=None))
+    assert applier.slots() == ["c1", "c2"]
+    assert applier.excess() == {"c3": "BATCH_FULL"}
 
 
 # -- rule 2: registration
 
 
-async def test_registration_serves_pending_content_in_the_order_in_which_it_was_stored(desk: Desk) -> None:
-    await desk.poll(content("c3"), content("c1"))
-    await desk.poll(content("c2"))
-    await desk.poll(registration(essays=4))
-    assert desk.slots() == ["c3", "c1", "c2", None]
-    assert desk.rows("select * from els.pending_content") == []
-    assert desk.topics() == [SLOT_ASSIGNED] * 3
-    assert desk.row("batches")["state"] == "registered"
+async def test_a_registration_assigns_pending_content_in_the_order_in_which_it_was_stored(
+    applier: ApplyFixture,
+) -> None:
+    await applier.poll(content("c3"), content("c1"))
+    await applier.poll(content("c2"))
+    await applier.poll(registration(essays=4))
+    assert applier.slots() == ["c3", "c1", "c2", None]
+    assert applier.rows("select * from els.pending_content") == []
+    assert applier.topics() == [SLOT_ASSIGNED] * 3
+    assert applier.row("batches")["state"] == "registered"
 
 
-async def test_pending_content_beyond_the_slots_is_excess_and_the_batch_is_ready(desk: Desk) -> None:
-    await desk.poll(content("c1"), content("c2"), content("c3"))
-    await desk.poll(registration(essays=2))
-    assert desk.slots() == ["c1", "c2"]
-    assert desk.excess() == {"c3": "NO_AVAILABLE_SLOT"}
-    assert desk.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
+async def test_pending_content_beyond_the_slots_is_excess_and_the_batch_is_ready(applier: ApplyFixture) -> None:
+    await applier.poll(content("c1"), content("c2"), content("c3"))
+    await applier.poll(registration(essays=2))
+    assert applier.slots() == ["c1", "c2"]
+    assert applier.excess() == {"c3": "NO_AVAILABLE_SLOT"}
+    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
 
 
-async def test_slots_stand_in_the_order_of_the_registration(desk: Desk) -> None:
-    await desk.poll(registration(essays=["z", "a", "m"]), content("c1"), content("c2"), content("c3"))
-    assert [event["data"].get("essay_id") for event in desk.outbox()[:3]] == ["z", "a", "m"]
-    ready = desk.outbox()[-1]["data"]["ready_essays"]
+async def test_slots_have_the_order_of_the_registration(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=["z", "a", "m"]), content("c1"), content("c2"), content("c3"))
+    assert [event["data"].get("essay_id") for event in applier.outbox()[:3]] == ["z", "a", "m"]
+    ready = applier.outbox()[-1]["data"]["ready_essays"]
     assert [essay["essay_id"] for essay in ready] == ["z", "a", "m"]
 
 
-async def test_in_one_poll_a_registration_goes_before_its_content_and_after_what_waited(desk: Desk) -> None:
-    await desk.poll(content("early"))
-    await desk.poll(content("c2"), content("c1"), registration(essays=2), content("c3"))
-    assert desk.slots() == ["early", "c2"]
-    assert desk.excess() == {"c1": "NO_AVAILABLE_SLOT", "c3": "NO_AVAILABLE_SLOT"}
-    assert desk.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, EXCESS_CONTENT, EXCESS_CONTENT, BATCH_READY]
+async def test_in_one_poll_pending_content_is_assigned_before_content_of_the_poll(applier: ApplyFixture) -> None:
+    await applier.poll(content("early"))
+    await applier.poll(content("c2"), content("c1"), registration(essays=2), content("c3"))
+    assert applier.slots() == ["early", "c2"]
+    assert applier.excess() == {"c1": "NO_AVAILABLE_SLOT", "c3": "NO_AVAILABLE_SLOT"}
+    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, EXCESS_CONTENT, EXCESS_CONTENT, BATCH_READY]
 
 
-async def test_expired_content_is_found_by_a_late_registration_and_removed_content_is_not(desk: Desk) -> None:
-    await desk.poll(content("c1"), content("c2"))
-    desk.conn.execute(
+async def test_expired_content_is_found_by_a_late_registration_and_removed_content_is_not(
+    applier: ApplyFixture,
+) -> None:
+    await applier.poll(content("c1"), content("c2"))
+    applier.conn.execute(
         "update els.pending_content set closed_at = now(),"
         " state = case text_storage_id when 'c1' then 'removed' else 'expired' end"
     )
-    await desk.poll(registration(essays=2), content("c1"))
-    await desk.poll(content("c1"))
-    assert desk.slots() == ["c2", None]
-    assert desk.row("pending_content")["state"] == "removed"
+    await applier.poll(registration(essays=2), content("c1"))
+    await applier.poll(content("c1"))
+    assert applier.slots() == ["c2", None]
+    assert applier.row("pending_content")["state"] == "removed"
 
 
 # -- rules 3 and 4: content of a registered batch, and the last slot
 
 
-async def test_content_takes_the_first_open_slot_in_order_of_arrival(desk: Desk) -> None:
-    await desk.poll(registration(essays=3))
-    await desk.poll(content("c2"), content("c1"))
-    assert desk.slots() == ["c2", "c1", None]
-    assert desk.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED]
+async def test_content_takes_the_first_open_slot_in_order_of_arrival(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=3))
+    await applier.poll(content("c2"), content("c1"))
+    assert applier.slots() == ["c2", "c1", None]
+    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED]
 
 
-async def test_the_events_are_those_of_the_contract(desk: Desk) -> None:
+async def test_events_equal_the_samples_of_the_contract(applier: ApplyFixture) -> None:
     batch = sample("in.batch_essays_registered")["data"]["batch_id"]
     names = {"text_storage_id": "text-0003", "file_upload_id": "u3", "original_file_name": "third.txt"}
     third = arrived(CONTENT_PROVISIONED, "in.essay_content_provisioned.newer", **names)
-    await desk.poll(arrived(CONTENT_PROVISIONED, "in.essay_content_provisioned"))
-    await desk.poll(arrived(BATCH_REGISTERED, "in.batch_essays_registered"))
-    await desk.poll(arrived(VALIDATION_FAILED, "in.essay_validation_failed"))
-    assigned, errors, ready = desk.outbox(batch)
+    await applier.poll(arrived(CONTENT_PROVISIONED, "in.essay_content_provisioned"))
+    await applier.poll(arrived(BATCH_REGISTERED, "in.batch_essays_registered"))
+    await applier.poll(arrived(VALIDATION_FAILED, "in.essay_validation_failed"))
+    assigned, errors, ready = applier.outbox(batch)
     assert timeless(assigned) == timeless(sample("out.essay_slot_assigned"))
     assert timeless(errors) == timeless(sample("out.batch_validation_errors"))
     expected = timeless(sample("out.batch_essays_ready"))
     del expected["data"]["ready_essays"][1]
     assert timeless(ready) == expected
-    await desk.poll(third)
+    await applier.poll(third)
     expected = timeless(sample("out.excess_content_provisioned"))
     expected["data"]["reason"] = "BATCH_FULL"
-    assert timeless(desk.outbox(batch)[-1]) == expected
+    assert timeless(applier.outbox(batch)[-1]) == expected
 
 
-async def test_content_of_a_full_batch_is_excess(desk: Desk) -> None:
-    await desk.poll(registration(essays=1), content("c1"))
-    await desk.poll(content("c2"))
-    assert desk.excess() == {"c2": "BATCH_FULL"}
-    assert desk.topics() == [SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT]
+async def test_content_of_a_full_batch_is_excess(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=1), content("c1"))
+    await applier.poll(content("c2"))
+    assert applier.excess() == {"c2": "BATCH_FULL"}
+    assert applier.topics() == [SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT]
 
 
-async def test_content_that_is_beaten_to_the_last_slots_finds_none_available(desk: Desk) -> None:
-    await desk.poll(registration(essays=1))
-    await desk.poll(content("c1"), content("c2"))
-    assert desk.excess() == {"c2": "NO_AVAILABLE_SLOT"}
+async def test_content_whose_poll_takes_the_last_slot_for_another_has_no_available_slot(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=1))
+    await applier.poll(content("c1"), content("c2"))
+    assert applier.excess() == {"c2": "NO_AVAILABLE_SLOT"}
 
 
-async def test_a_poll_that_takes_the_last_slot_itself_says_at_once_what_is_excess(desk: Desk) -> None:
-    await desk.poll(registration(essays=1))
-    outcome = await desk.once(*deliveries(content("c1"), content("c2")))
+async def test_a_poll_that_takes_the_last_slot_declares_excess_in_the_same_transaction(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=1))
+    outcome = await applier.once(*deliveries(content("c1"), content("c2")))
     assert outcome.deferred == []
-    assert desk.excess() == {"c2": "NO_AVAILABLE_SLOT"}
-    assert desk.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
+    assert applier.excess() == {"c2": "NO_AVAILABLE_SLOT"}
+    assert applier.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
 
 
-async def test_what_others_hold_is_set_aside_and_the_rest_of_the_poll_commits(desk: Desk) -> None:
-    await desk.poll(registration("held", 1))
-    with desk.conn.transaction():
-        desk.conn.execute("select pg_advisory_xact_lock_shared(hashtextextended('locked', 0))")
-        desk.conn.execute("select from els.slots where batch_id = 'held' for update")
+async def test_records_of_held_batches_are_deferred_and_the_rest_of_the_poll_is_committed(
+    applier: ApplyFixture,
+) -> None:
+    await applier.poll(registration("held", 1))
+    with applier.conn.transaction():
+        applier.conn.execute("select pg_advisory_xact_lock_shared(hashtextextended('locked', 0))")
+        applier.conn.execute("select from els.slots where batch_id = 'held' for update")
         arrived = deliveries(
             content("c1", "held"), registration("locked", 1), registration("free", 1), content("c2", "free")
         )
-        outcome = await desk.once(*arrived)
+        outcome = await applier.once(*arrived)
     assert {delivery.event.batch_id for delivery in outcome.deferred} == {"held", "locked"}  # type: ignore[union-attr]
-    assert desk.slots("free") == ["c2"]
-    await deliver(desk.database, outcome.deferred)
-    assert desk.slots("held") == ["c1"]
-    assert desk.slots("locked") == [None]
-    assert invariants.violations(desk.conn) == []
+    assert applier.slots("free") == ["c2"]
+    await deliver(applier.database, outcome.deferred)
+    assert applier.slots("held") == ["c1"]
+    assert applier.slots("locked") == [None]
+    assert invariants.violations(applier.conn) == []
 
 
 # -- rule 5: validation failures
 
 
-async def test_a_failure_takes_a_slot_after_all_content(desk: Desk) -> None:
-    await desk.poll(registration(essays=3))
-    await desk.poll(failure("f1"), content("c1"))
-    await desk.poll(content("c2"))
-    assert desk.slots() == ["c1", "failed:f1", "c2"]
-    assert desk.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_READY]
-    errors, ready = (event["data"] for event in desk.outbox()[-2:])
+async def test_a_failure_takes_a_slot_after_all_content(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=3))
+    await applier.poll(failure("f1"), content("c1"))
+    await applier.poll(content("c2"))
+    assert applier.slots() == ["c1", "failed:f1", "c2"]
+    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_READY]
+    errors, ready = (event["data"] for event in applier.outbox()[-2:])
     assert [essay["essay_id"] for essay in errors["failed_essays"]] == ["f1"]
     assert errors["error_summary"] == {
         "total_errors": 1,
@@ -271,42 +277,42 @@ async def test_a_failure_takes_a_slot_after_all_content(desk: Desk) -> None:
     ]
 
 
-async def test_early_failures_wait_and_come_after_all_content_of_the_registration(desk: Desk) -> None:
-    await desk.poll(failure("f1"), failure("f2"))
-    assert desk.rows("select state from els.validation_failures") == [("pending",), ("pending",)]
-    assert desk.outbox() == []
-    await desk.poll(content("c1"))
-    await desk.poll(content("c2"), registration(essays=3))
-    assert desk.slots() == ["c1", "c2", "failed:f1"]
-    states = dict(desk.rows("select file_upload_id, state from els.validation_failures"))
+async def test_early_failures_wait_and_take_slots_after_all_content(applier: ApplyFixture) -> None:
+    await applier.poll(failure("f1"), failure("f2"))
+    assert applier.rows("select state from els.validation_failures") == [("pending",), ("pending",)]
+    assert applier.outbox() == []
+    await applier.poll(content("c1"))
+    await applier.poll(content("c2"), registration(essays=3))
+    assert applier.slots() == ["c1", "c2", "failed:f1"]
+    states = dict(applier.rows("select file_upload_id, state from els.validation_failures"))
     assert states == {"f1": "slot", "f2": "surplus"}
 
 
-async def test_early_failures_go_before_the_failures_of_the_registrations_own_poll(desk: Desk) -> None:
-    await desk.poll(failure("early"))
-    await desk.poll(failure("late"), registration(essays=1))
-    assert desk.slots() == ["failed:early"]
+async def test_early_failures_take_slots_before_the_failures_of_the_registrations_poll(applier: ApplyFixture) -> None:
+    await applier.poll(failure("early"))
+    await applier.poll(failure("late"), registration(essays=1))
+    assert applier.slots() == ["failed:early"]
 
 
-async def test_a_batch_of_nothing_but_failures_is_failed_and_takes_no_more(desk: Desk) -> None:
-    await desk.poll(registration(essays=2))
-    await desk.poll(failure("f1"), failure("f2"))
-    await desk.poll(content("c1"), failure("f3"))
-    assert desk.row("batches")["state"] == "failed"
-    assert desk.topics() == [VALIDATION_ERRORS, EXCESS_CONTENT]
-    assert desk.outbox()[0]["data"]["error_summary"]["critical_failure"] is True
-    assert desk.excess() == {"c1": "BATCH_FULL"}
-    states = dict(desk.rows("select file_upload_id, state from els.validation_failures"))
+async def test_a_batch_of_failures_only_is_failed_and_full(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=2))
+    await applier.poll(failure("f1"), failure("f2"))
+    await applier.poll(content("c1"), failure("f3"))
+    assert applier.row("batches")["state"] == "failed"
+    assert applier.topics() == [VALIDATION_ERRORS, EXCESS_CONTENT]
+    assert applier.outbox()[0]["data"]["error_summary"]["critical_failure"] is True
+    assert applier.excess() == {"c1": "BATCH_FULL"}
+    states = dict(applier.rows("select file_upload_id, state from els.validation_failures"))
     assert states == {"f1": "slot", "f2": "slot", "f3": "surplus"}
 
 
-async def test_content_and_failure_of_one_upload_have_nothing_to_do_with_each_other(desk: Desk) -> None:
-    await desk.poll(failure("same"), content("c1", file_upload_id="same"))
-    await desk.poll(registration(essays=2))
-    assert desk.slots() == ["c1", "failed:same"]
-    await desk.poll(registration("d", 2))
-    await desk.poll(failure("same", "d"), content("c1", "d", file_upload_id="same"))
-    assert desk.slots("d") == ["c1", "failed:same"]
+async def test_content_and_failure_of_one_upload_are_independent(applier: ApplyFixture) -> None:
+    await applier.poll(failure("same"), content("c1", file_upload_id="same"))
+    await applier.poll(registration(essays=2))
+    assert applier.slots() == ["c1", "failed:same"]
+    await applier.poll(registration("d", 2))
+    await applier.poll(failure("same", "d"), content("c1", "d", file_upload_id="same"))
+    assert applier.slots("d") == ["c1", "failed:same"]
 
 
 # -- rule 6: repeats
@@ -326,62 +332,64 @@ def repeats(outcome: Outcome) -> Counter[str]:
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
-async def test_repeats_change_neither_a_row_nor_an_event(desk: Desk, history: Sequence[Sequence[Incoming]]) -> None:
+async def test_repeats_change_no_row_and_publish_no_event(
+    applier: ApplyFixture, history: Sequence[Sequence[Incoming]]
+) -> None:
     for poll in history:
-        await desk.poll(*poll)
-    before = invariants.state(desk.conn)
+        await applier.poll(*poll)
+    before = invariants.state(applier.conn)
     everything = [event for poll in history for event in poll]
-    await desk.poll(*everything)
-    await desk.poll(*reversed(everything), *everything)
+    await applier.poll(*everything)
+    await applier.poll(*reversed(everything), *everything)
     for event in everything:
-        await desk.poll(event)
-    assert invariants.state(desk.conn) == before
+        await applier.poll(event)
+    assert invariants.state(applier.conn) == before
 
 
-async def test_what_comes_twice_in_one_poll_counts_once(desk: Desk) -> None:
+async def test_an_input_that_is_twice_in_a_poll_counts_once(applier: ApplyFixture) -> None:
     once: list[Incoming] = [content("c1"), failure("f1"), registration(essays=3)]
     twice = [*once, *once]
-    outcome = await desk.once(*deliveries(*twice))
-    assert desk.slots() == ["c1", "failed:f1", None]
+    outcome = await applier.once(*deliveries(*twice))
+    assert applier.slots() == ["c1", "failed:f1", None]
     assert repeats(outcome) == {"content_repeated": 1, "failure_repeated": 1, "registration_repeated": 1}
-    again = await desk.once(*deliveries(*twice))
+    again = await applier.once(*deliveries(*twice))
     assert repeats(again) == {"content_repeated": 2, "failure_repeated": 2, "registration_repeated": 2}
     assert again.effects.published == 0
 
 
-async def test_a_registration_with_another_set_is_quarantined_and_changes_nothing(desk: Desk) -> None:
-    await desk.poll(registration(essays=2), content("c1"))
-    before = desk.rows("select b.*, s.* from els.batches as b join els.slots as s using (batch_id)")
-    await desk.poll(registration(essays=["e1", "other"]), content("c2"))
-    await desk.poll(registration(essays=["e1", "other"]))
-    rejected = desk.row("quarantine")
+async def test_a_registration_with_another_set_is_quarantined_and_changes_nothing(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=2), content("c1"))
+    before = applier.rows("select b.*, s.* from els.batches as b join els.slots as s using (batch_id)")
+    await applier.poll(registration(essays=["e1", "other"]), content("c2"))
+    await applier.poll(registration(essays=["e1", "other"]))
+    rejected = applier.row("quarantine")
     assert rejected["reason"] == Reason.CONFLICTING_REGISTRATION
     assert rejected["deliveries"] == 2
-    after = desk.rows("select b.*, s.* from els.batches as b join els.slots as s using (batch_id)")
+    after = applier.rows("select b.*, s.* from els.batches as b join els.slots as s using (batch_id)")
     assert [row[5] for row in after] == [row[5] for row in before]  # essay_set
-    assert desk.slots() == ["c1", "c2"]
+    assert applier.slots() == ["c1", "c2"]
 
 
-async def test_of_two_registrations_in_one_poll_the_first_stands(desk: Desk) -> None:
-    await desk.poll(registration(essays=["x"]), registration(essays=["y"]), content("c1"))
-    assert desk.slots() == ["c1"]
-    assert desk.outbox()[0]["data"]["essay_id"] == "x"
-    assert desk.row("quarantine")["reason"] == Reason.CONFLICTING_REGISTRATION
+async def test_of_two_registrations_in_one_poll_the_first_is_valid(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=["x"]), registration(essays=["y"]), content("c1"))
+    assert applier.slots() == ["c1"]
+    assert applier.outbox()[0]["data"]["essay_id"] == "x"
+    assert applier.row("quarantine")["reason"] == Reason.CONFLICTING_REGISTRATION
 
 
-async def test_a_repeated_registration_that_says_otherwise_is_told_and_changes_nothing(desk: Desk) -> None:
-    await desk.poll(registration(essays=["x", "y"]))
-    before = invariants.state(desk.conn)
+async def test_a_repeated_registration_with_other_fields_is_reported_and_changes_nothing(applier: ApplyFixture) -> None:
+    await applier.poll(registration(essays=["x", "y"]))
+    before = invariants.state(applier.conn)
     other = registration(essays=["y", "x"], course_code="SV1", user_id="other", class_id="7", essay_instructions="!")
-    outcome = await desk.once(*deliveries(other))
+    outcome = await applier.once(*deliveries(other))
     different = ["course_code", "user_id", "essay_instructions", "class_id", "essay_ids"]
     assert outcome.effects.differences == [("b", different)]
-    assert invariants.state(desk.conn) == before
+    assert invariants.state(applier.conn) == before
 
 
-async def test_a_registration_that_repeats_the_first_to_the_letter_differs_in_nothing(desk: Desk) -> None:
-    outcome = await desk.once(*deliveries(registration(essays=["x", "y"]), registration(essays=["x", "y"])))
-    again = await desk.once(*deliveries(registration(essays=["x", "y"])))
+async def test_an_identical_repeated_registration_has_no_differences(applier: ApplyFixture) -> None:
+    outcome = await applier.once(*deliveries(registration(essays=["x", "y"]), registration(essays=["x", "y"])))
+    again = await applier.once(*deliveries(registration(essays=["x", "y"])))
     assert (outcome.effects.differences, again.effects.differences) == ([], [])
     assert repeats(again).total() == 1
 
@@ -389,34 +397,34 @@ async def test_a_registration_that_repeats_the_first_to_the_letter_differs_in_no
 # -- traces and correlations
 
 
-async def test_events_carry_the_trace_of_what_they_answer(desk: Desk) -> None:
-    await desk.poll(content("c1", traceparent=TRACE, tracestate="a=1"), content("c2"))
-    await desk.poll(registration(essays=1, traceparent=OTHER_TRACE), content("c3", traceparent=TRACE))
-    rows = desk.rows("select type, traceparent, tracestate from els.outbox order by seq")
+async def test_events_carry_the_trace_of_their_input(applier: ApplyFixture) -> None:
+    await applier.poll(content("c1", traceparent=TRACE, tracestate="a=1"), content("c2"))
+    await applier.poll(registration(essays=1, traceparent=OTHER_TRACE), content("c3", traceparent=TRACE))
+    rows = applier.rows("select type, traceparent, tracestate from els.outbox order by seq")
     assert rows == [
         (SLOT_ASSIGNED, TRACE, "a=1"),
         (EXCESS_CONTENT, None, None),
         (EXCESS_CONTENT, TRACE, None),
         (BATCH_READY, OTHER_TRACE, None),
     ]
-    assert [event["metadata"] for event in desk.outbox()] == [
+    assert [event["metadata"] for event in applier.outbox()] == [
         {"traceparent": TRACE, "tracestate": "a=1"},
         None,
         {"traceparent": TRACE},
         {"traceparent": OTHER_TRACE},
     ]
     batch, first = registration().correlation_id, content("c1").correlation_id
-    correlations = [event["correlation_id"] for event in desk.outbox()]
+    correlations = [event["correlation_id"] for event in applier.outbox()]
     assert correlations[0] == str(first)
     assert correlations[-1] == str(batch)
 
 
-# -- mixes, and what does not fit into one transaction
+# -- mixes, and polls that do not fit into one transaction
 
 
-async def test_a_poll_of_many_batches_does_for_each_what_a_poll_of_its_own_would(desk: Desk) -> None:
-    await desk.poll(registration("open", 2), registration("full", 1), content("x", "full"), content("y", "late"))
-    await desk.poll(
+async def test_a_poll_of_many_batches_treats_each_like_a_poll_of_its_own(applier: ApplyFixture) -> None:
+    await applier.poll(registration("open", 2), registration("full", 1), content("x", "full"), content("y", "late"))
+    await applier.poll(
         content("c1", "full"),
         content("c2", "unknown"),
         content("c3", "open"),
@@ -427,72 +435,74 @@ async def test_a_poll_of_many_batches_does_for_each_what_a_poll_of_its_own_would
         registration("new", 1),
         failure("f2", "new"),
     )
-    assert {name: desk.slots(name) for name in ("open", "full", "late", "new")} == {
+    assert {name: applier.slots(name) for name in ("open", "full", "late", "new")} == {
         "open": ["c3", "failed:f1"],
         "full": ["x"],
         "late": ["y"],
         "new": ["failed:f2"],
     }
-    assert desk.excess() == {"c1": "BATCH_FULL"}
-    assert desk.row("pending_content")["text_storage_id"] == "c2"
-    assert desk.row("quarantine")["reason"] == Reason.NOT_JSON
-    assert desk.topics("open") == [SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_READY]
-    assert desk.topics("new") == [VALIDATION_ERRORS]
+    assert applier.excess() == {"c1": "BATCH_FULL"}
+    assert applier.row("pending_content")["text_storage_id"] == "c2"
+    assert applier.row("quarantine")["reason"] == Reason.NOT_JSON
+    assert applier.topics("open") == [SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_READY]
+    assert applier.topics("new") == [VALIDATION_ERRORS]
 
 
-async def test_more_unknown_batches_than_locks_go_in_the_next_transaction(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_unknown_batches_beyond_the_limit_of_locks_are_applied_in_the_next_transaction(
+    applier: ApplyFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(applying, "MAX_LOCKS", 3)
     arrived = deliveries(*(content(f"c{n}", f"b{n}") for n in range(8)))
-    outcome = await desk.once(*arrived)
+    outcome = await applier.once(*arrived)
     assert outcome.next_transaction == arrived[3:]
-    await desk.poll(*(content(f"c{n}", f"b{n}") for n in range(8)))
-    assert desk.rows("select count(*) from els.pending_content") == [(8,)]
+    await applier.poll(*(content(f"c{n}", f"b{n}") for n in range(8)))
+    assert applier.rows("select count(*) from els.pending_content") == [(8,)]
 
 
-async def test_a_large_registration_is_set_aside_for_a_transaction_of_its_own(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_a_large_registration_is_deferred_to_a_transaction_of_its_own(
+    applier: ApplyFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registrations, "LARGE", 10)
+    monkeypatch.setattr(registrations, "LARGE_REGISTRATION", 10)
     large, small, more = deliveries(registration("large", 11), registration("small", 6), registration("more", 6))
-    outcome = await desk.once(large, small, more)
+    outcome = await applier.once(large, small, more)
     assert (outcome.deferred, outcome.next_transaction) == ([large], [more])
-    await deliver(desk.database, [large, small, more])
-    assert dict(desk.rows("select batch_id, count(*) from els.slots group by batch_id")) == {
+    await deliver(applier.database, [large, small, more])
+    assert dict(applier.rows("select batch_id, count(*) from els.slots group by batch_id")) == {
         "large": 11,
         "small": 6,
         "more": 6,
     }
 
 
-async def test_a_batch_of_many_pages_ends_as_a_small_one_does(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_of_many_pages_ends_like_a_small_one(
+    applier: ApplyFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("service.postgres.queries.PAGE", 7)
-    await desk.poll(*(content(f"c{n}") for n in range(20)), *(failure(f"f{n}") for n in range(20)))
-    await desk.poll(registration(essays=30), content("last"))
-    assert desk.slots() == [*(f"c{n}" for n in range(20)), "last", *(f"failed:f{n}" for n in range(9))]
-    assert desk.topics() == [SLOT_ASSIGNED] * 21 + [VALIDATION_ERRORS, BATCH_READY]
-    errors, ready = (event["data"] for event in desk.outbox()[-2:])
+    await applier.poll(*(content(f"c{n}") for n in range(20)), *(failure(f"f{n}") for n in range(20)))
+    await applier.poll(registration(essays=30), content("last"))
+    assert applier.slots() == [*(f"c{n}" for n in range(20)), "last", *(f"failed:f{n}" for n in range(9))]
+    assert applier.topics() == [SLOT_ASSIGNED] * 21 + [VALIDATION_ERRORS, BATCH_READY]
+    errors, ready = (event["data"] for event in applier.outbox()[-2:])
     assert len(ready["ready_essays"]) == 21
     assert [essay["essay_id"] for essay in errors["failed_essays"]] == [f"f{n}" for n in range(9)]
 
 
-async def test_an_event_that_is_built_again_has_its_old_id(desk: Desk) -> None:
+async def test_an_event_that_is_built_again_has_the_same_id(applier: ApplyFixture) -> None:
     early: list[Incoming] = [content("c1"), content("c2")]
     late: list[Incoming] = [registration(essays=2), content("c3"), failure("f1")]
     ids: list[list[str]] = []
     for _ in range(2):
-        await desk.poll(*early)
-        await desk.poll(*late)
-        ids.append([event["event_id"] for event in desk.outbox()])
-        desk.conn.execute("truncate els.batches, els.slots, els.excess_content, els.validation_failures, els.outbox")
+        await applier.poll(*early)
+        await applier.poll(*late)
+        ids.append([event["event_id"] for event in applier.outbox()])
+        applier.conn.execute("truncate els.batches, els.slots, els.excess_content, els.validation_failures, els.outbox")
     assert ids[0] == ids[1]
     assert len(set(ids[0])) == len(ids[0]) == 4
 
 
-async def test_pending_content_is_read_in_pages_that_are_bounded_in_bytes_too(desk: Desk) -> None:
+async def test_pages_of_pending_content_are_bounded_in_bytes(applier: ApplyFixture) -> None:
     long = 900_000
-    desk.conn.execute(
+    applier.conn.execute(
         """insert into els.pending_content (
             batch_id, text_storage_id, arrival, file_upload_id, original_file_name, raw_file_storage_id,
             file_size_bytes, correlation_id, stored_at, waiting_since
@@ -501,7 +511,7 @@ async def test_pending_content_is_read_in_pages_that_are_bounded_in_bytes_too(de
         from generate_series(1, 20) as number""",
         [long],
     )
-    async with desk.database.transaction() as conn:
+    async with applier.database.transaction() as conn:
         pages = [page async for page in pending_content.pending_pages(conn, ["b"])]
     assert [content.text_storage_id for page in pages for content, _ in page] == [f"t{n}" for n in range(1, 21)]
     assert max(len(page) for page in pages) == pending_content.PAGE_BYTES // long

@@ -1,6 +1,6 @@
-"""The checker checked: each guard against a race is taken out in turn, and the races must notice.
+"""Removes each guard against a race in turn, and tests that the races detect it.
 
-A guard whose absence no order shows is either none, or is not tested.
+A guard whose absence no order shows is unnecessary or untested.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,14 +26,14 @@ Patch = pytest.MonkeyPatch
 
 
 def without_the_lock(patch: Patch) -> None:
-    """Early content and its registration meet nowhere."""
+    """Early content and its registration take no common lock."""
     everything = "select batch_id, true from unnest(%(exclusive)s::text[] || %(shared)s::text[]) as free (batch_id)"
     patch.setitem(STATEMENTS, "try_lock_batches", everything)
     patch.setitem(STATEMENTS, "lock_batch", "select %(batch_id)s::text, %(exclusive)s::bool")
 
 
-def with_one_look_before_the_lock(patch: Patch) -> None:
-    """What was read before the lock is not read again."""
+def with_one_read_before_the_lock(patch: Patch) -> None:
+    """The states are not read again after the lock."""
 
     async def lock_unregistered(work: PollWork, _: object) -> None:
         work.now, states = await batches.read_batch_states(work.conn, list(work.batches))
@@ -60,8 +60,8 @@ left join els.batches
 """
 
 
-def with_lock_and_look_in_one_statement(patch: Patch) -> None:
-    """A statement's snapshot is older than the locks that it waits for."""
+def with_lock_and_read_in_one_statement(patch: Patch) -> None:
+    """The snapshot of a statement is older than the locks that it waits for."""
     seen: ContextVar[tuple[Any, ...] | None] = ContextVar("seen", default=None)
     read_batch_states = batches.read_batch_states
 
@@ -84,25 +84,25 @@ async def _no_wait(_conn: Conn, _batch_id: str, _count: int) -> None:
     pass
 
 
-def without_the_second_look(patch: Patch) -> None:
-    """Who found every slot held goes to the deciding row at once. That stops it, but only to go again and again."""
+def without_the_wait_for_slots(patch: Patch) -> None:
+    """Exclusive transactions do not wait for held slots. The counter row prevents false excess, but they never end."""
     patch.setattr(slots, "await_slots", _no_wait)
 
 
-def without_the_second_look_and_its_proof(patch: Patch) -> None:
-    """Nor does the deciding row's word count: what is held is taken for full."""
+def without_the_wait_for_slots_and_the_check(patch: Patch) -> None:
+    """In addition, the counter row is ignored: a batch with held slots is treated as full."""
     patch.setattr(slots, "await_slots", _no_wait)
     patch.setattr(BatchCount, "full", True)
 
 
 def without_skip_locked(patch: Patch) -> None:
-    """A poll of many batches waits for whoever holds a slot of one of them."""
+    """A poll of many batches waits for a transaction that holds a slot of one of them."""
     waiting = STATEMENTS["claim_slots"].replace("for update skip locked", "for update")
     patch.setitem(STATEMENTS, "claim_slots", waiting)
 
 
-def without_a_look_before_excess(patch: Patch) -> None:
-    """Nobody asks where a content is before it is called excess."""
+def without_a_read_before_excess(patch: Patch) -> None:
+    """Content is declared excess without a check whether it is recorded already."""
     blind: ContextVar[bool] = ContextVar("blind", default=False)
     find_known_content, declare_excess = slots.find_known_content, Announcement._declare_excess
 
@@ -126,8 +126,8 @@ group by batch_id
 """
 
 
-def with_slots_counted_instead_of_the_deciding_row(patch: Patch) -> None:
-    """Each sees its own slots and those that are committed."""
+def with_slots_counted_instead_of_the_counter_row(patch: Patch) -> None:
+    """Each transaction counts its own slots and the committed ones."""
     count_taken = batches.count_taken
 
     async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, BatchCount]]:
@@ -135,16 +135,16 @@ def with_slots_counted_instead_of_the_deciding_row(patch: Patch) -> None:
         counted = {row[0]: BatchCount(*row[1:]) for row in await cursor.fetchall()}
         await (await count_taken(conn, taken))
 
-        async def answer() -> dict[str, BatchCount]:
+        async def result() -> dict[str, BatchCount]:
             return counted
 
-        return answer()
+        return result()
 
     patch.setattr(batches, "count_taken", count)
 
 
-def with_the_list_read_before_the_deciding_row(patch: Patch) -> None:
-    """What others have taken is not on the list."""
+def with_the_list_read_before_the_counter_row(patch: Patch) -> None:
+    """Slots that other transactions have taken are missing in the list."""
     early: ContextVar[dict[str, list[tuple[str, str]]]] = ContextVar("early")
     count_taken, read_assigned_slots = batches.count_taken, slots.read_assigned_slots
 
@@ -159,13 +159,13 @@ def with_the_list_read_before_the_deciding_row(patch: Patch) -> None:
     patch.setattr(slots, "read_assigned_slots", read)
 
 
-def nothing_in_the_code(_patch: Patch) -> None:
+def without_a_change_of_the_code(_patch: Patch) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A guard taken out, in the code or in the schema; the race that shows it, and what it shows."""
+    """A removed guard, in the code or in the schema, the race that detects it, and the expected complaint."""
 
     broken: Callable[[Patch], None]
     race: str
@@ -176,38 +176,36 @@ class Witness:
 WITNESSES = {
     "the lock": Witness(without_the_lock, "content and its registration", "I4"),
     "the lock, for failures": Witness(without_the_lock, "failure and its registration", "I4"),
-    "the look after the lock": Witness(with_one_look_before_the_lock, "content and its registration", "I4"),
-    "the look apart from the lock": Witness(with_lock_and_look_in_one_statement, "content and its registration", "I4"),
-    "the second, waiting look": Witness(
-        without_the_second_look, "two contents on the last slot", "SerializationFailure"
+    "the read after the lock": Witness(with_one_read_before_the_lock, "content and its registration", "I4"),
+    "the read in a statement of its own": Witness(
+        with_lock_and_read_in_one_statement, "content and its registration", "I4"
     ),
-    "the second, waiting look with its proof": Witness(
-        without_the_second_look_and_its_proof, "two contents on the last slot", "I3"
+    "the wait for slots": Witness(without_the_wait_for_slots, "two contents on the last slot", "SerializationFailure"),
+    "the wait for slots and the check of the counter row": Witness(
+        without_the_wait_for_slots_and_the_check, "two contents on the last slot", "I3"
     ),
     "skip locked": Witness(without_skip_locked, "two contents on the last slot", "claim_slots waited"),
-    "the content's one identity": Witness(
-        nothing_in_the_code, "one content twice on the last two slots", "I1", "drop index els.slots_content"
+    "the unique index of contents": Witness(
+        without_a_change_of_the_code, "one content twice on the last two slots", "I1", "drop index els.slots_content"
     ),
-    "the failure's one identity": Witness(
-        nothing_in_the_code,
+    "the unique index of failures": Witness(
+        without_a_change_of_the_code,
         "one failure twice on the last two slots",
         "SerializationFailure",
         "drop index els.slots_failure",
     ),
-    "the look before excess": Witness(without_a_look_before_excess, "one content twice on the last slot", "I1"),
-    "the deciding row": Witness(
-        with_slots_counted_instead_of_the_deciding_row, "two contents on the last two slots", "I5"
+    "the read before excess": Witness(without_a_read_before_excess, "one content twice on the last slot", "I1"),
+    "the counter row": Witness(
+        with_slots_counted_instead_of_the_counter_row, "two contents on the last two slots", "I5"
     ),
-    "the list read behind the deciding row": Witness(
-        with_the_list_read_before_the_deciding_row, "two contents on the last two slots", "I5"
+    "the read of the list after the counter row": Witness(
+        with_the_list_read_before_the_counter_row, "two contents on the last two slots", "I5"
     ),
 }
 
 
 @pytest.mark.parametrize("guard", WITNESSES)
-async def test_a_race_shows_that_a_guard_is_missing(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, guard: str
-) -> None:
+async def test_a_race_detects_a_missing_guard(database_url: str, monkeypatch: pytest.MonkeyPatch, guard: str) -> None:
     witness = WITNESSES[guard]
     race = RACES[witness.race]
     async with stage(database_url, len(race.polls)) as played:
@@ -215,6 +213,6 @@ async def test_a_race_shows_that_a_guard_is_missing(
             played.observer.execute(witness.schema)
         witness.broken(monkeypatch)
         report = await run(played, race, until=witness.shows)
-    told = complaints(report)
-    print(f"without {guard}: {told[0].splitlines()[0][:150] if told else 'nothing'} (order {report.orders})")
-    assert any(witness.shows in complaint for complaint in told), told
+    found = complaints(report)
+    print(f"without {guard}: {found[0].splitlines()[0][:150] if found else 'nothing'} (order {report.orders})")
+    assert any(witness.shows in complaint for complaint in found), found

@@ -1,4 +1,4 @@
-"""The group's client on a real broker: silence is noticed, a share that is lost is asked for anew."""
+"""Tests memberships of the group on a real broker: silent brokers are detected, lost partitions are assigned again."""
 
 import asyncio
 import random
@@ -18,30 +18,30 @@ from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture,
 from tests.support.servers.proxy import Proxy, kafka_through
 
 
-async def goes_on(consumers: ConsumerFixture, running: Running) -> None:
-    """With another membership, as the process has it made."""
+async def continues(consumers: ConsumerFixture, running: Running) -> None:
+    """Run the consumer with a new membership, as the process does, and wait until it applies a record."""
     await running.fail_and_run_again()
-    await until(lambda: running.partitions > 0, BOUND, lambda: "it was given no partition")
+    await until(lambda: running.partitions > 0, BOUND, lambda: "no partition was assigned")
     await consumers.publish(CONTENT_PROVISIONED, content("b", "t"))
     await consumers.becomes(PENDING, 1)
 
 
-async def test_a_consumer_that_the_group_has_forgotten_is_made_anew(consumers: ConsumerFixture) -> None:
-    """Its partitions are taken back, and the answer that would share them out anew never comes."""
+async def test_a_consumer_without_an_assignment_stalls_and_starts_again(consumers: ConsumerFixture) -> None:
+    """Its partitions are revoked, and the response that would assign them again does not arrive."""
     running = await consumers.start()
     running.consumer._watchdog._options = replace(running.consumer._options, watchdog=1)
     await running.consumer.revoked(list(running.consumer._assignment.partitions))
-    with pytest.raises(Stalled, match="no share of the group"):
+    with pytest.raises(Stalled, match="has assigned no partitions"):
         await asyncio.wait_for(running._task, BOUND)
     running.consumer._watchdog._options = replace(running.consumer._options, watchdog=60)
-    await goes_on(consumers, running)
+    await continues(consumers, running)
 
 
-async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
+async def test_a_broker_that_does_not_answer_any_more_is_reconnected(
     consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client itself would wait for its answers for 40 s, the time that a rebalance may take and more."""
-    monkeypatch.setattr(watchdog, "CHECK_SECONDS", 0.1)
+    """The client itself would wait for 40 s, longer than a rebalance may take."""
+    monkeypatch.setattr(watchdog, "LAG_CHECK_SECONDS", 0.1)
     monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
     running = await consumers.start()
     running.consumer._assignment.membership._options = replace(running.consumer._options, session_timeout=1)
@@ -49,13 +49,13 @@ async def test_a_broker_that_answers_nothing_any_more_is_connected_to_anew(
         connection._writer.transport.pause_reading()
     with pytest.raises(Stalled, match="no word from the broker"):
         await asyncio.wait_for(running._task, BOUND)
-    await goes_on(consumers, running)
+    await continues(consumers, running)
 
 
-async def test_a_large_record_that_takes_long_to_come_is_no_silence(
+async def test_a_slow_transfer_of_a_large_record_is_not_silence(
     consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is asked meanwhile is answered behind it; a client that is made anew would begin with it again, for ever."""
+    """Requests meanwhile are answered behind it, and a new client would fetch the record again, for ever."""
     proxy = await Proxy(int(consumers.broker.bootstrap_servers.rpartition(":")[2])).start()
     await consumers.publish(CONTENT_PROVISIONED, content("b", "t"))  # the producer has its connections from now on
     monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
@@ -73,10 +73,10 @@ async def test_a_large_record_that_takes_long_to_come_is_no_silence(
     await proxy.stop()
 
 
-async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_anew_and_nothing_stays_behind(
+async def test_a_coordinator_that_does_not_answer_commits_is_reconnected_without_leftover_tasks(
     consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records come all the while: they have connections of their own."""
+    """Records arrive meanwhile, since they have connections of their own."""
     monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
     await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"))  # the producer has its connections from now on
     before = asyncio.all_tasks()
@@ -92,12 +92,12 @@ async def test_a_coordinator_that_answers_no_commit_any_more_is_connected_to_ane
     await running.fail_and_run_again()
     await consumers.becomes(PENDING, 2)
     await consumers.all_committed()
-    # The group may still wait for the client that is gone, and the other is asked to leave while it joins.
+    # The group may still wait for the closed client, so that the new one is stopped while it joins.
     await consumers.stop()
     assert asyncio.all_tasks() <= before
 
 
-async def test_fetches_wait_longer_where_nothing_comes(consumers: ConsumerFixture) -> None:
+async def test_fetches_wait_longer_while_no_records_arrive(consumers: ConsumerFixture) -> None:
     running = await consumers.start()
 
     def waits(milliseconds: int) -> bool:
@@ -105,11 +105,11 @@ async def test_fetches_wait_longer_where_nothing_comes(consumers: ConsumerFixtur
 
     await until(lambda: waits(100), BOUND, lambda: "fetches do not wait longer")
     await consumers.publish(CONTENT_PROVISIONED, content("a", "text"))
-    await until(lambda: waits(10), BOUND, lambda: "fetches wait long although something came", every=0.01)
+    await until(lambda: waits(10), BOUND, lambda: "fetches wait long although a record arrived", every=0.01)
 
 
-async def test_whose_partitions_are_shared_out_anew_is_not_ready(judge: ConsumerFixture) -> None:
-    running = await judge.start()
+async def test_a_consumer_is_not_ready_during_a_rebalance(strict_consumers: ConsumerFixture) -> None:
+    running = await strict_consumers.start()
     assert running.health.ready
     await running.consumer.revoked(list(running.consumer._assignment.partitions))
     assert (running.health.ready, running.partitions) == (False, 0)

@@ -1,4 +1,4 @@
-"""`create_topics` makes what is missing, with the limits that the events need, and tells what differs."""
+"""Tests that `create_topics` creates missing topics with the configuration they need, and reports differences."""
 
 from typing import Any
 from uuid import uuid4
@@ -13,7 +13,7 @@ def options(kafka: Any) -> dict[str, Any]:
     return client_options(getattr(kafka, "bootstrap_servers", kafka))
 
 
-async def test_missing_topics_are_created_once_and_then_differ_in_nothing(kafka: Any) -> None:
+async def test_missing_topics_are_created_once_without_differences(kafka: Any) -> None:
     large, small = f"topic.{uuid4().hex}", f"topic.{uuid4().hex}"
     topics = {large: LARGE, small: {}}
     missing, _ = await check_topics(options(kafka), topics)
@@ -25,7 +25,7 @@ async def test_missing_topics_are_created_once_and_then_differ_in_nothing(kafka:
     assert await check_topics(options(kafka), topics) == ([], [])
 
 
-async def test_a_topic_that_takes_less_than_its_events_need_is_told(kafka: Any) -> None:
+async def test_a_topic_with_too_low_a_limit_is_reported(kafka: Any) -> None:
     name = f"topic.{uuid4().hex}"
     small = {name: {"max.message.bytes": "1000000"}}
     await create_topics(options(kafka), partitions=1, replication=1, topics=small)
@@ -36,7 +36,7 @@ async def test_a_topic_that_takes_less_than_its_events_need_is_told(kafka: Any) 
     ]
 
 
-async def test_a_topic_that_takes_more_than_its_events_need_is_well(kafka: Any) -> None:
+async def test_a_topic_with_a_higher_limit_is_not_reported(kafka: Any) -> None:
     name = f"topic.{uuid4().hex}"
     await create_topics(options(kafka), partitions=1, replication=1, topics={name: LARGE})
     assert await check_topics(options(kafka), {name: {"max.message.bytes": "2097152"}}) == ([], [])

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from deploy.servers.brokers import Broker, committed_offsets
+from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.application import run_until_stopped
 from service.consumer.consumer import Consumer
@@ -22,6 +22,7 @@ from service.kafka.group import ConsumerOptions
 from service.postgres.pool import Database
 from service.runtime.health import Health
 from tests.support.builders.inputs import MEBIBYTE
+from tests.support.checks.expected import committed_offsets
 
 BOUND = 45
 """Seconds after which a wait has failed."""
@@ -29,13 +30,13 @@ PENDING = "select count(*) from els.pending_content"
 
 
 class Running:
-    """One consumer that runs here, and what it tells of itself."""
+    """One consumer that runs in the test, with its health and its effects."""
 
     def __init__(self, url: str, broker: Broker, group: str, limit: int) -> None:
         self.health = Health("consumer")
         self.effects: list[Effects] = []
         self.database = Database(url, pool_size=3)
-        intake = Intake(self.database, IntakeLimits(consecutive_rejections=limit), self.health, self._told)
+        intake = Intake(self.database, IntakeLimits(consecutive_rejections=limit), self.health, self._committed)
         self.consumer = Consumer(
             client_options(broker.bootstrap_servers),
             self.database,
@@ -52,7 +53,7 @@ class Running:
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self.consumer.run(self._stop))
 
-    async def _told(self, effects: Effects) -> None:
+    async def _committed(self, effects: Effects) -> None:
         self.effects.append(effects)
 
     @property
@@ -72,7 +73,7 @@ class Running:
 
 
 class ConsumerFixture:
-    """A database, a broker, a group, and the consumers that a test starts there."""
+    """Starts consumers of one group, publishes records for them, and reads what they did from the database."""
 
     def __init__(self, app_url: str, superuser: str, broker: Broker) -> None:
         self.app_url, self.broker = app_url, broker
@@ -146,7 +147,7 @@ async def consumer_fixture(app_url: str, superuser: str, broker: Broker) -> Asyn
         bootstrap_servers=broker.bootstrap_servers,
         enable_idempotence=broker.idempotence,
         acks="all",
-        compression_type="gzip",  # what we refuse as too large is small on its way
+        compression_type="gzip",  # values that are rejected as too large are small in transit
         max_request_size=64 * MEBIBYTE,
         request_timeout_ms=60_000,
     )

@@ -269,7 +269,7 @@ def test_of_a_repeated_field_the_last_one_counts() -> None:
         ({"traceparent": [{"deep": "\ud800"}], "tracestate": "a=b"}, (None, None)),
     ],
 )
-def test_trace_context_is_kept_where_it_is_well_formed_and_else_dropped(
+def test_trace_context_is_kept_if_it_is_valid_and_else_dropped(
     metadata: object, kept: tuple[str | None, str | None]
 ) -> None:
     event = read(having(CONTENT, "metadata", metadata))
