@@ -334,18 +334,18 @@ def test_health_is_one_row_of_what_waits(database: Connection[dict[str, Any]]) -
         "insert into els.topic_refusals values ('topic', 1000, now()), ('other', 1, null)",
     )
     assert tuple(row(database, counts).values()) == (2, 2, 1, 1, 1, 1, False, False)
-    assert row(database, "select topic, rejections from ops.stopped_topics") == {
+    assert row(database, "select topic, refusals from ops.stopped_topics") == {
         "topic": "topic",
-        "rejections": 1000,
+        "refusals": 1000,
     }
 
 
 ATTENTION = {
     "nothing": ("live()", ()),
     "no pod": ("select 1", ("no pod publishes events",)),
-    "a stopped topic": (
+    "a paused topic": (
         "insert into els.topic_refusals values ('topic', 1000, now())",
-        ("1 input topics are stopped: ops.stopped_topics",),
+        ("1 input topics are paused: ops.stopped_topics",),
     ),
     "a new event": ("event('b', 'topic')", ()),
     "an old event": (

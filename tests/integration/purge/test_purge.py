@@ -499,7 +499,7 @@ async def test_what_was_done_is_counted_when_it_is_committed(house: House) -> No
     await purge_once(house.database, TERMS, now=later(2), committed=reporting.report)
     assert counted("els_pending_content_expired_total") == before[0] + 2
     assert counted("els_batches_timed_out_total") == before[1] + 1
-    assert counted("els_purged_total", task="expired_failures") >= 1
+    assert counted("els_purged_total", chore="expired_failures") >= 1
 
 
 async def test_the_services_own_role_may_do_all_that(house: House, app_url: str) -> None:

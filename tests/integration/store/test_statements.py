@@ -36,9 +36,10 @@ def test_every_statement_can_be_prepared_on_the_migrated_schema(app_url: str) ->
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_a_statement_begins_with_what_it_does_and_what_it_locks(name: str) -> None:
+def test_a_statement_begins_with_what_it_does_which_index_it_uses_and_what_it_locks(name: str) -> None:
     header = re.match(r"(--.*\n)+", next(QUERIES.glob(f"*/{name}.sql")).read_text())
     assert header
+    assert "Index:" in header[0]
     assert "Locks:" in header[0]
 
 
