@@ -1,6 +1,6 @@
--- Who may do what, laid again from nothing by every upgrade, after the views, in their transaction.
--- Another role that is to read the views (a dashboard's) becomes a member of els_ops; a grant of its own
--- would go with the next upgrade.
+-- Grants all privileges. Every upgrade revokes and grants them anew, after the views and in the same transaction.
+-- Make another role that reads the views (of a dashboard) a member of els_ops: the next upgrade drops the views, and a
+-- grant of its own with them.
 
 revoke all on schema els, ops from public, els_app, els_ops;
 revoke all on all tables in schema els, ops from public, els_app, els_ops;
@@ -24,7 +24,7 @@ grant select, insert, update, delete on
     els.crash_marks
 to els_app;
 
--- The outbox's rows, and those of the audit, are written and deleted, never changed.
+-- Rows of the outbox, and operator actions, are inserted and deleted, never updated.
 grant select, insert, delete on els.outbox, els.operator_actions to els_app;
 grant select, update on els.relay_shards, els.policy to els_app;
 

@@ -1,11 +1,12 @@
--- The roles of a whole cluster, laid by every `migrate` whose login may, or by an administrator with psql in
--- the service's database. No passwords here: `alter role els_app password …` is the administrator's.
+-- Creates and configures the roles, which belong to the whole cluster. Run by every `migrate` whose login may do so, or
+-- by an administrator with psql in the service's database. Sets no passwords: the administrator does, with
+-- `alter role els_app password …`.
 --
---   els_owner  owns schemas, tables and views, and is who migrates; nobody logs in as it, one is granted it
---   els_app    the service: reads and writes rows, changes no schema
---   els_ops    operators: reads the views of schema ops, nothing else, and never for long
+--   els_owner  owns schemas, tables and views, and migrates; it has no login, it is granted to a login
+--   els_app    the service: reads and writes rows, can't change the schema
+--   els_ops    operators: reads the views of schema ops, nothing else, with short timeouts
 --
--- Settings of a role reach only who logs in as that very role, not the members of it.
+-- The settings of a role apply only to sessions that log in as the role itself, not to its members.
 
 do $$
 declare
@@ -25,7 +26,8 @@ alter role els_owner nologin;
 alter role els_app login;
 alter role els_ops login connection limit 20;
 
--- What the service asks for with each session (service/database.py), for where a pooler stands in between.
+-- The settings that the service sends with each session (service/postgres/session.py). Behind a pooler it can't send
+-- them.
 alter role els_app set timezone = 'UTC';
 alter role els_app set lock_timeout = '2s';
 alter role els_app set idle_in_transaction_session_timeout = '10s';
@@ -42,7 +44,7 @@ alter role els_app set enable_bitmapscan = off;
 alter role els_app set enable_seqscan = off;
 alter role els_app set jit = off;
 
--- One long reader keeps dead rows of the hot tables from being removed.
+-- The timeouts are short, since one long read keeps dead rows of the hot tables from being removed.
 alter role els_ops set timezone = 'UTC';
 alter role els_ops set search_path = 'ops';
 alter role els_ops set default_transaction_read_only = on;
@@ -51,7 +53,7 @@ alter role els_ops set idle_in_transaction_session_timeout = '10s';
 alter role els_ops set statement_timeout = '15s';
 alter role els_ops set transaction_timeout = '30s';
 
--- The owner may create its schemas in this database, and who runs this may act as the owner.
+-- Lets the owner create its schemas in this database, and the current login act as the owner.
 do $$
 begin
     execute format('grant create on database %I to els_owner', current_database());
@@ -61,12 +63,12 @@ begin
 end
 $$;
 
--- ops.health tells the oldest transaction of everybody: its function runs as the owner, who must see them.
+-- ops.health shows the oldest transaction of all users: its function runs as the owner, which must see them.
 do $$
 begin
     grant pg_read_all_stats to els_owner;
 exception
     when insufficient_privilege then
-        raise notice 'els_owner is not granted pg_read_all_stats: ops.health sees the transactions of some only';
+        raise notice 'els_owner is not granted pg_read_all_stats: ops.health sees only some transactions';
 end
 $$;

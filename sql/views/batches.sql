@@ -1,4 +1,4 @@
--- What became of a batch. One batch is found by the primary key; the whole reads every batch there is.
+-- Shows the state of each batch. One batch is found by the primary key; without a condition, all batches are read.
 
 create view ops.batches as
 select
@@ -24,11 +24,11 @@ from els.batches;
 comment on view ops.batches is
     'Each batch that is registered, with its counters.';
 comment on column ops.batches.batch_id is 'the batch, as the Batch Orchestrator Service names it';
-comment on column ops.batches.state is 'registered: waits for uploads; ready: every slot is taken; failed: every slot was taken by a failure';
+comment on column ops.batches.state is 'registered: waits for uploads; ready: no slot is open; failed: every slot holds a failure';
 comment on column ops.batches.expected is 'slots of the batch';
 comment on column ops.batches.assigned is 'slots that hold a content';
-comment on column ops.batches.failed is 'slots that a validation failure took';
-comment on column ops.batches.open is 'slots that wait';
+comment on column ops.batches.failed is 'slots that hold a validation failure';
+comment on column ops.batches.open is 'slots that are open';
 comment on column ops.batches.registered_at is 'when its registration was committed';
 comment on column ops.batches.ready_at is 'when its last slot was taken; null unless it is ready';
 comment on column ops.batches.age is 'time since registered_at';

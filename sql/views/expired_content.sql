@@ -1,4 +1,4 @@
--- What waited in vain. Of one batch: the primary key.
+-- Shows content whose registration did not come in time. Of one batch: the primary key.
 
 create view ops.expired_content as
 select
@@ -17,12 +17,12 @@ from els.pending_content
 where state = 'expired';
 
 comment on view ops.expired_content is
-    'Each content whose registration did not come in time; it can be restored, and a late registration still finds it.';
+    'Each content whose registration did not come in time; it can be restored, and a late registration still assigns it.';
 comment on column ops.expired_content.batch_id is 'the batch that it waited for';
 comment on column ops.expired_content.text_storage_id is 'the content; with batch_id its identity';
 comment on column ops.expired_content.original_file_name is 'name of the uploaded file';
 comment on column ops.expired_content.expired_at is 'when it expired';
-comment on column ops.expired_content.stored_at is 'when it was first kept here';
+comment on column ops.expired_content.stored_at is 'when it was first stored';
 comment on column ops.expired_content.age is 'time since expired_at';
 comment on column ops.expired_content.file_upload_id is 'upload that it comes from';
 comment on column ops.expired_content.raw_file_storage_id is 'where the file itself is stored';

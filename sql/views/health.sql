@@ -1,10 +1,11 @@
--- The numbers one looks at first, and what they ask for. Reads what waits or is open, never slots, batches or
--- anything else that has a history; and of that only the head, so that it may be asked every second with millions
--- waiting: counts are exact up to 50,000 contents, 50,000 refused inputs and 500 events of each shard, beyond that
--- what statistics say. Indexes pending_content_due, pending_content_expired, validation_failures_due, outbox_order,
--- quarantine_open.
+-- Shows the numbers to read first, and what needs attention. Reads only rows that wait or are open, never slots,
+-- batches or anything else that has a history, and of those rows only the first. So it may be queried every second
+-- while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 500 events of each shard, and
+-- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
+-- outbox_order, quarantine_open.
 
--- Of everybody, so it runs as the owner; who asks need not see what the others do.
+-- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
+-- see the sessions of others.
 create or replace function els.oldest_transaction() returns interval
 language sql stable security definer set search_path = pg_catalog
 as $$
@@ -131,7 +132,7 @@ with estimates as materialized (
         numbers.*,
         array_remove(array[
             case when topics_stopped > 0 then
-                topics_stopped || ' input topics are stopped: ops.stopped_topics'
+                topics_stopped || ' input topics are paused: ops.stopped_topics'
             end,
             case when relays = 0 then
                 'no pod publishes events'
@@ -143,7 +144,7 @@ with estimates as materialized (
                 outbox_blocked || ' batches can not be published: ops.outbox_blocked'
             end,
             case when quarantine_open > 0 then
-                quarantine_open || ' refused inputs are open: ops.quarantine'
+                quarantine_open || ' rejected inputs are open: ops.quarantine'
             end,
             case when oldest_pending < now() - (
                 select make_interval(secs => policy.seconds / 2)
@@ -178,17 +179,17 @@ select
 from judged;
 
 comment on view ops.health is
-    'The whole, in one row; counts above 50,000 are estimates.';
-comment on column ops.health.well is 'whether nothing asks for attention';
-comment on column ops.health.attention is 'what asks for attention, each in words, with the view that tells more';
+    'The state of the whole service, in one row; counts above 50,000 are estimates.';
+comment on column ops.health.well is 'whether the service is healthy: nothing needs attention';
+comment on column ops.health.attention is 'what needs attention, in words, each with the view that shows more';
 comment on column ops.health.pending is 'contents that wait for a registration';
-comment on column ops.health.oldest_pending is 'since when the first of them waits: when it was stored, or restored';
+comment on column ops.health.oldest_pending is 'when the longest waiting of them was stored, or restored';
 comment on column ops.health.batches_waiting is 'batches that contents or failures wait for, among the 10,000 of each that have waited longest';
 comment on column ops.health.outbox_rows is 'events that are not published yet';
 comment on column ops.health.oldest_outbox_row is 'when the first of them was written';
 comment on column ops.health.outbox_blocked is 'batches whose next event could not be published';
-comment on column ops.health.quarantine_open is 'refused inputs that nobody has looked after';
-comment on column ops.health.topics_stopped is 'input topics that are paused since they brought nothing but refusals';
-comment on column ops.health.oldest_transaction is 'age of the oldest transaction in this database, this one not counted; an old one keeps dead rows';
+comment on column ops.health.quarantine_open is 'rejected inputs that are neither replayed nor discarded';
+comment on column ops.health.topics_stopped is 'input topics that are paused after too many consecutive rejections';
+comment on column ops.health.oldest_transaction is 'age of the oldest transaction in this database, except this one; an old one keeps dead rows from being removed';
 comment on column ops.health.expired_last_day is 'contents whose registration did not come, expired in the last 24 hours and not restored or reconciled since';
 comment on column ops.health.relays is 'pods that publish events';

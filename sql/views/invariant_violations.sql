@@ -1,7 +1,7 @@
--- What the tables show of I1 to I5; always empty. Reads the batches that changed in the last hour (index
--- batches_changed) and each one's rows by keys that begin with the batch, then all that waits (indexes
--- pending_content_due and validation_failures_due). Lookups are subqueries in the select list, or limited,
--- so that none can become a join that reads all slots.
+-- Shows violations of the invariants I1 to I5; always empty. Reads the batches that changed in the last hour (index
+-- batches_changed) and the rows of each by keys that begin with the batch, then all uploads that wait (indexes
+-- pending_content_due and validation_failures_due). Lookups are subqueries in the select list, or limited, so that none
+-- can become a join that reads all slots.
 
 create view ops.invariant_violations as
 with recent as materialized (
@@ -234,7 +234,7 @@ from announced
 where events > case state when 'ready' then 1 else 0 end;
 
 comment on view ops.invariant_violations is
-    'Each violation of what must always hold, for batches that changed in the last hour and all that waits; always empty.';
+    'Each violation of an invariant, of batches that changed in the last hour and of all uploads that wait; always empty.';
 comment on column ops.invariant_violations.invariant is
     'I1 one place for each content; I2 one content for each slot; I3 no excess while a slot is open; I4 nothing waits for a registered batch; I5 counters, state and announcement fit the slots';
 comment on column ops.invariant_violations.batch_id is 'the batch';

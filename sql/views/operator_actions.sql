@@ -1,4 +1,5 @@
--- Who changed what, and why. Of one batch: index operator_actions_batch; of a time: operator_actions_at.
+-- Shows which operator changed what, and why. Of one batch: index operator_actions_batch; of a time:
+-- operator_actions_at.
 
 create view ops.operator_actions as
 select
@@ -15,10 +16,10 @@ from els.operator_actions;
 comment on view ops.operator_actions is
     'Each change that an operator made, written in the transaction of the change itself.';
 comment on column ops.operator_actions.id is 'its number, in the order in which changes were written';
-comment on column ops.operator_actions.at is 'when; closed_at of what it closed says the same moment';
-comment on column ops.operator_actions.who is 'who: --who of the command, else the account that ran it';
+comment on column ops.operator_actions.at is 'when; equal to closed_at of the rows that it closed';
+comment on column ops.operator_actions.who is '--who of the command, else the account that ran it';
 comment on column ops.operator_actions.action is 'which command: pending remove, quarantine replay, …';
-comment on column ops.operator_actions.batch_id is 'the batch that it was about, where it was about one';
-comment on column ops.operator_actions.topic is 'the topic that it was about, where it was about one';
+comment on column ops.operator_actions.batch_id is 'the batch that it changed; null where it was none';
+comment on column ops.operator_actions.topic is 'the topic that it changed; null where it was none';
 comment on column ops.operator_actions.why is 'the reason given with --why; empty where none was';
 comment on column ops.operator_actions.details is 'what exactly: how many, which ones, with what outcome';

@@ -1,5 +1,5 @@
--- What is still to be published. Of each shard the first 500 events are read (index outbox_order), so that it may be
--- asked every second with millions waiting; where there are more, the rest is estimated, in the same proportions.
+-- Shows what is still to be published. Of each shard the first 500 events are read (index outbox_order), so that it may
+-- be queried every second while millions wait; where there are more, the rest is estimated, in the same proportions.
 
 create view ops.outbox_backlog as
 with head as materialized (
@@ -38,7 +38,7 @@ cross join written
 group by head.topic, read.rows, read.cut, written.rows;
 
 comment on view ops.outbox_backlog is
-    'Each topic that events wait for.';
+    'Each topic for which events wait to be published.';
 comment on column ops.outbox_backlog.topic is 'the topic, which is also the type of the event';
 comment on column ops.outbox_backlog.rows is 'events that are not published yet; an estimate where a shard has 500 or more';
 comment on column ops.outbox_backlog.oldest is 'when the first of them was written';

@@ -1,4 +1,5 @@
--- Which registrations are missed. Indexes pending_content_due and validation_failures_due: only what waits is read.
+-- Shows which registrations are missing. Indexes pending_content_due and validation_failures_due: only
+-- rows that wait are read.
 
 create view ops.pending_batches as
 with waiting as (

@@ -1,4 +1,5 @@
--- What waits for a registration. All of it: index pending_content_due; of one batch: the primary key.
+-- Shows content that waits for the registration of its batch. All of it: index pending_content_due; of one batch:
+-- the primary key.
 
 create view ops.pending_content as
 select
@@ -25,13 +26,13 @@ comment on view ops.pending_content is
 comment on column ops.pending_content.batch_id is 'the batch that it waits for';
 comment on column ops.pending_content.text_storage_id is 'the content; with batch_id its identity';
 comment on column ops.pending_content.original_file_name is 'name of the uploaded file';
-comment on column ops.pending_content.stored_at is 'when it was first kept here';
+comment on column ops.pending_content.stored_at is 'when it was first stored';
 comment on column ops.pending_content.age is 'time since stored_at';
-comment on column ops.pending_content.expires_in is 'time until it expires; negative where the next purge takes it';
+comment on column ops.pending_content.expires_in is 'time until it expires; negative where the next purge expires it';
 comment on column ops.pending_content.correlation_id is 'correlation id of the content';
 comment on column ops.pending_content.file_upload_id is 'upload that it comes from';
 comment on column ops.pending_content.raw_file_storage_id is 'where the file itself is stored';
 comment on column ops.pending_content.file_size_bytes is 'size of the file';
 comment on column ops.pending_content.content_md5_hash is 'MD5 of the content';
 comment on column ops.pending_content.waiting_since is 'when its time to live began: when it was stored, or restored';
-comment on column ops.pending_content.arrival is 'its place in the order in which content is served';
+comment on column ops.pending_content.arrival is 'its place in the order of arrival, in which slots are assigned';

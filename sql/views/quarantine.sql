@@ -1,6 +1,7 @@
--- Inputs that cannot be processed. Reads the whole table, but a value only where it is asked for.
+-- Shows inputs that cannot be processed (dead letters). Reads the whole table, but a value only where its column is
+-- selected.
 
--- Null where the bytes are no UTF-8, or hold control characters that would play tricks on a terminal.
+-- Returns bytes as text, or null where they are not UTF-8 or contain control characters, which could change a terminal.
 create or replace function els.readable(bytes bytea) returns text
 language plpgsql immutable strict parallel safe
 as $$
@@ -40,21 +41,21 @@ select
 from els.quarantine;
 
 comment on view ops.quarantine is
-    'Each input that was refused, kept whole, however often it was delivered.';
-comment on column ops.quarantine.id is 'its number, for the commands';
+    'Each rejected input with all its bytes, in one row however often it was delivered.';
+comment on column ops.quarantine.id is 'its number, for commands';
 comment on column ops.quarantine.state is 'open, replayed or discarded';
 comment on column ops.quarantine.topic is 'topic that it came from';
 comment on column ops.quarantine."partition" is 'partition of its first delivery';
 comment on column ops.quarantine."offset" is 'offset of its first delivery';
-comment on column ops.quarantine.key is 'its key, as it came';
-comment on column ops.quarantine.value is 'its value, as it came';
-comment on column ops.quarantine.reason is 'which rule it broke, in a word';
+comment on column ops.quarantine.key is 'its key, as delivered';
+comment on column ops.quarantine.value is 'its value, as delivered';
+comment on column ops.quarantine.reason is 'which rule it broke, as a code';
 comment on column ops.quarantine.error is 'what was wrong with it';
-comment on column ops.quarantine.first_seen_at is 'when it was first refused';
+comment on column ops.quarantine.first_seen_at is 'when it was first rejected';
 comment on column ops.quarantine.deliveries is 'how often it was delivered';
 comment on column ops.quarantine.last_seen_at is 'when it was last delivered';
 comment on column ops.quarantine.closed_at is 'when it was replayed or discarded; null while it is open';
 comment on column ops.quarantine.headers is 'its headers';
 comment on column ops.quarantine.value_bytes is 'length of its value';
-comment on column ops.quarantine.key_text is 'its key, where that is text';
-comment on column ops.quarantine.value_text is 'its value, where that is text';
+comment on column ops.quarantine.key_text is 'its key, where that is text; else null';
+comment on column ops.quarantine.value_text is 'its value, where that is text; else null';

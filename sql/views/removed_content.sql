@@ -1,4 +1,4 @@
--- What operators took back. Of one batch: the primary key; who and why, by index operator_actions_batch.
+-- Shows content that operators removed. Of one batch: the primary key; who and why: index operator_actions_batch.
 
 create view ops.removed_content as
 select
@@ -26,14 +26,14 @@ left join lateral (
 where removed.state = 'removed';
 
 comment on view ops.removed_content is
-    'Each content that an operator removed while it waited; a redelivery does not bring it back.';
+    'Each content that an operator removed while it waited; a redelivery does not store it again.';
 comment on column ops.removed_content.batch_id is 'the batch that it waited for';
 comment on column ops.removed_content.text_storage_id is 'the content; with batch_id its identity';
 comment on column ops.removed_content.original_file_name is 'name of the uploaded file';
-comment on column ops.removed_content.removed_at is 'when it was removed; ops.operator_actions.at says the same moment';
-comment on column ops.removed_content.who is 'who removed it; null once the audit row has outlived its retention';
+comment on column ops.removed_content.removed_at is 'when it was removed; equal to ops.operator_actions.at';
+comment on column ops.removed_content.who is 'who removed it; null once the row of ops.operator_actions is deleted, at the end of its retention';
 comment on column ops.removed_content.why is 'the reason given; empty where none was';
-comment on column ops.removed_content.stored_at is 'when it was first kept here';
+comment on column ops.removed_content.stored_at is 'when it was first stored';
 comment on column ops.removed_content.file_upload_id is 'upload that it comes from';
 comment on column ops.removed_content.raw_file_storage_id is 'where the file itself is stored';
 comment on column ops.removed_content.file_size_bytes is 'size of the file';

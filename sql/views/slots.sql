@@ -1,4 +1,4 @@
--- Which content sits where. A batch is found by the primary key.
+-- Shows which content or failure each slot holds. A batch is found by the primary key.
 
 create view ops.slots as
 select
@@ -20,9 +20,9 @@ from els.slots;
 comment on view ops.slots is
     'Each expected essay of each registered batch.';
 comment on column ops.slots.batch_id is 'the batch';
-comment on column ops.slots.essay_id is 'the essay that is expected here';
-comment on column ops.slots.position is 'place in the registration, from 1; slots are taken in this order';
-comment on column ops.slots.state is 'open, assigned (holds a content) or failed (a validation failure took it)';
+comment on column ops.slots.essay_id is 'the expected essay';
+comment on column ops.slots.position is 'place in the registration, from 1; slots are assigned in this order';
+comment on column ops.slots.state is 'open, assigned (holds a content) or failed (holds a validation failure)';
 comment on column ops.slots.text_storage_id is 'the content that it holds; null unless it is assigned';
 comment on column ops.slots.original_file_name is 'name of the uploaded file';
 comment on column ops.slots.assigned_at is 'when its content took it; null unless it is assigned';

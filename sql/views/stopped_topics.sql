@@ -1,4 +1,4 @@
--- Topics that brought nothing but refusals. Reads a row for each topic.
+-- Shows input topics that are paused after too many consecutive rejections. Reads a row for each topic.
 
 create view ops.stopped_topics as
 select
@@ -10,8 +10,8 @@ from els.topic_refusals
 where stopped_at is not null;
 
 comment on view ops.stopped_topics is
-    'Each input topic that is paused; `quarantine resume` or a good record ends it.';
+    'Each input topic that is paused; `quarantine resume` or a valid record ends the pause.';
 comment on column ops.stopped_topics.topic is 'the topic';
-comment on column ops.stopped_topics.refusals is 'refused records in a row';
-comment on column ops.stopped_topics.stopped_at is 'when it was stopped';
+comment on column ops.stopped_topics.refusals is 'consecutive rejections';
+comment on column ops.stopped_topics.stopped_at is 'when it was paused';
 comment on column ops.stopped_topics.age is 'time since stopped_at';

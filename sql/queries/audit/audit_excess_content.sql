@@ -1,4 +1,4 @@
--- All excess content, for an audit.
+-- Reads all excess content, for an audit.
 -- Index: none, the whole table is read. Locks: none.
 select
     batch_id,

@@ -1,4 +1,4 @@
--- All content that is pending, expired or removed, for an audit.
+-- Reads all content that is pending, expired or removed, for an audit.
 -- Index: none, the whole table is read. Locks: none.
 select
     batch_id,

@@ -1,4 +1,4 @@
--- What identifies each refused input, for an audit.
+-- Reads what identifies each rejected input, for an audit.
 -- Index: none, the whole table is read. Locks: none.
 select topic, fingerprint, state
 from els.quarantine

@@ -1,5 +1,5 @@
--- All slots with what sits in them, for an audit. xmin is the transaction that wrote the row: two may begin in the same
--- microsecond, so taken_at does not tell them apart.
+-- Reads all slots with their content or failure, for an audit. xmin is the transaction that wrote the row: two
+-- transactions may begin in the same microsecond, so taken_at does not distinguish them.
 -- Index: none, the whole table is read. Locks: none.
 select
     batch_id,

@@ -1,4 +1,4 @@
--- All validation failures, for an audit.
+-- Reads all validation failures, for an audit.
 -- Index: none, the whole table is read. Locks: none.
 select batch_id, file_upload_id, state, stored_at
 from els.validation_failures

@@ -1,3 +1,3 @@
--- The moment of an audit's snapshot.
+-- Returns the time of an audit's snapshot.
 -- Index: none. Locks: none.
 select statement_timestamp()

@@ -1,7 +1,8 @@
--- The row that decides: adds what this transaction has taken to its batches' counters and tells how they stand.
--- Every transaction that publishes for a registered batch passes here, after it has its slots and before its
--- outbox rows; so the last one to pass sees the batch complete, and outbox numbers follow the order of commits.
--- A row that is waited for is read as it then is. Where nothing was taken it is held, and not written.
+-- Adds the slots that this transaction has taken to the counters of their batches, and returns the new counters. Each
+-- transaction that publishes for a registered batch runs this after it has its slots and before it inserts its outbox
+-- rows. The lock on the counter row makes them run one after the other, so the last one sees the batch complete, and
+-- outbox numbers follow the order of commits. A row that was waited for is read in its newest version. A row to which
+-- nothing is added is locked, but not written.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_pkey. Locks: the batches' rows, in the order of their ids, until the transaction ends.
 with held as materialized (

@@ -1,5 +1,5 @@
--- Which of these batches somebody else holds by their deciding row: what a poll that ran into lock_timeout sets
--- aside. What is free is held only for this short transaction.
+-- Returns those of these batches whose counter row another transaction holds: a poll whose wait ended at lock_timeout
+-- defers them. Free rows are locked only for this short transaction.
 -- Index: batches_pkey. Locks: the free rows, for no key update, skipping the others.
 with free as materialized (
     select batches.batch_id

@@ -1,4 +1,5 @@
--- Registers batches, with no slot taken yet. The caller has each of them alone and has looked after it had them.
+-- Registers batches, with no slot taken yet. The caller holds the exclusive lock of each batch, and has read since then
+-- that none of them is registered.
 -- Index: batches_pkey. Locks: the new rows.
 insert into els.batches (
     batch_id, expected, essay_set, course_code, user_id, essay_instructions, class_id, org_id,

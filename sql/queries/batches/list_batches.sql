@@ -1,5 +1,5 @@
--- A page of registered batches in the order of their ids; in one state, of one user, of an age (seconds since the
--- registration), behind one id.
+-- Returns a page of registered batches in the order of their ids: those in one state, of one user, of an age (seconds
+-- since the registration), with an id after one id.
 -- Index: batches_pkey. Locks: none.
 select
     batch_id, state, expected, assigned, failed, expected - assigned - failed as open, registered_at, completed_at,

@@ -1,4 +1,5 @@
--- The same lock as try_lock_batches, for one batch, waited for: alone (a registration) or shared (its content).
+-- Takes the lock of try_lock_batches for one batch, and waits for it: exclusive (for a registration) or shared (for
+-- content of the batch).
 -- Index: none. Locks: advisory, of the transaction; waits as long as lock_timeout allows.
 select case
     when :exclusive then pg_advisory_xact_lock(hashtextextended(:batch_id, 0))

@@ -1,5 +1,5 @@
--- What is committed about each of these batches; one row for each id, nulls where it is not registered.
--- A row that is there needs no lock: nothing unregisters a batch while its topics may still deliver it.
+-- Reads what is committed about these batches: one row for each id, with nulls where the batch is not registered.
+-- A registered batch needs no lock: none is deleted while its topics may still deliver records of it.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_pkey. Locks: none.
 select

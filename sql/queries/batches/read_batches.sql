@@ -1,4 +1,4 @@
--- What registrations said, for the events that are about their batch.
+-- Reads what the registrations of these batches contain, for the events about the batches.
 -- Index: batches_pkey. Locks: none.
 select
     batch_id, expected, assigned, failed, course_code, user_id, essay_instructions, class_id, org_id,

@@ -1,4 +1,4 @@
--- The essays of these batches in slot order, as their first registrations listed them.
+-- Reads the essays of these batches in slot order, which is the order in their first registrations.
 -- Index: slots_pkey. Locks: none.
 select batch_id, essay_id
 from els.slots

@@ -1,4 +1,4 @@
--- One batch whole: what its registration said, how it stands, what of it is excess and what is still to be published.
+-- Returns one batch with its registration, its counters, its excess content and its unpublished events.
 -- Index: batches_pkey, excess_content_pkey, outbox_pkey. Locks: none.
 select
     batch_id, state, expected, assigned, failed, expected - assigned - failed as open, course_code, user_id,

@@ -1,6 +1,7 @@
--- The point where early content and its registration meet: content shares the lock of its batch, a registration
--- has it alone. Takes what is free, says what is not, waits for nothing. The look that follows is a statement of
--- its own, because a statement's snapshot is older than the locks that it takes.
+-- Tries to lock batches, so that early content and the registration of its batch can't miss each other: content takes
+-- the lock of its batch shared, a registration takes it exclusive. Locks what is free, returns of each batch whether it
+-- was locked, waits for nothing. Read the states of the batches afterwards in a statement of its own, because a
+-- statement's snapshot is older than the locks that it takes.
 -- Index: none. Locks: advisory, of the transaction, one for each batch.
 select
     batch_id,

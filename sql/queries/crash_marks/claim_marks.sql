@@ -1,7 +1,7 @@
--- A pod takes partitions over: returns what their owners before it left behind. A mark of another pod that is still
--- there was not given back, so its owner died (or hangs). A single record has one more death to its name only where
--- that owner had it in hand: one that died before it came to the record died of something else. A pod's own mark
--- tells of a database that was away when it was to be released, and of no death.
+-- Marks partitions as this pod's, and returns the marks that other pods left. A mark of another pod was not released,
+-- so that pod crashed (or hangs). A crash counts against a single record only where the pod was handling it: a pod that
+-- crashed before it came to the record crashed for another reason. A mark of this same pod means that the database was
+-- unavailable when the mark should have been released, and counts no crash.
 -- Index: crash_marks_pkey. Locks: the partitions' rows, in order.
 with found as materialized (
     select

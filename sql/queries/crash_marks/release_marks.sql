@@ -1,4 +1,4 @@
--- A pod gives partitions back in peace: whatever happens to it now is no record's fault.
+-- Removes this pod's marks of partitions that it gives back in order: a crash after that counts against no record.
 -- Index: crash_marks_pkey. Locks: the rows.
 delete from els.crash_marks
 using unnest(:topics::text[], :partitions::bigint[]) as released (topic, "partition")

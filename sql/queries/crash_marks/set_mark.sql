@@ -1,5 +1,5 @@
--- Before a pod that follows a dead one takes the next few records of a partition: these are the ones, should it die
--- too. Deaths are kept for the same single record only.
+-- Marks the next few records of a partition, before a pod that took over from a crashed one handles them: should it
+-- crash, too, it was one of these. The number of crashes is kept only for the same single record.
 -- Index: crash_marks_pkey. Locks: the row.
 update els.crash_marks
 set "offset" = :offset,

@@ -1,4 +1,4 @@
--- The suspects of a partition are behind it: from here on its mark says nothing but whose it is.
+-- Makes a mark name the partition and no records: those that could crash a pod are handled.
 -- Index: crash_marks_pkey. Locks: the row.
 update els.crash_marks
 set "offset" = 0,

@@ -1,4 +1,5 @@
--- What ops.health says, for a machine: ages in seconds, 0 where nothing waits. Cheap, whatever waits: see the view.
+-- Reads the numbers of ops.health, for metrics: ages in seconds, 0 where nothing waits. Cheap, however much waits: see
+-- the view.
 -- Index: those of ops.health. Locks: none.
 select
     pending,

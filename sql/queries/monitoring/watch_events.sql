@@ -1,6 +1,6 @@
--- What happened last, of each kind so many, the newest first.
--- Index: batches_ended, pending_content_due, pending_content_expired, quarantine_pkey, operator_actions_pkey. Locks:
--- none.
+-- Returns what happened last, the newest first: at most so many rows, of at most so many of each kind.
+-- Index: batches_ended, pending_content_due, pending_content_expired, quarantine_pkey, operator_actions_pkey.
+-- Locks: none.
 select at, what, about, told
 from (
     (

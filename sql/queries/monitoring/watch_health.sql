@@ -1,5 +1,5 @@
--- The whole, as `top` shows it: ops.health, and how many events were ever written and published, as the server's
--- statistics have it (they lag a second behind, and start anew after a crash).
+-- Reads ops.health for `top`, and how many events were ever written and published, by the server's statistics (which
+-- lag by a second, and start anew after a crash).
 -- Index: those of ops.health. Locks: none.
 select
     health.well, health.attention, health.pending, health.oldest_pending, health.batches_waiting, health.outbox_rows,

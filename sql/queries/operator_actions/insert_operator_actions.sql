@@ -1,5 +1,5 @@
--- What an operator did, a row for each thing that it was done to; in the transaction of the change, as its last
--- statement.
+-- Inserts what an operator did, a row for each batch, topic or other thing that it changed; in the transaction of the
+-- change, as its last statement.
 -- Index: operator_actions_pkey, operator_actions_at, operator_actions_batch. Locks: the new rows.
 insert into els.operator_actions (who, action, batch_id, topic, why, details)
 select :who, :action, batch_id, topic, :why, details::jsonb

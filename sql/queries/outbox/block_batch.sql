@@ -1,5 +1,5 @@
--- Say of batches that their next row could not be published, and why (arrays in step, a batch once).
--- Tried again after a pause, which grows with the time that the same row has been blocked.
+-- Records that the next row of each of these batches could not be published, and why (arrays in step, a batch once).
+-- The row is tried again after a pause, which grows with the time that the same row has been blocked.
 -- Index: outbox_blocked_pkey. Locks: the rows of these batches, in the order of their ids.
 insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)
 select

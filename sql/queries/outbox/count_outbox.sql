@@ -1,3 +1,4 @@
--- How many rows wait to be published. Reads the whole outbox, which holds nothing else. Locks: none.
+-- Counts the rows that wait to be published. Reads the whole outbox, which holds nothing else.
+-- Index: none. Locks: none.
 select count(*)
 from els.outbox

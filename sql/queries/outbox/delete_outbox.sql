@@ -1,10 +1,10 @@
--- Take rows that the broker has acknowledged out of the outbox, by their keys (three arrays in step).
--- Gone already is as good. Returns this transaction's id: whoever drew a seq that was seen before
--- now has a lower one.
+-- Deletes rows that the broker has acknowledged, by their keys (three arrays in step). A row that is missing already is
+-- no error. Returns this transaction's id: every transaction that drew a seq up to the highest one read before has a
+-- lower id.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md. With the shard either index has a
 -- whole key, so whichever is taken is probed for one row.
--- Index: outbox_pkey or outbox_order. Locks: the rows, which nobody else writes but a relay that overlaps with this
--- one; such deletes go in the same order, so they wait in the same order.
+-- Index: outbox_pkey or outbox_order. Locks: the rows, which only a relay that overlaps with this one writes, too; all
+-- such deletes have the same order, so they wait in the same order.
 with published as (
     delete from els.outbox
     using (

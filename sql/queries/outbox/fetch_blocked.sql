@@ -1,8 +1,8 @@
--- The next rows of blocked batches whose pause is over, of some shards of this relay, at most :rows
--- and about :bytes, at least one. In the columns of fetch_outbox.
--- Of a batch the rows come in the order of seq, and none is left out before one that is taken.
--- Index: outbox_pkey, relay_shards_pkey; the table of blocked batches is read whole
--- (it is empty, or short). Locks: none.
+-- Reads the next rows of blocked batches whose pause is over, of some shards of this relay: at most :rows and about
+-- :bytes, at least one row. The columns are those of fetch_outbox.
+-- The rows of a batch come in the order of seq, and none is left out before one that is returned.
+-- Index: outbox_pkey, relay_shards_pkey; the table of blocked batches is read whole (it is empty, or short).
+-- Locks: none.
 select
     taken.seq,
     taken.shard,

@@ -1,14 +1,14 @@
--- The next rows to publish of some shards, at most :rows and about :bytes, always at least one.
--- :shards    in the order in which they are served; none may take more than :per_shard rows, so
---            that a shard with a long backlog does not starve those behind it
--- :watermarks    for each shard a seq up to which nothing waits: what lies below is dead rows that
---            vacuum could not take yet, and is not looked at again
--- :relay     rows come only of shards that this relay holds at this very moment, so that a relay
---            that lost a shard without knowing does not read with a stale watermark
--- :bytes     rows are taken until their payloads have reached it
--- Of a batch the rows come in the order of seq, which is the order of their commits, and none is
--- left out before one that is taken. Batches that are blocked are left out whole.
--- horizon: every transaction with a lower id has ended and is seen by this statement.
+-- Reads the next rows to publish of some shards: at most :rows and about :bytes, always at least one row.
+-- :shards      in the order in which they are served; none may return more than :per_shard rows, so that a shard with a
+--              long backlog does not starve those after it
+-- :watermarks  for each shard a seq up to which no row waits: there are only dead rows that vacuum could not remove
+--              yet, and they are not read again
+-- :relay       rows come only of shards that this relay holds at this moment, so that a relay that lost a shard without
+--              knowing does not read with a stale watermark
+-- :bytes       rows are returned until their payloads have reached it
+-- The rows of a batch come in the order of seq, which is the order of their commits, and none is left out before one
+-- that is returned. Blocked batches are left out.
+-- horizon: every transaction with a lower id has ended, and this statement sees what it wrote.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: outbox_order, outbox_blocked_pkey, relay_shards_pkey. Locks: none.
 select

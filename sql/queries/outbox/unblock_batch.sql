@@ -1,11 +1,11 @@
--- Batches whose blocked row was published after all go with the others again.
+-- Unblocks batches whose blocked row was published after all: the relay reads them with the others again.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: outbox_blocked_pkey. Locks: the rows of these batches, in the order of their ids.
 delete from els.outbox_blocked as blocked
 using (
-    select cured.batch_id
-    from unnest(:batch_ids::text[]) as cured (batch_id)
-    order by cured.batch_id
+    select unblocked.batch_id
+    from unnest(:batch_ids::text[]) as unblocked (batch_id)
+    order by unblocked.batch_id
     offset 0
-) as cured
-where blocked.batch_id = any(array[cured.batch_id])
+) as unblocked
+where blocked.batch_id = any(array[unblocked.batch_id])

@@ -1,4 +1,4 @@
--- How much remove_pending_content would take, for the question that is asked first.
+-- Counts what remove_pending_content would remove, for the confirmation that comes before it.
 -- Index: pending_content_pkey. Locks: none.
 select count(*)
 from els.pending_content

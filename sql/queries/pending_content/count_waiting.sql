@@ -1,5 +1,7 @@
--- How much waits for each of these batches, counted to a bound: more than that is a transaction of its own.
--- Index: pending_content_order, validation_failures_order. Locks: none; the caller has the batches alone.
+-- Counts the contents and failures that wait for each of these batches, up to a bound of each kind. A batch for which
+-- more waits gets a transaction of its own.
+-- Index: pending_content_order, validation_failures_order. Locks: none; the caller holds the exclusive locks of the
+-- batches.
 select asked.batch_id, content.items + failures.items
 from unnest(:batch_ids::text[]) as asked (batch_id)
 cross join lateral (

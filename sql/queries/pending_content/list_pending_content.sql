@@ -1,7 +1,7 @@
--- A page of what waits, or of what is expired or removed: the longest waiting first. `contains` is a part of the
--- file's name, in either case; ages are seconds since the content was stored. The page after one starts behind
--- its last row.
--- Index: pending_content_due (what waits), pending_content_pkey (of one batch). Locks: none.
+-- Returns a page of content in one state (pending, expired or removed), the longest waiting first. `contains` is a part
+-- of the file's name, in either case; ages are seconds since the content was stored. The next page starts after the
+-- last row of this one.
+-- Index: pending_content_due (pending content), pending_content_pkey (of one batch). Locks: none.
 select
     batch_id, text_storage_id, state, left(original_file_name, 255) as original_file_name, file_size_bytes,
     correlation_id, stored_at, waiting_since, closed_at, arrival

@@ -1,7 +1,7 @@
--- One page of what waits for these batches, expired content included, in the order in which it was stored: so many
--- rows, and no more than so many bytes of file names, the one thing here that may be long; one row at least.
--- The page after one starts behind its last row.
--- Index: pending_content_order. Locks: none; the caller has the batches alone.
+-- Reads one page of the content that waits for these batches, expired content included, in the order in which it was
+-- stored. A page has at most so many rows and so many bytes of file names, since only these may be long; it has at
+-- least one row. The next page starts after the last row of this one.
+-- Index: pending_content_order. Locks: none; the caller holds the exclusive locks of the batches.
 select
     batch_id, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
     content_md5_hash, correlation_id, traceparent, tracestate, arrival, stored_at

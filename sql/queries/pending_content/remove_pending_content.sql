@@ -1,7 +1,7 @@
--- An operator takes back what waits for a batch, expired content included: all of it, or the contents, the file
--- names and the ages that were chosen. The rows stay, closed, so that a redelivery does not bring them back.
--- Index: pending_content_pkey. Locks: the rows; the caller has the batch alone and has seen that it is not
--- registered.
+-- Removes content that waits for a batch, expired content included, for an operator: all of it, or what matches the
+-- given ids, file names and ages. The rows stay in state `removed`, so that a redelivery does not store them again.
+-- Index: pending_content_pkey. Locks: the rows; the caller holds the exclusive lock of the batch and has read since
+-- then that it is not registered.
 update els.pending_content
 set state = 'removed',
     closed_at = transaction_timestamp()

@@ -1,7 +1,7 @@
--- Expired content waits again: its time to live starts anew, its place in the order stays.
+-- Makes expired content pending again: its time to live starts anew, its place in the order stays.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: pending_content_pkey. Locks: the rows; the caller has the batch alone and has seen that it is not
--- registered.
+-- Index: pending_content_pkey. Locks: the rows; the caller holds the exclusive lock of the batch and has read since
+-- then that it is not registered.
 update els.pending_content
 set state = 'pending',
     waiting_since = transaction_timestamp(),

@@ -1,4 +1,4 @@
--- One content that waits, is expired or was removed, whole.
+-- Returns all columns of one content that is pending, expired or removed.
 -- Index: pending_content_pkey. Locks: none.
 select
     batch_id, text_storage_id, state, original_file_name, file_upload_id, raw_file_storage_id, file_size_bytes,

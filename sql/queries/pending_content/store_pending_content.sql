@@ -1,5 +1,6 @@
--- Content of batches that are not registered yet; returns what was not known. Numbered in order of arrival, then
--- written in the order of its key, so that two transactions with the same contents wait in one direction only.
+-- Stores content of batches that are not registered yet, and returns what was new. Rows are numbered in the order of
+-- arrival, then written in the order of the key, so that two transactions with the same contents wait in one direction
+-- only.
 -- Index: pending_content_pkey. Locks: the new rows; waits for a transaction that is writing the same content.
 with numbered as materialized (
     select nextval('els.arrivals') as arrival, arrived.*

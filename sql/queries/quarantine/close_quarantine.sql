@@ -1,5 +1,5 @@
--- Closes refused inputs that are open; they stay, so that a redelivery does not bring them back. Held in the order
--- in which quarantine_inputs holds them, and like there as the last rows of the transaction but for the audit.
+-- Closes rejected inputs that are open; the rows stay, so that a redelivery does not open them again. Rows are locked
+-- in the order of quarantine_inputs and, as there, last in the transaction but for the operator actions.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: quarantine_pkey. Locks: the rows.
 with held as materialized (

@@ -1,4 +1,5 @@
--- Refusals in a row: starts anew where something good came (restarted), else goes on; at the limit the topic stops.
+-- Counts consecutive rejections of topics: the count starts again where a valid record came (restarted), else it goes
+-- on. A topic that reaches the limit is paused.
 -- Index: topic_refusals_pkey. Locks: the topics' rows, in the order of their names.
 insert into els.topic_refusals (topic, in_a_row, stopped_at)
 select topic, in_a_row, case when in_a_row >= :limit then transaction_timestamp() end

@@ -1,6 +1,6 @@
--- The ids of the open refused inputs that were chosen, the oldest first: those named, of one topic, for one reason,
--- of an age, above one id; so many at most (null: all).
--- Index: quarantine_open, or quarantine_pkey for those named. Locks: none.
+-- Finds the ids of open rejected inputs, the oldest first: those given by id, of one topic, for one reason, of an age,
+-- above one id; at most so many (null: all).
+-- Index: quarantine_open, or quarantine_pkey for given ids. Locks: none.
 select id
 from els.quarantine
 where state = 'open'

@@ -1,5 +1,5 @@
--- A page of refused inputs without their values, the newest first; of one topic, in one state, for one reason, of an
--- age (seconds since it was first refused), below one id.
+-- Returns a page of rejected inputs without their values, the newest first: of one topic, in one state, for one reason,
+-- of an age (seconds since it was first rejected), below one id.
 -- Index: quarantine_pkey. Locks: none.
 select id, state, topic, "partition", "offset", reason, error, first_seen_at, deliveries
 from els.quarantine

@@ -1,6 +1,7 @@
--- Keeps refused inputs whole; the same input at whatever offset raises the deliveries of its one row, also where
--- an operator has closed that. Tells how often each was delivered by now. Numbered in order of arrival, in which they
--- may be replayed; written in the order of the key, so that pods wait for each other in one direction only.
+-- Stores rejected inputs with all their bytes. The same input at another offset, or once more, raises the deliveries of
+-- its one row, also where an operator has closed it. Returns how often each was delivered so far. Rows are numbered in
+-- the order of arrival, in which they may be replayed, and written in the order of the key, so that pods wait for each
+-- other in one direction only.
 -- Index: quarantine_fingerprint_key. Locks: the rows.
 with numbered as materialized (
     select nextval('els.quarantine_id_seq') as id, arrived.*
@@ -9,7 +10,7 @@ with numbered as materialized (
         from unnest(
             :topics::text[], :fingerprints::bytea[], :partitions::bigint[], :offsets::bigint[], :keys::bytea[],
             :values::bytea[], :headers::text[], :reasons::text[], :errors::text[], :deliveries::bigint[]
-        ) with ordinality as refused (
+        ) with ordinality as rejected (
             topic, fingerprint, "partition", "offset", key, value, headers, reason, error, deliveries, ordinal
         )
         order by ordinal

@@ -1,4 +1,4 @@
--- One refused input, whole.
+-- Returns all columns of one rejected input.
 -- Index: quarantine_pkey. Locks: none.
 select
     id, state, topic, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,

@@ -1,4 +1,4 @@
--- How many inputs of each topic were refused in a row, over all pods, and since when the topic is stopped.
+-- Reads how many consecutive inputs of each topic were rejected, over all pods, and whether the topic is paused.
 -- Index: none, a row for each topic at most. Locks: none.
 select topic, in_a_row, stopped_at is not null
 from els.topic_refusals

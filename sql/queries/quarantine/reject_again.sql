@@ -1,5 +1,5 @@
--- A refused input was replayed and is refused again: it stays open, with the reason that it has now. Not delivered,
--- so not counted as a delivery.
+-- Stores the new reason of a rejected input whose replay was rejected: it stays open. It was not delivered, so no
+-- delivery is counted.
 -- Index: quarantine_pkey. Locks: the row.
 update els.quarantine
 set reason = :reason,

@@ -1,4 +1,4 @@
--- Sets a stopped topic going again; its refusals in a row are counted anew.
+-- Ends the pause of a topic; its consecutive rejections are counted from zero again.
 -- Index: topic_refusals_pkey. Locks: the topic's row.
 delete from els.topic_refusals
 where topic = :topic

@@ -1,4 +1,4 @@
--- Shards that this relay holds beyond its share are free for others.
+-- Frees shards that this relay holds beyond its share, for other relays.
 -- Index: none, 64 rows. Locks: the rows of these shards.
 update els.relay_shards
 set relay = null

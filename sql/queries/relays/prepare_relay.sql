@@ -1,4 +1,5 @@
--- Settings of one relay transaction; they end with it. Locks: none.
--- synchronous_commit: what the relay writes may be lost in a crash of the server: a lost delete
--- repeats a row under its old id, a lost lease is renewed.
+-- Sets options of one relay transaction; they end with it.
+-- synchronous_commit: a crash of the server may lose what the relay writes. A lost delete publishes a row again with
+-- the same event id, a lost lease is renewed.
+-- Index: none. Locks: none.
 select set_config('synchronous_commit', 'off', true)

@@ -1,7 +1,7 @@
--- This relay lives for another :lease seconds, by the database's clock. Relays that have been dead
--- for long are forgotten.
--- Index: relays_pkey; who is forgotten is looked for in the whole table, a row for each relay. Locks: this relay's row, and
--- the forgotten ones, none that another holds.
+-- Renews the lease of this relay for :lease seconds, by the database's clock. Deletes relays whose lease ended long
+-- ago.
+-- Index: relays_pkey; the deleted ones are searched for in the whole table, which has a row for each relay. Locks: this
+-- relay's row, and the deleted ones, skipping those that others hold.
 with forgotten as (
     delete from els.relays
     where relay = any(array(

@@ -1,10 +1,8 @@
--- Take free shards, up to this relay's fair share of them all. A shard is free when its relay is
--- none, gone or expired.
--- Returns the shards that it held before, those it took now, and the fair share. At random, so that
--- relays that start together do not reach for the same ones.
--- Index: relay_shards_pkey, relays_pkey. Locks: the shards that are taken, none that another holds.
--- Two relays that see different relays alive may take a shard from each other: that costs repeats,
--- not the order.
+-- Takes free shards, up to this relay's fair share of them all. A shard is free when it has no relay, or one that is
+-- missing or expired. Returns the shards that it held before, those that it took now, and the fair share. Shards are
+-- taken at random, so that relays that start together do not try to take the same ones.
+-- Two relays that see different relays alive may take a shard from each other: that repeats events, in order.
+-- Index: relay_shards_pkey, relays_pkey. Locks: the shards that are taken, skipping those that others hold.
 with living as (
     select relay from els.relays where expires_at > clock_timestamp()
 ),

@@ -1,4 +1,4 @@
--- What a purge at this moment would find to do; a null time is a retention that is off. Reads no more than that.
+-- Counts what a purge at this moment would find to do; a null time is a retention that is off. Reads only those rows.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: those of the find_… statements. Locks: none.
 select

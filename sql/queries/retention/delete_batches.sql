@@ -1,6 +1,8 @@
--- Batches with all that is their own, those of them that are still what find_ended_batches looks for; tells which.
+-- Deletes batches with all rows that belong to them, and returns which. Skips batches that changed since
+-- find_ended_batches found them.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: the primary keys. Locks: the batches' rows; the caller has the batches alone, and holds them and their slots.
+-- Index: the primary keys. Locks: the batches' rows; the caller holds the exclusive locks of the batches, and their
+-- rows and slots.
 with ended as materialized (
     select batch_id
     from els.batches

@@ -1,5 +1,5 @@
--- Refused inputs that were replayed or discarded, at the end of their retention; those that wait for somebody stay,
--- and so do those that were delivered again within it: their topic still has them.
+-- Deletes rejected inputs that were replayed or discarded, at the end of their retention. Open ones stay, and so do
+-- those that were delivered again within the retention: their topic still has them.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: quarantine_closed, quarantine_pkey. Locks: the rows, skipping those that others hold.
 with old as materialized (

@@ -1,6 +1,6 @@
--- Expired content at the end of its retention; what was restored since the look is left alone.
+-- Deletes expired content at the end of its retention. Content that was restored since it was found stays.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: pending_content_pkey. Locks: the rows; the caller has their batches alone.
+-- Index: pending_content_pkey. Locks: the rows; the caller holds the exclusive locks of their batches.
 delete from els.pending_content
 using unnest(:batch_ids::text[], :identities::text[]) as old (batch_id, text_storage_id)
 where pending_content.batch_id = any(array[old.batch_id])

@@ -1,5 +1,5 @@
--- What an operator removed, at the end of its retention: until then it keeps a redelivery from coming back. One
--- that somebody is looking after is skipped.
+-- Deletes content that an operator removed, at the end of its retention: until then its row keeps a redelivery from
+-- being stored again. Rows that another transaction holds are skipped.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: pending_content_removed, pending_content_pkey. Locks: the rows, skipping those that others hold.
 with old as materialized (

@@ -1,7 +1,7 @@
--- Pending content becomes expired, and is kept apart; what was restored or reconciled since the look is left alone.
--- Told in the order of arrival within each batch.
+-- Expires pending content, and returns it in the order of arrival within each batch. Content that was restored or
+-- reconciled since it was found is skipped.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: pending_content_pkey. Locks: the rows; the caller has their batches alone.
+-- Index: pending_content_pkey. Locks: the rows; the caller holds the exclusive locks of their batches.
 with expired as (
     update els.pending_content
     set state = 'expired',

@@ -1,6 +1,7 @@
--- Failures that waited in vain. Nobody is told: a batch that never came misses none of its failures.
+-- Expires validation failures whose registration did not come. No event is published for them: a batch that was never
+-- registered misses none of its failures.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: validation_failures_pkey. Locks: the rows; the caller has their batches alone.
+-- Index: validation_failures_pkey. Locks: the rows; the caller holds the exclusive locks of their batches.
 update els.validation_failures
 set state = 'expired',
     closed_at = :now::timestamptz

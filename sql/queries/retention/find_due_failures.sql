@@ -1,9 +1,9 @@
--- The failures that have waited longest, as find_due_content finds content.
+-- Finds the failures that have waited longest, as find_due_content finds content.
 -- Index: validation_failures_due. Locks: none.
 select batch_id, file_upload_id
 from els.validation_failures
 where state = 'pending'
     and waiting_since <= :due::timestamptz
-    and batch_id <> all(:passed::text[])
+    and batch_id <> all(:skipped::text[])
 order by waiting_since, arrival
 limit :page

@@ -1,12 +1,12 @@
--- Batches that were complete, or reported as late, long ago, where nothing has happened since, not even an upload
--- that found no slot, and nothing is left to be published; the oldest first. A look only.
+-- Finds batches that were complete, or reported as late, long ago, the oldest first: those where nothing has happened
+-- since, not even an upload that found no slot, and all events are published. Only a read, as find_due_content.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_ended, outbox_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
 select batch_id, expected
 from els.batches
 where coalesce(completed_at, timed_out_at) <= :due::timestamptz
     and changed_at <= :due::timestamptz
-    and batch_id <> all(:passed::text[])
+    and batch_id <> all(:skipped::text[])
     and not exists (
         select
         from els.outbox

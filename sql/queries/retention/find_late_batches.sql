@@ -1,6 +1,6 @@
--- Batches that should have been complete by now and were not reported yet, the oldest first, with their deciding rows
--- held: what is read of their slots afterwards is what the report says, and its outbox row keeps the order of commits.
--- One that somebody is working on is skipped, and found by the next round.
+-- Finds batches that passed their timeout incomplete and were not reported yet, the oldest first, and locks their
+-- counter rows: so the report matches the slots that are read after this, and its outbox row keeps the order of
+-- commits. A batch that another transaction works on is skipped; the next round finds it.
 -- Index: batches_late. Locks: the rows, for no key update, skipping those that others hold.
 select
     batch_id, expected, assigned, correlation_id, traceparent, tracestate

@@ -1,9 +1,9 @@
--- Failures that expired long ago, as find_old_expired_content finds content.
+-- Finds failures that expired long ago, as find_old_expired_content finds content.
 -- Index: validation_failures_expired. Locks: none.
 select batch_id, file_upload_id
 from els.validation_failures
 where state = 'expired'
     and closed_at <= :due::timestamptz
-    and batch_id <> all(:passed::text[])
+    and batch_id <> all(:skipped::text[])
 order by closed_at
 limit :page

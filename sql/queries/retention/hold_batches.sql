@@ -1,6 +1,6 @@
--- Those of these batches of which nobody else holds anything, each with all its slots. Whoever seats an upload holds a
--- slot first and waits for the batch's row later, so the slots are not waited for. What is true of the batches then is
--- the next statement's.
+-- Locks those of these batches of which no other transaction holds anything, each with all its slots. A transaction
+-- that assigns an upload locks a slot first and waits for the batch's row later, so waiting for slots here could
+-- deadlock. The next statement reads what is true of the batches then.
 -- Index: batches_pkey, slots_pkey. Locks: the batches' rows and their slots, skipping those that others hold.
 with held_batches as materialized (
     select batch_id, expected

@@ -1,4 +1,4 @@
--- These batches were reported as late, once and for all.
+-- Marks batches as reported late; each is reported once only.
 -- Index: batches_pkey. Locks: the rows, held since find_late_batches.
 update els.batches
 set timed_out_at = :now::timestamptz

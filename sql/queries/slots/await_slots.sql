@@ -1,5 +1,5 @@
--- The second look: the first open slots of one batch, waiting for whoever holds them. What it does not find is
--- taken, committed. In slot order, as everybody who waits here, and holding nothing that they wait for.
+-- Locks the first open slots of one batch, and waits for the transactions that hold them. Slots that it does not return
+-- are taken by committed transactions. All who wait here lock in slot order, and hold nothing that the others wait for.
 -- Index: slots_open. Locks: the rows it returns, for update; waits as long as lock_timeout allows.
 select essay_id
 from els.slots

@@ -1,5 +1,5 @@
--- Puts content (or a failure: no text) into slots that this transaction has claimed.
--- A content that a concurrent transaction has put into another slot violates slots_content: roll back, look again.
+-- Assigns content (or a failure, which has no text) to slots that this transaction has claimed.
+-- Content that a concurrent transaction has put into another slot violates slots_content: roll back and read again.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: slots_pkey. Locks: the rows, held since claim_slots.
 update els.slots

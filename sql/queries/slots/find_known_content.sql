@@ -1,5 +1,6 @@
--- Which of these contents are known already: in a slot, excess, or removed by an operator. Found by ordinal.
--- It says nothing about a transaction that is still open: the unique keys do, when the content is written.
+-- Returns which of these contents are known: in a slot, excess, or removed by an operator. Each is named by its
+-- ordinal.
+-- It does not see what an open transaction writes; the unique keys do, when the content is written.
 -- Each probe is lateral, so that it stays a probe of an index whatever the planner believes of the tables.
 -- Index: slots_content, excess_content_pkey, pending_content_pkey. Locks: none.
 select arrived.ordinal

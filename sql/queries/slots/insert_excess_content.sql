@@ -1,4 +1,5 @@
--- Content of a full batch. The caller holds the deciding row of each batch and has looked for the content since.
+-- Inserts content of full batches. The caller holds the counter row of each batch, and has searched for the content
+-- since then.
 -- Index: excess_content_pkey. Locks: the new rows.
 insert into els.excess_content (
     batch_id, text_storage_id, reason, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,

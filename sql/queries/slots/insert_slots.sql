@@ -1,4 +1,4 @@
--- The slots of batches that are registered in this transaction: open, or filled at once with what waited.
+-- Inserts the slots of batches that are registered in this transaction: open, or filled at once with pending uploads.
 -- Index: slots_pkey, slots_open, slots_content. Locks: the new rows.
 insert into els.slots (
     batch_id, essay_id, position, state, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id,

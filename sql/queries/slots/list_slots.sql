@@ -1,4 +1,4 @@
--- A page of a batch's slots in slot order, behind one position.
+-- Returns a page of a batch's slots in slot order, after one position.
 -- Index: slots_pkey. Locks: none.
 select
     position, essay_id, state, text_storage_id, left(original_file_name, 255) as original_file_name, file_upload_id,

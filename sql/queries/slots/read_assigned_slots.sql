@@ -1,5 +1,5 @@
--- Every assigned essay of complete batches in slot order, for their BatchEssaysReady; read after count_taken, in a
--- statement of its own, so that it sees what all the transactions before it have taken.
+-- Reads every assigned slot of complete batches in slot order, for their BatchEssaysReady. It runs after count_taken
+-- and as a statement of its own, so that it sees all slots that earlier transactions have taken.
 -- Index: slots_pkey. Locks: none.
 select batch_id, essay_id, text_storage_id
 from els.slots

@@ -1,4 +1,4 @@
--- Every failed slot of one batch in slot order with its failure, for its BatchValidationErrors.
+-- Reads every failed slot of one batch in slot order with its failure, for its BatchValidationErrors.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: slots_failure, validation_failures_pkey. Locks: none.
 select

@@ -1,4 +1,4 @@
--- Which of these validation failures are known already, by ordinal.
+-- Returns which of these validation failures are known, each named by its ordinal.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: validation_failures_pkey. Locks: none.
 select arrived.ordinal

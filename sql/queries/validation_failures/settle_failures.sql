@@ -1,6 +1,6 @@
--- Failures that waited have taken a slot, or found none.
+-- Records that failures that waited have taken a slot, or found none.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: validation_failures_pkey. Locks: the rows; the caller has their batches alone.
+-- Index: validation_failures_pkey. Locks: the rows; the caller holds the exclusive locks of their batches.
 update els.validation_failures
 set state = settled.state,
     closed_at = null

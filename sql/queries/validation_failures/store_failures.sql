@@ -1,4 +1,4 @@
--- Validation failures with what became of them (pending, slot, surplus); returns what was not known. Numbered and
+-- Stores validation failures with their state (pending, slot, surplus), and returns what was new. They are numbered and
 -- written as pending content is.
 -- Index: validation_failures_pkey. Locks: the new rows; waits for a transaction that is writing the same failure.
 with numbered as materialized (
