@@ -1,11 +1,12 @@
-"""The path of one event:
+"""The Essay Lifecycle Service assigns uploaded essays to the slots of their batches. The path of one event:
 
-consumer  reads a poll of records from Kafka; events decodes each, or says why it can't
-intake    applies the poll in one transaction, sets aside what others hold, isolates what can't be kept
-apply     one poll in one transaction, in set-based statements (store), by pure decisions (rules)
-outgoing  builds what must be published; it goes to the outbox in that same transaction
-consumer  commits the offsets
-relay     publishes the outbox, in commit order within a batch, and deletes what is acknowledged
+1. `consumer` reads a poll of records from Kafka; `domain.incoming` decodes each into an event or a rejection.
+2. `intake` applies the poll in one transaction. Records whose batch is locked by another transaction are deferred;
+   records that cannot be stored are isolated and go to quarantine.
+3. `domain.decisions` decides what to do, without a database; `store` executes it in set-based statements.
+4. `domain.outgoing` builds the events to publish; they are written to the outbox in the same transaction.
+5. `consumer` commits the offsets.
+6. `relay` publishes the outbox, in commit order within a batch, and deletes the rows that Kafka acknowledged.
 """
 
 import sys

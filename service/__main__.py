@@ -1,7 +1,7 @@
-"""The command line, run.
+"""Runs one command and exits with its status.
 
-Exit status: 0 done; 1 not done, and the last line says why; 2 the command or a setting is wrong; 143 ended by
-SIGTERM, which is no failure of `run`: that drains and ends with 0.
+Exit status 0: done. 1: a dependency failed or the command failed; the last line says why. 2: configuration or usage
+error. 130: interrupted. 143: ended by SIGTERM, except for `run`, which drains and exits with 0.
 """
 
 import asyncio
@@ -17,19 +17,20 @@ import uvloop
 
 from service.cli import parser as commandline
 
-FAILED = 1
-USAGE = 2
-TERMINATED = 128 + signal.SIGTERM
+STATUS_FAILED = 1
+STATUS_USAGE = 2
+STATUS_INTERRUPTED = 128 + signal.SIGINT
+STATUS_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status."""
+    """Run one command. Returns its exit status."""
     options = commandline.parser().parse_args(arguments)
-    # A command imports what it needs, when it is known which it is: `--help` is quick and a pod small.
-    from service.cli.output import Failed, UsageError  # noqa: PLC0415
+    # Imported only once the command is known: `--help` stays quick, and a pod loads only what it needs.
+    from service.cli.output import CommandError, UsageError  # noqa: PLC0415
     from service.settings import SettingsError, load_settings  # noqa: PLC0415
 
-    # What a client says of a lost connection, the command says itself, in its one line.
+    # The command itself reports a lost connection, in one line; the clients would repeat it.
     for client in ("aiokafka", "psycopg"):
         logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
@@ -39,28 +40,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status: int = runner.run(command(settings, options))
             return status
     except (SettingsError, UsageError) as error:
-        return _told(str(error), USAGE)
-    except Failed as error:
-        return _told(str(error), FAILED)
+        print(error, file=sys.stderr)
+        return STATUS_USAGE
+    except CommandError as error:
+        print(error, file=sys.stderr)
+        return STATUS_FAILED
     except KeyboardInterrupt:
-        return 130
+        return STATUS_INTERRUPTED
     except BrokenPipeError:
+        # Python flushes standard output at exit, which would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-
-
-def _told(why: str, status: int) -> int:
-    print(why, file=sys.stderr)
-    return status
+        return STATUS_FAILED
 
 
 def _terminate(*_: object) -> NoReturn:
-    raise SystemExit(TERMINATED)
+    raise SystemExit(STATUS_TERMINATED)
 
 
 def entry_point() -> NoReturn:
-    """Runs the process of `els` and of `python -m service`."""
-    # In a container we are process 1, which no signal ends that it does not handle itself.
+    """Run the process of `els` or `python -m service`. Never returns."""
+    # In a container this is process 1: the kernel drops signals that process 1 does not handle.
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())
 

@@ -1,4 +1,4 @@
-"""One process of the service: its parts, started together, watched, and stopped in order."""
+"""Runs one process of the service: starts its parts, watches them, and stops them in order."""
 
 import asyncio
 import errno
@@ -32,21 +32,21 @@ from service.settings import Settings
 ROLES: Final = ("consumer", "relay", "purge")
 """The roles of a process; by default it has all of them."""
 
-CHECK_SECONDS: Final = 1.0
-"""Pause between two checks of the database."""
+DATABASE_CHECK_SECONDS: Final = 1.0
+"""Pause between two checks of the database, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class NotReady(Exception):
-    """A dependency is not as the service needs it. The message is one line."""
+    """A dependency does not meet the needs of the service at the start. The message is one line."""
 
 
 async def run(settings: Settings, roles: Sequence[str]) -> None:
-    """Run the parts until SIGTERM or SIGINT, then drain.
+    """Run the parts of the given roles until SIGTERM or SIGINT, then drain.
 
-    Raises NotReady where, at the start, the database or the broker is unavailable, the version or the encoding of the
-    database is not supported, the schema is not the expected one, or the address of the HTTP endpoints cannot be used.
+    Raises NotReady if, at the start, the database or the broker is unavailable, the version or the encoding of the
+    database is not supported, the schema has another revision than the code needs, or the HTTP address cannot be used.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,9 +63,9 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
 
 
 def collect_rarely() -> None:
-    """Exempt imported objects from garbage collection, and collect rarely.
+    """Exempt imported objects from garbage collection, and run the collector rarely.
 
-    The many small objects of a poll are freed by their reference counts; by default each poll would start the collector
+    Reference counts free the many small objects of a poll; with Python's defaults, each poll would run the collector
     15 times.
     """
     gc.freeze()
@@ -98,12 +98,12 @@ async def _check_broker(settings: Settings) -> None:
 
 
 class _Process:
-    """The parts of one process."""
+    """Owns the parts of one process."""
 
     def __init__(self, settings: Settings, database: Database, roles: Sequence[str]) -> None:
         self._settings = settings
         self._database = database
-        # A purge that fails is retried; the process is ready all the same.
+        # A failing purge is retried and does not make the process unready.
         self._health = Health("database", *(role for role in roles if role != "purge"))
         self._purges = "purge" in roles
         self._gauges = Gauges(database, self._health)
@@ -115,16 +115,16 @@ class _Process:
             self._consumer = wiring.consumer_of(settings, database, self._health, self._intake_committed)
 
     def _admin_api(self) -> Mapping[str, web.Application]:
-        """/admin/, where there is a token for it."""
+        """Build the application under /admin/. Returns nothing if no admin token is set."""
         token = self._settings.admin_token
         if token is None or not token.get_secret_value().strip():
             return {}
-        from service.http import admin  # noqa: PLC0415  its modules cost memory that a pod without it does not need
+        from service.http import admin  # noqa: PLC0415  saves the memory of its modules in pods without a token
 
         operations = wiring.operations_of(self._settings, self._admin_database)
         return {"/admin/": admin.application(operations, token.get_secret_value())}
 
-    # -- what is reported after a commit
+    # -- reports after a commit
 
     async def _intake_committed(self, effects: Effects) -> None:
         if effects.published and self._relay:
@@ -136,10 +136,10 @@ class _Process:
             self._relay.wake()
         purge_reporting.report(chunk)
 
-    # -- from start to stop
+    # -- start and stop
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run all parts until `stop`. The relay ends last, so that it publishes what the others still commit."""
+        """Run all parts until `stop`. The relay stops last, to publish what the others commit while they drain."""
         await self._listen()
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
         consumed = asyncio.Event()
@@ -172,7 +172,7 @@ class _Process:
             await run_until_stopped("relay", self._relay.run, stop, self._health)
 
     async def _purge_until(self, stop: asyncio.Event) -> None:
-        """A round every interval, in each pod. One pod at a time does the work."""
+        """Run a purge round every interval. All pods do; a lock lets one pod at a time work."""
         if not self._purges:
             return
         policy = wiring.retention_policy(self._settings)
@@ -186,14 +186,14 @@ class _Process:
     # -- health
 
     async def _watch_database(self) -> None:
-        """Check that the database is available, at the revision that this code needs."""
+        """Check periodically that the database is available, with the schema revision that this code needs."""
         while True:
             try:
                 error = await schema_error(self._database)
-            except Exception as unavailable:  # noqa: BLE001  whatever it is, the next check may succeed
+            except Exception as unavailable:  # noqa: BLE001  after any error, the next check may succeed
                 error = one_line(unavailable)
             self._report("database", error)
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(DATABASE_CHECK_SECONDS)
 
     async def _check_relay(self) -> None:
         if self._relay:
@@ -209,14 +209,14 @@ class _Process:
 async def run_until_stopped(
     name: str, part: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event, health: Health
 ) -> None:
-    """Run a part until `stop`. Where it fails, report it and run it again, with backoff."""
+    """Run a part until `stop`. If it fails, report the error and run it again, with backoff."""
     backoff = Backoff(first=0.5, longest=5)
     stopping = asyncio.create_task(stop.wait())
     while not stop.is_set():
         started = asyncio.get_running_loop().time()
         try:
             await part(stop)
-        except Exception as error:  # noqa: BLE001  a part that fails is run again, whatever it was
+        except Exception as error:  # noqa: BLE001  a part is run again after any error
             health.set_error(name, one_line(error))
             _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_of_a_dependency(error))
             if asyncio.get_running_loop().time() - started > 60:
@@ -226,5 +226,5 @@ async def run_until_stopped(
 
 
 def _is_of_a_dependency(error: Exception) -> bool:
-    """Whether a dependency failed: its line is enough. Anything else is a bug, and is logged with its traceback."""
+    """Returns whether a dependency failed. Any other error is a bug, and is logged with its traceback."""
     return isinstance(error, psycopg.Error | OSError) or type(error).__module__.startswith("aiokafka")

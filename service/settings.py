@@ -1,7 +1,7 @@
-"""The environment (and a `.env` file), read once into one frozen `Settings`.
+"""Reads the environment and a `.env` file into one frozen `Settings`.
 
-Everything that can be set is a field here. Its description is its documentation:
-docs/configuration.md is made from it. No secret is ever part of an error, a repr or a log line.
+Every setting is a field of `Settings`; docs/configuration.md is generated from the descriptions. No secret appears in
+an error, a repr or a log line.
 """
 
 import re
@@ -25,11 +25,11 @@ _BROKER = re.compile(r"(?:[^\s,:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})"
 
 
 class SettingsError(Exception):
-    """A setting is missing or malformed; the message is one line that names it."""
+    """A setting is missing or malformed. The message is one line that names it."""
 
 
 class Settings(BaseSettings):
-    """What one process was told. Made by `load_settings`, passed on as values."""
+    """Holds the settings of one process. `load_settings` creates it; other packages get plain values from it."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -42,70 +42,73 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr = Field(
-        description="Where PostgreSQL is: `postgresql://user:password@host:port/database?sslmode=…`, "
-        "with all that libpq knows (several hosts, a socket in `host`)."
+        description="URL of PostgreSQL: `postgresql://user:password@host:port/database?sslmode=…`. Everything that "
+        "libpq accepts works (several hosts, a socket in `host`)."
     )
     migration_database_url: SecretStr | None = Field(
         None,
-        description="The same database for `migrate`, as a role that may be the owner, and never through "
-        "a transaction pooler. `ELS_DATABASE_URL` where it is not set.",
+        description="URL of the same database for `migrate`: with a role that may act as the owner, and not through "
+        "a transaction pooler. Default: `ELS_DATABASE_URL`.",
     )
-    database_pool_size: int = Field(10, ge=4, le=100, description="Connections of one process.")
+    database_pool_size: int = Field(10, ge=4, le=100, description="Database connections of one process.")
     database_transaction_pooler: bool = Field(
         False,
-        description="Whether a transaction pooler (PgBouncer) stands before the database: no prepared "
-        "statements, no LISTEN, and timeouts and the planner's settings come from the role `els_app`.",
+        description="Set to `true` if connections go through a transaction pooler (PgBouncer). Then the service uses "
+        "no prepared statements and no LISTEN, and takes timeouts and planner settings from the role `els_app`.",
     )
 
     kafka_bootstrap_servers: str = Field(description="Brokers, as `host:port`, separated by commas.")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How the brokers are spoken to."
+        "PLAINTEXT", description="Security protocol of the brokers."
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="How one logs in; needed with `SASL_…`."
+        None, description="SASL mechanism; required with `SASL_…` protocols."
     )
-    kafka_sasl_username: str | None = Field(None, description="Needed with `SASL_…`.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Needed with `SASL_…`.")
+    kafka_sasl_username: str | None = Field(None, description="User name; required with `SASL_…` protocols.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password; required with `SASL_…` protocols.")
     kafka_ssl_cafile: Path | None = Field(
-        None, description="Certificates to trust (PEM); those of the system where it is not set."
+        None, description="File of trusted CA certificates (PEM). Default: those of the system."
     )
-    kafka_ssl_certfile: Path | None = Field(None, description="The client's certificate (PEM).")
-    kafka_ssl_keyfile: Path | None = Field(None, description="The key of that certificate (PEM).")
+    kafka_ssl_certfile: Path | None = Field(None, description="File of the client certificate (PEM).")
+    kafka_ssl_keyfile: Path | None = Field(None, description="File of the client certificate's key (PEM).")
     kafka_enable_idempotence: bool = Field(
-        True, description="The idempotent producer; the embedded broker needs `false`."
+        True, description="Use the idempotent producer. The embedded broker needs `false`."
     )
     kafka_fetch_wait_ms: int = Field(
         10,
         ge=1,
         le=5000,
-        description="How long a broker may hold a fetch that finds nothing; ten times as long after a second in which "
-        "nothing came. Apache Kafka answers as soon as there is something; the embedded broker only when this is over, "
-        "so that it adds to each event's latency.",
+        description="How long, in milliseconds, the broker may hold a fetch while there are no records; ten times as "
+        "long after a second without records. Apache Kafka answers as soon as a record arrives. The embedded broker "
+        "answers only after this time, so that it adds to the latency of each event.",
     )
     kafka_topic_partitions: int = Field(
-        12, ge=1, le=1000, description="Partitions of a topic that `topics create` makes."
+        12, ge=1, le=1000, description="Partitions of each topic that `topics create` creates."
     )
     kafka_topic_replication: int = Field(
-        1, ge=1, le=15, description="Replicas of a topic that `topics create` makes; 3 in production."
+        1, ge=1, le=15, description="Replicas of each topic that `topics create` creates. Use 3 in production."
     )
 
     consumer_group: str = Field(
         "essay-lifecycle-service", min_length=1, max_length=255, description="The Kafka consumer group."
     )
     session_timeout_seconds: int = Field(
-        6, ge=1, le=300, description="After how long without a heartbeat a pod's partitions go to others."
+        6, ge=1, le=300, description="Time without a heartbeat after which a pod's partitions go to other pods."
     )
     rebalance_timeout_seconds: int = Field(
-        30, ge=1, le=300, description="How long a pod may take to finish its work before a rebalance."
+        30, ge=1, le=300, description="Time that a pod has to finish its work before a rebalance."
     )
     max_poll_records: int = Field(
-        2000, ge=1, le=10_000, description="Records that are applied in one transaction, at most."
+        2000, ge=1, le=10_000, description="Maximum number of records applied in one transaction."
     )
     max_message_bytes: int = Field(
-        _MEBIBYTE, ge=1024, le=32 * _MEBIBYTE, description="A larger message goes to quarantine unread."
+        _MEBIBYTE,
+        ge=1024,
+        le=32 * _MEBIBYTE,
+        description="Largest accepted message; larger ones go to quarantine without being decoded.",
     )
     max_registration_bytes: int = Field(
-        16 * _MEBIBYTE, ge=1024, le=32 * _MEBIBYTE, description="The same for registrations."
+        16 * _MEBIBYTE, ge=1024, le=32 * _MEBIBYTE, description="The same limit for registrations."
     )
     consecutive_rejections_limit: int = Field(
         1000,
@@ -115,60 +118,62 @@ class Settings(BaseSettings):
         description="Consecutive rejections after which a topic is paused. The former name "
         "`ELS_REFUSALS_IN_A_ROW_LIMIT` is accepted until 0.3.0.",
     )
-    drain_seconds: int = Field(20, ge=1, le=300, description="How long a stop may take to finish its work.")
+    drain_seconds: int = Field(20, ge=1, le=300, description="Time that a pod has to finish its work at shutdown.")
     watchdog_seconds: int = Field(
         60,
         ge=20,
         le=3600,
-        description="After how long without progress despite lag, or without a share of the group, a pod makes its "
-        "client anew.",
+        description="Time without progress despite lag, or without assigned partitions, after which a pod creates a "
+        "new Kafka client.",
     )
 
     pending_ttl_seconds: int = Field(
-        _DAY, ge=1, le=10 * _YEAR, description="How long pending content waits for its registration."
+        _DAY, ge=1, le=10 * _YEAR, description="Time that pending content waits for its registration; then it expires."
     )
     expired_retention_seconds: int = Field(
         30 * _DAY,
         ge=1,
         le=10 * _YEAR,
-        description="How long expired content is kept. Longer than the input topics keep their records.",
+        description="Time that expired content is kept. Must be longer than the retention of the input topics.",
     )
     batch_timeout_seconds: int = Field(
-        _DAY, ge=1, le=10 * _YEAR, description="After how long a batch that is not ready is reported."
+        _DAY, ge=1, le=10 * _YEAR, description="Time after which a batch that is not complete is reported."
     )
     batch_retention_seconds: int | None = Field(
         None,
         ge=_DAY,
         le=10 * _YEAR,
-        description="How long batches that are ready, failed or were reported as late are kept; for ever where it "
-        "is not set. Longer than the input topics keep their records.",
+        description="Time that batches are kept after they are ready, failed or reported as late. Default: for ever. "
+        "Must be longer than the retention of the input topics.",
     )
     closed_retention_seconds: int | None = Field(
         None,
         ge=_DAY,
         le=10 * _YEAR,
-        description="How long removed content, replayed or discarded quarantine rows and the audit of operators are "
-        "kept; for ever where it is not set. Longer than the input topics keep their records.",
+        description="Time that removed content, replayed or discarded quarantine rows and the log of operator actions "
+        "are kept. Default: for ever. Must be longer than the retention of the input topics.",
     )
-    purge_interval_seconds: int = Field(60, ge=1, le=_DAY, description="Time between two purges.")
+    purge_interval_seconds: int = Field(60, ge=1, le=_DAY, description="Time between two purge rounds.")
 
     http_host: str = Field(
-        "0.0.0.0",  # noqa: S104  a pod is asked from outside
+        "0.0.0.0",  # noqa: S104  health and metrics are read from outside the pod
         min_length=1,
-        description="Address that health and metrics listen on.",
+        description="Address on which the HTTP server (health, metrics, `/admin/`) listens.",
     )
-    http_port: int = Field(8080, ge=0, le=65535, description="Port that they listen on; 0 takes a free one.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server; 0 takes a free one.")
     admin_token: SecretStr | None = Field(
-        None, description="The bearer token of `/admin/`, which is closed where it is not set."
+        None, description="Bearer token of the JSON API under `/admin/`. Without it, the API is not served."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level of the messages that are logged."
+    )
     log_format: Literal["json", "console"] = Field(
-        "json", description="`json` for one object a line, `console` for people."
+        "json", description="`json`: one object per line; `console`: lines for people."
     )
 
     @property
     def migration_url(self) -> str:
-        """The URL that `migrate` connects to, with its password."""
+        """Returns the URL that `migrate` connects to, with its password."""
         return (self.migration_database_url or self.database_url).get_secret_value()
 
     @field_validator("kafka_security_protocol", "kafka_sasl_mechanism", "log_level", mode="before")
@@ -207,7 +212,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
-        """Settings that only make sense with each other; the error names the one to add or change."""
+        """Check settings that depend on each other. The error names the one to add or change."""
         if self.kafka_security_protocol.startswith("SASL_"):
             for name in ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password"):
                 if getattr(self, name) is None:
@@ -222,20 +227,17 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment and `.env`.
-
-    Raises SettingsError, in one line, where a setting is missing or malformed.
-    """
+    """Read the settings from the environment and `.env`. Raises SettingsError if one is missing or malformed."""
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(_told(detail) for detail in error.errors())) from None
+        raise SettingsError("; ".join(_message(detail) for detail in error.errors())) from None
     except (UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f".env: can't be read: {error}") from None
+        raise SettingsError(f".env: cannot be read: {error}") from None
 
 
 def settings_table() -> str:
-    """Every setting as a Markdown table, as docs/configuration.md shows it."""
+    """Returns all settings as the Markdown table of docs/configuration.md."""
     rows = ["| setting | default | |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         rows.append(f"| `{_variable(name)}` | {_default(field)} | {field.description} |")
@@ -258,8 +260,8 @@ def _needs(name: str, because: str) -> ValueError:
     return ValueError(f"{_variable(name)}: is needed with {because}")
 
 
-def _told(detail: ErrorDetails) -> str:
-    """One problem in words. What was given is shown only where it can't be a secret."""
+def _message(detail: ErrorDetails) -> str:
+    """Describe one error of a setting. Shows the given value only if it cannot be a secret."""
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
         return message
@@ -273,7 +275,7 @@ def _told(detail: ErrorDetails) -> str:
 
 
 def _check_database_url(url: str) -> None:
-    """libpq's own complaint may quote the password, so its words are not passed on."""
+    """Raise ValueError for a malformed URL. Does not repeat libpq's message, which may quote the password."""
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("should begin with postgresql://")
     try:

@@ -1,4 +1,4 @@
-"""Builds the options of each part, and the parts themselves, from the settings. Nothing connects here."""
+"""Builds each part and its options from the settings. Opens no connection."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,15 +25,15 @@ from service.runtime.health import Health
 from service.settings import Settings, SettingsError
 
 ADMIN_SESSIONS: Final = 2
-"""Sessions of the pool for operators: it is a pool of its own, so that they never keep the consumer waiting."""
+"""Sessions in the pool of operator actions. It is a separate pool, so that they never make the consumer wait."""
 
 RELAY_SHARE: Final = 0.15
-"""Share of the drain time that the relay may take to finish what it sends, and once more to leave. The consumer has
-stopped before."""
+"""Share of the drain time that the relay may use to finish sending, and again to give up its lease. The consumer has
+stopped before that."""
 
 
 def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions: int | None = None) -> Database:
-    """The pool that the settings describe, or one of so many sessions."""
+    """Create the connection pool that the settings describe. `sessions` replaces the pool size of the settings."""
     return Database(
         settings.database_url.get_secret_value(),
         pool_size=sessions or settings.database_pool_size,
@@ -43,7 +43,7 @@ def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:
-    """What every Kafka client is made with. Raises SettingsError where a certificate file cannot be used."""
+    """Build the options of all Kafka clients. Raises SettingsError if a certificate file cannot be used."""
     password = settings.kafka_sasl_password
     try:
         return client_options(
@@ -61,14 +61,14 @@ def kafka_options(settings: Settings) -> dict[str, object]:
 
 
 def broker_error(error: Exception) -> str:
-    """Why the broker could not be used, in one line that names the setting to check."""
+    """Describe why the broker could not be used, in one line that names the setting to check."""
     setting, message = "BOOTSTRAP_SERVERS", one_line(error)
     match error:
         case ssl.SSLCertVerificationError():
-            # The same word, whether it is a name or an address that the certificate does not have.
+            # OpenSSL says "mismatch" both for a host name and for an address that the certificate lacks.
             setting = "BOOTSTRAP_SERVERS" if "mismatch" in error.verify_message else "SSL_CAFILE"
         case ssl.SSLError(reason=str(alert)) if "UNKNOWN_CA" in alert or "CERTIFICATE" in alert:
-            setting = "SSL_CERTFILE"  # ours, which the broker does not accept
+            setting = "SSL_CERTFILE"  # the broker does not accept our certificate
         case ssl.SSLError():
             setting = "SECURITY_PROTOCOL"
         case SaslAuthenticationFailed():
@@ -82,19 +82,19 @@ def broker_error(error: Exception) -> str:
 
 
 def intake_limits(settings: Settings) -> IntakeLimits:
-    """The limits of the intake."""
+    """Build the limits of the intake."""
     return IntakeLimits(consecutive_rejections=settings.consecutive_rejections_limit)
 
 
 def max_bytes(settings: Settings) -> Mapping[str, int]:
-    """The largest value taken, by input topic."""
+    """Returns the largest accepted record value in bytes, by input topic."""
     sizes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
     sizes[BATCH_REGISTERED] = settings.max_registration_bytes
     return sizes
 
 
 def retention_policy(settings: Settings) -> RetentionPolicy:
-    """How long things are kept."""
+    """Build the retention policy."""
     return RetentionPolicy(
         pending_ttl=settings.pending_ttl_seconds,
         expired_retention=settings.expired_retention_seconds,
@@ -107,7 +107,7 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
 def consumer_of(
     settings: Settings, database: Database, health: Health, committed: Callable[[Effects], Awaitable[None]]
 ) -> Consumer:
-    """The consumer that the settings describe. `committed` gets the effects of each transaction."""
+    """Build the consumer. `committed` is called with the effects of each committed transaction."""
     options = ConsumerOptions(
         group=settings.consumer_group,
         max_poll_records=settings.max_poll_records,
@@ -123,7 +123,7 @@ def consumer_of(
 
 
 def relay_of(settings: Settings, database: Database) -> Relay:
-    """The relay that the settings describe."""
+    """Build the relay."""
     options, pooler = kafka_options(settings), settings.database_transaction_pooler
     return Relay(
         database,
@@ -135,5 +135,5 @@ def relay_of(settings: Settings, database: Database) -> Relay:
 
 
 def operations_of(settings: Settings, database: Database) -> Operations:
-    """The operator actions that the settings describe."""
+    """Build the operator actions."""
     return Operations(database, intake_limits(settings), max_bytes(settings))

@@ -1,4 +1,4 @@
-"""The environment becomes settings, or one line that says which of them is wrong."""
+"""Tests that the environment is read into settings, or that one line names the wrong setting."""
 
 from pathlib import Path
 
@@ -11,21 +11,22 @@ SECRET = "hunter2-in-the-clear"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing but what must be set, and no `.env` of whoever runs this."""
+    """Set only the required settings, and leave the directory that may hold a `.env`."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(f"ELS_{name.upper()}", raising=False)
+    monkeypatch.delenv("ELS_REFUSALS_IN_A_ROW_LIMIT", raising=False)
     monkeypatch.setenv("ELS_DATABASE_URL", f"postgresql://els_app:{SECRET}@db:5432/els?sslmode=require")
     monkeypatch.setenv("ELS_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
 
 
-def complaint() -> str:
+def error_message() -> str:
     with pytest.raises(SettingsError) as caught:
         load_settings()
     return str(caught.value)
 
 
-def test_the_defaults_are_those_that_are_fixed_for_the_outside() -> None:
+def test_the_defaults_do_not_change() -> None:
     settings = load_settings()
     assert settings.consumer_group == "essay-lifecycle-service"
     assert settings.http_port == 8080
@@ -43,7 +44,7 @@ def test_the_defaults_are_those_that_are_fixed_for_the_outside() -> None:
     assert settings.admin_token is None
 
 
-def test_a_migration_uses_the_url_of_the_service_where_it_has_none_of_its_own(
+def test_a_migration_uses_the_url_of_the_service_if_it_has_no_own_url(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = load_settings()
@@ -59,22 +60,22 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.Mon
     assert (settings.http_port, settings.log_format) == (9001, "console")
 
 
-def test_a_dot_env_file_that_is_no_text_is_a_settings_error(tmp_path: Path) -> None:
+def test_a_dot_env_file_that_is_not_text_is_a_settings_error(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"ELS_HTTP_PORT=\xff\xfe")
-    assert complaint().startswith(".env: ")
+    assert error_message().startswith(".env: ")
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELS_ADMIN_TOKEN", "")
     monkeypatch.setenv("ELS_HTTP_PORT", "")
     settings = load_settings()
     assert (settings.admin_token, settings.http_port) == (None, 8080)
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ELS_DATABASE_URL")
     monkeypatch.delenv("ELS_KAFKA_BOOTSTRAP_SERVERS")
-    assert complaint() == "ELS_DATABASE_URL: is not set; ELS_KAFKA_BOOTSTRAP_SERVERS: is not set"
+    assert error_message() == "ELS_DATABASE_URL: is not set; ELS_KAFKA_BOOTSTRAP_SERVERS: is not set"
 
 
 @pytest.mark.parametrize(
@@ -101,10 +102,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ELS_MIGRATION_DATABASE_URL", "postgresql://db/els?no_such_parameter=1"),
     ],
 )
-def test_what_is_malformed_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+def test_a_malformed_setting_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
-    assert complaint().startswith(f"{variable}: ")
-    assert "\n" not in complaint()
+    assert error_message().startswith(f"{variable}: ")
+    assert "\n" not in error_message()
 
 
 @pytest.mark.parametrize(
@@ -117,17 +118,27 @@ def test_what_is_malformed_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch,
         f"{SECRET}",
     ],
 )
-def test_a_complaint_about_a_url_does_not_quote_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_an_error_about_a_url_does_not_quote_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("ELS_DATABASE_URL", url)
-    assert SECRET not in complaint()
+    assert SECRET not in error_message()
 
 
-def test_no_secret_is_shown_by_what_is_printed_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELS_ADMIN_TOKEN", SECRET)
     monkeypatch.setenv("ELS_KAFKA_SASL_PASSWORD", SECRET)
     monkeypatch.setenv("ELS_MIGRATION_DATABASE_URL", f"postgresql://owner:{SECRET}@db/els")
     settings = load_settings()
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_the_former_name_of_the_rejections_limit_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELS_REFUSALS_IN_A_ROW_LIMIT", "7")
+    assert load_settings().consecutive_rejections_limit == 7
+    monkeypatch.setenv("ELS_CONSECUTIVE_REJECTIONS_LIMIT", "5")
+    assert load_settings().consecutive_rejections_limit == 5
+    monkeypatch.delenv("ELS_CONSECUTIVE_REJECTIONS_LIMIT")
+    monkeypatch.setenv("ELS_REFUSALS_IN_A_ROW_LIMIT", "many")
+    assert error_message().startswith("ELS_CONSECUTIVE_REJECTIONS_LIMIT: ")
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -136,29 +147,29 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("missing", ["MECHANISM", "USERNAME", "PASSWORD"])
-def test_sasl_needs_all_that_it_logs_in_with(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_sasl_needs_mechanism_user_name_and_password(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     sasl = {"MECHANISM": "scram-sha-512", "USERNAME": "els", "PASSWORD": SECRET}
     monkeypatch.setenv("ELS_KAFKA_SECURITY_PROTOCOL", "sasl_ssl")
     for name, value in sasl.items():
         monkeypatch.setenv(f"ELS_KAFKA_SASL_{name}", value)
     assert load_settings().kafka_sasl_mechanism == "SCRAM-SHA-512"
     monkeypatch.delenv(f"ELS_KAFKA_SASL_{missing}")
-    assert complaint() == f"ELS_KAFKA_SASL_{missing}: is needed with ELS_KAFKA_SECURITY_PROTOCOL=SASL_SSL"
+    assert error_message() == f"ELS_KAFKA_SASL_{missing}: is needed with ELS_KAFKA_SECURITY_PROTOCOL=SASL_SSL"
 
 
 @pytest.mark.parametrize(("given", "missing"), [("CERT", "KEY"), ("KEY", "CERT")])
-def test_a_certificate_and_its_key_come_together(
+def test_a_certificate_and_its_key_need_each_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, missing: str
 ) -> None:
     file = tmp_path / "some.pem"
     file.write_text("")
     monkeypatch.setenv(f"ELS_KAFKA_SSL_{given}FILE", str(file))
-    assert complaint() == f"ELS_KAFKA_SSL_{missing}FILE: is needed with ELS_KAFKA_SSL_{given}FILE"
+    assert error_message() == f"ELS_KAFKA_SSL_{missing}FILE: is needed with ELS_KAFKA_SSL_{given}FILE"
 
 
 def test_a_rebalance_may_not_time_out_before_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELS_SESSION_TIMEOUT_SECONDS", "31")
-    assert complaint().startswith("ELS_REBALANCE_TIMEOUT_SECONDS: ")
+    assert error_message().startswith("ELS_REBALANCE_TIMEOUT_SECONDS: ")
 
 
 def test_every_setting_is_described() -> None:

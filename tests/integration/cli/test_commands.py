@@ -12,7 +12,7 @@ import pytest
 from deploy.local.processes import free_port, plain_environment, wait_until
 from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
-from service.__main__ import TERMINATED
+from service.__main__ import STATUS_TERMINATED
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.kafka import topics as kafka_module
 from service.postgres.schema import EXPECTED_REVISION
@@ -205,7 +205,7 @@ def test_a_command_that_waits_ends_at_sigterm_also_where_it_is_process_1(tmp_pat
             there = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
             assert wait_until(lambda: other.execute(there).rowcount > 0, 30, every=0.05)
             waiting.terminate()
-            assert waiting.wait(10) == TERMINATED
+            assert waiting.wait(10) == STATUS_TERMINATED
 
 
 def test_relay_once_publishes_the_outbox_and_ends(
