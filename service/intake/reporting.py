@@ -105,7 +105,7 @@ def _count(records: Sequence[EffectRecord]) -> None:
 
 def _observe(kind: EffectKind, seconds: float) -> None:
     if kind == "batch_ready":
-        metrics.BATCH_READY.observe(seconds)
+        metrics.BATCH_READY_SECONDS.observe(seconds)
     elif kind.startswith("content_"):
         metrics.PENDING_RECONCILED.labels(kind.removeprefix("content_")).inc()
         metrics.PENDING_AGE.observe(seconds)

@@ -3,7 +3,7 @@
 import structlog
 
 from service.purge.policy import Chunk
-from service.runtime.metrics import BATCHES_TIMED_OUT, PENDING_EXPIRED, PURGED
+from service.runtime.metrics import BATCHES_TIMED_OUT, EXPIRED, PURGED
 
 _log = structlog.get_logger(__name__)
 
@@ -13,7 +13,7 @@ def report(chunk: Chunk) -> None:
     PURGED.labels(chunk.task).inc(len(chunk.done))
     match chunk.task:
         case "expired_content":
-            PENDING_EXPIRED.inc(len(chunk.done))
+            EXPIRED.inc(len(chunk.done))
             for batch_id, text_storage_id, correlation_id in chunk.done:
                 _log.warning(
                     "content_expired",

@@ -1,1 +1,1 @@
-"""Event loop, health, logging, metrics and tracing. Independent of settings."""
+"""Provides background loops, health, logging, metrics and tracing. Does not read the settings."""

@@ -1,10 +1,10 @@
-"""Which parts of this process are healthy, for the health endpoints."""
+"""Records which parts of this process are healthy, for the health endpoints."""
 
 from collections.abc import Mapping
 
 
 class Health:
-    """The parts by name, each healthy or with its error. A part that has not reported yet is not ready."""
+    """Holds the error of each part, by name. A part that has not reported yet counts as not ready."""
 
     def __init__(self, *parts: str) -> None:
         self._errors: dict[str, str | None] = dict.fromkeys(parts, "starting")
@@ -13,14 +13,15 @@ class Health:
         self._errors[part] = None
 
     def set_error(self, part: str, why: str) -> None:
-        """`why` is one line, with no secret in it."""
+        """Record why a part is not healthy. `why` is one line and contains no secret."""
         self._errors[part] = why
 
     @property
     def parts(self) -> Mapping[str, str | None]:
-        """The error of each part; None where it is healthy."""
+        """Returns the error of each part; None if it is healthy."""
         return self._errors
 
     @property
     def ready(self) -> bool:
+        """Returns whether all parts are healthy."""
         return not any(self._errors.values())

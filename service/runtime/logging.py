@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line on standard output, or lines for people."""
+"""Writes logs to standard output: one JSON object per line, or lines for people."""
 
 import io
 import logging
@@ -29,14 +29,14 @@ _log = structlog.get_logger(__name__)
 
 class _Output:
     is_json = False
-    """Whether lines are JSON on standard output, as `set_up_logging` decides; else structlog renders each."""
+    """Whether `log_many` writes JSON itself; else structlog renders each line. Set by `set_up_logging`."""
 
 
 def set_up_logging(level: str, form: str) -> None:
-    """Log from `level` on, as one JSON object per line (`json`), or as lines for people (`console`)."""
+    """Log messages of `level` and above. `form` is `json` (one object per line) or `console` (lines for people)."""
     _Output.is_json = form == "json"
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no Unicode
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without Unicode
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -54,8 +54,9 @@ def set_up_logging(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    # Messages of the libraries go the same way. aiokafka logs each lost connection many times a second; psycopg logs
-    # what a pipeline left undone after the statement that failed, whose error is raised.
+    # Libraries log through the standard module; their lines get the same format. The levels below silence noise:
+    # aiokafka logs a lost connection many times a second; psycopg warns of the statements that a pipeline skipped after
+    # an error, and that error is raised anyway.
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -69,9 +70,9 @@ def set_up_logging(level: str, form: str) -> None:
 
 
 def log_many(lines: Iterable[dict[str, Any]]) -> None:
-    """Log lines at level info, each with its `event`. As JSON they are written together, at a tenth of the cost.
+    """Log lines at level info, each with its `event`. JSON lines are written together, at a tenth of the cost.
 
-    Raises OSError where standard output cannot be written to.
+    Raises OSError if standard output cannot be written to.
     """
     if not _log.is_enabled_for(logging.INFO):
         return

@@ -1,7 +1,7 @@
-"""Background tasks: a step that runs again every interval until it is stopped, with backoff after errors.
+"""Runs background tasks: a step that is repeated every interval until it is stopped, with backoff after errors.
 
 An error never ends a loop: the step is retried after a random pause, up to a bound that doubles each time ("full
-jitter"), so that pods that failed together do not retry together. Only cancellation ends a loop at once.
+jitter"), so that pods that failed at the same time do not retry at the same time. Only cancellation ends a loop at once.
 """
 
 import asyncio
@@ -18,15 +18,14 @@ from service.runtime.errors import one_line
 _log = structlog.get_logger(__name__)
 
 LOG_SECONDS = 30.0
-"""An error that lasts is logged once in so many seconds, with the number of failures."""
-
+"""Pause, in seconds, between two log lines about an error that lasts."""
 
 LOST_SECONDS = 1.0
-"""A cancellation that has not ended a task after so long may have been lost on its way, and is repeated."""
+"""Time after which a cancellation is repeated, in seconds: a library may have swallowed it."""
 
 
 async def cancelled(tasks: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel what still runs, again where a library swallowed it, until all has ended, whatever it ended with."""
+    """Cancel tasks and wait until all have ended. Repeats a cancellation that was swallowed. Ignores their errors."""
     tasks = list(tasks)
     running = {task for task in tasks if not task.done()}
     while running:
@@ -38,17 +37,17 @@ async def cancelled(tasks: Iterable["asyncio.Future[Any]"]) -> None:
 
 @dataclass(slots=True)
 class Backoff:
-    """Pauses between tries that fail, in seconds."""
+    """Computes the pauses between failing attempts, in seconds."""
 
     first: float = 0.1
     longest: float = 5.0
     failures: int = 0
 
     def pause(self) -> float:
-        """The pause after one more failure: anything up to a bound that doubles."""
+        """Count one more failure. Returns a random pause, up to a bound that doubles with each failure."""
         bound = min(self.longest, self.first * 2.0 ** min(self.failures, 30))
         self.failures += 1
-        return random.uniform(0, bound)  # noqa: S311  spreads load, hides nothing
+        return random.uniform(0, bound)  # noqa: S311  spreads load; needs no cryptographic randomness
 
 
 @dataclass(slots=True)
@@ -58,6 +57,7 @@ class Throttle:
     _at: float = float("-inf")
 
     def due(self) -> bool:
+        """Returns whether the error should be logged now."""
         now = time.monotonic()
         if now - self._at < LOG_SECONDS:
             return False
@@ -65,13 +65,14 @@ class Throttle:
         return True
 
     def over(self) -> None:
+        """Note that the error is over: the next one is logged at once."""
         self._at = float("-inf")
 
 
 @dataclass(slots=True)
 class Loop:
-    """A step that runs again and again: at once while it says that there is more, else every `every`
-    seconds or when `wake` is set. `error` is what the last run failed with; None while it succeeds.
+    """Repeats a step: at once while it returns True (there is more to do), else after `every` seconds or when `wake` is
+    set. `error` is the error of the last run; None if it succeeded.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Loop:
     _throttle: Throttle = field(default_factory=Throttle)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; a step that has begun is finished."""
+        """Repeat the step until `stop`. Finishes a step that has begun."""
         stopping: asyncio.Future[bool] = asyncio.ensure_future(stop.wait())
         try:
             while not stop.is_set():
@@ -99,10 +100,10 @@ class Loop:
             stopping.cancel()
 
     async def _once(self) -> float | None:
-        """One step; returns how long to rest after it, None for not at all."""
+        """Run the step once. Returns the pause after it in seconds, or None if there is more to do at once."""
         try:
             more = await self.step()
-        except Exception as error:  # noqa: BLE001  whatever it is, the loop must outlive it
+        except Exception as error:  # noqa: BLE001  no error may end the loop
             return self._failed(error)
         self._succeeded()
         return None if more else self.every
@@ -112,7 +113,7 @@ class Loop:
         try:
             await asyncio.wait({stopping, waking}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # Not waited for: a cancellation that comes then could not be told from this one, and would be lost.
+            # Not awaited: a cancellation of this task that came meanwhile would look like this one, and be lost.
             waking.cancel()
 
     def _failed(self, error: Exception) -> float:

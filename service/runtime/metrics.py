@@ -1,52 +1,52 @@
-"""Metrics and logs. No label and no metric holds a batch id: numbers by batch are in the views."""
+"""Defines the Prometheus metrics of a process. No label holds a batch id: numbers per batch are in the views of `ops`."""
 
 from contextlib import suppress
 
 from aiokafka import TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
-PENDING_STORED = Counter("els_pending_content_stored_total", "Contents kept for a batch not registered yet.")
+PENDING_STORED = Counter("els_pending_content_stored_total", "Contents stored for a batch that was not registered yet.")
 PENDING_RECONCILED = Counter(
-    "els_pending_content_reconciled_total", "Pending contents whose registration came.", ["outcome"]
+    "els_pending_content_reconciled_total", "Pending contents whose batch was registered, by outcome.", ["outcome"]
 )
 PENDING_AGE = Histogram(
     "els_pending_content_age_seconds",
-    "How long a content had waited when its registration came.",
+    "Time that a content had waited when its batch was registered.",
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
-PENDING_EXPIRED = Counter("els_pending_content_expired_total", "Contents whose registration did not come in time.")
-EXCESS = Counter("els_excess_content_total", "Contents beyond the slots of their batch.", ["reason"])
-SLOTS_ASSIGNED = Counter("els_slots_assigned_total", "Slots that a content has taken.")
+EXPIRED = Counter("els_pending_content_expired_total", "Contents whose batch was not registered in time.")
+EXCESS = Counter("els_excess_content_total", "Contents that found no open slot in their batch.", ["reason"])
+SLOTS_ASSIGNED = Counter("els_slots_assigned_total", "Slots assigned to a content.")
 BATCHES_REGISTERED = Counter("els_batches_registered_total", "Batches registered.")
 BATCHES_READY = Counter("els_batches_ready_total", "Batches announced as ready.")
 BATCHES_FAILED = Counter("els_batches_failed_total", "Batches whose slots were all taken by failures.")
-BATCH_READY = Histogram(
+BATCH_READY_SECONDS = Histogram(
     "els_batch_ready_seconds",
-    "From a batch's registration to its being ready.",
+    "Time from the registration of a batch until it is ready.",
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
-BATCHES_TIMED_OUT = Counter("els_batches_timed_out_total", "Batches reported as not complete in time.")
-PURGED = Counter("els_purged_total", "Rows that a purge has dealt with, by the count of its report.", ["chore"])
-QUARANTINED = Counter("els_quarantined_total", "Inputs rejected.", ["reason"])
+BATCHES_TIMED_OUT = Counter("els_batches_timed_out_total", "Batches reported because they were not complete in time.")
+PURGED = Counter("els_purged_total", "Rows handled by purge rounds, by purge task.", ["chore"])
+QUARANTINED = Counter("els_quarantined_total", "Rejected inputs (dead letters).", ["reason"])
 VALIDATION_FAILURES = Counter(
-    "els_validation_failures_total", "Validation failures, by what became of them.", ["outcome"]
+    "els_validation_failures_total", "Validation failures, by outcome.", ["outcome"]
 )
 DUPLICATES = Counter(
-    "els_duplicates_total", "Inputs recognised as repeats: content, failure, registration, rejection.", ["event"]
+    "els_duplicates_total", "Duplicate inputs, by kind: content, failure, registration, refusal (rejection).", ["event"]
 )
 REGISTRATION_DIFFERENCES = Counter(
     "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]
 )
-OUTBOX_PUBLISHED = Counter("els_outbox_published_total", "Outbox rows that the broker has acknowledged.", ["topic"])
+OUTBOX_PUBLISHED = Counter("els_outbox_published_total", "Outbox rows acknowledged by the broker.", ["topic"])
 EVENT_TO_PUBLISH = Histogram(
     "els_event_to_publish_seconds",
-    "From the commit of an outbox row to its acknowledgement by the broker.",
+    "Time from the commit of an outbox row until the broker acknowledged it.",
     buckets=(0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
 )
-CONSUMER_LAG = Gauge("els_consumer_lag", "Records that wait in a partition of this process.", ["topic", "partition"])
+CONSUMER_LAG = Gauge("els_consumer_lag", "Consumer lag in records, for each partition of this process.", ["topic", "partition"])
 TRANSACTION = Histogram(
     "els_transaction_seconds",
-    "How long a transaction took, its commit included.",
+    "Duration of a transaction, including its commit.",
     ["step"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
@@ -58,7 +58,7 @@ for _label in ("BATCH_FULL", "NO_AVAILABLE_SLOT"):
 
 
 def set_lag(tp: TopicPartition, records: int | None) -> None:
-    """Set the lag of a partition of this process; None removes it, since the partition is not ours any more."""
+    """Set the lag of a partition in records. None removes it, when the partition is no longer assigned."""
     if records is None:
         with suppress(KeyError):
             CONSUMER_LAG.remove(tp.topic, str(tp.partition))

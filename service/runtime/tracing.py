@@ -1,9 +1,9 @@
-"""Spans of the steps, where somebody collects them: the optional extra `otel`.
+"""Records OpenTelemetry spans of the steps receive, apply and publish, if the optional extra `otel` is installed.
 
-An input waits, for milliseconds or for a day, between being received, applied and published, and a step is about
-many inputs at once. So no step is a child of another, nor of its inputs: each is a span of its own, linked to the
-trace context of every sampled input that it is about, which lies in the tables beside the content and in the outbox
-beside the event. While tracing is off, or no input is sampled, a step costs a comparison.
+A step handles many inputs at once, and between two steps an input waits for milliseconds or for a day. So a span is not
+a child of another span: each step is a root span with links to the trace contexts of the sampled inputs that it handles.
+The tables keep the trace context of a content, the outbox that of an event. While tracing is off, or no input is
+sampled, a step costs one comparison.
 """
 
 import os
@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, Tracer, TracerProvider
 
-ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""One of these, as everywhere in OpenTelemetry, says where spans go; without it there are none."""
+ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""The standard variables of OpenTelemetry that name a collector. Tracing is on if one of them is set."""
 
 LINKS: Final = 128
-"""Of one span: what OpenTelemetry's own limit is, and what collectors take."""
+"""Maximum number of links of a span: the default limit of OpenTelemetry, which collectors accept."""
 
 Context = tuple[str | None, str | None]
-"""traceparent and tracestate of an input."""
+"""The traceparent and tracestate of an input."""
 
 
 class NotInstalled(Exception):
-    """A collector is named, and the extra `otel` is not there; the message is one line."""
+    """A collector is configured, but the extra `otel` is not installed. The message is one line."""
 
 
 class _Switch:
@@ -35,8 +35,8 @@ class _Switch:
 
 
 def set_up() -> None:
-    """Trace from now on, where the environment names a collector. Raises NotInstalled."""
-    if not any(os.environ.get(name) for name in ENDPOINTS):
+    """Turn tracing on if the environment names a collector. Raises NotInstalled."""
+    if not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
         return
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
@@ -44,7 +44,7 @@ def set_up() -> None:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
-        raise NotInstalled(f"{ENDPOINTS[1]} is set, and the extra `otel` is not installed: {error}") from None
+        raise NotInstalled(f"{ENDPOINT_VARIABLES[1]} is set, and the extra `otel` is not installed: {error}") from None
     resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "essay-lifecycle-service")})
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -52,12 +52,12 @@ def set_up() -> None:
 
 
 def use(provider: "TracerProvider | None") -> None:
-    """Give spans to this provider; None turns tracing off."""
+    """Send spans to this provider. None turns tracing off."""
     _Switch.tracer = provider.get_tracer("essay-lifecycle-service") if provider else None
 
 
 class step:  # noqa: N801  read as a statement: `with tracing.step("apply") as step`
-    """One step; it becomes a span at its end, if one of the inputs that it is about is sampled."""
+    """Measures one step. At its end, records a span if at least one of the inputs that it handled is sampled."""
 
     __slots__ = ("_began", "_links", "_name", "_number")
 
@@ -71,7 +71,7 @@ class step:  # noqa: N801  read as a statement: `with tracing.step("apply") as s
         return self
 
     def about(self, number: int, contexts: Iterable[Context]) -> None:
-        """So many inputs or events; their contexts are not looked at while tracing is off."""
+        """Add inputs or events that the step handles. While tracing is off, `contexts` is not evaluated."""
         if _Switch.tracer:
             self._number += number
             distinct = dict.fromkeys(context for context in contexts if context[0] and _is_sampled(context[0]))

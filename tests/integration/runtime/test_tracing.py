@@ -125,7 +125,7 @@ async def test_a_span_has_no_more_links_than_collectors_take(spans: InMemorySpan
 
 
 async def test_without_a_collector_contexts_are_not_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in tracing.ENDPOINTS:
+    for name in tracing.ENDPOINT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     tracing.set_up()
 
