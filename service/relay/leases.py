@@ -1,6 +1,6 @@
-"""How relays share the outbox: each serves the shards that it leases, and knows from where to read them.
+"""Shares the shards of the outbox among relays: each relay leases some of them.
 
-Nothing here keeps the order of what is published, see relay.py; it keeps two relays from doing the same work.
+Leases only keep two relays from doing the same work. The order of publication does not depend on them, see relay.py.
 """
 
 import time
@@ -12,9 +12,10 @@ from service.store import relays
 
 
 class Lease:
-    """The shards that this relay may serve, as long as its lease lasts by its own clock."""
+    """Holds the shards that this relay may serve until its lease ends, by its own clock."""
 
     def __init__(self, database: Database, seconds: float, taken: Callable[[Iterable[int]], None]) -> None:
+        """`taken` is called with the shards that became this relay's. `seconds` is how long a lease lasts."""
         self.relay: UUID = uuid4()
         self.shards: frozenset[int] = frozenset()
         self.leaving: frozenset[int] = frozenset()
@@ -25,20 +26,20 @@ class Lease:
 
     @property
     def is_valid(self) -> bool:
-        """Whether others still count this relay, as far as its own clock can tell."""
+        """Returns whether other relays still respect this lease, by the clock of this process."""
         return time.monotonic() < self._until
 
     def serves(self, shard: int) -> bool:
-        """Whether rows of this shard may be published now."""
+        """Returns whether rows of this shard may be published now."""
         return shard in self.shards and self.is_valid
 
     async def renew(self) -> bool:
-        """Live on, take free shards, choose those to give back. The worker gives back: it knows when.
+        """Extend the lease, take free shards, and choose those to give back; the worker gives them back when it can.
 
-        A relay whose lease ran out comes back as another: a fetch that is still on its way, with watermarks
-        from before, must not find that its shards are its own again.
+        A relay whose lease ran out gets a new id: a fetch that is still running, with old watermarks, must not find
+        its shards leased to its id again.
         """
-        asked_at = time.monotonic()
+        renewed_at = time.monotonic()
         if not self.is_valid:
             self.relay, self.shards, self.leaving = uuid4(), frozenset(), frozenset()
         async with self._database.transaction() as conn:
@@ -50,17 +51,18 @@ class Lease:
         kept_last = sorted(held, key=lambda shard: (shard not in self.leaving, -shard))
         self.leaving = frozenset(kept_last[: max(0, len(held) - share.fair)])
         self.shards = held
-        self._until = asked_at + self._seconds
+        self._until = renewed_at + self._seconds
         if fresh:
             self._taken(fresh)
         return False
 
     def gave_back(self, shards: Iterable[int]) -> None:
+        """Note that the worker has given these shards back."""
         self.shards = self.shards - frozenset(shards)
         self.leaving = self.leaving - frozenset(shards)
 
     async def leave(self) -> None:
-        """Give all back."""
+        """Give all shards back and end the lease."""
         self._until = float("-inf")
         self.shards = self.leaving = frozenset()
         async with self._database.transaction() as conn:

@@ -1,4 +1,4 @@
-"""Outbox rows on their way to the broker: in waves, in record batches, and what becomes of those that are rejected."""
+"""Sends outbox rows to the broker in waves of record batches, and decides what a failed record blocks."""
 
 import asyncio
 import time
@@ -14,8 +14,8 @@ from service.runtime.errors import one_line
 from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED
 from service.store.outbox import Blocked, OutboxKey, OutboxRow
 
-# The record's own fault: it is found by halving, and only its batch waits.
-_OF_THE_RECORD = (
+# The record itself is at fault: halving the record batch finds it, and only its batch is blocked.
+_RECORD_ERRORS = (
     errors.MessageSizeTooLargeError,
     errors.RecordListTooLargeError,
     errors.CorruptRecordException,
@@ -23,14 +23,14 @@ _OF_THE_RECORD = (
     errors.UnsupportedForMessageFormatError,
     errors.PolicyViolationError,
 )
-# The topic's: all batches with a row for it wait.
-_OF_THE_TOPIC = (
+# The topic is at fault: all batches whose next row is for it are blocked.
+_TOPIC_ERRORS = (
     errors.UnknownTopicOrPartitionError,
     errors.InvalidTopicError,
     errors.TopicAuthorizationFailedError,
 )
-# The partition's, as long as others are well: else it is the broker that is in trouble.
-_OF_THE_PARTITION = (
+# The partition is at fault if other partitions acknowledge records; else the broker is.
+_PARTITION_ERRORS = (
     errors.LeaderNotAvailableError,
     errors.NotLeaderForPartitionError,
     errors.NotEnoughReplicasError,
@@ -40,10 +40,10 @@ _OF_THE_PARTITION = (
 
 
 class Publication:
-    """Rows on their way to the broker, in waves: of each batch the next rows of one topic.
+    """Publishes fetched outbox rows in waves: of each batch, a wave contains the next rows that go to one topic.
 
-    The rows of a wave go out as record batches, one for each partition at a time. A batch takes part in
-    the next wave when all its rows of this one are acknowledged.
+    The rows of a wave are sent as record batches, one per partition at a time. A batch takes part in the next wave if
+    all its rows of this wave are acknowledged.
     """
 
     def __init__(self, line: ProducerLine, lease: Lease) -> None:
@@ -52,11 +52,11 @@ class Publication:
         self._line = line
         self._lease = lease
         self._read_at = time.monotonic()
-        self._stuck: dict[bytes, Blocked] = {}
+        self._blocked: dict[bytes, Blocked] = {}
         self._held: dict[bytes, tuple[OutboxRow, Exception]] = {}
 
     async def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
+        """Publish rows until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
         producer = await self._line.producer_for({row.topic.decode() for row in rows})
         self._new_records = producer.create_batch
         waiting = _by_batch(rows)
@@ -71,30 +71,30 @@ class Publication:
                     else:
                         group.create_task(self._deliver(topic, partition, run))
             waiting = {batch: rest for batch, rest in waiting.items() if not self._waits(batch)}
-        self._judge()
+        self._block_held()
 
     @property
     def blocked(self) -> list[Blocked]:
-        """The batches that must wait, with the row that could not be published."""
-        return list(self._stuck.values())
+        """Returns the blocked batches, each with the row that could not be published."""
+        return list(self._blocked.values())
 
     def recovered(self, batch_ids: frozenset[bytes]) -> dict[bytes, int]:
-        """Those of these batches that were blocked and are no more, with their shards."""
+        """Returns those of the retried batches that are not blocked any more, with their shards."""
         return {
             row.batch_id: row.shard
             for row in self.acknowledged
-            if row.batch_id in batch_ids and row.batch_id not in self._stuck
+            if row.batch_id in batch_ids and row.batch_id not in self._blocked
         }
 
     def _next_wave(
         self, waiting: dict[bytes, list[OutboxRow]], producer: Producer
     ) -> tuple[dict[tuple[str, int | None], list[OutboxRow]], dict[bytes, list[OutboxRow]]]:
-        """Of each batch its next rows of one topic, by partition; and what is left for later."""
+        """Split the rows. Returns the next wave by topic and partition, and the rows for later waves by batch."""
         wave: dict[tuple[str, int | None], list[OutboxRow]] = {}
         later: dict[bytes, list[OutboxRow]] = {}
         for batch_id, rows in waiting.items():
             if not self._lease.serves(rows[0].shard):
-                continue  # another relay has them, or will
+                continue  # another relay serves this shard, or will soon
             end = _run_length(rows)
             topic = rows[0].topic.decode()
             wave.setdefault((topic, producer.partition(topic, batch_id)), []).extend(rows[:end])
@@ -103,7 +103,7 @@ class Publication:
         return wave, later
 
     async def _deliver(self, topic: str, partition: int, rows: list[OutboxRow]) -> None:
-        """Rows of one partition, a record batch after the other; halved to find one that is rejected."""
+        """Send the rows of one partition, one record batch at a time. Halves a rejected one to find the culprit."""
         most = len(rows)
         while rows:
             records, count = self._fill(rows[:most])
@@ -111,7 +111,7 @@ class Publication:
             if error is None:
                 self._acknowledge(topic, rows[:count])
                 rows, most = rows[count:], most * 2
-            elif not isinstance(error, _OF_THE_RECORD):
+            elif not isinstance(error, _RECORD_ERRORS):
                 self._hold(rows, error)
                 return
             elif count > 1:
@@ -121,7 +121,7 @@ class Publication:
                 rows = [row for row in rows[1:] if not self._waits(row.batch_id)]
 
     def _fill(self, rows: list[OutboxRow]) -> tuple[BatchBuilder, int]:
-        """A record batch of the first rows, as many as fit, and their number."""
+        """Build a record batch of the first rows. Returns it with the number of rows that fit."""
         records = self._new_records()
         count = 0
         for row in rows:
@@ -139,24 +139,25 @@ class Publication:
             EVENT_TO_PUBLISH.observe(row.age + since_read)
 
     def _waits(self, batch_id: bytes) -> bool:
-        return batch_id in self._stuck or batch_id in self._held
+        return batch_id in self._blocked or batch_id in self._held
 
     def _hold(self, rows: Iterable[OutboxRow], error: Exception) -> None:
-        """These batches go no further now; `_judge` says whose fault it was."""
+        """Stop publishing these batches for now. `_block_held` decides at the end which of them are blocked."""
         for row in rows:
             if not self._waits(row.batch_id):
                 self._held[row.batch_id] = (row, error)
 
     def _block(self, row: OutboxRow, error: Exception) -> None:
-        self._stuck[row.batch_id] = Blocked(row.batch_id, row.seq, row.topic, one_line(error, 2000))
+        self._blocked[row.batch_id] = Blocked(row.batch_id, row.seq, row.topic, one_line(error, 2000))
 
-    def _judge(self) -> None:
-        """What hits a topic is the topic's, what hits a partition is the partition's where others are
-        well; all else is the broker's trouble, which blocks nobody and is waited out.
+    def _block_held(self) -> None:
+        """Block the held batches whose topic or partition is at fault.
+
+        An error of the broker as a whole blocks no batch: it is kept in `error`, and the rows are retried.
         """
         for row, error in self._held.values():
-            theirs = isinstance(error, _OF_THE_PARTITION) and bool(self.acknowledged)
-            if theirs or isinstance(error, _OF_THE_TOPIC):
+            is_of_partition = isinstance(error, _PARTITION_ERRORS) and bool(self.acknowledged)
+            if is_of_partition or isinstance(error, _TOPIC_ERRORS):
                 self._block(row, error)
             else:
                 self.error = error
@@ -170,7 +171,7 @@ def _by_batch(rows: Iterable[OutboxRow]) -> dict[bytes, list[OutboxRow]]:
 
 
 def _run_length(rows: Sequence[OutboxRow]) -> int:
-    """How many rows from the first go to the same topic."""
+    """Returns how many rows, from the first on, go to the same topic."""
     topic = rows[0].topic
     return next((number for number, row in enumerate(rows) if row.topic != topic), len(rows))
 

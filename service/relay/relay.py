@@ -1,15 +1,15 @@
-"""Outbox → Kafka: what was committed is published, in the order of its commits within a batch.
+"""Publishes committed outbox rows to Kafka, in the order of their commits within a batch.
 
-Why the order holds: the rows of a batch get their `seq` under that batch's row lock, so within a batch
-`seq` is the order of the commits. A row is handed to the broker only after every earlier row of its
-batch is acknowledged or was found deleted, whatever its topic. So the *first* acknowledgement of each
-row comes in that order, even where two relays overlap: each goes in order from a point before which
-everything is acknowledged. Shards and leases only keep relays from doing the same work twice.
+Why the order holds: the rows of a batch get their `seq` under the lock of the batch's counter row, so within a batch
+`seq` is the order of the commits. A row is sent to the broker only after every earlier row of its batch, on any topic,
+is acknowledged or was found deleted. So the *first* acknowledgement of each row comes in that order, even if two relays
+overlap: each publishes in order, from a point before which everything is acknowledged. Shards and leases only keep
+relays from doing the same work twice.
 
-Why nothing is lost: a row leaves the outbox after its acknowledgement, in a transaction of its own. What
-happens in between, a crash, a cancellation, a lost answer, repeats the row under its old event id.
+Why nothing is lost: a row is deleted from the outbox after its acknowledgement, in a separate transaction. After a
+crash, a cancellation or a lost response between the two, the row is published again with the same event id.
 
-No connection and no lock is held while the broker is waited for.
+The relay holds no connection and no lock while it waits for the broker.
 """
 
 import asyncio
@@ -30,9 +30,11 @@ from service.store.relays import SHARDS
 
 _log = structlog.get_logger(__name__)
 
-
 NOTIFY_SECONDS: Final = 0.05
+"""Pause after a notification of other pods, so that one covers all commits meanwhile, in seconds."""
+
 CHANNEL: Final = "els_outbox"
+"""The channel of LISTEN and NOTIFY on which pods announce new outbox rows to each other."""
 
 
 class Relay:
@@ -49,11 +51,11 @@ class Relay:
         drain_seconds: float = 5.0,
         limits: FetchLimits = FetchLimits(),  # noqa: B008  a tuple
     ) -> None:
-        """Nothing runs yet. Behind a transaction pooler: `listen=False` and a shorter poll."""
+        """Create a relay; `run` starts it. Behind a transaction pooler, use `listen=False` and a shorter poll."""
         self._database = database
         self._drain_seconds = drain_seconds
         self._running = False
-        self._unannounced = False
+        self._must_notify = False
         self._lease = Lease(database, lease_seconds, self._took)
         self._worker = Worker(database, self._lease, producers, limits)
         self._renewal = Loop("relay_lease", self._lease.renew, lease_seconds / 3)
@@ -63,7 +65,7 @@ class Relay:
 
     @property
     def error(self) -> str | None:
-        """What keeps the relay from publishing; None while all is well."""
+        """Returns what keeps the relay from publishing; None if it is healthy."""
         if not self._running:
             return "the relay is not running"
         errors = [f"{loop.name}: {loop.error}" for loop in (self._working, self._renewal) if loop.error]
@@ -73,20 +75,20 @@ class Relay:
 
     @property
     def shards(self) -> frozenset[int]:
-        """The shards that this relay serves."""
+        """Returns the shards of the outbox that this relay serves."""
         return self._lease.shards
 
     def wake(self) -> None:
-        """Rows were committed by this pod. Cheap; call it after every commit."""
+        """Make the relay publish rows that this pod has committed. Cheap; call it after every commit."""
         self._worker.wake.set()
         if len(self._lease.shards) < SHARDS:
-            self._unannounced = True
+            self._must_notify = True
             self._notifying.wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Publish until `stop`; then finish what is on its way, within the drain time, and leave.
+        """Publish until `stop`; then finish sending within the drain time, and give up the lease.
 
-        Cancelled, it leaves everything as it is: the rows are in the outbox, the lease runs out.
+        Cancellation is safe: unsent rows stay in the outbox, and the lease runs out.
         """
         self._running = True
         ended = asyncio.Event()
@@ -106,12 +108,12 @@ class Relay:
             await self._worker.abandon()
 
     async def publish_once(self) -> bool:
-        """One renewal and one step. Returns whether there was anything to do."""
+        """Renew the lease and run one step. Returns whether there was anything to publish."""
         await self._lease.renew()
         return await self._worker.step()
 
     async def close(self) -> None:
-        """After `publish_once`: settle and leave, as the end of `run` does."""
+        """Settle what is published and give up the lease, after `publish_once`."""
         await self._leave()
 
     async def _leave(self) -> None:
@@ -126,16 +128,16 @@ class Relay:
         self._worker.wake.set()
 
     async def _notify(self) -> bool:
-        """Tell other pods, once for all that was committed meanwhile."""
-        if self._unannounced:
-            self._unannounced = False
+        """Notify other pods once about all rows committed since the last notification."""
+        if self._must_notify:
+            self._must_notify = False
             async with self._database.transaction() as conn:
                 await relays.notify_relays(conn)
             await asyncio.sleep(NOTIFY_SECONDS)
         return False
 
     async def _listen(self) -> bool:
-        """Hear of rows of other pods, on a session of its own, until that ends."""
+        """Wake the worker when other pods commit rows. Listens on a session of its own until that ends."""
         async with await self._database.connect_alone() as conn:
             await conn.execute(f"listen {CHANNEL}")
             async for _ in conn.notifies():

@@ -1,4 +1,4 @@
-"""From which row on each shard of the outbox is read."""
+"""Computes from which row on each shard of the outbox must be read."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -7,15 +7,17 @@ from typing import Final
 from service.store.outbox import OutboxRow
 
 WATERMARK_SECONDS: Final = 10.0
+"""Time after which all watermarks are dropped, in seconds."""
 
 
 class Watermarks:
-    """For each shard a seq up to which no row waits, so that a fetch need not wade through dead rows.
+    """Keeps a watermark for each shard: a seq below which no row waits, so that a fetch need not scan dead rows there.
 
-    A row with a low seq may be committed after one with a high seq has been read. So a watermark rises only
-    to a seq whose every forerunner's transaction had ended when a later fetch found nothing below: the
-    transaction id that was drawn after that seq had been seen, against the oldest one that still runs.
-    A watermark is a hint: it is forgotten every few seconds, and wherever a row below could come back.
+    A row with a low seq may be committed after a row with a higher seq was read. So a watermark rises to a seq only
+    after two observations. First a fetch returns that seq, and a transaction id drawn afterwards is noted: every
+    transaction that could still commit a lower seq has a lower id. Later a fetch shows that the oldest running
+    transaction has reached the noted id, and returns no lower row. A watermark is only a hint: all are dropped every
+    `WATERMARK_SECONDS`, and one of them whenever a lower row could reappear.
     """
 
     def __init__(self) -> None:
@@ -25,20 +27,20 @@ class Watermarks:
         self._forgotten_at = time.monotonic()
 
     def of(self, shards: Iterable[int]) -> list[tuple[int, int]]:
-        """The shards, each with its watermark."""
+        """Returns the shards, each with its watermark; 0 if it has none."""
         if time.monotonic() - self._forgotten_at > WATERMARK_SECONDS:
             self._watermarks.clear()
             self._forgotten_at = time.monotonic()
         return [(shard, self._watermarks.get(shard, 0)) for shard in shards]
 
     def drawn(self, transaction_id: int) -> None:
-        """This id was drawn after everything seen so far had been read."""
+        """Note a transaction id that was drawn after all rows fetched so far had been read."""
         for shard, seq in self._seen.items():
             self._candidates.setdefault(shard, (seq, transaction_id))
         self._seen.clear()
 
     def fetched(self, rows: Sequence[OutboxRow]) -> None:
-        """What a fetch brought, in the order of seq within each shard."""
+        """Raise the watermarks after a fetch. `rows` are in the order of seq within each shard."""
         first: dict[int, int] = {}
         for row in rows:
             first.setdefault(row.shard, row.seq)
@@ -50,7 +52,7 @@ class Watermarks:
                 del self._candidates[shard]
 
     def forget(self, shards: Iterable[int]) -> None:
-        """Rows below may come back: a batch is blocked no more, or the shard was another relay's."""
+        """Drop watermarks where lower rows may reappear: a batch was unblocked, or another relay had the shard."""
         for shard in shards:
             self._watermarks.pop(shard, None)
             self._candidates.pop(shard, None)

@@ -1,4 +1,4 @@
-"""Serves the shards of a lease: one transaction, then the broker, again."""
+"""Serves the shards of a lease: one transaction that fetches rows, then their publication, again and again."""
 
 import asyncio
 import time
@@ -25,25 +25,25 @@ from service.store.outbox import Blocked, FetchLimits, OutboxKey, OutboxRow
 from service.store.relays import SHARDS
 
 FEW: Final = 100
-"""Rows in one go after which it is worth looking for more at once."""
+"""After a step with so many rows, the next step follows at once: there are probably more."""
 
 SETTLE_SECONDS: Final = 0.1
-"""What was published is taken out of the outbox when the next rows are fetched, and after so long at the latest."""
+"""Longest time in seconds that published rows stay in the outbox. The next fetch deletes them if it comes earlier."""
 
 BLOCKED_SECONDS: Final = 1.0
-"""Pause between two reads of blocked batches whose own pause is over."""
+"""Pause in seconds between two reads of blocked batches that are due for a retry."""
 
 _log = structlog.get_logger(__name__)
 
 
-def _text(value: bytes | None) -> str | None:
+def _decoded(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
 class Worker:
-    """Serves the shards of the lease: one transaction that settles and fetches, then the broker, again.
+    """Serves the shards of the lease. A step is one transaction that settles and fetches, then the publication.
 
-    Between two steps it holds what the next transaction must write: rows to delete, batches to block.
+    Between two steps the worker keeps what the next transaction writes: rows to delete, batches to block or unblock.
     """
 
     def __init__(
@@ -55,20 +55,20 @@ class Worker:
         self._limits = limits
         self._line = ProducerLine(producers)
         self._watermarks = Watermarks()
-        self._first = 0
+        self._next_shard = 0
         self._blocked_at = float("-inf")
         self._published: list[OutboxKey] = []
         self._blocked: list[Blocked] = []
         self._retried: frozenset[bytes] = frozenset()
         self._unblocked: dict[bytes, int] = {}
-        self._blocking = Throttle()
+        self._blocked_log = Throttle()
 
     async def step(self) -> bool:
-        """Publish the next rows. Returns whether there were any. Raises what kept all from going out."""
+        """Publish the next rows. Returns whether there were any. Raises psycopg.Error, or an error of the whole broker."""
         try:
             rows = await self._turn()
         except psycopg.OperationalError as error:
-            if error.sqlstate is None:  # it was not the server that said so: the network, maybe
+            if error.sqlstate is None:  # not reported by the server: the network may have failed
                 self._line.renew()
             raise
         if not rows:
@@ -76,7 +76,7 @@ class Worker:
         publication = Publication(self._line, self._lease)
         try:
             with tracing.step("publish") as step:
-                step.about(len(rows), ((_text(row.traceparent), _text(row.tracestate)) for row in rows))
+                step.about(len(rows), ((_decoded(row.traceparent), _decoded(row.tracestate)) for row in rows))
                 await publication.publish(rows)
         finally:
             self._published += publication.acknowledged
@@ -92,7 +92,7 @@ class Worker:
         return True
 
     async def finish(self) -> None:
-        """Settle what is published, and stop the producer."""
+        """Write the results of the last step, and stop the producer."""
         try:
             async with self._database.transaction() as conn:
                 await relays.prepare_relay(conn)
@@ -102,16 +102,17 @@ class Worker:
             await self._line.abandon()
 
     async def abandon(self) -> None:
-        """Drop everything; the rows are still in the outbox."""
+        """Stop the producer at once. Rows that are not settled stay in the outbox."""
         await self._line.abandon()
 
     def forget_watermarks(self, shards: Iterable[int]) -> None:
+        """Read these shards from their first row again."""
         self._watermarks.forget(shards)
 
     async def _turn(self) -> list[OutboxRow]:
-        """One transaction: what came of the last rows is written down, the next ones are read."""
+        """Write the results of the last rows and fetch the next ones, in one transaction."""
         leaving = list(self._lease.shards & self._lease.leaving)
-        shards = self._in_turn(self._lease.shards - self._lease.leaving)
+        shards = self._ordered(self._lease.shards - self._lease.leaving)
         with TRANSACTION.labels("relay").time():
             rows = await self._transaction(shards, leaving)
         self._settled()
@@ -120,7 +121,7 @@ class Worker:
         return rows
 
     async def _transaction(self, shards: Sequence[int], leaving: Sequence[int]) -> list[OutboxRow]:
-        """Nothing that is answered decides what is sent, so that all goes to the server at once."""
+        """Run the transaction as one pipeline: no statement depends on the result of another."""
         retrying = time.monotonic() - self._blocked_at >= BLOCKED_SECONDS
         rows = retried = None
         async with self._database.transaction(pipelined=True) as conn:
@@ -137,23 +138,23 @@ class Worker:
         if deleted is not None:
             self._watermarks.drawn(await deleted)
         fetched = [] if rows is None else self._fetched(await rows)
-        return fetched if retried is None else fetched + self._once_more(await retried, fetched)
+        return fetched if retried is None else fetched + self._without_fetched(await retried, fetched)
 
     def _fetched(self, rows: list[OutboxRow]) -> list[OutboxRow]:
         self._watermarks.fetched(rows)
         if rows:
-            self._first = rows[-1].shard + 1
+            self._next_shard = rows[-1].shard + 1
         return rows
 
-    def _once_more(self, retried: list[OutboxRow], fetched: list[OutboxRow]) -> list[OutboxRow]:
-        """Rows of blocked batches whose pause is over, but of those that come as others do."""
+    def _without_fetched(self, retried: list[OutboxRow], fetched: list[OutboxRow]) -> list[OutboxRow]:
+        """Returns the rows of blocked batches to retry, except for batches that were also fetched normally."""
         here = {row.batch_id for row in fetched}
         retried = [row for row in retried if row.batch_id not in here]
         self._retried = frozenset(row.batch_id for row in retried)
         return retried
 
     async def _settle(self, conn: AsyncConnection) -> PendingResult[int] | None:
-        """Deletes, blocks and unblocks. Before an unblocked batch is fetched, its shard's watermark goes."""
+        """Delete published rows, block and unblock batches. Drops the watermark of an unblocked batch before its fetch."""
         deleted = await outbox.delete_outbox(conn, self._published) if self._published else None
         if self._blocked:
             await outbox.block_batch(conn, self._blocked)
@@ -165,17 +166,17 @@ class Worker:
     def _settled(self) -> None:
         self._published, self._blocked, self._unblocked = [], [], {}
 
-    def _in_turn(self, shards: Iterable[int]) -> list[int]:
-        """The shards, from behind the one that was served last: a full one must not starve the others."""
-        return sorted(shards, key=lambda shard: (shard - self._first) % SHARDS)
+    def _ordered(self, shards: Iterable[int]) -> list[int]:
+        """Order the shards, starting after the one served last, so that a full one does not starve the others."""
+        return sorted(shards, key=lambda shard: (shard - self._next_shard) % SHARDS)
 
     def _log_blocked(self) -> None:
-        if self._blocked and self._blocking.due():
-            stuck = self._blocked[0]
+        if self._blocked and self._blocked_log.due():
+            first = self._blocked[0]
             _log.warning(
                 "outbox_blocked",
                 batches=len(self._blocked),
-                batch_id=stuck.batch_id.decode(),
-                topic=stuck.topic.decode(),
-                error=stuck.error,
+                batch_id=first.batch_id.decode(),
+                topic=first.topic.decode(),
+                error=first.error,
             )

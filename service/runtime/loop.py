@@ -1,7 +1,7 @@
 """Runs background tasks: a step that is repeated every interval until it is stopped, with backoff after errors.
 
 An error never ends a loop: the step is retried after a random pause, up to a bound that doubles each time ("full
-jitter"), so that pods that failed at the same time do not retry at the same time. Only cancellation ends a loop at once.
+jitter"), so that pods that failed together do not retry together. Only cancellation ends a loop at once.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Defines the Prometheus metrics of a process. No label holds a batch id: numbers per batch are in the views of `ops`."""
+"""Defines the Prometheus metrics of a process. No label holds a batch id: numbers per batch are in views of `ops`."""
 
 from contextlib import suppress
 
@@ -28,9 +28,7 @@ BATCH_READY_SECONDS = Histogram(
 BATCHES_TIMED_OUT = Counter("els_batches_timed_out_total", "Batches reported because they were not complete in time.")
 PURGED = Counter("els_purged_total", "Rows handled by purge rounds, by purge task.", ["chore"])
 QUARANTINED = Counter("els_quarantined_total", "Rejected inputs (dead letters).", ["reason"])
-VALIDATION_FAILURES = Counter(
-    "els_validation_failures_total", "Validation failures, by outcome.", ["outcome"]
-)
+VALIDATION_FAILURES = Counter("els_validation_failures_total", "Validation failures, by outcome.", ["outcome"])
 DUPLICATES = Counter(
     "els_duplicates_total", "Duplicate inputs, by kind: content, failure, registration, refusal (rejection).", ["event"]
 )
@@ -43,7 +41,9 @@ EVENT_TO_PUBLISH = Histogram(
     "Time from the commit of an outbox row until the broker acknowledged it.",
     buckets=(0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
 )
-CONSUMER_LAG = Gauge("els_consumer_lag", "Consumer lag in records, for each partition of this process.", ["topic", "partition"])
+CONSUMER_LAG = Gauge(
+    "els_consumer_lag", "Consumer lag in records, for each partition of this process.", ["topic", "partition"]
+)
 TRANSACTION = Histogram(
     "els_transaction_seconds",
     "Duration of a transaction, including its commit.",

@@ -1,7 +1,7 @@
 """Records OpenTelemetry spans of the steps receive, apply and publish, if the optional extra `otel` is installed.
 
-A step handles many inputs at once, and between two steps an input waits for milliseconds or for a day. So a span is not
-a child of another span: each step is a root span with links to the trace contexts of the sampled inputs that it handles.
+A step handles many inputs at once, and between two steps an input waits for milliseconds or for a day. So no span is a
+child of another one: each step is a root span with links to the trace contexts of the sampled inputs that it handles.
 The tables keep the trace context of a content, the outbox that of an event. While tracing is off, or no input is
 sampled, a step costs one comparison.
 """

@@ -23,7 +23,7 @@ from service.kafka.producer import Producer
 from service.kafka.topics import create_topics
 from service.postgres.liveness import hang_up
 from service.postgres.pool import Database
-from service.relay import publication as publication_module
+from service.relay import producer_line
 from service.relay.producer_line import ProducerLine
 from service.relay.relay import Relay
 from service.store import outbox
@@ -279,7 +279,7 @@ async def test_what_is_small_waits_for_what_is_large_on_the_same_way(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They go out in one request: a small one that gave up before would take the producer with it, again and again."""
-    monkeypatch.setattr(publication_module, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(producer_line, "ACK_SECONDS", 1.0)
     proxy = await Proxy(int(str(stage.options["bootstrap_servers"]).rpartition(":")[2])).start()
     monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
     [topic] = await stage.create()
