@@ -1,1 +1,1 @@
-"""The commands that a user can type."""
+"""Implements the command line."""

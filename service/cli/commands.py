@@ -1,4 +1,7 @@
-"""The commands of the process and its surroundings. Each returns its exit status, or raises Failed."""
+"""Implements the commands that run and maintain the service.
+
+Each returns its exit status, or raises CommandError (exit status 1) or SettingsError (exit status 2).
+"""
 
 import asyncio
 from argparse import Namespace
@@ -11,7 +14,7 @@ from aiokafka.errors import KafkaError
 from service.application import ROLES, NotReady
 from service.application import run as run_process
 from service.audit import audit
-from service.cli.output import Failed, print_json, tell, warn
+from service.cli.output import CommandError, print_json, print_rows, warn
 from service.kafka import topics as kafka
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, planner_error, read_revision, schema_error, server_error
@@ -25,11 +28,11 @@ from service.store import outbox
 from service.wiring import broker_error, kafka_options, max_bytes, open_database, relay_of, retention_policy
 
 IDLE_SECONDS = 8.0
-"""`relay --once` waits as long for more: until then the lease of a relay that died has run out."""
+"""`relay --once` gives up after so many seconds without progress. By then the lease of a relay that died has ended."""
 
 
 async def run(settings: Settings, options: Namespace) -> int:
-    """Until SIGTERM."""
+    """Run a pod until SIGTERM."""
     roles = [role.strip() for role in options.roles.split(",") if role.strip()] or list(ROLES)
     if unknown := [role for role in roles if role not in ROLES]:
         raise SettingsError(f"--roles: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
@@ -41,41 +44,43 @@ async def run(settings: Settings, options: Namespace) -> int:
     try:
         await run_process(settings, roles)
     except (NotReady, OSError) as error:
-        raise Failed(str(error)) from None
+        raise CommandError(str(error)) from None
     return 0
 
 
 async def relay(settings: Settings, options: Namespace) -> int:
-    """A pod that has this role alone; with --once, what is in the outbox and no more."""
+    """Run a pod with only this role; with --once, publish what is in the outbox and end."""
     if not options.once:
         return await run(settings, Namespace(roles="relay"))
     database = open_database(settings)
     try:
         left = await _publish(database, relay_of(settings, database))
     except psycopg.Error as error:
-        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
     except (KafkaError, OSError) as error:
-        raise Failed(broker_error(error)) from None
+        raise CommandError(broker_error(error)) from None
     finally:
         await database.close()
     if left:
-        raise Failed(f"rows left in the outbox: {left}; ops.outbox_blocked says why, or other relays have them in hand")
+        raise CommandError(
+            f"rows left in the outbox: {left}; see ops.outbox_blocked; other relays may be publishing the rest"
+        )
     print("The outbox is empty.")
     return 0
 
 
 async def _publish(database: Database, publishing: Relay) -> int:
-    """Publish until the outbox is empty, or nothing came of it for longer than a relay that died keeps its rows."""
+    """Publish until the outbox is empty, or `IDLE_SECONDS` pass without progress. Returns the number of rows left."""
     clock = asyncio.get_running_loop().time
-    patience = clock() + IDLE_SECONDS
+    deadline = clock() + IDLE_SECONDS
     try:
         while True:
             if await publishing.publish_once():
-                patience = clock() + IDLE_SECONDS
+                deadline = clock() + IDLE_SECONDS
                 continue
             async with database.transaction() as conn:
                 left = await outbox.count_outbox(conn)
-            if not left or clock() > patience:
+            if not left or clock() > deadline:
                 return left
             await asyncio.sleep(0.2)
     finally:
@@ -83,15 +88,15 @@ async def _publish(database: Database, publishing: Relay) -> int:
 
 
 async def migrate(settings: Settings, _: Namespace) -> int:
-    """One migration at a time; a second one waits for the first, and finds nothing to do."""
-    from service.postgres import migration  # noqa: PLC0415  alembic is for this command alone
+    """Migrate the database to the revision of this code. A concurrent `migrate` waits, and then finds nothing to do."""
+    from service.postgres import migration  # noqa: PLC0415  only this command needs alembic
 
     try:
-        if wrong := await server_error(settings.migration_url):
-            raise Failed(f"ELS_MIGRATION_DATABASE_URL: {wrong}")
+        if unsupported := await server_error(settings.migration_url):
+            raise CommandError(f"ELS_MIGRATION_DATABASE_URL: {unsupported}")
         notes = migration.upgrade(settings.migration_url, pending_ttl_seconds=settings.pending_ttl_seconds)
     except (migration.MigrationError, psycopg.Error) as error:
-        raise Failed(f"ELS_MIGRATION_DATABASE_URL: {one_line(error)}") from None
+        raise CommandError(f"ELS_MIGRATION_DATABASE_URL: {one_line(error)}") from None
     for note in notes:
         print(note)
     print(f"The schema is at revision {EXPECTED_REVISION}.")
@@ -99,7 +104,7 @@ async def migrate(settings: Settings, _: Namespace) -> int:
 
 
 async def topics_create(settings: Settings, options: Namespace) -> int:
-    """What is there is left as it is; where that differs from what it needs, it is said, and the status is 1."""
+    """Create missing topics. Existing topics stay as they are; a setting that is too small means exit status 1."""
     try:
         created, differences = await kafka.create_topics(
             kafka_options(settings),
@@ -107,74 +112,77 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
             replication=settings.kafka_topic_replication,
         )
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Failed(broker_error(error)) from None
+        raise CommandError(broker_error(error)) from None
     rows = [{"topic": topic, "state": "created"} for topic in created]
     rows += [{"topic": topic, "state": "there already"} for topic in kafka.TOPICS if topic not in created]
-    tell(rows, options.json)
+    print_rows(rows, options.json)
     for difference in differences:
         warn(_difference(difference))
-    # What the broker does not tell (the embedded one) is no fault that anybody could mend.
+    # The embedded broker does not report some settings: nobody can fix that, so it is not an error.
     return 1 if any(difference.found is not None for difference in differences) else 0
 
 
 async def check(settings: Settings, options: Namespace) -> int:
-    """Settings (they were read to come here), server, schema, planner, broker, topics and retentions."""
+    """Check server, schema, planner, broker, topics and retentions. The settings were checked when they were read."""
     database = open_database(settings)
     try:
         rows = await _check_database(settings, database)
         rows += [*await _check_broker(settings), *await _check_retentions(settings)]
     finally:
         await database.close()
-    tell(rows, options.json)
+    print_rows(rows, options.json)
     return 0 if all(row["ok"] for row in rows) else 1
 
 
 async def _check_database(settings: Settings, database: Database) -> list[dict[str, Any]]:
     try:
-        if wrong := await server_error(settings.database_url.get_secret_value()):
-            return [_checked("database", False, f"ELS_DATABASE_URL: {wrong}")]
-        trouble, revision = await schema_error(database), await read_revision(database)
-        misplanned = await planner_error(database)
+        if unsupported := await server_error(settings.database_url.get_secret_value()):
+            return [_row("database", False, f"ELS_DATABASE_URL: {unsupported}")]
+        wrong_schema, revision = await schema_error(database), await read_revision(database)
+        wrong_plan = await planner_error(database)
     except psycopg.Error as error:
-        return [_checked("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
-    if trouble:
-        return [_checked("schema", False, trouble)]
-    reachable = _checked("database", True, f"reachable, schema at {revision}")
-    return [reachable] if misplanned is None else [reachable, _checked("planner", False, misplanned)]
+        return [_row("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
+    if wrong_schema:
+        return [_row("schema", False, wrong_schema)]
+    reachable = _row("database", True, f"reachable, schema at {revision}")
+    return [reachable] if wrong_plan is None else [reachable, _row("planner", False, wrong_plan)]
 
 
 async def _check_broker(settings: Settings) -> list[dict[str, Any]]:
     try:
         missing, differences = await kafka.check_topics(kafka_options(settings))
     except (KafkaError, OSError) as error:
-        return [_checked("broker", False, broker_error(error))]
-    rows = [_checked("broker", True, "reachable")]
-    rows += [_checked("topic", False, f"{topic} is missing: run topics create") for topic in missing]
-    # A setting that the broker does not tell (the embedded one) is no fault that anybody could mend.
-    rows += [_checked("topic", each.found is None, _difference(each)) for each in differences]
+        return [_row("broker", False, broker_error(error))]
+    rows = [_row("broker", True, "reachable")]
+    rows += [_row("topic", False, f"{topic} is missing: run topics create") for topic in missing]
+    # The embedded broker does not report some settings: nobody can fix that, so it is not an error.
+    rows += [_row("topic", each.found is None, _difference(each)) for each in differences]
     return rows
 
 
 async def _check_retentions(settings: Settings) -> list[dict[str, Any]]:
-    """What a purge deletes must not be delivered once more: it would rise from the dead."""
+    """Check that data is kept longer than the input topics keep their records.
+
+    A record that is delivered again after its data was purged would be handled as a new one.
+    """
     try:
         kept = await kafka.retentions(kafka_options(settings))
     except (KafkaError, OSError):
-        return []  # the broker is away, which has been said
-    return [_checked("retention", False, told) for told in policy.too_short(retention_policy(settings), kept)]
+        return []  # `_check_broker` reports it
+    return [_row("retention", False, message) for message in policy.too_short(retention_policy(settings), kept)]
 
 
-def _checked(what: str, ok: bool, told: str) -> dict[str, Any]:
-    return {"check": what, "ok": ok, "told": told}
+def _row(check: str, ok: bool, message: str) -> dict[str, Any]:
+    return {"check": check, "ok": ok, "told": message}  # the JSON output is a contract: the field stays `told`
 
 
 def _difference(difference: kafka.Difference) -> str:
-    found = difference.found or "not told by the broker"
-    return f"{difference.topic}: {difference.name} is {found}, wanted {difference.wanted} or more"
+    found = difference.found or "not reported by the broker"
+    return f"{difference.topic}: {difference.name} is {found}; it should be {difference.wanted} or more"
 
 
 async def purge_now(settings: Settings, options: Namespace) -> int:
-    """One round; with --dry-run only what it would find to do."""
+    """Run one purge round; with --dry-run, only count what is due."""
     database = open_database(settings)
     try:
         if options.dry_run:
@@ -182,15 +190,15 @@ async def purge_now(settings: Settings, options: Namespace) -> int:
         else:
             report = await purge.purge_once(database, retention_policy(settings))
     except psycopg.Error as error:
-        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
     finally:
         await database.close()
     if options.json:
         print_json(asdict(report))
     else:
-        tell([{"what": name.replace("_", " "), "rows": count} for name, count in _counts(report).items()], False)
+        print_rows([{"what": name.replace("_", " "), "rows": count} for name, count in _counts(report).items()], False)
     if not report.whole:
-        raise Failed("another pod is purging: this round did not come to its end")
+        raise CommandError("another pod is purging: this round is not complete")
     return 0
 
 
@@ -199,7 +207,7 @@ def _counts(report: policy.PurgeReport) -> dict[str, int]:
 
 
 async def audit_all(settings: Settings, options: Namespace) -> int:
-    """Status 1 where something is wrong; what can't be known any more is only told."""
+    """Run the audit. Violations mean exit status 1; facts that cannot be checked any more are only reported."""
     retentions = (
         settings.expired_retention_seconds,
         settings.batch_retention_seconds,
@@ -211,18 +219,18 @@ async def audit_all(settings: Settings, options: Namespace) -> int:
     try:
         report = await audit.audit(database, kafka_options(settings), scope, most=options.limit)
     except psycopg.Error as error:
-        raise Failed(f"ELS_DATABASE_URL: {one_line(error)}") from None
+        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Failed(broker_error(error)) from None
+        raise CommandError(broker_error(error)) from None
     finally:
         await database.close()
     if options.json:
         print_json(report.as_json())
     else:
-        tell([{"what": what, "number": number} for what, number in report.counts.items()], False)
-        tell([finding._asdict() for finding in report.findings], False)
+        print_rows([{"what": what, "number": number} for what, number in report.counts.items()], False)
+        print_rows([finding._asdict() for finding in report.findings], False)
     if report.unknown:
-        warn(f"{report.unknown} can't be known any more, like: {report.examples[0].detail}")
+        warn(f"{report.unknown} facts cannot be checked any more, for example: {report.examples[0].detail}")
     if not report.clean:
-        raise Failed(f"{report.violations.total()} violations")
+        raise CommandError(f"{report.violations.total()} violations")
     return 0

@@ -1,4 +1,4 @@
-"""What `top` shows, as text in a terminal or as JSON."""
+"""Formats the snapshots of `top`, as text for a terminal or as JSON."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ UPPER_LINES = 19
 
 
 def screen(snapshot: Snapshot, speed: Rates, lines: int) -> RenderableType:
-    """The snapshot for people, in so many lines."""
+    """Format a snapshot for people, in at most so many lines."""
     upper = (_verdict(snapshot), _numbers(snapshot, speed), _lag(snapshot))
     return Group(*upper, _latest(snapshot.events[: max(1, lines - UPPER_LINES - len(snapshot.attention))]))
 
@@ -26,7 +26,7 @@ def screen(snapshot: Snapshot, speed: Rates, lines: int) -> RenderableType:
 def _verdict(snapshot: Snapshot) -> RenderableType:
     attention = snapshot.attention
     if snapshot.broker_error:
-        attention.append(f"the broker does not answer: {snapshot.broker_error}")
+        attention.append(f"the broker is unavailable: {snapshot.broker_error}")
     if not attention:
         return Panel(Text("healthy", style="bold green"), border_style="green")
     return Panel(Text("\n".join(cell(each) for each in attention), style="bold red"), border_style="red")
@@ -39,15 +39,15 @@ def _numbers(snapshot: Snapshot, speed: Rates) -> RenderableType:
     rows = (
         ("records in", _speed(speed.arriving), "contents waiting", _count(health, "pending")),
         ("events written", _speed(speed.written), "for batches", _count(health, "batches_waiting")),
-        ("events published", _speed(speed.published), "the longest", _age(now, health.get("oldest_pending"))),
+        ("events published", _speed(speed.published), "longest wait", _age(now, health.get("oldest_pending"))),
         (
-            "to be published",
+            "unpublished events",
             _count(health, "outbox_rows"),
-            "expired since yesterday",
+            "expired in last 24 h",
             _count(health, "expired_last_day"),
         ),
         (
-            "the oldest",
+            "oldest of them",
             _age(now, health.get("oldest_outbox_row")),
             "open in quarantine",
             _count(health, "quarantine_open"),
@@ -60,9 +60,7 @@ def _numbers(snapshot: Snapshot, speed: Rates) -> RenderableType:
         table.add_column(justify="right", min_width=12)
     for row in rows:
         table.add_row(*row)
-    return Panel(
-        table, title=f"{now:%Y-%m-%d %H:%M:%S}Z" if now else "the database does not answer", title_align="left"
-    )
+    return Panel(table, title=f"{now:%Y-%m-%d %H:%M:%S}Z" if now else "the database is unavailable", title_align="left")
 
 
 def _lag(snapshot: Snapshot) -> RenderableType:
@@ -74,7 +72,7 @@ def _lag(snapshot: Snapshot) -> RenderableType:
     for topic in INCOMING_TOPICS:
         behind = "?" if snapshot.offsets is None else f"{snapshot.offsets.lag[topic]:,}"
         table.add_row(topic, behind, "PAUSED" if topic in paused else "")
-    return Panel(table, title="records behind", title_align="left")
+    return Panel(table, title="consumer lag (records behind)", title_align="left")
 
 
 def _latest(events: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -84,10 +82,10 @@ def _latest(events: Sequence[Mapping[str, Any]]) -> RenderableType:
     table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
     table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
     for event in events:
-        # Text that producers sent must not be able to style a terminal.
+        # Text, not markup: text from producers must not be able to style a terminal.
         cells = (Text(cell(event[name])) for name in ("what", "about", "told"))
         table.add_row(f"{event['at']:%H:%M:%S}Z", *cells)
-    return Panel(table, title="what happened last", title_align="left")
+    return Panel(table, title="latest events", title_align="left")
 
 
 def _count(health: Mapping[str, Any], name: str) -> str:
@@ -103,7 +101,7 @@ def _age(now: datetime | None, since: datetime | None) -> str:
 
 
 def _span(span: timedelta | None) -> str:
-    """A length of time in its two largest units."""
+    """Format a duration in its two largest units, for example "2h 5m"."""
     if span is None:
         return "–"
     seconds = max(0, int(span.total_seconds()))
@@ -115,7 +113,7 @@ def _span(span: timedelta | None) -> str:
 
 
 def as_json(snapshot: Snapshot, speed: Rates) -> dict[str, Any]:
-    """The snapshot for scripts."""
+    """Returns the snapshot as an object for scripts. Its fields are a contract."""
     health = dict(snapshot.health) if snapshot.health else None
     if health and health["oldest_transaction"] is not None:
         health["oldest_transaction"] = health["oldest_transaction"].total_seconds()

@@ -1,4 +1,7 @@
-"""What commands tell and ask: tables for people, JSON for scripts; text of others is never trusted."""
+"""Prints the output of commands, as tables for people or JSON for scripts, and asks for confirmation.
+
+Text that came from outside is made harmless for a terminal before it is printed.
+"""
 
 import signal
 import sys
@@ -16,18 +19,19 @@ from rich.text import Text
 _T = TypeVar("_T")
 
 ANY_WIDTH = 1_000_000
+"""A width, in columns, that no table reaches."""
 
 
-class Failed(Exception):
-    """The command did not do what it says; the message is one line that says why."""
+class CommandError(Exception):
+    """The command failed: exit status 1. The message is one line that says why."""
 
 
 class UsageError(Exception):
-    """The command may not be given like this; the message is one line that says why."""
+    """The command was called wrongly: exit status 2. The message is one line that says why."""
 
 
-def tell(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """A list: a table for people, an array for scripts."""
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print rows: a table for people, a JSON array for scripts."""
     if as_json:
         print_json(rows)
         return
@@ -39,28 +43,28 @@ def tell(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     for name in rows[0]:
         table.add_column(name, no_wrap=True)
     for row in rows:
-        # Text of others is shown as it is: it must not be able to style a terminal.
+        # Text, not markup: rows contain text from outside, which must not be able to style a terminal.
         table.add_row(*(Text(cell(value)) for value in row.values()))
     widest = console.options.update(max_width=ANY_WIDTH)
     width = Measurement.get(console, widest, table).maximum
-    if not console.is_terminal:  # what reads it, breaks no lines
+    if not console.is_terminal:  # a file or a pipe has no width
         Console(width=width).print(table)
     elif width <= console.width:
         console.print(table)
     else:
-        _tell_one_by_one(rows)
+        _print_blocks(rows)
 
 
-def _tell_one_by_one(rows: Sequence[Mapping[str, Any]]) -> None:
-    """What is too wide for a table: a line a column, with a line between two rows."""
+def _print_blocks(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that are too wide for a table: one line per column, an empty line between two rows."""
     for number, row in enumerate(rows):
         if number:
             print()
-        show(row, False)
+        print_row(row, False)
 
 
-def show(row: Mapping[str, Any], as_json: bool) -> None:
-    """One thing, whole: a line a column, or an object."""
+def print_row(row: Mapping[str, Any], as_json: bool) -> None:
+    """Print one row: one line per column for people, a JSON object for scripts."""
     if as_json:
         print_json(row)
     else:
@@ -69,12 +73,12 @@ def show(row: Mapping[str, Any], as_json: bool) -> None:
 
 
 def print_json(value: object) -> None:
-    """On standard output, times in UTC."""
+    """Print a value as JSON on standard output, with times in UTC."""
     print(orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode())
 
 
 def cell(value: object) -> str:
-    """A value for people, on one line, with nothing in it that a terminal would act upon."""
+    """Returns a value as one line of text for people, without control characters."""
     if isinstance(value, bool):
         return "ok" if value else "NOT OK"
     if isinstance(value, datetime):
@@ -84,35 +88,36 @@ def cell(value: object) -> str:
 
 
 def warn(line: str) -> None:
-    """A line beside the output, on standard error."""
+    """Print one line on standard error."""
     Console(stderr=True, soft_wrap=True).print(Text(cell(line)))
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is removed.
+    """Ask for confirmation before something is removed, unless `yes` is set.
 
-    Raises Failed where the answer is not yes, UsageError where there is no terminal to ask at; `yes` was said already.
+    Raises CommandError if the answer is not yes, UsageError if standard input is not a terminal.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("--yes: is needed where there is no terminal to ask at")
-    if _answer(f"{cell(question)} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise Failed("nothing was changed")
+        raise UsageError("--yes: is needed, since there is no terminal to ask for confirmation")
+    if _read_line(f"{cell(question)} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was changed")
 
 
-def _answer(prompt: str) -> str:
-    """A line from the terminal. An event loop that stands still would not hear the first Ctrl-C: here it counts."""
-    loops = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _read_line(prompt: str) -> str:
+    """Read a line from the terminal."""
+    # asyncio handles the first Ctrl-C in the event loop, which is blocked here. Python's own handler interrupts at once.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         print(prompt, end="", file=sys.stderr, flush=True)
         return sys.stdin.readline()
     finally:
-        signal.signal(signal.SIGINT, loops)
+        signal.signal(signal.SIGINT, former)
 
 
 def progress(items: Sequence[_T], doing: str) -> Iterable[_T]:
-    """The items, with a bar on standard error while they are gone through; without where that is no terminal."""
+    """Returns the items. Iterating shows a progress bar on standard error if that is a terminal."""
     console = Console(stderr=True)
     if len(items) < 2 or not console.is_terminal:
         return items

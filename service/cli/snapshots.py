@@ -1,4 +1,4 @@
-"""What `top` shows, read at one moment from the database and the broker."""
+"""Reads from the database and the broker what `top` shows."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ from service.runtime.errors import one_line
 from service.store import monitoring
 
 EVENTS = 12
-"""The number of latest events that are shown."""
+"""Number of latest events that are read."""
 
 BROKER_SECONDS = 3.0
-"""A broker that takes longer to answer is away, for this snapshot."""
+"""A broker that takes longer to respond counts as unavailable in this snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
-class Offsets:
-    """The ends of all topics, and the lag of the consumer group, by topic."""
+class TopicOffsets:
+    """Holds the end offsets and the lag of the consumer group by topic, each summed over the partitions."""
 
     ends: Mapping[str, int]
     lag: Mapping[str, int]
@@ -34,27 +34,27 @@ class Offsets:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read at one moment. What is None could not be read; the errors say why."""
+    """Holds what was read at one moment. A value that could not be read is None; the errors say why."""
 
     health: Mapping[str, Any] | None
     events: Sequence[Mapping[str, Any]]
-    offsets: Offsets | None
+    offsets: TopicOffsets | None
     error: str | None
     broker_error: str | None
     read_at: float
-    """By the loop's clock, in seconds."""
+    """Time of the event loop, in seconds."""
 
     @property
     def attention(self) -> list[str]:
-        """What needs action, each in words."""
+        """Returns one message for each thing that needs action."""
         if self.health is None:
-            return [f"the database does not answer: {self.error}"]
+            return [f"the database is unavailable: {self.error}"]
         return list(self.health["attention"])
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Rates per second between two snapshots; None where one of them could not read it."""
+    """Holds rates per second between two snapshots. None if a snapshot lacks the number."""
 
     arriving: float | None
     written: float | None
@@ -62,7 +62,7 @@ class Rates:
 
 
 class SnapshotReader:
-    """Reads snapshots. Connections are kept between two reads."""
+    """Reads snapshots. Keeps its connections between two reads."""
 
     def __init__(self, database: Database, kafka: Mapping[str, Any], group: str) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class SnapshotReader:
         self._partitions: list[TopicPartition] = []
 
     async def read(self) -> Snapshot:
-        """Read once. An error of a server is in the snapshot, and is not raised."""
+        """Read once. An error of a server is stored in the snapshot, not raised."""
         (health, events, error), (offsets, broker_error) = await asyncio.gather(self._tables(), self._broker())
         return Snapshot(health, events, offsets, error, broker_error, asyncio.get_running_loop().time())
 
@@ -89,7 +89,7 @@ class SnapshotReader:
         except psycopg.Error as error:
             return None, (), one_line(error, 200)
 
-    async def _broker(self) -> tuple[Offsets | None, str | None]:
+    async def _broker(self) -> tuple[TopicOffsets | None, str | None]:
         try:
             async with asyncio.timeout(BROKER_SECONDS):
                 return await self._offsets(), None
@@ -97,19 +97,19 @@ class SnapshotReader:
             await self.close()
             return None, one_line(error, 200)
 
-    async def _offsets(self) -> Offsets:
+    async def _offsets(self) -> TopicOffsets:
         consumer, admin = self._clients or await self._connect()
         ends = await consumer.end_offsets(self._partitions)
         incoming = [tp for tp in self._partitions if tp.topic in INCOMING_TOPICS]
         committed = await admin.list_consumer_group_offsets(self._group, partitions=incoming)
         lag = dict.fromkeys(INCOMING_TOPICS, 0)
         for tp in incoming:
-            # Nothing committed yet (-1): all of it waits.
+            # -1: the group has committed nothing on this partition yet, so all records wait.
             lag[tp.topic] += max(0, ends[tp] - max(0, committed[tp].offset if tp in committed else 0))
         totals: dict[str, int] = {}
         for tp, end in ends.items():
             totals[tp.topic] = totals.get(tp.topic, 0) + end
-        return Offsets(totals, lag)
+        return TopicOffsets(totals, lag)
 
     async def _connect(self) -> tuple[AIOKafkaConsumer, AIOKafkaAdminClient]:
         consumer, admin = self._clients = AIOKafkaConsumer(**self._kafka), AIOKafkaAdminClient(**self._kafka)
@@ -123,13 +123,13 @@ class SnapshotReader:
 
 
 def rates(before: Snapshot | None, now: Snapshot) -> Rates:
-    """The rates between two snapshots."""
+    """Compute the rates between two snapshots."""
     if before is None:
         return Rates(None, None, None)
     seconds = max(now.read_at - before.read_at, 0.001)
 
     def rate(first: int | None, last: int | None) -> float | None:
-        # Less than before: the statistics or the topics began anew.
+        # A counter that fell: the statistics were reset, or the topics were created again.
         return None if first is None or last is None or last < first else (last - first) / seconds
 
     def counted(snapshot: Snapshot, name: str) -> int | None:

@@ -1,7 +1,7 @@
-"""`top`: the whole, live, in a terminal.
+"""Implements the command `top`, which shows the state of the service live in a terminal.
 
-It only looks: at the views of `ops`, as any role that may read them, and at the broker's offsets. Neither has to be
-there: what could not be had is told in its place, and looked for again.
+It reads the views of `ops`, as any role that may read them, and the offsets of the broker, and changes nothing. If the
+database or the broker is unavailable, it shows the error in the place of the numbers, and tries again.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from rich.console import Console
 from rich.live import Live
 
 from service.cli.dashboard import as_json, screen
-from service.cli.output import Failed
+from service.cli.output import CommandError
 from service.cli.snapshots import Rates, Snapshot, SnapshotReader, rates
 from service.runtime.errors import one_line
 from service.settings import Settings
 from service.wiring import kafka_options, open_database
 
-PICTURE = (120, 30)
-"""Columns and lines of a picture."""
+SVG_SIZE = (120, 30)
+"""Columns and lines of an SVG file."""
 
 
 async def top(settings: Settings, options: Namespace) -> int:
-    """Until q or an interrupt; with --once a single picture, and status 1 where something asks for attention."""
+    """Show snapshots until q or Ctrl-C; with --once, a single one, and exit status 1 if something needs attention."""
     interval: float = options.interval
     async with _snapshots(settings) as reader:
         if options.once:
@@ -47,26 +47,20 @@ async def top(settings: Settings, options: Namespace) -> int:
     return 0
 
 
-# -- what is shown
-
-
-# -- how it is shown
-
-
 def _show_once(snapshot: Snapshot, speed: Rates, options: Namespace) -> None:
     if options.json:
         _line(snapshot, speed)
         return
-    width, height = PICTURE if options.svg else (None, None)
+    width, height = SVG_SIZE if options.svg else (None, None)
     console = Console(record=options.svg is not None, width=width, height=height)
-    console.print(screen(snapshot, speed, PICTURE[1]))
+    console.print(screen(snapshot, speed, SVG_SIZE[1]))
     if options.svg:
         try:
             svg = console.export_svg(title="python -m service top")
-            # Whoever looks at it fetches nothing: its font is the one that is there.
+            # Without web fonts, a viewer of the file downloads nothing.
             Path(options.svg).write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
         except OSError as error:
-            raise Failed(f"--svg: {one_line(error)}") from None
+            raise CommandError(f"--svg: {one_line(error)}") from None
 
 
 def _line(snapshot: Snapshot, speed: Rates) -> None:
@@ -99,7 +93,7 @@ async def _live(reader: SnapshotReader, interval: float) -> None:
 
 @contextmanager
 def _key(stopping: asyncio.Event) -> Iterator[None]:
-    """While it lasts, q asks to stop, where there is a keyboard."""
+    """Set `stopping` when q is pressed, if standard input is a terminal."""
     if not sys.stdin.isatty():
         yield
         return

@@ -64,7 +64,7 @@ class Worker:
         self._blocked_log = Throttle()
 
     async def step(self) -> bool:
-        """Publish the next rows. Returns whether there were any. Raises psycopg.Error, or an error of the whole broker."""
+        """Publish the next rows. Returns whether there were any. Raises psycopg.Error, KafkaError or TimeoutError."""
         try:
             rows = await self._turn()
         except psycopg.OperationalError as error:
@@ -154,7 +154,7 @@ class Worker:
         return retried
 
     async def _settle(self, conn: AsyncConnection) -> PendingResult[int] | None:
-        """Delete published rows, block and unblock batches. Drops the watermark of an unblocked batch before its fetch."""
+        """Delete published rows, block and unblock batches. Drops an unblocked batch's watermark before its fetch."""
         deleted = await outbox.delete_outbox(conn, self._published) if self._published else None
         if self._blocked:
             await outbox.block_batch(conn, self._blocked)
