@@ -118,7 +118,7 @@ async def quarantine_replay(settings: Settings, options: Namespace) -> int:
                 outcomes.append(outcome)  # noqa: PERF401  printed below even if a later replay raises
         finally:
             _print_replayed(outcomes, options.json)
-    if failed := sum(each.rejected for each in outcomes):
+    if failed := sum(each.failed for each in outcomes):
         raise CommandError(f"{failed} of {len(outcomes)} could not be replayed")
     return 0
 
@@ -128,9 +128,9 @@ def _print_replayed(outcomes: Sequence[Replayed], as_json: bool) -> None:
     if as_json:
         print_json([asdict(each) for each in outcomes])
         return
-    if failed := [asdict(each) for each in outcomes if each.rejected]:
+    if failed := [asdict(each) for each in outcomes if each.failed]:
         print_rows(failed[:PRINTED_FAILURES], False)
-    for outcome, number in Counter(each.outcome for each in outcomes if not each.rejected).items():
+    for outcome, number in Counter(each.outcome for each in outcomes if not each.failed).items():
         print(f"{number} replayed: {outcome}")
 
 

@@ -31,13 +31,13 @@ def _read(parameter: Callable[[str], _T]) -> Callable[[str], _T]:
     return read
 
 
-_words = _read(parameters.words)
+_short_text = _read(parameters.short_text)
 _reason = _read(parameters.reason)
 _id = _read(parameters.row_id)
 _position = _read(parameters.position)
 _page = _read(parameters.page)
 _age = _read(parameters.age)
-_place = _read(parameters.place)
+_pending_cursor = _read(parameters.pending_cursor)
 _interval = _read(parameters.interval)
 
 
@@ -102,7 +102,7 @@ def _add_pending(pending: Commands) -> None:
     listing = _with_pages(
         _add(pending, "cli.operators.pending_list", "list", "list pending content, the longest waiting first")
     )
-    listing.add_argument("--batch", type=_words, help="only of this batch")
+    listing.add_argument("--batch", type=_short_text, help="only of this batch")
     listing.add_argument(
         "--state",
         choices=("pending", "expired", "removed"),
@@ -111,30 +111,30 @@ def _add_pending(pending: Commands) -> None:
     )
     listing.add_argument(
         "--after",
-        type=_place,
+        type=_pending_cursor,
         metavar="TIME/ARRIVAL",
         help=f"only rows after this one (waiting_since/arrival); {_CURSOR}",
     )
     _pending_filters(listing)
     show = _with_json(_add(pending, "cli.operators.pending_show", "show", "show one content with all its fields"))
-    show.add_argument("batch", type=_words, metavar="BATCH")
-    show.add_argument("text", type=_words, metavar="TEXT_STORAGE_ID")
+    show.add_argument("batch", type=_short_text, metavar="BATCH")
+    show.add_argument("text", type=_short_text, metavar="TEXT_STORAGE_ID")
     remove = _with_confirmation(
         _add(pending, "cli.operators.pending_remove", "remove", "remove single contents that are pending or expired")
     )
-    remove.add_argument("batch", type=_words, metavar="BATCH")
-    remove.add_argument("texts", type=_words, metavar="TEXT_STORAGE_ID", nargs="+")
+    remove.add_argument("batch", type=_short_text, metavar="BATCH")
+    remove.add_argument("texts", type=_short_text, metavar="TEXT_STORAGE_ID", nargs="+")
     clear = _with_confirmation(
         _add(pending, "cli.operators.pending_clear", "clear", "remove all content that waits for a batch")
     )
-    clear.add_argument("batch", type=_words, metavar="BATCH")
+    clear.add_argument("batch", type=_short_text, metavar="BATCH")
     _pending_filters(clear)
     restore = _with_operator(
         _add(pending, "cli.operators.pending_restore", "restore", "make expired content pending again")
     )
-    restore.add_argument("batch", type=_words, metavar="BATCH")
+    restore.add_argument("batch", type=_short_text, metavar="BATCH")
     restore.add_argument(
-        "texts", type=_words, metavar="TEXT_STORAGE_ID", nargs="*", help="only these (default: all of the batch)"
+        "texts", type=_short_text, metavar="TEXT_STORAGE_ID", nargs="*", help="only these (default: all of the batch)"
     )
 
 
@@ -164,18 +164,18 @@ def _add_batches(commands: Commands) -> None:
         _add(commands, "cli.operators.batches_list", "list", "list registered batches in the order of their ids")
     )
     listing.add_argument("--state", choices=("registered", "ready", "failed"), help="only in this state")
-    listing.add_argument("--user", type=_words, metavar="USER", help="only of this user")
-    listing.add_argument("--after", type=_words, metavar="BATCH", help=f"only batches after this one; {_CURSOR}")
+    listing.add_argument("--user", type=_short_text, metavar="USER", help="only of this user")
+    listing.add_argument("--after", type=_short_text, metavar="BATCH", help=f"only batches after this one; {_CURSOR}")
     _age_filters(listing)
     show = _with_pages(_add(commands, "cli.operators.batches_show", "show", "show one batch and its slots"))
-    show.add_argument("batch", type=_words, metavar="BATCH")
+    show.add_argument("batch", type=_short_text, metavar="BATCH")
     show.add_argument(
         "--after", type=_position, default=0, metavar="POSITION", help=f"only slots after this one; {_CURSOR}"
     )
     republish = _add(
         commands, "cli.operators.batches_republish", "republish", "publish the events of a complete batch again"
     )
-    _with_operator(republish).add_argument("batch", type=_words, metavar="BATCH")
+    _with_operator(republish).add_argument("batch", type=_short_text, metavar="BATCH")
 
 
 def _selected_inputs(command: argparse.ArgumentParser) -> None:
@@ -185,8 +185,8 @@ def _selected_inputs(command: argparse.ArgumentParser) -> None:
 
 
 def _quarantine_filters(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--topic", type=_words, help="only of this topic")
-    command.add_argument("--reason", type=_words, metavar="WORD", help="only with this reason")
+    command.add_argument("--topic", type=_short_text, help="only of this topic")
+    command.add_argument("--reason", type=_short_text, metavar="WORD", help="only with this reason")
     _age_filters(command)
 
 
@@ -220,7 +220,7 @@ def _with_pages(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _pending_filters(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command.add_argument(
-        "--file", type=_words, metavar="TEXT", help="only if the file name contains this text, in any case"
+        "--file", type=_short_text, metavar="TEXT", help="only if the file name contains this text, in any case"
     )
     return _age_filters(command)
 
@@ -236,7 +236,9 @@ def _with_operator(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command.add_argument(
         "--why", type=_reason, default="", metavar="TEXT", help="reason, for the log of operator actions"
     )
-    command.add_argument("--who", type=_words, metavar="NAME", help="name for the same log (default: this account)")
+    command.add_argument(
+        "--who", type=_short_text, metavar="NAME", help="name for the same log (default: this account)"
+    )
     return command
 
 

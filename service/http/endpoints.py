@@ -80,7 +80,7 @@ async def _show_quarantined(call: Call) -> object:
 async def _replay(call: Call) -> object:
     ids, more = await _open(call)
     outcomes = [outcome async for outcome in call.operations.quarantine.replay(call.by, ids)]
-    return {"outcomes": outcomes, "failed": sum(each.rejected for each in outcomes), "next": more}
+    return {"outcomes": outcomes, "failed": sum(each.failed for each in outcomes), "next": more}
 
 
 async def _discard(call: Call) -> object:

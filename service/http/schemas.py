@@ -23,16 +23,16 @@ def _read(parameter: Callable[[str], Any]) -> PlainValidator:
     return PlainValidator(read)
 
 
-Words = Annotated[str, Field(min_length=1, max_length=parameters.LONGEST_ID), AfterValidator(parameters.words)]
-Reason = Annotated[str, Field(max_length=parameters.LONGEST_REASON), AfterValidator(parameters.reason)]
+Words = Annotated[str, Field(min_length=1, max_length=parameters.MAX_ID_LENGTH), AfterValidator(parameters.short_text)]
+Reason = Annotated[str, Field(max_length=parameters.MAX_REASON_LENGTH), AfterValidator(parameters.reason)]
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
-Limit = Annotated[int, Field(ge=1, le=parameters.MOST_ROWS)]
+Limit = Annotated[int, Field(ge=1, le=parameters.MAX_ROWS)]
 Age = Annotated[
     float, _read(parameters.age), WithJsonSchema({"type": "string", "pattern": f"^{parameters.AGE}$", "example": "2h"})
 ]
 Place = Annotated[
     tuple[datetime, int],
-    _read(parameters.place),
+    _read(parameters.pending_cursor),
     WithJsonSchema({"type": "string", "example": "2026-11-22T08:00:00Z/17"}),
 ]
 
@@ -91,7 +91,7 @@ class ShowPending(RequestModel):
 
 class RemovePending(_Changing):
     batch: Words
-    texts: Annotated[list[Words], Field(min_length=1, max_length=parameters.MOST_ROWS)] = Field(
+    texts: Annotated[list[Words], Field(min_length=1, max_length=parameters.MAX_ROWS)] = Field(
         description="text storage ids"
     )
 
@@ -102,7 +102,7 @@ class ClearPending(_Filed, _Changing):
 
 class RestorePending(_Changing):
     batch: Words
-    texts: Annotated[list[Words], Field(min_length=1, max_length=parameters.MOST_ROWS)] | None = Field(
+    texts: Annotated[list[Words], Field(min_length=1, max_length=parameters.MAX_ROWS)] | None = Field(
         None, description="text storage ids; all that is expired of the batch where there are none"
     )
 
@@ -152,12 +152,12 @@ class ShowQuarantined(RequestModel):
 class ChooseQuarantined(_Refused, _Changing):
     """Ids, filters, or `all`: one of these must be said."""
 
-    ids: Annotated[list[RowId], Field(min_length=1, max_length=parameters.MOST_ROWS)] | None = Field(
+    ids: Annotated[list[RowId], Field(min_length=1, max_length=parameters.MAX_ROWS)] | None = Field(
         None, description="only these"
     )
     all: bool = Field(False, description="all that are open")
     after: RowId | None = Field(None, description="only above this id: `next` of the answer before")
-    limit: Limit = Field(parameters.MOST_ROWS, description="so many, the oldest first; the answer says what is left")
+    limit: Limit = Field(parameters.MAX_ROWS, description="so many, the oldest first; the answer says what is left")
 
     @model_validator(mode="after")
     def _within_the_limit(self) -> "ChooseQuarantined":

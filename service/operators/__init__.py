@@ -1,1 +1,1 @@
-"""Operator actions, implemented once for the command line and the JSON API."""
+"""Implements the operator actions, once for the command line and the JSON API."""

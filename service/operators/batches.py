@@ -1,4 +1,4 @@
-"""Operator actions on registered batches."""
+"""Implements the operator actions on registered batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,20 +16,20 @@ from service.store.pending_content import PendingFilter
 
 
 class BatchActions:
-    """What operators can do with batches. Every method raises OperationError."""
+    """Performs the operator actions on batches. Every method raises OperationError."""
 
     def __init__(self, database: Database, limits: IntakeLimits) -> None:
         self._database = database
         self._limits = limits
 
     async def list(self, *, page: int, **conditions: Any) -> Page[NamedRow]:
-        """Registered batches in the order of their ids. The conditions are those of `store.batches.list_batches`."""
+        """Returns a page of registered batches, by id. The conditions are those of `store.batches.list_batches`."""
         async with transaction(self._database) as conn:
             rows = await batches.list_batches(conn, page=page, **conditions)
         return Page(rows, rows[-1]["batch_id"] if len(rows) == page else None)
 
     async def show(self, batch_id: str, *, page: int, after: int) -> tuple[NamedRow, Page[NamedRow]]:
-        """One batch, with a page of its slots behind the position `after`."""
+        """Returns a batch, with a page of its slots after the position `after`."""
         async with transaction(self._database) as conn:
             batch = await batches.show_batch(conn, batch_id)
             rows = await slots.list_slots(conn, batch_id, page=page, after=after)
@@ -40,7 +40,7 @@ class BatchActions:
         return batch, Page(rows, str(rows[-1]["position"]) if more else None)
 
     async def republish(self, by: Operator, batch_id: str) -> Sequence[Outgoing]:
-        """Write what a complete batch announced into the outbox again, with its old event ids."""
+        """Write the events of a complete batch into the outbox again, with their old event ids."""
         try:
             async with transaction(self._database) as conn:
                 _, registered = await batches.read_batch_states(conn, [batch_id])
@@ -66,5 +66,5 @@ class BatchActions:
 
 
 def contents(number: int) -> str:
-    """So many contents, in words."""
+    """Returns "1 content", "2 contents", and so on."""
     return "1 content" if number == 1 else f"{number} contents"

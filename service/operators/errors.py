@@ -1,4 +1,4 @@
-"""Why an operator action was not performed. Each message is one line for people."""
+"""Defines why an operator action was not performed. Each message is one line for people."""
 
 import psycopg
 
@@ -31,7 +31,7 @@ class Unavailable(OperationError):
 
 
 def operation_error(error: psycopg.Error) -> OperationError:
-    """The operation error for an error of the database."""
+    """Returns the operation error that stands for an error of the database."""
     if is_contention(error):
         return Contention("another transaction is working on this: nothing was changed, try again")
     if isinstance(error, psycopg.DataError):

@@ -1,4 +1,4 @@
-"""What operators can do, by noun. The command line and the JSON API both call this.
+"""Groups the operator actions by their subject, for the command line and the JSON API.
 
 Each read and each change is a transaction of its own. Every change writes a row into the log of operator actions.
 """
@@ -13,10 +13,10 @@ from service.postgres.pool import Database
 
 
 class Operations:
-    """The operator actions on one database."""
+    """Performs operator actions on one database."""
 
     def __init__(self, database: Database, limits: IntakeLimits, max_bytes: Mapping[str, int]) -> None:
-        """`max_bytes` is the largest value that a replay takes, by topic."""
+        """`max_bytes` is the largest record value in bytes that a replay accepts, by topic."""
         self.pending = PendingActions(database)
         self.quarantine = QuarantineActions(database, limits, max_bytes)
         self.batches = BatchActions(database, limits)

@@ -1,42 +1,43 @@
-"""What may be said in a parameter, on the command line and over HTTP.
+"""Parses the parameters of operator actions, for the command line and the JSON API.
 
-Each takes the text that was written and returns what it means, or raises ValueError with what it must be.
+Each function takes the text of a parameter and returns its value. Raises ValueError, whose message says what the
+parameter must be.
 """
 
 import re
 from datetime import datetime
 
-MOST_ROWS = 1000
-"""On one page, or of one request."""
+MAX_ROWS = 1000
+"""Maximum number of rows on one page, and of inputs or contents in one request."""
 
-LONGEST_ID = 255
-LONGEST_REASON = 2000
+MAX_ID_LENGTH = 255
+MAX_REASON_LENGTH = 2000
 
 AGE = "[0-9]{1,9}[smhd]?"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _CENTURY = 36_525 * 86400
 
-_LARGEST = 2**63 - 1
+_MAX_BIGINT = 2**63 - 1
 
 
-def words(text: str) -> str:
-    """What PostgreSQL can keep, and no identity is longer."""
-    if not 1 <= len(reason(text)) <= LONGEST_ID:
-        raise ValueError(f"must have from 1 to {LONGEST_ID} characters")
+def short_text(text: str) -> str:
+    """Check text of 1 to `MAX_ID_LENGTH` characters, the longest id."""
+    if not 1 <= len(reason(text)) <= MAX_ID_LENGTH:
+        raise ValueError(f"must have from 1 to {MAX_ID_LENGTH} characters")
     return text
 
 
 def reason(text: str) -> str:
-    """Text that PostgreSQL can keep."""
+    """Check text that PostgreSQL can store, at most `MAX_REASON_LENGTH` characters."""
     if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("must be text in UTF-8")
-    if len(text) > LONGEST_REASON:
-        raise ValueError(f"must have at most {LONGEST_REASON} characters")
+    if len(text) > MAX_REASON_LENGTH:
+        raise ValueError(f"must have at most {MAX_REASON_LENGTH} characters")
     return text
 
 
 def number(text: str, least: int, most: int) -> int:
-    """A number within bounds."""
+    """Parse a number from `least` to `most`."""
     try:
         value = int(text)
     except ValueError:
@@ -47,47 +48,47 @@ def number(text: str, least: int, most: int) -> int:
 
 
 def row_id(text: str) -> int:
-    """The number of a row."""
-    return number(text, 1, _LARGEST)
+    """Parse the id of a row."""
+    return number(text, 1, _MAX_BIGINT)
 
 
 def position(text: str) -> int:
-    """Of a slot; 0 is before the first."""
+    """Parse the position of a slot; 0 is before the first."""
     return number(text, 0, 100_000)
 
 
 def page(text: str) -> int:
-    """How many rows."""
-    return number(text, 1, MOST_ROWS)
+    """Parse the number of rows of a page."""
+    return number(text, 1, MAX_ROWS)
 
 
 def interval(text: str) -> int:
-    """Seconds between two looks."""
+    """Parse the seconds between two reads."""
     return number(text, 1, 3600)
 
 
 def age(text: str) -> float:
-    """Seconds."""
+    """Parse an age such as 90s, 5m, 2h or 1d. Returns seconds."""
     if re.fullmatch(AGE, text) is None:
         raise ValueError("must be a number and s, m, h or d, like 90s or 2h")
     seconds = float(text.rstrip("smhd")) * _UNITS.get(text[-1], 1)
     if seconds > _CENTURY:
-        raise ValueError("must be a hundred years at most")
+        raise ValueError("must be at most a hundred years")
     return seconds
 
 
-def place(text: str) -> tuple[datetime, int]:
-    """Where a page of waiting content ended: `place_text` wrote it."""
+def pending_cursor(text: str) -> tuple[datetime, int]:
+    """Parse the cursor after a page of pending content, as `pending_cursor_text` formats it."""
     time, _, arrival = text.rpartition("/")
     try:
-        since, at = datetime.fromisoformat(time), number(arrival, 0, _LARGEST)
+        since, at = datetime.fromisoformat(time), number(arrival, 0, _MAX_BIGINT)
     except ValueError:
         since, at = datetime.min, 0  # noqa: DTZ901  rejected below
     if since.tzinfo is None or not 1900 <= since.year <= 9000:
-        raise ValueError("must be a time, a slash and a number, as the page before said")
+        raise ValueError("must be a time, a slash and a number, as printed with the previous page")
     return since, at
 
 
-def place_text(since: datetime, arrival: int) -> str:
-    """What `place` reads."""
+def pending_cursor_text(since: datetime, arrival: int) -> str:
+    """Format the cursor that `pending_cursor` parses."""
     return f"{since.isoformat().replace('+00:00', 'Z')}/{arrival}"

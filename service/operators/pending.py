@@ -1,8 +1,7 @@
-"""Operator actions on content that waits for its registration.
+"""Implements the operator actions on pending content.
 
-Content is changed under the lock of its batch, where no registration can come between, and after a read of the batch's
-state: the lock is one statement, the read is the next. Each change writes a row into the log of operator actions, in
-its own transaction.
+A change first locks the batch, then reads in a second statement that it is not registered. While the lock is held, the
+batch cannot be registered. Each change writes a row into the log of operator actions in the same transaction.
 """
 
 from collections.abc import Sequence
@@ -21,11 +20,12 @@ from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingFilter, PendingRow
 
 NAMED: Final = 100
-"""So many contents a row of the log names. Of more it has the number; their `closed_at` equals its `at`."""
+"""Maximum number of contents that a row of the log lists. It always has their number, and their `closed_at` equals its
+`at`."""
 
 
 class PendingActions:
-    """What operators can do with pending content. Every method raises OperationError."""
+    """Performs the operator actions on pending content. Every method raises OperationError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,14 +38,14 @@ class PendingActions:
         state: str = "pending",
         after: tuple[datetime, int] | None = None,
     ) -> Page[PendingRow]:
-        """Pending content, the longest waiting first; with another `state`, expired or removed content."""
+        """Returns a page of content in a state (pending, expired or removed), the longest waiting first."""
         async with transaction(self._database) as conn:
             rows = await pending_content.list_pending_content(conn, condition, page=page, state=state, after=after)
-        more = parameters.place_text(rows[-1].waiting_since, rows[-1].arrival) if len(rows) == page else None
+        more = parameters.pending_cursor_text(rows[-1].waiting_since, rows[-1].arrival) if len(rows) == page else None
         return Page(rows, more)
 
     async def show(self, batch_id: str, text_storage_id: str) -> NamedRow:
-        """One content that is pending, expired or removed, with all its columns."""
+        """Returns a content that is pending, expired or removed, with all its columns."""
         async with transaction(self._database) as conn:
             row = await pending_content.show_pending_content(conn, batch_id, text_storage_id)
             _, registered = await batches.read_batch_states(conn, [batch_id])
@@ -58,7 +58,7 @@ class PendingActions:
         return row
 
     async def count_removable(self, condition: PendingFilter) -> int:
-        """How many contents `remove` would remove."""
+        """Returns how many contents `remove` would remove."""
         async with transaction(self._database) as conn:
             return await pending_content.count_removable_content(conn, condition)
 
@@ -71,7 +71,7 @@ class PendingActions:
         return removed
 
     async def restore(self, by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None) -> int:
-        """Make expired content (None: all of the batch) pending again. Returns how many contents, at least 1."""
+        """Make expired content of a batch (None: all of it) pending again. Returns how many contents, at least 1."""
         async with transaction(self._database) as conn:
             restored = await restore_pending(conn, by, batch_id, text_storage_ids)
         if not restored:
@@ -82,8 +82,8 @@ class PendingActions:
 async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, condition: PendingFilter) -> int:
     """Remove content in the caller's transaction. Returns how many contents.
 
-    Raises Conflict where the batch is registered, NotFound where a content that is named does not wait, psycopg.Error
-    (55P03) where another transaction holds the batch.
+    Raises Conflict if the batch is registered, NotFound if a named content does not wait, psycopg.Error (55P03) if
+    another transaction holds the lock of the batch.
     """
     batch_id = await _lock_unregistered(conn, condition.batch_id)
     removed = await pending_content.remove_pending_content(conn, condition)
@@ -100,7 +100,7 @@ async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, 
 async def restore_pending(
     conn: AsyncConnection[Any], by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None
 ) -> int:
-    """Restore expired content in the caller's transaction. Returns how many contents. Raises as `remove_pending`."""
+    """Restore expired content in the caller's transaction. Returns how many contents. Raises like `remove_pending`."""
     await _lock_unregistered(conn, batch_id)
     restored = await pending_content.restore_pending_content(conn, batch_id, text_storage_ids)
     _check_all(text_storage_ids, restored, f"of batch {batch_id} is expired")
@@ -112,7 +112,7 @@ async def restore_pending(
 
 
 async def _lock_unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str:
-    """Lock the batch exclusively, then check that it is not registered. Raises Conflict where it is."""
+    """Lock the batch exclusively, then check that it is not registered. Raises Conflict if it is."""
     if batch_id is None:
         raise ValueError("a change is made to one batch")
     await batches.lock_batch(conn, batch_id, exclusive=True)
@@ -123,7 +123,7 @@ async def _lock_unregistered(conn: AsyncConnection[Any], batch_id: str | None) -
 
 
 def _check_all(named: Sequence[str] | None, changed: Sequence[str], such: str) -> None:
-    """Everything that is named is changed, or nothing is: a typing error in one name is not skipped silently."""
+    """Raise NotFound, which rolls back, unless every named content was changed: a typing error must not be skipped."""
     if missing := set(named or ()) - set(changed):
         raise NotFound(f"no such content {such}: {min(missing)}")
 

@@ -1,4 +1,4 @@
-"""Operator actions on rejected inputs (the dead-letter table) and on paused topics."""
+"""Implements the operator actions on rejected inputs (the dead-letter table) and on paused topics."""
 
 import base64
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from service.store.quarantine import QuarantinedRow, QuarantineFilter
 
 
 class QuarantineActions:
-    """What operators can do with rejected inputs. Every method raises OperationError."""
+    """Performs the operator actions on rejected inputs. Every method raises OperationError."""
 
     def __init__(self, database: Database, limits: IntakeLimits, max_bytes: Mapping[str, int]) -> None:
         self._database = database
@@ -30,15 +30,15 @@ class QuarantineActions:
     async def list(
         self, condition: QuarantineFilter, *, page: int, state: str | None, before: int | None
     ) -> Page[QuarantinedRow]:
-        """Rejected inputs, the newest first."""
+        """Returns a page of rejected inputs, the newest first."""
         async with transaction(self._database) as conn:
             rows = await quarantine.list_quarantine(conn, condition, page=page, state=state, before=before)
         return Page(rows, str(rows[-1].id) if len(rows) == page else None)
 
     async def show(self, id_: int, most_bytes: int | None = None) -> NamedRow:
-        """One rejected input; of its value the first `most_bytes` bytes.
+        """Returns a rejected input, with at most the first `most_bytes` bytes of its value.
 
-        Bytes are shown as text where they are text, else in Base64 under another name.
+        Bytes that are printable text are returned as text; others in Base64, under the name with `_base64`.
         """
         async with transaction(self._database) as conn:
             row = await quarantine.read_quarantined(conn, id_)
@@ -52,22 +52,22 @@ class QuarantineActions:
     async def find_open(
         self, condition: QuarantineFilter, *, everything: bool, most: int | None = None
     ) -> Sequence[int]:
-        """The ids of open inputs, the oldest first: those that are named, or that the filter leaves.
+        """Returns the ids of the open inputs that match the filter, the oldest first.
 
-        Without any condition, `everything` must be said: nobody replays or discards all by mistake.
+        A filter without conditions needs `everything`, so that nobody replays or discards all inputs by mistake.
         """
         if condition == QuarantineFilter(after=condition.after) and not everything:
-            raise InvalidRequest("name inputs by their ids, choose some by topic, reason or age, or say all (--all)")
+            raise InvalidRequest("give ids, or filter by topic, reason or age, or use --all (`all`) for all inputs")
         async with transaction(self._database) as conn:
             ids = await quarantine.find_open_quarantine(conn, condition, most)
         if missing := sorted(set(condition.ids or ()) - set(ids)):
-            raise NotFound(f"quarantined input {missing[0]} is not there, or not open, or not among those chosen")
+            raise NotFound(f"quarantined input {missing[0]} does not exist, is not open, or does not match the filters")
         if not ids:
-            raise NotFound("no such input is open in the quarantine")
+            raise NotFound("no open input in the quarantine matches")
         return ids
 
     async def replay(self, by: Operator, ids: Iterable[int]) -> AsyncIterator[Replayed]:
-        """Run rejected inputs through the code that fresh ones run, each in a transaction of its own."""
+        """Process rejected inputs again like new ones, each in a transaction of its own. Yields the outcomes."""
         replay = Replay(self._database, by, self._limits, self._max_bytes)
         for id_ in ids:
             try:
@@ -81,7 +81,7 @@ class QuarantineActions:
             yield outcome
 
     async def discard(self, by: Operator, ids: Sequence[int]) -> int:
-        """Close rejected inputs for good, in one transaction. Returns how many of them were still open."""
+        """Discard rejected inputs permanently, in one transaction. Returns how many of them were still open."""
         async with transaction(self._database) as conn:
             discarded = await quarantine.close_quarantine(conn, ids, "discarded")
             if discarded:
@@ -94,7 +94,9 @@ class QuarantineActions:
     async def resume(self, by: Operator, topic: str) -> None:
         """End the pause of a topic."""
         if topic not in INCOMING_TOPICS:
-            raise InvalidRequest(f"there is no topic {topic!r}; there are {', '.join(INCOMING_TOPICS)}")
+            raise InvalidRequest(
+                f"there is no input topic {topic!r}; the input topics are {', '.join(INCOMING_TOPICS)}"
+            )
         async with transaction(self._database) as conn:
             resumed = await quarantine.resume_topic(conn, topic)
             if resumed:

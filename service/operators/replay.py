@@ -1,8 +1,8 @@
-"""QuarantineFilter inputs once more, through the code that fresh ones run.
+"""Processes rejected inputs again, with the code that processes new ones.
 
-What must hold: what a replay changes and the closing of its row commit together or not at all; one that fails again
-changes nothing but its reason, and stays open. The row is closed last, as the intake writes the quarantine last, so
-the two never wait for each other in a ring; a row that somebody closed meanwhile rolls the whole back.
+The changes of a replay and the closing of its quarantine row commit together or not at all. An input that is rejected
+again changes only the reason of its row, and stays open. The row is closed last, as the intake writes the quarantine
+last: so the two cannot deadlock. If someone else closed the row in the meantime, the whole replay rolls back.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from service.store import operator_actions, quarantine
 from service.store.operator_actions import Operator, Subject
 
 ATTEMPTS = 8
-"""So often a replay begins anew where others are in its way."""
+"""Number of retries of a replay that other transactions block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of a replay: `outcome` is a word, `error` is empty unless it was rejected again."""
+    """The result of one replay. `outcome` is a short name; `error` is empty if the input was replayed."""
 
     id: int
     topic: str
@@ -39,7 +39,8 @@ class Replayed:
     error: str = ""
 
     @property
-    def rejected(self) -> bool:
+    def failed(self) -> bool:
+        """Returns whether the input was not replayed."""
         return bool(self.error)
 
 
@@ -53,9 +54,9 @@ class Replay:
         self._max_bytes = max_bytes
 
     async def replay(self, id_: int) -> Replayed:
-        """One input, in a transaction of its own.
+        """Replay one input, in a transaction of its own.
 
-        Raises Conflict where it is not there or closed, psycopg.Error where the world is in the way.
+        Raises Conflict if it does not exist or is closed, psycopg.Error if the database fails or stays blocked.
         """
         backoff = Backoff(first=0.05, longest=1.0)
         while True:
@@ -74,19 +75,19 @@ class Replay:
             async with self._database.transaction() as conn:
                 outcome = await apply(conn, [delivery], self._limits, exclusive=True, replaying=True)
                 if not outcome.effects.rejected:
-                    return await self._close(conn, id_, delivery.topic, became(outcome.effects))
+                    return await self._close(conn, id_, delivery.topic, outcome_of(outcome.effects))
         except Exception as error:
             if not is_caused_by_data(error):
                 raise
             return await self._reject(id_, delivery.topic, rejection_of(error))
-        # A contradicting registration: it was judged, and changed nothing.
+        # A registration that contradicts the first one was rejected, and changed nothing.
         return await self._reject(id_, delivery.topic, outcome.effects.rejected[0][1])
 
     async def _read(self, id_: int) -> Delivery:
         async with self._database.transaction() as conn:
             row = await quarantine.read_quarantined(conn, id_)
         if row is None or row["state"] != "open":
-            raise Conflict(f"quarantined input {id_} is {row['state'] if row else 'not there'}")
+            raise Conflict(f"quarantined input {id_} {'is ' + row['state'] if row else 'does not exist'}")
         topic, value = row["topic"], row["value"]
         event = events.decode(topic, value, max_bytes=self._max_bytes[topic])
         return Delivery(topic, row["partition"], row["offset"], row["key"], value, (), event)
@@ -94,14 +95,14 @@ class Replay:
     async def _close(self, conn: AsyncConnection[Any], id_: int, topic: str, outcome: str) -> Replayed:
         closed = await quarantine.close_quarantine(conn, [id_], "replayed")
         if not closed:
-            raise Conflict(f"quarantined input {id_} was closed by somebody else meanwhile")
+            raise Conflict(f"quarantined input {id_} was closed by someone else in the meantime")
         await self._record(conn, id_, topic, {"outcome": outcome, "reason": closed[0].reason})
         return Replayed(id_, topic, outcome)
 
     async def _reject(self, id_: int, topic: str, rejection: Rejection) -> Replayed:
         async with self._database.transaction() as conn:
             if not await quarantine.reject_again(conn, id_, rejection):
-                raise Conflict(f"quarantined input {id_} was closed by somebody else meanwhile")
+                raise Conflict(f"quarantined input {id_} was closed by someone else in the meantime")
             await self._record(conn, id_, topic, {"outcome": "rejected", "reason": rejection.reason})
         return Replayed(id_, topic, rejection.reason, rejection.error or rejection.reason)
 
@@ -110,10 +111,10 @@ class Replay:
         await operator_actions.insert_operator_actions(conn, self._by, "quarantine replay", [subject])
 
 
-def became(effects: Effects) -> str:
-    """What one input became, in a word."""
+def outcome_of(effects: Effects) -> str:
+    """Returns the outcome of one input as a short name, such as "assigned" or "repeat"."""
     kind = next(each.kind for each in effects.records if each.delivery is not None)
-    subject, became = kind.split("_")
-    if became == "repeated":
+    subject, outcome = kind.split("_")
+    if outcome == "repeated":
         return "repeat"
-    return kind.replace("_", " ") if subject == "failure" else became
+    return kind.replace("_", " ") if subject == "failure" else outcome

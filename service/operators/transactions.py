@@ -1,4 +1,4 @@
-"""What the operator actions share: a transaction whose errors are operation errors, and pages of rows."""
+"""Provides what the operator actions share: a transaction whose errors are operation errors, and pages of rows."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ _Row = TypeVar("_Row")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[_Row]):
-    """Some rows. `next` is the cursor of the next page; None where there is none."""
+    """Holds some rows. `next` is the cursor of the next page; None if there is none."""
 
     rows: Sequence[_Row]
     next: str | None
@@ -24,7 +24,7 @@ class Page(Generic[_Row]):
 
 @asynccontextmanager
 async def transaction(database: Database) -> AsyncIterator[AsyncConnection[Any]]:
-    """One transaction of an operator action. Raises OperationError."""
+    """Open the transaction of an operator action. Raises OperationError."""
     try:
         async with database.transaction() as conn:
             yield conn
