@@ -107,7 +107,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def _read_line(prompt: str) -> str:
     """Read a line from the terminal."""
-    # asyncio handles the first Ctrl-C in the event loop, which is blocked here. Python's own handler interrupts at once.
+    # asyncio handles the first Ctrl-C in the event loop, which is blocked here; Python's handler interrupts at once.
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         print(prompt, end="", file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""Health, metrics and the JSON API over HTTP."""
+"""Serves health, metrics and the JSON API over HTTP."""

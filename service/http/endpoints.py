@@ -1,4 +1,4 @@
-"""The endpoints of /admin/: what each takes, returns and calls."""
+"""Lists the endpoints of /admin/, with the request, the response and the function of each."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from service.store.pending_content import PendingFilter
 from service.store.quarantine import QuarantineFilter
 
 VALUE_BYTES = 1024 * 1024
-"""So much of a rejected input is shown; the command line shows all."""
+"""Maximum size of the value in a response about a rejected input. The command line shows the whole value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, read and checked."""
+    """Holds one request after validation. `request` is an instance of the endpoint's request model."""
 
     operations: Operations
     request: Any
@@ -26,13 +26,13 @@ class Call:
 
     @property
     def by(self) -> Operator:
-        """For the audit. The token is one for all, so who does not say who it is, is known by the address alone."""
+        """Returns who acts, for the log of operator actions: by default the address, since all share one token."""
         return Operator(self.request.who or f"token from {self.address}", self.request.why)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What can be request for, and by which function it is done."""
+    """Describes one endpoint. `do` performs the action."""
 
     method: str
     path: str
@@ -44,8 +44,8 @@ class Endpoint:
 
 async def _list_pending(call: Call) -> object:
     request: schemas.ListPending = call.request
-    chosen = PendingFilter(request.batch, None, request.file, request.older_than, request.newer_than)
-    return await call.operations.pending.list(chosen, page=request.limit, state=request.state, after=request.after)
+    condition = PendingFilter(request.batch, None, request.file, request.older_than, request.newer_than)
+    return await call.operations.pending.list(condition, page=request.limit, state=request.state, after=request.after)
 
 
 async def _show_pending(call: Call) -> object:
@@ -53,14 +53,14 @@ async def _show_pending(call: Call) -> object:
 
 
 async def _remove_pending(call: Call) -> object:
-    chosen = PendingFilter(call.request.batch, call.request.texts)
-    return {"contents": await call.operations.pending.remove(call.by, "pending remove", chosen)}
+    condition = PendingFilter(call.request.batch, call.request.texts)
+    return {"contents": await call.operations.pending.remove(call.by, "pending remove", condition)}
 
 
 async def _clear_pending(call: Call) -> object:
     request: schemas.ClearPending = call.request
-    chosen = PendingFilter(request.batch, None, request.file, request.older_than, request.newer_than)
-    return {"contents": await call.operations.pending.remove(call.by, "pending clear", chosen)}
+    condition = PendingFilter(request.batch, None, request.file, request.older_than, request.newer_than)
+    return {"contents": await call.operations.pending.remove(call.by, "pending clear", condition)}
 
 
 async def _restore_pending(call: Call) -> object:
@@ -69,8 +69,10 @@ async def _restore_pending(call: Call) -> object:
 
 async def _list_quarantine(call: Call) -> object:
     request: schemas.ListQuarantine = call.request
-    chosen = QuarantineFilter(None, request.topic, request.reason, request.older_than, request.newer_than)
-    return await call.operations.quarantine.list(chosen, page=request.limit, state=request.state, before=request.before)
+    condition = QuarantineFilter(None, request.topic, request.reason, request.older_than, request.newer_than)
+    return await call.operations.quarantine.list(
+        condition, page=request.limit, state=request.state, before=request.before
+    )
 
 
 async def _show_quarantined(call: Call) -> object:
@@ -78,24 +80,24 @@ async def _show_quarantined(call: Call) -> object:
 
 
 async def _replay(call: Call) -> object:
-    ids, more = await _open(call)
+    ids, more = await _select(call)
     outcomes = [outcome async for outcome in call.operations.quarantine.replay(call.by, ids)]
     return {"outcomes": outcomes, "failed": sum(each.failed for each in outcomes), "next": more}
 
 
 async def _discard(call: Call) -> object:
-    ids, more = await _open(call)
+    ids, more = await _select(call)
     discarded = await call.operations.quarantine.discard(call.by, ids)
     return {"discarded": discarded, "closed_meanwhile": len(ids) - discarded, "next": more}
 
 
-async def _open(call: Call) -> tuple[Sequence[int], int | None]:
-    """As many as one request takes of what is chosen, and where the next one goes on."""
-    request: schemas.ChooseQuarantined = call.request
-    chosen = QuarantineFilter(
+async def _select(call: Call) -> tuple[Sequence[int], int | None]:
+    """Returns the ids of the selected inputs, at most as many as the limit, and the cursor of the next request."""
+    request: schemas.SelectQuarantined = call.request
+    condition = QuarantineFilter(
         request.ids, request.topic, request.reason, request.older_than, request.newer_than, request.after
     )
-    found = await call.operations.quarantine.find_open(chosen, everything=request.all, most=request.limit + 1)
+    found = await call.operations.quarantine.find_open(condition, everything=request.all, most=request.limit + 1)
     ids = found[: request.limit]
     return ids, ids[-1] if len(found) > len(ids) else None
 
@@ -132,16 +134,23 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "GET",
         "/admin/pending",
-        "What waits for its registration, the longest waiting first",
+        "List pending content, the longest waiting first",
         schemas.ListPending,
         schemas.PendingPage,
         _list_pending,
     ),
-    Endpoint("GET", "/admin/pending/show", "One content, whole", schemas.ShowPending, schemas.Pending, _show_pending),
+    Endpoint(
+        "GET",
+        "/admin/pending/show",
+        "Show one content with all its fields",
+        schemas.ShowPending,
+        schemas.PendingDetail,
+        _show_pending,
+    ),
     Endpoint(
         "POST",
         "/admin/pending/remove",
-        "Take back contents that wait or are expired",
+        "Remove single contents that are pending or expired",
         schemas.RemovePending,
         schemas.Changed,
         _remove_pending,
@@ -149,7 +158,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "POST",
         "/admin/pending/clear",
-        "Take back all that waits for a batch, or what the filters leave of it",
+        "Remove all content that waits for a batch, or that which matches the filters",
         schemas.ClearPending,
         schemas.Changed,
         _clear_pending,
@@ -157,7 +166,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "POST",
         "/admin/pending/restore",
-        "Let expired content wait again",
+        "Make expired content pending again",
         schemas.RestorePending,
         schemas.Changed,
         _restore_pending,
@@ -165,7 +174,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "GET",
         "/admin/quarantine",
-        "The inputs that could not be processed, the newest first",
+        "List rejected inputs (dead letters), the newest first",
         schemas.ListQuarantine,
         schemas.QuarantinePage,
         _list_quarantine,
@@ -173,31 +182,31 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "GET",
         "/admin/quarantine/show",
-        "One of them, whole",
+        "Show one rejected input with all its fields",
         schemas.ShowQuarantined,
-        schemas.Quarantined,
+        schemas.QuarantinedDetail,
         _show_quarantined,
     ),
     Endpoint(
         "POST",
         "/admin/quarantine/replay",
-        "Run them through the same code as fresh ones, the oldest first, each in its own transaction",
-        schemas.ChooseQuarantined,
-        schemas.ReplayedAll,
+        "Process rejected inputs again like new ones, the oldest first, each in its own transaction",
+        schemas.SelectQuarantined,
+        schemas.ReplayedInputs,
         _replay,
     ),
     Endpoint(
         "POST",
         "/admin/quarantine/discard",
-        "Close them for good",
-        schemas.ChooseQuarantined,
+        "Discard rejected inputs permanently",
+        schemas.SelectQuarantined,
         schemas.Discarded,
         _discard,
     ),
     Endpoint(
         "POST",
         "/admin/quarantine/resume",
-        "Set a stopped topic going again",
+        "Resume a paused topic",
         schemas.ResumeTopic,
         schemas.Resumed,
         _resume,
@@ -205,16 +214,23 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "GET",
         "/admin/batches",
-        "The batches that are registered, in the order of their ids",
+        "List registered batches in the order of their ids",
         schemas.ListBatches,
         schemas.BatchPage,
         _list_batches,
     ),
-    Endpoint("GET", "/admin/batches/show", "One batch and its slots", schemas.ShowBatch, schemas.Batch, _show_batch),
+    Endpoint(
+        "GET",
+        "/admin/batches/show",
+        "Show one batch and its slots",
+        schemas.ShowBatch,
+        schemas.BatchDetail,
+        _show_batch,
+    ),
     Endpoint(
         "POST",
         "/admin/batches/republish",
-        "Announce a complete batch again, with its old event ids",
+        "Publish the events of a complete batch again, with their old event ids",
         schemas.RepublishBatch,
         schemas.Republished,
         _republish,

@@ -1,8 +1,8 @@
-"""Gauges that describe the database as a whole. Each pod reads them for itself and reports the same as the others.
+"""Exports gauges that describe the database as a whole. Each pod reads them itself, and all pods report the same.
 
-Nothing is read while Prometheus scrapes: a scrape gets what was read last. A number that cannot be read again, since
-the database is unavailable, is not reported at all, so that nobody takes an old number for a new one. Each pod spends no
-more than a small share of its time on reading, however slow the answers are.
+A scrape by Prometheus reads nothing: it gets the values of the last read. While the database is unavailable, the gauges
+are not exported, so that old values are not taken for new ones. Each pod spends only a small share of its time on
+reading, even if the database is slow.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ from service.store.monitoring import GaugeStatement
 
 HEALTH: Final[Mapping[str, str]] = {
     "els_pending_content": "Contents that wait for a registration.",
-    "els_pending_oldest_seconds": "How long the first of them has waited.",
+    "els_pending_oldest_seconds": "How long the oldest pending content has waited.",
     "els_pending_batches": "Batches that contents or validation failures wait for.",
     "els_expired_content_last_day": "Contents that expired in the last 24 hours and were not restored or reconciled.",
     "els_outbox_pending": "Events that are not published yet.",
-    "els_outbox_oldest_seconds": "How long the first of them has waited.",
+    "els_outbox_oldest_seconds": "How long the oldest unpublished event has waited.",
     "els_outbox_blocked_batches": "Batches whose next event could not be published.",
     "els_relays": "Pods that publish events.",
     "els_quarantine_open": "Rejected inputs (dead letters) that are still open.",
     "els_topics_paused": "Input topics that are paused by consecutive rejections.",
     "els_oldest_transaction_seconds": "Age of the oldest transaction in the database.",
 }
-"""In the order of the columns of read_health."""
+"""Help texts of the gauges, in the order of the columns of read_health."""
 
 VIOLATIONS: Final[Mapping[str, str]] = {
     "els_invariant_violations": "Rows of ops.invariant_violations; anything but 0 is a bug of the service.",
@@ -54,25 +54,25 @@ FORMER_NAMES: Final[Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class GaugeQuery:
-    """One statement that is run again and again. Times are in seconds."""
+    """Holds a statement that is run periodically, and its last values. Times are in seconds."""
 
     statement: GaugeStatement
     gauges: Mapping[str, str]
     every: float
-    """The least pause between two reads."""
+    """Minimum pause between two reads."""
     rest: float
-    """The pause is also so many times as long as the last read: that bounds its share of the time."""
+    """Minimum pause as a multiple of the duration of the last read: limits the share of time spent on reading."""
     values: dict[str, float] = field(default_factory=dict)
     valid_until: float = 0.0
-    """When the values are too old to be reported, by the monotonic clock."""
+    """Time of the monotonic clock after which the values are too old to be exported."""
     failing: bool = False
 
     def pause(self, took: float) -> float:
-        """How long to pause after a read that took so long."""
+        """Returns the pause after a read that took `took` seconds."""
         return max(self.every, self.rest * took)
 
     def current(self) -> Mapping[str, float]:
-        """The values, as long as they are not too old."""
+        """Returns the values; nothing if they are too old."""
         return self.values if time.monotonic() < self.valid_until else {}
 
 
@@ -80,7 +80,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Gauges(Collector):
-    """The numbers of the database, the parts of this process, and which build it is."""
+    """Collects the gauges of the database, the health of this process's parts, and the build information."""
 
     def __init__(self, database: Database, health: Health) -> None:
         self._database = database
@@ -91,7 +91,7 @@ class Gauges(Collector):
         )
 
     def collect(self) -> Iterable[Metric]:
-        """The gauges as they were read last. Runs no statement."""
+        """Returns the gauges as they were read last. Runs no statement."""
         yield _build_info()
         for name in ("els_part_healthy", FORMER_NAMES["els_part_healthy"]):
             yield self._parts(name)
@@ -102,7 +102,7 @@ class Gauges(Collector):
                     yield GaugeMetricFamily(former, f"The former name of {name}.", value)
 
     async def watch(self, registry: CollectorRegistry = REGISTRY) -> None:
-        """Read periodically until cancelled, and be in the registry meanwhile."""
+        """Read periodically until cancelled. The collector is in the registry for that time."""
         registry.register(self)
         try:
             await asyncio.gather(*(self._read_periodically(query) for query in self.queries))
@@ -110,7 +110,7 @@ class Gauges(Collector):
             registry.unregister(self)
 
     async def read(self, query: GaugeQuery) -> float:
-        """Read the gauges of a statement once. Returns for how many seconds to pause."""
+        """Read the gauges of a statement once. Returns the pause before the next read, in seconds."""
         began = time.monotonic()
         values = None
         try:
@@ -134,7 +134,7 @@ class Gauges(Collector):
             pause = await self.read(query)
 
     def _failed(self, query: GaugeQuery, error: psycopg.Error) -> None:
-        """Forget the values; log once, however long it lasts."""
+        """Drop the values. Logs the error once, however long it lasts."""
         query.valid_until = 0.0
         if not query.failing:
             query.failing = True
@@ -149,7 +149,7 @@ class Gauges(Collector):
 
 def _build_info() -> Metric:
     family = GaugeMetricFamily(
-        "els_build_info", "Which build this is; always 1.", labels=["version", "schema", "python"]
+        "els_build_info", "Version of this build, in the labels; always 1.", labels=["version", "schema", "python"]
     )
     family.add_metric([__version__, EXPECTED_REVISION, platform.python_version()], 1.0)
     return family

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a list of endpoints, and a page that shows it: one file, nothing fetched, no script."""
+"""Builds the OpenAPI 3.1 document of a list of endpoints, and an HTML page of it without scripts or external files."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -11,8 +11,8 @@ _REFERENCE = "#/components/schemas/"
 Json = Mapping[str, Any]
 
 
-class Endpoint(Protocol):
-    """What is told of an endpoint. One that is got is asked in the query, one that is posted to in JSON."""
+class DocumentedEndpoint(Protocol):
+    """Describes an endpoint. GET takes its parameters in the query, POST in a JSON body."""
 
     @property
     def method(self) -> str: ...
@@ -27,7 +27,7 @@ class Endpoint(Protocol):
 
 
 def document(
-    endpoints: Sequence[Endpoint],
+    endpoints: Sequence[DocumentedEndpoint],
     *,
     title: str,
     version: str,
@@ -35,7 +35,7 @@ def document(
     problem: type[BaseModel],
     problems: Mapping[int, str],
 ) -> dict[str, Any]:
-    """The document; every answer that is no success is a `problem`."""
+    """Build the document. Every response that is not a success has the model `problem`."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(problem, "serialization")]
     models += [(endpoint.request, "validation") for endpoint in endpoints if endpoint.method == "POST"]
     models += [(endpoint.response, "serialization") for endpoint in endpoints]
@@ -53,14 +53,14 @@ def document(
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas["$defs"],
             "responses": {
-                str(status): {"description": told, "content": _content(problem, "application/problem+json")}
-                for status, told in problems.items()
+                str(status): {"description": why, "content": _content(problem, "application/problem+json")}
+                for status, why in problems.items()
             },
         },
     }
 
 
-def _operation(endpoint: Endpoint, problems: Json) -> dict[str, Any]:
+def _operation(endpoint: DocumentedEndpoint, problems: Json) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.path.removeprefix("/admin/").replace("/", "_"),
         "summary": endpoint.summary,
@@ -98,13 +98,13 @@ _STYLE = (
 
 
 def page(document: Json) -> str:
-    """The document for people, as HTML."""
+    """Render the document for people, as HTML."""
     info, schemas = document["info"], document["components"]["schemas"]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         f"<title>{escape(info['title'])}</title><style>{_STYLE}</style>",
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
-        f"<p>{escape(info['description'])}</p><p>The document itself: <a href=openapi.json>openapi.json</a></p>",
+        f"<p>{escape(info['description'])}</p><p>OpenAPI document: <a href=openapi.json>openapi.json</a></p>",
     ]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -114,34 +114,34 @@ def page(document: Json) -> str:
         parts.append(f'<h3 id="{escape(name)}">{escape(name)}</h3>')
         required = schema.get("required", ())
         parts.append(_table([(key, each, key in required) for key, each in schema.get("properties", {}).items()]))
-    parts.append("<h2>What can go wrong</h2><table>")
-    for status, answer in document["components"]["responses"].items():
-        parts.append(f"<tr><td><code>{status}</code><td>{escape(answer['description'])}")
+    parts.append("<h2>Errors</h2><table>")
+    for status, response in document["components"]["responses"].items():
+        parts.append(f"<tr><td><code>{status}</code><td>{escape(response['description'])}")
     return "\n".join([*parts, "</table></html>"])
 
 
 def _shown(path: str, method: str, operation: Json) -> list[str]:
     parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}.</p>"]
-    if asked := operation.get("parameters"):
-        parts.append(_table([(each["name"], each["schema"] | each, each["required"]) for each in asked]))
+    if parameters := operation.get("parameters"):
+        parts.append(_table([(each["name"], each["schema"] | each, each["required"]) for each in parameters]))
     if body := operation.get("requestBody"):
-        parts.append(f"<p>RequestModel with: {_kind(body['content']['application/json']['schema'])}</p>")
-    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
-    return [*parts, f"<p>Answers: {_kind(answer)}</p>"]
+        parts.append(f"<p>Request body: {_kind(body['content']['application/json']['schema'])}</p>")
+    response = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    return [*parts, f"<p>Response: {_kind(response)}</p>"]
 
 
 def _table(rows: Sequence[tuple[str, Json, bool]]) -> str:
     lines = ["<table>"]
     for name, schema, required in rows:
         kind = _kind(schema.get("schema", schema))
-        needed = "" if not required else " <b>needed</b>"
-        told = escape(str(schema.get("description", "")))
-        lines.append(f"<tr><td><code>{escape(name)}</code><td class=kind>{kind}{needed}<td>{told}")
+        marked = " <b>required</b>" if required else ""
+        description = escape(str(schema.get("description", "")))
+        lines.append(f"<tr><td><code>{escape(name)}</code><td class=kind>{kind}{marked}<td>{description}")
     return "".join([*lines, "</table>"])
 
 
 def _kind(schema: Json) -> str:
-    """A schema in a few words."""
+    """Describe a schema in a few words, as HTML."""
     if reference := schema.get("$ref"):
         name = escape(reference.removeprefix(_REFERENCE))
         return f'<a href="#{name}">{name}</a>'

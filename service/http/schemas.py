@@ -1,7 +1,6 @@
-"""What /admin/ is asked with and what it answers, as models: they check, they serialise, and the OpenAPI document is
-made of them.
+"""Defines the requests and responses of the JSON API as models, which also make the OpenAPI document.
 
-A name that is not known is rejected, never passed over: a filter with a slip in it must not choose more.
+Unknown parameters are rejected: a filter with a typing error must not match more than intended.
 """
 
 from collections.abc import Callable
@@ -15,22 +14,26 @@ from service.operators import parameters
 
 
 def _read(parameter: Callable[[str], Any]) -> PlainValidator:
+    """Make a validator from a function of `service.operators.parameters`."""
+
     def read(value: object) -> Any:
         if not isinstance(value, str):
-            raise ValueError("must be a string")  # noqa: TRY004  pydantic makes an answer of this one alone
+            raise ValueError("must be a string")  # noqa: TRY004  pydantic reports a ValueError, not a TypeError
         return parameter(value)
 
     return PlainValidator(read)
 
 
-Words = Annotated[str, Field(min_length=1, max_length=parameters.MAX_ID_LENGTH), AfterValidator(parameters.short_text)]
-Reason = Annotated[str, Field(max_length=parameters.MAX_REASON_LENGTH), AfterValidator(parameters.reason)]
+ShortText = Annotated[
+    str, Field(min_length=1, max_length=parameters.MAX_ID_LENGTH), AfterValidator(parameters.short_text)
+]
+ReasonText = Annotated[str, Field(max_length=parameters.MAX_REASON_LENGTH), AfterValidator(parameters.reason)]
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
-Limit = Annotated[int, Field(ge=1, le=parameters.MAX_ROWS)]
+RowLimit = Annotated[int, Field(ge=1, le=parameters.MAX_ROWS)]
 Age = Annotated[
     float, _read(parameters.age), WithJsonSchema({"type": "string", "pattern": f"^{parameters.AGE}$", "example": "2h"})
 ]
-Place = Annotated[
+PendingCursor = Annotated[
     tuple[datetime, int],
     _read(parameters.pending_cursor),
     WithJsonSchema({"type": "string", "example": "2026-11-22T08:00:00Z/17"}),
@@ -38,76 +41,78 @@ Place = Annotated[
 
 
 class RequestModel(BaseModel):
-    """What a request says."""
+    """Is the base of all requests: an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ResponseModel(BaseModel):
-    """What an answer says."""
+    """Is the base of all responses: reads the attributes of what an action returns."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
-# -- what many requests take
+# -- parameters that several requests share
 
 
-class _Aged(RequestModel):
-    older_than: Age | None = Field(None, description="only what came longer ago: 90s, 5m, 2h, 1d")
-    newer_than: Age | None = Field(None, description="only what came since then")
+class _AgeFilters(RequestModel):
+    older_than: Age | None = Field(None, description="only what is older than this: 90s, 5m, 2h, 1d")
+    newer_than: Age | None = Field(None, description="only what is newer than this")
 
 
-class _Filed(_Aged):
-    file: Words | None = Field(None, description="only where the file's name has this in it, in either case")
+class _PendingFilters(_AgeFilters):
+    file: ShortText | None = Field(None, description="only if the file name contains this text, in any case")
 
 
-class _Paged(RequestModel):
-    limit: Limit = Field(50, description="so many rows")
+class _PageRequest(RequestModel):
+    limit: RowLimit = Field(50, description="maximum number of rows")
 
 
-class _Changing(RequestModel):
-    who: Words | None = Field(None, description="who does it, for the audit; else the address that asks")
-    why: Reason = Field("", description="the reason, for the audit")
+class _ChangeRequest(RequestModel):
+    who: ShortText | None = Field(
+        None, description="name for the log of operator actions; default: the client's address"
+    )
+    why: ReasonText = Field("", description="reason, for the log of operator actions")
 
 
-class _Refused(_Aged):
-    topic: Words | None = Field(None, description="only of this topic")
-    reason: Words | None = Field(None, description="only for this reason")
+class _QuarantineFilters(_AgeFilters):
+    topic: ShortText | None = Field(None, description="only of this topic")
+    reason: ShortText | None = Field(None, description="only with this reason")
 
 
 # -- pending
 
 
-class ListPending(_Filed, _Paged):
-    batch: Words | None = Field(None, description="only of this batch")
-    state: Literal["pending", "expired", "removed"] = Field("pending", description="in this state")
-    after: Place | None = Field(None, description="`next` of the page before")
+class ListPending(_PendingFilters, _PageRequest):
+    batch: ShortText | None = Field(None, description="only of this batch")
+    state: Literal["pending", "expired", "removed"] = Field("pending", description="only in this state")
+    after: PendingCursor | None = Field(None, description="`next` of the previous page")
 
 
 class ShowPending(RequestModel):
-    batch: Words
-    text: Words = Field(description="the text storage id")
+    batch: ShortText
+    text: ShortText = Field(description="the text storage id")
 
 
-class RemovePending(_Changing):
-    batch: Words
-    texts: Annotated[list[Words], Field(min_length=1, max_length=parameters.MAX_ROWS)] = Field(
+class RemovePending(_ChangeRequest):
+    batch: ShortText
+    texts: Annotated[list[ShortText], Field(min_length=1, max_length=parameters.MAX_ROWS)] = Field(
         description="text storage ids"
     )
 
 
-class ClearPending(_Filed, _Changing):
-    batch: Words
+class ClearPending(_PendingFilters, _ChangeRequest):
+    batch: ShortText
 
 
-class RestorePending(_Changing):
-    batch: Words
-    texts: Annotated[list[Words], Field(min_length=1, max_length=parameters.MAX_ROWS)] | None = Field(
-        None, description="text storage ids; all that is expired of the batch where there are none"
+class RestorePending(_ChangeRequest):
+    batch: ShortText
+    texts: Annotated[list[ShortText], Field(min_length=1, max_length=parameters.MAX_ROWS)] | None = Field(
+        None, description="text storage ids; default: all expired content of the batch"
     )
 
 
-class PendingRow(ResponseModel):
+class PendingListRow(ResponseModel):
     batch_id: str
     text_storage_id: str
     state: str
@@ -117,15 +122,15 @@ class PendingRow(ResponseModel):
     stored_at: datetime
     waiting_since: datetime
     closed_at: datetime | None = Field(description="when it expired or was removed")
-    arrival: int = Field(description="its place in the order")
+    arrival: int = Field(description="its position in the order of arrival")
 
 
 class PendingPage(ResponseModel):
-    rows: list[PendingRow]
-    next: str | None = Field(description="`after` of the next page, if there may be one")
+    rows: list[PendingListRow]
+    next: str | None = Field(description="`after` of the next page; null if there is none")
 
 
-class Pending(PendingRow):
+class PendingDetail(PendingListRow):
     file_upload_id: str
     raw_file_storage_id: str
     content_md5_hash: str | None
@@ -134,47 +139,49 @@ class Pending(PendingRow):
 
 
 class Changed(ResponseModel):
-    contents: int = Field(description="how many were changed")
+    contents: int = Field(description="number of contents that were changed")
 
 
 # -- quarantine
 
 
-class ListQuarantine(_Refused, _Paged):
+class ListQuarantine(_QuarantineFilters, _PageRequest):
     state: Literal["open", "replayed", "discarded"] | None = Field(None, description="only in this state")
-    before: RowId | None = Field(None, description="`next` of the page before")
+    before: RowId | None = Field(None, description="`next` of the previous page")
 
 
 class ShowQuarantined(RequestModel):
     id: RowId
 
 
-class ChooseQuarantined(_Refused, _Changing):
-    """Ids, filters, or `all`: one of these must be said."""
+class SelectQuarantined(_QuarantineFilters, _ChangeRequest):
+    """Selects open inputs by ids, by filters, or with `all`; at least one of these is required."""
 
     ids: Annotated[list[RowId], Field(min_length=1, max_length=parameters.MAX_ROWS)] | None = Field(
-        None, description="only these"
+        None, description="only inputs with these ids"
     )
-    all: bool = Field(False, description="all that are open")
-    after: RowId | None = Field(None, description="only above this id: `next` of the answer before")
-    limit: Limit = Field(parameters.MAX_ROWS, description="so many, the oldest first; the answer says what is left")
+    all: bool = Field(False, description="all open inputs")
+    after: RowId | None = Field(None, description="only ids above this one: `next` of the previous response")
+    limit: RowLimit = Field(
+        parameters.MAX_ROWS, description="maximum number of inputs, the oldest first; `next` says where to continue"
+    )
 
     @model_validator(mode="after")
-    def _within_the_limit(self) -> "ChooseQuarantined":
+    def _within_the_limit(self) -> "SelectQuarantined":
         if self.ids is not None and len(self.ids) > self.limit:
             raise ValueError("limit: is less than the number of ids")
         return self
 
 
-class ResumeTopic(_Changing):
-    topic: Words
+class ResumeTopic(_ChangeRequest):
+    topic: ShortText
 
 
-class QuarantineRow(ResponseModel):
+class QuarantineListRow(ResponseModel):
     id: int
     state: str
     topic: str
-    partition: int = Field(description="of the first delivery, like `offset`")
+    partition: int = Field(description="partition of the first delivery; `offset` likewise")
     offset: int
     reason: str
     error: str
@@ -183,40 +190,40 @@ class QuarantineRow(ResponseModel):
 
 
 class QuarantinePage(ResponseModel):
-    rows: list[QuarantineRow]
-    next: str | None = Field(description="`before` of the next page, if there may be one")
+    rows: list[QuarantineListRow]
+    next: str | None = Field(description="`before` of the next page; null if there is none")
 
 
-class Quarantined(QuarantineRow):
-    """Key and value are text where they are text, else in Base64 under the other name."""
+class QuarantinedDetail(QuarantineListRow):
+    """Key and value are text if they are printable text, else Base64 in `key_base64` and `value_base64`."""
 
     last_seen_at: datetime
     closed_at: datetime | None
     headers: list[Any]
     key: str | None = None
     key_base64: str | None = None
-    value: str | None = Field(None, description="the first MiB of it")
+    value: str | None = Field(None, description="at most the first MiB")
     value_base64: str | None = None
-    value_bytes: int | None = Field(None, description="its whole length, where only the beginning is shown")
+    value_bytes: int | None = Field(None, description="length of the whole value, if only its beginning is returned")
 
 
 class ReplayedRow(ResponseModel):
     id: int
     topic: str
     outcome: str
-    error: str = Field(description="empty unless it was rejected again")
+    error: str = Field(description="empty if the input was replayed")
 
 
-class ReplayedAll(ResponseModel):
+class ReplayedInputs(ResponseModel):
     outcomes: list[ReplayedRow]
-    failed: int = Field(description="how many were not replayed: their outcomes have an error")
-    next: int | None = Field(description="`after` of the next request, where more are chosen than one takes")
+    failed: int = Field(description="number of inputs that were not replayed: their outcomes have an error")
+    next: int | None = Field(description="`after` of the next request; null if there is nothing left")
 
 
 class Discarded(ResponseModel):
     discarded: int
-    closed_meanwhile: int = Field(description="how many somebody else had closed by then")
-    next: int | None = Field(description="`after` of the next request, where more are chosen than one takes")
+    closed_meanwhile: int = Field(description="number of inputs that someone else closed in the meantime")
+    next: int | None = Field(description="`after` of the next request; null if there is nothing left")
 
 
 class Resumed(ResponseModel):
@@ -226,22 +233,22 @@ class Resumed(ResponseModel):
 # -- batches
 
 
-class ListBatches(_Aged, _Paged):
+class ListBatches(_AgeFilters, _PageRequest):
     state: Literal["registered", "ready", "failed"] | None = Field(None, description="only in this state")
-    user: Words | None = Field(None, description="only of this user")
-    after: Words | None = Field(None, description="`next` of the page before")
+    user: ShortText | None = Field(None, description="only of this user")
+    after: ShortText | None = Field(None, description="`next` of the previous page")
 
 
-class ShowBatch(_Paged):
-    batch: Words
-    after: int = Field(0, ge=0, le=100_000, description="only slots behind this position: `next` of the page before")
+class ShowBatch(_PageRequest):
+    batch: ShortText
+    after: int = Field(0, ge=0, le=100_000, description="only slots after this position: `next` of the previous page")
 
 
-class RepublishBatch(_Changing):
-    batch: Words
+class RepublishBatch(_ChangeRequest):
+    batch: ShortText
 
 
-class BatchRow(ResponseModel):
+class BatchListRow(ResponseModel):
     batch_id: str
     state: str
     expected: int
@@ -256,8 +263,8 @@ class BatchRow(ResponseModel):
 
 
 class BatchPage(ResponseModel):
-    rows: list[BatchRow]
-    next: str | None = Field(description="`after` of the next page, if there may be one")
+    rows: list[BatchListRow]
+    next: str | None = Field(description="`after` of the next page; null if there is none")
 
 
 class SlotRow(ResponseModel):
@@ -270,7 +277,7 @@ class SlotRow(ResponseModel):
     taken_at: datetime | None
 
 
-class Batch(BatchRow):
+class BatchDetail(BatchListRow):
     essay_instructions: str
     class_id: str | None
     org_id: str | None
@@ -281,7 +288,7 @@ class Batch(BatchRow):
     excess: int
     to_be_published: int
     slots: list[SlotRow]
-    next: str | None = Field(description="`after` of the next page of slots, if there may be one")
+    next: str | None = Field(description="`after` of the next page of slots; null if there is none")
 
 
 class PublishedEvent(ResponseModel):
@@ -293,19 +300,19 @@ class Republished(ResponseModel):
     events: list[PublishedEvent]
 
 
-# -- trouble
+# -- errors
 
 
-class Fault(ResponseModel):
+class ParameterError(ResponseModel):
     where: str
     what: str
 
 
 class Problem(ResponseModel):
-    """RFC 9457."""
+    """Describes why a request failed (RFC 9457)."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
-    errors: list[Fault] | None = Field(None, description="what is wrong with the parameters, one by one")
+    errors: list[ParameterError] | None = Field(None, description="what is wrong with each parameter")
