@@ -1,4 +1,4 @@
-"""Connections that are cut, stall or are forgotten under the recorded morning; `make prove` does more of it."""
+"""Tests that connections that are cut, stalled or lost do no harm to the recorded morning; `make prove` does more."""
 
 import asyncio
 from pathlib import Path
@@ -32,13 +32,13 @@ async def forget(proxy: Proxy) -> None:
 
 
 NOT_ALLOWED = pytest.mark.skipif(
-    not may_forget(), reason="only who may administer the network can close without a word"
+    not may_forget(), reason="closing a connection without a packet needs the right to administer the network"
 )
 
 
-@pytest.mark.parametrize("trouble", [cut, stall, pytest.param(forget, marks=NOT_ALLOWED)])
-async def test_connections_in_trouble_lose_and_add_nothing(
-    tmp_path: Path, app_url: str, database_url: str, tansu: Broker, group: str, trouble: object
+@pytest.mark.parametrize("fail", [cut, stall, pytest.param(forget, marks=NOT_ALLOWED)])
+async def test_failing_connections_lose_and_add_nothing(
+    tmp_path: Path, app_url: str, database_url: str, tansu: Broker, group: str, fail: object
 ) -> None:
     server = conninfo_to_dict(app_url)
     if str(server.get("host", "")).startswith("/"):
@@ -52,7 +52,7 @@ async def test_connections_in_trouble_lose_and_add_nothing(
             await running.ready()
             coming = asyncio.create_task(morning.run())
             await until(lambda: morning.published >= 600, 60, lambda: f"only {morning.published} are published")
-            await trouble(proxy)  # type: ignore[operator]
+            await fail(proxy)  # type: ignore[operator]
             await coming
             await all_done(database_url, tansu, group, morning.ends)
             await check_tables(database_url)

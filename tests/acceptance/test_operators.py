@@ -1,4 +1,4 @@
-"""What operators do to a running service, through it: over HTTP, on what a broker brought."""
+"""Tests the actions of operators on a running service, over HTTP."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -37,11 +37,11 @@ def registered(batch: str, slots: int) -> Record:
     return Record(0, BATCH_REGISTERED, batch.encode(), registration(batch, essays))
 
 
-async def ask(pod: Pod, path: str, token: str = "a-token", **body: object) -> tuple[int, Any]:
+async def post(pod: Pod, path: str, token: str = "a-token", **body: object) -> tuple[int, Any]:
     port = next(entry["port"] for entry in pod.logged() if entry.get("event") == "started")
     url, headers = f"http://127.0.0.1:{port}/admin/{path}", {"Authorization": f"Bearer {token}"}
-    async with ClientSession() as client, client.post(url, json=body, headers=headers) as answer:
-        return answer.status, await answer.json(content_type=None)
+    async with ClientSession() as client, client.post(url, json=body, headers=headers) as response:
+        return response.status, await response.json(content_type=None)
 
 
 def found(conn: psycopg.Connection[Any], statement: str) -> list[tuple[Any, ...]]:
@@ -49,11 +49,11 @@ def found(conn: psycopg.Connection[Any], statement: str) -> list[tuple[Any, ...]
 
 
 async def seen(conn: psycopg.Connection[Any], statement: str, wanted: list[tuple[Any, ...]]) -> None:
-    """Wait until it is so."""
+    """Wait until the statement returns these rows."""
     await until(lambda: found(conn, statement) == wanted, 60, lambda: f"{statement}: {found(conn, statement)}")
 
 
-async def test_expired_content_is_restored_and_registered_late_each_step_told_once(
+async def test_expired_content_is_restored_and_registered_late_with_one_event_per_step(
     tmp_path: Path,
     settings: dict[str, str],
     group: str,
@@ -69,31 +69,31 @@ async def test_expired_content_is_restored_and_registered_late_each_step_told_on
         early = Replay(kafka, contents("b", "t1", "t2", "t3"))
         await early.run()
         await seen(conn, waits, [("t1",), ("t2",), ("t3",)])
-        # They lie in several partitions: in which order they came is known only now.
+        # They are in several partitions, so the order of arrival is known only now.
         came = found(conn, "select text_storage_id from els.pending_content order by arrival")
         conn.execute("update els.pending_content set waiting_since = waiting_since - interval '2 days'")
         await seen(conn, expired, [("t1",), ("t2",), ("t3",)])
-        assert await ask(pod, "pending/restore", batch="b", texts=["t2"], who="me") == (200, {"contents": 1})
+        assert await post(pod, "pending/restore", batch="b", texts=["t2"], who="me") == (200, {"contents": 1})
         assert (found(conn, waits), found(conn, expired)) == ([("t2",)], [("t1",), ("t3",)])
-        assert (await ask(pod, "pending/remove", token="wrong", batch="b", texts=["t2"]))[0] == 401
+        assert (await post(pod, "pending/remove", token="wrong", batch="b", texts=["t2"]))[0] == 401
 
         late = Replay(kafka, [*contents("b", "t1", "t2"), registered("b", 3), *contents("b", "t3")])
         await late.run()
         await all_done(database_url, kafka, group, {**early.ends, **late.ends})
         assert (found(conn, waits), found(conn, expired)) == ([], [])
         assert found(conn, "select text_storage_id from ops.slots order by position") == came
-        assert (await ask(pod, "pending/restore", batch="b"))[0] == 409
+        assert (await post(pod, "pending/restore", batch="b"))[0] == 409
 
         published = first_occurrences(await read_back(kafka))
-        told = {topic: len(events) for topic, events in published.events.items() if events}
-        assert told == {PENDING_EXPIRED: 3, SLOT_ASSIGNED: 3, BATCH_READY: 1}
+        counts = {topic: len(events) for topic, events in published.events.items() if events}
+        assert counts == {PENDING_EXPIRED: 3, SLOT_ASSIGNED: 3, BATCH_READY: 1}
         assert published.repeats == 0
         assert found(conn, "select who, action from ops.operator_actions") == [("me", "pending restore")]
         assert found(conn, "table ops.invariant_violations") == []
         assert await running.stop() == [0]
 
 
-async def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_had_come_then(
+async def test_inputs_that_a_bug_rejected_are_replayed_after_the_fix(
     tmp_path: Path,
     settings: dict[str, str],
     group: str,
@@ -101,7 +101,7 @@ async def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_ha
     kafka: Broker,
     conn: psycopg.Connection[Any],
 ) -> None:
-    """The bug is a rule of the tables that refuses some names; one name meets a second bug behind the first."""
+    """The bug is a constraint that rejects some names; one name violates a second constraint, too."""
     for bug in ("1", "2"):
         conn.execute(
             f"alter table els.slots add constraint bug_{bug} check (original_file_name !~ 'bug.*{bug}')".encode()
@@ -123,25 +123,25 @@ async def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_ha
         assert found(conn, "select state, assigned, open from ops.batches") == [("registered", 20, 20)]
 
         conn.execute("alter table els.slots drop constraint bug_1")
-        status, first = await ask(pod, "quarantine/replay", reason="data_error", who="me", why="fixed in 1.2")
+        status, first = await post(pod, "quarantine/replay", reason="data_error", who="me", why="fixed in 1.2")
         outcomes = Counter(each["outcome"] for each in first["outcomes"])
         assert (status, outcomes, first["failed"]) == (200, {"assigned": 19, "data_error": 1}, 1)
         ((error,),) = found(conn, "select error from ops.quarantine where state = 'open'")
         assert "bug_2" in error
 
         conn.execute("alter table els.slots drop constraint bug_2")
-        assert (await ask(pod, "quarantine/replay", all=True))[1]["failed"] == 0
+        assert (await post(pod, "quarantine/replay", all=True))[1]["failed"] == 0
         await all_done(database_url, kafka, group, come.ends)
         assert found(conn, "select state, assigned, open from ops.batches") == [("ready", 40, 0)]
         published = first_occurrences(await read_back(kafka))
-        told = {topic: len(events) for topic, events in published.events.items() if events}
-        assert told == {SLOT_ASSIGNED: 40, BATCH_READY: 1}
+        counts = {topic: len(events) for topic, events in published.events.items() if events}
+        assert counts == {SLOT_ASSIGNED: 40, BATCH_READY: 1}
         assert found(conn, "table ops.invariant_violations") == []
         await check_audit(database_url, kafka, group)
         assert await running.stop() == [0]
 
 
-async def test_a_view_that_is_left_open_stops_nobody_and_is_ended(
+async def test_a_transaction_left_open_on_a_view_blocks_nothing_and_is_ended(
     tmp_path: Path,
     settings: dict[str, str],
     group: str,
@@ -149,7 +149,7 @@ async def test_a_view_that_is_left_open_stops_nobody_and_is_ended(
     kafka: Broker,
     conn: psycopg.Connection[Any],
 ) -> None:
-    """The timeouts of the role are set here as its login would have them, but shorter."""
+    """The timeouts of the role are set here like those of its login, but shorter."""
     with pods(tmp_path, settings) as running:
         running.start(1)
         await running.ready()

@@ -1,4 +1,4 @@
-"""Servers that are spoken to over TLS and with passwords: the round trip, what goes wrong at the start, no secret told.
+"""Tests connections with TLS and passwords: the round trip, errors at the start, and that no secret is shown.
 
 PostgreSQL takes TLS 1.3 and a password; Apache Kafka has a listener with TLS and a password (SASL_SSL, SCRAM) and one
 with TLS and the client's certificate (SSL). The authority that signed theirs is made for the test run.
@@ -28,7 +28,7 @@ from tests.support.builders import inputs
 from tests.support.builders.replay import Record, Replay
 from tests.support.checks.expected import all_done, read_back
 
-SECRET = "hush"  # what every secret of these tests begins with, and nothing else has in it
+SECRET = "hush"  # every secret of these tests begins with this, and nothing else contains it
 DATABASE_PASSWORD = f"{SECRET}-database:@/% 1"
 KAFKA_PASSWORD = f"{SECRET}-kafka-1"
 ADMIN_TOKEN = f"{SECRET}-admin-1"
@@ -37,7 +37,7 @@ WRONG_PASSWORD = f"{SECRET}-wrong-1"
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Ours, and what a stranger has."""
+    """The certificates of our authority and those of a stranger."""
 
     authority: Authority
     server: Certificate
@@ -50,7 +50,7 @@ class Certificates:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("certificates")
     ours, stranger = Authority(folder / "ours"), Authority(folder / "strangers")
-    # The name alone: by its address the server is not known.
+    # Only the name: the certificate does not contain the address.
     return Certificates(ours, ours.issue("localhost"), ours.issue("els"), stranger, stranger.issue("els"))
 
 
@@ -78,7 +78,7 @@ def secure_kafka(security: Security) -> Iterator[Broker]:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Settings that each are right, and the parts to make wrong ones of."""
+    """Correct settings, and the parts from which tests build wrong ones."""
 
     database_port: int
     security: Security
@@ -106,7 +106,7 @@ class Servers:
         }
 
     def with_certificate(self, certificate: Certificate) -> dict[str, str]:
-        """The listener that knows its clients by their certificates."""
+        """Returns the settings for the listener that authenticates clients by their certificates."""
         rest = {name: value for name, value in self.settings().items() if "SASL" not in name}
         return rest | {
             "ELS_KAFKA_BOOTSTRAP_SERVERS": f"localhost:{self.security.certificate_port}",
@@ -124,22 +124,22 @@ def servers(
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a command left behind for all to see."""
+class Ended:
+    """The exit status and the output of a command."""
 
     status: int
     out: str
     err: str
 
-    def is_one_line(self, status: int, *told: str) -> bool:
+    def is_one_line(self, status: int, *expected: str) -> bool:
         (line,) = self.err.splitlines()
         assert (self.status, self.out) == (status, ""), self
-        assert all(each in line for each in told), self
+        assert all(each in line for each in expected), self
         return True
 
 
-def says(folder: Path, settings: Mapping[str, str], *command: str) -> Said:
-    """Run a command to its end; no secret is in what it says."""
+def run_command(folder: Path, settings: Mapping[str, str], *command: str) -> Ended:
+    """Run a command to its end. Its output contains no secret."""
     ended = subprocess.run(
         [sys.executable, "-m", "service", *command],
         env={**plain_environment(), "PYTHONPATH": str(ROOT), **settings},
@@ -150,20 +150,20 @@ def says(folder: Path, settings: Mapping[str, str], *command: str) -> Said:
         check=False,
     )
     assert SECRET not in ended.stdout + ended.stderr
-    return Said(ended.returncode, ended.stdout, ended.stderr)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
-# -- all is well
+# -- working connections
 
 
 @pytest.mark.parametrize("login", ["password", "certificate"])
 async def test_a_pod_works_over_tls(
     tmp_path: Path, servers: Servers, secure_postgres_server: Postgres, secure_kafka: Broker, login: str
 ) -> None:
-    """From the topics' creation to the batch that is ready, and nobody is told a secret."""
+    """From the creation of the topics to the ready batch, without showing a secret."""
     settings = servers.settings() if login == "password" else servers.with_certificate(servers.certificates.client)
     settings["ELS_CONSUMER_GROUP"] = group = f"secured-{login}"
-    assert says(tmp_path, settings, "topics", "create").status == 0
+    assert run_command(tmp_path, settings, "topics", "create").status == 0
     batch = f"batch-{login}"
     records = [
         Record(0, CONTENT_PROVISIONED, b"upload", inputs.content(batch, f"text-{login}")),
@@ -175,18 +175,18 @@ async def test_a_pod_works_over_tls(
         await running.ready()
         await early.run()
         await all_done(secure_postgres_server.url(), secure_kafka, group, early.ends)
-        told = "".join([*shown_by(pod), says(tmp_path, settings, "check", "--json").out])
+        shown = "".join([*shown_by(pod), run_command(tmp_path, settings, "check", "--json").out])
         assert await running.stop() == [0]
         assert running.complaints() == []
-        told += pod.last_lines(100_000)
+        shown += pod.last_lines(100_000)
     published = await read_back(secure_kafka, [SLOT_ASSIGNED, BATCH_READY])
     assert [sum(record.key == batch.encode() for record in some) for some in published.values()] == [1, 1]
-    assert '"started"' in told
-    assert SECRET not in told
+    assert '"started"' in shown
+    assert SECRET not in shown
 
 
 def shown_by(pod: Pod) -> list[str]:
-    """What others can see of a pod: its arguments, and what it answers."""
+    """Returns what others can see of a pod: its arguments and its HTTP responses."""
     port = next(entry["port"] for entry in pod.logged() if entry.get("event") == "started")
     pages = [
         urllib.request.urlopen(f"http://{LOOPBACK}:{port}/{page}", timeout=10).read().decode()
@@ -195,37 +195,37 @@ def shown_by(pod: Pod) -> list[str]:
     return [Path(f"/proc/{pod.pid}/cmdline").read_text(), *pages]
 
 
-# -- what is wrong is told in one line, with the setting's name
+# -- errors are reported in one line, with the name of the setting
 
 
 def test_a_server_that_another_authority_has_signed_is_not_trusted(tmp_path: Path, servers: Servers) -> None:
     url = servers.database_url(authority=servers.certificates.stranger.file)
-    said = says(tmp_path, servers.settings() | {"ELS_DATABASE_URL": url}, "run")
-    assert said.is_one_line(1, "ELS_DATABASE_URL: ", "certificate verify failed")
+    ended = run_command(tmp_path, servers.settings() | {"ELS_DATABASE_URL": url}, "run")
+    assert ended.is_one_line(1, "ELS_DATABASE_URL: ", "certificate verify failed")
 
 
 def test_a_server_of_another_name_is_not_trusted(tmp_path: Path, servers: Servers) -> None:
     url = servers.database_url(host=LOOPBACK)
-    said = says(tmp_path, servers.settings() | {"ELS_DATABASE_URL": url}, "run")
-    assert said.is_one_line(1, "ELS_DATABASE_URL: ", 'does not match host name "127.0.0.1"')
+    ended = run_command(tmp_path, servers.settings() | {"ELS_DATABASE_URL": url}, "run")
+    assert ended.is_one_line(1, "ELS_DATABASE_URL: ", 'does not match host name "127.0.0.1"')
 
 
-def test_a_wrong_password_of_the_database_is_told(tmp_path: Path, servers: Servers) -> None:
+def test_a_wrong_password_of_the_database_is_reported(tmp_path: Path, servers: Servers) -> None:
     url = servers.database_url(password=WRONG_PASSWORD)
     for name, command in (("ELS_DATABASE_URL", "run"), ("ELS_MIGRATION_DATABASE_URL", "migrate")):
-        said = says(tmp_path, servers.settings() | {name: url}, command)
-        assert said.is_one_line(1, f"{name}: ", "password authentication failed")
+        ended = run_command(tmp_path, servers.settings() | {name: url}, command)
+        assert ended.is_one_line(1, f"{name}: ", "password authentication failed")
 
 
-def test_a_url_of_the_database_that_cannot_be_read_is_told_without_it(tmp_path: Path, servers: Servers) -> None:
+def test_a_malformed_url_of_the_database_is_not_repeated(tmp_path: Path, servers: Servers) -> None:
     for url in (
         f"postgresql://els:{WRONG_PASSWORD}@db:port/els",
         f"postgresql://els:{WRONG_PASSWORD}@[db/els",
         f"postgresql://els:{WRONG_PASSWORD}@db/els?no=such",
         f"{WRONG_PASSWORD}",
     ):
-        said = says(tmp_path, servers.settings() | {"ELS_DATABASE_URL": url}, "check")
-        assert said.is_one_line(2, "ELS_DATABASE_URL: ")
+        ended = run_command(tmp_path, servers.settings() | {"ELS_DATABASE_URL": url}, "check")
+        assert ended.is_one_line(2, "ELS_DATABASE_URL: ")
 
 
 @pytest.mark.parametrize("command", ["run", "topics create"])
@@ -233,46 +233,44 @@ def test_a_broker_that_another_authority_has_signed_is_not_trusted(
     tmp_path: Path, servers: Servers, command: str
 ) -> None:
     wrong = {"ELS_KAFKA_SSL_CAFILE": str(servers.certificates.stranger.file)}
-    said = says(tmp_path, servers.settings() | wrong, *command.split())
-    assert said.is_one_line(1, "ELS_KAFKA_SSL_CAFILE: ", "certificate verify failed")
+    ended = run_command(tmp_path, servers.settings() | wrong, *command.split())
+    assert ended.is_one_line(1, "ELS_KAFKA_SSL_CAFILE: ", "certificate verify failed")
 
 
 def test_a_broker_of_another_name_is_not_trusted(tmp_path: Path, servers: Servers) -> None:
     wrong = {"ELS_KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{servers.security.password_port}"}
-    said = says(tmp_path, servers.settings() | wrong, "run")
-    assert said.is_one_line(1, "ELS_KAFKA_BOOTSTRAP_SERVERS: ", "not valid for '127.0.0.1'")
+    ended = run_command(tmp_path, servers.settings() | wrong, "run")
+    assert ended.is_one_line(1, "ELS_KAFKA_BOOTSTRAP_SERVERS: ", "not valid for '127.0.0.1'")
 
 
 @pytest.mark.parametrize("wrong", ["ELS_KAFKA_SASL_PASSWORD", "ELS_KAFKA_SASL_USERNAME"])
-def test_a_wrong_password_of_the_broker_is_told(tmp_path: Path, servers: Servers, wrong: str) -> None:
-    said = says(tmp_path, servers.settings() | {wrong: WRONG_PASSWORD}, "run")
-    assert said.is_one_line(1, "ELS_KAFKA_SASL_PASSWORD: ", "uthentication")
+def test_a_wrong_password_of_the_broker_is_reported(tmp_path: Path, servers: Servers, wrong: str) -> None:
+    ended = run_command(tmp_path, servers.settings() | {wrong: WRONG_PASSWORD}, "run")
+    assert ended.is_one_line(1, "ELS_KAFKA_SASL_PASSWORD: ", "uthentication")
 
 
-def test_a_mechanism_that_the_broker_does_not_know_is_told(tmp_path: Path, servers: Servers) -> None:
-    said = says(tmp_path, servers.settings() | {"ELS_KAFKA_SASL_MECHANISM": "PLAIN"}, "run")
-    assert said.is_one_line(1, "ELS_KAFKA_SASL_MECHANISM: ")
+def test_a_mechanism_that_the_broker_does_not_support_is_reported(tmp_path: Path, servers: Servers) -> None:
+    ended = run_command(tmp_path, servers.settings() | {"ELS_KAFKA_SASL_MECHANISM": "PLAIN"}, "run")
+    assert ended.is_one_line(1, "ELS_KAFKA_SASL_MECHANISM: ")
 
 
-def test_a_protocol_that_the_broker_does_not_speak_is_told(
-    tmp_path: Path, servers: Servers, secure_kafka: Broker
-) -> None:
+def test_a_wrong_protocol_of_the_broker_is_reported(tmp_path: Path, servers: Servers, secure_kafka: Broker) -> None:
     for wrong in (
         {"ELS_KAFKA_BOOTSTRAP_SERVERS": secure_kafka.bootstrap_servers},
         {"ELS_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"},
     ):
-        said = says(tmp_path, servers.settings() | wrong, "run")
-        assert said.is_one_line(1, "ELS_KAFKA_SECURITY_PROTOCOL: ", "another protocol")
+        ended = run_command(tmp_path, servers.settings() | wrong, "run")
+        assert ended.is_one_line(1, "ELS_KAFKA_SECURITY_PROTOCOL: ", "another protocol")
 
 
-def test_a_certificate_that_the_broker_does_not_trust_is_told(tmp_path: Path, servers: Servers) -> None:
+def test_a_certificate_that_the_broker_does_not_trust_is_reported(tmp_path: Path, servers: Servers) -> None:
     settings = servers.with_certificate(servers.certificates.strangers_client)
-    assert says(tmp_path, settings, "run").is_one_line(1, "ELS_KAFKA_SSL_CERTFILE: ", "unknown")
+    assert run_command(tmp_path, settings, "run").is_one_line(1, "ELS_KAFKA_SSL_CERTFILE: ", "unknown")
     none = {name: value for name, value in settings.items() if name[-8:] not in ("CERTFILE", "_KEYFILE")}
-    assert says(tmp_path, none, "run").is_one_line(1, "ELS_KAFKA_SSL_CERTFILE: ", "certificate")
+    assert run_command(tmp_path, none, "run").is_one_line(1, "ELS_KAFKA_SSL_CERTFILE: ", "certificate")
 
 
-def test_a_file_that_is_no_certificate_is_told(tmp_path: Path, servers: Servers) -> None:
+def test_a_file_that_is_not_a_certificate_is_reported(tmp_path: Path, servers: Servers) -> None:
     other = tmp_path / "other.pem"
     other.write_text(WRONG_PASSWORD)
     settings = servers.with_certificate(servers.certificates.client)
@@ -281,15 +279,15 @@ def test_a_file_that_is_no_certificate_is_told(tmp_path: Path, servers: Servers)
         ("ELS_KAFKA_SSL_CERTFILE", "ELS_KAFKA_SSL_CERTFILE"),
         ("ELS_KAFKA_SSL_KEYFILE", "ELS_KAFKA_SSL_CERTFILE"),
     ):
-        assert says(tmp_path, settings | {name: str(other)}, "run").is_one_line(2, f"{named}: ", "PEM")
+        assert run_command(tmp_path, settings | {name: str(other)}, "run").is_one_line(2, f"{named}: ", "PEM")
 
 
-def test_check_tells_each_fault_and_no_secret(tmp_path: Path, servers: Servers) -> None:
+def test_check_reports_each_error_and_no_secret(tmp_path: Path, servers: Servers) -> None:
     wrong = {
         "ELS_DATABASE_URL": servers.database_url(password=WRONG_PASSWORD),
         "ELS_KAFKA_SASL_PASSWORD": WRONG_PASSWORD,
     }
-    said = says(tmp_path, servers.settings() | wrong, "check")
-    assert said.status == 1
-    assert "ELS_DATABASE_URL: " in said.out
-    assert "ELS_KAFKA_SASL_PASSWORD: " in said.out
+    ended = run_command(tmp_path, servers.settings() | wrong, "check")
+    assert ended.status == 1
+    assert "ELS_DATABASE_URL: " in ended.out
+    assert "ELS_KAFKA_SASL_PASSWORD: " in ended.out

@@ -1,4 +1,4 @@
-"""Each command does what it says, with a status that scripts can use, or says in one line why it can't."""
+"""Tests what each command does, its exit status, and that a failure is reported in one line."""
 
 import asyncio
 import subprocess
@@ -22,7 +22,7 @@ from tests.support.pods.command_line import NOBODY, ROOT, CommandLine
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
-    """Without any setting."""
+    """A command line without settings."""
     return CommandLine(tmp_path, monkeypatch, capfd, {})
 
 
@@ -30,7 +30,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 def service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], app_url: str
 ) -> CommandLine:
-    """With a database, and no broker."""
+    """A command line with a database, and no broker."""
     return CommandLine(
         tmp_path,
         monkeypatch,
@@ -44,10 +44,10 @@ def conn(database_url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(database_url, autocommit=True)
 
 
-AWAY = f"postgresql://nobody:secret@{NOBODY}/els"
+UNAVAILABLE = f"postgresql://nobody:secret@{NOBODY}/els"
 
 
-# -- what is said before anything is done
+# -- usage and settings
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ AWAY = f"postgresql://nobody:secret@{NOBODY}/els"
         "pending restore",
     ],
 )
-def test_every_command_has_its_help_and_needs_no_settings_for_it(bare: CommandLine, command: str) -> None:
+def test_every_command_prints_help_without_settings(bare: CommandLine, command: str) -> None:
     ended = bare(*command.split(), "--help")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith(f"usage: python -m service {command}".rstrip())
@@ -106,14 +106,14 @@ def test_every_command_has_its_help_and_needs_no_settings_for_it(bare: CommandLi
         f"pending show {'b' * 256} t",
     ],
 )
-def test_a_command_that_is_none_is_the_callers_error(bare: CommandLine, arguments: str) -> None:
+def test_a_wrong_command_is_a_usage_error(bare: CommandLine, arguments: str) -> None:
     ended = bare(*arguments.split())
     assert (ended.status, ended.out) == (2, "")
     assert "usage:" in ended.err
 
 
 @pytest.mark.parametrize("missing", ["ELS_DATABASE_URL", "ELS_KAFKA_BOOTSTRAP_SERVERS"])
-def test_a_setting_that_is_missing_is_named(service: CommandLine, missing: str) -> None:
+def test_a_missing_setting_is_named(service: CommandLine, missing: str) -> None:
     assert service("run", without=missing).failed_with(2, f"{missing}: is not set")
 
 
@@ -128,46 +128,46 @@ def test_a_setting_that_is_missing_is_named(service: CommandLine, missing: str) 
         ("ELS_KAFKA_SSL_CAFILE", "/no/such/file"),
     ],
 )
-def test_a_setting_that_is_malformed_is_named(service: CommandLine, name: str, value: str) -> None:
+def test_a_malformed_setting_is_named(service: CommandLine, name: str, value: str) -> None:
     assert service("run", **{name: value}).failed_with(2, f"{name}: ")
 
 
-def test_a_role_that_is_none_is_named(service: CommandLine) -> None:
+def test_an_unknown_role_is_named(service: CommandLine) -> None:
     assert service("run", "--roles", "consumer,cook").failed_with(2, "--roles", "cook", "relay")
 
 
-# -- a world that is not as it should be
+# -- failing dependencies
 
 
 @pytest.mark.parametrize(
     "command", ["run", "migrate", "purge", "quarantine list", f"quarantine resume {BATCH_REGISTERED}"]
 )
-def test_a_database_that_is_away_is_named_and_its_password_is_not(service: CommandLine, command: str) -> None:
-    ended = service(*command.split(), ELS_DATABASE_URL=AWAY)
-    assert ended.failed_with(1, "DATABASE_URL: ", "rejected")
+def test_an_unavailable_database_is_named_without_its_password(service: CommandLine, command: str) -> None:
+    ended = service(*command.split(), ELS_DATABASE_URL=UNAVAILABLE)
+    assert ended.failed_with(1, "DATABASE_URL: ", "refused")
     assert "secret" not in ended.err
 
 
 @pytest.mark.parametrize("command", ["run", "topics create"])
-def test_a_broker_that_is_away_is_named(service: CommandLine, command: str) -> None:
+def test_an_unavailable_broker_is_named(service: CommandLine, command: str) -> None:
     assert service(*command.split()).failed_with(1, "ELS_KAFKA_BOOTSTRAP_SERVERS: ")
 
 
-def test_a_schema_at_another_revision_is_named_with_what_to_do(
+def test_a_schema_at_another_revision_is_named_with_the_remedy(
     service: CommandLine, conn: psycopg.Connection[Any]
 ) -> None:
     conn.execute("update els.alembic_version set version_num = '0000'")
     assert service("run").failed_with(1, "0000", EXPECTED_REVISION, "migrate")
 
 
-def test_a_database_without_a_schema_is_told_apart(service: CommandLine, server_url: str) -> None:
+def test_a_database_without_a_schema_is_reported_as_such(service: CommandLine, server_url: str) -> None:
     with databases.created(server_url, "template0") as url:
         assert service("run", ELS_DATABASE_URL=url).failed_with(1, "none", "migrate")
         assert service("quarantine", "list", ELS_DATABASE_URL=url).failed_with(1, "els.quarantine")
 
 
 @pytest.mark.parametrize(("setting", "host"), [("ELS_HTTP_PORT", "127.0.0.1"), ("ELS_HTTP_HOST", "192.0.2.1")])
-def test_an_address_that_can_not_be_had_ends_the_start_and_is_named(
+def test_an_address_that_cannot_be_used_ends_the_start_and_is_named(
     service: CommandLine, tansu: Broker, setting: str, host: str
 ) -> None:
     port = tansu.bootstrap_servers.rpartition(":")[2]
@@ -180,9 +180,7 @@ def test_an_address_that_can_not_be_had_ends_the_start_and_is_named(
 # -- what the commands do
 
 
-def test_migrate_brings_an_empty_database_to_this_revision_and_then_does_nothing(
-    service: CommandLine, server_url: str
-) -> None:
+def test_migrate_migrates_an_empty_database_and_then_does_nothing(service: CommandLine, server_url: str) -> None:
     with databases.created(server_url, "template0") as url:
         for _ in range(2):
             ended = service("migrate", ELS_DATABASE_URL=url)
@@ -192,8 +190,8 @@ def test_migrate_brings_an_empty_database_to_this_revision_and_then_does_nothing
             assert migrated.execute("select count(*) from ops.health").fetchone() == (1,)
 
 
-def test_a_command_that_waits_ends_at_sigterm_also_where_it_is_process_1(tmp_path: Path, database_url: str) -> None:
-    """In a container an unhandled signal does nothing: the status is the handler's own, not the kernel's."""
+def test_a_waiting_command_ends_at_sigterm_even_as_process_1(tmp_path: Path, database_url: str) -> None:
+    """Process 1 of a container ignores unhandled signals, so the exit status must come from our handler."""
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("select pg_advisory_lock(hashtextextended('els.migrate', 0))")
         with subprocess.Popen(
@@ -224,7 +222,7 @@ def test_relay_once_publishes_the_outbox_and_ends(
     ]
 
 
-def test_relay_once_says_what_it_could_not_publish(
+def test_relay_once_reports_what_it_could_not_publish(
     service: CommandLine, apache: Broker, conn: psycopg.Connection[Any]
 ) -> None:
     _outbox_row(conn, "stuck", "a.topic.that.is.not.there", "{}")
@@ -258,7 +256,7 @@ def test_topics_that_are_missing_are_created(service: CommandLine) -> None:
         assert created.status == 0
 
 
-def test_check_says_that_all_is_well(service: CommandLine, kafka: Broker) -> None:
+def test_check_passes_on_a_healthy_service(service: CommandLine, kafka: Broker) -> None:
     ended = service("check", "--json", **kafka.settings)
     assert [row["check"] for row in ended.json if not row["ok"]] == []
     assert {"database", "broker"} <= {row["check"] for row in ended.json}
@@ -266,29 +264,29 @@ def test_check_says_that_all_is_well(service: CommandLine, kafka: Broker) -> Non
     assert "NOT OK" not in service("check", **kafka.settings).out
 
 
-def test_check_says_all_that_is_not(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+def test_check_reports_every_error(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
     conn.execute("update els.alembic_version set version_num = '0000'")
     ended = service("check", "--json")
     assert (ended.status, ended.err) == (1, "")
     assert [(row["check"], row["ok"]) for row in ended.json] == [("schema", False), ("broker", False)]
-    away = service("check", "--json", ELS_DATABASE_URL=AWAY)
+    away = service("check", "--json", ELS_DATABASE_URL=UNAVAILABLE)
     assert away.json[0]["told"].startswith("ELS_DATABASE_URL: ")
     assert away.json[1]["told"].startswith("ELS_KAFKA_BOOTSTRAP_SERVERS: ")
     assert "secret" not in away.out
 
 
-def test_check_says_what_the_planner_may_do_that_it_must_not(service: CommandLine, app_url: str) -> None:
+def test_check_reports_wrong_planner_settings(service: CommandLine, app_url: str) -> None:
     ended = service(
         "check", "--json", ELS_DATABASE_URL=f"{app_url}{'&' if '?' in app_url else '?'}options=-c%20jit%3Don"
     )
-    (told,) = [row for row in ended.json if row["check"] == "planner"]
-    assert (ended.status, told["ok"]) == (1, False)
-    assert told["told"].startswith("jit is on: so say the options")
+    (row,) = [row for row in ended.json if row["check"] == "planner"]
+    assert (ended.status, row["ok"]) == (1, False)
+    assert row["told"].startswith("jit is on: set by the options")
     # Here the login is not the role, so its defaults are missing: as behind a pooler that connected before `migrate`.
     pooled = service("check", "--json", ELS_DATABASE_TRANSACTION_POOLER="true")
-    (told,) = [row for row in pooled.json if row["check"] == "planner"]
-    assert "enable_seqscan is on" in told["told"]
-    assert "run `migrate`" in told["told"]
+    (row,) = [row for row in pooled.json if row["check"] == "planner"]
+    assert "enable_seqscan is on" in row["told"]
+    assert "run `migrate`" in row["told"]
 
 
 # -- quarantine
@@ -322,7 +320,7 @@ def test_the_quarantine_is_listed_in_pages(service: CommandLine, conn: psycopg.C
     assert str(ids[0]) in service("quarantine", "list").out
 
 
-def test_a_refused_input_is_shown_as_text_only_where_it_is_text(
+def test_a_rejected_input_is_shown_as_text_only_if_it_is_text(
     service: CommandLine, conn: psycopg.Connection[Any]
 ) -> None:
     shown = service("quarantine", "show", "--json", str(rejected(conn, '{"name": "Åsa"'.encode()))).json
@@ -335,9 +333,7 @@ def test_a_refused_input_is_shown_as_text_only_where_it_is_text(
     assert service("quarantine", "show", "999").failed_with(1, "999")
 
 
-def test_what_is_in_the_quarantine_cannot_play_with_a_terminal(
-    service: CommandLine, conn: psycopg.Connection[Any]
-) -> None:
+def test_text_in_the_quarantine_cannot_style_the_terminal(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
     id_ = rejected(conn, b"x", error="\x1b[31m[red]it says[/red] \x07")
     for ended in (service("quarantine", "list"), service("quarantine", "show", str(id_))):
         assert ended.status == 0
@@ -346,17 +342,15 @@ def test_what_is_in_the_quarantine_cannot_play_with_a_terminal(
         assert "\x07" not in ended.out
 
 
-def test_a_stopped_topic_is_set_going_again_once(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+def test_a_paused_topic_is_resumed_once(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
     conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
     assert service("quarantine", "resume", CONTENT_PROVISIONED).status == 0
     assert conn.execute("select count(*) from els.topic_refusals where stopped_at is not null").fetchone() == (0,)
-    assert service("quarantine", "resume", CONTENT_PROVISIONED).failed_with(1, "is not stopped")
+    assert service("quarantine", "resume", CONTENT_PROVISIONED).failed_with(1, "is not paused")
     assert service("quarantine", "resume", "some.topic").failed_with(2, "some.topic", CONTENT_PROVISIONED)
 
 
-def test_an_output_that_nobody_reads_to_its_end_is_no_traceback(
-    tmp_path: Path, app_url: str, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_closed_pipe_causes_no_traceback(tmp_path: Path, app_url: str, conn: psycopg.Connection[Any]) -> None:
     for number in range(300):
         rejected(conn, b"%d" % number, error="e" * 1_000)
     command = f"{sys.executable} -m service quarantine list --limit 300 --json | head -1"
@@ -381,7 +375,7 @@ def test_an_output_that_nobody_reads_to_its_end_is_no_traceback(
 
 
 def let_wait(conn: psycopg.Connection[Any], text_storage_id: str) -> None:
-    """A content that has waited for two days."""
+    """Insert a content that has waited for two days."""
     conn.execute(
         "insert into els.pending_content (batch_id, text_storage_id, arrival, file_upload_id, original_file_name,"
         " raw_file_storage_id, file_size_bytes, correlation_id, stored_at, waiting_since) values ('b', %(text)s,"
@@ -390,7 +384,7 @@ def let_wait(conn: psycopg.Connection[Any], text_storage_id: str) -> None:
     )
 
 
-def test_purge_tells_what_it_did_and_a_dry_run_what_it_would_do(
+def test_purge_reports_what_it_did_and_a_dry_run_what_is_due(
     service: CommandLine, conn: psycopg.Connection[Any]
 ) -> None:
     let_wait(conn, "c1")
@@ -403,18 +397,20 @@ def test_purge_tells_what_it_did_and_a_dry_run_what_it_would_do(
     done = service("purge", "--json")
     assert (done.status, done.err, done.json) == (0, "", dry.json)
     assert conn.execute(states).fetchall() == [("expired", 2)]
-    told = service("purge")
-    assert told.status == 0
-    assert "expired content" in told.out
+    people = service("purge")
+    assert people.status == 0
+    assert "expired content" in people.out
 
 
-def test_purge_goes_by_the_settings(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+def test_purge_uses_the_settings(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
     let_wait(conn, "c1")
     assert service("purge", "--json", ELS_PENDING_TTL_SECONDS="259200").json["expired_content"] == 0
     assert service("purge", "--json").json["expired_content"] == 1
 
 
-def test_a_purge_beside_another_says_that_it_did_not_end(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+def test_a_purge_beside_another_one_reports_that_it_is_not_complete(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(hashtext('els'), hashtext('purge'))")
         ended = service("purge", "--json")
@@ -422,9 +418,9 @@ def test_a_purge_beside_another_says_that_it_did_not_end(service: CommandLine, c
     assert "another" in ended.err
 
 
-def test_check_holds_what_is_deleted_against_what_the_topics_keep(service: CommandLine, apache: Broker) -> None:
+def test_check_compares_retentions_with_those_of_the_topics(service: CommandLine, apache: Broker) -> None:
     ended = service("check", "--json", **apache.settings, ELS_EXPIRED_RETENTION_SECONDS="60")
-    told = [row["told"] for row in ended.json if not row["ok"]]
+    messages = [row["told"] for row in ended.json if not row["ok"]]
     assert ended.status == 1
-    assert len(told) == 3
-    assert all("ELS_EXPIRED_RETENTION_SECONDS is 60" in each for each in told)
+    assert len(messages) == 3
+    assert all("ELS_EXPIRED_RETENTION_SECONDS is 60" in each for each in messages)

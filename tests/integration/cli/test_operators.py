@@ -1,4 +1,4 @@
-"""What operators do to what waits, to the quarantine and to batches: safely, once, and written down."""
+"""Tests the commands of operators on pending content, quarantine and batches, and the log of their actions."""
 
 import asyncio
 import os
@@ -51,7 +51,7 @@ class Pod:
         self._url = url
 
     def take(self, *deliveries: Delivery) -> None:
-        """As the consumer would; the command line has an event loop of its own, so this has one too."""
+        """Apply records as the consumer would, in an event loop of its own like that of the command line."""
         asyncio.run(self._take(deliveries))
 
     async def _take(self, deliveries: tuple[Delivery, ...]) -> None:
@@ -67,7 +67,7 @@ def pod(app_url: str) -> Pod:
 
 
 def expire(conn: psycopg.Connection[Any], *texts: str) -> None:
-    """What the purge does to the rows."""
+    """Expire content as a purge round would."""
     conn.execute(
         "update els.pending_content set state = 'expired', closed_at = now(), waiting_since = now() - interval '2 days'"
         " where text_storage_id = any(%s)",
@@ -85,7 +85,7 @@ def written(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 
 
 def environment(app_url: str) -> dict[str, str]:
-    """Of a command in a process of its own."""
+    """Returns the environment of a command in a process of its own."""
     return {
         **plain_environment(),
         "PYTHONPATH": str(ROOT),
@@ -98,7 +98,7 @@ def environment(app_url: str) -> dict[str, str]:
 def in_a_process(
     app_url: str, folder: Path, *arguments: str, stdin: int | None = None, stderr: int = subprocess.PIPE
 ) -> "subprocess.CompletedProcess[str]":
-    """A command in a process of its own."""
+    """Run a command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
         env=environment(app_url),
@@ -115,7 +115,7 @@ def in_a_process(
 # -- pending
 
 
-def test_what_waits_is_listed_in_pages_the_longest_waiting_first(service: CommandLine, pod: Pod) -> None:
+def test_pending_content_is_listed_in_pages_the_longest_waiting_first(service: CommandLine, pod: Pod) -> None:
     assert service("pending", "list").out == "none\n"
     for each in (provisioned("b2", "t1"), provisioned("b1", "t2"), provisioned("b2", "t3")):
         pod.take(each)
@@ -128,7 +128,7 @@ def test_what_waits_is_listed_in_pages_the_longest_waiting_first(service: Comman
     assert "t3.txt" in service("pending", "list").out
 
 
-def test_what_waits_is_found_by_batch_age_file_name_and_state(
+def test_pending_content_is_filtered_by_batch_age_file_name_and_state(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(
@@ -150,7 +150,7 @@ def test_what_waits_is_found_by_batch_age_file_name_and_state(
     assert found("--state", "removed") == []
 
 
-def test_a_page_of_what_waits_is_read_by_an_index(conn: psycopg.Connection[Any]) -> None:
+def test_a_page_of_pending_content_is_read_by_an_index(conn: psycopg.Connection[Any]) -> None:
     conn.execute(
         """
         insert into els.pending_content (
@@ -165,9 +165,9 @@ def test_a_page_of_what_waits_is_read_by_an_index(conn: psycopg.Connection[Any])
     names = ("batch_id", "contains", "older_than", "newer_than", "after_time", "after_arrival")
     anything = {**dict.fromkeys(names), "state": "pending", "page": 50}
 
-    def plan(**chosen: object) -> str:
-        told = conn.execute(f"explain {STATEMENTS['list_pending_content']}".encode(), anything | chosen)
-        return "\n".join(line for (line,) in told)
+    def plan(**conditions: object) -> str:
+        lines = conn.execute(f"explain {STATEMENTS['list_pending_content']}".encode(), anything | conditions)
+        return "\n".join(line for (line,) in lines)
 
     page_after = {"after_time": datetime.now(UTC), "after_arrival": 7}
     for each in (plan(), plan(**page_after)):
@@ -176,7 +176,7 @@ def test_a_page_of_what_waits_is_read_by_an_index(conn: psycopg.Connection[Any])
     assert "pending_content_pkey" in plan(batch_id="b7") or "pending_content_order" in plan(batch_id="b7")
 
 
-def test_one_content_is_shown_whole_or_it_is_said_why_not(service: CommandLine, pod: Pod) -> None:
+def test_a_content_is_shown_with_all_fields_or_an_error_says_why_not(service: CommandLine, pod: Pod) -> None:
     pod.take(provisioned("b", "t"), registered("r", "e1"))
     shown = service("pending", "show", "b", "t", "--json").json
     assert (shown["state"], shown["original_file_name"], shown["file_upload_id"]) == ("pending", "t.txt", "upload-t")
@@ -185,7 +185,7 @@ def test_one_content_is_shown_whole_or_it_is_said_why_not(service: CommandLine, 
     assert service("pending", "show", "r", "x").failed_with(1, "batch r is registered")
 
 
-def test_what_is_removed_stays_closed_whatever_is_delivered_and_is_written_down(
+def test_removed_content_stays_removed_after_redelivery_and_is_logged(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     contents = [provisioned("b", "t1"), provisioned("b", "t2"), provisioned("b", "t3")]
@@ -199,33 +199,33 @@ def test_what_is_removed_stays_closed_whatever_is_delivered_and_is_written_down(
     assert conn.execute(
         "select count(*) from els.pending_content, els.operator_actions where closed_at = at"
     ).fetchone() == (2,)
-    told = conn.execute("select text_storage_id, who, why from ops.removed_content order by 1").fetchall()
-    assert told == [("t1", "Åsa", "wrong class"), ("t2", "Åsa", "wrong class")]
+    removed = conn.execute("select text_storage_id, who, why from ops.removed_content order by 1").fetchall()
+    assert removed == [("t1", "Åsa", "wrong class"), ("t2", "Åsa", "wrong class")]
     pod.take(registered("b", "e1", "e2"), *contents)
     assert conn.execute("select text_storage_id from els.slots order by position").fetchall() == [("t3",), (None,)]
     assert states(conn) == {"t1": "removed", "t2": "removed"}
 
 
-def test_removing_what_is_not_there_says_so_and_writes_nothing(
+def test_removing_missing_content_is_an_error_and_changes_nothing(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(provisioned("b", "t"))
-    assert service("pending", "remove", "b", "x", "--yes").failed_with(1, "nothing such waits for batch b")
-    assert service("pending", "clear", "b", "--older-than", "1h", "--yes").failed_with(1, "nothing such")
+    assert service("pending", "remove", "b", "x", "--yes").failed_with(1, "no such content waits for batch b")
+    assert service("pending", "clear", "b", "--older-than", "1h", "--yes").failed_with(1, "no such content")
     assert (states(conn), written(conn)) == ({"t": "pending"}, [])
 
 
-def test_of_contents_that_are_named_all_are_changed_or_none(
+def test_of_named_contents_all_are_changed_or_none(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(provisioned("b", "t1"), provisioned("b", "t2"))
-    assert service("pending", "remove", "b", "t1", "x", "--yes").failed_with(1, "nothing such waits for batch b: x")
+    assert service("pending", "remove", "b", "t1", "x", "--yes").failed_with(1, "no such content waits for batch b: x")
     expire(conn, "t1")
-    assert service("pending", "restore", "b", "t1", "t2").failed_with(1, "nothing such of batch b is expired: t2")
+    assert service("pending", "restore", "b", "t1", "t2").failed_with(1, "no such content of batch b is expired: t2")
     assert (states(conn), written(conn)) == ({"t1": "expired", "t2": "pending"}, [])
 
 
-def test_clear_takes_all_that_waits_for_a_batch_the_expired_too_and_no_other(
+def test_clear_removes_all_pending_and_expired_content_of_one_batch(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(provisioned("b", "t1"), provisioned("b", "t2"), provisioned("other", "t3"))
@@ -239,7 +239,7 @@ def test_clear_takes_all_that_waits_for_a_batch_the_expired_too_and_no_other(
     ]
 
 
-def test_nothing_is_removed_without_a_terminal_to_ask_at(
+def test_nothing_is_removed_without_a_terminal_for_the_confirmation(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod.take(provisioned("b", "t"))
@@ -251,7 +251,7 @@ def test_nothing_is_removed_without_a_terminal_to_ask_at(
 
 
 @pytest.mark.parametrize(("answer", "status", "state"), [("n", 1, "pending"), ("", 1, "pending"), ("y", 0, "removed")])
-def test_at_a_terminal_it_is_asked_first(
+def test_at_a_terminal_the_command_asks_for_confirmation(
     pod: Pod, conn: psycopg.Connection[Any], app_url: str, tmp_path: Path, answer: str, status: int, state: str
 ) -> None:
     pod.take(provisioned("b", "t"))
@@ -264,7 +264,7 @@ def test_at_a_terminal_it_is_asked_first(
     assert (ended.returncode, states(conn)) == (status, {"t": state})
 
 
-def test_ctrl_c_at_the_question_ends_the_command(
+def test_ctrl_c_at_the_confirmation_ends_the_command(
     pod: Pod, conn: psycopg.Connection[Any], app_url: str, tmp_path: Path
 ) -> None:
     pod.take(provisioned("b", "t"))
@@ -294,18 +294,20 @@ def test_a_registered_batch_has_nothing_to_remove_or_to_restore(
     assert written(conn) == []
 
 
-def test_what_is_removed_meets_a_registration_at_the_batches_lock(
+def test_content_cannot_be_removed_while_its_batch_is_being_registered(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
-    """A registration that is under way has the batch alone: nobody removes what it is about to give a slot."""
+    """A running registration holds the lock of the batch: nobody removes content that it may assign."""
     pod.take(provisioned("b", "t"))
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
-        assert service("pending", "clear", "b", "--yes").failed_with(1, "somebody is at work", "try again")
+        assert service("pending", "clear", "b", "--yes").failed_with(
+            1, "another transaction is working on this", "try again"
+        )
     assert (states(conn), written(conn)) == ({"t": "pending"}, [])
 
 
-def test_restored_content_waits_anew_in_its_old_place(
+def test_restored_content_keeps_its_place_in_the_order(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(*(provisioned("b", f"t{number}") for number in range(1, 5)))
@@ -316,7 +318,7 @@ def test_restored_content_waits_anew_in_its_old_place(
     assert conn.execute(
         "select count(*) from els.pending_content where closed_at is null and waiting_since > now() - interval '1 hour'"
     ).fetchone() == (4,)
-    assert service("pending", "restore", "b").failed_with(1, "nothing such of batch b is expired")
+    assert service("pending", "restore", "b").failed_with(1, "no such content of batch b is expired")
     pod.take(registered("b", "e1", "e2", "e3", "e4"))
     assert conn.execute("select text_storage_id from els.slots order by position").fetchall() == [
         ("t1",), ("t2",), ("t3",), ("t4",)
@@ -327,18 +329,18 @@ def test_restored_content_waits_anew_in_its_old_place(
     ]
 
 
-def test_what_was_removed_is_not_restored(service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]) -> None:
+def test_removed_content_is_not_restored(service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]) -> None:
     pod.take(provisioned("b", "t"))
     assert service("pending", "clear", "b", "--yes").status == 0
-    assert service("pending", "restore", "b").failed_with(1, "nothing such")
+    assert service("pending", "restore", "b").failed_with(1, "no such content")
     assert states(conn) == {"t": "removed"}
 
 
 # -- quarantine
 
 
-def refused_by_a_bug(value: bytes, topic: str = CONTENT_PROVISIONED) -> Delivery:
-    """QuarantineFilter when it came; today's code would take it."""
+def rejected_by_a_bug(value: bytes, topic: str = CONTENT_PROVISIONED) -> Delivery:
+    """A record that was rejected when it arrived; the present code accepts it."""
     return delivery(topic, value, event=Rejection(Reason.INVALID_FIELD, "said the bug"))
 
 
@@ -350,10 +352,10 @@ def ids(conn: psycopg.Connection[Any]) -> list[int]:
     return [id_ for (id_,) in conn.execute("select id from els.quarantine order by id")]
 
 
-def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_had_come_then(
+def test_an_input_that_a_bug_rejected_is_replayed_after_the_fix(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
-    rejected = refused_by_a_bug(content("b", "t"))
+    rejected = rejected_by_a_bug(content("b", "t"))
     pod.take(rejected)
     (id_,) = ids(conn)
     ended = service("quarantine", "replay", str(id_), "--json", "--who", "me", "--why", "fixed in 1.2")
@@ -362,14 +364,14 @@ def test_what_a_bug_refused_is_replayed_after_the_fix_and_ends_as_if_it_had_come
     assert states(conn) == {"t": "pending"}
     details = {"id": id_, "outcome": "pending", "reason": "invalid_field"}
     assert written(conn) == [("me", "quarantine replay", None, CONTENT_PROVISIONED, "fixed in 1.2", details)]
-    # Delivered again, to a pod with the fix and to one without: it stays closed, and nothing comes twice.
+    # Delivered again, to a pod with the fix and to one without: it stays closed, and nothing is applied twice.
     pod.take(provisioned("b", "t"), rejected)
     assert quarantined(conn) == [("replayed", "invalid_field", 2)]
     assert states(conn) == {"t": "pending"}
     assert service("quarantine", "replay", str(id_)).failed_with(1, "not open")
 
 
-def test_each_kind_of_input_can_be_replayed_and_it_is_told_what_it_became(
+def test_each_kind_of_input_can_be_replayed_and_its_outcome_is_reported(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     deliveries = [registered("b", "e1", "e2"), provisioned("b", "t1"), failed("b", "u1"), provisioned("b", "t2")]
@@ -383,15 +385,15 @@ def test_each_kind_of_input_can_be_replayed_and_it_is_told_what_it_became(
     assert {row[0] for row in quarantined(conn)} == {"replayed"}
 
 
-def test_what_fails_again_stays_open_with_its_new_reason(
+def test_an_input_that_is_rejected_again_stays_open_with_its_new_reason(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(registered("b", "e1"))
     contradiction = registered("b", "e2")
     bad = [
-        refused_by_a_bug(b"no JSON"),
-        refused_by_a_bug(contradiction.value or b"", BATCH_REGISTERED),
-        refused_by_a_bug(content("b", "t", original_file_name="x" * 2_500_000)),
+        rejected_by_a_bug(b"no JSON"),
+        rejected_by_a_bug(contradiction.value or b"", BATCH_REGISTERED),
+        rejected_by_a_bug(content("b", "t", original_file_name="x" * 2_500_000)),
     ]
     for each in bad:
         pod.take(each)
@@ -408,13 +410,13 @@ def test_what_fails_again_stays_open_with_its_new_reason(
     assert "not_json" in people.out
 
 
-def test_a_thousand_are_replayed_at_once_with_what_failed_told(
+def test_a_thousand_inputs_are_replayed_and_failures_are_reported(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(
         registered("b", *(f"e{number}" for number in range(990))),
-        refused_by_a_bug(b"no JSON"),
-        *(refused_by_a_bug(content("b", f"t{number}")) for number in range(999)),
+        rejected_by_a_bug(b"no JSON"),
+        *(rejected_by_a_bug(content("b", f"t{number}")) for number in range(999)),
     )
     ended = service("quarantine", "replay", "--topic", CONTENT_PROVISIONED, "--newer-than", "1h")
     assert (ended.status, ended.err) == (1, "1 of 1000 could not be replayed\n")
@@ -423,20 +425,20 @@ def test_a_thousand_are_replayed_at_once_with_what_failed_told(
     assert conn.execute("select count(*) from ops.operator_actions").fetchone() == (1000,)
 
 
-def test_what_one_poll_brought_is_replayed_in_the_order_in_which_it_came(
+def test_inputs_of_one_poll_are_replayed_in_the_order_of_arrival(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     texts = [f"t{number}" for number in range(20)]
-    pod.take(*(refused_by_a_bug(content("b", text)) for text in texts))
+    pod.take(*(rejected_by_a_bug(content("b", text)) for text in texts))
     assert service("quarantine", "replay", "--all").status == 0
     arrived = conn.execute("select text_storage_id from els.pending_content order by arrival").fetchall()
     assert [text for (text,) in arrived] == texts
 
 
-def test_long_work_shows_its_progress_at_a_terminal_and_nowhere_else(
+def test_progress_is_shown_only_at_a_terminal(
     pod: Pod, conn: psycopg.Connection[Any], app_url: str, tmp_path: Path
 ) -> None:
-    pod.take(*(refused_by_a_bug(content("b", f"t{number}")) for number in range(20)))
+    pod.take(*(rejected_by_a_bug(content("b", f"t{number}")) for number in range(20)))
     ours, theirs = pty.openpty()
     ended = in_a_process(app_url, tmp_path, "quarantine", "replay", "--all", stderr=theirs)
     os.close(theirs)
@@ -447,12 +449,12 @@ def test_long_work_shows_its_progress_at_a_terminal_and_nowhere_else(
     assert "/20" in shown
 
 
-async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(
+async def test_a_replay_of_an_input_that_is_closed_meanwhile_changes_nothing(
     app_url: str, database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     database = Database(app_url, pool_size=2)
     intake = Intake(database, IntakeLimits(), Health("database"), forget)
-    await intake.take([refused_by_a_bug(content("b", "t"))])
+    await intake.take([rejected_by_a_bug(content("b", "t"))])
     (id_,) = ids(conn)
     replay = Replay(database, Operator("me"), IntakeLimits(), {CONTENT_PROVISIONED: 1_000_000})
     with psycopg.connect(database_url) as holder:
@@ -460,7 +462,7 @@ async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(
         replaying = asyncio.create_task(replay.replay(id_))
         waiting = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
         async with asyncio.timeout(10):
-            while conn.execute(waiting).fetchone() != (True,):  # noqa: ASYNC110  the database tells no event
+            while conn.execute(waiting).fetchone() != (True,):  # noqa: ASYNC110  the database sends no event
                 await asyncio.sleep(0.01)
         conn.execute("update els.quarantine set state = 'discarded', closed_at = now()")
     with pytest.raises(Conflict):
@@ -469,7 +471,7 @@ async def test_a_replay_of_what_somebody_closes_meanwhile_changes_nothing(
     assert (states(conn), written(conn), quarantined(conn)[0][0]) == ({}, [], "discarded")
 
 
-def test_what_is_discarded_stays_closed_and_each_is_written_down(
+def test_discarded_inputs_stay_discarded_and_are_logged(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     bad = [delivery(CONTENT_PROVISIONED, b"no JSON %d" % number) for number in range(3)]
@@ -484,12 +486,14 @@ def test_what_is_discarded_stays_closed_and_each_is_written_down(
         ("quarantine discard", CONTENT_PROVISIONED, "a test by the File Service")
     }
     assert service("quarantine", "discard", str(first), "--yes").failed_with(1, f"input {first} ", "not open")
-    assert service("quarantine", "discard", "--older-than", "1h", "--yes").failed_with(1, "nothing such is open")
+    assert service("quarantine", "discard", "--older-than", "1h", "--yes").failed_with(
+        1, "no open input in the quarantine matches"
+    )
     listed = service("quarantine", "list", "--reason", "not_json", "--state", "open", "--json").json
     assert [row["id"] for row in listed] == [second]
 
 
-def test_all_of_the_quarantine_is_never_meant_by_a_slip(
+def test_the_whole_quarantine_is_never_selected_by_mistake(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod.take(delivery(CONTENT_PROVISIONED, b"no JSON"))
@@ -501,9 +505,7 @@ def test_all_of_the_quarantine_is_never_meant_by_a_slip(
     assert (quarantined(conn), written(conn)) == ([("open", "not_json", 1)], [])
 
 
-def test_who_set_a_stopped_topic_going_again_is_written_down(
-    service: CommandLine, conn: psycopg.Connection[Any]
-) -> None:
+def test_resuming_a_topic_is_logged(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
     conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
     assert service("quarantine", "resume", CONTENT_PROVISIONED, "--who", "me").status == 0
     assert written(conn) == [("me", "quarantine resume", None, CONTENT_PROVISIONED, "", {})]
@@ -546,7 +548,7 @@ def test_a_batch_is_shown_with_its_slots_in_pages(service: CommandLine, pod: Pod
     assert service("batches", "show", "early").failed_with(1, "early is not registered", "1 content waiting")
 
 
-def test_what_a_batch_announced_is_published_again_byte_for_byte_behind_all_before(
+def test_the_events_of_a_batch_are_published_again_unchanged_after_all_others(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(registered("b", "e1", "e2", "e3"), provisioned("b", "t1"), failed("b", "u1"), provisioned("b", "t2"))
@@ -560,7 +562,7 @@ def test_what_a_batch_announced_is_published_again_byte_for_byte_behind_all_befo
     assert [each["event_id"] for each in details["events"]] == [str(row[0]) for row in before[-2:]]
 
 
-def test_a_failed_batch_publishes_its_errors_again_and_no_ready(
+def test_a_failed_batch_publishes_its_errors_again_and_no_ready_event(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(registered("b", "e1"), failed("b", "u1"))

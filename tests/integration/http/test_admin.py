@@ -1,4 +1,4 @@
-"""/admin/ over HTTP: who may, what can be asked for, and what is answered where it can't be done."""
+"""Tests the JSON API under /admin/: authentication, the endpoints, and the errors."""
 
 import asyncio
 import json
@@ -35,30 +35,30 @@ class Served:
     def __init__(self, url: str) -> None:
         self.database = Database(url, pool_size=2, timeouts=Timeouts(lock_timeout=200))
         self.operations = Operations(self.database, IntakeLimits(), dict.fromkeys((CONTENT_PROVISIONED,), MEBIBYTE))
-        beside = {"/admin/": admin.application(self.operations, f"{TOKEN}\n")}
-        self.http = Http("127.0.0.1", 0, Health(), self._look, beside)
+        applications = {"/admin/": admin.application(self.operations, f"{TOKEN}\n")}
+        self.http = Http("127.0.0.1", 0, Health(), self._refresh, applications)
 
-    async def _look(self) -> None:
-        """Nothing is asked about."""
+    async def _refresh(self) -> None:
+        """Refresh nothing."""
 
     async def take(self, *deliveries: Delivery) -> None:
-        """As the consumer would."""
+        """Apply records as the consumer would."""
         await Intake(self.database, IntakeLimits(), Health("database"), forget).take(deliveries)
 
-    async def ask(self, method: str, path: str, *, token: str | None = TOKEN, **more: Any) -> tuple[int, Any]:
-        """The status and the JSON of an answer."""
+    async def send(self, method: str, path: str, *, token: str | None = TOKEN, **more: Any) -> tuple[int, Any]:
+        """Send a request. Returns the status and the JSON of the response."""
         headers = more.pop("headers", {}) | ({} if token is None else {"Authorization": f"Bearer {token}"})
         url = f"http://127.0.0.1:{self.http.port}/admin/{path}"
-        async with ClientSession() as client, client.request(method, url, headers=headers, **more) as answer:
-            kind = "application/json" if answer.status == 200 else "application/problem+json"
-            assert answer.content_type == kind, await answer.text()
-            return answer.status, await answer.json(content_type=kind)
+        async with ClientSession() as client, client.request(method, url, headers=headers, **more) as response:
+            kind = "application/json" if response.status == 200 else "application/problem+json"
+            assert response.content_type == kind, await response.text()
+            return response.status, await response.json(content_type=kind)
 
     async def get(self, path: str, **query: object) -> tuple[int, Any]:
-        return await self.ask("GET", path, params={name: str(value) for name, value in query.items()})
+        return await self.send("GET", path, params={name: str(value) for name, value in query.items()})
 
     async def post(self, path: str, **body: object) -> tuple[int, Any]:
-        return await self.ask("POST", path, json=body)
+        return await self.send("POST", path, json=body)
 
 
 @pytest.fixture
@@ -84,30 +84,30 @@ def written(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     return conn.execute("select who, action, batch_id, why from els.operator_actions order by id").fetchall()
 
 
-# -- who may
+# -- authentication
 
 
-async def test_without_the_token_nothing_is_told_not_even_what_there_is(served: Served) -> None:
+async def test_without_the_token_every_path_is_unauthorized(served: Served) -> None:
     for path in ("", "openapi.json", "pending", "batches/show", "not/there"):
         for token in (None, "", "wrong", TOKEN[:-1], f"{TOKEN}s", "å" * 3000):
-            status, problem = await served.ask("GET", path, token=token)
+            status, problem = await served.send("GET", path, token=token)
             assert (status, problem["status"], problem["title"]) == (401, 401, "Unauthorized"), (path, token)
 
 
-async def test_who_has_no_token_is_told_how_to_show_one(served: Served) -> None:
+async def test_an_unauthorized_response_names_the_scheme(served: Served) -> None:
     url = f"http://127.0.0.1:{served.http.port}/admin/pending"
     async with ClientSession() as client:
         for headers in ({}, {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"}):
-            async with client.get(url, headers=headers) as answer:
-                assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="admin"')
+            async with client.get(url, headers=headers) as response:
+                assert (response.status, response.headers["WWW-Authenticate"]) == (401, 'Bearer realm="admin"')
 
 
-async def test_the_page_shows_every_endpoint_and_fetches_nothing(served: Served) -> None:
+async def test_the_page_shows_every_endpoint_and_loads_nothing(served: Served) -> None:
     url = f"http://127.0.0.1:{served.http.port}/admin/"
-    async with ClientSession() as client, client.get(url, headers={"Authorization": f"bearer {TOKEN}"}) as answer:
-        page = await answer.text()
-        assert (answer.status, answer.content_type) == (200, "text/html")
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    async with ClientSession() as client, client.get(url, headers={"Authorization": f"bearer {TOKEN}"}) as response:
+        page = await response.text()
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert "http" not in page.replace("over HTTP", "").casefold().replace("https", "http").split("<h1>")[0]
     for endpoint in endpoints.ENDPOINTS:
         assert f"<code>{endpoint.method} {endpoint.path}</code>" in page
@@ -122,7 +122,7 @@ async def test_the_document_is_the_one_in_docs(served: Served) -> None:
 # -- pending
 
 
-async def test_what_waits_is_listed_in_pages_and_shown_whole(served: Served) -> None:
+async def test_pending_content_is_listed_in_pages_and_shown_with_all_fields(served: Served) -> None:
     await served.take(*(provisioned("b", f"t{number}") for number in range(3)))
     status, first = await served.get("pending", limit=2, batch="b", older_than="0s", file="T")
     assert (status, [row["text_storage_id"] for row in first["rows"]]) == (200, ["t0", "t1"])
@@ -134,13 +134,13 @@ async def test_what_waits_is_listed_in_pages_and_shown_whole(served: Served) -> 
     assert (await served.get("pending/show", batch="b", text="x"))[0] == 404
 
 
-async def test_a_list_is_bounded_whatever_the_names_are(served: Served) -> None:
+async def test_long_names_are_cut_in_lists(served: Served) -> None:
     await served.take(provisioned("b", "t", original_file_name="x" * 100_000))
     assert len((await served.get("pending"))[1]["rows"][0]["original_file_name"]) == 255
     assert len((await served.get("pending/show", batch="b", text="t"))[1]["original_file_name"]) == 100_000
 
 
-async def test_what_waits_is_removed_and_restored_and_who_did_it_is_written_down(
+async def test_pending_content_is_removed_and_restored_and_logged_with_the_operator(
     served: Served, conn: psycopg.Connection[Any]
 ) -> None:
     await served.take(*(provisioned("b", f"t{number}") for number in range(4)))
@@ -158,29 +158,29 @@ async def test_what_waits_is_removed_and_restored_and_who_did_it_is_written_down
     ]
 
 
-async def test_what_is_not_there_and_what_is_registered_have_their_own_statuses(
+async def test_missing_content_and_registered_batches_have_different_statuses(
     served: Served, conn: psycopg.Connection[Any]
 ) -> None:
     await served.take(provisioned("b", "t"), registered("r", "e1"))
     bodies: dict[str, dict[str, object]] = {"remove": {"texts": ["x"]}, "clear": {"file": "nowhere"}, "restore": {}}
     for path, body in bodies.items():
         status, problem = await served.post(f"pending/{path}", batch="b", **body)
-        assert (status, "nothing such" in problem["detail"]) == (404, True)
+        assert (status, "no such content" in problem["detail"]) == (404, True)
         status, problem = await served.post(f"pending/{path}", batch="r", **body)
         assert (status, "is registered" in problem["detail"]) == (409, True)
     assert (states(conn), written(conn)) == ({"t": "pending"}, [])
 
 
-async def test_of_two_operators_at_once_one_removes_it(served: Served, conn: psycopg.Connection[Any]) -> None:
+async def test_of_two_concurrent_operators_one_removes_the_content(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
     await served.take(*(provisioned("b", f"t{number}") for number in range(50)))
-    answers = await asyncio.gather(*(served.post("pending/clear", batch="b", who=f"w{n}") for n in range(2)))
-    assert sorted(status for status, _ in answers) == [200, 404]
+    responses = await asyncio.gather(*(served.post("pending/clear", batch="b", who=f"w{n}") for n in range(2)))
+    assert sorted(status for status, _ in responses) == [200, 404]
     assert [row[1] for row in written(conn)] == ["pending clear"]
 
 
-async def test_a_batch_that_somebody_has_in_hand_can_be_tried_again(
-    served: Served, conn: psycopg.Connection[Any]
-) -> None:
+async def test_a_locked_batch_is_a_conflict_that_can_be_retried(served: Served, conn: psycopg.Connection[Any]) -> None:
     await served.take(provisioned("b", "t"))
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
@@ -192,11 +192,11 @@ async def test_a_batch_that_somebody_has_in_hand_can_be_tried_again(
 
 
 def rejected(value: bytes) -> Delivery:
-    """QuarantineFilter when it came; what holds content is taken by today's code."""
+    """A record that was rejected when it arrived; the present code accepts it if it holds content."""
     return delivery(CONTENT_PROVISIONED, value, event=Rejection(Reason.INVALID_FIELD, "said the bug"))
 
 
-async def test_refused_inputs_are_listed_and_shown_their_bytes_as_text_only_where_they_are(served: Served) -> None:
+async def test_rejected_inputs_are_listed_and_shown_as_text_or_base64(served: Served) -> None:
     for value in (b"text", b"\xff\x00", b"x" * (MEBIBYTE + 1)):
         await served.take(rejected(value))
     status, page = await served.get("quarantine", limit=2, topic=CONTENT_PROVISIONED, reason="invalid_field")
@@ -211,7 +211,7 @@ async def test_refused_inputs_are_listed_and_shown_their_bytes_as_text_only_wher
     assert (await served.get("quarantine/show", id=2**63 - 1))[0] == 404
 
 
-async def test_a_replay_goes_on_where_the_one_before_ended_and_what_fails_again_is_told(
+async def test_a_replay_continues_after_the_previous_one_and_reports_failures(
     served: Served, conn: psycopg.Connection[Any]
 ) -> None:
     for value in (content("b", "t1"), b"no JSON", content("b", "t2")):
@@ -228,28 +228,28 @@ async def test_a_replay_goes_on_where_the_one_before_ended_and_what_fails_again_
 
 async def test_two_replays_at_once_apply_each_input_once(served: Served, conn: psycopg.Connection[Any]) -> None:
     await served.take(*(rejected(content("b", f"t{number}")) for number in range(20)))
-    answers = await asyncio.gather(*(served.post("quarantine/replay", all=True) for _ in range(2)))
-    outcomes = [row["outcome"] for status, told in answers if status == 200 for row in told["outcomes"]]
+    responses = await asyncio.gather(*(served.post("quarantine/replay", all=True) for _ in range(2)))
+    outcomes = [row["outcome"] for status, body in responses if status == 200 for row in body["outcomes"]]
     assert outcomes.count("pending") == 20
     assert set(outcomes) <= {"pending", "closed"}
     assert len(states(conn)) == len(written(conn)) == 20
 
 
-async def test_inputs_are_discarded_and_never_all_by_a_slip(served: Served, conn: psycopg.Connection[Any]) -> None:
+async def test_inputs_are_discarded_and_never_all_by_mistake(served: Served, conn: psycopg.Connection[Any]) -> None:
     await served.take(rejected(b"1"), rejected(b"2"), rejected(b"3"))
-    slips: list[dict[str, Any]] = [{}, {"after": 1}, {"limit": 5}]
-    for body in slips:
+    mistakes: list[dict[str, Any]] = [{}, {"after": 1}, {"limit": 5}]
+    for body in mistakes:
         assert (await served.post("quarantine/discard", **body))[0] == 422
     _, page = await served.get("quarantine")
     ids = [row["id"] for row in page["rows"]]
-    told = {"discarded": 1, "closed_meanwhile": 0, "next": None}
-    assert await served.post("quarantine/discard", ids=[ids[0]], who="me") == (200, told)
+    expected = {"discarded": 1, "closed_meanwhile": 0, "next": None}
+    assert await served.post("quarantine/discard", ids=[ids[0]], who="me") == (200, expected)
     assert (await served.post("quarantine/discard", reason="invalid_field"))[1]["discarded"] == 2
     assert (await served.post("quarantine/discard", all=True))[0] == 404
     assert len(written(conn)) == 3
 
 
-async def test_a_stopped_topic_is_resumed(served: Served, conn: psycopg.Connection[Any]) -> None:
+async def test_a_paused_topic_is_resumed(served: Served, conn: psycopg.Connection[Any]) -> None:
     conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
     assert await served.post("quarantine/resume", topic=CONTENT_PROVISIONED) == (200, {"topic": CONTENT_PROVISIONED})
     assert (await served.post("quarantine/resume", topic=CONTENT_PROVISIONED))[0] == 409
@@ -272,16 +272,18 @@ async def test_batches_are_listed_and_shown_in_pages(served: Served) -> None:
     assert (await served.get("batches/show", batch="x"))[0] == 404
 
 
-async def test_a_complete_batch_is_announced_again(served: Served, conn: psycopg.Connection[Any]) -> None:
+async def test_the_events_of_a_complete_batch_are_published_again(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
     await served.take(registered("b", "e1"), provisioned("b", "t"), registered("c", "e1"))
-    status, told = await served.post("batches/republish", batch="b", why="BOS lost it")
-    assert (status, [event["topic"] for event in told["events"]]) == (200, [BATCH_READY])
+    status, body = await served.post("batches/republish", batch="b", why="BOS lost it")
+    assert (status, [event["topic"] for event in body["events"]]) == (200, [BATCH_READY])
     rows = conn.execute("select count(*), count(distinct id) from els.outbox where type = %s", [BATCH_READY])
     assert rows.fetchone() == (2, 1)
     assert (await served.post("batches/republish", batch="c"))[0] == 409
 
 
-# -- what is asked wrongly
+# -- wrong requests
 
 
 WRONG_QUERIES = (
@@ -306,9 +308,9 @@ WRONG_QUERIES = (
 )
 
 
-async def test_a_query_that_is_wrong_is_answered_with_what_is_wrong(served: Served) -> None:
+async def test_a_wrong_query_gets_the_error_of_its_parameter(served: Served) -> None:
     for path, query in WRONG_QUERIES:
-        status, problem = await served.ask("GET", f"{path}?{query}")
+        status, problem = await served.send("GET", f"{path}?{query}")
         assert (status, len(problem.get("errors", ()))) == (422, 1), query
         assert len(json.dumps(problem)) < 2000
 
@@ -329,10 +331,10 @@ WRONG_BODIES = (
 )
 
 
-async def test_a_body_that_is_wrong_changes_nothing(served: Served, conn: psycopg.Connection[Any]) -> None:
+async def test_a_wrong_body_changes_nothing(served: Served, conn: psycopg.Connection[Any]) -> None:
     await served.take(provisioned("b", "t"))
     for body, expected in WRONG_BODIES:
-        status, problem = await served.ask(
+        status, problem = await served.send(
             "POST", "pending/clear", data=body, headers={"Content-Type": "application/json"}
         )
         assert (status, len(json.dumps(problem)) < 2000) == (expected, True), body[:50]
@@ -347,14 +349,14 @@ async def test_types_are_strict_in_bodies(served: Served) -> None:
     assert (await served.post("quarantine/replay", ids=[1, 2], limit=1))[0] == 422
 
 
-async def test_what_is_not_served_is_a_problem_too(served: Served) -> None:
-    assert (await served.ask("GET", "not/there"))[0] == 404
-    assert (await served.ask("DELETE", "pending"))[0] == 405
-    assert (await served.ask("POST", "pending/clear", data=b"{}", headers={"Content-Type": "text/plain"}))[0] == 415
+async def test_unknown_paths_methods_and_media_types_are_problems_too(served: Served) -> None:
+    assert (await served.send("GET", "not/there"))[0] == 404
+    assert (await served.send("DELETE", "pending"))[0] == 405
+    assert (await served.send("POST", "pending/clear", data=b"{}", headers={"Content-Type": "text/plain"}))[0] == 415
 
 
-async def test_no_input_makes_the_server_stumble(served: Served) -> None:
-    """Anything at all, under every name: it is answered with a status that says who is wrong, never with 500."""
+async def test_no_request_causes_a_server_error(served: Served) -> None:
+    """Random values for all parameters get a status of the client's errors, never 500."""
     dice = random.Random(7)
     odd = [
         "\0",
@@ -376,13 +378,13 @@ async def test_no_input_makes_the_server_stumble(served: Served) -> None:
     for _ in range(300):
         endpoint = dice.choice(endpoints.ENDPOINTS)
         names = [*endpoint.request.model_fields, "more"]
-        said = {name: dice.choice(odd) for name in dice.sample(names, dice.randint(0, min(4, len(names))))}
+        values = {name: dice.choice(odd) for name in dice.sample(names, dice.randint(0, min(4, len(names))))}
         path = endpoint.path.removeprefix("/admin/")
-        status, _ = await (served.get if endpoint.method == "GET" else served.post)(path, **said)
-        assert status in (200, 404, 409, 422), (path, said)
+        status, _ = await (served.get if endpoint.method == "GET" else served.post)(path, **values)
+        assert status in (200, 404, 409, 422), (path, values)
 
 
-async def test_a_database_that_is_away_is_told_as_such() -> None:
+async def test_an_unavailable_database_is_reported() -> None:
     served = Served("postgresql://nobody:secret@127.0.0.1:1/nowhere")
     await served.http.start()
     status, problem = await served.get("pending")

@@ -1,4 +1,4 @@
-"""Gauges of the database: what ops.health says, told without asking, and not told when it can't be known."""
+"""Tests the gauges of the database: they match ops.health, a scrape reads nothing, and unknown values are left out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +20,7 @@ from tests.support.checks.metrics import Samples, parsed
 
 NO_LABELS: frozenset[tuple[str, str]] = frozenset()
 
-# Section 6 of the specification, and what is told besides; names and labels are what dashboards count on.
+# Section 6 of the specification and more. Dashboards depend on these names and labels.
 METRICS = {
     "els_pending_content_stored_total": (),
     "els_pending_content_reconciled_total": ("outcome",),
@@ -59,17 +59,17 @@ def scraped(gauges: Gauges) -> Samples:
     return parsed(generate_latest(registry).decode())
 
 
-async def looked(gauges: Gauges) -> dict[str, float]:
-    """What is told after one look of each kind."""
-    for look in gauges.queries:
-        await gauges.read(look)
-    told = scraped(gauges)
-    return {name: told[name][NO_LABELS] for name in [*HEALTH, *VIOLATIONS] if name in told}
+async def read_once(gauges: Gauges) -> dict[str, float]:
+    """Run each query once. Returns the exported gauges."""
+    for query in gauges.queries:
+        await gauges.read(query)
+    samples = scraped(gauges)
+    return {name: samples[name][NO_LABELS] for name in [*HEALTH, *VIOLATIONS] if name in samples}
 
 
 @contextmanager
-def away(url: str) -> Iterator[None]:
-    """The database lets nobody in."""
+def unavailable(url: str) -> Iterator[None]:
+    """Make the database refuse all connections."""
     name = str(conninfo_to_dict(url)["dbname"])
     with psycopg.connect(url, dbname="postgres", autocommit=True) as server:
         server.execute(sql.SQL("alter database {} allow_connections false").format(sql.Identifier(name)))
@@ -79,13 +79,13 @@ def away(url: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_has_the_name_and_the_labels_that_the_outside_counts_on(name: str) -> None:
+def test_names_and_labels_of_metrics_do_not_change(name: str) -> None:
     assert vars(REGISTRY._names_to_collectors[name])["_labelnames"] == METRICS[name]
 
 
 async def test_the_gauges_are_the_numbers_of_health(gauges: Gauges, database_url: str) -> None:
     assert set(GAUGES) <= set(HEALTH)
-    assert await looked(gauges) == dict.fromkeys([*HEALTH, *VIOLATIONS], 0.0)
+    assert await read_once(gauges) == dict.fromkeys([*HEALTH, *VIOLATIONS], 0.0)
     with psycopg.connect(database_url) as conn:
         conn.execute(
             "insert into els.outbox (id, aggregateid, type, payload, correlation_id, created_at)"
@@ -93,48 +93,50 @@ async def test_the_gauges_are_the_numbers_of_health(gauges: Gauges, database_url
             " from generate_series(1, 3)"
         )
         conn.execute("insert into els.topic_refusals values ('topic', 1000, now())")
-    told = await looked(gauges)
-    assert (told["els_outbox_pending"], told["els_topics_paused"], told["els_pending_content"]) == (3, 1, 0)
-    assert 60 <= told["els_outbox_oldest_seconds"] < 120
+    values = await read_once(gauges)
+    assert (values["els_outbox_pending"], values["els_topics_paused"], values["els_pending_content"]) == (3, 1, 0)
+    assert 60 <= values["els_outbox_oldest_seconds"] < 120
+    assert scraped(gauges)["els_topics_stopped"][NO_LABELS] == 1, "the former name"
 
 
-async def test_what_can_not_be_seen_again_is_not_told(gauges: Gauges, database_url: str) -> None:
-    assert await looked(gauges)
-    with away(database_url):
-        assert await looked(gauges) == {}
+async def test_gauges_are_left_out_while_the_database_is_unavailable(gauges: Gauges, database_url: str) -> None:
+    assert await read_once(gauges)
+    with unavailable(database_url):
+        assert await read_once(gauges) == {}
         assert scraped(gauges)["els_build_info"]
-    assert await looked(gauges)
+    assert await read_once(gauges)
 
 
-async def test_what_was_seen_too_long_ago_is_not_told(gauges: Gauges) -> None:
-    look, _ = gauges.queries
-    await gauges.read(look)
-    assert look.current()
-    look.valid_until = 0
+async def test_old_values_are_left_out(gauges: Gauges) -> None:
+    query, _ = gauges.queries
+    await gauges.read(query)
+    assert query.current()
+    query.valid_until = 0
     assert "els_pending_content" not in scraped(gauges)
 
 
-async def test_a_scrape_asks_the_database_nothing(gauges: Gauges, database_url: str) -> None:
-    with away(database_url):
-        assert set(scraped(gauges)) == {"els_build_info", "els_part_healthy"}
+async def test_a_scrape_reads_nothing_from_the_database(gauges: Gauges, database_url: str) -> None:
+    with unavailable(database_url):
+        assert set(scraped(gauges)) == {"els_build_info", "els_part_healthy", "els_part_well"}
 
 
-def test_slow_answers_are_asked_for_less_often() -> None:
-    look = GaugeQuery("read_health", HEALTH, every=5, rest=20)
-    assert look.pause(took=0.01) == 5
-    assert look.pause(took=3) == 60
+def test_slow_queries_run_less_often() -> None:
+    query = GaugeQuery("read_health", HEALTH, every=5, rest=20)
+    assert query.pause(took=0.01) == 5
+    assert query.pause(took=3) == 60
 
 
-async def test_the_parts_and_the_build_are_told(gauges: Gauges) -> None:
+async def test_parts_and_build_are_exported(gauges: Gauges) -> None:
     gauges._health.set_error("consumer", "no word from the broker")
     gauges._health.set_healthy("database")
-    told = scraped(gauges)
-    assert told["els_part_healthy"] == {frozenset({("part", "consumer")}): 0, frozenset({("part", "database")}): 1}
-    (build,) = told["els_build_info"]
+    samples = scraped(gauges)
+    parts = {frozenset({("part", "consumer")}): 0, frozenset({("part", "database")}): 1}
+    assert samples["els_part_healthy"] == samples["els_part_well"] == parts
+    (build,) = samples["els_build_info"]
     assert (dict(build)["version"], dict(build)["schema"]) == (__version__, EXPECTED_REVISION)
 
 
-async def test_gauges_are_in_the_registry_while_they_are_watched(gauges: Gauges) -> None:
+async def test_gauges_are_in_the_registry_while_they_are_read(gauges: Gauges) -> None:
     registry = CollectorRegistry()
     watching = asyncio.create_task(gauges.watch(registry))
     while b"els_pending_content " not in generate_latest(registry):
@@ -145,7 +147,7 @@ async def test_gauges_are_in_the_registry_while_they_are_watched(gauges: Gauges)
     assert generate_latest(registry) == b""
 
 
-def test_every_metric_is_ours_and_has_no_label_for_a_batch() -> None:
+def test_every_metric_has_our_prefix_and_no_label_for_a_batch() -> None:
     ours = {name: each for name, each in vars(telemetry).items() if hasattr(each, "_labelnames")}
     assert ours
     for each in ours.values():

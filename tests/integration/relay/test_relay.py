@@ -1,4 +1,4 @@
-"""The relay keeps each batch's order and loses nothing, whoever dies, and whatever cannot be published."""
+"""Tests that the relay keeps the order of each batch and loses nothing, whatever crashes or cannot be published."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
-from service.kafka import topics as kafka_module
+from service.kafka import producer as producer_module
 from service.kafka.connection import client_options
 from service.kafka.producer import Producer
 from service.kafka.topics import create_topics
@@ -40,7 +40,7 @@ LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
 
 
 class Recording(Producer):
-    """A producer that writes down what is acknowledged, in that order; `gate` can hold it up."""
+    """A producer that records the order of acknowledgements. `gate` can delay its sends."""
 
     def __init__(self, options: dict[str, Any], acknowledged: list[bytes], gate: asyncio.Event | None = None) -> None:
         super().__init__(options, idempotent=False)
@@ -65,7 +65,7 @@ class Recording(Producer):
 
 
 class Stage:
-    """A database with an outbox, a broker with some topics, and what has been acknowledged there."""
+    """A database with an outbox, a broker with topics, and the acknowledged events."""
 
     def __init__(self, url: str, database: Database, options: dict[str, Any]) -> None:
         self.url, self.database, self.options = url, database, options
@@ -84,7 +84,7 @@ class Stage:
         self.topics += names
 
     async def commit(self, *rows: tuple[str, str, str]) -> None:
-        """Rows of (batch, topic, payload), in one transaction."""
+        """Commit rows of (batch, topic, payload) in one transaction."""
         async with self.database.transaction() as conn:
             await self.write(conn, *rows)
 
@@ -124,16 +124,16 @@ class Stage:
         return dict(await self.all("select relay, count(*) from els.relay_shards group by relay"))
 
     def assert_in_order(self) -> None:
-        """Every row was acknowledged, for the first time after all before it in its batch."""
+        """Check that every row was acknowledged, for the first time after all earlier rows of its batch."""
         first = {event_id: place for place, event_id in reversed(list(enumerate(self.acknowledged)))}
         for batch_id, event_ids in self.written.items():
             places = [first[event_id] for event_id in event_ids]
             assert places == sorted(places), batch_id
 
     async def records(self, topic: str, count: int) -> list[Any]:
-        """The first `count` records of each partition together, in the order of each partition.
+        """Returns at least `count` records of all partitions together, in the order of each partition.
 
-        The topic may be so new that the consumer has to ask for it again.
+        The topic may be so new that the consumer must refresh its metadata.
         """
         consumer = AIOKafkaConsumer(topic, **self.options, auto_offset_reset="earliest", metadata_max_age_ms=500)
         await consumer.start()
@@ -150,7 +150,7 @@ class Stage:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(BOUND):
-        while not await condition():  # noqa: ASYNC110  what is waited for is in other processes
+        while not await condition():  # noqa: ASYNC110  the condition depends on other processes
             await asyncio.sleep(0.01)
 
 
@@ -180,7 +180,7 @@ async def test_a_row_becomes_a_record_with_its_key_value_and_headers(stage: Stag
     }
 
 
-async def test_headers_that_are_not_known_are_left_out(stage: Stage) -> None:
+async def test_headers_without_a_value_are_left_out(stage: Stage) -> None:
     [topic] = await stage.create()
     await stage.commit(("b", topic, "{}"))
     async with stage.running(stage.relay()):
@@ -189,7 +189,7 @@ async def test_headers_that_are_not_known_are_left_out(stage: Stage) -> None:
     assert [name for name, _ in record.headers] == ["event_id", "event_type", "correlation_id"]
 
 
-async def test_the_first_acknowledgements_of_a_batch_come_in_commit_order_whoever_is_killed(
+async def test_the_first_acknowledgements_of_a_batch_come_in_commit_order_after_crashes(
     stage: Stage,
 ) -> None:
     topics = await stage.create(3)
@@ -216,7 +216,7 @@ async def test_the_first_acknowledgements_of_a_batch_come_in_commit_order_whoeve
     stage.assert_in_order()
 
 
-async def test_a_relay_that_dies_between_publish_and_delete_leaves_only_repeats_with_the_old_id(
+async def test_a_relay_that_crashes_between_publish_and_delete_causes_only_repeats_with_the_old_id(
     stage: Stage,
 ) -> None:
     [topic] = await stage.create(partitions=1)
@@ -232,7 +232,7 @@ async def test_a_relay_that_dies_between_publish_and_delete_leaves_only_repeats_
     assert [dict(record.headers)["event_id"] for record in records] == stage.written["b"] * 2
 
 
-async def test_a_zombie_that_wakes_up_after_its_successor_only_repeats(stage: Stage) -> None:
+async def test_a_paused_relay_that_continues_after_its_successor_only_repeats(stage: Stage) -> None:
     first, second = await stage.create(2)
     await stage.commit(*[("b", topic, "x") for topic in (first, second, first, second)])
     gate = asyncio.Event()
@@ -256,11 +256,11 @@ async def test_a_zombie_that_wakes_up_after_its_successor_only_repeats(stage: St
     stage.assert_in_order()
 
 
-async def test_a_broker_that_answers_nothing_any_more_is_asked_for_a_new_topic_on_another_connection(
+async def test_a_new_topic_is_found_on_a_new_connection_if_the_broker_stops_responding(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client itself asks again on the connection that it has."""
-    monkeypatch.setattr(kafka_module, "ANSWER_MS", 1_000)
+    """The client itself would retry on the same connection."""
+    monkeypatch.setattr(producer_module, "ANSWER_MS", 1_000)
     known, new = await stage.create(2)
     relay = stage.relay()
     async with stage.running(relay):
@@ -275,10 +275,10 @@ async def test_a_broker_that_answers_nothing_any_more_is_asked_for_a_new_topic_o
     assert len(await stage.records(new, 1)) == 1
 
 
-async def test_what_is_small_waits_for_what_is_large_on_the_same_way(
+async def test_a_small_record_batch_waits_for_a_large_one_on_the_same_connection(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They go out in one request: a small one that gave up before would take the producer with it, again and again."""
+    """Both are sent in one request: if the small one timed out, its producer would be replaced again and again."""
     monkeypatch.setattr(producer_line, "ACK_SECONDS", 1.0)
     proxy = await Proxy(int(str(stage.options["bootstrap_servers"]).rpartition(":")[2])).start()
     monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
@@ -298,12 +298,12 @@ async def test_what_is_small_waits_for_what_is_large_on_the_same_way(
         await proxy.stop()
 
 
-async def test_a_relay_that_has_lost_its_session_does_not_trust_its_other_connection_either(stage: Stage) -> None:
-    """A network that is gone has taken both, and each would be waited for in turn."""
+async def test_a_relay_that_lost_its_database_session_replaces_its_producer(stage: Stage) -> None:
+    """A network failure may break both connections, and the relay would wait for each in turn."""
     [topic] = await stage.create()
     relay = stage.relay()
 
-    async def sends_anew() -> bool:
+    async def has_new_producer() -> bool:
         for session in stage.database._idle:
             hang_up(session.connection)
         return relay._worker._line._producer is not producer
@@ -313,16 +313,16 @@ async def test_a_relay_that_has_lost_its_session_does_not_trust_its_other_connec
         await until(stage.is_empty)
         producer = relay._worker._line._producer
         assert producer is not None
-        await until(sends_anew)
+        await until(has_new_producer)
         await stage.commit(("b", topic, "2"))
         await until(stage.is_empty)
 
 
-async def test_a_missing_topic_holds_back_its_batches_alone_until_it_is_there(stage: Stage) -> None:
+async def test_a_missing_topic_blocks_only_its_batches_until_it_exists(stage: Stage) -> None:
     [topic] = await stage.create()
     missing = f"relay.{uuid4().hex}"
-    if await makes_topics(stage):
-        pytest.skip("this broker makes a topic of whatever name is asked for")
+    if await creates_topics(stage):
+        pytest.skip("this broker creates every topic that a client names")
     await stage.commit(("held", topic, "1"), ("held", missing, "2"), ("held", topic, "3"))
     await stage.commit(*[(f"free-{n}", topic, "x") for n in range(50)])
 
@@ -345,12 +345,10 @@ async def test_a_missing_topic_holds_back_its_batches_alone_until_it_is_there(st
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
-async def test_a_row_that_its_topic_refuses_holds_back_its_batch_alone(
-    stage: Stage, kafka: Any, idempotent: bool
-) -> None:
+async def test_a_row_that_its_topic_rejects_blocks_only_its_batch(stage: Stage, kafka: Any, idempotent: bool) -> None:
     [topic] = await stage.create(partitions=1, configs={"max.message.bytes": "20000"})
     if not await enforces_limits(stage, topic):
-        pytest.skip("this broker takes records of any size")
+        pytest.skip("this broker accepts records of any size")
     await stage.commit(*[(f"free-{n}", topic, "x" * 100) for n in range(20)])
     await stage.commit(("held", topic, "1"), ("held", topic, "x" * 30_000), ("held", topic, "3"))
     await stage.commit(*[(f"free-{n}", topic, "x" * 100) for n in range(20)])
@@ -372,7 +370,7 @@ async def test_a_row_that_its_topic_refuses_holds_back_its_batch_alone(
     assert first == [1, 30_000]
 
 
-async def makes_topics(stage: Stage) -> bool:
+async def creates_topics(stage: Stage) -> bool:
     name = f"relay.{uuid4().hex}"
     producer = Producer(stage.options, idempotent=False)
     await producer.start()
@@ -403,7 +401,7 @@ async def allow(stage: Stage, topic: str, size: int) -> None:
     await admin.close()
 
 
-async def test_relays_share_the_shards_and_take_over_from_one_that_vanished(stage: Stage) -> None:
+async def test_relays_share_the_shards_and_take_over_from_a_crashed_one(stage: Stage) -> None:
     [topic] = await stage.create()
     leaving, staying = stage.relay(lease_seconds=0.6), stage.relay(lease_seconds=0.6)
 
@@ -438,7 +436,7 @@ async def test_a_relay_that_stops_gives_its_shards_back(stage: Stage) -> None:
     assert relay.error
 
 
-async def test_a_commit_of_another_pod_wakes_the_relay_that_has_the_shard(stage: Stage) -> None:
+async def test_a_commit_of_another_pod_wakes_the_relay_of_the_shard(stage: Stage) -> None:
     [topic] = await stage.create()
     relays = [stage.relay(poll_seconds=3600, lease_seconds=1.5) for _ in range(2)]
 
@@ -464,21 +462,19 @@ async def test_a_commit_of_another_pod_wakes_the_relay_that_has_the_shard(stage:
         await until(stage.is_empty)
 
 
-async def test_with_the_broker_away_nothing_is_lost_or_blocked_and_all_goes_out_when_it_is_back(
-    stage: Stage, tmp_path: Path
-) -> None:
+async def test_while_the_broker_is_unavailable_nothing_is_lost_or_blocked(stage: Stage, tmp_path: Path) -> None:
     broker = Tansu(tmp_path, free_port())
     stage.options = client_options(broker.bootstrap_servers)
     topic = f"relay.{uuid4().hex}"
     await stage.commit(*[(f"batch-{n % 5}", topic, "x") for n in range(50)])
     relay = stage.relay()
 
-    async def is_in_trouble() -> bool:
+    async def has_failed() -> bool:
         return "Kafka" in (relay.error or "")
 
     try:
         async with stage.running(relay):
-            await until(is_in_trouble)
+            await until(has_failed)
             assert await stage.rows() == 50
             assert await stage.all("select from els.outbox_blocked") == []
             broker.start()
@@ -487,7 +483,7 @@ async def test_with_the_broker_away_nothing_is_lost_or_blocked_and_all_goes_out_
             broker.kill()
             await stage.commit(("batch-1", topic, "x"))
             relay.wake()
-            await until(is_in_trouble)
+            await until(has_failed)
             assert await stage.rows() == 1
     finally:
         broker.stop()
@@ -495,7 +491,7 @@ async def test_with_the_broker_away_nothing_is_lost_or_blocked_and_all_goes_out_
     stage.assert_in_order()
 
 
-async def test_a_row_of_a_transaction_that_commits_late_is_not_passed_over(stage: Stage) -> None:
+async def test_a_row_of_a_transaction_that_commits_late_is_not_skipped(stage: Stage) -> None:
     [topic] = await stage.create()
     relay = stage.relay()
     async with await psycopg.AsyncConnection.connect(stage.url) as late:
@@ -512,7 +508,7 @@ async def test_a_row_of_a_transaction_that_commits_late_is_not_passed_over(stage
     stage.assert_in_order()
 
 
-async def test_rows_that_vacuum_cannot_take_yet_are_not_read_again_and_again(stage: Stage) -> None:
+async def test_deleted_rows_that_vacuum_cannot_remove_yet_are_not_read_again(stage: Stage) -> None:
     [topic] = await stage.create()
     relay = stage.relay()
     async with await psycopg.AsyncConnection.connect(stage.url) as reader:
@@ -535,7 +531,7 @@ async def test_rows_that_vacuum_cannot_take_yet_are_not_read_again_and_again(sta
 
 
 async def buffers_of_a_fetch(stage: Stage, relay: Relay, watermarks: list[tuple[int, int]]) -> int:
-    """The buffers that one fetch touches."""
+    """Returns how many buffers one fetch touches."""
     touched = (
         "select coalesce(sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read), 0)"
         " from pg_statio_user_tables where relname = 'outbox'"
@@ -550,7 +546,7 @@ async def buffers_of_a_fetch(stage: Stage, relay: Relay, watermarks: list[tuple[
     return int((await stage.all(touched))[0][0]) - before
 
 
-async def test_what_is_read_at_a_time_is_bounded_in_bytes_and_one_row_at_least(stage: Stage) -> None:
+async def test_a_fetch_is_limited_in_bytes_and_returns_at_least_one_row(stage: Stage) -> None:
     [topic] = await stage.create()
     await stage.commit(*[("b", topic, "x" * 40_000) for _ in range(6)])
     relay = stage.relay(limits=FetchLimits(rows=100, size=100_000))
@@ -581,7 +577,7 @@ async def test_a_shard_with_a_long_backlog_does_not_starve_the_others(stage: Sta
     await relay.close()
 
 
-async def test_a_row_larger_than_a_whole_fetch_goes_out_all_the_same(stage: Stage) -> None:
+async def test_a_row_larger_than_the_limit_of_a_fetch_is_published(stage: Stage) -> None:
     [topic] = await stage.create(partitions=1)
     await stage.commit(("b", topic, "1"), ("b", topic, "x" * 12_000_000), ("b", topic, "3"))
     async with stage.running(stage.relay()):

@@ -1,8 +1,8 @@
-"""Two relays race for one outbox in every order of their statements and sends, and each may die on the way.
+"""Runs two relays on one outbox in every order of their statements and sends; each may crash at any step.
 
-The first thinks that its lease still holds, whatever the database says: a pod that was paused at the worst moment.
-After each order a successor publishes what is left. Then every event is on its topic, those of a batch for the first
-time in the order of their commits, what is there twice is so under its one id, and the outbox is empty.
+The first relay believes that its lease is still valid, like a pod that was paused at the worst moment. After each order
+a successor publishes what is left. Then every event is on its topic, the first occurrences of a batch are in commit
+order, repeats have the same id, and the outbox is empty.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from service.kafka.connection import client_options
 from service.kafka.producer import Producer
 from service.kafka.topics import create_topics
 from service.postgres.pool import Database
-from service.relay import relay
+from service.relay import worker as worker_module
 from service.relay.leases import Lease
 from service.relay.publication import Publication
 from service.relay.worker import Worker
@@ -55,16 +55,16 @@ BLOCK = "insert into els.outbox_blocked values (%s, 0, %s, 'once', now(), now())
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Rows that wait when the relays begin, and those that are committed meanwhile: pairs of batch and topic."""
+    """Rows that wait at the start, and rows that are committed during the race: pairs of batch and topic."""
 
     before: Sequence[tuple[str, str]]
     meanwhile: Sequence[tuple[str, str]] = ()
     blocked: bool = False
-    """The first batch's pause, since it could not go on, is just over."""
+    """Whether the first batch is blocked and due for a retry."""
     renews: bool = False
-    """The first relay finds out at last, and comes back."""
+    """Whether the first relay notices at the end that its lease ran out, and renews it."""
     most: int = 2000
-    """Rows that are read at a time."""
+    """Maximum number of rows of a fetch."""
 
 
 b, d = BATCHES
@@ -81,17 +81,17 @@ LONG_RACES = {  # minutes each; `make prove` runs them
 
 
 class Topics:
-    """What was acknowledged, in that order; and the producers of the actors, who all write to the same topics."""
+    """The acknowledged events in order, and the producers of the actors, which all write to the same topics."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.acknowledged: list[str] = []
-        """In this order of the race."""
+        """Acknowledged in the present order of the race."""
         self.logs: defaultdict[str, list[str]] = defaultdict(list)
         self._options = options
         self._producers: dict[str, Cut] = {}
 
     def producer(self, name: str, actor: Any) -> "Cut":
-        """One for each actor, over all orders: to connect takes longer than an order."""
+        """Returns the producer of an actor; it is kept for all orders, since connecting takes longer than an order."""
         if name not in self._producers:
             self._producers[name] = Cut(self, self._options)
         self._producers[name].actor = actor
@@ -106,7 +106,7 @@ class Topics:
             await Producer.abandon(producer)
 
     async def read(self) -> dict[str, list[str]]:
-        """What the broker has, as far as it is as much as was acknowledged."""
+        """Returns the event ids on each topic, once they are at least as many as were acknowledged."""
         there: dict[str, list[str]] = {topic: [] for topic in self.logs}
         async with AIOKafkaConsumer(**self._options, auto_offset_reset="earliest") as consumer, asyncio.timeout(40):
             consumer.assign([TopicPartition(topic, 0) for topic in there])
@@ -117,7 +117,7 @@ class Topics:
 
 
 class Cut(Producer):
-    """A producer that asks before it sends, and again before it tells that all was acknowledged."""
+    """A producer whose actor waits for its turn before a send, and again before it sees the acknowledgement."""
 
     def __init__(self, topics: Topics, options: Mapping[str, Any]) -> None:
         super().__init__(options, idempotent=False)
@@ -132,7 +132,7 @@ class Cut(Producer):
             self._started = True
 
     async def abandon(self) -> None:
-        """It serves the next order, too."""
+        """Do nothing: the next order uses this producer, too."""
 
     def create_batch(self) -> BatchBuilder:
         return noting_ids(super().create_batch())
@@ -153,7 +153,7 @@ class Cut(Producer):
 
 @asynccontextmanager
 async def topics_of(broker: Broker) -> AsyncIterator[Topics]:
-    """Fresh topics, of one partition each; at the end the broker has what the producers say, in that order."""
+    """Create topics of one partition each. Checks at the end that the broker has what the producers recorded."""
     options = client_options(broker.bootstrap_servers)
     await create_topics(options, partitions=1, replication=1, topics={FIRST: {}, SECOND: {}})
     topics = Topics(options)
@@ -165,7 +165,7 @@ async def topics_of(broker: Broker) -> AsyncIterator[Topics]:
 
 
 async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = None) -> Report:
-    """Every order of the race, each looked at at its end."""
+    """Run every order of the race, and check the result of each."""
     before = [(str(uuid4()), *row) for row in race.before]
     meanwhile = [(str(uuid4()), *row) for row in race.meanwhile]
     await played.start_from()
@@ -200,7 +200,7 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
             played.observer.execute(BLOCK, before[0][1:])
         return {"A": zombie, "B": heir} | ({"W": commit} if meanwhile else {})
 
-    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+    async def check(played: Stage, dead: Sequence[str]) -> list[str]:
         found = [] if dead or meanwhile else left(played)
         database = cast("Database", played)
         played.observer.execute(EXPIRE)
@@ -210,12 +210,12 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
         committed = before if "W" in dead else before + meanwhile
         return [*found, *left(played), *out_of_order(topics.acknowledged, committed)]
 
-    # What is blocked is looked for at every turn, or at none: never by the clock. Nor is anything waited for.
+    # Blocked batches are read in every step or in none, independent of the clock, and no step waits.
     with (
-        mock.patch.object(relay, "BLOCKED_SECONDS", 0.0 if race.blocked else float("nan")),
-        mock.patch.object(relay, "SETTLE_SECONDS", 0.0),
+        mock.patch.object(worker_module, "BLOCKED_SECONDS", 0.0 if race.blocked else float("nan")),
+        mock.patch.object(worker_module, "SETTLE_SECONDS", 0.0),
     ):
-        return await played.explore(begin, look, deaths=1, until=until)
+        return await played.explore(begin, check, deaths=1, until=until)
 
 
 def new_lease(database: Database) -> Lease:
@@ -223,12 +223,12 @@ def new_lease(database: Database) -> Lease:
 
 
 async def publish(producer: Producer, database: Database, lease: Lease, limits: FetchLimits) -> None:
-    """As long as there is something to publish."""
+    """Publish until nothing is left."""
     worker = Worker(database, lease, lambda: producer, limits)
     try:
         while await worker.step():
             pass
-    except* (Died, Left) as gone:  # waves are sent by a group of tasks
+    except* (Died, Left) as gone:  # a group of tasks sends the waves
         raise Left from gone
 
 
@@ -238,8 +238,8 @@ def left(played: Stage) -> list[str]:
 
 
 def out_of_order(acknowledged: Sequence[str], committed: Sequence[tuple[str, str, str]]) -> list[str]:
-    """What of the rows committed, in that order, is not on its topic, or was there before one that it follows."""
-    found = [f"nobody committed {id_}" for id_ in set(acknowledged) - {row[0] for row in committed}]
+    """Returns the committed rows that were not acknowledged, or before an earlier row of their batch."""
+    found = [f"never committed: {id_}" for id_ in set(acknowledged) - {row[0] for row in committed}]
     before: defaultdict[str, int] = defaultdict(lambda: -1)
     for number, (id_, batch_id, topic) in enumerate(committed):
         if id_ not in acknowledged:
@@ -264,7 +264,7 @@ async def test_no_order_of_two_relays_loses_or_overtakes(database_url: str, tans
 
 
 def without_waves(patch: pytest.MonkeyPatch) -> None:
-    """All that was read is sent at once, whatever the topic."""
+    """Send all rows of a batch at once, on all topics."""
 
     def everything(self: Publication, waiting: dict[bytes, list[OutboxRow]], producer: Producer) -> Any:
         wave: dict[tuple[str, int | None], list[OutboxRow]] = {}
@@ -278,7 +278,7 @@ def without_waves(patch: pytest.MonkeyPatch) -> None:
 
 
 def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
-    """The next relay need not see them again, so it seems."""
+    """Delete rows when they are read, before they are acknowledged."""
     turn = Worker._turn
 
     async def fetch_and_delete(self: Worker) -> list[OutboxRow]:
@@ -293,7 +293,7 @@ def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("broken", "shows"), [(without_waves, "too early"), (with_rows_deleted_when_they_are_read, "lost")]
 )
-async def test_the_races_of_relays_notice_what_would_break_the_order(
+async def test_the_races_of_relays_find_faults_that_break_the_order(
     database_url: str,
     tansu: Broker,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""A step is a span, linked to the traces of the inputs that it is about, and child of none of them."""
+"""Tests that each step is a root span with links to the traces of its inputs."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def linked(span: ReadableSpan) -> list[str]:
     return [f"00-{link.context.trace_id:032x}-{link.context.span_id:016x}-01" for link in span.links]
 
 
-async def test_every_step_from_a_poll_to_its_publication_is_linked_across_the_wait(
+async def test_every_step_from_poll_to_publication_links_the_traces_of_its_inputs(
     spans: InMemorySpanExporter, app_url: str, tansu: Broker
 ) -> None:
     database = Database(app_url)
@@ -69,14 +69,14 @@ async def test_every_step_from_a_poll_to_its_publication_is_linked_across_the_wa
     producer = AIOKafkaProducer(bootstrap_servers=tansu.bootstrap_servers, enable_idempotence=False)
     await producer.start()
 
-    def told(*steps: str) -> list[ReadableSpan]:
+    def finished_spans(*steps: str) -> list[ReadableSpan]:
         return [span for span in spans.get_finished_spans() if span.name in steps]
 
     early = traced(content("b", "t"), traceparent=CONTENT, tracestate="vendor=1")
     await producer.send_and_wait(CONTENT_PROVISIONED, early, b"b")
-    await until(lambda: len(told("apply")) == 1, 45, lambda: "the content is not applied")
+    await until(lambda: len(finished_spans("apply")) == 1, 45, lambda: "the content is not applied")
     await producer.send_and_wait(BATCH_REGISTERED, traced(registration("b", ["e"]), traceparent=REGISTRATION), b"b")
-    await until(lambda: len(told("publish")) == 1, 45, lambda: "nothing is published")
+    await until(lambda: len(finished_spans("publish")) == 1, 45, lambda: "nothing is published")
     stop.set()
     await asyncio.gather(*running)
     await producer.stop()
@@ -96,13 +96,13 @@ async def test_every_step_from_a_poll_to_its_publication_is_linked_across_the_wa
 
 
 @pytest.mark.parametrize("parent", [None, UNSAMPLED])
-async def test_what_is_not_sampled_makes_no_span(spans: InMemorySpanExporter, parent: str | None) -> None:
+async def test_unsampled_inputs_make_no_span(spans: InMemorySpanExporter, parent: str | None) -> None:
     with tracing.step("apply") as step:
         step.about(1, [(parent, None)])
     assert spans.get_finished_spans() == ()
 
 
-async def test_a_step_that_fails_says_so(spans: InMemorySpanExporter) -> None:
+async def test_a_failed_step_records_its_error(spans: InMemorySpanExporter) -> None:
     def fail() -> None:
         with tracing.step("publish") as step:
             step.about(1, [(CONTENT, None)])
@@ -115,7 +115,7 @@ async def test_a_step_that_fails_says_so(spans: InMemorySpanExporter) -> None:
     assert [event.name for event in span.events] == ["exception"]
 
 
-async def test_a_span_has_no_more_links_than_collectors_take(spans: InMemorySpanExporter) -> None:
+async def test_the_links_of_a_span_are_limited(spans: InMemorySpanExporter) -> None:
     with tracing.step("apply") as step:
         step.about(1000, [(f"00-{number:032x}-{number:016x}-01", None) for number in range(1, 1001)])
         step.about(1000, [(CONTENT, None)])
@@ -124,23 +124,23 @@ async def test_a_span_has_no_more_links_than_collectors_take(spans: InMemorySpan
     assert dict(span.attributes or {}) == {"messaging.batch.message_count": 2000}
 
 
-async def test_without_a_collector_contexts_are_not_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_collector_contexts_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in tracing.ENDPOINT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     tracing.set_up()
 
-    looked: list[int] = []
+    evaluated: list[int] = []
 
-    def look(number: int) -> tuple[str | None, str | None]:
-        looked.append(number)
+    def context(number: int) -> tuple[str | None, str | None]:
+        evaluated.append(number)
         return CONTENT, None
 
     with tracing.step("apply") as step:
-        step.about(3, map(look, range(3)))
-    assert looked == []
+        step.about(3, map(context, range(3)))
+    assert evaluated == []
 
 
-def test_a_collector_without_the_extra_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_without_the_extra_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     with pytest.raises(tracing.NotInstalled, match="OTEL_EXPORTER_OTLP_ENDPOINT is set, and the extra `otel`"):
         tracing.set_up()

@@ -1,4 +1,4 @@
-"""The command `els` and `python -m service` are the same program, which knows its version and starts light."""
+"""Tests that `els` and `python -m service` are the same program, know the version, and print help quickly."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ HEAVY = ("aiohttp", "aiokafka", "alembic", "opentelemetry", "psycopg", "pydantic
 
 
 def output(command: Sequence[str], *arguments: str) -> str:
-    """Runs it from the root of the checkout; returns its standard output."""
+    """Run a command from the root of the checkout. Returns its standard output."""
     ended = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, ""), f"{ended}: is `make setup` up to date?"
     return ended.stdout

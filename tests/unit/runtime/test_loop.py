@@ -1,4 +1,4 @@
-"""A loop outlives whatever its step does, wakes when told, and stops when told."""
+"""Tests that a loop survives every error of its step, wakes when it is woken, and stops when it is stopped."""
 
 import asyncio
 from contextlib import suppress
@@ -46,7 +46,7 @@ async def test_waking_a_loop_ends_its_rest() -> None:
     await asyncio.wait_for(running, BOUND)
 
 
-async def test_a_cancellation_ends_a_loop_at_whatever_moment_it_comes() -> None:
+async def test_a_cancellation_ends_a_loop_at_any_moment() -> None:
     async def step() -> bool:
         return False
 
@@ -58,19 +58,19 @@ async def test_a_cancellation_ends_a_loop_at_whatever_moment_it_comes() -> None:
         running.cancel()
         ended, _ = await asyncio.wait([running], timeout=1)
         await cancelled([running])
-        assert ended, f"cancelled in turn {turns}, it goes on"
+        assert ended, f"cancelled in turn {turns}, it still runs"
 
 
 async def test_a_cancellation_that_a_task_swallows_is_repeated() -> None:
-    async def deaf_once() -> None:
+    async def swallows_one_cancellation() -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
         await asyncio.sleep(3600)
 
     async def failing() -> None:
-        raise ValueError("of no interest here")
+        raise ValueError("ignored")
 
-    tasks = [asyncio.create_task(each) for each in (deaf_once(), failing())]
+    tasks = [asyncio.create_task(each) for each in (swallows_one_cancellation(), failing())]
     await asyncio.sleep(0)
     async with asyncio.timeout(BOUND):
         await cancelled(tasks)
@@ -98,40 +98,40 @@ async def test_a_wake_during_a_step_is_not_lost() -> None:
     await asyncio.wait_for(running, BOUND)
 
 
-async def test_trouble_is_tried_again_told_once_and_forgotten_when_it_is_over() -> None:
+async def test_an_error_is_retried_logged_once_and_cleared_on_success() -> None:
     runs = 0
-    told = []
-    well = asyncio.Event()
+    errors = []
+    succeeded = asyncio.Event()
 
     async def step() -> bool:
         nonlocal runs
         runs += 1
-        told.append(loop.error)
+        errors.append(loop.error)
         if runs < 5:
             raise OSError("away")
-        well.set()
+        succeeded.set()
         return False
 
     stop = asyncio.Event()
     loop = Loop("test", step, every=3600, backoff=Backoff(first=0.001, longest=0.002))
     with capture_logs() as logs:
         running = asyncio.create_task(loop.run(stop))
-        await asyncio.wait_for(well.wait(), BOUND)
+        await asyncio.wait_for(succeeded.wait(), BOUND)
         stop.set()
         await asyncio.wait_for(running, BOUND)
-    assert told == [None] + ["OSError: away"] * 4
+    assert errors == [None] + ["OSError: away"] * 4
     assert loop.error is None
-    assert [log["event"] for log in logs] == ["trouble", "trouble_over"]
+    assert [log["event"] for log in logs] == ["background_task_failed", "background_task_recovered"]
 
 
-async def test_trouble_that_lasts_is_told_once_however_often_it_is_tried_again() -> None:
-    seldom = Throttle()
-    assert [seldom.due() for _ in range(1000)] == [True] + [False] * 999
-    seldom.over()
-    assert seldom.due()
+async def test_an_error_that_lasts_is_logged_once_per_interval() -> None:
+    throttle = Throttle()
+    assert [throttle.due() for _ in range(1000)] == [True] + [False] * 999
+    throttle.over()
+    assert throttle.due()
 
 
-async def test_a_stop_ends_a_long_pause_after_trouble() -> None:
+async def test_a_stop_ends_a_long_pause_after_an_error() -> None:
     failed = asyncio.Event()
 
     async def step() -> bool:
