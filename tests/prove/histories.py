@@ -324,7 +324,7 @@ class History:
         replay = Replay(self.database, OPERATOR, IntakeLimits(), MAX_BYTES)
         for (id_,) in self._observer.execute("select id from els.quarantine where state = 'open'").fetchall():
             replayed = await replay.replay(id_)
-            if not replayed.rejected:
+            if not replayed.failed:
                 raise AssertionError(f"what was rejected is {replayed.outcome} now")
 
     # -- what must be so
