@@ -82,7 +82,7 @@ async def find_due(
     conn: AsyncConnection[Any], finding: DueStatement, due: datetime, skipped: Collection[str], page: int
 ) -> list[UploadKey]:
     """The oldest content or failures that are due, without those of the batches that were skipped over."""
-    return await fetch_rows(conn, finding, due=due, skipped=Texts(sorted(skipped)), page=page)
+    return await fetch_rows(conn, finding, due=due, passed=Texts(sorted(skipped)), page=page)
 
 
 async def expire_content(
@@ -119,7 +119,7 @@ async def find_ended_batches(
     conn: AsyncConnection[Any], due: datetime, skipped: Collection[str], page: int
 ) -> list[EndedBatch]:
     """Batches that ended long ago, the oldest first, without those that were skipped over."""
-    rows = await fetch_rows(conn, "find_ended_batches", due=due, skipped=Texts(sorted(skipped)), page=page)
+    rows = await fetch_rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(skipped)), page=page)
     return [EndedBatch(*row) for row in rows]
 
 
