@@ -16,11 +16,10 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.local.postgres import Postgres
-from deploy.servers import brokers, databases
+from deploy.servers import brokers, databases, postgres_versions
 from deploy.servers.brokers import Broker
-from deploy.servers import postgres_versions
-from tests.support.servers import pythons
 from deploy.servers.postgres_versions import OldestSupportedPostgres, TooOldPostgres
+from tests.support.servers import pythons
 
 # Taken out of the environment: what a test runs gets its settings from the test alone.
 GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from deploy.servers.brokers import Broker
+from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import until
 from service.application import run_until_stopped
 from service.consumer.consumer import Consumer
@@ -22,7 +22,6 @@ from service.kafka.group import ConsumerOptions
 from service.postgres.pool import Database
 from service.runtime.health import Health
 from tests.support.builders.inputs import MEBIBYTE
-from tests.support.checks.expected import committed_offsets
 
 BOUND = 45
 """Seconds after which a wait has failed."""

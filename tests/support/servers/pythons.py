@@ -11,9 +11,8 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-from deploy.servers.maven import Jars
-
 from deploy.local.processes import StackError
+from deploy.servers.maven import Jars
 
 ROOT = Path(__file__).parents[3]
 LOCK = ROOT / "requirements" / "dev.txt"
