@@ -1,7 +1,7 @@
 """Creates and checks the topics, with the configuration that this service needs."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,8 +26,7 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
-from service.kafka.connection import REQUEST_MS, CertificateError, admin_client, client_options
-from service.kafka.producer import RECORD_BATCH, Producer
+from service.kafka.connection import REQUEST_MS, admin_client
 
 MEBIBYTE: Final = 1024 * 1024
 
@@ -159,18 +158,3 @@ async def _configurations(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> 
 def _suffices(wanted: str, found: str | None) -> bool:
     """Return whether a limit is as high as needed, or higher."""
     return found is not None and found.isdigit() and int(found) >= int(wanted)
-
-
-__all__: Sequence[str] = [
-    "INCOMING",
-    "OUTGOING",
-    "RECORD_BATCH",
-    "REQUEST_MS",
-    "TOPICS",
-    "CertificateError",
-    "Difference",
-    "Producer",
-    "check_topics",
-    "client_options",
-    "create_topics",
-]

@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.postgres.arrays import Array, Blobs, Encoded, Integers, Texts, Times, Uuids, register
-
 QUERIES = Path(__file__).parents[2] / "sql" / "queries"
 
 # What can hold a `:name` that is none: comments, quoted text, casts. They are matched first.
@@ -33,6 +31,3 @@ def _load() -> Mapping[str, str]:
 
 
 STATEMENTS: Mapping[str, str] = _load()
-
-
-__all__ = ["QUERIES", "STATEMENTS", "Array", "Blobs", "Encoded", "Integers", "Texts", "Times", "Uuids", "register"]
