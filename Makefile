@@ -2,7 +2,8 @@
 # make up      the service and the servers that it needs, started; says where everything is
 # make demo    early content, its registration, repeats and excess, live on the running stack
 # make down    everything that `make up` started, stopped; the data stays
-# make test    all tests          (make test ARGS="-k relay" for some)
+# make test    the tests that need only the embedded servers, at most five minutes (make test ARGS="-k relay" for some)
+# make test-all   all tests, also on Apache Kafka, over TLS and with promtool, at most 20 minutes; what CI runs
 # make coverage   the lines that the last `make test-all` did not run, by package; fails below the minimum
 # make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
 # make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck, drift of what `make docs` makes
@@ -17,7 +18,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test coverage bench prove lint docs lock audit-dependencies sbom image clean
+.PHONY: help setup up demo down test test-all coverage bench prove lint docs lock audit-dependencies sbom image clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -57,11 +58,18 @@ demo: setup
 down:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; else echo "Nothing was set up here."; fi
 
+# Side by side, two at a time for each processor: tests wait for half of their time. One at a time: ARGS="-n 0".
+PARALLEL := -n auto --dist loadgroup
+
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # With ARGS, `make test-all` may run a few tests only, and measures nothing.
 MEASURED := $(if $(ARGS),,--cov --cov-report= -p tests.support.measured)
+
+test-all: setup
+	@$(BIN)/python -m pytest $(PARALLEL) --everything $(MEASURED) $(ARGS)
+	@$(if $(ARGS),:,$(MAKE) --no-print-directory coverage)
 
 # The minimum, in per cent of the lines of service/<package>.
 COVERAGE_MINIMUM := domain:97 intake:96 relay:93

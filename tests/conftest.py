@@ -4,75 +4,59 @@
 `server_url`        the PostgreSQL that these databases are in, as superuser
 `durable_postgres`  a PostgreSQL of the test's own with durable settings: it may be killed and started
 `oldest_postgres`   a PostgreSQL of the oldest supported version; `too_old_postgres` of the one before it
-`kafka`             a broker with fresh topics, once for each that this machine can run
+`kafka`             a broker with fresh topics: the embedded one, in `make test-all` Apache Kafka too
 `tansu`, `apache`   the same for a test that is about one of them
 """
 
 import asyncio
 import os
-import shutil
+import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from deploy.local.postgres import Postgres
-from deploy.servers import brokers, databases, postgres_versions
+from deploy.servers import brokers, databases, leftovers, postgres_versions
 from deploy.servers.brokers import Broker
 from deploy.servers.postgres_versions import OldestSupportedPostgres, TooOldPostgres
-from tests.support.servers import pythons
+from tests.support import selection
+from tests.support.selection import (  # noqa: F401 - pytest finds its hooks here
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_generate_tests,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    pytest_xdist_auto_num_workers,
+)
 
-# Taken out of the environment: what a test runs gets its settings from the test alone.
-GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
-NAMED_DATABASE = GIVEN.get("ELS_DATABASE_URL")
-NAMED_KAFKA = GIVEN.get("ELS_KAFKA_BOOTSTRAP_SERVERS")
 MAY_DELETE = "ELS_TEST_DELETES_TOPICS"
 
-APACHE_MISSING = None if NAMED_KAFKA else brokers.apache_missing()
-SECURED_MISSING = brokers.secured_missing()
-PROMTOOL_MISSING = None if shutil.which("promtool") else "promtool (Debian's package prometheus) is not there"
-LEFT_OUT = {
-    "on Apache Kafka": APACHE_MISSING,
-    "over TLS": SECURED_MISSING,
-    "with promtool": PROMTOOL_MISSING,
-    "on PostgreSQL 16 and 17": postgres_versions.missing(),
-    **{f"on Python {version}": pythons.missing(version) for version in pythons.others()},
-}
 
-
-def pytest_configure() -> None:
-    """In CI the judge must sit: nothing is left out silently there."""
-    for what, why in LEFT_OUT.items():
-        if why and os.environ.get("CI"):
-            raise pytest.UsageError(f"CI is set, and the tests {what} can't run: {why}")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `kafka` runs on every broker there is."""
-    if "kafka" in metafunc.fixturenames:
-        names = ["named"] if NAMED_KAFKA else ["tansu"] if APACHE_MISSING else ["tansu", "apache"]
-        metafunc.parametrize("kafka", names, indirect=True)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if any(LEFT_OUT.values()):
-        terminalreporter.section("left out")
-    for what, why in LEFT_OUT.items():
-        if why:
-            terminalreporter.line(f"Nothing was tested {what}: {why}.")
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever this process starts is ended with it. Only `tmp_path` stays, for a look at what went wrong."""
+    selection.configure(config)
+    if not selection.is_controller(config):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        folder, _ = leftovers.watch(*databases.PLACES)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
 @pytest.fixture
 def promtool() -> str:
-    if PROMTOOL_MISSING:
-        pytest.skip(PROMTOOL_MISSING)
+    if missing := selection.promtool_missing():
+        pytest.skip(missing)
     return "promtool"
 
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    with databases.server_url(NAMED_DATABASE) as url:
+    with databases.server_url(selection.NAMED_DATABASE) as url:
         yield url
 
 
@@ -131,8 +115,8 @@ def tansu() -> Iterator[Broker]:
 
 @pytest.fixture(scope="session")
 def apache_server() -> Iterator[Broker]:
-    if APACHE_MISSING:
-        pytest.skip(APACHE_MISSING)
+    if missing := selection.apache_missing():
+        pytest.skip(missing)
     with brokers.apache() as broker:
         yield broker
 
@@ -147,16 +131,16 @@ def apache(apache_server: Broker) -> Broker:
 @pytest.fixture(scope="session")
 def named_server() -> Iterator[Broker]:
     """The server of ELS_KAFKA_BOOTSTRAP_SERVERS. Topics have fixed names, so tests delete what is there."""
-    assert NAMED_KAFKA
-    there = asyncio.run(brokers.topics_there(NAMED_KAFKA))
-    if there and not GIVEN.get(MAY_DELETE):
+    assert selection.NAMED_KAFKA
+    there = asyncio.run(brokers.topics_there(selection.NAMED_KAFKA))
+    if there and not selection.GIVEN.get(MAY_DELETE):
         pytest.fail(
-            f"{NAMED_KAFKA} has {', '.join(sorted(there))}: tests would delete them. "
+            f"{selection.NAMED_KAFKA} has {', '.join(sorted(there))}: tests would delete them. "
             f"Unset ELS_KAFKA_BOOTSTRAP_SERVERS, or set {MAY_DELETE}=1 if they may."
         )
-    idempotence = GIVEN.get("ELS_KAFKA_ENABLE_IDEMPOTENCE", "true").lower() in ("true", "1", "yes", "on")
-    yield Broker("named", NAMED_KAFKA, idempotence=idempotence)
-    asyncio.run(brokers.delete_topics(NAMED_KAFKA))
+    idempotence = selection.GIVEN.get("ELS_KAFKA_ENABLE_IDEMPOTENCE", "true").lower() in ("true", "1", "yes", "on")
+    yield Broker("named", selection.NAMED_KAFKA, idempotence=idempotence)
+    asyncio.run(brokers.delete_topics(selection.NAMED_KAFKA))
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from deploy.local.processes import (
     LOOPBACK,
     Program,
     StackError,
-    free_port,
     plain_environment,
     port_answers,
     wait_until,
 )
 from deploy.servers.certificates import Certificate
 from deploy.servers.maven import Jars
+from deploy.servers.ports import reserved_port
 
 KAFKA_VERSION = "4.4.0"
 LOG4J_VERSION = "2.25.5"  # the one that this Kafka is built with
@@ -111,8 +111,8 @@ class ApacheKafka:
     def __init__(self, home: Path, security: Security | None = None) -> None:
         self.home = home
         self._security = security
-        self.port = free_port()
-        self._controller_port = free_port()
+        self.port = reserved_port()
+        self._controller_port = reserved_port()
         self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
         self.program = Program("Apache Kafka", home / "kafka.json", home / "kafka.log")
 

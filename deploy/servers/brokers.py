@@ -9,10 +9,10 @@ from typing import Protocol
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
 from deploy.servers import apache_kafka, docker, secure_postgres
 from deploy.servers.apache_kafka import ApacheKafka, Security
+from deploy.servers.ports import reserved_port
 from service.kafka import connection
 from service.kafka import topics as kafka
 
@@ -99,7 +99,7 @@ class OwnApacheKafka(ApacheKafka):
 def tansu() -> Iterator[Broker]:
     """Starts an empty embedded broker, within some milliseconds."""
     with tempfile.TemporaryDirectory(prefix="els-test-") as home:
-        server = OwnTansu(Path(home), free_port())
+        server = OwnTansu(Path(home), reserved_port())
         try:
             server.start()
             yield Broker("tansu", server.bootstrap_servers, idempotence=False, server=server)

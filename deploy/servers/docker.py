@@ -8,8 +8,9 @@ from functools import cache
 
 from testcontainers.core.container import DockerContainer
 
-from deploy.local.processes import LOOPBACK, StackError, free_port, wait_until
+from deploy.local.processes import LOOPBACK, StackError, wait_until
 from deploy.servers.apache_kafka import KAFKA_VERSION
+from deploy.servers.ports import reserved_port
 
 POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
@@ -72,7 +73,7 @@ class ApacheKafkaContainer:
     """Apache Kafka in a container."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = reserved_port()
         self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
         env = {
             "KAFKA_NODE_ID": "1",
@@ -125,7 +126,7 @@ def postgres_url() -> tuple[Container, str]:
     """Starts a PostgreSQL for tests (fast, not durable). Returns it and its superuser's URL."""
     import psycopg  # noqa: PLC0415
 
-    port = free_port()
+    port = reserved_port()
     server = Container(
         POSTGRES_IMAGE,
         5432,

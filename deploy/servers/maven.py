@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.processes import StackError
+from deploy.servers.locks import one_at_a_time
 
 POM = """\
 <project>
@@ -46,8 +47,9 @@ class Jars:
 
     def folder(self) -> Path:
         """Returns the folder of the jars; fetches them if necessary. Raises StackError if that fails."""
-        if not self._complete():
-            self._fetch()
+        with one_at_a_time(self.name):
+            if not self._complete():
+                self._fetch()
         return self._cache / "libs"
 
     @property

@@ -54,7 +54,7 @@ class Pod:
         assert self._process is not None
         return self._process.poll() is not None
 
-    async def ready(self, seconds: float = 60) -> None:
+    async def ready(self, seconds: float = 120) -> None:
         """Waits until /readyz reports that it is ready."""
         await until(self._is_ready, seconds, lambda: f"the pod is not ready:\n{self.last_lines()}")
 
@@ -69,7 +69,7 @@ class Pod:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
-    async def ended(self, seconds: float = 60) -> int:
+    async def ended(self, seconds: float = 90) -> int:
         """Waits until it has ended. Returns its exit status."""
         process = self._process
         assert process is not None
@@ -141,7 +141,7 @@ class Pods:
         for pod in self.all:
             await pod.ready()
 
-    async def stop(self, seconds: float = 30) -> list[int]:
+    async def stop(self, seconds: float = 90) -> list[int]:
         """Stops all with SIGTERM. Returns their exit statuses."""
         for pod in self.all:
             pod.terminate()

@@ -36,7 +36,12 @@ NOT_ALLOWED = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("fail", [cut, stall, pytest.param(forget, marks=NOT_ALLOWED)])
+OTHERS = pytest.mark.only_in_test_all("connections that stand still or are forgotten")
+
+
+@pytest.mark.parametrize(
+    "fail", [cut, pytest.param(stall, marks=OTHERS), pytest.param(forget, marks=[OTHERS, NOT_ALLOWED])]
+)
 async def test_failing_connections_lose_and_add_nothing(
     tmp_path: Path, app_url: str, database_url: str, tansu: Broker, group: str, fail: object
 ) -> None:

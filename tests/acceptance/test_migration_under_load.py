@@ -53,13 +53,14 @@ def migrated(tree: Path, folder: Path, settings: dict[str, str]) -> None:
     subprocess.run([sys.executable, "-m", "service", "migrate"], env=environment, cwd=folder, check=True)
 
 
+@pytest.mark.only_in_test_all("a migration under load")
 async def test_the_schema_moves_under_pods_that_work(
     tmp_path: Path, server_url: str, tansu: Broker, group: str
 ) -> None:
     head = ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_revision("head")
     old = checked_out(head.module.oldest_code, tmp_path / "old")
     records = replay.morning()
-    morning = Replay(tansu, records, speed=40)
+    morning = Replay(tansu, records, speed=40, holds_back=len(records) // 3)
     with databases.created(server_url, "template0") as url:
         settings = {"ELS_DATABASE_URL": databases.url_as(url, "els_app"), **tansu.settings, "ELS_CONSUMER_GROUP": group}
         await asyncio.to_thread(migrated, old, tmp_path, settings | {"ELS_DATABASE_URL": url})
@@ -70,6 +71,7 @@ async def test_the_schema_moves_under_pods_that_work(
             await until(lambda: morning.published > len(records) // 3, 60, lambda: "nothing is published")
             await asyncio.to_thread(migration.upgrade, url)
             assert not published.done(), "the migration was made when all was over"
+            morning.may_end.set()
             await published
             await all_done(url, tansu, group, morning.ends)
             await check_tables(url)

@@ -50,7 +50,7 @@ def found(conn: psycopg.Connection[Any], statement: str) -> list[tuple[Any, ...]
 
 async def seen(conn: psycopg.Connection[Any], statement: str, wanted: list[tuple[Any, ...]]) -> None:
     """Wait until the statement returns these rows."""
-    await until(lambda: found(conn, statement) == wanted, 60, lambda: f"{statement}: {found(conn, statement)}")
+    await until(lambda: found(conn, statement) == wanted, 90, lambda: f"{statement}: {found(conn, statement)}")
 
 
 async def test_expired_content_is_restored_and_registered_late_with_one_event_per_step(

@@ -28,6 +28,7 @@ INTEGRATION = [
 ]
 
 
+@pytest.mark.only_in_test_all("on other versions of Python")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("version", pythons.others())
 def test_the_service_on_another_supported_python(version: str) -> None:

@@ -16,12 +16,13 @@ import psycopg
 import pytest
 
 from deploy.local.postgres import Postgres
-from deploy.local.processes import LOOPBACK, free_port, plain_environment
+from deploy.local.processes import LOOPBACK, plain_environment
 from deploy.servers import brokers, databases
 from deploy.servers.apache_kafka import Security
 from deploy.servers.brokers import Broker
 from deploy.servers.certificates import Authority, Certificate
 from deploy.servers.pods import ROOT, Pod, pods
+from deploy.servers.ports import reserved_port
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 from service.postgres import migration
 from tests.support.builders import inputs
@@ -67,7 +68,8 @@ def secure_postgres_server(certificates: Certificates) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def security(certificates: Certificates) -> Security:
-    return Security(certificates.server, certificates.authority.file, "els", KAFKA_PASSWORD, free_port(), free_port())
+    ports = (reserved_port(), reserved_port())
+    return Security(certificates.server, certificates.authority.file, "els", KAFKA_PASSWORD, *ports)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from deploy.servers.brokers import Broker, apache_missing
+from deploy.servers.brokers import Broker
+from tests.support import selection
 from tests.support.pods.running_consumer import ConsumerFixture, consumer_fixture
 
 
@@ -23,7 +24,7 @@ async def lenient_consumers(app_url: str, database_url: str, tansu: Broker) -> A
 
 @pytest.fixture
 def strict_broker(request: pytest.FixtureRequest) -> Broker:
-    broker: Broker = request.getfixturevalue("tansu" if apache_missing() else "apache")
+    broker: Broker = request.getfixturevalue("apache" if selection.on_apache(request.config) else "tansu")
     return broker
 
 

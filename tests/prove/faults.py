@@ -24,10 +24,11 @@ from aiokafka.errors import KafkaError
 from psycopg import sql
 
 from deploy.local.postgres import Postgres
-from deploy.local.processes import LOOPBACK, StackError, free_port
+from deploy.local.processes import LOOPBACK, StackError
 from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker, OwnApacheKafka, committed_offsets
 from deploy.servers.pods import SESSION_SECONDS, Pods, pods
+from deploy.servers.ports import reserved_port
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.postgres import migration
 from tests.prove import load
@@ -55,7 +56,7 @@ class ProxiedKafka(OwnApacheKafka):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        self.behind = free_port()
+        self.behind = reserved_port()
         self.proxy: Proxy
 
     def _settings(self) -> dict[str, str]:

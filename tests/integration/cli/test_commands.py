@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy.local.processes import free_port, plain_environment, wait_until
+from deploy.local.processes import plain_environment, wait_until
 from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
+from deploy.servers.ports import reserved_port
 from service.__main__ import STATUS_TERMINATED
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.kafka import topics as kafka_module
@@ -201,7 +202,7 @@ def test_a_waiting_command_ends_at_sigterm_even_as_process_1(tmp_path: Path, dat
             cwd=tmp_path,
         ) as waiting:
             there = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-            assert wait_until(lambda: other.execute(there).rowcount > 0, 30, every=0.05)
+            assert wait_until(lambda: other.execute(there).rowcount > 0, 90, every=0.05)
             waiting.terminate()
             assert waiting.wait(10) == STATUS_TERMINATED
 
@@ -360,7 +361,7 @@ def test_a_closed_pipe_causes_no_traceback(tmp_path: Path, app_url: str, conn: p
             **plain_environment(),
             "PYTHONPATH": str(ROOT),
             "ELS_DATABASE_URL": app_url,
-            "ELS_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+            "ELS_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{reserved_port()}",
         },
         cwd=tmp_path,
         capture_output=True,

@@ -461,7 +461,7 @@ async def test_a_replay_of_an_input_that_is_closed_meanwhile_changes_nothing(
         holder.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
         replaying = asyncio.create_task(replay.replay(id_))
         waiting = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while conn.execute(waiting).fetchone() != (True,):  # noqa: ASYNC110  the database sends no event
                 await asyncio.sleep(0.01)
         conn.execute("update els.quarantine set state = 'discarded', closed_at = now()")

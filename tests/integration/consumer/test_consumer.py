@@ -222,14 +222,18 @@ async def test_a_pod_that_is_stopped_while_it_connects_ends_in_time(
         assert await pod.ended(20) == 0
 
 
+@pytest.mark.only_in_test_all("leaving a group, which the embedded broker is slow to see")
 async def test_a_pod_that_is_stopped_finishes_its_poll_and_leaves_the_group(
     tmp_path: Path, strict_consumers: ConsumerFixture
 ) -> None:
+    if not strict_consumers.broker.keeps_records:
+        pytest.skip("this broker delays a new member by half of a session, whether others have left or not")
     settings = {
         "ELS_DATABASE_URL": strict_consumers.app_url,
         **strict_consumers.broker.settings,
         "ELS_CONSUMER_GROUP": strict_consumers.group,
-        "ELS_SESSION_TIMEOUT_SECONDS": "30",  # a consumer that does not leave delays the next one by this
+        "ELS_SESSION_TIMEOUT_SECONDS": "300",  # a consumer that does not leave delays the next one by this
+        "ELS_REBALANCE_TIMEOUT_SECONDS": "300",
     }
     with pods(tmp_path, settings) as started:
         (pod,) = started.start()
@@ -242,7 +246,7 @@ async def test_a_pod_that_is_stopped_finishes_its_poll_and_leaves_the_group(
             assert await pod.ended() == 0
         assert strict_consumers.value("select count(*) from els.crash_marks") == 0
         (successor,) = started.start()
-        await asyncio.wait_for(strict_consumers.all_committed(), 20)
+        await strict_consumers.all_committed()
         assert strict_consumers.value(PENDING) == 2
         successor.terminate()
         assert await successor.ended() == 0

@@ -14,6 +14,7 @@ from service.consumer.offsets import OffsetCommitter
 from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.builders.inputs import content
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
+from tests.support.selection import partly_in_test_all
 
 
 async def test_isolated_records_are_not_skipped_when_their_partition_is_revoked_and_assigned_again(
@@ -54,7 +55,9 @@ async def test_isolated_records_are_not_skipped_when_their_partition_is_revoked_
     await strict_consumers.becomes(PENDING, 5)
 
 
-@pytest.mark.parametrize("mine", ["decode", "apply"])
+@pytest.mark.parametrize(
+    "mine", partly_in_test_all(["decode", "apply"], {"decode"}, "a record that kills the process when it is decoded")
+)
 async def test_a_record_that_was_alone_in_three_crashes_is_rejected(
     tmp_path: Path, strict_consumers: ConsumerFixture, mine: str
 ) -> None:

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from deploy.local.processes import free_port
 from deploy.servers.pods import until
+from deploy.servers.ports import reserved_port
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import ContentProvisioned
 from service.domain.topics import CONTENT_PROVISIONED
@@ -25,7 +25,7 @@ from tests.support.builders.inputs import delivery, failed, provisioned, registe
 from tests.support.checks.invariants import missing, violations
 from tests.support.interleaving.interleaving import forget
 
-BOUND = 30
+BOUND = 90
 """Seconds after which a wait has failed."""
 
 POISON = "poison"
@@ -442,7 +442,7 @@ async def test_an_unavailable_database_is_logged_a_few_times_however_often_it_is
 
     monkeypatch.setattr(Backoff, "pause", pause)
     health = Health()
-    intake = Intake(Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none"), IntakeLimits(), health, forget)
+    intake = Intake(Database(f"postgresql://nobody@127.0.0.1:{reserved_port()}/none"), IntakeLimits(), health, forget)
     with capture_logs() as logs:
         taking = asyncio.create_task(intake.take([provisioned("b", "t")]))
         await until(lambda: tries >= 150, 60, lambda: f"{tries} tries")

@@ -15,7 +15,7 @@ from service.domain.incoming import MOST_ESSAYS
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
 from tests.support.builders.inputs import MEBIBYTE, content, registration
 
-BOUND = 90
+BOUND = 150
 """Seconds after which a wait has failed."""
 
 MOST_MEMORY = 300 * MEBIBYTE

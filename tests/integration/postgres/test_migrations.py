@@ -99,7 +99,7 @@ async def test_a_pod_goes_on_while_the_schema_serves_it_and_is_not_ready_when_it
         (pod,) = running.start()
         await pod.ready()
         conn.execute("update els.alembic_version set version_num = '9999', oldest_code = '9999'")
-        await until(lambda: "for code of 9999" in readiness(pod), 30, lambda: readiness(pod))
+        await until(lambda: "for code of 9999" in readiness(pod), 90, lambda: readiness(pod))
         conn.execute("update els.alembic_version set version_num = '9998', oldest_code = %s", [EXPECTED_REVISION])
         await pod.ready()
         assert await running.stop() == [0]
@@ -134,7 +134,7 @@ async def test_who_writes_waits_less_than_a_second_for_a_migration_that_waits_fo
         busy.execute(write)
         upgraded = pool.submit(migration.upgrade, database_url)
         for _ in range(2):
-            await until(lambda: conn.execute(waits).fetchone() == (True,), 30, lambda: "the migration does not wait")
+            await until(lambda: conn.execute(waits).fetchone() == (True,), 90, lambda: "the migration does not wait")
             with conn.transaction():
                 conn.execute("set local lock_timeout = '1s'")
                 conn.execute(write)  # behind the migration in the queue

@@ -20,7 +20,7 @@ from service.postgres.schema import read_revision
 from service.postgres.session import Timeouts, conninfo
 from tests.support.servers.proxy import Proxy
 
-BOUND = 30
+BOUND = 90
 """Seconds after which a wait has failed."""
 
 PIPELINED = pytest.mark.parametrize("pipelined", [False, True])

@@ -313,7 +313,7 @@ async def test_views_that_are_left_open_in_a_transaction_hold_up_nobody_and_are_
     with operator(database, database_url, idle_in_transaction_session_timeout="100ms") as ops:
         ops.execute(reads)
         pid = [ops.info.backend_pid]
-        await until(lambda: database.execute(there, pid).fetchone() == (False,), 30, lambda: "it is still open")
+        await until(lambda: database.execute(there, pid).fetchone() == (False,), 90, lambda: "it is still open")
 
 
 def test_the_sessions_of_els_ops_leave_room_for_the_service(database: Connection[tuple[Any, ...]]) -> None:

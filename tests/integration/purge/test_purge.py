@@ -256,7 +256,7 @@ async def test_a_registration_that_comes_while_the_purge_holds_the_batch_waits_a
         expired = await expire(*arguments)
         if not arrived:
             arrived.append(asyncio.create_task(deliver(house.database, deliveries(registration(essays=1)))))
-            await until(lambda: _one_waits(house), 20, lambda: "nobody waits for the batch")
+            await until(lambda: _one_waits(house), 60, lambda: "nobody waits for the batch")
         return expired
 
     monkeypatch.setattr(retention, "expire_content", expire_with_a_registration_waiting)
@@ -534,8 +534,8 @@ async def test_a_pod_purges_by_itself_and_publishes_what_it_tells(
     with pods(tmp_path, settings, tansu.settings) as running:
         (pod,) = running.start()
         await running.ready()
-        await until(done, 30, pod.last_lines)
-        await until(lambda: house.rows("select count(*) from els.outbox") == [(0,)], 30, pod.last_lines)
+        await until(done, 90, pod.last_lines)
+        await until(lambda: house.rows("select count(*) from els.outbox") == [(0,)], 90, pod.last_lines)
         told = [entry for entry in pod.logged() if entry.get("event") in ("content_expired", "batch_timed_out")]
         assert [entry["batch_id"] for entry in told] == ["b", "late"]
         assert await running.stop() == [0]

@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from deploy.local.processes import free_port
 from deploy.local.tansu import Tansu
+from deploy.servers.ports import reserved_port
 from service.kafka import producer as producer_module
 from service.kafka.connection import client_options
 from service.kafka.producer import Producer
@@ -33,7 +33,7 @@ from service.store.relays import SHARDS
 from tests.support.builders.producers import noting_ids
 from tests.support.servers.proxy import Proxy, kafka_through
 
-BOUND = 40
+BOUND = 90
 """Seconds after which a wait has failed."""
 
 LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
@@ -463,7 +463,7 @@ async def test_a_commit_of_another_pod_wakes_the_relay_of_the_shard(stage: Stage
 
 
 async def test_while_the_broker_is_unavailable_nothing_is_lost_or_blocked(stage: Stage, tmp_path: Path) -> None:
-    broker = Tansu(tmp_path, free_port())
+    broker = Tansu(tmp_path, reserved_port())
     stage.options = client_options(broker.bootstrap_servers)
     topic = f"relay.{uuid4().hex}"
     await stage.commit(*[(f"batch-{n % 5}", topic, "x") for n in range(50)])

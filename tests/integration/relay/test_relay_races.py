@@ -108,7 +108,7 @@ class Topics:
     async def read(self) -> dict[str, list[str]]:
         """Returns the event ids on each topic, once they are at least as many as were acknowledged."""
         there: dict[str, list[str]] = {topic: [] for topic in self.logs}
-        async with AIOKafkaConsumer(**self._options, auto_offset_reset="earliest") as consumer, asyncio.timeout(40):
+        async with AIOKafkaConsumer(**self._options, auto_offset_reset="earliest") as consumer, asyncio.timeout(90):
             consumer.assign([TopicPartition(topic, 0) for topic in there])
             while any(len(there[topic]) < len(log) for topic, log in self.logs.items()):
                 for partition, records in (await consumer.getmany(timeout_ms=200)).items():

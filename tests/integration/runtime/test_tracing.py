@@ -74,9 +74,9 @@ async def test_every_step_from_poll_to_publication_links_the_traces_of_its_input
 
     early = traced(content("b", "t"), traceparent=CONTENT, tracestate="vendor=1")
     await producer.send_and_wait(CONTENT_PROVISIONED, early, b"b")
-    await until(lambda: len(finished_spans("apply")) == 1, 45, lambda: "the content is not applied")
+    await until(lambda: len(finished_spans("apply")) == 1, 90, lambda: "the content is not applied")
     await producer.send_and_wait(BATCH_REGISTERED, traced(registration("b", ["e"]), traceparent=REGISTRATION), b"b")
-    await until(lambda: len(finished_spans("publish")) == 1, 45, lambda: "nothing is published")
+    await until(lambda: len(finished_spans("publish")) == 1, 90, lambda: "nothing is published")
     stop.set()
     await asyncio.gather(*running)
     await producer.stop()

@@ -53,14 +53,21 @@ def again_renewed(records: Sequence[Record]) -> list[Record]:
 class Replay:
     """Records on their way to the broker: `published` counts those that it has acknowledged."""
 
-    def __init__(self, broker: Broker, records: Sequence[Record], *, speed: float | None = None) -> None:
-        """`speed` is a multiple of the recording's own pace; None is as fast as it goes."""
+    def __init__(
+        self, broker: Broker, records: Sequence[Record], *, speed: float | None = None, holds_back: int = 0
+    ) -> None:
+        """`speed` is a multiple of the recording's own pace; None is as fast as it goes.
+
+        The last `holds_back` records are published after `may_end` was set.
+        """
+        self.may_end = asyncio.Event()
         self.published = 0
         self.ends: dict[TopicPartition, int] = {}
         """The offset behind the last record, by partition; Tansu's own answer may lie too low."""
         self._broker = broker
         self._records = records
         self._speed = speed
+        self._holds_back = holds_back
 
     async def run(self) -> None:
         """Publish all. Raises KafkaError where the broker stays away."""
@@ -81,7 +88,9 @@ class Replay:
         clock = asyncio.get_running_loop().time
         started = clock()
         sent = []
-        for record in self._records:
+        for left, record in zip(range(len(self._records), 0, -1), self._records, strict=True):
+            if left == self._holds_back:
+                await self.may_end.wait()
             if self._speed is not None:
                 await asyncio.sleep(max(0.0, started + record.at_ms / 1000 / self._speed - clock()))
             acknowledged = await producer.send(record.topic, record.value, record.key)

@@ -44,7 +44,7 @@ Origin = tuple[str, str | None, str | None]
 
 
 async def all_done(
-    database_url: str, broker: Broker, group: str, ends: Mapping[TopicPartition, int], seconds: float = 120
+    database_url: str, broker: Broker, group: str, ends: Mapping[TopicPartition, int], seconds: float = 240
 ) -> None:
     """Wait until every record is dealt with, by the committed offsets, and every event published."""
     left: list[str] = ["nothing could be asked"]

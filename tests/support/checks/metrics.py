@@ -69,7 +69,7 @@ async def check_metrics(
         told[:] = [parsed(await pod.metrics()) for pod in pods]
         return not any(_gauges_differ(each, database_url) for each in told) and _lag(told) == [0.0] * partitions
 
-    await until(settled, 30, lambda: f"gauges: {[_gauges_differ(each, database_url) for each in told]} {_lag(told)}")
+    await until(settled, 90, lambda: f"gauges: {[_gauges_differ(each, database_url) for each in told]} {_lag(told)}")
     with psycopg.connect(database_url) as conn:
         wanted = {name: _counted(conn, query) for name, query in COUNTERS.items()}
         inputs = sum(_counted(conn, f"select count(*) from els.{table}")[()] for table in ("batches", "quarantine"))

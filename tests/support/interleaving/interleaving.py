@@ -45,7 +45,7 @@ from service.runtime.loop import Backoff
 from tests.support.checks.footprints import OUTBOX_NUMBERS, Footprint, footprint
 from tests.support.interleaving import points
 
-BOUND: Final = 20
+BOUND: Final = 60
 """Seconds that a step may take to end or to wait for a lock, on a machine that is busy with other things."""
 
 TRIES: Final = 8

@@ -23,7 +23,7 @@ from service.postgres.pool import Database
 from service.runtime.health import Health
 from tests.support.builders.inputs import MEBIBYTE
 
-BOUND = 45
+BOUND = 120
 """Seconds after which a wait has failed."""
 PENDING = "select count(*) from els.pending_content"
 

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from service.runtime.loop import Backoff, Loop, Throttle, cancelled
 
-BOUND = 10
+BOUND = 60
 """Seconds after which a wait has failed."""
 
 
