@@ -29,7 +29,7 @@ from service.intake.outcome import EffectKind, EffectRecord
 from service.intake.work import BatchWork, PollWork, in_pages
 from service.postgres import queries
 from service.store import batches, slots
-from service.store.batches import BatchRow
+from service.store.batches import RegisteredBatch
 
 _T = TypeVar("_T")
 
@@ -110,10 +110,12 @@ class Announcement:
             )
         for batch_id in complete:
             if rows[batch_id].expected > queries.PAGE:
-                pages = slots.assigned_pages(conn, batch_id)
+                pages = slots.stream_assigned_slots(conn, batch_id)
                 await self._work.publish([event async for event in self._events(rows[batch_id], pages)])
 
-    async def _events(self, row: BatchRow, essays: AsyncIterable[Sequence[tuple[str, str]]]) -> AsyncIterator[Outgoing]:
+    async def _events(
+        self, row: RegisteredBatch, essays: AsyncIterable[Sequence[tuple[str, str]]]
+    ) -> AsyncIterator[Outgoing]:
         work = self._work
         limit = work.limits.large_event_bytes
         async for event in announcements_of(work.conn, row, essays, work.now, max_bytes=limit):
@@ -125,7 +127,7 @@ class Announcement:
 
 async def announcements_of(
     conn: AsyncConnection[Any],
-    row: BatchRow,
+    row: RegisteredBatch,
     essays: AsyncIterable[Sequence[tuple[str, str]]],
     completed_at: datetime,
     *,
@@ -139,7 +141,7 @@ async def announcements_of(
     if row.failed:
         yield await failure_events.validation_errors(
             row.batch_id,
-            lambda: slots.failed_pages(conn, row.batch_id),
+            lambda: slots.read_failed_slots(conn, row.batch_id),
             row.assigned == 0,
             origin,
             completed_at,

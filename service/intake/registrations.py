@@ -91,7 +91,7 @@ class Registrations:
     async def _reconcile(self, essay_ids: dict[str, tuple[str, ...]]) -> None:
         """Assign slots, in slot order, to pending content in the order in which it was stored. The rest is excess."""
         conn, batch_ids = self._work.conn, list(essay_ids)
-        async for page in pending_content.pending_pages(conn, batch_ids):
+        async for page in pending_content.read_pending_content(conn, batch_ids):
             filled: list[tuple[Slot, ContentProvisioned]] = []
             left_over: list[tuple[ContentProvisioned, ExcessReason]] = []
             assigned, excess = ReconciledEffects("content_assigned"), ReconciledEffects("content_excess")

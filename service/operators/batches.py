@@ -52,7 +52,7 @@ class BatchActions:
                 if row.completed_at is None:
                     taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
                     raise Conflict(f"batch {batch_id} has announced nothing yet: {taken}")
-                pages, limit = slots.assigned_pages(conn, batch_id), self._limits.large_event_bytes
+                pages, limit = slots.stream_assigned_slots(conn, batch_id), self._limits.large_event_bytes
                 announced = announcements_of(conn, row, pages, row.completed_at, max_bytes=limit)
                 events = [event async for event in announced]
                 await outbox.insert_outbox(conn, events)

@@ -17,7 +17,7 @@ from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
 from service.store import batches, operator_actions, pending_content
 from service.store.operator_actions import Operator, Subject
-from service.store.pending_content import PendingFilter, PendingRow
+from service.store.pending_content import PendingContentRow, PendingFilter
 
 NAMED: Final = 100
 """Maximum number of contents that a row of the log lists. It always has their number, and their `closed_at` equals its
@@ -37,7 +37,7 @@ class PendingActions:
         page: int,
         state: str = "pending",
         after: tuple[datetime, int] | None = None,
-    ) -> Page[PendingRow]:
+    ) -> Page[PendingContentRow]:
         """Returns a page of content in a state (pending, expired or removed), the longest waiting first."""
         async with transaction(self._database) as conn:
             rows = await pending_content.list_pending_content(conn, condition, page=page, state=state, after=after)

@@ -236,8 +236,8 @@ class _Round:
         try:
             return await outgoing.readiness_timeout(
                 batch.batch_id,
-                slots_.assigned_pages(conn, batch.batch_id),
-                slots_.open_pages(conn, batch.batch_id),
+                slots_.stream_assigned_slots(conn, batch.batch_id),
+                slots_.read_open_slots(conn, batch.batch_id),
                 batch.expected,
                 batch.assigned,
                 self.policy.batch_timeout,

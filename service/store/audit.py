@@ -1,6 +1,7 @@
-"""Reads of whole tables for the audit, in one snapshot and in pages.
+"""Reads whole tables for the audit, in one snapshot and in pages.
 
-Each function runs in the caller's transaction. Each raises psycopg.Error.
+`audit_pages` runs all statements of the folder but `begin_audit`. Each function runs in the caller's transaction, and
+raises psycopg.Error.
 """
 
 from collections.abc import AsyncIterator
@@ -23,18 +24,18 @@ AuditStatement = Literal[
 ]
 
 AUDIT_PAGE: Final = 5_000
-"""Rows that are read from a cursor at a time."""
+"""Rows that are read from the cursor at a time."""
 
 
 async def begin_audit(conn: AsyncConnection[Any]) -> datetime:
-    """Begin the snapshot of the transaction, which reads only. Returns its time by the database's clock."""
+    """Begin the snapshot of the transaction and make it read-only. Returns its time, by the database's clock."""
     await conn.execute("set transaction isolation level repeatable read, read only")
-    ((moment,),) = await fetch_rows(conn, "begin_audit")
-    return moment  # type: ignore[no-any-return]
+    ((began_at,),) = await fetch_rows(conn, "begin_audit")
+    return began_at  # type: ignore[no-any-return]
 
 
 async def audit_pages(conn: AsyncConnection[Any], statement: AuditStatement) -> AsyncIterator[list[Any]]:
-    """All rows of a table, in pages."""
+    """Read all rows of a table, in pages."""
     async with conn.cursor(name=statement) as cursor:
         await cursor.execute(STATEMENTS[statement])
         while page := await cursor.fetchmany(AUDIT_PAGE):

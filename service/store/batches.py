@@ -1,7 +1,7 @@
-"""What a poll does to the database, a statement a function.
+"""Registers, locks, counts and lists batches.
 
-Every function takes the connection first and never commits: the caller's transaction decides. Which locks a
-statement takes and which index serves it is said in its file under sql/queries.
+Each function runs one statement in the caller's transaction, and raises psycopg.Error. The file of the statement under
+sql/queries/batches names the locks that it takes and the indexes that it uses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ from service.postgres.statements import STATEMENTS
 from service.store.columns import origin_columns
 
 
-class BatchRow(NamedTuple):
-    """What the first registration of a batch said, and how the batch stands."""
+class RegisteredBatch(NamedTuple):
+    """A batch as in els.batches: its first registration, its counters and its times."""
 
     batch_id: str
     expected: int
@@ -40,11 +40,11 @@ class BatchRow(NamedTuple):
 
 
 BatchStates = tuple[datetime, dict[str, BatchState]]
-"""The transaction's time, and what is committed about those of the batches that are registered."""
+"""The transaction's time, and the committed state of each batch that is registered, by batch id."""
 
 
 async def send_read_batch_states(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> PendingResult[BatchStates]:
-    """How these batches stand; at least one."""
+    """Send the read of the states of these batches; at least one."""
 
     def states(rows: list[Any]) -> BatchStates:
         return rows[0][1], {row[0]: BatchState(*row[2:]) for row in rows if row[2] is not None}
@@ -53,23 +53,23 @@ async def send_read_batch_states(conn: AsyncConnection[Any], batch_ids: Sequence
 
 
 async def read_batch_states(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> BatchStates:
-    """The same, waited for."""
+    """Read the states of these batches; at least one."""
     return await (await send_read_batch_states(conn, batch_ids))
 
 
 async def try_lock_batches(conn: AsyncConnection[Any], *, exclusive: Sequence[str], shared: Sequence[str]) -> set[str]:
-    """Lock what is free, until the transaction ends; returns the batches that are not."""
+    """Lock batches until the transaction ends, without waiting. Returns those that other transactions hold."""
     rows = await fetch_rows(conn, "try_lock_batches", exclusive=Texts(exclusive), shared=Texts(shared))
     return {batch_id for batch_id, taken in rows if not taken}
 
 
 async def lock_batch(conn: AsyncConnection[Any], batch_id: str, *, exclusive: bool) -> None:
-    """Lock one batch, waiting for it."""
+    """Lock one batch until the transaction ends, and wait for the lock."""
     await conn.execute(STATEMENTS["lock_batch"], {"batch_id": batch_id, "exclusive": exclusive})
 
 
 async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[Register]) -> None:
-    """Register batches, each with its essay_set; no slot is taken."""
+    """Insert batches, each with its essay_set. Their slots are inserted by `slots.insert_slots`."""
     batches = [registration for registration, _ in registrations]
     await conn.execute(
         STATEMENTS["insert_batches"],
@@ -90,14 +90,14 @@ async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[Reg
 async def count_taken(
     conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]
 ) -> PendingResult[dict[str, BatchCount]]:
-    """Add (assigned, failed) to the batches' counters and hold them until the transaction ends.
+    """Add (assigned, failed) to the counters of batches, and lock these rows until the transaction ends.
 
-    The answer raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
+    The result raises SerializationFailure where a batch was deleted meanwhile, at the end of its retention.
     """
 
     def counts(rows: list[Any]) -> dict[str, BatchCount]:
         if len(rows) < len(taken):
-            raise SerializationFailure("a batch is not there any more")
+            raise SerializationFailure("a batch was deleted meanwhile")
         return {row[0]: BatchCount(*row[1:]) for row in rows}
 
     return await send_query(
@@ -111,23 +111,23 @@ async def count_taken(
 
 
 async def find_held_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> set[str]:
-    """Those of the batches whose counter row another transaction holds."""
+    """Find the batches whose counter rows other transactions hold."""
     return {batch_id for (batch_id,) in await fetch_rows(conn, "find_held_batches", batch_ids=Texts(batch_ids))}
 
 
-async def read_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, BatchRow]:
-    """What the registrations of the batches said, each named once.
+async def read_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, RegisteredBatch]:
+    """Read batches with their registrations. No id may be given twice.
 
-    Raises SerializationFailure where one was deleted meanwhile, at the end of its retention.
+    Raises SerializationFailure where a batch was deleted meanwhile, at the end of its retention.
     """
     rows = await fetch_rows(conn, "read_batches", batch_ids=Texts(batch_ids))
     if len(rows) < len(batch_ids):
-        raise SerializationFailure("a batch is not there any more")
-    return {row[0]: BatchRow(*row) for row in rows}
+        raise SerializationFailure("a batch was deleted meanwhile")
+    return {row[0]: RegisteredBatch(*row) for row in rows}
 
 
 async def read_essay_ids(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The essays of each batch in slot order."""
+    """Read the essay ids of each batch, in slot order."""
     essay_ids: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
     for batch_id, essay_id in await fetch_rows(conn, "read_essay_ids", batch_ids=Texts(batch_ids)):
         essay_ids[batch_id].append(essay_id)
@@ -144,12 +144,15 @@ async def list_batches(
     newer_than: float | None = None,
     after: str | None = None,
 ) -> list[NamedRow]:
-    """A page by batch id; the next is what comes `after` the last. Ages are seconds since the registration."""
-    chosen = {"state": state, "user_id": user_id, "older_than": older_than, "newer_than": newer_than}
-    return await fetch_named_rows(conn, "list_batches", **chosen, after=after, page=page)
+    """Read a page of batches, by batch id. Give the last id as `after` for the next page.
+
+    Ages are seconds since the registration.
+    """
+    conditions = {"state": state, "user_id": user_id, "older_than": older_than, "newer_than": newer_than}
+    return await fetch_named_rows(conn, "list_batches", **conditions, after=after, page=page)
 
 
 async def show_batch(conn: AsyncConnection[Any], batch_id: str) -> NamedRow | None:
-    """One batch; None where it is not registered."""
+    """Read one batch with its events and excess content. Returns None where it is not registered."""
     rows = await fetch_named_rows(conn, "show_batch", batch_id=batch_id)
     return rows[0] if rows else None

@@ -1,4 +1,4 @@
-"""Columns that several statements share, as arrays."""
+"""Builds the array parameters that several statements share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from service.postgres.arrays import Integers, Texts, Uuids
 
 
 def content_columns(uploads: Sequence[Any]) -> dict[str, object]:
+    """Build the columns of uploaded files, with their origin. An upload of None gives nulls."""
     return {
         "text_storage_ids": Texts([getattr(each, "text_storage_id", None) for each in uploads]),
         "file_upload_ids": Texts([getattr(each, "file_upload_id", None) for each in uploads]),
@@ -19,7 +20,7 @@ def content_columns(uploads: Sequence[Any]) -> dict[str, object]:
 
 
 def origin_columns(events: Sequence[Any]) -> dict[str, object]:
-    """Where each came from: its correlation and its trace."""
+    """Build the columns that say where each event came from: correlation id and trace."""
     return {
         "correlation_ids": Uuids([getattr(event, "correlation_id", None) for event in events]),
         "traceparents": Texts([getattr(event, "traceparent", None) for event in events]),

@@ -1,4 +1,4 @@
-"""Marks of poison-record isolation: which pod handles which records of a partition.
+"""Reads and writes crash marks: which pod handles which records of a partition (poison-record isolation).
 
 Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
 """
@@ -14,7 +14,10 @@ from service.postgres.statements import STATEMENTS
 
 
 class Mark(NamedTuple):
-    """Which records a pod was handling when it crashed. `records` is None where it had marked the partition only."""
+    """The records that a pod was handling when it crashed: so many from `offset` on.
+
+    `records` is None where the pod had marked only the partition. `crashes` counts those with the same single record.
+    """
 
     offset: int
     records: int | None
@@ -24,13 +27,13 @@ class Mark(NamedTuple):
 async def claim_marks(
     conn: AsyncConnection[Any], pod: str, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, Mark]:
-    """Mark partitions as this pod's. Returns the marks that other pods left behind."""
+    """Mark partitions as this pod's. Returns the marks that other pods left."""
     cursor = await conn.execute(STATEMENTS["claim_marks"], _partitions(pod, partitions))
     return {TopicPartition(row[0], row[1]): Mark(*row[2:]) async for row in cursor}
 
 
 async def set_mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartition, offset: int, records: int) -> None:
-    """Mark the records that are handled next."""
+    """Mark the records that the pod handles next."""
     await conn.execute(
         STATEMENTS["set_mark"],
         {
@@ -44,7 +47,7 @@ async def set_mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartiti
 
 
 async def widen_mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartition) -> None:
-    """Mark the partition as a whole again."""
+    """Mark only the partition again: its suspicious records are handled."""
     await conn.execute(
         STATEMENTS["widen_mark"],
         {"pod": pod, "topic": partition.topic, "partition": partition.partition},
@@ -52,7 +55,7 @@ async def widen_mark(conn: AsyncConnection[Any], pod: str, partition: TopicParti
 
 
 async def release_marks(conn: AsyncConnection[Any], pod: str, partitions: Sequence[TopicPartition]) -> None:
-    """Remove this pod's marks."""
+    """Remove this pod's marks of these partitions."""
     await conn.execute(STATEMENTS["release_marks"], _partitions(pod, partitions))
 
 

@@ -1,6 +1,7 @@
-"""Reads of the whole for gauges and for `top`: small statements on the head of what waits, never on history.
+"""Reads the state of the service for gauges and for `top`.
 
-Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
+The statements are cheap: they read the first of the rows that wait, never history. Each function runs one
+statement in the caller's transaction, and raises psycopg.Error.
 """
 
 from typing import Any, Literal
@@ -14,22 +15,22 @@ GaugeStatement = Literal["read_health", "count_violations"]
 
 
 async def prepare_monitoring(conn: AsyncConnection[Any]) -> None:
-    """Bound the time and the plans of this transaction's statements."""
+    """Limit the time of this transaction's statements."""
     await conn.execute(STATEMENTS["prepare_monitoring"])
 
 
 async def read_gauges(conn: AsyncConnection[Any], statement: GaugeStatement) -> list[float]:
-    """The numbers of `read_health` or `count_violations`, in the order of the statement's columns."""
+    """Run `read_health` or `count_violations`. Returns its numbers in the order of the statement's columns."""
     (row,) = await fetch_rows(conn, statement)
     return [float(value) for value in row]
 
 
 async def watch_health(conn: AsyncConnection[Any]) -> NamedRow:
-    """ops.health and the statistics of the tables, in one row."""
+    """Read ops.health and the statistics of the outbox, in one row."""
     (row,) = await fetch_named_rows(conn, "watch_health")
     return row
 
 
 async def watch_events(conn: AsyncConnection[Any], page: int) -> list[NamedRow]:
-    """What happened last, the newest first."""
+    """Read the latest events of all kinds, the newest first; at most `page`."""
     return await fetch_named_rows(conn, "watch_events", page=page)

@@ -1,4 +1,4 @@
-"""The log of operator actions."""
+"""Writes the log of operator actions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What an action changed. `details` has what is needed to understand it, as JSON."""
+    """What an action changed: a batch, a topic or neither. `details` describes the change, as JSON."""
 
     batch_id: str | None = None
     topic: str | None = None

@@ -1,7 +1,7 @@
-"""The relay's statements: rows of the outbox, blocked batches, and which relay has which shards.
+"""Inserts, reads and deletes rows of the outbox, and blocks batches whose next row could not be published.
 
-Every function takes the connection first and never commits. Texts of a row come as bytes: that is
-what Kafka wants, and what PostgreSQL sends.
+Each function runs in the caller's transaction, and raises psycopg.Error. Texts of a row are read as bytes, as
+PostgreSQL sends them and Kafka needs them.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,17 @@ from service.postgres.statements import STATEMENTS
 from service.store.columns import origin_columns
 
 PAUSE_SECONDS = 5.0
-"""How long a batch rests after its next row could not be published, the first time."""
+"""How long a batch is blocked after its next row could not be published the first time."""
 
 LONGEST_PAUSE_SECONDS = 60.0
+"""The pause grows up to this, while the same row can not be published."""
 
 
 class OutboxRow(NamedTuple):
-    """One row to publish. `age` is in seconds, by the database's clock, when it was read."""
+    """One row to publish. `age` is in seconds, by the database's clock, when it was read.
+
+    Every transaction with an id below `horizon` had ended then.
+    """
 
     seq: int
     shard: int
@@ -42,7 +46,7 @@ class OutboxRow(NamedTuple):
 
 
 class OutboxKey(NamedTuple):
-    """What is left of a row when it is published: its payload may be large."""
+    """The key of a row. It is kept until the row is deleted, without the payload, which may be large."""
 
     batch_id: bytes
     seq: int
@@ -50,7 +54,7 @@ class OutboxKey(NamedTuple):
 
 
 class FetchLimits(NamedTuple):
-    """How much is read at a time: `size` is in bytes of payload, and a single row may be larger."""
+    """How much is read at a time. `size` is in bytes of payload; a single row may be larger."""
 
     rows: int = 2000
     size: int = 4 * 1024 * 1024
@@ -58,7 +62,7 @@ class FetchLimits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A batch whose next row could not be published."""
+    """A batch whose next row could not be published, with the error."""
 
     batch_id: bytes
     seq: int
@@ -67,7 +71,7 @@ class Blocked:
 
 
 async def count_outbox(conn: AsyncConnection) -> int:
-    """How many rows wait to be published, whoever has their shards."""
+    """Count the rows that wait to be published, of all shards."""
     ((count,),) = await (await conn.execute(STATEMENTS["count_outbox"])).fetchall()
     return int(count)
 
@@ -75,7 +79,10 @@ async def count_outbox(conn: AsyncConnection) -> int:
 async def fetch_outbox(
     conn: AsyncConnection, relay: UUID, watermarks: Sequence[tuple[int, int]], limits: FetchLimits
 ) -> PendingResult[list[OutboxRow]]:
-    """The next rows of some shards, served in the order given: pairs of shard and watermark."""
+    """Send the read of the next rows of some shards.
+
+    `watermarks` are pairs of shard and watermark, in the order in which the shards are served.
+    """
     return await _send(
         conn,
         "fetch_outbox",
@@ -93,7 +100,7 @@ async def fetch_outbox(
 async def fetch_blocked(
     conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: FetchLimits
 ) -> PendingResult[list[OutboxRow]]:
-    """The next rows of blocked batches whose pause is over."""
+    """Send the read of the next rows of blocked batches whose pause is over."""
     return await _send(
         conn,
         "fetch_blocked",
@@ -108,7 +115,7 @@ async def fetch_blocked(
 
 
 async def delete_outbox(conn: AsyncConnection, rows: Sequence[OutboxKey]) -> PendingResult[int]:
-    """Take acknowledged rows away. Answers with the id of this transaction."""
+    """Send the deletion of published rows. The result is the id of this transaction."""
     keys = {
         "batch_ids": Texts([row.batch_id for row in rows]),
         "seqs": Integers([row.seq for row in rows]),
@@ -119,7 +126,7 @@ async def delete_outbox(conn: AsyncConnection, rows: Sequence[OutboxKey]) -> Pen
 
 
 async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None:
-    """Say which batches could not go on, and why; each batch once."""
+    """Block batches whose next row could not be published. No batch may be given twice."""
     await conn.execute(
         STATEMENTS["block_batch"],
         {
@@ -134,12 +141,12 @@ async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None
 
 
 async def unblock_batch(conn: AsyncConnection, batch_ids: Sequence[bytes]) -> None:
-    """Batches that went on after all."""
+    """Unblock batches whose blocked row was published."""
     await conn.execute(STATEMENTS["unblock_batch"], {"batch_ids": Texts(batch_ids)})
 
 
 async def forget_blocked(conn: AsyncConnection, shards: Sequence[int]) -> None:
-    """Blocked batches without rows are blocked no more."""
+    """Unblock the batches of these shards that have no rows left."""
     await conn.execute(STATEMENTS["forget_blocked"], {"shards": Integers(shards)})
 
 
@@ -150,14 +157,17 @@ async def _send(conn: AsyncConnection, statement: str, parameters: dict[str, Any
     return PendingResult(cursor, lambda rows: [OutboxRow._make(values) for values in rows])
 
 
-LARGE_EVENT = 1024 * 1024
-"""Bytes of an event that is not copied once more for being written together with others."""
+LARGE_EVENT_BYTES = 1024 * 1024
+"""A larger event is inserted by a statement of its own: in an array of events it would be copied once more."""
 
 
 async def insert_outbox(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
-    """What must be published, in this order within a batch."""
-    for weighs_much, some in groupby(events, lambda event: len(event.payload) > LARGE_EVENT):
-        if not weighs_much:
+    """Insert events that must be published, in this order within a batch.
+
+    Large ones are inserted by the statement `insert_large_event`.
+    """
+    for is_large, some in groupby(events, lambda event: len(event.payload) > LARGE_EVENT_BYTES):
+        if not is_large:
             await _insert_events(conn, list(some))
             continue
         for event in some:

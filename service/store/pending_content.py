@@ -1,7 +1,8 @@
-"""What waits for a registration, as operators look at it and change it.
+"""Stores, reads and removes content that waits for the registration of its batch.
 
-Statements as in store.py: the connection first, no commit. Those that change have the batch alone (lock_batch)
-and have looked since that it is not registered: a registered batch has nothing that waits.
+Each function runs in the caller's transaction, and raises psycopg.Error. Before it removes or restores content, the
+caller takes the exclusive lock of the batch (batches.lock_batch) and then reads that the batch is not registered: a
+registered batch has no content that waits.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +24,7 @@ from service.store.columns import content_columns
 
 @dataclass(frozen=True, slots=True)
 class PendingFilter:
-    """Which contents: every condition that is given must hold. Ages are seconds since a content was stored."""
+    """Which contents to read or change. All given conditions must hold. Ages are seconds since a content was stored."""
 
     batch_id: str | None = None
     text_storage_ids: Sequence[str] | None = None
@@ -33,8 +34,8 @@ class PendingFilter:
     newer_than: float | None = None
 
 
-class PendingRow(NamedTuple):
-    """A content that waits, as operators see it in a list."""
+class PendingContentRow(NamedTuple):
+    """A content that is pending, expired or removed, with the columns that operators see in a list."""
 
     batch_id: str
     text_storage_id: str
@@ -55,8 +56,11 @@ async def list_pending_content(
     page: int,
     state: str = "pending",
     after: tuple[datetime, int] | None = None,
-) -> list[PendingRow]:
-    """The longest waiting; the next page is what comes `after` (waiting_since, arrival) of the last of this one."""
+) -> list[PendingContentRow]:
+    """Read a page of content in one state, the longest waiting first.
+
+    Give (waiting_since, arrival) of the last row as `after` for the next page.
+    """
     after_time, after_arrival = after or (None, None)
     cursor = await conn.execute(
         STATEMENTS["list_pending_content"],
@@ -71,27 +75,30 @@ async def list_pending_content(
             "page": page,
         },
     )
-    return [PendingRow(*row) async for row in cursor]
+    return [PendingContentRow(*row) async for row in cursor]
 
 
 async def show_pending_content(
     conn: AsyncConnection[Any], batch_id: str, text_storage_id: str
 ) -> dict[str, Any] | None:
-    """One content that waits, is expired or was removed, every column by its name; None where there is none."""
+    """Read one content that is pending, expired or removed, each column by its name; None where there is none."""
     cursor = conn.cursor(row_factory=dict_row)
     await cursor.execute(STATEMENTS["show_pending_content"], {"batch_id": batch_id, "text_storage_id": text_storage_id})
     return await cursor.fetchone()
 
 
 async def count_removable_content(conn: AsyncConnection[Any], condition: PendingFilter) -> int:
-    """How much `remove_pending_content` would take as things stand."""
+    """Count the contents that `remove_pending_content` would remove now."""
     cursor = await conn.execute(STATEMENTS["count_removable_content"], _of_a_batch(condition))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
 async def remove_pending_content(conn: AsyncConnection[Any], condition: PendingFilter) -> list[str]:
-    """Close what is condition of a batch, expired content included; returns the text storage ids."""
+    """Remove the contents of a batch that match the condition, expired ones included.
+
+    Returns their text storage ids.
+    """
     cursor = await conn.execute(STATEMENTS["remove_pending_content"], _of_a_batch(condition))
     return [text_storage_id async for (text_storage_id,) in cursor]
 
@@ -99,7 +106,7 @@ async def remove_pending_content(conn: AsyncConnection[Any], condition: PendingF
 async def restore_pending_content(
     conn: AsyncConnection[Any], batch_id: str, text_storage_ids: Sequence[str] | None
 ) -> list[str]:
-    """Expired content of a batch (None: all of it) waits again; returns the text storage ids."""
+    """Make expired content of a batch pending again (None: all of it). Returns the text storage ids."""
     cursor = await conn.execute(
         STATEMENTS["restore_pending_content"],
         {"batch_id": batch_id, "text_storage_ids": _texts(text_storage_ids)},
@@ -122,24 +129,27 @@ def _texts(values: Sequence[str] | None) -> Texts | None:
 
 
 WAITING_PAGE = 1_000
-"""What waits is read in shorter pages: each becomes slots and events that are in memory with it."""
+"""Rows of a page. Shorter than other pages, since the slots and events of each are in memory with it."""
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""A page of what may be long is shorter."""
+"""Bytes of file names in a page; file names may be long."""
 
 
 async def count_waiting(conn: AsyncConnection[Any], batch_ids: Sequence[str], bound: int) -> dict[str, int]:
-    """How many contents and failures wait for each batch; no more than `bound` of each are counted."""
+    """Count the contents and failures that wait for each batch; no more than `bound` of each kind are counted."""
     rows = await fetch_rows(conn, "count_waiting", batch_ids=Texts(batch_ids), bound=bound)
     return dict(rows)
 
 
-async def pending_pages(
+async def read_pending_content(
     conn: AsyncConnection[Any], batch_ids: Sequence[str]
 ) -> AsyncIterator[list[tuple[ContentProvisioned, datetime]]]:
-    """What waits for the batches, in the order in which it was stored, with the time when it was, in pages."""
+    """Read the content that waits for batches, in pages, each content with the time when it was stored.
 
-    async def behind(batch_id: str, arrival: int) -> PendingResult[list[Any]]:
+    Contents come in the order in which they were stored.
+    """
+
+    async def page_after(batch_id: str, arrival: int) -> PendingResult[list[Any]]:
         return await send_query(
             conn,
             "read_pending_content",
@@ -151,22 +161,22 @@ async def pending_pages(
             bytes=PAGE_BYTES,
         )
 
-    page = await behind("", 0)
+    page = await page_after("", 0)
     while rows := await page:
-        # RequestModel for now: the server writes what is made of this page while the next is made.
-        page = await behind(rows[-1][0], rows[-1][10])
+        # Sent before this page is handled: the server reads the next one meanwhile.
+        page = await page_after(rows[-1][0], rows[-1][10])
         yield [(ContentProvisioned(*row[:10]), row[11]) for row in rows]
 
 
 async def delete_pending_content(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
-    """What waited for the batches waits no more."""
+    """Delete the content that waited for the batches: it has slots, or is excess."""
     await conn.execute(STATEMENTS["delete_pending_content"], {"batch_ids": Texts(batch_ids)})
 
 
 async def store_pending_content(
     conn: AsyncConnection[Any], contents: Sequence[ContentProvisioned]
 ) -> set[tuple[str, str]]:
-    """Keep content of unregistered batches; returns, as (batch_id, text_storage_id), what was new."""
+    """Store content of unregistered batches. Returns what was new, as (batch_id, text_storage_id)."""
     columns = content_columns(contents)
     columns["batch_ids"] = Texts([content.batch_id for content in contents])
     return set(await fetch_rows(conn, "store_pending_content", **columns))

@@ -1,4 +1,4 @@
-"""Rejected inputs (a dead-letter table), and the counters that pause a topic.
+"""Stores, lists and closes rejected inputs (a dead-letter table), and counts rejections to pause a topic.
 
 Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
 """
@@ -23,7 +23,7 @@ from service.postgres.statements import STATEMENTS
 async def quarantine_inputs(
     conn: AsyncConnection[Any], rejected: Sequence[tuple[Delivery, Rejection]]
 ) -> list[tuple[Delivery, Rejection]]:
-    """Store rejected inputs. One that is stored already is counted only. Returns those that were not."""
+    """Store rejected inputs. Only raises the count of one that is stored already. Returns the new ones."""
     first: dict[tuple[str, bytes], tuple[Delivery, Rejection]] = {}
     deliveries: dict[tuple[str, bytes], int] = {}
     for delivery, rejection in rejected:
@@ -67,7 +67,7 @@ async def read_topic_rejections(conn: AsyncConnection[Any]) -> dict[str, Rejecti
 async def count_rejections(
     conn: AsyncConnection[Any], counts: Mapping[str, CountRejections], limit: int
 ) -> dict[str, bool]:
-    """Change the counters of topics. Returns of each topic whether it is paused now."""
+    """Change the counters of topics; one that reaches `limit` is paused. Returns of each topic whether it is paused."""
     cursor = await conn.execute(
         STATEMENTS["count_rejections"],
         {
@@ -81,7 +81,7 @@ async def count_rejections(
 
 
 class QuarantinedRow(NamedTuple):
-    """A rejected input as operators see it in a list."""
+    """A rejected input with the columns that operators see in a list."""
 
     id: int
     state: str
@@ -96,7 +96,10 @@ class QuarantinedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QuarantineFilter:
-    """Which rejected inputs: every condition that is given must hold. Ages are seconds since the first rejection."""
+    """Which rejected inputs to read or change. All given conditions must hold.
+
+    Ages are seconds since the first rejection.
+    """
 
     ids: Sequence[int] | None = None
     topic: str | None = None
@@ -104,10 +107,10 @@ class QuarantineFilter:
     older_than: float | None = None
     newer_than: float | None = None
     after: int | None = None
-    """Only what has a higher id; of what is open alone."""
+    """Only ids above this one. Used only by `find_open_quarantine`."""
 
     def conditions(self) -> dict[str, object]:
-        """All but those of ids."""
+        """Return all conditions but those on ids, by parameter name."""
         return {name: getattr(self, name) for name in ("topic", "reason", "older_than", "newer_than")}
 
 
@@ -119,7 +122,7 @@ async def list_quarantine(
     state: str | None = None,
     before: int | None = None,
 ) -> list[QuarantinedRow]:
-    """The newest rejected inputs; the next page is what is `before` the last id of this one."""
+    """Read a page of rejected inputs, the newest first. Give the last id as `before` for the next page."""
     cursor = await conn.execute(
         STATEMENTS["list_quarantine"], {**condition.conditions(), "page": page, "state": state, "before": before}
     )
@@ -129,7 +132,7 @@ async def list_quarantine(
 async def find_open_quarantine(
     conn: AsyncConnection[Any], condition: QuarantineFilter, most: int | None = None
 ) -> list[int]:
-    """The ids of what is condition and open, the oldest first; so many at most."""
+    """Find the ids of open rejected inputs that match the condition, the oldest first; at most `most` of them."""
     ids = None if condition.ids is None else Integers(condition.ids)
     cursor = await conn.execute(
         STATEMENTS["find_open_quarantine"],
@@ -139,7 +142,7 @@ async def find_open_quarantine(
 
 
 class Closed(NamedTuple):
-    """A rejected input that is closed now."""
+    """A rejected input that was closed by `close_quarantine`."""
 
     id: int
     topic: str
@@ -147,13 +150,13 @@ class Closed(NamedTuple):
 
 
 async def close_quarantine(conn: AsyncConnection[Any], ids: Sequence[int], state: str) -> list[Closed]:
-    """Close those that are open, as `replayed` or `discarded`."""
+    """Close rejected inputs that are open, as `replayed` or `discarded`. Returns those."""
     cursor = await conn.execute(STATEMENTS["close_quarantine"], {"ids": Integers(ids), "state": state})
     return [Closed(*row) async for row in cursor]
 
 
 async def reject_again(conn: AsyncConnection[Any], id_: int, rejection: Rejection) -> bool:
-    """Give one that is open its new reason; False where it is closed."""
+    """Store the new reason of an open input whose replay was rejected. Returns False where it is closed."""
     cursor = await conn.execute(
         STATEMENTS["reject_again"], {"id": id_, "reason": rejection.reason, "error": _text(rejection.error)}
     )
@@ -161,7 +164,7 @@ async def reject_again(conn: AsyncConnection[Any], id_: int, rejection: Rejectio
 
 
 async def read_quarantined(conn: AsyncConnection[Any], id_: int) -> dict[str, Any] | None:
-    """One rejected input, every column by its name; None where there is none."""
+    """Read one rejected input, each column by its name; None where there is none."""
     cursor = conn.cursor(row_factory=dict_row)
     await cursor.execute(STATEMENTS["read_quarantined"], {"id": id_})
     return await cursor.fetchone()
@@ -174,7 +177,10 @@ async def resume_topic(conn: AsyncConnection[Any], topic: str) -> bool:
 
 
 def _headers(delivery: Delivery) -> bytes:
-    """Header values are bytes of any kind: as latin-1 text each byte is one character, and none is lost."""
+    """Encode headers as JSON. Values are any bytes; as latin-1 text each byte is one character, so none is lost.
+
+    Except NUL, which PostgreSQL can not store as text.
+    """
     pairs = [
         [_text(name), None if value is None else value.decode("latin-1").replace("\0", "\ufffd")]
         for name, value in delivery.headers
@@ -183,5 +189,5 @@ def _headers(delivery: Delivery) -> bytes:
 
 
 def _text(text: str) -> str:
-    """What PostgreSQL can keep as text."""
+    """Replace the characters that PostgreSQL can not store as text."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

@@ -1,4 +1,7 @@
-"""Which relay has which shards of the outbox."""
+"""Shares the shards of the outbox among the relays, by leases.
+
+Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +13,12 @@ from service.postgres.arrays import Integers
 from service.postgres.statements import STATEMENTS
 
 SHARDS = 64
-"""How many shards the outbox has: a generated column of the schema."""
+"""How many shards the outbox has. A generated column of the table computes the shard of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The shards that a relay had, those that it got just now, and how many it should have."""
+    """The shards that a relay held already, those that it took just now, and how many it should hold."""
 
     held: tuple[int, ...]
     taken: tuple[int, ...]
@@ -23,32 +26,32 @@ class Share:
 
 
 async def prepare_relay(conn: AsyncConnection) -> None:
-    """Settings of this transaction: commits that need not be durable."""
+    """Set options of this transaction: its commit need not be durable."""
     await conn.execute(STATEMENTS["prepare_relay"])
 
 
 async def renew_relay(conn: AsyncConnection, relay: UUID, lease: float) -> None:
-    """The relay lives for another `lease` seconds."""
+    """Renew the lease of a relay for `lease` seconds from now."""
     await conn.execute(STATEMENTS["renew_relay"], {"relay": relay, "lease": lease})
 
 
 async def share_shards(conn: AsyncConnection, relay: UUID) -> Share:
-    """Take free shards up to the fair share."""
+    """Take free shards, up to the relay's fair share."""
     cursor = await conn.execute(STATEMENTS["share_shards"], {"relay": relay}, binary=True)
     ((held, taken, fair),) = await cursor.fetchall()
     return Share(tuple(held), tuple(taken), int(fair))
 
 
 async def give_back_shards(conn: AsyncConnection, relay: UUID, shards: Sequence[int]) -> None:
-    """Shards beyond the fair share are free for others."""
+    """Free these shards of a relay, for other relays."""
     await conn.execute(STATEMENTS["give_back_shards"], {"relay": relay, "shards": Integers(shards)})
 
 
 async def leave_relay(conn: AsyncConnection, relay: UUID) -> None:
-    """The relay ends: all its shards are free."""
+    """Remove a relay that ends, and free all its shards."""
     await conn.execute(STATEMENTS["leave_relay"], {"relay": relay})
 
 
 async def notify_relays(conn: AsyncConnection) -> None:
-    """Wake the relays of other pods; in a transaction of its own."""
+    """Wake the relays of other pods. Run it in a transaction of its own: its commit waits for a global lock."""
     await conn.execute(STATEMENTS["notify_relays"])

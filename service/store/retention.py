@@ -1,7 +1,9 @@
-"""What a purge does to the database, a statement a function.
+"""Finds, expires, reports and deletes what has passed its time limit, for the purge.
 
-Every function takes the connection first and never commits. A find_… is only a look: what is done about what it
-found asks again, behind the locks of the batches. `due` is the moment up to which something has outlived its time.
+`find_due`, `end` and `clear` each run a family of statements with the same parameters; every other function runs the
+statement of its name. Each runs in the caller's transaction, and raises psycopg.Error. A find_… only reads: the
+statements that change what was found check it again, under the locks of the batches. Rows whose time began at `due` or
+before have passed their limit.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,7 +26,7 @@ ClearingStatement = Literal["delete_removed_content", "delete_closed_quarantine"
 
 
 class ExpiredContent(NamedTuple):
-    """A content that waited in vain."""
+    """A content whose registration did not come in time."""
 
     batch_id: str
     text_storage_id: str
@@ -37,7 +39,7 @@ class ExpiredContent(NamedTuple):
 
 
 class LateBatch(NamedTuple):
-    """A batch that should have been complete by now."""
+    """A batch that is incomplete after its timeout."""
 
     batch_id: str
     expected: int
@@ -48,14 +50,14 @@ class LateBatch(NamedTuple):
 
 
 class EndedBatch(NamedTuple):
-    """A batch that ended long ago."""
+    """A batch that was complete, or reported as late, long ago."""
 
     batch_id: str
     expected: int
 
 
 async def try_purge(conn: AsyncConnection[Any]) -> tuple[bool, datetime]:
-    """Whether this transaction has the right to purge, and its time."""
+    """Try to get the right to purge for this transaction. Returns whether it has it, and the transaction's time."""
     ((taken, now),) = await fetch_rows(conn, "try_purge")
     return taken, now
 
@@ -69,7 +71,7 @@ async def count_due(
     ended: datetime | None,
     closed: datetime | None,
 ) -> dict[str, int]:
-    """How much has outlived its time, by the names of `purge.PurgeReport`; a time is None where all is kept."""
+    """Count what has passed its time limit, by the names of PurgeReport. A time of None means that all is kept."""
     cursor = await conn.execute(
         STATEMENTS["count_due"],
         {"pending_due": pending, "late_due": late, "expired_due": expired, "ended_due": ended, "closed_due": closed},
@@ -81,14 +83,14 @@ async def count_due(
 async def find_due(
     conn: AsyncConnection[Any], finding: DueStatement, due: datetime, skipped: Collection[str], page: int
 ) -> list[UploadKey]:
-    """The oldest content or failures that are due, without those of the batches that were skipped over."""
-    return await fetch_rows(conn, finding, due=due, passed=Texts(sorted(skipped)), page=page)
+    """Find the oldest contents or failures that are due, without those of skipped batches; at most `page`."""
+    return await fetch_rows(conn, finding, due=due, skipped=Texts(sorted(skipped)), page=page)
 
 
 async def expire_content(
     conn: AsyncConnection[Any], keys: Sequence[UploadKey], due: datetime, now: datetime
 ) -> list[ExpiredContent]:
-    """Pending content becomes expired; returns what did, in the order of arrival within each batch."""
+    """Expire pending content. Returns what expired, in the order of arrival within each batch."""
     rows = await fetch_rows(conn, "expire_content", **_identities(keys), due=due, now=now)
     return [ExpiredContent(*row) for row in rows]
 
@@ -96,42 +98,42 @@ async def expire_content(
 async def end(
     conn: AsyncConnection[Any], ending: EndingStatement, keys: Sequence[UploadKey], due: datetime, now: datetime
 ) -> list[UploadKey]:
-    """Expire failures, or delete what expired long ago; returns what it came true for."""
+    """Expire failures, or delete what expired long ago. Returns the keys of the changed rows."""
     return await fetch_rows(conn, ending, **_identities(keys), due=due, now=now)
 
 
 async def clear(conn: AsyncConnection[Any], clearing: ClearingStatement, due: datetime, page: int) -> list[UploadKey]:
-    """Delete rows that were closed long ago; returns (batch_id, text_storage_id), (topic, id) or (action, id)."""
+    """Delete rows that were closed long ago. Returns (batch_id, text_storage_id), (topic, id) or (action, id)."""
     return await fetch_rows(conn, clearing, due=due, page=page)
 
 
 async def find_late_batches(conn: AsyncConnection[Any], due: datetime, page: int) -> list[LateBatch]:
-    """Batches to be reported as late, the oldest first, held until the transaction ends."""
+    """Find batches to report as late, the oldest first, and lock them until the transaction ends."""
     return [LateBatch(*row) for row in await fetch_rows(conn, "find_late_batches", due=due, page=page)]
 
 
 async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], now: datetime) -> None:
-    """These batches were reported as late."""
+    """Mark batches as reported late."""
     await conn.execute(STATEMENTS["mark_timed_out"], {"batch_ids": Texts(batch_ids), "now": now})
 
 
 async def find_ended_batches(
     conn: AsyncConnection[Any], due: datetime, skipped: Collection[str], page: int
 ) -> list[EndedBatch]:
-    """Batches that ended long ago, the oldest first, without those that were skipped over."""
-    rows = await fetch_rows(conn, "find_ended_batches", due=due, passed=Texts(sorted(skipped)), page=page)
+    """Find batches that ended long ago, the oldest first, without skipped ones."""
+    rows = await fetch_rows(conn, "find_ended_batches", due=due, skipped=Texts(sorted(skipped)), page=page)
     return [EndedBatch(*row) for row in rows]
 
 
 async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], due: datetime) -> list[str]:
-    """Delete batches with all that is their own, those that are still as `find_ended_batches` found them.
+    """Lock batches (`hold_batches`) and delete them with all rows that belong to them. Returns which.
 
-    Returns which. The others were left: somebody works on them, or they have changed.
+    Skips batches that another transaction works on, and those that changed since `find_ended_batches`.
     """
     held = [batch_id for (batch_id,) in await fetch_rows(conn, "hold_batches", batch_ids=Texts(batch_ids))]
     if not held:
         return []
-    # In a statement after the locks: what was committed of the batches until they were ours is seen.
+    # A statement after the locks, so that it sees what was committed before they were taken.
     return [batch_id for (batch_id,) in await fetch_rows(conn, "delete_batches", batch_ids=Texts(held), due=due)]
 
 

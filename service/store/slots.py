@@ -1,4 +1,7 @@
-"""Slots, and content that found none."""
+"""Inserts, locks, fills and reads slots, and inserts content that found none (excess).
+
+Each function runs in the caller's transaction, and raises psycopg.Error.
+"""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import islice
@@ -17,11 +20,11 @@ from service.postgres.statements import STATEMENTS
 from service.store.columns import content_columns
 
 DETAILED_PAGE = 20
-"""Rows of a page that may weigh a mebibyte each."""
+"""Rows of a page where each may have a mebibyte."""
 
 
 async def insert_slots(conn: AsyncConnection[Any], slots: Iterable[tuple[Slot, ContentProvisioned | None]]) -> None:
-    """Create slots, filled where content waited."""
+    """Insert slots: filled where a content is given, else open."""
     rows = iter(slots)
     while page := list(islice(rows, queries.PAGE)):
         await conn.execute(
@@ -33,7 +36,7 @@ async def insert_slots(conn: AsyncConnection[Any], slots: Iterable[tuple[Slot, C
 async def find_known_content(
     conn: AsyncConnection[Any], contents: Sequence[ContentProvisioned]
 ) -> set[tuple[str, str]]:
-    """Those of the contents, as (batch_id, text_storage_id), that are in a slot, excess or removed."""
+    """Find the contents that are in a slot, excess or removed. Returns (batch_id, text_storage_id)."""
     rows = await fetch_rows(
         conn,
         "find_known_content",
@@ -45,42 +48,42 @@ async def find_known_content(
 
 
 async def claim_slots(conn: AsyncConnection[Any], wanted: Mapping[str, int]) -> list[Slot]:
-    """The first open slots of each batch, as many as wanted and as nobody else holds."""
+    """Lock the first open slots of each batch: as many as wanted, of those that no other transaction holds."""
     rows = await fetch_rows(conn, "claim_slots", batch_ids=Texts(list(wanted)), counts=Integers(list(wanted.values())))
     return [Slot(*row) for row in rows]
 
 
 async def await_slots(conn: AsyncConnection[Any], batch_id: str, count: int) -> None:
-    """Hold the first open slots of one batch, waiting for those that others hold."""
+    """Lock the first open slots of one batch, and wait for those that other transactions hold."""
     await conn.execute(STATEMENTS["await_slots"], {"batch_id": batch_id, "count": count})
 
 
 async def fill_slots(conn: AsyncConnection[Any], assigned: Sequence[Assign]) -> None:
-    """Put content and failures into claimed slots.
+    """Assign contents and failures to claimed slots.
 
-    In the order of the contents' keys: a content that another transaction is putting into a slot is waited
-    for, and two transactions with the same contents must wait in one direction only.
+    Rows are written in the order of the contents' keys: a transaction waits for another that writes the same content,
+    and two with the same contents must wait in one direction only.
     """
     rows = sorted(assigned, key=_identity)
     await conn.execute(STATEMENTS["fill_slots"], _slot_columns(rows))
 
 
 async def read_assigned_slots(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    """(essay_id, text_storage_id) of every assigned slot of small batches, in slot order."""
+    """Read (essay_id, text_storage_id) of every assigned slot of small batches, in slot order."""
     slots: dict[str, list[tuple[str, str]]] = {batch_id: [] for batch_id in batch_ids}
     for batch_id, *essay in await fetch_rows(conn, "read_assigned_slots", batch_ids=Texts(batch_ids)):
         slots[batch_id].append(tuple(essay))
     return slots
 
 
-async def assigned_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[Sequence[tuple[str, str]]]:
-    """The same of one batch of any size, in pages."""
+async def stream_assigned_slots(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[Sequence[tuple[str, str]]]:
+    """Read the same of one batch of any size, in pages."""
     async for page in stream_rows(conn, "read_assigned_slots", batch_ids=Texts([batch_id])):
         yield [(essay_id, text_storage_id) for _, essay_id, text_storage_id in page]
 
 
-async def failed_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[Sequence[FailedSlot]]:
-    """Every failed slot of a batch with its failure, in slot order, in pages."""
+async def read_failed_slots(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[Sequence[FailedSlot]]:
+    """Read every failed slot of a batch with its failure, in slot order, in pages."""
     async for page in stream_rows(conn, "read_failed_slots", DETAILED_PAGE, batch_id=batch_id):
         yield [FailedSlot(*row) for row in page]
 
@@ -88,7 +91,7 @@ async def failed_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterat
 async def insert_excess_content(
     conn: AsyncConnection[Any], excess: Sequence[tuple[ContentProvisioned, ExcessReason]]
 ) -> None:
-    """Content beyond the slots of its batch, with the reason."""
+    """Insert content that found no open slot, with the reason."""
     contents = [content for content, _ in excess]
     columns = content_columns(contents)
     columns["batch_ids"] = Texts([content.batch_id for content in contents])
@@ -104,7 +107,7 @@ def _identity(row: tuple[Slot, Any]) -> tuple[str, str, str]:
 def _slot_columns(
     rows: Sequence[tuple[Slot, Upload | WaitingFailure | None]],
 ) -> dict[str, object]:
-    """Slots as arrays; nulls where nothing (or, but for its name, a failure) takes one."""
+    """Build the columns of slots; nulls where a slot is open, and where a failure lacks the attribute."""
     columns = content_columns([upload for _, upload in rows])
     columns["batch_ids"] = Texts([slot.batch_id for slot, _ in rows])
     columns["essay_ids"] = Texts([slot.essay_id for slot, _ in rows])
@@ -112,11 +115,11 @@ def _slot_columns(
 
 
 async def list_slots(conn: AsyncConnection[Any], batch_id: str, *, page: int, after: int = 0) -> list[NamedRow]:
-    """A page of the slots of a batch, behind the position `after`."""
+    """Read a page of the slots of a batch, after the position `after`."""
     return await fetch_named_rows(conn, "list_slots", batch_id=batch_id, after=after, page=page)
 
 
-async def open_pages(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[str]]:
-    """The essays that a batch of any size still waits for, in slot order, in pages."""
+async def read_open_slots(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[str]]:
+    """Read the essay ids of the open slots of a batch of any size, in slot order, in pages."""
     async for page in stream_rows(conn, "read_open_slots", batch_id=batch_id):
         yield [essay_id for (essay_id,) in page]

@@ -1,4 +1,7 @@
-"""Validation failures: recorded, waiting, settled."""
+"""Stores validation failures, reads those that wait and records what became of them.
+
+Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +17,7 @@ from service.store.columns import origin_columns
 
 
 async def find_known_failures(conn: AsyncConnection[Any], failures: Sequence[ValidationFailed]) -> set[tuple[str, str]]:
-    """Those of the failures, as (batch_id, file_upload_id), that are recorded."""
+    """Find the failures that are stored already. Returns (batch_id, file_upload_id)."""
     rows = await fetch_rows(
         conn,
         "find_known_failures",
@@ -28,7 +31,7 @@ async def find_known_failures(conn: AsyncConnection[Any], failures: Sequence[Val
 async def store_failures(
     conn: AsyncConnection[Any], failures: Sequence[tuple[ValidationFailed, str]]
 ) -> set[tuple[str, str]]:
-    """Record failures with their state (pending, slot, surplus); returns what was new."""
+    """Store failures with their state (pending, slot, surplus). Returns what was new, as (batch_id, file_upload_id)."""
     events = [failure for failure, _ in failures]
     return set(
         await fetch_rows(
@@ -49,16 +52,17 @@ async def store_failures(
 
 
 FAILURES_PAGE = 100
+"""Rows that `read_waiting_failures` reads at a time."""
 
 
 async def read_waiting_failures(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> list[WaitingFailure]:
-    """The first page of failures that wait for the batches; settle them to come to the next."""
+    """Read the first page of the failures that wait for the batches. Settle them to get the next page."""
     rows = await fetch_rows(conn, "read_waiting_failures", batch_ids=Texts(batch_ids), page=FAILURES_PAGE)
     return [WaitingFailure(*row) for row in rows]
 
 
 async def settle_failures(conn: AsyncConnection[Any], settled: Sequence[tuple[WaitingFailure, str]]) -> None:
-    """Failures that waited took a slot (`slot`) or found none (`surplus`)."""
+    """Record that failures that waited took a slot (`slot`) or found none (`surplus`)."""
     await conn.execute(
         STATEMENTS["settle_failures"],
         {

@@ -512,6 +512,6 @@ async def test_pages_of_pending_content_are_bounded_in_bytes(applier: ApplyFixtu
         [long],
     )
     async with applier.database.transaction() as conn:
-        pages = [page async for page in pending_content.pending_pages(conn, ["b"])]
+        pages = [page async for page in pending_content.read_pending_content(conn, ["b"])]
     assert [content.text_storage_id for page in pages for content, _ in page] == [f"t{n}" for n in range(1, 21)]
     assert max(len(page) for page in pages) == pending_content.PAGE_BYTES // long
