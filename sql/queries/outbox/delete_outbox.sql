@@ -11,7 +11,6 @@ with published as (
         select each.batch_id, each.seq, each.shard::smallint as shard
         from unnest(:batch_ids::text[], :seqs::bigint[], :shards::bigint[]) as each (batch_id, seq, shard)
         order by each.batch_id, each.seq
-        offset 0
     ) as acknowledged
     where outbox.aggregateid = any(array[acknowledged.batch_id])
         and outbox.seq = any(array[acknowledged.seq])

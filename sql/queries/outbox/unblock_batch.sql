@@ -6,6 +6,5 @@ using (
     select unblocked.batch_id
     from unnest(:batch_ids::text[]) as unblocked (batch_id)
     order by unblocked.batch_id
-    offset 0
 ) as unblocked
 where blocked.batch_id = any(array[unblocked.batch_id])
