@@ -1,4 +1,4 @@
-"""What every replay needs: a consumer group of its own, and the settings of its pods."""
+"""Fixtures of every replay: its consumer group and the settings of its pods."""
 
 from uuid import uuid4
 
@@ -9,11 +9,11 @@ from deploy.servers.brokers import Broker
 
 @pytest.fixture
 def group() -> str:
-    """Nobody waits for the session of a member that another test left behind."""
+    """A new group, so that no test waits until the session of another test's member expires."""
     return f"acceptance-{uuid4().hex[:8]}"
 
 
 @pytest.fixture
 def settings(app_url: str, kafka: Broker, group: str) -> dict[str, str]:
-    """The environment of pods on the test's own database, in the role that has no more than it needs."""
+    """The environment of pods on the test's database, in the least-privileged role."""
     return {"ELS_DATABASE_URL": app_url, **kafka.settings, "ELS_CONSUMER_GROUP": group}

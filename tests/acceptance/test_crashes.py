@@ -1,9 +1,9 @@
-"""What dies while the recorded morning is replayed: pods, anywhere and exactly where it hurts, database, broker.
+"""Crashes of pods, the database and the broker while the recorded morning is replayed.
 
-The outside may see an event again, under its old id and the same to the last byte; nothing else tells of a death.
-TEST_CRASHES (default 3) is how many deaths the random tests have, TEST_SEEDS (default 1) how many of these there
-are; a run at night may take many more seeds. Six deaths or more may culprit an innocent record of having caused
-them, as they should if it had.
+Consumers may see an event twice, with the same id and the same bytes; a crash has no other visible effect.
+TEST_CRASHES (default 3) is the number of crashes in each random test, TEST_SEEDS (default 1) the number of its runs;
+a nightly run may use many more seeds. With six crashes or more, poison-record isolation may take an innocent record
+for the culprit.
 """
 
 import asyncio
@@ -31,29 +31,29 @@ CRASHES = int(os.environ.get("TEST_CRASHES", "3"))
 SEEDS = range(int(os.environ.get("TEST_SEEDS", "1")))
 
 SPEED = 40
-DOOMED = "tests.support.pods.crash_at_step"
+CRASH_AT_STEP = "tests.support.pods.crash_at_step"
 SHORT_SESSION = {"ELS_SESSION_TIMEOUT_SECONDS": "2"}
-"""How long the partitions of the dead wait for others."""
+"""How long the partitions of a crashed pod wait for another one."""
 
 WITHIN = {"statement": 100, "commit": 20, "offsets": 1, "send": 10, "delete": 2}
-"""So many of each step a pod takes for certain that has a morning before it, in polls of fifty."""
+"""How many of each step a pod certainly executes for the whole morning, in polls of fifty."""
 
 
 @asynccontextmanager
 async def going_on(morning: Replay) -> AsyncIterator[None]:
-    """The replay beside the body; behind it all is published."""
+    """Runs the replay during the body; afterwards all is published."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(morning.run())
         yield
 
 
 async def published(morning: Replay, count: int) -> None:
-    """Wait until so many records are with the broker."""
+    """Waits until the broker has acknowledged `count` records."""
     await until(lambda: morning.published >= count, 120, lambda: f"only {morning.published} records are published")
 
 
 async def ended(pod: Pod, dice: random.Random) -> None:
-    """End it one way or the other: as a node that is lost, or as a deployment does."""
+    """Ends the pod with SIGKILL (70 %), as a lost node does, or with SIGTERM, as a deployment does."""
     if dice.random() < 0.7:
         pod.kill()
     else:
@@ -65,7 +65,7 @@ async def ended(pod: Pod, dice: random.Random) -> None:
 async def test_pods_that_end_at_random_moments_lose_and_add_nothing(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker, seed: int
 ) -> None:
-    """The morning comes in pieces at full speed; into each of them a pod dies."""
+    """The morning is published in pieces at full speed; during each of them a pod ends."""
     records = replay.morning()
     dice = random.Random(seed)
     cuts = sorted(dice.sample(range(1, len(records)), CRASHES - 1))
@@ -91,39 +91,39 @@ async def test_pods_that_end_at_random_moments_lose_and_add_nothing(
 async def test_pods_that_are_killed_at_random_steps_lose_and_add_nothing(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker, seed: int
 ) -> None:
-    """A backlog in small polls, so that there is something under way at every step."""
+    """A backlog in small polls, so that every step has work in progress."""
     records = replay.morning()
     dice = random.Random(seed)
     morning = Replay(kafka, records)
     await morning.run()
     with pods(tmp_path, settings, SHORT_SESSION, {"ELS_MAX_POLL_RECORDS": "50"}) as running:
         end = asyncio.create_task(all_done(database_url, kafka, group, morning.ends))
-        deaths = 0
+        crashes = 0
         for _ in range(CRASHES):
             step, most = dice.choice(list(WITHIN.items()))
-            (doomed,) = running.start(1, module=DOOMED, DOOM=f"{step}:{dice.randint(1, most)}")
-            death = asyncio.create_task(doomed.ended())
-            # It may come to the end of the morning before it comes to that step.
-            await asyncio.wait([death, end], return_when=asyncio.FIRST_COMPLETED)
-            deaths += death.done()
-            death.cancel()
-            doomed.kill()
-        assert deaths > 0
+            (crashing,) = running.start(1, module=CRASH_AT_STEP, CRASH_AT=f"{step}:{dice.randint(1, most)}")
+            crash = asyncio.create_task(crashing.ended())
+            # It may reach the end of the morning before that step.
+            await asyncio.wait([crash, end], return_when=asyncio.FIRST_COMPLETED)
+            crashes += crash.done()
+            crash.cancel()
+            crashing.kill()
+        assert crashes > 0
         running.start(1)
         await end
         await check_tables(database_url)
         await check_topics(database_url, kafka, records)
 
 
-async def test_a_kill_between_database_commit_and_offset_commit_is_not_to_be_seen(
+async def test_a_kill_between_database_commit_and_offset_commit_is_invisible(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker
 ) -> None:
     records = replay.morning()
     morning = Replay(kafka, records)
     await morning.run()
     with pods(tmp_path, settings, SHORT_SESSION) as running:
-        (doomed,) = running.start(1, module=DOOMED, DOOM="offsets:1")
-        assert killed(await doomed.ended())
+        (crashing,) = running.start(1, module=CRASH_AT_STEP, CRASH_AT="offsets:1")
+        assert killed(await crashing.ended())
         assert await committed_offsets(kafka, group, morning.ends) == {}
         assert contents_kept(database_url) > 0
 
@@ -140,8 +140,8 @@ async def test_a_kill_between_publish_and_delete_repeats_events_under_their_old_
     morning = Replay(kafka, records)
     await morning.run()
     with pods(tmp_path, settings, SHORT_SESSION) as running:
-        (doomed,) = running.start(1, module=DOOMED, DOOM="delete:1")
-        assert killed(await doomed.ended())
+        (crashing,) = running.start(1, module=CRASH_AT_STEP, CRASH_AT="delete:1")
+        assert killed(await crashing.ended())
 
         running.start(1)
         await all_done(database_url, kafka, group, morning.ends)
@@ -150,7 +150,7 @@ async def test_a_kill_between_publish_and_delete_repeats_events_under_their_old_
         assert seen.repeats > 0
 
 
-async def test_a_database_that_dies_and_comes_back_costs_nothing(
+async def test_a_crash_of_the_database_loses_nothing(
     tmp_path: Path, durable_postgres: Postgres, tansu: Broker, group: str
 ) -> None:
     migration.upgrade(durable_postgres.url())
@@ -172,10 +172,10 @@ async def test_a_database_that_dies_and_comes_back_costs_nothing(
         assert await running.stop() == [0, 0]
 
 
-async def test_a_broker_that_dies_and_comes_back_costs_nothing(
+async def test_a_crash_of_the_broker_loses_nothing(
     tmp_path: Path, database_url: str, app_url: str, apache: Broker, group: str
 ) -> None:
-    # A client that lost its broker in the midst of joining may wait for ever: the watchdog makes another.
+    # A client that loses its broker while joining may wait for ever; the watchdog then replaces it.
     settings = {"ELS_DATABASE_URL": app_url, "ELS_CONSUMER_GROUP": group, "ELS_WATCHDOG_SECONDS": "20"}
     records = replay.morning()
     morning = Replay(apache, records, speed=SPEED)
@@ -194,7 +194,7 @@ async def test_a_broker_that_dies_and_comes_back_costs_nothing(
 
 
 def contents_kept(database_url: str) -> int:
-    """How many contents wait or have a slot."""
+    """Returns how many contents are pending or have a slot."""
     with psycopg.connect(database_url) as conn:
         row = conn.execute(
             "select (select count(*) from ops.pending_content)"

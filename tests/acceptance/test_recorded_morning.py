@@ -1,4 +1,4 @@
-"""The recorded morning through real pods: whatever the pace, the pods and the repeats, it ends as it must."""
+"""The recorded morning has the expected result at any pace, with any number of pods, and with repeats."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.selection import partly_in_test_all
 
 
 @pytest.mark.parametrize("count", partly_in_test_all([1, 2, 4], {1, 4}, "the recorded morning on 1 or 4 pods"))
-async def test_the_morning_at_full_speed_ends_as_it_must(
+async def test_the_morning_at_full_speed_has_the_expected_result(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker, count: int
 ) -> None:
     records = replay.morning()
@@ -37,10 +37,10 @@ async def test_the_morning_at_full_speed_ends_as_it_must(
 
 
 @pytest.mark.parametrize("count", partly_in_test_all([1, 2, 4], {1, 4}, "the recorded morning on 1 or 4 pods"))
-async def test_the_morning_at_twenty_times_its_pace_ends_as_it_must(
+async def test_the_morning_at_twenty_times_its_pace_has_the_expected_result(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker, count: int
 ) -> None:
-    """The pods come while it goes on, so that partitions change hands under it."""
+    """The pods start during the replay, so that partitions are reassigned meanwhile."""
     records = replay.morning()
     morning = Replay(kafka, records, speed=20)
     with pods(tmp_path, settings) as running:
@@ -53,7 +53,7 @@ async def test_the_morning_at_twenty_times_its_pace_ends_as_it_must(
         assert running.complaints() == []
 
 
-async def test_repeats_add_nothing_nor_does_a_new_group_that_reads_all_again(
+async def test_repeats_and_a_new_group_that_reads_everything_add_nothing(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker
 ) -> None:
     """Each record twice, then all of them once more under new event ids."""

@@ -1,6 +1,6 @@
-"""`python -m tests.prove`: everything that is done to break what is promised, with a seed and a time.
+"""Runs the long tests that try to break the guarantees of the service, with a seed and a time limit.
 
-Exit status: 0 where nothing was found, 1 where something was, or came right later than it should.
+Exit status 0: nothing was found. Exit status 1: a violation was found, or a recovery took longer than it should.
 """
 
 import argparse
@@ -28,13 +28,14 @@ from tests.prove.interleavings import interleavings, witnesses
 from tests.prove.report import Row, Task, as_json, read, summed, table
 from tests.prove.soak import soak
 
-PLOTS = Path("docs/soak")
+RESULTS = Path("docs/results")
+"""The soak writes its plots to <date>-soak in it."""
 
 
 def main() -> int:
-    """Run what was asked for; returns the exit status."""
+    """Runs the parts that the arguments name. Returns the exit status."""
     options = _parser().parse_args()
-    # Whoever ends this early finds no server left behind.
+    # SIGTERM must stop the servers, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows: list[Row] = []
     runs: list[Mapping[str, Any]] = []
@@ -47,11 +48,11 @@ def main() -> int:
     columns = (SpinnerColumn(), TextColumn("{task.fields[part]}: {task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
         for name in options.parts:
-            line = shown.add_task("begins", part=name, total=None)
+            line = shown.add_task("starting", part=name, total=None)
             task = Task(
                 options.seed,
                 time.monotonic() + options.minutes * 60,
-                lambda told, line=line: shown.update(line, description=told),  # type: ignore[misc]
+                lambda text, line=line: shown.update(line, description=text),  # type: ignore[misc]
             )
             rows += PARTS[name](task, options)
             shown.update(line, description="done")
@@ -72,22 +73,31 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make prove", description=__doc__)
     parts = [name for name in PARTS if name != "total"]
     parser.add_argument(
-        "parts", nargs="*", default=parts, metavar="PART", help=f"of {', '.join(parts)}; or total: only what --add has"
+        "parts",
+        nargs="*",
+        default=parts,
+        metavar="PART",
+        help=f"{', '.join(parts)} (default: all); or total: only --add",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of all chance (default 1)")
-    parser.add_argument("--minutes", type=float, default=10, help="for each part, at most (default 10)")
-    parser.add_argument("--records", type=int, default=1_000_000, help="to fuzz, at most (default 1,000,000)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices (default 1)")
+    parser.add_argument("--minutes", type=float, default=10, help="time limit of each part (default 10)")
     parser.add_argument(
-        "--broker", choices=("apache", "tansu"), help="for faults and soak (default: the best there is)"
+        "--records", type=int, default=1_000_000, help="maximum of records for fuzz (default 1,000,000)"
     )
-    parser.add_argument("--without", metavar="TEXT", help="no faults with this in their name")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only faults and races with this in their name")
     parser.add_argument(
-        "--rate", type=float, help="records a second (default: 300 for the soak, as many as are taken for faults)"
+        "--broker", choices=("apache", "tansu"), help="for faults and soak (default: apache if possible)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done and found")
+    parser.add_argument("--without", metavar="TEXT", help="skip faults with this text in their name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only faults and races with this text in their name")
+    parser.add_argument("--rate", type=float, help="records per second (default: 300 for soak, the maximum for faults)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
     parser.add_argument(
-        "--add", type=Path, nargs="+", default=[], metavar="FILE", help="what earlier runs wrote, to be added to this"
+        "--add",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="results of earlier runs (--json), added to this one",
     )
     return parser
 
@@ -123,6 +133,10 @@ def _apache(options: argparse.Namespace) -> bool:
     return options.broker == "apache" if options.broker else brokers.apache_missing() is None
 
 
+def _plots() -> Path:
+    return RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-soak"
+
+
 PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "interleavings": lambda task, options: _on_a_server(task, partial(interleavings, only=options.only)),
     "witnesses": lambda task, _: _on_a_server(task, witnesses),
@@ -133,7 +147,12 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     ),
     "total": lambda *_: [],
     "soak": lambda task, options: asyncio.run(
-        soak(task, apache=_apache(options), rate=options.rate or 300, plots=PLOTS)
+        soak(
+            task,
+            apache=_apache(options),
+            rate=options.rate or 300,
+            plots=RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-soak",
+        )
     ),
 }
 

@@ -1,8 +1,8 @@
-"""Faults under load, against pods of the service: each kind in turn, and after each that all goes on in time.
+"""Injects faults under load, each kind in turn, and checks that the pods recover in time.
 
-The pods reach PostgreSQL through a proxy, and so they do the broker where that is Apache Kafka. A supervisor starts
-again who has died. After each fault a fresh batch with an upload in every partition is sent; the time until it is
-published as ready is the time to recover. At the end every input is accounted for by an audit of everything.
+The pods reach PostgreSQL through a proxy, and also the broker if that is Apache Kafka. A supervisor restarts pods that
+have ended. After each fault a new batch with an upload in every partition is sent; the time until it is published as
+ready is the recovery time. At the end the audit checks every input.
 """
 
 import asyncio
@@ -42,16 +42,16 @@ PARTITIONS: Final = 4
 GROUP: Final = "prove"
 PASSWORD: Final = "prove"
 IN_TIME: Final = SESSION_SECONDS + 10.0
-"""Seconds in which all must go on after a fault's end."""
+"""Seconds within which the service must recover after the end of a fault."""
 AT_LAST: Final = 180.0
 SMALL_DISK: Final = "6g"
 FAKETIME: Final = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
 class ProxiedKafka(OwnApacheKafka):
-    """Apache Kafka with a second listener, whose clients are told to come through a proxy: the pods.
+    """Apache Kafka with a second listener whose advertised address is a proxy; the pods use it.
 
-    Who measures comes straight: what it waits for must not be its own connections.
+    The measurement connects directly, so that it does not wait for its own connections.
     """
 
     def __init__(self, home: Path) -> None:
@@ -68,7 +68,7 @@ class ProxiedKafka(OwnApacheKafka):
 
 
 class World:
-    """Everything that runs, and what can be done to it."""
+    """All servers, proxies and pods of a run, and operations on them."""
 
     def __init__(
         self, postgres: Postgres, broker: Broker, running: Pods, dice: random.Random, disk: Path | None
@@ -83,12 +83,12 @@ class World:
         self.deaths = 0
         self.probes = 0
         self.probed = 0
-        """Records of the probes; the load does not know of them."""
+        """The number of probe records, which `Load` does not count."""
         self.injected: Counter[str] = Counter()
         self.clocks_apart = 0.0
 
     async def supervise(self, stop: asyncio.Event) -> None:
-        """Start again who has ended."""
+        """Restarts pods that have ended."""
         while not stop.is_set():
             for pod in self.pods.all:
                 if pod._process is not None and pod._process.poll() is not None:
@@ -97,7 +97,7 @@ class World:
             await asyncio.sleep(0.2)
 
     async def follow(self, loaded: Load, stop: asyncio.Event) -> None:
-        """Tell the load what is done."""
+        """Updates the number of processed records in the load."""
         partitions = [TopicPartition(topic, number) for topic in INCOMING_TOPICS for number in range(PARTITIONS)]
         while not stop.is_set():
             with suppress(KafkaError, OSError, TimeoutError):
@@ -107,7 +107,7 @@ class World:
             await asyncio.sleep(0.5)
 
     async def recovered(self) -> float:
-        """Seconds until a batch whose uploads lie in all partitions is announced as ready, counted from now."""
+        """Sends a batch with uploads in all partitions. Returns the seconds until it is announced as ready."""
         started = time.monotonic()
         self.probes += 1
         batch_id, count = f"probe-{self.probes}-{self.dice.randrange(10**9)}", PARTITIONS * 4
@@ -139,18 +139,18 @@ class World:
         return False
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        """As superuser, past the proxy."""
+        """Runs a statement as superuser, without the proxy."""
         with psycopg.connect(self.postgres.url(), autocommit=True) as conn:
             return conn.execute(sql.SQL(statement)).fetchall()
 
     async def restart_postgres(self) -> None:
-        """Wherever it is now: it runs afterwards."""
+        """Restarts PostgreSQL, whether it runs or not."""
         if not self.postgres.running() or not self.postgres.answers():
             await asyncio.to_thread(self.postgres.kill)
             await asyncio.to_thread(self.postgres.start)
 
 
-# -- the faults: each ends with the fault's end, and returns how many injections it was
+# -- the faults: each returns at the end of the fault, with the number of injections
 
 
 async def kill_pods(world: World) -> int:
@@ -162,7 +162,7 @@ async def kill_pods(world: World) -> int:
 
 
 async def terminate_pods(world: World) -> int:
-    """SIGTERM in a loop, as deployments do; each drains, leaves and comes again."""
+    """SIGTERM in a loop, as deployments do; each pod drains, leaves the group and is restarted."""
     for pod in world.pods.all:
         pod.terminate()
         await asyncio.sleep(world.dice.uniform(0.2, 1.5))
@@ -170,7 +170,7 @@ async def terminate_pods(world: World) -> int:
 
 
 async def terminate_backends(world: World) -> int:
-    """A storm of pg_terminate_backend."""
+    """Many calls of pg_terminate_backend."""
     ended = 0
     for _ in range(8):
         rows = await asyncio.to_thread(
@@ -183,7 +183,7 @@ async def terminate_backends(world: World) -> int:
 
 
 async def kill_postgres(world: World) -> int:
-    """Stopped immediately, with all backends, and started: it recovers from its log."""
+    """Killed with all backends and started; it recovers from its log."""
     await asyncio.to_thread(world.postgres.kill)
     await asyncio.sleep(world.dice.random())
     await asyncio.to_thread(world.postgres.start)
@@ -207,7 +207,7 @@ async def kill_both(world: World) -> int:
 
 
 async def cut_connections(world: World) -> int:
-    """Resets, in a loop."""
+    """Connections are reset, in a loop."""
     cut = 0
     for _ in range(10):
         for proxy in _proxies(world):
@@ -217,7 +217,7 @@ async def cut_connections(world: World) -> int:
 
 
 async def stall_database(world: World) -> int:
-    """Nothing comes through, nothing is rejected."""
+    """The proxy of the database passes nothing on, but keeps and accepts connections."""
     world.database_proxy.stall()
     await asyncio.sleep(world.dice.uniform(2, 12))
     world.database_proxy.flow()
@@ -225,7 +225,7 @@ async def stall_database(world: World) -> int:
 
 
 async def stall_broker(world: World) -> int:
-    """The same on the broker's side, longer than a session lasts or shorter."""
+    """The same for the broker, longer or shorter than the session timeout."""
     assert world.broker_proxy is not None
     world.broker_proxy.stall()
     await asyncio.sleep(world.dice.uniform(2, 12))
@@ -234,7 +234,7 @@ async def stall_broker(world: World) -> int:
 
 
 async def slow_connections(world: World) -> int:
-    """Every piece 50 ms late, both ways."""
+    """All data is delayed by 50 ms in both directions."""
     for proxy in _proxies(world):
         proxy.slow(0.05)
     await asyncio.sleep(4)
@@ -244,17 +244,17 @@ async def slow_connections(world: World) -> int:
 
 
 async def leave_half_open(world: World) -> int:
-    """The other side has forgotten what is open, and does not say so; new connections are good."""
+    """The server has lost all open connections without closing them; new connections work."""
     return sum(proxy.forget() for proxy in _proxies(world))
 
 
 async def swallow(world: World) -> int:
-    """What is sent on what is open is acknowledged, and answered by nobody any more; new connections are good."""
+    """Data on open connections is acknowledged but never answered; new connections work."""
     return sum(proxy.swallow() for proxy in _proxies(world))
 
 
 async def rebalance(world: World) -> int:
-    """Members come and go."""
+    """Members join and leave the group."""
     for _ in range(2):
         (guest,) = world.pods.start(1, module="tests.support.pods.crash_on_record")
         await asyncio.sleep(world.dice.uniform(1.5, 3))
@@ -270,7 +270,7 @@ async def rebalance(world: World) -> int:
 
 
 async def exhaust_connections(world: World) -> int:
-    """PostgreSQL has no session left for anybody; who has one is sent away first."""
+    """PostgreSQL has no free session left; existing sessions are ended first."""
     async with AsyncExitStack() as held:
         for _ in range(4):
             await terminate_backends_once(world)
@@ -291,7 +291,7 @@ async def terminate_backends_once(world: World) -> None:
 
 
 async def hold_the_horizon(world: World) -> int:
-    """A transaction that is idle, with a snapshot, and holds a row of the batch that changed last."""
+    """An idle transaction has a snapshot and locks a row of the batch that changed last."""
     async with await psycopg.AsyncConnection.connect(world.postgres.url()) as conn:
         await conn.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await conn.execute("select count(*) from (select from els.batches limit 1000) as seen")
@@ -303,7 +303,7 @@ async def hold_the_horizon(world: World) -> int:
 
 
 async def fill_the_disk(world: World) -> int:
-    """Not a byte is left for PostgreSQL, neither for tables nor for its log."""
+    """The disk is full: PostgreSQL can write neither tables nor its log."""
     assert world.disk is not None
     ballast = world.disk / "ballast"
     try:
@@ -320,7 +320,7 @@ async def fill_the_disk(world: World) -> int:
 
 
 async def move_a_clock(world: World) -> int:
-    """A pod whose clock is a day ahead, one whose clock is a day behind; its database's clock is right."""
+    """One pod's clock is a day ahead, another's a day behind; the database's clock is right."""
     world.clocks_apart = 2 * 86_400 + 60.0  # of records that these pods have published, as their timestamps have it
     for pod, by in zip(world.pods.all, ("+1d", "-1d"), strict=False):
         environment = pod._environment
@@ -335,7 +335,7 @@ async def move_a_clock(world: World) -> int:
 
 
 async def poison(world: World) -> int:
-    """A record that kills whoever decodes it; alone in three deaths it goes to quarantine."""
+    """A poison record kills the process that decodes it; isolated in three crashes, it is quarantined."""
     deaths = world.deaths
     name = f"poison-{world.dice.randrange(10**9)}"
     value = inputs.content(name, name, original_file_name="mine")
@@ -354,7 +354,7 @@ async def poison(world: World) -> int:
 
 
 async def garbage(world: World) -> int:
-    """A topic brings nothing but garbage until it is stopped; an operator sets it going again until it is through."""
+    """A topic has only invalid records until it is paused; an operator resumes it until all are processed."""
     some: list[load.Input] = [
         (VALIDATION_FAILED, f"garbage {world.dice.random()} {number}".encode(), str(number).encode())
         for number in range(1500)
@@ -364,7 +364,7 @@ async def garbage(world: World) -> int:
 
 
 async def resume(world: World, stop: asyncio.Event) -> None:
-    """The operator: sets going what was stopped."""
+    """Acts as the operator: resumes paused topics."""
     while not stop.is_set():
         await asyncio.sleep(1)
         with suppress(psycopg.Error):
@@ -383,7 +383,7 @@ def _proxies(world: World) -> list[Proxy]:
 
 
 def faults(world: World) -> tuple[dict[str, Fault], dict[str, str]]:
-    """Those that can be had here, and why the others can't."""
+    """Returns the faults that this machine can inject, and the reasons why it cannot inject the others."""
     here: dict[str, Fault] = {
         "kill -9 of pods": kill_pods,
         "SIGTERM of pods in a loop": terminate_pods,
@@ -422,12 +422,12 @@ def faults(world: World) -> tuple[dict[str, Fault], dict[str, str]]:
     return here, missing
 
 
-# -- the world
+# -- servers and pods
 
 
 @contextmanager
 def small_disk() -> Iterator[Path | None]:
-    """A file system that can be filled, where root may mount one."""
+    """Gives a small file system that can be filled, or None if it cannot be mounted (root is needed)."""
     with TemporaryDirectory(prefix="els-disk-", dir="/var/tmp") as folder:
         Path(folder).chmod(0o711)
         mounted = subprocess.run(
@@ -448,7 +448,7 @@ def small_disk() -> Iterator[Path | None]:
 async def world_of(
     folder: Path, dice: random.Random, *, apache: bool, count: int, fillable: bool = True
 ) -> AsyncIterator[World]:
-    """PostgreSQL, a broker, pods and proxies, all of our own; PostgreSQL on a file system that is filled, or not."""
+    """Starts PostgreSQL, a broker, pods and proxies. With `fillable`, PostgreSQL is on a small file system."""
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(small_disk()) if fillable else None
         postgres = stack.enter_context(databases.embedded_server(durable=True, within=disk))
@@ -470,7 +470,7 @@ async def world_of(
         else:
             broker = stack.enter_context(brokers.tansu())
         await broker.create_topics(PARTITIONS)
-        # They log in, as in production: what a session may see of others hangs on that.
+        # They log in as in production, since that decides what a session sees of others.
         url = postgres.url(role="els_app", password=PASSWORD)
         proxied = url.replace(f":{postgres.port}/", f":{database_proxy.port}/")
         settings = {"ELS_DATABASE_URL": proxied, "ELS_CONSUMER_GROUP": GROUP, "MINE": "decode"}
@@ -485,7 +485,7 @@ async def world_of(
 async def under_load(
     task: Task, *, apache: bool, rate: float | None, only: str, without: str | None, count: int = 3
 ) -> list[Row]:
-    """Kinds of faults in turn, in an order of chance, until the time is over; `rate` as `Load` takes it."""
+    """Injects the kinds of faults in random order until the time is over. `rate` is passed to `Load`."""
     dice = random.Random(task.seed)
     with TemporaryDirectory(prefix="els-prove-", ignore_cleanup_errors=True) as folder:
         async with world_of(Path(folder), dice, apache=apache, count=count) as world:
@@ -509,7 +509,9 @@ async def _inject(world: World, loaded: Load, task: Task, only: str, without: st
         while not task.is_over:
             waiting = waiting or world.dice.sample(list(here), len(here))
             name = waiting.pop()
-            task.tell(f"{name}; {sum(row.runs for row in rows.values()):,} injections, {loaded.sent.total():,} records")
+            task.report(
+                f"{name}; {sum(row.runs for row in rows.values()):,} injections, {loaded.sent.total():,} records"
+            )
             await _inject_one(world, here[name], rows[name])
         stop.set()
         await asyncio.gather(*beside)
@@ -541,7 +543,7 @@ async def _inject_one(world: World, fault: Fault, row: Row) -> None:
 
 
 async def _account(world: World, loaded: Load, row: Row) -> Row:
-    """All is done, then audited; pods that are told to stop do."""
+    """Waits until all is processed, runs the audit, and stops the pods."""
     try:
         await world.recovered()
         await _idle(world)
@@ -565,7 +567,7 @@ async def _account(world: World, loaded: Load, row: Row) -> Row:
 
 
 async def _idle(world: World) -> None:
-    """Every input is done with and every event published."""
+    """Waits until every input is processed and every event is published."""
     partitions = [TopicPartition(topic, number) for topic in INCOMING_TOPICS for number in range(PARTITIONS)]
     still, before = 0, -1
     deadline = time.monotonic() + AT_LAST

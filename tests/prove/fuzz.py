@@ -1,8 +1,7 @@
-"""The decoder, the reader of record batches and the command line, given what nobody would send on purpose.
+"""Fuzzes the decoder, the reader of record batches and the command line.
 
-Nothing but the answers that are meant may come: an event that can be kept or a rejection that can be shown; records;
-an exit of the command line. `python -m tests.prove.fuzz RUNS` lets atheris, which sees what code a record reaches,
-choose the mutations instead.
+Only the intended results are allowed: an event that can be stored or a rejection that can be displayed; records; or an
+exit of the command line. With `python -m tests.prove.fuzz RUNS`, atheris chooses the mutations by code coverage.
 """
 
 import json
@@ -33,9 +32,9 @@ from tests.support.builders.inputs import CONTRACT
 
 MAX_BYTES = 64 * 1024
 SLOWEST = 1.0
-"""Seconds that a record of at most `MAX_BYTES` may take; the bound is far above what a busy machine adds."""
+"""Seconds that a record of at most `MAX_BYTES` may take, with a wide margin for a busy machine."""
 LARGEST = 512 * 1024 * 1024
-"""Bytes that the process may have grown by."""
+"""Bytes by which the process may grow."""
 
 NASTY: Sequence[Any] = (
     None, True, False, 0, -1, 1, 1.5, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400, 1e308, float("inf"),
@@ -52,13 +51,13 @@ SPLICES = (
 
 @lru_cache
 def samples() -> list[tuple[str, bytes]]:
-    """Every sample of the contract; those that leave stand for what does not belong on our topics."""
+    """Returns every sample of the contract; those of our own events stand for records on a wrong topic."""
     found = [path.read_bytes() for path in sorted(CONTRACT.glob("*.json"))]
     return [(str(json.loads(value)["event_type"]), value) for value in found]
 
 
 def mutated(dice: random.Random, value: bytes) -> bytes:
-    """A sample with some things wrong with it, in its structure, in its bytes or in both."""
+    """Returns a sample with errors in its structure, in its bytes or in both."""
     if dice.random() < 0.75:
         tree = json.loads(value)
         for _ in range(dice.choice((1, 1, 1, 2, 3, 8))):
@@ -71,7 +70,7 @@ def mutated(dice: random.Random, value: bytes) -> bytes:
 
 
 def _bent(dice: random.Random, tree: Any) -> Any:
-    """The tree with one node of it changed."""
+    """Returns the tree with one node changed."""
     if not isinstance(tree, dict | list) or not tree or dice.random() < 0.03:
         return _nasty(dice, tree)
     key = dice.choice(list(tree)) if isinstance(tree, dict) else dice.randrange(len(tree))
@@ -115,7 +114,7 @@ def _corrupt(dice: random.Random, value: bytes) -> bytes:
 
 
 def wrong_with(topic: str, value: bytes) -> str | None:
-    """What is wrong with how the decoder answers, in words."""
+    """Returns a text that says what is wrong with the result of the decoder, or None."""
     try:
         event = events.decode(topic, value, max_bytes=MAX_BYTES)
     except Exception as error:  # noqa: BLE001  that is what is looked for
@@ -134,7 +133,7 @@ def _unshowable(rejection: Rejection) -> str | None:
 
 
 def _unkeepable(event: Incoming) -> str | None:
-    """Judged apart from the decoder: by what JSON and PostgreSQL take."""
+    """Checks, independently of the decoder, what JSON and PostgreSQL accept."""
     kept = {each.name: getattr(event, each.name) for each in fields(event)}
     try:
         text = orjson.dumps(kept).decode()
@@ -152,7 +151,7 @@ def _unkeepable(event: Incoming) -> str | None:
 
 
 def wrong_with_batch(raw: bytes) -> str | None:
-    """What is wrong with how a fetch is read."""
+    """Returns a text that says what is wrong with reading a record batch, or None."""
     try:
         reading = Records(raw)
         while reading.has_next():
@@ -172,7 +171,7 @@ WORDS = (
 
 
 def wrong_with_arguments(arguments: Sequence[str]) -> str | None:
-    """What is wrong with how the command line takes its arguments."""
+    """Returns a text that says what is wrong with parsing the arguments, or None."""
     try:
         with suppress(SystemExit), redirect_stderr(StringIO()), redirect_stdout(StringIO()):
             commandline.parser().parse_args(list(arguments))
@@ -182,7 +181,7 @@ def wrong_with_arguments(arguments: Sequence[str]) -> str | None:
 
 
 def fuzz(task: Task, most: int) -> list[Row]:
-    """Mutations of the samples until the time is over or so many were tried; then the rest of the inputs."""
+    """Tries mutated samples until the time is over or `most` were tried, then the other inputs."""
     dice = random.Random(task.seed)
     decoder = Row("fuzz", "decoder, mutated samples", unit="records")
     answers: Counter[str] = Counter()
@@ -200,8 +199,8 @@ def fuzz(task: Task, most: int) -> list[Row]:
         if wrong:
             decoder.found.append(f"{topic} {value[:2000]!r}: {wrong}")
         if decoder.runs % 5000 == 0:
-            task.tell(f"{decoder.runs:,} records")
-        if not wrong and decoder.runs % 100 == 0:  # what became of it, for some: it must not be all of one kind
+            task.report(f"{decoder.runs:,} records")
+        if not wrong and decoder.runs % 100 == 0:  # counts some results: they must not all be of one kind
             answer = events.decode(topic, value, max_bytes=MAX_BYTES)
             answers[answer.reason if isinstance(answer, Rejection) else "accepted"] += 1
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
@@ -227,7 +226,7 @@ def fuzz(task: Task, most: int) -> list[Row]:
 
 
 def _broken_batch(dice: random.Random) -> bytes:
-    """A record batch with something wrong in it, mostly under a checksum that fits."""
+    """Returns a record batch with an error in it, mostly with a correct checksum."""
     codec = dice.choice(list(CODECS))
     whole = record_batch([b"one", None, b"three" * 50], compression=codec)
     if dice.random() < 0.2:
@@ -244,11 +243,11 @@ def _tried(what: str, times: int, once: Callable[[], str | None]) -> Row:
     return row
 
 
-# -- guided by what is reached
+# -- guided by code coverage
 
 
 def guided(runs: int) -> Row:
-    """As many records of atheris' choice, in a process of its own, which it ends itself."""
+    """Tries `runs` records that atheris chooses, in a separate process, which atheris ends itself."""
     row = Row("fuzz", "decoder, guided by coverage (atheris)", unit="records")
     started = time.monotonic()
     ended = subprocess.run(

@@ -1,7 +1,7 @@
-"""What operators ask for, over HTTP and on the command line, when they ask for anything at all.
+"""Fuzzes the requests and commands of operators.
 
-Over HTTP nothing but what the document tells may be answered, and always as the document tells it; on the command
-line a failure is a line, never a traceback. The database is there all the time, so nobody may say that it is away.
+Each HTTP response must be one that the OpenAPI document describes. A command that fails must print one line, never a
+traceback. The database is available all the time, so no response may say that it is not.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ FITTING: Mapping[str, Sequence[Any]] = {
     "newer_than": ("90s", "1d"), "topic": (CONTENT_PROVISIONED,), "reason": ("not_json",), "user": ("teacher",),
     "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"),
 }  # fmt: skip
-"""What could be meant, by the parameter's name."""
+"""Plausible values, by the name of the parameter."""
 
 ANYTHING = tuple(each for some in FITTING.values() for each in some)
 
@@ -60,14 +60,14 @@ OPTIONS = ("json", "limit", "after", "before", "all", "why", "who", "older-than"
 
 
 async def something_there(database: Database) -> None:
-    """A batch that is ready, content that waits, and rows in quarantine."""
+    """Creates a ready batch, pending content and rows in quarantine."""
     some = [registered("ready", "e1"), provisioned("ready", "c0"), provisioned("b", "c1"), provisioned("b", "c2")]
     rejected = [delivery(CONTENT_PROVISIONED, value) for value in (b"{", b"\xff\0", content("b", "c" * 300), None)]
     await Intake(database, IntakeLimits(), Health("database"), forget).take([*some, *rejected])
 
 
 def _said(dice: random.Random, name: str = "") -> Any:
-    """What somebody might give for a parameter."""
+    """Returns a random value for a parameter."""
     if name in FITTING and dice.random() < 0.8:
         return dice.choice(FITTING[name])
     known = dice.choice(ANYTHING)
@@ -80,7 +80,7 @@ def _text(dice: random.Random, name: str = "") -> str:
 
 
 def request(dice: random.Random) -> tuple[str, str, dict[str, str], bytes | None]:
-    """Method, path with query, headers and body: of an endpoint mostly, with some things wrong."""
+    """Returns method, path with query, headers and body; mostly of an endpoint, with some errors."""
     endpoint = dice.choice(endpoints.ENDPOINTS)
     method = endpoint.method if dice.random() < 0.95 else dice.choice(("GET", "POST", "PUT", "DELETE", "OPTIONS"))
     path = endpoint.path if dice.random() < 0.95 else f"/admin/{_quoted(dice, _text(dice))}"
@@ -130,7 +130,7 @@ async def _fuzz_admin(url: str, task: Task, times: int) -> Row:
     operations = Operations(database, IntakeLimits(), MAX_BYTES)
 
     async def nothing() -> None:
-        """Nothing is looked at."""
+        """Reads nothing."""
 
     http = Http("127.0.0.1", 0, Health(), nothing, {"/admin/": admin.application(operations, TOKEN)})
     await http.start()
@@ -141,7 +141,7 @@ async def _fuzz_admin(url: str, task: Task, times: int) -> Row:
                     if task.is_over:
                         break
                     await something_there(database)
-                    task.tell(f"{number:,} requests")
+                    task.report(f"{number:,} requests")
                 row.runs += 1
                 if wrong := await _asked(client, f"http://127.0.0.1:{http.port}", dice, answers):
                     row.found.append(wrong)
@@ -153,7 +153,7 @@ async def _fuzz_admin(url: str, task: Task, times: int) -> Row:
 
 
 def arguments(dice: random.Random) -> list[str]:
-    """A command of operators, with what might be said to it."""
+    """Returns an operator command with random arguments."""
     said = [each if dice.random() < 0.9 else _text(dice) for each in dice.choice(COMMANDS).split()]
     for name in dice.sample(OPTIONS, dice.choice((0, 0, 1, 1, 2))):
         said += [f"--{name}"] if name in ("json", "all") else [f"--{name}", _text(dice, name.replace("-", "_"))]
@@ -163,7 +163,7 @@ def arguments(dice: random.Random) -> list[str]:
 
 
 def wrong_with_command(said: Sequence[str], answers: Counter[str]) -> str | None:
-    """What is wrong with how a command ends, in words."""
+    """Returns a text that says what is wrong with the end of a command, or None."""
     out, err = TextIOWrapper(BytesIO(), "utf-8"), StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err), mock.patch("sys.stdin", StringIO("no\n")):
@@ -194,7 +194,7 @@ def _fuzz_commands(url: str, task: Task, times: int) -> Row:
         while row.runs < times and not (row.runs % 50 == 0 and task.is_over):
             if row.runs % 500 == 0:
                 asyncio.run(_prepare(url))
-                task.tell(f"{row.runs:,} commands")
+                task.report(f"{row.runs:,} commands")
             row.runs += 1
             if wrong := wrong_with_command(arguments(dice), answers):
                 row.found.append(wrong)
@@ -209,5 +209,5 @@ async def _prepare(url: str) -> None:
 
 
 def fuzz_operators(url: str, task: Task, times: int) -> list[Row]:
-    """So many requests and a fifth of that in commands, at most, on a database of the caller's."""
+    """Tries at most `times` requests and a fifth as many commands on the database at `url`."""
     return [asyncio.run(_fuzz_admin(url, task, times)), _fuzz_commands(url, task, times // 5)]

@@ -1,9 +1,9 @@
-"""Whole histories of the service's own code on a real database, each compared with a model of a few lines.
+"""Runs random histories of the service's code on a real database and compares each with a small model.
 
 A history is a run of random steps from one seed: polls of arrivals in any order, repeats under old and new event ids,
-bad records, contradictions; purges, restores, removals, replays of the quarantine; and deaths at any statement and at
-either side of a commit, after which the poll is delivered again. At the end the tables are what the model says, the
-outbox tells what it says, nothing violates what must always hold, and all delivered once more changes nothing.
+bad records, contradictions; purges, restores, removals, replays of the quarantine; and crashes at any statement and
+before or after a commit, after which the poll is delivered again. At the end the tables and the outbox match the model,
+no invariant is violated, and delivering everything once more changes nothing.
 """
 
 import random
@@ -55,14 +55,14 @@ OPERATOR = Operator("prove")
 
 @dataclass(slots=True)
 class Expected:
-    """One batch as the rules have it; `told` is what there must be an event about."""
+    """The model of one batch; `announced` is what there must be an event about."""
 
     essays: tuple[str, ...] | None = None
     slots: dict[str, str] = field(default_factory=dict)
-    """Essay → content or failure, of those that are taken."""
+    """Essay → its content or failure, for taken slots."""
     places: dict[str, str] = field(default_factory=dict)
     """Content or failure → pending, expired, removed, slot, excess, surplus; in the order of arrival."""
-    told: Counter[tuple[str, str]] = field(default_factory=Counter)
+    announced: Counter[tuple[str, str]] = field(default_factory=Counter)
     timed_out: bool = False
 
     def register(self, essays: tuple[str, ...]) -> None:
@@ -85,25 +85,25 @@ class Expected:
         if not open_slots:
             self.places[upload] = "surplus" if _is_failure(upload) else "excess"
             if not _is_failure(upload):
-                self.told[EXCESS_CONTENT, upload] += 1
+                self.announced[EXCESS_CONTENT, upload] += 1
             return
         self.slots[open_slots[0]] = upload
         self.places[upload] = "slot"
         if not _is_failure(upload):
-            self.told[SLOT_ASSIGNED, upload] += 1
+            self.announced[SLOT_ASSIGNED, upload] += 1
         if len(open_slots) == 1:
             failed = [each for each in self.slots.values() if _is_failure(each)]
-            self.told[VALIDATION_ERRORS, ""] += bool(failed)
-            self.told[BATCH_READY, ""] += len(failed) < len(self.slots)
+            self.announced[VALIDATION_ERRORS, ""] += bool(failed)
+            self.announced[BATCH_READY, ""] += len(failed) < len(self.slots)
 
     def expire(self) -> None:
         for upload, place in self.places.items():
             if place == "pending":
                 self.places[upload] = "expired"
-                self.told[PENDING_EXPIRED, upload] += not _is_failure(upload)
+                self.announced[PENDING_EXPIRED, upload] += not _is_failure(upload)
 
     def move(self, uploads: Sequence[str], old: Sequence[str], new: str) -> None:
-        """What an operator does to content that waits."""
+        """Changes the state of pending content, as an operator does."""
         for upload in uploads:
             if self.essays is None and self.places.get(upload) in old:
                 self.places[upload] = new
@@ -111,18 +111,18 @@ class Expected:
     def report_late(self) -> None:
         if self.essays is not None and len(self.slots) < len(self.essays) and not self.timed_out:
             self.timed_out = True
-            self.told[READINESS_TIMEOUT, ""] += 1
+            self.announced[READINESS_TIMEOUT, ""] += 1
 
 
 def _is_failure(upload: str) -> bool:
     return upload.startswith("f")
 
 
-# -- a database whose pods die
+# -- a database that simulates crashes of the pod
 
 
 class Died(BaseException):
-    """The pod is gone."""
+    """The pod has crashed."""
 
 
 class _Cursor(AsyncCursor[Any]):
@@ -138,7 +138,7 @@ class _ServerCursor(AsyncServerCursor[Any]):
 
 
 class _Connection(AsyncConnection[Any]):
-    """A real connection that ends the pod in front of a statement, or at either side of a commit."""
+    """A real connection that crashes the pod before a statement, or before or after a commit."""
 
     fuse: int | None = None
 
@@ -160,7 +160,7 @@ class _Connection(AsyncConnection[Any]):
 
 
 class Mortal:
-    """Stands where the service expects its `Database`."""
+    """Replaces the service's `Database`."""
 
     def __init__(self, conn: _Connection) -> None:
         self.conn = conn
@@ -180,7 +180,7 @@ class Mortal:
 
 
 class History:
-    """The dice, the database, and the model beside it."""
+    """The random choices, the database and the model of one history."""
 
     def __init__(self, database: Mortal, observer: psycopg.Connection[Any], seed: int) -> None:
         self.dice = random.Random(seed)
@@ -196,7 +196,7 @@ class History:
         self.inputs = 0
 
     async def play(self, steps: int) -> list[str]:
-        """Returns what is wrong."""
+        """Runs the history. Returns what is wrong."""
         for table in (*TABLES, "operator_actions"):
             self._observer.execute(f"delete from els.{table}")
         doings: list[tuple[Callable[[], Any], int]] = [
@@ -221,12 +221,12 @@ class History:
         await self._deliver(poll)
 
     async def _again(self) -> None:
-        """What came before, in another order."""
+        """Delivers earlier records again, in another order."""
         if self.delivered:
             await self._deliver(self.dice.sample(self.delivered, self.dice.randint(1, min(8, len(self.delivered)))))
 
     async def _deliver(self, poll: list[Delivery]) -> None:
-        """Until it is applied: whoever dies over it, another gets it, perhaps with more or in pieces."""
+        """Delivers the poll until it is applied; after a crash perhaps with more records or in pieces."""
         while self.dice.random() < 0.3:
             self._mortal.conn.fuse = self.dice.randint(0, 20)
             try:
@@ -251,13 +251,13 @@ class History:
             self._model_batch(batch, arrived)
 
     def _model_batch(self, batch: Expected, arrived: Sequence[Incoming]) -> None:
-        """One transaction: the registration first; content before failures, what waited before what came with it."""
+        """Models one transaction: the registration, then content before failures, pending uploads before new ones."""
         registrations = [event for event in arrived if isinstance(event, BatchRegistered)]
         contents = [event.text_storage_id for event in arrived if isinstance(event, ContentProvisioned)]
         failures = [event.file_upload_id for event in arrived if isinstance(event, events.ValidationFailed)]
         uploads = [*contents, *failures]
         if registrations and batch.essays is None:
-            for upload in uploads:  # they wait for a moment, so that all are seated by one rule
+            for upload in uploads:  # pending first, so that one rule assigns all
                 batch.places.setdefault(upload, "pending")
             batch.register(registrations[0].essay_ids)
         for upload in uploads:
@@ -276,7 +276,7 @@ class History:
             case chance if chance < 0.36:
                 value = self.dice.choice((None, b"", b"{}", b"\xff", b"[" * 99))
                 return inputs.delivery(CONTENT_PROVISIONED, value)
-        correlation = UUID(int=self.dice.randint(1, 3))  # a repeat may come within another conversation
+        correlation = UUID(int=self.dice.randint(1, 3))  # a repeat may have another correlation id
         text = f"c{self.dice.randint(1, 8)}"
         delivery = inputs.provisioned(batch_id, text)
         return replace(delivery, event=replace(cast("ContentProvisioned", delivery.event), correlation_id=correlation))
@@ -290,7 +290,7 @@ class History:
         return inputs.registered(batch_id, *essays)
 
     def _later(self) -> datetime:
-        """Another moment each time: content that expires again is another event."""
+        """Returns another time with each call: content that expires again is another event."""
         return LATER + timedelta(seconds=len(self.steps))
 
     async def _expire(self) -> None:
@@ -320,17 +320,17 @@ class History:
             self.batches[batch_id].move([text], ["pending", "expired"], "removed")
 
     async def _replay(self) -> None:
-        """None of them was rejected without a reason, so each is rejected again."""
+        """Replays the quarantine: no record was rejected without a reason, so each is rejected again."""
         replay = Replay(self.database, OPERATOR, IntakeLimits(), MAX_BYTES)
         for (id_,) in self._observer.execute("select id from els.quarantine where state = 'open'").fetchall():
             replayed = await replay.replay(id_)
             if not replayed.failed:
                 raise AssertionError(f"what was rejected is {replayed.outcome} now")
 
-    # -- what must be so
+    # -- checks
 
     def _judge(self) -> None:
-        """In the middle of it, after a death, what must always hold does."""
+        """Checks the invariants after a crash, in the middle of a history."""
         if found := invariants.violations(self._observer):
             raise AssertionError(f"after a death: {found[0]}")
 
@@ -341,7 +341,11 @@ class History:
             for what, wanted, query in (
                 ("slots", batch.slots, _SLOTS),
                 ("places", batch.places, _PLACES),
-                ("told", {f"{topic} {about}": count for (topic, about), count in batch.told.items() if count}, _TOLD),
+                (
+                    "announced",
+                    {f"{topic} {about}": count for (topic, about), count in batch.announced.items() if count},
+                    _ANNOUNCED,
+                ),
             ):
                 rows = dict(self._observer.execute(query, {"batch_id": batch_id}).fetchall())
                 if rows != wanted:
@@ -366,7 +370,7 @@ _PLACES = """
     union all select text_storage_id, state from els.pending_content where batch_id = %(batch_id)s
     union all select file_upload_id, state from els.validation_failures where batch_id = %(batch_id)s
 """
-_TOLD = """
+_ANNOUNCED = """
     select type || ' ' || coalesce(payload::json -> 'data' ->> 'text_storage_id', ''), count(*)
     from els.outbox
     where aggregateid = %(batch_id)s
@@ -375,7 +379,7 @@ _TOLD = """
 
 
 async def histories(url: str, task: Task, most: int, *, steps: int = 20) -> Row:
-    """So many histories, or as many as there is time for."""
+    """Runs at most `most` histories until the time is over."""
     row = Row("histories", "random steps against the model", unit="histories")
     counts: Counter[str] = Counter()
     started = time.monotonic()
@@ -388,14 +392,14 @@ async def histories(url: str, task: Task, most: int, *, steps: int = 20) -> Row:
                 history = History(Mortal(conn), observer, seed)
                 try:
                     found = await history.play(steps)
-                except Exception as error:  # noqa: BLE001  whatever it is, it is told with its seed
+                except Exception as error:  # noqa: BLE001  every error is reported with its seed
                     found = [f"{type(error).__name__}: {error}"]
                     await conn.rollback()
                 row.found += [f"seed {seed}, after {' '.join(history.steps)}: {each}" for each in found]
                 row.runs += 1
                 counts.update(inputs=history.inputs, deaths=history.deaths, **Counter(history.steps))
                 if row.runs % 10 == 0:
-                    task.tell(f"{row.runs:,} histories, {counts['deaths']:,} deaths")
+                    task.report(f"{row.runs:,} histories, {counts['deaths']:,} crashes")
     row.seconds = time.monotonic() - started
     row.more = {name.lstrip("_"): count for name, count in counts.items()}
     return row

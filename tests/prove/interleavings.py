@@ -1,7 +1,8 @@
-"""Every order of every race, of two and of three transactions, and every broken witness that must be caught.
+"""Runs every order of the statements of races between two or three transactions, and every witness.
 
-The races themselves are those of tests/integration, which run in `make test` as far as seconds allow; those that are
-here alone have three actors, or an actor that is no poll (a replay of the quarantine), or take minutes (relays).
+A witness removes one guard from the code; the tests must notice. The races are those of tests/integration, which `make
+test` runs as far as its time allows. Only here are races with three actors, with an actor that is no poll (a replay of
+the quarantine), and those that take minutes (relays).
 """
 
 import time
@@ -68,7 +69,7 @@ MORE_RACES_OF_THREE = {
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A content in quarantine that can be applied by now is replayed while polls race with it."""
+    """A quarantined content that can be applied now is replayed while polls run."""
 
     before: Sequence[Sequence[Incoming]]
     polls: Mapping[str, Sequence[Incoming]]
@@ -85,7 +86,7 @@ REPLAYS = {
 
 
 async def run_replay(played: Stage, race: Replayed) -> Report:
-    """Every order of the replay and the polls; at the end the content is in one place and its row is closed."""
+    """Runs every order of the replay and the polls; the content must end in one place and its row closed."""
     await played.start_from(*(deliveries(*poll) for poll in race.before))
     value = inputs.content("b", "quarantined")
     quarantined = inputs.delivery(CONTENT_PROVISIONED, value)
@@ -128,14 +129,14 @@ async def run_replay(played: Stage, race: Replayed) -> Report:
 
 
 async def run_relays(played: Stage, race: test_relay_races.Race) -> Report:
-    """Every order of the relays, on a broker of their own."""
+    """Runs every order of the relays, on their own broker."""
     with brokers.tansu() as broker:
         async with test_relay_races.topics_of(broker) as topics:
             return await test_relay_races.run(played, topics, race)
 
 
 async def interleavings(server: str, template: str, task: Task, *, only: str = "") -> list[Row]:
-    """All of it, or those races with `only` in their part or name, in order of size; what had no time is told."""
+    """Runs all races, or those with `only` in their part or name, in order of size; reports those without time."""
     rows = []
     everything: list[tuple[str, str, Callable[[Stage], Awaitable[Report]], Callable[[Report], Sequence[str]], int]] = [
         *(("orders of two", name, _of(run_twice, race), complaints, len(race.polls)) for name, race in RACES.items()),
@@ -164,7 +165,7 @@ async def interleavings(server: str, template: str, task: Task, *, only: str = "
         if task.is_over:
             row.more["left out"] = "no time"
             continue
-        task.tell(f"{name}; {sum(each.runs for each in rows):,} orders")
+        task.report(f"{name}; {sum(each.runs for each in rows):,} orders")
         started = time.monotonic()
         with cloned(server, template) as url:
             async with stage(url, actors) as played:
@@ -190,10 +191,10 @@ def _violations(report: Report) -> list[str]:
 
 
 async def witnesses(server: str, template: str, task: Task) -> list[Row]:
-    """Each guard taken out in turn; what nobody notices is what went wrong here."""
+    """Removes each guard in turn. A guard whose removal no test notices is a finding."""
     rows = []
     for guard, witness in test_witnesses.WITNESSES.items():
-        task.tell(guard)
+        task.report(guard)
         started = time.monotonic()
         race = RACES[witness.race]
         row = Row("broken witnesses", f"without {guard}", unit="orders")

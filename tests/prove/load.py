@@ -1,4 +1,4 @@
-"""Batches as the producers send them, without end: every kind of input, in any order, as fast as it is taken."""
+"""Sends batches without end: every kind of input, in random order, as fast as they are processed."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ GARBAGE = (None, b"", b"{", b"\xff\xfe", b"[" * 99, b'{"event_type": "x"}')
 
 
 def batch(dice: random.Random, batch_id: str, size: int) -> list[Input]:
-    """One batch with all that comes for it: repeats, failures, content beyond its slots, contradictions, garbage."""
+    """Returns the inputs of one batch: repeats, failures, excess content, contradictions, invalid records."""
     essays = [f"{batch_id}-e{number}" for number in range(size)]
     sent: list[Input] = [(BATCH_REGISTERED, inputs.registration(batch_id, essays), batch_id.encode())]
     for number in range(size + (dice.random() < 0.1)):
@@ -30,9 +30,9 @@ def batch(dice: random.Random, batch_id: str, size: int) -> list[Input]:
             sent.append((VALIDATION_FAILED, inputs.failure(batch_id, name), name.encode()))
         else:
             sent.append(_content(batch_id, name))
-    sent += [dice.choice(sent) for _ in range(len(sent) // 20)]  # as they were, under their old ids
+    sent += [dice.choice(sent) for _ in range(len(sent) // 20)]  # under their old event ids
     if dice.random() < 0.1:
-        sent.append(_content(batch_id, f"{batch_id}-0"))  # under a new one
+        sent.append(_content(batch_id, f"{batch_id}-0"))  # under a new event id
     if dice.random() < 0.02:
         sent.append((BATCH_REGISTERED, inputs.registration(batch_id, essays[:1]), batch_id.encode()))
     if dice.random() < 0.05:
@@ -46,15 +46,15 @@ def _content(batch_id: str, name: str) -> Input:
 
 
 class Load:
-    """Sends batches until told to stop; never more than `ahead` records before what the group has done."""
+    """Sends batches until it is stopped; at most `ahead` records more than the group has processed."""
 
     def __init__(self, broker: Broker, seed: int, *, ahead: int = 5_000, rate: float | None = None) -> None:
-        """`rate` is in records a second; None is as fast as they are taken."""
+        """`rate` is in records per second; None means as fast as they are processed."""
         self.sent: Counter[str] = Counter()
         self.unsure = 0
-        """Records that were given up: they may be there or not."""
+        """Records whose sending failed; the broker may have them or not."""
         self.done = 0
-        """What the group has committed; who runs the load keeps it up to date."""
+        """The number of records that the group has committed; the caller updates it."""
         self._broker = broker
         self._dice = random.Random(seed)
         self._ahead = ahead
@@ -62,7 +62,7 @@ class Load:
         self._name = uuid4().hex[:6]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; a broker that is away is waited for."""
+        """Sends until `stop`; waits while the broker is unavailable."""
         inputs_ = self._inputs()
         while not stop.is_set():
             with suppress(KafkaError, OSError, TimeoutError):
@@ -87,7 +87,7 @@ class Load:
                 await asyncio.sleep(max(0.0, due - clock()))
 
     def _inputs(self) -> Iterator[Input]:
-        """Thirty batches at a time, mixed."""
+        """Returns the inputs of thirty batches at a time, shuffled."""
         number = 0
         while True:
             mixed: list[Input] = []
@@ -119,6 +119,6 @@ class _producer:  # noqa: N801  used as a function
 
 
 async def send(broker: Broker, some: list[Input]) -> None:
-    """These, and wait until they are there. Raises KafkaError."""
+    """Sends these and waits for the acknowledgements. Raises KafkaError."""
     async with _producer(broker) as producer:
         await asyncio.gather(*[await producer.send(topic, value, key) for topic, value, key in some])

@@ -1,4 +1,4 @@
-"""What was done and what was found, as a table and as JSON."""
+"""Reports what was run and found, as a table and as JSON."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from rich.text import Text
 
 @dataclass(slots=True)
 class Row:
-    """One thing that was tried, many times: `found` is what went wrong, in words."""
+    """One kind of test, run many times. `found` describes the violations."""
 
     part: str
     what: str
@@ -22,13 +22,13 @@ class Row:
     seconds: float = 0.0
     found: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    """Seconds that it took to recover, each time."""
+    """Seconds of each recovery."""
     more: dict[str, Any] = field(default_factory=dict)
     late: list[str] = field(default_factory=list)
-    """What came right, and later than it should: no promise is broken by it."""
+    """Recoveries that took longer than they should; no guarantee is broken."""
 
     def add(self, other: "Row") -> None:
-        """What another run has done of the same."""
+        """Adds the result of another run of the same test."""
         self.runs += other.runs
         self.seconds += other.seconds
         self.found += other.found
@@ -39,7 +39,7 @@ class Row:
 
 
 def _together(one: Any, other: Any) -> Any:
-    """Counts are added, of measures the larger is kept, of words the later."""
+    """Adds counts, keeps the larger of two measures and the later of two texts."""
     if isinstance(one, dict):
         return {name: one.get(name, 0) + other.get(name, 0) for name in sorted(one.keys() | other.keys())}
     if isinstance(one, int) and isinstance(other, int):
@@ -49,12 +49,12 @@ def _together(one: Any, other: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a part is given: its dice, its time, and where it tells how far it is."""
+    """The seed and the end of a part, and the function to which it reports its progress."""
 
     seed: int
     ends_at: float
     """On the monotonic clock."""
-    tell: Callable[[str], None] = lambda _: None
+    report: Callable[[str], None] = lambda _: None
 
     @property
     def is_over(self) -> bool:
@@ -62,13 +62,13 @@ class Task:
 
 
 def table(rows: list[Row]) -> Table:
-    """For people."""
+    """Returns the table for people."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("part", "what", "done", "seconds", "wrong", ""):
         shown.add_column(name, overflow="fold", justify="right" if name in ("seconds", "wrong") else "left")
     for row in rows:
-        told = _spread(row.times) | ({"late": len(row.late)} if row.late else {}) | row.more
-        more = ", ".join(f"{name} {_short(value)}" for name, value in told.items())
+        details = _spread(row.times) | ({"late": len(row.late)} if row.late else {}) | row.more
+        more = ", ".join(f"{name} {_short(value)}" for name, value in details.items())
         cells = (row.part, row.what, f"{row.runs:,} {row.unit}", f"{row.seconds:.1f}", str(len(row.found)), more)
         shown.add_row(*map(Text, cells))
     return shown
@@ -84,7 +84,7 @@ def _spread(times: list[float]) -> dict[str, Any]:
 
 
 def summed(rows: Iterable[Row]) -> list[Row]:
-    """The rows of several runs, those of the same thing in one."""
+    """Returns the rows of several runs; rows of the same test are added up."""
     found: dict[tuple[str, str], Row] = {}
     for row in rows:
         if (row.part, row.what) in found:
@@ -95,16 +95,16 @@ def summed(rows: Iterable[Row]) -> list[Row]:
 
 
 def as_json(rows: list[Row], runs: list[Mapping[str, Any]]) -> str:
-    """For scripts, and for runs that this one is added to."""
+    """Returns JSON for scripts and for `--add`."""
     violations, late = sum(len(row.found) for row in rows), sum(len(row.late) for row in rows)
-    told = {"runs": runs, "violations": violations, "late": late, "rows": [asdict(row) for row in rows]}
-    return json.dumps(told, indent=1, default=str) + "\n"
+    result = {"runs": runs, "violations": violations, "late": late, "rows": [asdict(row) for row in rows]}
+    return json.dumps(result, indent=1, default=str) + "\n"
 
 
 def read(file: Path) -> tuple[list[Row], list[Mapping[str, Any]]]:
-    """What `as_json` wrote."""
-    told = json.loads(file.read_text())
-    return [Row(**row) for row in told["rows"]], told["runs"]
+    """Reads what `as_json` wrote."""
+    result = json.loads(file.read_text())
+    return [Row(**row) for row in result["rows"]], result["runs"]
 
 
 def _short(value: object) -> str:

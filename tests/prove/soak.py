@@ -1,6 +1,6 @@
-"""A steady rate for as long as there is time, with purge, relay, autovacuum and a rebalance now and then.
+"""Runs a steady load until the time is over, with purge, relay, autovacuum and regular rebalances.
 
-What must stay flat is sampled and drawn: memory of the pods, sessions, sizes of tables and indexes, lag, latency.
+Samples and draws what must not grow: memory of the pods, sessions, sizes of tables and indexes, lag, latency.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ Series = dict[str, list[tuple[float, float]]]
 
 
 async def soak(task: Task, *, apache: bool, rate: float, plots: Path) -> list[Row]:
-    """Until the time is over; then everything is audited."""
+    """Runs the load until the time is over, then the audit. Writes the plots to the folder `plots`."""
     with TemporaryDirectory(prefix="els-soak-", ignore_cleanup_errors=True) as folder:
         async with world_of(Path(folder), random.Random(task.seed), apache=apache, count=2, fillable=False) as world:
             return [await _soak(world, task, rate, plots)]
@@ -59,7 +59,7 @@ async def _soak(world: World, task: Task, rate: float, plots: Path) -> Row:
         while not task.is_over:
             now = time.monotonic()
             await _sample(world, loaded, series, now - started)
-            task.tell(f"{loaded.sent.total():,} records")
+            task.report(f"{loaded.sent.total():,} records")
             if now - rebalanced > REBALANCE_EVERY:
                 rebalanced = now
                 world.dice.choice(world.pods.all).terminate()
@@ -105,7 +105,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 60, 24
 
 
 def drawn(name: str, points: list[tuple[float, float]]) -> str:
-    """One line over time, as SVG."""
+    """Returns an SVG with one line over time."""
     longest = max([at for at, _ in points] + [1.0])
     most = max([value for _, value in points] + [1e-9]) * 1.1
     across, up = (WIDTH - LEFT - 10) / longest, (HEIGHT - BOTTOM - 24) / most

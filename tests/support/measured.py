@@ -1,4 +1,4 @@
-"""Which tests `make test-all` measures coverage in: those of the packages that have a minimum.
+"""Selects the tests in which `make test-all` measures coverage: those of the packages that have a minimum.
 
 Tracing makes Python code slower by up to a half (on 3.11), so it is off in all other tests: a package is to be covered
 by its own tests, and the suite must stay quick. A plugin of pytest, loaded by `make test-all` beside `--cov`.

@@ -1,4 +1,4 @@
-"""Record batches as other producers may send them, and as aiokafka's own would not."""
+"""Builds record batches that other producers may send, but aiokafka's would not."""
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {
 
 
 def record_batch(values: Sequence[bytes | None], *, compression: str = "none", name: bytes = b"\xff-name") -> bytes:
-    """Each value with one header whose name is `name`, of six bytes."""
+    """Builds a record batch; each record has one header with the name `name`, of six bytes."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
     for number, value in enumerate(values):
         builder.append(number, 1_700_000_000_000, b"key", value, [(_NAME, b"1")])
@@ -35,7 +35,7 @@ def record_batch(values: Sequence[bytes | None], *, compression: str = "none", n
 
 
 def signed(header: bytes, body: bytes, codec_number: int = 0) -> bytes:
-    """The two as one batch whose length and checksum fit."""
+    """Joins header and body to a batch with the right length and checksum."""
     fields = bytearray(header)
     fields[_LENGTH] = struct.pack(">i", len(header) - _LENGTH.stop + len(body))
     fields[_ATTRIBUTES] = struct.pack(">h", codec_number)
@@ -44,10 +44,10 @@ def signed(header: bytes, body: bytes, codec_number: int = 0) -> bytes:
 
 
 def corrupt(batch: bytes) -> bytes:
-    """With a checksum that does not fit."""
+    """Returns the batch with a wrong checksum."""
     return batch[:-1] + bytes([batch[-1] ^ 1])
 
 
 def at(offset: int, batch: bytes) -> bytes:
-    """As the broker keeps it."""
+    """Returns the batch with its base offset, as the broker stores it."""
     return struct.pack(">q", offset) + batch[8:]

@@ -1,4 +1,4 @@
-"""Records as the producers send them, after the samples in tests/data/contract, and deliveries made of them."""
+"""Builds records like the samples in tests/data/contract, and deliveries of them."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def _envelope(sample: str, **data: Any) -> dict[str, Any]:
 
 
 def registration(batch_id: str, essay_ids: Sequence[str], **data: Any) -> bytes:
-    """BatchEssaysRegistered."""
+    """Returns a BatchEssaysRegistered."""
     expected = {"expected_essay_count": len(essay_ids)}
     envelope = _envelope(
         "batch_essays_registered", batch_id=batch_id, essay_ids=list(essay_ids), **{**expected, **data}
@@ -41,7 +41,7 @@ def registration(batch_id: str, essay_ids: Sequence[str], **data: Any) -> bytes:
 
 
 def content(batch_id: str, text: str, **data: Any) -> bytes:
-    """EssayContentProvisioned; `text` names the content and its upload."""
+    """Returns an EssayContentProvisioned; `text` names the content and its upload."""
     envelope = _envelope(
         "essay_content_provisioned",
         **{
@@ -56,7 +56,7 @@ def content(batch_id: str, text: str, **data: Any) -> bytes:
 
 
 def failure(batch_id: str, upload: str, **data: Any) -> bytes:
-    """EssayValidationFailed."""
+    """Returns an EssayValidationFailed."""
     envelope = _envelope("essay_validation_failed", **{"batch_id": batch_id, "file_upload_id": upload, **data})
     return json.dumps(envelope).encode()
 
@@ -71,21 +71,21 @@ def delivery(
     headers: Sequence[tuple[str, bytes | None]] = (),
     event: Incoming | Rejection | None = None,
 ) -> Delivery:
-    """The value as the consumer hands it over; with `event`, as if that had been decoded from it."""
+    """Returns the delivery of a value; with `event`, as if that had been decoded from it."""
     decoded = event or events.decode(topic, value, max_bytes=16 * MEBIBYTE)
     return Delivery(topic, partition, next(_offsets) if offset is None else offset, key, value, headers, decoded)
 
 
 def registered(batch_id: str, *essay_ids: str) -> Delivery:
-    """A registration delivered."""
+    """Returns the delivery of a registration."""
     return delivery(BATCH_REGISTERED, registration(batch_id, essay_ids))
 
 
 def provisioned(batch_id: str, text: str, **data: Any) -> Delivery:
-    """A content delivered."""
+    """Returns the delivery of a content."""
     return delivery(CONTENT_PROVISIONED, content(batch_id, text, **data))
 
 
 def failed(batch_id: str, upload: str, **data: Any) -> Delivery:
-    """A validation failure delivered."""
+    """Returns the delivery of a validation failure."""
     return delivery(VALIDATION_FAILED, failure(batch_id, upload, **data))

@@ -1,8 +1,8 @@
-"""The recorded morning through a service that runs already, on empty tables and topics; then held against its end.
+"""Replays the recorded morning to a running service with empty tables and topics, and checks the result.
 
     ELS_DATABASE_URL=… ELS_KAFKA_BOOTSTRAP_SERVERS=… python -m tests.support.builders.morning
 
-For a stack that is not the tests' own: the compose file, a staging cluster. The database is read as a superuser.
+For a stack that the tests did not start: the compose file, a staging cluster. Reads the database as a superuser.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tests.support.checks.expected import all_done, check_tables, check_topics
 
 
 async def main() -> None:
-    """Replay, wait, judge. Raises AssertionError with what is not as it must be."""
+    """Replays, waits and checks. Raises AssertionError with the difference."""
     settings = load_settings()
     if kafka_options(settings)["security_protocol"] != "PLAINTEXT":
         raise SystemExit("ELS_KAFKA_SECURITY_PROTOCOL: the tests' clients speak PLAINTEXT only")

@@ -1,4 +1,4 @@
-"""What the producers of tests have in common."""
+"""Helps producers of tests to count acknowledged events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ async def transactional(broker: Broker) -> AsyncIterator[AIOKafkaProducer]:
 
 
 def noting_ids(records: Any) -> Any:
-    """A record batch that is being built, with the event ids of what it has taken in `ids`."""
+    """Makes a record batch builder note the event ids of its records in `ids`."""
     append, records.ids = records.append, []
 
     def noting(**record: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The recorded morning, published into the incoming topics as its producers did, or in less kind ways."""
+"""Publishes the recorded morning to the incoming topics, as its producers did or with repeats."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from service.domain.events import BatchRegistered, Rejection
 STREAMS = Path(__file__).parents[2] / "data" / "streams"
 
 OUTAGE_MS = 60_000
-"""A broker that is killed and started again is waited for so long."""
+"""Seconds to wait for a broker that was killed and restarted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,46 +31,46 @@ class Record:
 
 
 def morning() -> list[Record]:
-    """The recording, in the order of publication."""
+    """Returns the recording, in the order of publication."""
     with (STREAMS / "school-day.jsonl").open() as lines:
         return [_record(json.loads(line)) for line in lines]
 
 
 def each_twice(records: Sequence[Record]) -> list[Record]:
-    """Each record followed by itself, under its own event id."""
+    """Returns each record twice, under the same event id."""
     return [copy for record in records for copy in (record, record)]
 
 
 def again_renewed(records: Sequence[Record]) -> list[Record]:
-    """The whole once more behind itself, under new event ids.
+    """Returns all records, then all again under new event ids.
 
-    What is rejected comes again as it was: with another value it would be another input.
+    Rejected records are repeated unchanged, since with another value they would be other inputs.
     """
     first_sets: dict[str, frozenset[str]] = {}
     return [*records, *(_renewed(record, first_sets) for record in records)]
 
 
 class Replay:
-    """Records on their way to the broker: `published` counts those that it has acknowledged."""
+    """Publishes records; `published` counts those that the broker has acknowledged."""
 
     def __init__(
         self, broker: Broker, records: Sequence[Record], *, speed: float | None = None, holds_back: int = 0
     ) -> None:
-        """`speed` is a multiple of the recording's own pace; None is as fast as it goes.
+        """`speed` is a multiple of the recording's pace; None means as fast as possible.
 
-        The last `holds_back` records are published after `may_end` was set.
+        The last `holds_back` records are published only after `may_end` is set.
         """
         self.may_end = asyncio.Event()
         self.published = 0
         self.ends: dict[TopicPartition, int] = {}
-        """The offset behind the last record, by partition; Tansu's own answer may lie too low."""
+        """The offset after the last record, by partition; Tansu's end offsets may be too low."""
         self._broker = broker
         self._records = records
         self._speed = speed
         self._holds_back = holds_back
 
     async def run(self) -> None:
-        """Publish all. Raises KafkaError where the broker stays away."""
+        """Publishes all. Raises KafkaError if the broker does not return in time."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self._broker.bootstrap_servers,
             acks="all",

@@ -1,4 +1,4 @@
-"""The service's own history checker, run by tests: topics are fresh, so what is missing there is a violation."""
+"""Runs the service's audit in tests. Topics are new, so missing records are violations."""
 
 from deploy.servers.brokers import Broker
 from service.audit.audit import TIMEOUTS, Report, Scope, audit
@@ -19,7 +19,7 @@ async def audited(
     retention: float = 86_400,
     clocks_apart: float = 0,
 ) -> Report:
-    """What an audit finds now; all pods have one clock, if nothing else is said."""
+    """Returns the report of an audit; by default, all pods have the same clock."""
     database = Database(database_url, pool_size=1, timeouts=TIMEOUTS)
     try:
         scope = Scope(group, MAX_BYTES, retention, whole=whole, clocks_apart=clocks_apart)
@@ -29,7 +29,7 @@ async def audited(
 
 
 async def check_audit(database_url: str, broker: Broker, group: str) -> Report:
-    """An audit finds nothing wrong, and nothing that it can't know."""
+    """Asserts that an audit finds no violation and nothing that it cannot check."""
     report = await audited(database_url, broker, group)
     assert report.clean, report.findings[:20]
     assert not report.unknown, report.examples

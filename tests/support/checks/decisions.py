@@ -1,4 +1,4 @@
-"""What pods log about contents, held against the tables."""
+"""Compares what pods log about contents with the tables."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ ENDS = {
 
 
 def check_decisions(pods: Iterable[Pod], database_url: str) -> None:
-    """What became of each content is logged once, by all three of its ids; each repeat as well."""
+    """Asserts that the outcome of each content, and each repeat, is logged once with all three ids."""
     lines: dict[str, Counter[Key]] = defaultdict(Counter)
     for pod in pods:
         for entry in pod.logged():

@@ -1,6 +1,6 @@
-"""How the recorded morning must end, held against the views and against the topics read back.
+"""Checks the result of the recorded morning in the views and in the output topics.
 
-The recording is read here by plain JSON, not by the service's own models: the judge knows nothing of the accused.
+Reads the recording as plain JSON, without the service's own models, so that the check is independent of the service.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ PENDING_EXPIRED = "huleedu.els.pending.content.expired.v1"
 READINESS_TIMEOUT = "huleedu.els.batch.readiness.timeout.v1"
 OUTGOING = (SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT, VALIDATION_ERRORS, PENDING_EXPIRED, READINESS_TIMEOUT)
 
-# Which relay works and which pod marked what is no part of the state; nor is a counter of rejections in a row.
+# Not part of the state: which relay works, crash marks, and the counters of consecutive rejections.
 WORKINGS = ("relays", "relay_shards", "crash_marks", "topic_refusals", "alembic_version")
 END = b"here the tests have read to"
 DELIVERIES = ["deliveries", "last_seen_at"]
@@ -46,8 +46,8 @@ Origin = tuple[str, str | None, str | None]
 async def all_done(
     database_url: str, broker: Broker, group: str, ends: Mapping[TopicPartition, int], seconds: float = 240
 ) -> None:
-    """Wait until every record is dealt with, by the committed offsets, and every event published."""
-    left: list[str] = ["nothing could be asked"]
+    """Waits until every record is processed (by the committed offsets) and every event published."""
+    left: list[str] = ["no server responded"]
 
     async def done() -> bool:
         with suppress(KafkaError, psycopg.OperationalError, OSError, TimeoutError):
@@ -65,7 +65,7 @@ async def all_done(
 
 
 async def check_tables(database_url: str) -> None:
-    """Every batch, every waiting upload and the quarantine are as they must be at the end."""
+    """Asserts the final state of every batch, every pending upload and the quarantine."""
     wanted = _expected()
     batches = {row["batch_id"]: row for row in await _rows(database_url, "select * from ops.batches")}
     excess = Counter(row["batch_id"] for row in await _rows(database_url, "select * from ops.excess_content"))
@@ -106,7 +106,7 @@ async def _check_nothing_else(database_url: str, quarantined: int) -> None:
 
 
 async def everything(database_url: str) -> dict[str, list[str]]:
-    """Every row of every table, but for how often and when a rejected input was delivered."""
+    """Returns every row of every table, without how often and when a rejected input was delivered."""
     tables = await _rows(database_url, "select tablename from pg_tables where schemaname = 'els' order by 1")
     rows = {}
     for name in [row["tablename"] for row in tables if row["tablename"] not in WORKINGS]:
@@ -119,9 +119,9 @@ async def everything(database_url: str) -> dict[str, list[str]]:
 
 
 async def read_back(broker: Broker, topics: Sequence[str] = OUTGOING) -> dict[str, list[ConsumerRecord]]:
-    """Every record of the topics, in order within each partition.
+    """Returns every record of the topics, in order within each partition.
 
-    Up to a record that is published now: an end that a broker tells may be too low (the embedded one's is).
+    Reads up to a record that it publishes itself: end offsets may be too low (those of the embedded broker are).
     """
     partitions = await _partitions(broker, topics)
     ends = await _ends(broker, partitions)
@@ -151,7 +151,7 @@ async def _partitions(broker: Broker, topics: Sequence[str]) -> list[TopicPartit
 
 
 async def _ends(broker: Broker, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """The offsets of records that say where reading ends."""
+    """Publishes a last record to each partition. Returns their offsets."""
     producer = AIOKafkaProducer(
         bootstrap_servers=broker.bootstrap_servers, acks="all", enable_idempotence=broker.idempotence
     )
@@ -170,34 +170,34 @@ def _in_order(record: ConsumerRecord) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Event:
-    """One event of ours: the first of the records that carry its id."""
+    """One event of the service: the first record with its id."""
 
     record: ConsumerRecord
     envelope: Json
     place: int
-    """Its place among the records of its topic; within a partition that is their order."""
+    """Its position among the records of its topic, which is their order within a partition."""
 
     @property
     def data(self) -> Json:
-        """What it says."""
+        """The data of its envelope."""
         return self.envelope["data"]  # type: ignore[no-any-return]
 
     @property
     def origin(self) -> Origin:
-        """What it took over from its input."""
+        """The correlation id and trace that it took from its input."""
         trace = self.envelope["metadata"] or {}
         return self.envelope["correlation_id"], trace.get("traceparent"), trace.get("tracestate")
 
 
 @dataclass(slots=True)
 class Published:
-    """What the outside has seen: per topic the events in order, and how many records repeated one."""
+    """The published events by topic, in order, and how many records repeated one."""
 
     events: dict[str, list[Event]] = field(default_factory=dict)
     repeats: int = 0
 
     def of(self, topic: str) -> dict[str, list[Event]]:
-        """The events of a topic by batch."""
+        """Returns the events of a topic by batch."""
         batches: dict[str, list[Event]] = defaultdict(list)
         for event in self.events[topic]:
             batches[event.data["batch_id"]].append(event)
@@ -205,7 +205,7 @@ class Published:
 
 
 def first_occurrences(records: Mapping[str, Iterable[ConsumerRecord]]) -> Published:
-    """Each event once. A record that repeats an event's id must be the same to the last byte."""
+    """Returns each event once. Asserts that records with the same event id are identical."""
     published = Published()
     ids: set[str] = set()
     for topic, some in records.items():
@@ -223,7 +223,7 @@ def first_occurrences(records: Mapping[str, Iterable[ConsumerRecord]]) -> Publis
 
 
 async def check_topics(database_url: str, broker: Broker, records: Sequence[Record]) -> Published:
-    """What was published is what the tables say, each thing once, in order, and tells where it came from."""
+    """Asserts that the events match the tables, each once, in order, with the origin of their inputs."""
     found = await read_back(broker)
     try:
         return await _check_published(database_url, first_occurrences(found), records)
@@ -237,7 +237,7 @@ async def check_topics(database_url: str, broker: Broker, records: Sequence[Reco
 
 
 def _gaps(records: Sequence[Any]) -> list[tuple[int, int]]:
-    """(partition, offset) of what is missing between the records of each partition."""
+    """Returns (partition, offset) of records that are missing within each partition."""
     offsets = defaultdict(set)
     for record in records:
         offsets[record.partition].add(record.offset)
@@ -360,9 +360,9 @@ def _check_errors(
 
 
 def _check_order(published: Published, slots: Mapping[str, list[Json]]) -> None:
-    """Within one commit slots go in slot order; slots, excess of that commit, errors, ready: each after the last.
+    """Asserts the order within one commit: slots in slot order, then its excess, errors, ready.
 
-    A record's own time is when its producer took it, which is after the acknowledgement of what went before.
+    The timestamp of a record is set when its producer accepts it, after the acknowledgement of the records before.
     """
     ready, errors, excess = published.of(BATCH_READY), published.of(VALIDATION_ERRORS), published.of(EXCESS_CONTENT)
     for batch_id, events in published.of(SLOT_ASSIGNED).items():
@@ -388,7 +388,7 @@ def _check_order(published: Published, slots: Mapping[str, list[Json]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The registration that stands."""
+    """The first registration of a batch, which is valid."""
 
     essay_ids: list[str]
     instructions: str
@@ -396,7 +396,7 @@ class Registration:
 
 
 class Inputs:
-    """What the recording says, as far as it is JSON at all."""
+    """The inputs of the recording, as far as they are JSON."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.registrations: dict[str, Registration] = {}
@@ -416,7 +416,7 @@ class Inputs:
                 self.registrations.setdefault(batch_id, registration)
 
     def check_origin(self, event: Event) -> None:
-        """An event about a content has the correlation and the trace of that content."""
+        """Asserts that an event about a content has the correlation id and trace of that content."""
         content = event.data["batch_id"], event.data["text_storage_id"]
         if event.origin not in self._origins[content]:
             raise AssertionError(f"{content} came with {self._origins[content]}, went out with {event.origin}")
@@ -461,7 +461,7 @@ async def _rows(database_url: str, statement: str, *parameters: object) -> list[
 
 
 def _same(what: str, found: object, wanted: object) -> None:
-    """Raises AssertionError that names what differs, as far as it can be listed."""
+    """Raises AssertionError with the differences, if both can be listed."""
     if found == wanted:
         return
     complaint = f"{what}: {found!r}, not {wanted!r}"

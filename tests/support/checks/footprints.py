@@ -1,6 +1,6 @@
-"""What a step of a transaction has to do with, by the words of its SQL: whether two steps might be swapped.
+"""Derives from the SQL of a statement what it reads, writes and locks, to decide whether two steps can be swapped.
 
-Where this is coarser than the truth, more orders are run, not fewer.
+An imprecise footprint leads to more orders, never to fewer.
 """
 
 import re
@@ -13,15 +13,15 @@ OUTBOX_NUMBERS: Final = "numbers of the outbox"
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a step has to do with: tables (and the advisory locks) by what it does with them."""
+    """The tables (and the advisory locks) that a step uses, by kind of use."""
 
     reads: frozenset[str] = frozenset()
     locks: frozenset[str] = frozenset()
-    """Locks rows that were there."""
+    """Locks existing rows."""
     keys: frozenset[str] = frozenset()
-    """Writes rows with keys that nobody else may have; nobody else sees or waits for such a row but by its key."""
+    """Writes rows with unique keys; others see or wait for such a row only by its key."""
     ends: frozenset[str] = frozenset()
-    """Shows what was written and frees what was locked; or takes it all back."""
+    """Commits or rolls back: makes rows visible or not, and releases locks."""
 
     def __or__(self, other: "Footprint") -> "Footprint":
         return Footprint(
@@ -33,7 +33,7 @@ class Footprint:
         return self.locks | self.keys
 
     def touches(self, other: "Footprint") -> bool:
-        """Whether the two steps in the other order might be another story."""
+        """Returns whether the two steps in the other order may have another result."""
         return bool(
             self.locks & other.locks
             or self.keys & other.keys
@@ -44,7 +44,7 @@ class Footprint:
 
 @lru_cache(maxsize=1024)
 def footprint(sql: str) -> Footprint:
-    """What a statement has to do with, by its words."""
+    """Returns the footprint of a statement."""
     text = re.sub(r"--[^\n]*", "", sql)
     tables = frozenset(re.findall(r"\bels\.(\w+)", text))
     inserted = frozenset(re.findall(r"\binsert into\s+els\.(\w+)", text))
@@ -56,6 +56,6 @@ def footprint(sql: str) -> Footprint:
         locked |= changed
     if "advisory" in text:
         locked |= {"advisory"}
-    # A new row of the outbox is nobody's wait, and no poll reads it: what counts is who draws the next number.
+    # Nobody waits for a new outbox row and no poll reads it; only the order of the sequence numbers matters.
     keys = {OUTBOX_NUMBERS if table == "outbox" else table for table in inserted | changed}
     return Footprint(tables - ({"outbox"} & inserted), locked, frozenset(keys))

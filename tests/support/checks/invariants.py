@@ -1,10 +1,8 @@
-"""What must always hold, asked of the tables and of the outbox in plain SQL; each answer is a violation, in words.
+"""Checks the invariants with plain SQL on the tables and the outbox, independently of the service and its views.
 
-This knows nothing of how the service works, nor of its views: it is what they are judged by.
-
-`violations`   I1 to I7, whatever was applied and whoever died
-`missing`      I8: what of some inputs is neither applied nor rejected, once all of them were delivered to the end
-`state`        everything but the counts of repeats, to be compared before and after one
+`violations`   I1 to I7, which hold after any inputs and any crashes
+`missing`      I8: inputs that are neither applied nor rejected after all of them were processed
+`state`        everything except the counts of repeats, to be compared before and after a repeat
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +20,7 @@ EXCESS = "huleedu.els.excess.content.provisioned.v1"
 ERRORS = "huleedu.els.batch.validation.errors.v1"
 READY = "huleedu.els.batch.essays.ready.v1"
 
-# Each gives the batch and the detail.
+# Each query returns the batch and the detail of a violation.
 TABLES: Mapping[str, tuple[str, ...]] = {
     "I1 a content is in one place": (
         """
@@ -126,7 +124,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-# `event` is an outbox row with its payload as JSON. These hold as well where the relay has deleted some rows.
+# `event` is an outbox row with its payload as JSON. These hold even if the relay has deleted some rows.
 EVENTS: Mapping[str, tuple[str, ...]] = {
     "I5 an announcement lists exactly the slots": (
         f"""
@@ -236,9 +234,9 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
             or envelope ->> 'correlation_id' is distinct from correlation_id::text
         """,
     ),
-    "I7 nothing is told twice": (
+    "I7 nothing is announced twice": (
         """
-        select batch_id, format('%s is told %s times', min(type), count(*))
+        select batch_id, format('%s is announced %s times', min(type), count(*))
         from event
         group by batch_id, id
         having count(*) > 1
@@ -246,8 +244,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-# These hold where every row of the outbox is still there.
-TOLD: Mapping[str, tuple[str, ...]] = {
+# These hold only while the outbox has all its rows.
+ANNOUNCEMENTS: Mapping[str, tuple[str, ...]] = {
     "I5 a batch is announced once": (
         f"""
         select batch_id, format('is %s and announced %s times as ready', state, announced)
@@ -272,7 +270,7 @@ TOLD: Mapping[str, tuple[str, ...]] = {
     ),
     "I6 what is so has its event": (
         f"""
-        select batch_id, format('content %s in slot %s is told %s times', text_storage_id, essay_id, told)
+        select batch_id, format('content %s in slot %s is announced %s times', text_storage_id, essay_id, announced)
         from (
             select batch_id, essay_id, text_storage_id, (
                 select count(*)
@@ -280,14 +278,14 @@ TOLD: Mapping[str, tuple[str, ...]] = {
                 where event.batch_id = slots.batch_id
                     and event.type = '{SLOT_ASSIGNED}'
                     and event.data ->> 'text_storage_id' = slots.text_storage_id
-            ) as told
+            ) as announced
             from els.slots
             where state = 'assigned'
         ) as slots
-        where told <> 1
+        where announced <> 1
         """,
         f"""
-        select batch_id, format('content %s is excess and told %s times', text_storage_id, told)
+        select batch_id, format('content %s is excess and announced %s times', text_storage_id, announced)
         from (
             select batch_id, text_storage_id, (
                 select count(*)
@@ -295,18 +293,18 @@ TOLD: Mapping[str, tuple[str, ...]] = {
                 where event.batch_id = excess_content.batch_id
                     and event.type = '{EXCESS}'
                     and event.data ->> 'text_storage_id' = excess_content.text_storage_id
-            ) as told
+            ) as announced
             from els.excess_content
         ) as excess
-        where told <> 1
+        where announced <> 1
         """,
     ),
 }
 
 
 def _question(*rules: Mapping[str, tuple[str, ...]]) -> str:
-    answers = [
-        f"select '{name}' as rule, answer.* from ({query}) as answer (batch_id, detail)"
+    queries_by_rule = [
+        f"select '{name}' as rule, found.* from ({query}) as found (batch_id, detail)"
         for group in rules
         for name, queries in group.items()
         for query in queries
@@ -318,28 +316,28 @@ def _question(*rules: Mapping[str, tuple[str, ...]]) -> str:
                 payload::jsonb as envelope, payload::jsonb -> 'data' as data
             from els.outbox
         )
-        """ + " union all ".join(answers)
+        """ + " union all ".join(queries_by_rule)
 
 
-_WHOLE = _question(TABLES, EVENTS, TOLD)
+_WHOLE = _question(TABLES, EVENTS, ANNOUNCEMENTS)
 _RELAYED = _question(TABLES, EVENTS)
 
 
 def violations(conn: Connection, *, relayed: bool = False) -> list[str]:
-    """Every violation there is, as `rule: batch: detail`. With `relayed`, outbox rows may be gone."""
+    """Returns every violation as `rule: batch: detail`. With `relayed`, outbox rows may have been deleted."""
     rows = conn.execute(_RELAYED if relayed else _WHOLE).fetchall()
     return sorted(f"{rule}: {batch_id}: {detail}" for rule, batch_id, detail in rows)
 
 
 def missing(conn: Connection, events: Iterable[Incoming]) -> list[str]:
-    """What of the events is not where it must be, when these are all that was ever delivered, and all is applied."""
+    """Returns which of the events are missing, if these are all that were delivered and all are applied."""
     batches: dict[str, list[Incoming]] = {}
     for event in events:
         batches.setdefault(event.batch_id, []).append(event)
     return [
-        f"I8 nothing is lost: {batch_id}: {trouble}"
+        f"I8 nothing is lost: {batch_id}: {detail}"
         for batch_id, arrived in batches.items()
-        for trouble in _missing_of(conn, batch_id, arrived)
+        for detail in _missing_of(conn, batch_id, arrived)
     ]
 
 
@@ -352,17 +350,17 @@ def _missing_of(conn: Connection, batch_id: str, arrived: list[Incoming]) -> Ite
         return {value for (value,) in conn.execute(query, [batch_id])}
 
     waiting = found("select text_storage_id from els.pending_content where batch_id = %s and state = 'pending'")
-    seated = found("select text_storage_id from els.slots where batch_id = %s and text_storage_id is not null")
+    assigned = found("select text_storage_id from els.slots where batch_id = %s and text_storage_id is not null")
     excess = found("select text_storage_id from els.excess_content where batch_id = %s")
     recorded = found("select file_upload_id from els.validation_failures where batch_id = %s")
     sets = found("select essay_set from els.batches where batch_id = %s")
-    if waiting | seated | excess != contents:
-        yield f"contents {sorted(contents)} came; {waiting=} {seated=} {excess=}"
+    if waiting | assigned | excess != contents:
+        yield f"contents {sorted(contents)} arrived; {waiting=} {assigned=} {excess=}"
     if recorded != failures:
-        yield f"failures {sorted(failures)} came; {recorded=}"
+        yield f"failures {sorted(failures)} arrived; {recorded=}"
     announced = {essay_set_of(registration.essay_ids) for registration in registrations}
     if bool(announced) != bool(sets) or not sets <= announced:
-        yield "the batch is registered as nobody registered it"
+        yield "the batch is registered with a set that no registration has"
     rejected = found(
         "select fingerprint from els.quarantine"
         " where reason = 'conflicting_registration' and error like 'batch ' || %s || ' %%'"
@@ -388,5 +386,5 @@ _STATE = """
 
 
 def state(conn: Connection) -> list[tuple[str, str]]:
-    """Every row that a repeat must leave as it is."""
+    """Returns every row that a repeat must not change."""
     return sorted(conn.execute(_STATE).fetchall())

@@ -1,4 +1,4 @@
-"""What pods tell Prometheus, summed, held against the tables and the topics at the end of the recorded morning."""
+"""Compares the summed metrics of pods with the tables and topics at the end of the recorded morning."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence

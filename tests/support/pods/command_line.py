@@ -1,4 +1,4 @@
-"""`python -m service`, run by tests as scripts would run it."""
+"""Runs `python -m service` in tests, as scripts do."""
 
 import json
 import subprocess
@@ -15,12 +15,12 @@ from service.__main__ import main
 
 ROOT = Path(__file__).parents[3]
 NOBODY = "127.0.0.1:1"
-"""An address where nothing answers."""
+"""An address without a server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A command that has ended."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -30,21 +30,21 @@ class Ended:
     def json(self) -> Any:
         return json.loads(self.out)
 
-    def failed_with(self, status: int, *told: str) -> bool:
-        """Whether it ended with this status and nothing but one line, that tells this."""
+    def failed_with(self, status: int, *texts: str) -> bool:
+        """Returns whether it ended with this status and one line of output that contains the texts."""
         lines = self.err.splitlines()
         assert self.status == status, self
         assert (self.out, len(lines)) == ("", 1), self
-        assert all(each in lines[0] for each in told), self
+        assert all(each in lines[0] for each in texts), self
         return True
 
 
 IN_A_PROCESS = ("run", "relay", "migrate")
-"""What sets up logging or signals for its process gets one; the others run here, which is quick."""
+"""Commands that set up logging or signals run in their own process; the others run in this one, which is faster."""
 
 
 class CommandLine:
-    """`python -m service` with some settings, in a folder where no .env lies."""
+    """Runs `python -m service` with some settings, in a folder without a .env."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""A pod that dies by SIGKILL at one exact step: `python -m tests.support.pods.crash_at_step run` with DOOM=STEP:N.
+"""Runs a pod that kills itself at one step: `CRASH_AT=STEP:N python -m tests.support.pods.crash_at_step run`.
 
-It dies in place of the N-th statement or commit in the database, the N-th commit of offsets (the database has the
-records, the broker does not know), the N-th record batch that is sent, or the N-th deletion of published rows
-(the broker has the events, the outbox has them too).
+It sends itself SIGKILL instead of the N-th statement or commit in the database, the N-th commit of offsets (the
+database has the records, the broker does not have the offsets), the N-th record batch that is sent, or the N-th
+deletion of published rows (the broker has the events, the outbox has them too).
 """
 
 import os
@@ -28,8 +28,8 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 
 
-def deadly(step: Callable[..., Awaitable[Any]], number: int) -> Callable[..., Awaitable[Any]]:
-    """The step, but in place of its `number`-th call the process ends."""
+def crashing(step: Callable[..., Awaitable[Any]], number: int) -> Callable[..., Awaitable[Any]]:
+    """Returns the step; instead of its `number`-th call, it ends the process."""
     calls = count(1)
 
     async def taken(*args: Any, **kwargs: Any) -> Any:
@@ -41,7 +41,7 @@ def deadly(step: Callable[..., Awaitable[Any]], number: int) -> Callable[..., Aw
 
 
 if __name__ == "__main__":
-    step, _, number = os.environ["DOOM"].partition(":")
+    step, _, number = os.environ["CRASH_AT"].partition(":")
     owner, name = STEPS[step]
-    setattr(owner, name, deadly(getattr(owner, name), int(number)))
+    setattr(owner, name, crashing(getattr(owner, name), int(number)))
     sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,6 @@
-"""A pod that one record kills: `python -m tests.support.pods.crash_on_record run`, with MINE=decode or MINE=apply.
+"""Runs a pod that one record kills: `MINE=decode python -m tests.support.pods.crash_on_record run`, or MINE=apply.
 
-The record is the one that has "mine" in it; the pod dies by SIGKILL when it decodes it, or when it has it in a
-transaction.
+The pod sends itself SIGKILL when it decodes a record that contains "mine", or when it has it in a transaction.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A consumer that runs in the test, with its database, its broker and its group."""
+"""Runs consumers within a test, with a database, a broker and a consumer group."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ from service.runtime.health import Health
 from tests.support.builders.inputs import MEBIBYTE
 
 BOUND = 120
-"""Seconds after which a wait has failed."""
+"""Seconds after which a wait fails."""
 PENDING = "select count(*) from els.pending_content"
 
 
@@ -60,7 +60,7 @@ class Running:
         return len(self.consumer._assignment.partitions)
 
     async def fail_and_run_again(self) -> None:
-        """As the process does with a part that fails, from now on whenever it fails."""
+        """Ends the consumer, and restarts it as the process does whenever it fails."""
         self._task.cancel()
         await asyncio.wait([self._task])
         self._task = asyncio.create_task(run_until_stopped("consumer", self.consumer.run, self._stop, self.health))
@@ -85,7 +85,7 @@ class ConsumerFixture:
     async def start(self, limit: int = 1_000) -> Running:
         started = Running(self.app_url, self.broker, self.group, limit)
         self.running.append(started)
-        await until(lambda: started.partitions > 0, BOUND, lambda: "it was given no partition")
+        await until(lambda: started.partitions > 0, BOUND, lambda: "no partition was assigned")
         return started
 
     async def stop(self) -> None:
@@ -95,7 +95,7 @@ class ConsumerFixture:
     async def publish(
         self, topic: str, *values: bytes | None, partition: int | None = 0, key: bytes | None = b"key"
     ) -> int:
-        """Publish in this order; returns the offset of the last."""
+        """Publishes the values in this order. Returns the offset of the last."""
         sent = [await self.producer.send(topic, value, key, partition) for value in values]
         for each in await asyncio.gather(*sent):
             tp = TopicPartition(each.topic, each.partition)
@@ -103,7 +103,7 @@ class ConsumerFixture:
         return int(each.offset)
 
     async def publish_batch(self, topic: str, batch: bytes, records: int, partition: int = 0) -> int:
-        """Publish a record batch that is built; returns the offset of the first."""
+        """Publishes a finished record batch. Returns the offset of its first record."""
         async with AIOKafkaProducer(
             bootstrap_servers=self.broker.bootstrap_servers, enable_idempotence=False, acks="all"
         ) as producer:
@@ -118,7 +118,7 @@ class ConsumerFixture:
         return await committed_offsets(self.broker, self.group, tps or self.ends)
 
     async def all_committed(self) -> None:
-        """Wait until the group's offsets are at the end of what was published."""
+        """Waits until the group has committed the end of what was published."""
         found: dict[TopicPartition, int] = {}
 
         async def at_the_end() -> bool:
@@ -128,7 +128,7 @@ class ConsumerFixture:
         await until(at_the_end, BOUND, lambda: f"committed {found} of {self.ends}", every=0.1)
 
     async def becomes(self, query: str, wanted: object) -> None:
-        """Wait until this is what the query's only value is."""
+        """Waits until the query returns the wanted value."""
         await until(lambda: self.value(query) == wanted, BOUND, lambda: f"{query} is {self.value(query)}, not {wanted}")
 
     def value(self, query: str) -> Any:
@@ -160,6 +160,6 @@ async def consumer_fixture(app_url: str, superuser: str, broker: Broker) -> Asyn
 
 
 async def moves(running: Running) -> None:
-    """Wait until it has applied something more."""
+    """Waits until it has applied another transaction."""
     before = len(running.effects)
-    await until(lambda: len(running.effects) > before, BOUND, lambda: "it gets nothing")
+    await until(lambda: len(running.effects) > before, BOUND, lambda: "no further transaction")

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can be cut, stalled, slowed down, forgotten, and answered by nobody."""
+"""A TCP proxy on loopback that can reset, stall, delay, lose or never answer its connections."""
 
 import asyncio
 import socket
@@ -11,11 +11,11 @@ from deploy.local.processes import LOOPBACK
 
 CHUNK: Final = 256 * 1024
 TCP_REPAIR: Final = 19
-"""Of Linux: a socket that is closed in repair mode says nothing to its peer. For administrators of the network only."""
+"""A socket option of Linux: closing a socket in repair mode sends nothing to the peer. Needs CAP_NET_ADMIN."""
 
 
 def may_forget() -> bool:
-    """Whether `Proxy.forget` is allowed here."""
+    """Returns whether `Proxy.forget` is allowed here."""
     with socket.socket() as one:
         try:
             one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
@@ -25,7 +25,7 @@ def may_forget() -> bool:
 
 
 class Proxy:
-    """Passes bytes on between whoever connects to `port` and the port that it stands for."""
+    """Passes bytes on between clients of `port` and the target port."""
 
     def __init__(self, target: int) -> None:
         self.port = 0
@@ -38,13 +38,13 @@ class Proxy:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> "Proxy":
-        """Listen; from then on it has its port."""
+        """Starts to listen and sets `port`."""
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def stop(self) -> None:
-        """Cut everything and listen no more."""
+        """Stops to listen and resets all connections."""
         assert self._server is not None
         self._server.close()
         self.cut()
@@ -53,29 +53,29 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> int:
-        """Reset all connections that are open; returns how many there were."""
+        """Resets all open connections. Returns their number."""
         links = list(self._links)
         for link in links:
             link.abort()
         return len(links)
 
     def stall(self) -> None:
-        """Pass nothing on, and accept connections that answer nothing, until `flow`."""
+        """Passes nothing on until `flow`; new connections are accepted but not answered."""
         self._flows.clear()
 
     def slow(self, seconds: float) -> None:
-        """Hold back each piece so long, until `flow`."""
+        """Delays all data by `seconds`, until `flow`."""
         self._delay = seconds
 
     def flow(self) -> None:
-        """Pass everything on, at once, also what was held back."""
+        """Passes everything on without delay, including what was held back."""
         self._delay = 0.0
         self._flows.set()
 
     def forget(self) -> int:
-        """Lose all connections that are open without a word, as a machine does that lost its power and came back.
+        """Loses all open connections without closing them, as a machine does after a power failure.
 
-        Who sends on one learns it; who waits for an answer does not. Raises OSError where that is not allowed.
+        A client that sends notices it; a client that waits for an answer does not. Raises OSError if not allowed.
         """
         links = list(self._links)
         for link in links:
@@ -84,9 +84,9 @@ class Proxy:
         return len(links)
 
     def swallow(self) -> int:
-        """Acknowledge for ever what comes on the connections that are open, and answer nothing.
+        """Acknowledges all data on open connections from now on, and never answers it.
 
-        Those of before are closed: nobody is left who could close them, and a server has room for only so many.
+        Closes their connections to the server, since nobody else could and the server has a limit.
         """
         for link in [link for link in self._links if link.dead]:
             link.abort()
@@ -130,7 +130,7 @@ class Proxy:
 
 
 async def kafka_through(proxy: Proxy, host: str, _: int, **options: Any) -> Any:
-    """In the place of `aiokafka.client.create_conn`, as a broker names its own port to its clients."""
+    """Replaces `aiokafka.client.create_conn`, since the broker advertises its own port to clients."""
     return await create_conn(host, proxy.port, **options)
 
 

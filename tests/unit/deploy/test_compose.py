@@ -1,4 +1,4 @@
-"""deploy/compose.yaml says what the code says: names, ports, commands, times; and the files it lays in are there."""
+"""deploy/compose.yaml agrees with the code (names, ports, commands, times), and the files that it mounts exist."""
 
 import json
 import re

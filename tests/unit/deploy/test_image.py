@@ -1,4 +1,4 @@
-"""What deploy/Dockerfile and .dockerignore promise, as far as it can be seen without an engine."""
+"""Checks deploy/Dockerfile and .dockerignore, as far as possible without a Docker engine."""
 
 import json
 import os
@@ -28,7 +28,7 @@ IGNORED = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if
 
 
 def given(instruction: str) -> list[str]:
-    """The arguments of each instruction of this name, in order."""
+    """Returns the arguments of each instruction with this name, in order."""
     return [arguments for name, arguments in INSTRUCTIONS if name == instruction]
 
 
@@ -37,7 +37,7 @@ def last(instruction: str) -> str:
 
 
 def reaches_the_engine(path: str) -> bool:
-    """As an engine reads .dockerignore: the last pattern that fits decides; of a folder, all that is in it."""
+    """Applies .dockerignore as Docker does: the last matching pattern decides; a folder includes its contents."""
     parts = [str(parent) for parent in [Path(path), *Path(path).parents] if str(parent) != "."]
     fits = [not p.startswith("!") for p in IGNORED if any(fnmatch(part, p.lstrip("!")) for part in parts)]
     return not fits[-1] if fits else True
@@ -79,7 +79,7 @@ def test_els_in_the_image_runs_the_service_beside_it(tmp_path: Path) -> None:
     assert any("ln -s /opt/els/els /opt/python/bin/els" in run for run in given("RUN"))
     assert os.access(ELS, os.X_OK)
     assert ELS.read_text().startswith("#!/opt/python/bin/python\n")
-    # The same paths, with another service, since the one of the checkout is installed in this environment.
+    # The same paths with another service, since this environment has the service of the checkout installed.
     image, command = tmp_path / "opt" / "els", tmp_path / "els"
     shutil.copytree(ROOT / "service", image / "service", ignore=lambda *_: {"__pycache__"})
     (image / "service" / "__main__.py").write_text("def entry_point() -> None:\n    print(__file__)\n")

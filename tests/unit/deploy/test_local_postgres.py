@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL's place: private, its own, and nobody else's folder changed for it."""
+"""The folder of the embedded PostgreSQL is private, and no other folder is changed for it."""
 
 import os
 import subprocess
@@ -20,14 +20,14 @@ def test_a_place_is_private_and_found_again(tmp_path: Path) -> None:
     assert postgres.own_folder(tmp_path / "place", None) == place
 
 
-def test_a_place_that_others_can_enter_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_enter_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "place").mkdir()
     (tmp_path / "place").chmod(0o755)
     with pytest.raises(StackError, match="not a private folder"):
         postgres.own_folder(tmp_path / "place", None)
 
 
-def test_a_link_that_somebody_laid_in_the_place_of_the_data_is_refused(tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_data_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "place").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StackError, match="not a private folder"):
@@ -72,7 +72,7 @@ def test_a_server_that_was_killed_and_not_yet_waited_for_is_gone(durable_postgre
         **as_account(durable_postgres.account),
     )
     try:
-        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # a zombie from now on
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
         lock.write_text(f"{dead.pid}\n" + told.split("\n", 1)[1])
         durable_postgres.start()
         assert durable_postgres.answers()

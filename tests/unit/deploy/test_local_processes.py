@@ -1,4 +1,4 @@
-"""Programs of the local stack: found again, stopped, and never taken for somebody else's."""
+"""Programs of the local stack are found and stopped by later commands; other programs are never signalled."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def program(tmp_path: Path) -> Iterator[Program]:
 
 
 def found_again(program: Program) -> Program:
-    """The same program as the next command sees it: by its record alone."""
+    """Returns the program as the next command sees it, from its record only."""
     return Program(program.name, program.record, program.log)
 
 
@@ -53,7 +53,7 @@ def test_a_program_that_ended_by_itself_does_not_run(program: Program) -> None:
 
 
 @pytest.mark.parametrize("changed", ["start time", "arguments"])
-def test_a_stranger_with_the_pid_of_ours_is_never_signalled(program: Program, changed: str) -> None:
+def test_another_program_with_the_same_pid_is_never_signalled(program: Program, changed: str) -> None:
     with subprocess.Popen(SLEEPER) as stranger:
         program.adopt(stranger.pid, SLEEPER)
         assert wait_until(program.running, 10)
@@ -66,7 +66,7 @@ def test_a_stranger_with_the_pid_of_ours_is_never_signalled(program: Program, ch
         stranger.kill()
 
 
-def test_a_record_that_is_no_record_means_that_nothing_runs(program: Program) -> None:
+def test_an_invalid_record_means_that_nothing_runs(program: Program) -> None:
     program.record.write_text("{")
     assert not program.running()
 
@@ -96,7 +96,7 @@ def test_a_program_has_a_session_of_its_own_so_that_ctrl_c_does_not_reach_it(pro
     assert os.getsid(identity.pid) == identity.pid
 
 
-def test_a_port_that_is_taken_is_passed_over() -> None:
+def test_a_port_in_use_is_skipped() -> None:
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         taken.listen()

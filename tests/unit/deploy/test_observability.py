@@ -1,4 +1,4 @@
-"""Alert rules and the dashboard ask for metrics that exist, and each alert has its page."""
+"""Alert rules and the dashboard use metrics that exist, and each alert has its section in docs/operations.md."""
 
 import importlib
 import re
@@ -26,7 +26,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def names() -> set[str]:
-    """All that a pod can tell."""
+    """Returns the names of all metrics of a pod."""
     importlib.import_module("service.runtime.metrics")
     registered = {name for name in REGISTRY._names_to_collectors if name.startswith("els_")}
     return registered | HEALTH.keys() | VIOLATIONS.keys() | {"els_build_info", "els_part_healthy"}

@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml is what the models say, and what it says fits every sample of the contract."""
+"""docs/asyncapi.yaml agrees with the models, and every sample of the contract is valid by it."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ MESSAGES = {message["name"]: message for message in DOCUMENT["components"]["mess
 
 
 def complaints(topic: str, value: Any) -> list[str]:
-    """What the document has against a value on a topic."""
+    """Returns the schema errors of a value on a topic."""
     schema = {**MESSAGES[topic]["payload"], "components": DOCUMENT["components"]}
     return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(value)]
 

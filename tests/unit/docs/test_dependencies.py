@@ -1,4 +1,4 @@
-"""What we depend on is pinned, and docs/security.md says of each what it is for."""
+"""Dependencies are pinned, and docs/security.md gives the reason for each."""
 
 import re
 import tomllib
@@ -13,20 +13,20 @@ PINS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
 def names(requirements: list[Any]) -> set[str]:
-    """Without versions and extras; what includes another group is left out."""
+    """Returns the names without versions and extras, and without included groups."""
     return {re.split(r"[^\w-]", each)[0] for each in requirements if isinstance(each, str)}
 
 
-def told(heading: str) -> set[str]:
-    """The first column of the table that begins with this heading."""
+def documented(heading: str) -> set[str]:
+    """Returns the first column of the table with this heading."""
     page = (ROOT / "docs" / "security.md").read_text()
     table = page.partition(f"| {heading} |")[2].partition("\n\n")[0]
     return {name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
 
 
 def test_each_dependency_has_its_reason() -> None:
-    assert told("the service needs") == names(PROJECT["project"]["dependencies"])
-    assert told("tests and tools need") == set().union(*map(names, PROJECT["dependency-groups"].values()))
+    assert documented("the service needs") == names(PROJECT["project"]["dependencies"])
+    assert documented("tests and tools need") == set().union(*map(names, PROJECT["dependency-groups"].values()))
 
 
 @pytest.mark.parametrize("pins", PINS, ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""What the documents point to is there: files, folders, headings."""
+"""Links in the documents lead to existing files, folders and headings."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def links(page: Path) -> list[str]:
-    """The targets of a page's links, but for those that lead to other sites."""
+    """Returns the targets of a page's links within the repository."""
     return [target for target in LINK.findall(CODE.sub("", page.read_text())) if "://" not in target]
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page, as the hosting page names them."""
+    """Returns the anchors of a page's headings, as the hosting site names them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

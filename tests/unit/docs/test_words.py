@@ -1,4 +1,4 @@
-"""The glossary's patterns find what they are for, where they are for it, and nothing else."""
+"""The check of words finds the patterns of the glossary where they apply, and nothing else."""
 
 from docs.words import GLOSSARY, findings, words
 
