@@ -24,7 +24,7 @@ INTEGRATION = [
     "tests/integration/cli/test_commands.py::test_every_command_has_its_help_and_needs_no_settings_for_it",
     "tests/integration/postgres/test_pool.py",
     "tests/integration/http/test_server.py",
-    "tests/acceptance/test_recorded_morning.py::test_the_morning_at_full_speed_ends_as_it_must[tansu-1]",
+    "tests/acceptance/test_recorded_morning.py::test_the_morning_at_full_speed_has_the_expected_result[tansu-1]",
 ]
 
 
