@@ -56,9 +56,9 @@ SELECTIONS = {
         f"tests/integration/relay/test_relay.py::{name}"
         for name in (
             "test_a_row_becomes_a_record_with_its_key_value_and_headers",
-            "test_relays_share_the_shards_and_take_over_from_one_that_vanished",
-            "test_a_commit_of_another_pod_wakes_the_relay_that_has_the_shard",
-            "test_rows_that_vacuum_cannot_take_yet_are_not_read_again_and_again",
+            "test_relays_share_the_shards_and_take_over_from_a_crashed_one",
+            "test_a_commit_of_another_pod_wakes_the_relay_of_the_shard",
+            "test_deleted_rows_that_vacuum_cannot_remove_yet_are_not_read_again",
         )
     ],
     "pods": [
