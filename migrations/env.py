@@ -1,4 +1,4 @@
-"""What every alembic command runs in: one migration at a time, as the owner, views and grants at the end."""
+"""Runs every Alembic command: one migration at a time, as the owner, with views and grants at the end."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,56 +11,61 @@ from service.postgres import migration, tables
 from service.settings import load_settings
 
 
-def ours(name: str | None, kind: str, _parents: Any) -> bool:
-    """What autogenerate compares: the schema els, without alembic's own table."""
+def is_compared(name: str | None, kind: str, _parents: Any) -> bool:
+    """Tell whether autogenerate compares an object: those of schema els, without Alembic's own table."""
     if kind == "schema":
         return name == tables.SCHEMA
     return not (kind == "table" and name == "alembic_version")
 
 
-def goes_to_head() -> bool:
-    """Whether this is an upgrade to the newest revision, and not `current`, `check` or a downgrade."""
+def upgrades_to_head() -> bool:
+    """Tell whether this is an upgrade to the newest revision, and not `current`, `check` or a downgrade."""
     try:
         return bool(context.get_revision_argument() == context.get_head_revision())
     except KeyError:
         return False
 
 
-def declare(
+def record_oldest_code(
     ctx: MigrationContext,
     step: MigrationInfo,
-    heads: Collection[Any],  # noqa: ARG001  alembic names what it passes
+    heads: Collection[Any],  # noqa: ARG001  Alembic passes these by name
     run_args: Mapping[str, Any],  # noqa: ARG001
 ) -> None:
-    """Beside the new revision, in its transaction: the oldest code that runs on it."""
+    """Record the oldest code that runs on the new revision, in the transaction of the revision."""
     script = context.script.get_revision(step.destination_revision_ids[0]) if step.destination_revision_ids else None
     if script is not None and not ctx.as_sql and ctx.connection is not None:
-        given = {"oldest_code": script.module.oldest_code}
-        ctx.connection.execute(text("update els.alembic_version set oldest_code = :oldest_code"), given)
+        parameters = {"oldest_code": script.module.oldest_code}
+        ctx.connection.execute(text("update els.alembic_version set oldest_code = :oldest_code"), parameters)
 
 
 def migrate(connection: Connection) -> None:
-    upgrading = goes_to_head()
-    with migration.alone(connection):
-        context.config.attributes["notes"] = migration.lay_roles(connection) if upgrading else []
+    """Run the revisions; after an upgrade to head, replace views and grants, too."""
+    upgrading = upgrades_to_head()
+    with migration.migration_lock(connection):
+        context.config.attributes["notes"] = migration.apply_roles(connection) if upgrading else []
         with migration.as_owner(connection):
             context.configure(
                 connection=connection,
                 target_metadata=tables.METADATA,
                 version_table_schema=tables.SCHEMA,
                 include_schemas=True,
-                include_name=ours,
+                include_name=is_compared,
                 transaction_per_migration=True,
-                on_version_apply=declare,
+                on_version_apply=record_oldest_code,
             )
             with context.begin_transaction():
                 context.run_migrations()
             if upgrading:
-                migration.lay_views(connection)
+                migration.replace_views(connection)
 
 
 def main() -> None:
-    if context.is_offline_mode():  # to be read and linted: roles, views and grants are laid only on what is there
+    """Run the command on a given connection, on one of its own, or offline.
+
+    Offline prints the SQL of the revisions, without roles, views and grants.
+    """
+    if context.is_offline_mode():
         context.configure(dialect_name="postgresql", version_table_schema=tables.SCHEMA, transaction_per_migration=True)
         context.run_migrations()
         return

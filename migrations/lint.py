@@ -1,4 +1,4 @@
-"""Shows squawk the SQL of each revision, one by one: a table is new only in the revision that makes it."""
+"""Checks the SQL of each revision with squawk, one by one: a table is new only in the revision that creates it."""
 
 import subprocess
 import sys
@@ -14,19 +14,19 @@ SQUAWK = Path(sys.executable).with_name("squawk")
 
 
 def main() -> int:
-    """The exit status: 0 where squawk has nothing to say of any."""
+    """Check all revisions. Returns the exit status: 0 where squawk finds nothing."""
     status = 0
     for revision in ScriptDirectory.from_config(Config(HERE.parent / "alembic.ini")).walk_revisions():
         span = f"{revision.down_revision or 'base'}:{revision.revision}"
-        said = subprocess.run(
+        result = subprocess.run(
             [SQUAWK, "--config", HERE / "squawk.toml", "--stdin-filepath", f"revision {revision.revision}"],
             input=migration.render(span),
             text=True,
             capture_output=True,
             check=False,
         )
-        if said.returncode:
-            sys.stderr.write(said.stdout + said.stderr)
+        if result.returncode:
+            sys.stderr.write(result.stdout + result.stderr)
             status = 1
     return status
 

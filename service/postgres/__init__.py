@@ -1,1 +1,1 @@
-"""The PostgreSQL driver and the schema."""
+"""Connects to PostgreSQL, runs statements and defines the schema."""

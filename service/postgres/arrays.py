@@ -1,4 +1,4 @@
-"""Array parameters in PostgreSQL's binary form."""
+"""Encodes array parameters in PostgreSQL's binary form."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ _NULL = b"\xff\xff\xff\xff"
 
 
 class Array:
-    """One array parameter; a subclass for each element type. `None` elements are NULL."""
+    """An array parameter, with a subclass for each element type. Elements of None are NULL."""
 
     __slots__ = ("values",)
     array_oid = 0
@@ -27,7 +27,7 @@ class Array:
         self.values = values
 
     def encoded(self) -> Sequence[bytes | bytearray]:
-        """The elements, each with its length in front."""
+        """Encode the elements, each with its length before it."""
         raise NotImplementedError
 
 
@@ -76,7 +76,7 @@ class Uuids(Array):
 
 
 class Times(Array):
-    """timestamptz[], from datetimes that know their zone."""
+    """timestamptz[], from datetimes with a time zone."""
 
     array_oid, element_oid = 1185, 1184
 
@@ -88,7 +88,7 @@ class Times(Array):
 
 
 class Encoded:
-    """text, encoded already, and sent without another copy: it may be many megabytes."""
+    """A text parameter that is encoded already. It is sent without another copy, since it may be many megabytes."""
 
     __slots__ = ("data",)
 
@@ -124,6 +124,6 @@ _DUMPERS: dict[type, type[Dumper]] = {
 
 
 def register(connection: "AsyncConnection | Connection") -> None:
-    """Teach a connection what is above."""
+    """Register the encoders of these types with a connection."""
     for bound, dumper in _DUMPERS.items():
         connection.adapters.register_dumper(bound, dumper)

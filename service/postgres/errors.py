@@ -1,15 +1,15 @@
-"""What a database error means, by its SQLSTATE."""
+"""Classifies database errors by their SQLSTATE."""
 
 import psycopg
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """The SQLSTATE of a driver's error, also of one that SQLAlchemy wrapped; None for any other error."""
+    """Return the SQLSTATE of a driver's error, also of one that SQLAlchemy wrapped; None for any other error."""
     original = getattr(error, "orig", None) or error
     return original.sqlstate if isinstance(original, psycopg.Error) else None
 
 
 def is_contention(error: BaseException) -> bool:
-    """Whether concurrent transactions cause an error: the database is healthy, and the transaction can be retried."""
+    """Tell whether concurrent transactions caused the error: the database is healthy, a retry can succeed."""
     state = sqlstate_of(error) or ""
     return state.startswith("40") or state in ("23505", "55P03")

@@ -11,24 +11,25 @@ from typing import Any
 from psycopg import AsyncConnection
 
 GRACE_SECONDS = 5.0
-"""A server ends a transaction that takes too long; one that has not even said so after this has gone silent."""
+"""A server ends a transaction that takes too long. If it has not reported that after so many more seconds, it does not
+answer."""
 
 CHECK_AFTER_SECONDS = 5.0
-"""A transaction that has lasted so long is looked for on its server."""
+"""A transaction that has lasted so long is checked on its server."""
 
 RECHECK_SECONDS = 1.0
-"""And again so often: a server soon ends a session that is idle in its transaction."""
+"""The check is repeated so often: a server soon ends a session that is idle in its transaction."""
 
 RECEIVING_MS = 2_000
-"""Where something has come within so long, the rest of the answer is on its way, whatever the server knows."""
+"""Where bytes have arrived within so long, the rest of the result is on its way, even if the transaction has ended."""
 
-# What is in no transaction will answer nothing more. Each holds a lock on its own number, which every role may see; of
-# pg_stat_activity a session that took another role sees no state, not even its own.
+# A session that is in no transaction will send nothing more. Each transaction holds a lock on its own virtual id, which
+# every role may see; in pg_stat_activity, a session that took another role sees no state, not even its own.
 IS_SERVED = "select pg_backend_pid(), exists (select from pg_locks where pid = %s and locktype = 'virtualxid')"
 
 
 class DelayedTask:
-    """What is begun after so many seconds, unless it is cancelled before; then, too, it is cancelled."""
+    """Starts work after so many seconds. `cancel` prevents the start, or cancels the work."""
 
     def __init__(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._work = work
@@ -45,18 +46,24 @@ class DelayedTask:
 
 
 def is_receiving(connection: AsyncConnection) -> bool:
-    """Whether something came lately, as far as the system tells: Linux does, in the 14th number of `tcp_info`."""
+    """Tell whether bytes have arrived within RECEIVING_MS. False where the system can not say.
+
+    Linux reports the time since the last bytes as the 14th number of `tcp_info`.
+    """
     if connection.closed or not hasattr(socket, "TCP_INFO"):
         return False
-    with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
-        if ours.family != socket.AF_UNIX:
-            since_ms = int.from_bytes(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)[52:56], sys.byteorder)
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as copied:
+        if copied.family != socket.AF_UNIX:
+            since_ms = int.from_bytes(copied.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)[52:56], sys.byteorder)
             return since_ms < RECEIVING_MS
     return False
 
 
 def hang_up(connection: AsyncConnection) -> None:
-    """Whoever waits for an answer on this connection is told that there comes none; cancelling would wait on."""
+    """Shut down the socket, so that a task that waits for a result gets an error.
+
+    Cancelling the task would wait for the server.
+    """
     if not connection.closed:
-        with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
-            ours.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as copied:
+            copied.shutdown(socket.SHUT_RDWR)

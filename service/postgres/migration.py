@@ -1,8 +1,8 @@
-"""Brings a database to the schema that this code expects.
+"""Migrates a database to the schema that this code expects.
 
-One at a time: an advisory lock is held throughout. Each revision is a transaction of its own, then all
-views and grants are laid again in one. Nothing waits long for a lock that the service holds (`lock_timeout`):
-what could not be had is tried again, so that nothing queues up behind a waiting `alter table`.
+An advisory lock allows one migration at a time. Each revision runs in a transaction of its own, then all views and
+grants are made anew in one. A migration waits only shortly for a lock that the service holds (`lock_timeout`) and
+retries, so that the service's statements do not queue up behind a waiting `alter table`.
 """
 
 import time
@@ -29,34 +29,33 @@ _UNLOCK: Final = "select pg_advisory_unlock(hashtextextended('els.migrate', 0))"
 _LOCK_SECONDS: Final = 300
 _LOCK_PAUSE_SECONDS: Final = 0.2
 
-# A revision may take its time; what it may not do is stand in a queue with others behind it: those it holds up for
-# as long as it waits for its own lock.
+# A revision may take long, but may not wait long for a lock: every later statement on the table waits behind it.
 _TIMEOUTS: Final = Timeouts(lock_timeout=500, statement_timeout=0, transaction_timeout=0)
 
 _ATTEMPTS: Final = 20
 _PAUSE_SECONDS: Final = 1.0
-# Lock not available, deadlock: somebody works on these tables. Object or key exists, "tuple concurrently
-# updated": somebody lays the roles of this cluster from another database at the same moment.
-_BUSY: Final = frozenset({"55P03", "40P01"})
-_RIVAL: Final = frozenset({"42710", "23505", "XX000"})
+# Lock not available, deadlock: another transaction works on these tables.
+_TABLES_IN_USE: Final = frozenset({"55P03", "40P01"})
+# Object or key exists, "tuple concurrently updated": a migration of another database creates the same roles right now.
+_ROLES_IN_USE: Final = frozenset({"42710", "23505", "XX000"})
 
 _ROLES: Final = ("els_owner", "els_app", "els_ops")
 
 
 class MigrationError(Exception):
-    """The database can't be brought to the schema; the message is one line that says why."""
+    """The database can not be migrated. The message is one line that says why."""
 
 
 def upgrade(url: str, *, pending_ttl_seconds: int | None = None) -> list[str]:
-    """Migrate to the newest revision, lay views and grants, and return what an operator should know.
+    """Migrate to the newest revision, with views and grants. Returns notes for the operator.
 
-    `url` is libpq's. `pending_ttl_seconds` is what ops.pending_content counts down from; it stays as it
-    is where none is given. Raises MigrationError or psycopg.Error.
+    `url` is libpq's. `pending_ttl_seconds` is the time to live that ops.pending_content shows; without it, the stored
+    one stays. Raises MigrationError or psycopg.Error.
     """
     config = Config(_ROOT / "alembic.ini")
     with connect(url) as connection:
         config.attributes["connection"] = connection
-        _persistently(_BUSY, lambda: command.upgrade(config, "head"))
+        _retry_on(_TABLES_IN_USE, lambda: command.upgrade(config, "head"))
         if pending_ttl_seconds is not None:
             with as_owner(connection):
                 _run(connection, _SET_PENDING_TTL, {"seconds": pending_ttl_seconds})
@@ -68,7 +67,7 @@ _SET_PENDING_TTL: Final = "update els.policy set seconds = %(seconds)s where nam
 
 @contextmanager
 def connect(url: str) -> Iterator[Connection]:
-    """One connection for a migration. Raises psycopg.Error."""
+    """Open the connection of a migration, and close it after the body. Raises psycopg.Error."""
     info = conninfo(url, "essay-lifecycle-service migrate", _TIMEOUTS)
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(info), poolclass=NullPool)
     try:
@@ -81,51 +80,52 @@ def connect(url: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def alone(connection: Connection) -> Iterator[None]:
-    """Hold the right to migrate this database. Raises MigrationError where another keeps it for minutes.
+def migration_lock(connection: Connection) -> Iterator[None]:
+    """Hold the lock that allows one migration of a database at a time.
 
-    It is polled for: a session that waits for an advisory lock has a snapshot, and `create index
-    concurrently` of the one that holds it would wait for that snapshot for ever.
+    Polls for the lock: a session that waits for an advisory lock has a snapshot, and `create index concurrently` of the
+    session that holds it would wait for that snapshot forever. Raises MigrationError if the lock is not free in time.
     """
-    patience = time.monotonic() + _LOCK_SECONDS
-    while not _ask(connection, _LOCK):
-        if time.monotonic() > patience:
-            raise MigrationError("another migration of this database is at work and does not end")
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not _query_bool(connection, _LOCK):
+        if time.monotonic() > deadline:
+            raise MigrationError(f"other migrations of this database have run for more than {_LOCK_SECONDS} seconds")
         time.sleep(_LOCK_PAUSE_SECONDS)
     try:
         yield
     finally:
-        _ask(connection, _UNLOCK)
+        _query_bool(connection, _UNLOCK)
 
 
-def lay_roles(connection: Connection) -> list[str]:
-    """Create the roles of sql/roles.sql, or return a note where that may not be but they exist.
+def apply_roles(connection: Connection) -> list[str]:
+    """Create and configure the roles of sql/roles.sql.
 
-    Raises MigrationError where it may not be and one of them is missing.
+    Returns a note where the login lacks the privilege but the roles exist. Raises MigrationError where it lacks the
+    privilege and a role is missing.
     """
     try:
-        _persistently(_RIVAL, lambda: _run(connection, (_SQL / "roles.sql").read_text()))
+        _retry_on(_ROLES_IN_USE, lambda: _run(connection, (_SQL / "roles.sql").read_text()))
     except psycopg.errors.InsufficientPrivilege as error:
         problem = " ".join(str(error).split())
     else:
         return []
     known = f"select count(*) = {len(_ROLES)} from pg_roles where rolname in {_ROLES}"  # noqa: S608
-    if _ask(connection, known):
-        return [f"roles are left as they are, this login may not lay them: {problem}"]
+    if _query_bool(connection, known):
+        return [f"the roles are unchanged, since this login may not change them: {problem}"]
     raise MigrationError(
-        f"the roles {', '.join(_ROLES)} are not all there and this login may not create them ({problem}): "
+        f"of the roles {', '.join(_ROLES)} some are missing, and this login may not create them ({problem}): "
         "let an administrator run sql/roles.sql in this database, then migrate again"
     )
 
 
 @contextmanager
 def as_owner(connection: Connection) -> Iterator[None]:
-    """Work as els_owner, and see that the schemas exist. Raises MigrationError where that may not be."""
+    """Run the body as els_owner, with the schemas created. Raises MigrationError where the login may not do that."""
     try:
         _run(connection, "set role els_owner")
         _run(connection, _SCHEMAS)
     except psycopg.errors.InvalidParameterValue:
-        raise MigrationError("there is no role els_owner: an upgrade to head creates it") from None
+        raise MigrationError("the role els_owner is missing: an upgrade to head creates it") from None
     except psycopg.errors.InsufficientPrivilege as error:
         problem = " ".join(str(error).split())
         raise MigrationError(
@@ -138,7 +138,7 @@ def as_owner(connection: Connection) -> Iterator[None]:
         _run(connection, "reset role")
 
 
-# RequestModel first: `if not exists` wants the privilege to create even where there is nothing to create.
+# Checked first: `create schema if not exists` needs the privilege to create even where the schema exists.
 _SCHEMAS: Final = """
 do $$
 begin
@@ -148,7 +148,7 @@ begin
     if to_regnamespace('ops') is null then
         create schema ops;
     end if;
-    -- alembic's own table, with a column of ours: the oldest code that runs on this revision.
+    -- Alembic's own table, with a column of ours: the oldest code that runs on this revision.
     create table if not exists els.alembic_version (
         version_num varchar(32) not null,
         constraint alembic_version_pkc primary key (version_num)
@@ -165,24 +165,24 @@ $$;
 """
 
 
-_HALF_MADE: Final = "select not indisvalid from pg_index where indexrelid = to_regclass(:name)"
+_IS_INVALID: Final = "select not indisvalid from pg_index where indexrelid = to_regclass(:name)"
 
 
 def create_index(name: str, definition: str) -> None:
-    """For a revision: make an index of els on a table that is in use, holding up nobody who reads or writes it.
+    """Create an index of schema els without blocking reads or writes of its table; for a revision.
 
-    `definition` is what stands behind `on`. What the revision did before is committed. One that an earlier try left
-    half made is made again; a whole one is kept, so that a second try goes on where the first one ended.
+    `definition` is what follows `on`. Commits what the revision did before. An invalid index, which an interrupted try
+    left, is created anew; a valid one is kept, so that a second try continues where the first one ended.
     """
     context = op.get_context()
     with context.autocommit_block():
-        half_made = None if context.as_sql else op.get_bind().scalar(text(_HALF_MADE), {"name": f"els.{name}"})
-        if half_made is False:
+        is_invalid = None if context.as_sql else op.get_bind().scalar(text(_IS_INVALID), {"name": f"els.{name}"})
+        if is_invalid is False:
             return
-        # It waits for the transactions that were there before it, with nobody in a queue behind it.
+        # It waits for the transactions that began before it, and no statement waits behind it.
         op.execute("set lock_timeout = 0")
         try:
-            if half_made:
+            if is_invalid:
                 op.execute(f"drop index concurrently els.{name}")
             op.execute(f"create index concurrently {name} on {definition}")
         finally:
@@ -190,22 +190,22 @@ def create_index(name: str, definition: str) -> None:
 
 
 def render(revisions: str) -> str:
-    """The SQL of some revisions ("0001:0002"; "base:head" for all), for who reads it; nothing is connected to."""
-    told = StringIO()
-    command.upgrade(Config(_ROOT / "alembic.ini", output_buffer=told), revisions, sql=True)
-    return told.getvalue()
+    """Return the SQL of some revisions ("0001:0002"; "base:head" for all). Connects to nothing."""
+    output = StringIO()
+    command.upgrade(Config(_ROOT / "alembic.ini", output_buffer=output), revisions, sql=True)
+    return output.getvalue()
 
 
-def lay_views(connection: Connection) -> None:
-    """Make the views of schema ops what sql/views says, and all grants what sql/grants.sql says, in one."""
+def replace_views(connection: Connection) -> None:
+    """Drop all views of schema ops, create those of sql/views, and grant as in sql/grants.sql, in one transaction."""
     files = [*sorted((_SQL / "views").glob("*.sql")), _SQL / "grants.sql"]
-    script = "\n".join([_CLEAR_VIEWS, *(file.read_text() for file in files)])
-    _persistently(_BUSY, lambda: _run(connection, script))
+    script = "\n".join([_DROP_VIEWS, *(file.read_text() for file in files)])
+    _retry_on(_TABLES_IN_USE, lambda: _run(connection, script))
 
 
-# In one command, so that their order among themselves does not matter. Without cascade: a view that
-# somebody built on these is not ours to drop, and the error names it.
-_CLEAR_VIEWS: Final = """
+# In one command, since views may depend on each other. Without cascade: a view that an administrator made on top of
+# these must not be dropped; the error names it.
+_DROP_VIEWS: Final = """
 do $$
 declare
     views text;
@@ -228,15 +228,15 @@ def _run(connection: Connection, script: str, parameters: dict[str, object] | No
         transaction.connection.execute(script.encode(), parameters)
 
 
-def _ask(connection: Connection, question: str) -> bool:
-    """The answer of a query that has one, outside of any transaction when it returns."""
+def _query_bool(connection: Connection, query: str) -> bool:
+    """Return the one value of a query, as a bool. No transaction is open when it returns."""
     with _driver(connection).transaction() as transaction:
-        row = transaction.connection.execute(question.encode()).fetchone()
+        row = transaction.connection.execute(query.encode()).fetchone()
     return bool(row and row[0])
 
 
 def _driver(connection: Connection) -> "psycopg.Connection[tuple[object, ...]]":
-    """The connection underneath, idle: alembic leaves the transaction open in which it read the revision."""
+    """Return the driver's connection, idle: Alembic leaves the transaction open in which it read the revision."""
     connection.rollback()
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
@@ -244,13 +244,13 @@ def _driver(connection: Connection) -> "psycopg.Connection[tuple[object, ...]]":
     return driver
 
 
-def _persistently(troubles: frozenset[str], step: Callable[[], object]) -> None:
-    """Do it, again where others were in the way."""
+def _retry_on(sqlstates: frozenset[str], step: Callable[[], object]) -> None:
+    """Run a step, and again after an error with one of these SQLSTATEs."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             step()
         except (psycopg.Error, DBAPIError) as error:
-            if attempt == _ATTEMPTS or sqlstate_of(error) not in troubles:
+            if attempt == _ATTEMPTS or sqlstate_of(error) not in sqlstates:
                 raise
             time.sleep(_PAUSE_SECONDS)
         else:

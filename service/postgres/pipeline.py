@@ -1,8 +1,8 @@
-"""Statements that go to the server together, and answers that are waited for each alone.
+"""Sends statements to the server together, and waits for one result at a time.
 
-psycopg's own pipeline sends each statement by itself, which costs as much as all else about a small one, and waits for
-all answers where one is asked for. Here statements gather until an answer is waited for, or until they are heavy;
-and what is waited for is that answer, while the server is at work on what was sent behind it.
+psycopg's own pipeline sends each statement by itself, which costs as much as the rest of the work for a small one, and
+waits for all results where one is needed. Here statements are collected until a result is awaited or one of them is
+large, and only the awaited result is waited for, while the server works on what was sent after it.
 """
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -17,18 +17,18 @@ from psycopg.generators import fetch_many, send
 
 _T = TypeVar("_T")
 
-HEAVY = 16 * 1024
-"""Bytes of a statement's parameters that are worth a send of their own: the server can begin."""
+LARGE_PARAMETERS = 16 * 1024
+"""A statement with more bytes of parameters is sent at once, so that the server can begin."""
 
 
 class Connection(AsyncConnection[Any]):
-    """A connection whose `pipeline` is the one below."""
+    """A connection whose `pipeline` collects statements, and waits for one result at a time."""
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
-        """Until its end, statements are only sent, and their answers read where they are asked for. Not to be nested.
+        """Collect the statements of the body; a result is read where it is awaited. Pipelines can not be nested.
 
-        Where it is cancelled the connection is closed: the end of a pipeline would wait for the answers.
+        A cancellation closes the connection, since the end of the pipeline would wait for all results.
         """
         pipeline = self._pipeline = _Pipeline(self)
         try:
@@ -45,33 +45,34 @@ class Connection(AsyncConnection[Any]):
 
 class _Pipeline(AsyncPipeline):
     _synced = False
-    """Whether the last that went out was a sync."""
+    """Whether the last message that was sent is a sync."""
     _begun = False
-    """Whether the server has answered something: what is sent after a sync could stand alone, had `begin` failed."""
+    """Whether the server has sent a result. Until then `begin` may have failed, and then a statement that is sent after
+    a sync would be a transaction of its own."""
 
     def _enqueue_sync(self) -> None:
         super()._enqueue_sync()
         self._synced = True
 
     def _communicate_gen(self) -> PQGen[None]:
-        """What the driver does behind each statement and each sync."""
+        """Replace what the driver does after each statement and each sync."""
         while self.command_queue:
             self.command_queue.popleft()()
         last = self.result_queue[-1] if self.result_queue else None
         self._synced = self._synced and last is None
         if last is None or not isinstance(last[0], Cursor):
             yield from super()._communicate_gen()
-        elif last[0].weight > HEAVY and self._begun:
-            # A sync ends whatever is sent: behind anything else a session that waits for its client counts as active,
-            # and no timeout for those who are idle in a transaction would end one whose pod is frozen.
+        elif last[0].parameter_bytes > LARGE_PARAMETERS and self._begun:
+            # End what is sent with a sync: after anything else, a session that waits for its client counts as active,
+            # and idle_in_transaction_session_timeout would not end the session of a frozen pod.
             self._enqueue_sync()
             yield from self._communicate_gen()
 
-    def answered(self, cursor: "Cursor") -> PQGen[None]:
-        """Until the cursor has its answer. Raises the first failure of what was sent so far."""
-        with self._in_step():
+    def wait_for_result(self, cursor: "Cursor") -> PQGen[None]:
+        """Send and receive until the cursor has its result. Raises the first error of what was sent so far."""
+        with self._results_in_order():
             try:
-                if not self._synced or self.command_queue:  # the driver may have something to tidy up
+                if not self._synced or self.command_queue:  # the driver may have queued a cleanup command
                     self._enqueue_sync()
                 yield from self._communicate_gen()
                 yield from send(self.pgconn)  # the socket may not have taken all at once
@@ -79,32 +80,35 @@ class _Pipeline(AsyncPipeline):
                     self._process_results(self.result_queue.popleft(), results)
                 self._begun = True
             except psycopg.Error:
-                yield from self._drained()
+                yield from self._read_remaining()
                 raise
 
     def _exit_gen(self) -> PQGen[None]:
-        """Until all is answered. Raises the first failure, where the driver may raise one that follows from it."""
-        with self._in_step():
+        """Send and receive until all results are read. Raises the first error; the driver may raise a later one."""
+        with self._results_in_order():
             try:
                 self._enqueue_sync()
                 yield from self._communicate_gen()
                 yield from send(self.pgconn)
                 yield from self._fetch_gen(flush=False)
             except psycopg.Error:
-                yield from self._drained()
+                yield from self._read_remaining()
                 raise
 
     @contextmanager
-    def _in_step(self) -> Iterator[None]:
-        """A cancellation that comes as a statement ends gives one answer more than the driver counts on."""
+    def _results_in_order(self) -> Iterator[None]:
+        """Close the session where the server sent more results than the driver expects.
+
+        A cancellation that arrives as a statement ends gives one result more.
+        """
         try:
             yield
         except IndexError:
             self.pgconn.finish()
-            raise psycopg.OperationalError("the answers are out of step: the session is closed") from None
+            raise psycopg.OperationalError("a result came that no statement waits for: the session is closed") from None
 
-    def _drained(self) -> PQGen[None]:
-        """What was sent behind a failure has failed with it."""
+    def _read_remaining(self) -> PQGen[None]:
+        """Read the results of statements that were sent after one that failed: they failed, too."""
         with suppress(psycopg.Error):
             self._enqueue_sync()
             yield from self._communicate_gen()
@@ -114,17 +118,17 @@ class _Pipeline(AsyncPipeline):
 
 
 class Cursor(AsyncCursor[Any]):
-    """A cursor of the connection above; `weight` is that of its parameters, in bytes."""
+    """A cursor of `Connection`. `parameter_bytes` is the size of its parameters."""
 
-    weight = 0
+    parameter_bytes = 0
 
     def _convert_query(self, query: Query, params: Params | None = None) -> PostgresQuery:
         converted = super()._convert_query(query, params)
-        self.weight = sum(len(each) for each in converted.params or () if each)
+        self.parameter_bytes = sum(len(each) for each in converted.params or () if each)
         return converted
 
-    def ask(self) -> None:
-        """Have the server answer what was sent so far as soon as it can, whatever is sent behind it."""
+    def request_flush(self) -> None:
+        """Ask the server to send the results of all statements so far as soon as it can, whatever follows them."""
         if self._conn._pipeline is not None and self.pgresult is None:  # noqa: SLF001
             self._pgconn.send_flush_request()
 
@@ -132,18 +136,18 @@ class Cursor(AsyncCursor[Any]):
         pipeline = self._conn._pipeline  # noqa: SLF001
         if isinstance(pipeline, _Pipeline) and self.pgresult is None:
             async with self._conn.lock:
-                await self._conn.wait(pipeline.answered(self))
+                await self._conn.wait(pipeline.wait_for_result(self))
 
 
 class PendingResult(Generic[_T]):
-    """What a statement answers, to be awaited when it is needed: others may be sent before, even the commit."""
+    """The result of a statement that was sent. It can be awaited later, even after the commit is sent."""
 
     def __init__(self, cursor: AsyncCursor[Any], read: Callable[[list[Any]], _T]) -> None:
-        """To be made where the statement was sent just now."""
+        """Create it right after the statement was sent. `read` converts the rows."""
         self._cursor = cursor
         self._read = read
         if isinstance(cursor, Cursor):
-            cursor.ask()
+            cursor.request_flush()
 
     def __await__(self) -> Generator[Any, None, _T]:
         return self._rows().__await__()

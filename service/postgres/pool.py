@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL: one pool, transactions on it, and the timeouts of every session.
+"""Keeps a pool of connections to PostgreSQL, and runs transactions on them.
 
-The pool is a list of psycopg connections (docs/decisions/0007-a-pool-of-our-own.md). What must hold: a
-connection goes back to it idle and whole, or not at all. One whose work was cancelled, or whose commit was
-not answered, is closed: nobody knows what its server still does, and the next user must not find out.
+The pool is a list of psycopg connections (docs/decisions/0007-a-pool-of-our-own.md). A connection returns to it only
+when it is idle and usable. One whose work was cancelled, or whose commit got no answer, is closed: what its server
+still does is unknown, and the next user must not be affected by it.
 """
 
 import asyncio
@@ -30,15 +30,21 @@ from service.postgres.pipeline import Connection, Cursor
 from service.postgres.session import APPLICATION_NAME, CONNECT_SECONDS, Timeouts, conninfo
 
 _POOL_TIMEOUT_SECONDS = 10
+"""How long a transaction waits for a free connection."""
+
 _RECYCLE_SECONDS = 1800
+"""A connection that is older is closed, not used again."""
 
 
 @dataclass(slots=True)
 class _Session:
-    """A connection of the pool; `since` is when it was made, `era` goes up where all before are void."""
+    """A connection of the pool. `since` is the monotonic time at which it was opened.
+
+    `generation` is that of the pool at that time: it rises when all older connections become unusable.
+    """
 
     connection: Connection
-    era: int
+    generation: int
     since: float
 
 
@@ -53,54 +59,55 @@ class Database:
         pooler: bool = False,
         timeouts: Timeouts | None = None,
     ) -> None:
-        """Nothing connects yet.
+        """Create an empty pool, without connecting.
 
-        `url` is libpq's (`postgresql://…`). With `pooler` a transaction pooler stands in between: no
+        `url` is libpq's (`postgresql://…`). `pooler` means that a transaction pooler is in between: then there are no
         prepared statements, and no session settings but those of the role.
         """
         self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
         self.pooler = pooler
         self._prepare_threshold = None if pooler else 5
-        self._patience = (timeouts or Timeouts()).transaction_timeout / 1000 + GRACE_SECONDS
+        self._longest_seconds = (timeouts or Timeouts()).transaction_timeout / 1000 + GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)
         self._idle: list[_Session] = []
-        self._looking = asyncio.Lock()
-        self._era = 0
+        self._checking = asyncio.Lock()
+        self._generation = 0
 
     @asynccontextmanager
     async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end of the body, rolled back where it raises.
+        """Run the body in a transaction: committed at its end, rolled back where it raises.
 
-        With `pipelined` a statement is sent with those before it when an answer is asked for, the commit with the
-        last: fewer round trips, and a failure is raised by what asks next. Not through a pooler.
+        With `pipelined`, statements are sent together when a result is awaited, and the commit with the last ones: this
+        takes fewer round trips, and an error is raised by the next await. Ignored behind a pooler.
 
-        Raises psycopg.Error, also where no session could be had, and where the body hid that one of its
-        statements failed. An error of the commit itself without a SQLSTATE leaves the outcome unknown;
-        every input may be applied again, so doing it again is the answer.
+        Raises psycopg.Error, also where no connection was free in time, and where the body caught the error of a
+        statement. After an error of the commit itself without a SQLSTATE the outcome is unknown: run the transaction
+        again, since every input may be applied twice.
         """
         async with self._session() as connection:
             async with self._pipeline(connection, pipelined):
-                await connection.execute("begin", prepare=False)  # what failed to begin would be no transaction
+                # Not prepared: where that failed, the statements after it would run outside a transaction.
+                await connection.execute("begin", prepare=False)
                 yield connection
                 ended = await _commit(connection)
-            # What had failed is rolled back by a commit, which is no error to the server.
+            # The commit of a failed transaction is a rollback, and no error of the server.
             if ended.statusmessage != "COMMIT":
-                raise InFailedSqlTransaction("a statement had failed: nothing is committed")
+                raise InFailedSqlTransaction("a statement failed: the transaction is rolled back")
 
-    async def connect_alone(self) -> AsyncConnection:
-        """A session outside the pool, in autocommit, for LISTEN. The caller closes it."""
+    async def connect_unpooled(self) -> AsyncConnection:
+        """Open a connection outside the pool, in autocommit, for LISTEN. The caller closes it."""
         return await self._connect()
 
     async def close(self) -> None:
-        """Close all sessions that nobody holds; those in use are closed when they come back."""
-        self._era += 1
+        """Close all idle connections. Those in use are closed when they are returned."""
+        self._generation += 1
         idle, self._idle = self._idle, []
         for session in idle:
             await session.connection.close()
 
     @asynccontextmanager
     async def _pipeline(self, connection: Connection, wanted: bool) -> AsyncIterator[None]:
-        """Nothing where it is not wanted, or where a pooler would have to take part."""
+        """Begin a pipeline where it is wanted, and no pooler is in between."""
         if not wanted or self.pooler:
             yield
             return
@@ -109,7 +116,7 @@ class Database:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Connection]:
-        """A session of the pool for as long as the body runs, given back only when it is whole."""
+        """Take a connection of the pool for the body. It is returned only if it is usable."""
         try:
             async with asyncio.timeout(_POOL_TIMEOUT_SECONDS):
                 await self._free.acquire()
@@ -117,11 +124,13 @@ class Database:
             raise psycopg.OperationalError("no database session was free in time") from None
         try:
             session = await self._take()
-            watching = DelayedTask(min(CHECK_AFTER_SECONDS, self._patience), lambda: self._watch(session.connection))
+            watching = DelayedTask(
+                min(CHECK_AFTER_SECONDS, self._longest_seconds), lambda: self._watch(session.connection)
+            )
             try:
                 yield session.connection
             except BaseException as error:
-                await self._settle(session.connection, error)
+                await self._roll_back_or_close(session.connection, error)
                 raise
             finally:
                 watching.cancel()
@@ -130,57 +139,57 @@ class Database:
             self._free.release()
 
     async def _watch(self, connection: Connection) -> None:
-        """Hang up where the server has ended the session, or never heard of the transaction, and none of it came here.
+        """Hang up where the server has ended the session, or does not know the transaction, and no bytes arrive.
 
-        A peer that acknowledges every byte and answers none is found by no timeout of TCP.
+        No timeout of TCP detects a peer that acknowledges every byte and never answers.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience - CHECK_AFTER_SECONDS):
+            async with asyncio.timeout(self._longest_seconds - CHECK_AFTER_SECONDS):
                 pid = connection.pgconn.backend_pid
                 while self.pooler or await self._is_served(pid) or is_receiving(connection):  # noqa: ASYNC110
                     await asyncio.sleep(RECHECK_SECONDS)
         hang_up(connection)
 
     async def _is_served(self, pid: int) -> bool:
-        """Whether the server works for a session, or waits for its client in a transaction; True where it can't say.
+        """Tell whether the server works for a session, or waits for its client in a transaction. True where unknown.
 
-        Behind a pooler, of sessions too, the number that a client knows is not the server's.
+        It is unknown behind a pooler, also one of sessions: the process id that the client knows is not the server's.
         """
         try:
-            # One after the other: a server that is slow must not be asked by all at once.
-            async with self._looking, asyncio.timeout(CONNECT_SECONDS), await self.connect_alone() as conn:
-                asked, served = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (None, True)
-                return bool(served) or asked != conn.pgconn.backend_pid
+            # One check at a time, so as not to load a slow server further.
+            async with self._checking, asyncio.timeout(CONNECT_SECONDS), await self.connect_unpooled() as conn:
+                own_pid, served = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (None, True)
+                return bool(served) or own_pid != conn.pgconn.backend_pid
         except (psycopg.Error, TimeoutError):
             return True
 
     async def _take(self) -> "_Session":
-        """The session that was used last, so that those beyond what is needed grow old and go; else a new one."""
+        """Take the connection that was used last, or open one. So those that are not needed get old and are closed."""
         while self._idle:
             session = self._idle.pop()
             if time.monotonic() - session.since < _RECYCLE_SECONDS:
                 return session
             await session.connection.close()
-        era = self._era
-        return _Session(await self._connect(), era, since=time.monotonic())
+        generation = self._generation
+        return _Session(await self._connect(), generation, since=time.monotonic())
 
     def _give_back(self, session: "_Session") -> None:
-        if session.era != self._era:
+        if session.generation != self._generation:
             session.connection.pgconn.finish()
         elif not session.connection.closed:
             self._idle.append(session)
 
-    async def _settle(self, connection: AsyncConnection, error: BaseException) -> None:
-        """Roll back after an error of the body; after a cancellation, or where that fails, close."""
+    async def _roll_back_or_close(self, connection: AsyncConnection, error: BaseException) -> None:
+        """Roll back after an error of the body. After a cancellation, or where the rollback fails, close."""
         if isinstance(error, Exception) and await _rolled_back(connection):
             return
-        gone = connection.closed and isinstance(error, Exception)
+        server_ended_it = connection.closed and isinstance(error, Exception)
         connection.pgconn.finish()
-        if gone:  # the server, most likely with all of its sessions: nobody need find that out again
+        if server_ended_it:  # and most likely all other sessions, too: close them before anyone uses one
             await self.close()
 
     async def _connect(self) -> Connection:
-        """In autocommit: transactions begin and end by statements of ours, which a pipeline can hold."""
+        """Open a connection in autocommit: `transaction` sends begin and commit, so that a pipeline can hold them."""
         connection = await Connection.connect(
             self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
         )
@@ -194,12 +203,12 @@ async def _commit(connection: AsyncConnection) -> AsyncCursor[Any]:
 
 
 async def _rolled_back(connection: AsyncConnection) -> bool:
-    """Whether the session is idle and whole again."""
+    """Roll back. Returns whether the connection is idle and usable again."""
     try:
         await connection.rollback()
     except psycopg.Error:
         return False
-    # Names that were given in vain: the driver forgets them with a rollback of its own, but in a pipeline the server
-    # may have made it already.
+    # Forget names of statements that were never prepared. The driver does so only for a rollback of its own, and in a
+    # pipeline the server may have rolled back already.
     connection._prepared.clear()  # noqa: SLF001
     return not connection.closed

@@ -1,4 +1,4 @@
-"""Running a statement of sql/queries: all its rows, a result that is awaited later, or pages from a cursor."""
+"""Runs a statement of sql/queries, and returns its rows: all, later, or in pages from a cursor."""
 
 from collections.abc import AsyncIterator, Callable
 from itertools import count
@@ -13,13 +13,13 @@ from service.postgres.statements import STATEMENTS
 _T = TypeVar("_T")
 
 PAGE = 2_000
-"""Rows read or written at a time where there may be a hundred thousand."""
+"""Rows that are read or written at a time where there may be a hundred thousand."""
 
 NamedRow = dict[str, Any]
-"""A row, every column by its name."""
+"""A row, with each column by its name."""
 
 _CURSORS = count(1)
-"""A reader that stops early leaves its cursor open until the transaction ends: each has a name of its own."""
+"""Numbers for the names of cursors: a reader that stops early leaves its cursor open until the transaction ends."""
 
 
 async def fetch_rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> list[Any]:
@@ -30,16 +30,16 @@ async def fetch_rows(conn: AsyncConnection[Any], name: str, **parameters: object
 async def send_query(
     conn: AsyncConnection[Any], name: str, read: Callable[[list[Any]], _T], **parameters: object
 ) -> PendingResult[_T]:
-    """Send a statement; its result is awaited when it is needed. `read` makes it of the rows."""
+    """Send a statement. The result can be awaited later; `read` converts the rows. Raises psycopg.Error."""
     return PendingResult(await conn.execute(STATEMENTS[name], parameters, binary=True), read)
 
 
 async def stream_rows(
     conn: AsyncConnection[Any], name: str, size: int = PAGE, **parameters: object
 ) -> AsyncIterator[Any]:
-    """The rows of a statement in pages, read through a cursor of the transaction: memory holds one page.
+    """Read the rows of a statement in pages, through a cursor of the transaction. Memory holds one page.
 
-    The driver's own server-side cursors are not for pipelines.
+    Does not use the driver's server-side cursors, since they do not work in pipelines. Raises psycopg.Error.
     """
     cursor = f"{name}_{next(_CURSORS)}"
     await conn.execute(f"declare {cursor} no scroll cursor for {STATEMENTS[name]}", parameters, prepare=False)
@@ -51,7 +51,7 @@ async def stream_rows(
 
 
 async def fetch_named_rows(conn: AsyncConnection[Any], name: str, **parameters: object) -> list[NamedRow]:
-    """Run a statement and return all its rows, each column by its name. Raises psycopg.Error."""
+    """Run a statement and return all its rows, with each column by its name. Raises psycopg.Error."""
     cursor = conn.cursor(row_factory=dict_row)
     await cursor.execute(STATEMENTS[name], parameters)
     return await cursor.fetchall()

@@ -1,4 +1,4 @@
-"""Which schema this code needs, and whether a database has it."""
+"""Checks whether a database has the schema that this code needs."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ _REVISION: Final = "select version_num, to_jsonb(revision) ->> 'oldest_code' fro
 
 
 async def server_error(url: str) -> str | None:
-    """Why this code does not run on the server of `url`, in one line; None where it does. Raises psycopg.Error.
+    """Say in one line why this code does not run on the server of `url`; None where it does. Raises psycopg.Error.
 
     Connects without our session settings: an older server rejects those that it does not know, and its error would not
     say why. Runs no statement: a server reports its version and the encoding of the database to each new connection. A
@@ -37,19 +37,19 @@ async def server_error(url: str) -> str | None:
 
 
 async def read_revision(database: Database) -> str | None:
-    """The revision of the schema; None where there is no schema yet. Raises psycopg.Error."""
+    """Return the revision of the schema; None where there is no schema yet. Raises psycopg.Error."""
     return (await _read_schema(database))[0]
 
 
 async def schema_error(database: Database) -> str | None:
-    """Why this code does not run on the schema, in one line; None where it does. Raises psycopg.Error.
+    """Say in one line why this code does not run on the schema; None where it does. Raises psycopg.Error.
 
     It runs on the revision that it was written for, and on a newer one that allows it: each revision states the oldest
     code that it still serves. So pods keep running during a migration, and old code may be started again after it.
     """
     revision, oldest_code = await _read_schema(database)
     if revision is None or revision < EXPECTED_REVISION:
-        found = f"at revision {revision}" if revision else "not there (at revision none)"
+        found = f"at revision {revision}" if revision else "missing (at revision none)"
         return f"the schema is {found}, this code needs {EXPECTED_REVISION}: run `python -m service migrate`"
     if revision > EXPECTED_REVISION and (oldest_code is None or oldest_code > EXPECTED_REVISION):
         needed = oldest_code or revision
@@ -58,7 +58,7 @@ async def schema_error(database: Database) -> str | None:
 
 
 async def planner_error(database: Database) -> str | None:
-    """Which planner settings a session lacks, in one line; None where it has them all. Raises psycopg.Error.
+    """Say in one line which planner settings a session lacks; None where it has them all. Raises psycopg.Error.
 
     The URL's own `options` take precedence. Behind a pooler the settings are those of the role; a session that it
     opened before they were set keeps the old ones.
@@ -75,7 +75,7 @@ async def planner_error(database: Database) -> str | None:
 
 
 async def _read_schema(database: Database) -> tuple[str | None, str | None]:
-    """The revision, and the oldest code that runs on it."""
+    """Return the revision, and the oldest code that runs on it."""
     async with database.transaction() as connection:
         cursor = await connection.execute("select to_regclass('els.alembic_version') is not null")
         if await cursor.fetchone() == (False,):

@@ -1,8 +1,8 @@
-"""The statements in sql/queries, and the arrays that are bound to them.
+"""Loads the statements of sql/queries.
 
-A statement's file can be pasted into psql as it is (`:name` binds there too); here each `:name`
-becomes psycopg's `%(name)s`. Arrays are bound in PostgreSQL's binary form, built in one go: psycopg's
-own list dumper costs more than all the rest of a poll.
+A statement's file can be pasted into psql as it is (`:name` is a parameter there, too); here each `:name` becomes
+psycopg's `%(name)s`. Array parameters are instances of the classes of `postgres.arrays`: psycopg's own encoder of lists
+costs more than the rest of a poll.
 """
 
 import re
@@ -11,12 +11,12 @@ from pathlib import Path
 
 QUERIES = Path(__file__).parents[2] / "sql" / "queries"
 
-# What can hold a `:name` that is none: comments, quoted text, casts. They are matched first.
+# Comments, quoted text and casts may contain a `:name` that is no parameter, so they are matched first.
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|::|:(?P<name>[a-z][a-z0-9_]*)|%")
 
 
 def placeholders(sql: str) -> str:
-    """Turn each `:name` of a statement into `%(name)s`; comments, quoted text and casts stay."""
+    """Replace each `:name` of a statement by `%(name)s`, except in comments, quoted text and casts."""
 
     def replace(token: re.Match[str]) -> str:
         if token["name"]:
@@ -31,3 +31,4 @@ def _load() -> Mapping[str, str]:
 
 
 STATEMENTS: Mapping[str, str] = _load()
+"""Each statement of sql/queries by the name of its file."""

@@ -1,7 +1,7 @@
-"""The schema as it is now, as SQLAlchemy metadata.
+"""Declares the current schema, as SQLAlchemy metadata.
 
-The migrations make it; this declares it, and a test holds both against each other through the catalog.
-What each constraint and storage setting is for is said where it was made, in migrations/versions.
+The migrations create the schema; a test compares it with this declaration, through the catalog. The reasons of
+constraints and storage settings are in migrations/versions.
 """
 
 from typing import Any
@@ -35,49 +35,49 @@ METADATA = MetaData(schema=SCHEMA)
 _TIME = DateTime(timezone=True)
 
 
-def _given(name: str, kind: Any, **options: Any) -> Column[Any]:
-    """A column that is never null."""
+def _not_null(name: str, kind: Any, **options: Any) -> Column[Any]:
+    """Declare a column that is not null."""
     return Column(name, kind, nullable=False, **options)
 
 
 def _length(table: str, column: str) -> CheckConstraint:
-    """Identities are texts of 1 to 255 characters."""
+    """Declare the constraint of an identity: a text of 1 to 255 characters."""
     return CheckConstraint(f"char_length({column}) between 1 and 255", name=f"{table}_{column}_check")
 
 
 def _file() -> list[Column[Any]]:
-    """What the File Service says about an uploaded file, where all of it is known."""
+    """Declare the columns of an uploaded file, as the File Service describes it, for tables where all is known."""
     return [
-        _given("file_upload_id", Text),
-        _given("original_file_name", Text),
-        _given("raw_file_storage_id", Text),
-        _given("file_size_bytes", BigInteger),
+        _not_null("file_upload_id", Text),
+        _not_null("original_file_name", Text),
+        _not_null("raw_file_storage_id", Text),
+        _not_null("file_size_bytes", BigInteger),
         Column("content_md5_hash", Text),
     ]
 
 
 def _trace() -> list[Column[Any]]:
-    """Which conversation a row belongs to."""
-    return [_given("correlation_id", Uuid), Column("traceparent", Text), Column("tracestate", Text)]
+    """Declare the columns of a correlation id and a trace."""
+    return [_not_null("correlation_id", Uuid), Column("traceparent", Text), Column("tracestate", Text)]
 
 
 batches = Table(
     "batches",
     METADATA,
-    _given("batch_id", Text),
-    _given("expected", Integer),
-    _given("assigned", Integer, server_default=text("0")),
-    _given("failed", Integer, server_default=text("0")),
-    _given("state", Text, server_default="registered"),
-    _given("essay_set", LargeBinary),
-    _given("course_code", Text),
-    _given("user_id", Text),
-    _given("essay_instructions", Text),
+    _not_null("batch_id", Text),
+    _not_null("expected", Integer),
+    _not_null("assigned", Integer, server_default=text("0")),
+    _not_null("failed", Integer, server_default=text("0")),
+    _not_null("state", Text, server_default="registered"),
+    _not_null("essay_set", LargeBinary),
+    _not_null("course_code", Text),
+    _not_null("user_id", Text),
+    _not_null("essay_instructions", Text),
     Column("class_id", Text),
     Column("org_id", Text),
     *_trace(),
-    _given("registered_at", _TIME),
-    _given("changed_at", _TIME),
+    _not_null("registered_at", _TIME),
+    _not_null("changed_at", _TIME),
     Column("completed_at", _TIME),
     Column("timed_out_at", _TIME),
     PrimaryKeyConstraint("batch_id", name="batches_pkey"),
@@ -119,10 +119,10 @@ _CONTENT_OF_A_SLOT = (
 slots = Table(
     "slots",
     METADATA,
-    _given("batch_id", Text),
-    _given("essay_id", Text),
-    _given("position", Integer),
-    _given("state", Text, server_default="open"),
+    _not_null("batch_id", Text),
+    _not_null("essay_id", Text),
+    _not_null("position", Integer),
+    _not_null("state", Text, server_default="open"),
     Column("text_storage_id", Text),
     Column("file_upload_id", Text),
     Column("original_file_name", Text),
@@ -166,14 +166,14 @@ arrivals = Sequence("arrivals", metadata=METADATA, schema=SCHEMA, cache=1)
 pending_content = Table(
     "pending_content",
     METADATA,
-    _given("batch_id", Text),
-    _given("text_storage_id", Text),
-    _given("arrival", BigInteger),
-    _given("state", Text, server_default="pending"),
+    _not_null("batch_id", Text),
+    _not_null("text_storage_id", Text),
+    _not_null("arrival", BigInteger),
+    _not_null("state", Text, server_default="pending"),
     *_file(),
     *_trace(),
-    _given("stored_at", _TIME),
-    _given("waiting_since", _TIME),
+    _not_null("stored_at", _TIME),
+    _not_null("waiting_since", _TIME),
     Column("closed_at", _TIME),
     PrimaryKeyConstraint("batch_id", "text_storage_id", name="pending_content_pkey"),
     _length("pending_content", "batch_id"),
@@ -201,12 +201,12 @@ pending_content = Table(
 excess_content = Table(
     "excess_content",
     METADATA,
-    _given("batch_id", Text),
-    _given("text_storage_id", Text),
-    _given("reason", Text),
+    _not_null("batch_id", Text),
+    _not_null("text_storage_id", Text),
+    _not_null("reason", Text),
     *_file(),
     *_trace(),
-    _given("declared_at", _TIME),
+    _not_null("declared_at", _TIME),
     PrimaryKeyConstraint("batch_id", "text_storage_id", name="excess_content_pkey"),
     _length("excess_content", "text_storage_id"),
     CheckConstraint("reason in ('BATCH_FULL', 'NO_AVAILABLE_SLOT')", name="excess_content_reason_check"),
@@ -215,19 +215,19 @@ excess_content = Table(
 validation_failures = Table(
     "validation_failures",
     METADATA,
-    _given("batch_id", Text),
-    _given("file_upload_id", Text),
-    _given("arrival", BigInteger),
-    _given("state", Text),
-    _given("original_file_name", Text),
-    _given("raw_file_storage_id", Text),
-    _given("validation_error_code", Text),
-    _given("error_detail", JSON),
-    _given("file_size_bytes", BigInteger),
-    _given("failed_at", _TIME),
+    _not_null("batch_id", Text),
+    _not_null("file_upload_id", Text),
+    _not_null("arrival", BigInteger),
+    _not_null("state", Text),
+    _not_null("original_file_name", Text),
+    _not_null("raw_file_storage_id", Text),
+    _not_null("validation_error_code", Text),
+    _not_null("error_detail", JSON),
+    _not_null("file_size_bytes", BigInteger),
+    _not_null("failed_at", _TIME),
     *_trace(),
-    _given("stored_at", _TIME),
-    _given("waiting_since", _TIME),
+    _not_null("stored_at", _TIME),
+    _not_null("waiting_since", _TIME),
     Column("closed_at", _TIME),
     PrimaryKeyConstraint("batch_id", "file_upload_id", name="validation_failures_pkey"),
     _length("validation_failures", "batch_id"),
@@ -248,15 +248,15 @@ validation_failures = Table(
 outbox = Table(
     "outbox",
     METADATA,
-    _given("seq", BigInteger, server_default=Identity(always=True)),
-    _given("id", Uuid),
-    _given("aggregatetype", Text, server_default="batch"),
-    _given("aggregateid", Text),
-    _given("type", Text),
-    _given("payload", Text),
+    _not_null("seq", BigInteger, server_default=Identity(always=True)),
+    _not_null("id", Uuid),
+    _not_null("aggregatetype", Text, server_default="batch"),
+    _not_null("aggregateid", Text),
+    _not_null("type", Text),
+    _not_null("payload", Text),
     *_trace(),
-    _given("created_at", _TIME, server_default=text("transaction_timestamp()")),
-    _given(
+    _not_null("created_at", _TIME, server_default=text("transaction_timestamp()")),
+    _not_null(
         "shard",
         SmallInteger,
         server_default=Computed("(hashtextextended(aggregateid, 0) & 63)::smallint", persisted=True),
@@ -277,20 +277,20 @@ outbox = Table(
 outbox_blocked = Table(
     "outbox_blocked",
     METADATA,
-    _given("batch_id", Text),
-    _given("seq", BigInteger),
-    _given("topic", Text),
-    _given("error", Text),
-    _given("since", _TIME),
-    _given("retry_at", _TIME),
+    _not_null("batch_id", Text),
+    _not_null("seq", BigInteger),
+    _not_null("topic", Text),
+    _not_null("error", Text),
+    _not_null("since", _TIME),
+    _not_null("retry_at", _TIME),
     PrimaryKeyConstraint("batch_id", name="outbox_blocked_pkey"),
 )
 
 relays = Table(
     "relays",
     METADATA,
-    _given("relay", Uuid),
-    _given("expires_at", _TIME),
+    _not_null("relay", Uuid),
+    _not_null("expires_at", _TIME),
     PrimaryKeyConstraint("relay", name="relays_pkey"),
     postgresql_with={"fillfactor": 50},
 )
@@ -298,7 +298,7 @@ relays = Table(
 relay_shards = Table(
     "relay_shards",
     METADATA,
-    _given("shard", SmallInteger, autoincrement=False),
+    _not_null("shard", SmallInteger, autoincrement=False),
     Column("relay", Uuid),
     PrimaryKeyConstraint("shard", name="relay_shards_pkey"),
     CheckConstraint("shard between 0 and 63", name="relay_shards_shard_check"),
@@ -308,20 +308,20 @@ relay_shards = Table(
 quarantine = Table(
     "quarantine",
     METADATA,
-    _given("id", BigInteger, server_default=Identity(always=True)),
-    _given("topic", Text),
-    _given("fingerprint", LargeBinary),
-    _given("state", Text, server_default="open"),
-    _given("partition", Integer),
-    _given("offset", BigInteger),
+    _not_null("id", BigInteger, server_default=Identity(always=True)),
+    _not_null("topic", Text),
+    _not_null("fingerprint", LargeBinary),
+    _not_null("state", Text, server_default="open"),
+    _not_null("partition", Integer),
+    _not_null("offset", BigInteger),
     Column("key", LargeBinary),
     Column("value", LargeBinary),
-    _given("headers", JSONB, server_default="[]"),
-    _given("reason", Text),
-    _given("error", Text),
-    _given("first_seen_at", _TIME),
-    _given("last_seen_at", _TIME),
-    _given("deliveries", BigInteger, server_default=text("1")),
+    _not_null("headers", JSONB, server_default="[]"),
+    _not_null("reason", Text),
+    _not_null("error", Text),
+    _not_null("first_seen_at", _TIME),
+    _not_null("last_seen_at", _TIME),
+    _not_null("deliveries", BigInteger, server_default=text("1")),
     Column("closed_at", _TIME),
     PrimaryKeyConstraint("id", name="quarantine_pkey"),
     UniqueConstraint("topic", "fingerprint", name="quarantine_fingerprint_key"),
@@ -336,8 +336,8 @@ quarantine = Table(
 topic_refusals = Table(
     "topic_refusals",
     METADATA,
-    _given("topic", Text),
-    _given("in_a_row", Integer, server_default=text("0")),
+    _not_null("topic", Text),
+    _not_null("in_a_row", Integer, server_default=text("0")),
     Column("stopped_at", _TIME),
     PrimaryKeyConstraint("topic", name="topic_refusals_pkey"),
     CheckConstraint("in_a_row >= 0", name="topic_refusals_in_a_row_check"),
@@ -346,14 +346,14 @@ topic_refusals = Table(
 crash_marks = Table(
     "crash_marks",
     METADATA,
-    _given("topic", Text),
-    _given("partition", Integer),
-    _given("offset", BigInteger),
+    _not_null("topic", Text),
+    _not_null("partition", Integer),
+    _not_null("offset", BigInteger),
     Column("records", Integer),
-    _given("deaths", Integer, server_default=text("0")),
-    _given("in_hand", Boolean, server_default=text("false")),
-    _given("pod", Text),
-    _given("marked_at", _TIME),
+    _not_null("deaths", Integer, server_default=text("0")),
+    _not_null("in_hand", Boolean, server_default=text("false")),
+    _not_null("pod", Text),
+    _not_null("marked_at", _TIME),
     PrimaryKeyConstraint("topic", "partition", name="crash_marks_pkey"),
     CheckConstraint("records >= 1", name="crash_marks_records_check"),
     CheckConstraint("deaths >= 0", name="crash_marks_deaths_check"),
@@ -363,8 +363,8 @@ crash_marks = Table(
 policy = Table(
     "policy",
     METADATA,
-    _given("name", Text),
-    _given("seconds", BigInteger),
+    _not_null("name", Text),
+    _not_null("seconds", BigInteger),
     PrimaryKeyConstraint("name", name="policy_pkey"),
     CheckConstraint("seconds > 0", name="policy_seconds_check"),
 )
@@ -372,14 +372,14 @@ policy = Table(
 operator_actions = Table(
     "operator_actions",
     METADATA,
-    _given("id", BigInteger, server_default=Identity(always=True)),
-    _given("at", _TIME, server_default=text("transaction_timestamp()")),
-    _given("who", Text),
-    _given("action", Text),
+    _not_null("id", BigInteger, server_default=Identity(always=True)),
+    _not_null("at", _TIME, server_default=text("transaction_timestamp()")),
+    _not_null("who", Text),
+    _not_null("action", Text),
     Column("batch_id", Text),
     Column("topic", Text),
-    _given("why", Text),
-    _given("details", JSONB, server_default="{}"),
+    _not_null("why", Text),
+    _not_null("details", JSONB, server_default="{}"),
     PrimaryKeyConstraint("id", name="operator_actions_pkey"),
     CheckConstraint("char_length(who) between 1 and 255", name="operator_actions_who_check"),
     Index("operator_actions_at", "at"),

@@ -1,4 +1,4 @@
-"""How long things are kept, and what a purge did."""
+"""Defines how long things are kept, and the report of a purge."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long things last, in seconds; None is for ever."""
+    """How long things are kept, in seconds; None means forever."""
 
     pending_ttl: int
     expired_retention: int
@@ -17,7 +17,10 @@ class RetentionPolicy:
 
 
 def too_short(policy: RetentionPolicy, kept: Mapping[str, float]) -> list[str]:
-    """Where something is deleted that its topic may deliver once more, after `kept` seconds; in words."""
+    """Say in words which retentions are too short: their rows are deleted while a topic may still deliver them again.
+
+    `kept` says for each topic how many seconds it keeps its records.
+    """
     retentions = {
         "ELS_EXPIRED_RETENTION_SECONDS": policy.expired_retention,
         "ELS_BATCH_RETENTION_SECONDS": policy.batch_retention,
@@ -33,7 +36,7 @@ def too_short(policy: RetentionPolicy, kept: Mapping[str, float]) -> list[str]:
 
 @dataclass(slots=True)
 class PurgeReport:
-    """What a round has done, or would do."""
+    """What a purge round did, or would do: rows or batches by purge task."""
 
     expired_content: int = 0
     expired_failures: int = 0
@@ -45,20 +48,20 @@ class PurgeReport:
     deleted_quarantine: int = 0
     deleted_actions: int = 0
     passed_over: int = 0
-    """Batches that somebody was working on: the next round meets them again."""
+    """Batches that were skipped, since another transaction works on them: the next round tries them again."""
     whole: bool = True
-    """Whether the round came to its end: not where another pod was purging, or where it was told to stop."""
+    """Whether the round is complete: not where another pod was purging, or where the service stopped."""
 
 
 @dataclass(slots=True)
 class Chunk:
-    """What one transaction did, to be counted and logged once it is committed."""
+    """What one transaction of a purge task did. It is counted and logged after the commit."""
 
     task: str
-    """The count of PurgeReport that it adds to."""
+    """The purge task, as the name of its count in PurgeReport."""
     done: Sequence[tuple[Any, ...]] = ()
-    """What it was done to: the batch, and the content or the failure of it."""
+    """The keys of the changed rows: the batch, and its content or failure."""
     published: int = 0
-    """Outbox rows written."""
+    """Outbox rows inserted."""
     more: bool = False
-    """Whether something may be left to do."""
+    """Whether the task may have more to do."""

@@ -1,12 +1,13 @@
-"""What has outlived its time: told, kept apart, and in the end deleted.
+"""Expires, reports and deletes what has passed its time limit.
 
-A round goes through its chores one after the other, each in small chunks, each chunk in a transaction of its own that
-first takes the right to purge: so one pod purges at a time, and one that dies holds nobody up. Nothing here is waited
-for. A batch that somebody is working on is skipped over, and met again by the next round.
+A round runs its purge tasks one after the other, each in small chunks. Each chunk is a transaction of its own that
+first takes the right to purge: so one pod purges at a time, and a pod that crashes blocks no other. A purge waits for
+no lock. A batch that another transaction works on is skipped, and tried again by the next round.
 
-Content and failures that wait are touched only behind the lock of their batch, where content and registrations meet
-as well, and after one more look behind that lock: what belongs to a registered batch is left alone (I4). An event and
-the change that it tells of are one transaction (I6), numbered while the batch is held, by its lock or by its row.
+Content and failures that wait are changed only under the exclusive lock of their batch, which intake takes as well, and
+after the state of the batch was read under that lock: uploads of a registered batch are not changed (I4). An event and
+the change that it reports are one transaction (I6); its outbox number is drawn while the batch is held, by its lock or
+by its counter row.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -23,26 +24,24 @@ from service.domain.enveloped import Origin, Outgoing, Unpublishable
 from service.postgres.pool import Database
 from service.purge.policy import Chunk, PurgeReport, RetentionPolicy
 from service.runtime.metrics import TRANSACTION
-from service.store import batches as store
-from service.store import outbox, retention
-from service.store import slots as slots_
+from service.store import batches, outbox, retention, slots
 from service.store.retention import DueStatement, EndedBatch, EndingStatement, ExpiredContent, LateBatch, UploadKey
 
-CHUNK = 500
+ROWS_PER_CHUNK = 500
 """Rows of a transaction, and batches whose locks it may hold."""
 
-LATE = 50
+BATCHES_PER_CHUNK = 50
 """Batches that are reported, or deleted, in a transaction."""
 
-LARGE = 5_000
-"""Slots of such batches together; one that has more goes alone."""
+SLOTS_PER_CHUNK = 5_000
+"""Slots of these batches together. A batch that has more gets a transaction of its own."""
 
 _log = structlog.get_logger(__name__)
 
 
 Committed = Callable[[Chunk], None]
 _Sized = TypeVar("_Sized", LateBatch, EndedBatch)
-_Step = Callable[[AsyncConnection[Any], datetime], Awaitable[Chunk]]
+_PurgeTask = Callable[[AsyncConnection[Any], datetime], Awaitable[Chunk]]
 
 
 async def purge_once(
@@ -54,15 +53,16 @@ async def purge_once(
     committed: Committed = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> PurgeReport:
-    """One round. `now` stands in for the database's clock; `committed` is told of each chunk.
+    """Run one round, until its end or until `stopped` returns True.
 
-    Raises psycopg.Error; what was committed before stays done.
+    `now` replaces the database's clock; `committed` is called with each chunk after its commit. Raises psycopg.Error;
+    chunks that were committed before stay done.
     """
     return await _Round(database, policy, limits or IntakeLimits(), now, committed, stopped).run()
 
 
 async def count_due(database: Database, policy: RetentionPolicy, now: datetime | None = None) -> PurgeReport:
-    """What a round would find to do at this moment. Changes nothing. Raises psycopg.Error."""
+    """Count what a round would do at this moment. Changes nothing. Raises psycopg.Error."""
     async with database.transaction() as conn:
         _, clock = await retention.try_purge(conn)
         now = now or clock
@@ -82,6 +82,8 @@ async def count_due(database: Database, policy: RetentionPolicy, now: datetime |
 
 @dataclass(slots=True)
 class _Round:
+    """One purge round, with its report and the batches that it skips."""
+
     database: Database
     policy: RetentionPolicy
     limits: IntakeLimits
@@ -90,15 +92,16 @@ class _Round:
     stopped: Callable[[], bool]
     report: PurgeReport = field(default_factory=PurgeReport)
     skipped: set[str] = field(default_factory=set)
-    """Batches that this round leaves alone."""
+    """Batches that this round does not change."""
 
     async def run(self) -> PurgeReport:
-        for step in self._steps():
-            while await self._chunk(step):
+        """Run all tasks to their end, or until the round is stopped."""
+        for task in self._tasks():
+            while await self._chunk(task):
                 pass
         return self.report
 
-    def _steps(self) -> Iterable[_Step]:
+    def _tasks(self) -> Iterable[_PurgeTask]:
         yield self.expire_content
         yield self.expire_failures
         yield self.report_late_batches
@@ -111,14 +114,14 @@ class _Round:
             yield self.delete_quarantine
             yield self.delete_actions
 
-    async def _chunk(self, step: _Step) -> bool:
-        """One transaction; returns whether another is worth it."""
+    async def _chunk(self, task: _PurgeTask) -> bool:
+        """Run one transaction of a task. Returns whether the task may have more to do."""
         if self.stopped():
             self.report.whole = False
         if not self.report.whole:
             return False
         with TRANSACTION.labels("purge").time():
-            chunk = await self._transaction(step)
+            chunk = await self._transaction(task)
         if chunk is None:
             self.report.whole = False
             return False
@@ -127,16 +130,16 @@ class _Round:
             self.committed(chunk)
         return chunk.more
 
-    async def _transaction(self, step: _Step) -> Chunk | None:
-        """None where another pod is purging."""
+    async def _transaction(self, task: _PurgeTask) -> Chunk | None:
+        """Run one transaction of a task. Returns None where another pod is purging."""
         async with self.database.transaction() as conn:
             taken, now = await retention.try_purge(conn)
-            return await step(conn, self.now or now) if taken else None
+            return await task(conn, self.now or now) if taken else None
 
-    # -- what waits for a registration
+    # -- uploads that wait for a registration
 
     async def expire_content(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Content whose registration did not come in time becomes expired, and that is told."""
+        """Expire content whose registration did not come in time, and publish an event for each."""
         due = _before(now, self.policy.pending_ttl)
         keys, more = await self._lock_due(conn, "find_due_content", due)
         expired = await retention.expire_content(conn, keys, due, now) if keys else []
@@ -150,17 +153,17 @@ class _Round:
         )
 
     async def expire_failures(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Failures go the same way; nobody is told."""
+        """Expire waiting validation failures. Publishes no event for them."""
         due = _before(now, self.policy.pending_ttl)
         return await self._end(conn, "expired_failures", "find_due_failures", "expire_failures", due, now)
 
     async def delete_expired_content(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Expired content that nobody asked for to the end of its retention."""
+        """Delete expired content that was not restored or reconciled within its retention."""
         due = _before(now, self.policy.expired_retention)
         return await self._end(conn, "deleted_content", "find_old_expired_content", "delete_expired_content", due, now)
 
     async def delete_expired_failures(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """The same of failures."""
+        """Delete expired failures at the end of their retention."""
         due = _before(now, self.policy.expired_retention)
         return await self._end(
             conn, "deleted_failures", "find_old_expired_failures", "delete_expired_failures", due, now
@@ -182,19 +185,23 @@ class _Round:
     async def _lock_due(
         self, conn: AsyncConnection[Any], finding: DueStatement, due: datetime
     ) -> tuple[list[UploadKey], bool]:
-        """What is due of batches that are ours alone and not registered; and whether there is more."""
-        keys = await retention.find_due(conn, finding, due, self.skipped, CHUNK)
-        ours = await self._lock(conn, {batch_id for batch_id, _ in keys})
-        if ours:
-            # In a statement after the lock: a registration that committed meanwhile is seen.
-            _, registered = await store.read_batch_states(conn, ours)
+        """Find what is due, and lock its batches, without waiting.
+
+        Returns the keys of locked batches that are not registered, and whether there may be more.
+        """
+        keys = await retention.find_due(conn, finding, due, self.skipped, ROWS_PER_CHUNK)
+        locked = await self._lock(conn, {batch_id for batch_id, _ in keys})
+        if locked:
+            # A statement after the locks, so that it sees a registration that committed meanwhile.
+            _, registered = await batches.read_batch_states(conn, locked)
             self.skipped |= registered.keys()
-        return [key for key in keys if key[0] not in self.skipped], len(keys) == CHUNK
+        return [key for key in keys if key[0] not in self.skipped], len(keys) == ROWS_PER_CHUNK
 
     async def _lock(self, conn: AsyncConnection[Any], batch_ids: Collection[str]) -> list[str]:
+        """Lock batches, and skip those that other transactions hold. Returns the locked ones."""
         if not batch_ids:
             return []
-        busy = await store.try_lock_batches(conn, exclusive=sorted(batch_ids), shared=[])
+        busy = await batches.try_lock_batches(conn, exclusive=sorted(batch_ids), shared=[])
         self._skip(busy)
         return sorted(set(batch_ids) - busy)
 
@@ -222,22 +229,22 @@ class _Round:
     # -- batches
 
     async def report_late_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Batches that are neither ready nor failed after their timeout; they can still become so."""
-        late = await retention.find_late_batches(conn, _before(now, self.policy.batch_timeout), LATE)
+        """Report batches that are neither ready nor failed after their timeout. They can still become so."""
+        late = await retention.find_late_batches(conn, _before(now, self.policy.batch_timeout), BATCHES_PER_CHUNK)
         some = _for_one_transaction(late)
         events = [event for batch in some if (event := await self._timeout(conn, batch, now))]
         await _publish(conn, events)
         if some:
             await retention.mark_timed_out(conn, [batch.batch_id for batch in some], now)
-        more = len(late) == LATE or len(some) < len(late)
+        more = len(late) == BATCHES_PER_CHUNK or len(some) < len(late)
         return Chunk("timed_out_batches", [(batch.batch_id,) for batch in some], len(events), more)
 
     async def _timeout(self, conn: AsyncConnection[Any], batch: LateBatch, now: datetime) -> Outgoing | None:
         try:
             return await outgoing.readiness_timeout(
                 batch.batch_id,
-                slots_.stream_assigned_slots(conn, batch.batch_id),
-                slots_.read_open_slots(conn, batch.batch_id),
+                slots.stream_assigned_slots(conn, batch.batch_id),
+                slots.read_open_slots(conn, batch.batch_id),
                 batch.expected,
                 batch.assigned,
                 self.policy.batch_timeout,
@@ -250,44 +257,50 @@ class _Round:
             return None
 
     async def delete_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Batches that ended long ago, with all that is theirs."""
+        """Delete batches that ended long ago, with all rows that belong to them."""
         due = _before(now, self.policy.batch_retention or 0)
-        found = await retention.find_ended_batches(conn, due, self.skipped, LATE)
+        found = await retention.find_ended_batches(conn, due, self.skipped, BATCHES_PER_CHUNK)
         some = _for_one_transaction(found)
-        ours = await self._lock(conn, [batch.batch_id for batch in some])
-        deleted = await retention.delete_batches(conn, ours, due) if ours else []
-        self._skip(set(ours) - set(deleted))
-        more = len(found) == LATE or len(some) < len(found)
+        locked = await self._lock(conn, [batch.batch_id for batch in some])
+        deleted = await retention.delete_batches(conn, locked, due) if locked else []
+        self._skip(set(locked) - set(deleted))
+        more = len(found) == BATCHES_PER_CHUNK or len(some) < len(found)
         return Chunk("deleted_batches", [(batch_id,) for batch_id in deleted], more=more)
 
     # -- rows that were closed
 
     async def delete_removed(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """What operators removed."""
+        """Delete content that operators removed, at the end of its retention."""
         return await self._clear(conn, "deleted_removed", "delete_removed_content", now)
 
     async def delete_quarantine(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """QuarantineFilter inputs that were replayed or discarded."""
+        """Delete rejected inputs that were replayed or discarded, at the end of their retention."""
         return await self._clear(conn, "deleted_quarantine", "delete_closed_quarantine", now)
 
     async def delete_actions(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """What operators did: not before what they closed by it, whose `closed_at` is its `at`."""
+        """Delete operator actions at the end of their retention.
+
+        This task runs last: an action is not deleted before the rows that it closed, whose `closed_at` is its `at`.
+        """
         return await self._clear(conn, "deleted_actions", "delete_operator_actions", now)
 
     async def _clear(
         self, conn: AsyncConnection[Any], task: str, clearing: retention.ClearingStatement, now: datetime
     ) -> Chunk:
-        done = await retention.clear(conn, clearing, _before(now, self.policy.closed_retention or 0), CHUNK)
-        return Chunk(task, done, more=len(done) == CHUNK)
+        done = await retention.clear(conn, clearing, _before(now, self.policy.closed_retention or 0), ROWS_PER_CHUNK)
+        return Chunk(task, done, more=len(done) == ROWS_PER_CHUNK)
 
 
-def _for_one_transaction(batches: Sequence[_Sized]) -> list[_Sized]:
-    """The first of them, and more while they are small: others wait for the rows that are held here."""
+def _for_one_transaction(found: Sequence[_Sized]) -> list[_Sized]:
+    """Return the first batch, and more up to SLOTS_PER_CHUNK slots.
+
+    The limit is there because other transactions wait for the rows that a chunk locks.
+    """
     some: list[_Sized] = []
-    slots = 0
-    for batch in batches:
-        slots += batch.expected
-        if some and slots > LARGE:
+    total = 0
+    for batch in found:
+        total += batch.expected
+        if some and total > SLOTS_PER_CHUNK:
             break
         some.append(batch)
     return some
@@ -299,7 +312,7 @@ async def _publish(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> No
 
 
 def _log_unpublishable(error: Unpublishable) -> None:
-    """What no topic takes must not stop all the rest, every minute anew: the state says it, and the log."""
+    """Log an event that is too large for its topic. It must not stop the purge; the change is made without it."""
     _log.error("event_not_published", topic=error.topic, batch_id=error.batch_id, error=str(error))
 
 

@@ -1,4 +1,4 @@
-"""Counts and logs what a purge did, once it is committed."""
+"""Counts and logs what a purge did, after the commit."""
 
 import structlog
 

@@ -138,7 +138,7 @@ class Relay:
 
     async def _listen(self) -> bool:
         """Wake the worker when other pods commit rows. Listens on a session of its own until that ends."""
-        async with await self._database.connect_alone() as conn:
+        async with await self._database.connect_unpooled() as conn:
             await conn.execute(f"listen {CHANNEL}")
             async for _ in conn.notifies():
                 self._worker.wake.set()

@@ -1,4 +1,4 @@
-"""A schema moves under running pods: who may run on which revision, and what a migration does not hold up."""
+"""A schema is migrated under running pods: which code runs on which revision, and what a migration does not block."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
 
 RELEASED = {"0001": "d5014d1d94c79fa972698b46716babdeff6030ee223b784d9ab76a386273e21b"}
-"""By their SHA-256. What was released is not changed any more: another revision follows it."""
+"""Released revisions, by their SHA-256. A released revision is not changed: a new one follows it."""
 
 
 def revisions() -> list[Script]:
@@ -45,7 +45,7 @@ def moved(url: str, revision: str) -> None:
         command.downgrade(config, revision)
 
 
-# -- who runs on what
+# -- which code runs on which revision
 
 
 @pytest.mark.parametrize("script", revisions(), ids=lambda script: script.revision)
@@ -61,15 +61,15 @@ def test_a_revision_that_was_released_is_not_changed() -> None:
 
 
 def test_the_schema_says_which_code_runs_on_it(database_url: str, conn: psycopg.Connection[tuple[object, ...]]) -> None:
-    told = "select version_num, oldest_code from els.alembic_version"
+    query = "select version_num, oldest_code from els.alembic_version"
     head, before = revisions()[-1], revisions()[-2]
-    assert conn.execute(told).fetchall() == [(head.revision, head.module.oldest_code)]
+    assert conn.execute(query).fetchall() == [(head.revision, head.module.oldest_code)]
     moved(database_url, before.revision)
-    assert conn.execute(told).fetchall() == [(before.revision, before.module.oldest_code)]
+    assert conn.execute(query).fetchall() == [(before.revision, before.module.oldest_code)]
 
 
 @pytest.mark.parametrize(
-    ("revision", "oldest_code", "told"),
+    ("revision", "oldest_code", "expected"),
     [
         ("0000", None, f"the schema is at revision 0000, this code needs {EXPECTED_REVISION}: run"),
         ("0000", "0000", f"the schema is at revision 0000, this code needs {EXPECTED_REVISION}: run"),
@@ -82,13 +82,17 @@ def test_the_schema_says_which_code_runs_on_it(database_url: str, conn: psycopg.
     ],
 )
 async def test_code_runs_on_its_own_revision_and_on_newer_ones_that_serve_it(
-    app_url: str, conn: psycopg.Connection[tuple[object, ...]], revision: str, oldest_code: str | None, told: str | None
+    app_url: str,
+    conn: psycopg.Connection[tuple[object, ...]],
+    revision: str,
+    oldest_code: str | None,
+    expected: str | None,
 ) -> None:
     conn.execute("update els.alembic_version set version_num = %s, oldest_code = %s", [revision, oldest_code])
     database = Database(app_url)
-    trouble = await schema_error(database)
+    error = await schema_error(database)
     await database.close()
-    assert trouble == told or (trouble and told and trouble.startswith(told))
+    assert error == expected or (error and expected and error.startswith(expected))
 
 
 async def test_a_pod_goes_on_while_the_schema_serves_it_and_is_not_ready_when_it_does_not(
@@ -115,13 +119,13 @@ def readiness(pod: Pod) -> str:
         return str(rejection.read(), "utf-8")
 
 
-# -- what a migration does to those who work meanwhile
+# -- what a migration does to concurrent transactions
 
 
-async def test_who_writes_waits_less_than_a_second_for_a_migration_that_waits_for_its_lock(
+async def test_a_writer_waits_less_than_a_second_for_a_migration_that_waits_for_its_lock(
     database_url: str, conn: psycopg.Connection[tuple[object, ...]]
 ) -> None:
-    """It gives up its place in the queue again and again, until it has the table to itself for a moment."""
+    """It gives up its place in the queue repeatedly, until the table is free for a moment."""
     moved(database_url, "0001")
     waits = """
         select exists (
@@ -146,7 +150,7 @@ async def test_who_writes_waits_less_than_a_second_for_a_migration_that_waits_fo
     await database.close()
 
 
-def test_an_index_that_was_left_half_made_is_made_again_and_a_whole_one_kept(
+def test_an_invalid_index_is_created_anew_and_a_valid_one_kept(
     database_url: str, conn: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     indexes = """

@@ -1,4 +1,4 @@
-"""A transaction is whole or not at all, and no session comes back to the pool that is not."""
+"""A transaction is committed completely or not at all, and only usable sessions return to the pool."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvaila
 from service.postgres import pool as database_module
 from service.postgres.arrays import Texts
 from service.postgres.errors import sqlstate_of
-from service.postgres.pipeline import HEAVY, Connection, PendingResult
+from service.postgres.pipeline import LARGE_PARAMETERS, Connection, PendingResult
 from service.postgres.pool import Database
 from service.postgres.schema import read_revision
 from service.postgres.session import Timeouts, conninfo
@@ -91,7 +91,7 @@ async def test_a_failure_that_the_body_hides_is_not_taken_for_a_commit(database:
     assert await kept(database) == []
 
 
-async def test_in_a_pipeline_a_failure_is_told_by_what_asks_next_under_its_own_name(database: Database) -> None:
+async def test_in_a_pipeline_a_failure_is_raised_by_the_next_await_as_itself(database: Database) -> None:
     with pytest.raises(DivisionByZero):  # noqa: PT012  the body is what is tested
         async with database.transaction(pipelined=True) as connection:
             await connection.execute("select 1 / 0")
@@ -104,7 +104,7 @@ async def test_in_a_pipeline_a_failure_is_told_by_what_asks_next_under_its_own_n
     assert await kept(database) == []
 
 
-async def test_an_answer_is_waited_for_alone_while_the_server_is_at_work_on_what_came_behind_it(
+async def test_one_result_is_awaited_while_the_server_works_on_later_statements(
     database: Database, database_url: str
 ) -> None:
     async with await psycopg.AsyncConnection.connect(database_url) as other, asyncio.timeout(BOUND):
@@ -157,7 +157,7 @@ async def test_a_session_forgets_what_it_prepared_in_vain(database_url: str) -> 
     await database.close()
 
 
-async def test_what_the_driver_tidies_up_on_the_way_is_no_question(database: Database) -> None:
+async def test_a_cleanup_command_of_the_driver_is_not_taken_for_a_sync(database: Database) -> None:
     async with asyncio.timeout(BOUND), database.transaction(pipelined=True) as connection:
         connection.prepare_threshold, connection.prepared_max = 0, 1
         for number in range(5):
@@ -165,7 +165,7 @@ async def test_what_the_driver_tidies_up_on_the_way_is_no_question(database: Dat
             assert await cursor.fetchall() == [(number, "x")]
 
 
-async def test_statements_gather_until_an_answer_is_waited_for_or_until_they_are_heavy(
+async def test_statements_are_collected_until_a_result_is_awaited_or_one_is_large(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = 0
@@ -252,9 +252,7 @@ async def test_a_session_that_the_server_ended_is_replaced(database: Database) -
     assert await kept(database) == []
 
 
-async def test_a_pool_that_is_empty_says_so_as_the_driver_would(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_empty_pool_raises_the_drivers_error(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.postgres.pool._POOL_TIMEOUT_SECONDS", 0.01)
     async with database.transaction():
         with pytest.raises(psycopg.OperationalError, match="no database session was free"):
@@ -263,7 +261,7 @@ async def test_a_pool_that_is_empty_says_so_as_the_driver_would(
     assert await kept(database) == []
 
 
-async def test_a_session_that_is_out_when_the_pool_is_closed_is_closed_when_it_comes_back(database: Database) -> None:
+async def test_a_session_in_use_when_the_pool_is_closed_is_closed_when_it_is_returned(database: Database) -> None:
     async with database.transaction() as connection:
         await keep(connection, "one")
         await database.close()
@@ -283,7 +281,7 @@ async def test_when_the_server_ends_one_session_the_idle_ones_are_not_used_again
     await database.close()
 
 
-async def test_a_server_that_is_not_there_is_the_drivers_error() -> None:
+async def test_an_unreachable_server_raises_the_drivers_error() -> None:
     database = Database("postgresql://postgres@127.0.0.1:1/nothing")
     with pytest.raises(psycopg.OperationalError):
         async with database.transaction():
@@ -301,8 +299,8 @@ async def test_every_session_has_its_timeouts_and_knows_our_arrays(database: Dat
         assert await cursor.fetchone() == ("2s", "2min", "UTC", 2)
 
 
-async def test_a_connection_alone_commits_each_statement(database: Database) -> None:
-    connection = await database.connect_alone()
+async def test_an_unpooled_connection_commits_each_statement(database: Database) -> None:
+    connection = await database.connect_unpooled()
     await keep(connection, "one")
     await connection.close()
     assert await kept(database) == ["one"]
@@ -313,10 +311,10 @@ def test_behind_a_pooler_no_session_settings_are_sent_and_those_of_the_url_stay(
     assert "search_path=x" in conninfo("postgresql://db/els?options=-csearch_path%3Dx", "els", None)
 
 
-async def test_a_server_that_acknowledges_and_never_answers_is_left(
+async def test_the_session_of_a_server_that_acknowledges_and_never_answers_is_closed(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No timeout of TCP finds it. The next transaction has a session of its own."""
+    """No timeout of TCP detects it. The next transaction has a session of its own."""
     monkeypatch.setattr(database_module, "GRACE_SECONDS", 0.1)
     proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
     database = Database(f"{database_url}&port={proxy.port}", timeouts=Timeouts(transaction_timeout=2_000))
@@ -334,7 +332,7 @@ async def test_a_server_that_acknowledges_and_never_answers_is_left(
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_session_that_the_server_has_ended_or_has_not_heard_of_is_left_soon(
+async def test_a_session_that_the_server_has_ended_or_does_not_know_is_closed_soon(
     app_url: str, begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before the end of the longest transaction, two minutes."""
@@ -377,42 +375,42 @@ async def test_an_answer_that_takes_long_to_come_is_read_to_its_end(
 
 @PIPELINED
 @pytest.mark.parametrize("role", ["superuser", "els_app"])
-async def test_a_transaction_that_takes_long_is_left_alone(
+async def test_a_transaction_that_takes_long_is_not_ended(
     database_url: str, app_url: str, role: str, pipelined: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the server works for it, or waits for what it does next, and whether its state may be seen or not."""
     database = Database(app_url if role == "els_app" else database_url)
-    looks = []
-    look = Database._is_served
+    checks = []
+    is_served = Database._is_served
 
     async def noting(self: Database, pid: int) -> bool:
-        served = await look(self, pid)
-        looks.append(served)
+        served = await is_served(self, pid)
+        checks.append(served)
         return served
 
     monkeypatch.setattr(database_module, "CHECK_AFTER_SECONDS", 0.05)
     monkeypatch.setattr(database_module, "RECHECK_SECONDS", 0.05)
     monkeypatch.setattr(Database, "_is_served", noting)
     async with asyncio.timeout(BOUND), database.transaction(pipelined=pipelined) as conn:
-        while len(looks) < 3:
+        while len(checks) < 3:
             await (await conn.execute("select pg_sleep(0.1)")).fetchall()
-        while len(looks) < 6:  # noqa: ASYNC110  what is waited for is in the code under test
+        while len(checks) < 6:  # noqa: ASYNC110  what is waited for is in the code under test
             await asyncio.sleep(0.01)
         await (await conn.execute("select 1")).fetchall()
-    assert all(looks)
+    assert all(checks)
     await database.close()
 
 
-async def test_behind_a_pooler_of_sessions_nobody_can_say_what_the_server_knows(
+async def test_behind_a_pooler_of_sessions_it_is_unknown_what_the_server_knows(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gives its clients numbers of its own, and a transaction that takes long must not be taken for dead."""
+    """It gives its clients numbers of its own, and a transaction that takes long must not be ended."""
     assert not await database._is_served(2**30)
     monkeypatch.setattr(database_module, "IS_SERVED", "select pg_backend_pid() + 1, %s::int is null")
     assert await database._is_served(2**30)
 
 
-async def test_where_the_transaction_does_not_begin_nothing_of_it_stands_alone(
+async def test_where_begin_fails_no_statement_runs_as_a_transaction_of_its_own(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large statements are sent ahead, each with a sync, behind which the server would take the next for its own."""
@@ -426,13 +424,13 @@ async def test_where_the_transaction_does_not_begin_nothing_of_it_stands_alone(
         with pytest.raises(psycopg.errors.SyntaxError):  # noqa: PT012  the body is what is tested
             async with database.transaction(pipelined=True) as connection:
                 for letter in "abc":
-                    await keep(connection, letter * (HEAVY + 1))
+                    await keep(connection, letter * (LARGE_PARAMETERS + 1))
     monkeypatch.undo()
     assert await kept(database) == []
 
 
-@pytest.mark.parametrize("more", ["", "x" * HEAVY * 2], ids=["answered", "sent ahead"])
-async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str, more: str) -> None:
+@pytest.mark.parametrize("more", ["", "x" * LARGE_PARAMETERS * 2], ids=["answered", "sent ahead"])
+async def test_the_locks_of_a_frozen_pod_are_free_soon(database_url: str, more: str) -> None:
     """In the middle of a pipeline, too, and behind what was sent ahead: its session must count as idle."""
     proxy = await Proxy(int(str(conninfo_to_dict(database_url)["port"]))).start()
     timeouts = Timeouts(idle_in_transaction_session_timeout=300)
@@ -457,7 +455,7 @@ async def test_what_a_pod_held_that_is_frozen_is_free_soon(database_url: str, mo
     assert free
 
 
-async def test_the_server_looks_for_pods_that_are_gone_without_a_word(database: Database) -> None:
+async def test_the_server_detects_pods_that_have_disappeared(database: Database) -> None:
     async with database.transaction() as conn:
         cursor = await conn.execute(
             "select current_setting('tcp_keepalives_idle'), current_setting('tcp_user_timeout')"

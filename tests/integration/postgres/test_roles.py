@@ -1,4 +1,4 @@
-"""Each role can do what it is for, and nothing else."""
+"""Each role can do what it needs to do, and nothing else."""
 
 import secrets
 from collections.abc import Iterator
@@ -105,7 +105,7 @@ def test_els_ops_changes_nothing(database: Connection[tuple[Any, ...]], command:
 
 
 def privileges(database: Connection[tuple[Any, ...]], schema: str, kinds: str) -> dict[tuple[str, str], set[str]]:
-    """By relation and role, as the server works it out, memberships and grants to all included."""
+    """Privileges by relation and role, as the server computes them, with memberships and grants to all."""
     found = database.execute(
         """
         select relname::text, role,
@@ -127,7 +127,7 @@ def privileges(database: Connection[tuple[Any, ...]], schema: str, kinds: str) -
 def test_each_role_has_these_privileges_on_tables_and_no_others(database: Connection[tuple[Any, ...]]) -> None:
     found = privileges(database, "els", "rpvmf")
     expected = {(table, "els_app"): granted for table, granted in TABLES.items()}
-    expected |= {(table, nobody): set() for table in TABLES for nobody in ("els_ops", "public")}
+    expected |= {(table, role): set() for table in TABLES for role in ("els_ops", "public")}
     assert found == expected
 
 
@@ -162,7 +162,7 @@ def test_sequences_and_schemas_are_used_by_who_needs_them(database: Connection[t
     ]
 
 
-def test_what_runs_as_the_owner_looks_up_no_name_that_the_caller_may_choose(
+def test_functions_that_run_as_the_owner_have_a_fixed_search_path(
     database: Connection[tuple[Any, ...]],
 ) -> None:
     definers = """
@@ -187,7 +187,7 @@ def test_els_app_writes_and_deletes_rows_of_the_outbox_and_never_changes_one(
     assert not may(database, "els_app", "update els.outbox set payload = ''")
 
 
-def test_els_app_adds_to_the_audit_and_never_changes_it(database: Connection[tuple[Any, ...]]) -> None:
+def test_els_app_adds_operator_actions_and_never_changes_one(database: Connection[tuple[Any, ...]]) -> None:
     insert = "insert into els.operator_actions (who, action, why) values ('w', 'a', '')"
     assert may(database, "els_app", insert)
     assert may(database, "els_app", "select * from els.operator_actions")
@@ -249,7 +249,7 @@ def test_els_owner_owns_everything(database: Connection[tuple[Any, ...]]) -> Non
     assert owners == [("els_owner",)]
 
 
-def test_nobody_logs_in_as_the_owner_and_no_role_is_more_than_it_must_be(
+def test_the_owner_has_no_login_and_no_role_has_a_privilege_that_it_does_not_need(
     database: Connection[tuple[Any, ...]],
 ) -> None:
     roles = database.execute(
@@ -301,7 +301,7 @@ def test_a_statement_of_els_ops_that_does_not_end_is_ended(
         ops.execute("select pg_sleep(300)")
 
 
-async def test_views_that_are_left_open_in_a_transaction_hold_up_nobody_and_are_closed(
+async def test_views_that_are_left_open_in_a_transaction_block_no_other_and_are_closed(
     database: Connection[tuple[Any, ...]], database_url: str
 ) -> None:
     there = "select exists (select from pg_stat_activity where pid = %s)"
@@ -321,7 +321,7 @@ def test_the_sessions_of_els_ops_leave_room_for_the_service(database: Connection
     assert limit == 20
 
 
-def test_els_app_has_by_its_role_what_the_service_asks_for_with_each_session(
+def test_els_app_has_by_its_role_the_settings_that_the_service_sends_with_each_session(
     database: Connection[tuple[Any, ...]],
 ) -> None:
     settings = configured(database, "els_app")

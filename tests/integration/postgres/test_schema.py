@@ -21,7 +21,7 @@ from service.postgres.tables import METADATA
 
 ROOT = Path(__file__).parents[3]
 
-# What makes a schema, told by the catalog in its own words. alembic's own table is in only one of the two.
+# What a schema consists of, as the catalog describes it. Only one of the two has Alembic's own table.
 CATALOG = {
     "columns": """
         select c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -75,27 +75,27 @@ def catalog(url: str) -> dict[str, list[tuple[Any, ...]]]:
         return {what: connection.execute(query.encode()).fetchall() for what, query in CATALOG.items()}
 
 
-def asked(url: str, query: str) -> list[tuple[Any, ...]]:
+def query(url: str, sql: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as connection:
-        return connection.execute(query.encode()).fetchall()
+        return connection.execute(sql.encode()).fetchall()
 
 
-def told(url: str, command: str) -> None:
+def execute(url: str, command: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(command.encode())
 
 
 @pytest.fixture
 def empty_url(server_url: str) -> Iterator[str]:
-    """A database that has nothing in it."""
+    """An empty database."""
     with databases.created(server_url, "template0") as url:
         yield url
 
 
 @pytest.mark.parametrize("what", CATALOG)
 def test_the_migrated_schema_is_the_declared_one(database_url: str, empty_url: str, what: str) -> None:
-    told(empty_url, "create schema els")
-    told(empty_url, "create table els.alembic_version ()")
+    execute(empty_url, "create schema els")
+    execute(empty_url, "create table els.alembic_version ()")
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(empty_url), poolclass=NullPool)
     METADATA.create_all(engine)
     migrated, declared = catalog(database_url)[what], catalog(empty_url)[what]
@@ -104,7 +104,7 @@ def test_the_migrated_schema_is_the_declared_one(database_url: str, empty_url: s
 
 
 def test_the_code_expects_the_newest_revision(database_url: str) -> None:
-    assert asked(database_url, "select version_num from els.alembic_version") == [(EXPECTED_REVISION,)]
+    assert query(database_url, "select version_num from els.alembic_version") == [(EXPECTED_REVISION,)]
 
 
 async def test_a_database_without_the_schema_has_no_revision(database_url: str, empty_url: str) -> None:
@@ -120,27 +120,27 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
     assert catalog(database_url) == before
 
 
-def test_a_migration_lays_all_views_again_and_drops_those_that_have_no_file(database_url: str) -> None:
+def test_a_migration_creates_all_views_anew_and_drops_those_that_have_no_file(database_url: str) -> None:
     views = "select viewname::text from pg_views where schemaname = 'ops' order by 1"
-    told(database_url, "drop view ops.batches")
-    told(database_url, "set role els_owner; create view ops.left_over as select 1 as one")
+    execute(database_url, "drop view ops.batches")
+    execute(database_url, "set role els_owner; create view ops.left_over as select 1 as one")
     migration.upgrade(database_url)
-    assert asked(database_url, views) == [(file.stem,) for file in sorted(ROOT.glob("sql/views/*.sql"))]
+    assert query(database_url, views) == [(file.stem,) for file in sorted(ROOT.glob("sql/views/*.sql"))]
 
 
 def test_several_migrations_at_once_all_succeed(empty_url: str) -> None:
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda _: alembic(empty_url, ROOT, "upgrade", "head"), range(3)))
-    assert asked(empty_url, "select version_num from els.alembic_version") == [(EXPECTED_REVISION,)]
+    assert query(empty_url, "select version_num from els.alembic_version") == [(EXPECTED_REVISION,)]
 
 
 def test_a_downgrade_and_an_upgrade_lead_back_to_the_same_schema(database_url: str, tmp_path: Path) -> None:
     before = catalog(database_url)
     alembic(database_url, tmp_path, "downgrade", "base")
-    assert asked(database_url, "select count(*) from pg_views where schemaname = 'ops'") == [(0,)]
+    assert query(database_url, "select count(*) from pg_views where schemaname = 'ops'") == [(0,)]
     alembic(database_url, tmp_path, "upgrade", "head")
     assert catalog(database_url) == before
-    assert asked(database_url, "select count(*) > 10 from pg_views where schemaname = 'ops'") == [(True,)]
+    assert query(database_url, "select count(*) > 10 from pg_views where schemaname = 'ops'") == [(True,)]
 
 
 def test_autogenerate_finds_nothing_to_do(database_url: str, tmp_path: Path) -> None:
@@ -151,29 +151,31 @@ def test_the_time_to_live_that_the_views_count_down_from_is_what_the_migration_w
     database_url: str,
 ) -> None:
     policy = "select seconds from els.policy where name = 'pending_ttl'"
-    assert asked(database_url, policy) == [(86400,)]
+    assert query(database_url, policy) == [(86400,)]
     migration.upgrade(database_url, pending_ttl_seconds=60)
-    assert asked(database_url, policy) == [(60,)]
+    assert query(database_url, policy) == [(60,)]
     migration.upgrade(database_url)
-    assert asked(database_url, policy) == [(60,)]
+    assert query(database_url, policy) == [(60,)]
 
 
-def test_a_login_that_may_not_lay_roles_is_told_so_and_what_else_it_lacks(database_url: str) -> None:
+def test_a_login_that_may_not_change_roles_gets_a_note_and_an_error_that_names_what_else_it_lacks(
+    database_url: str,
+) -> None:
     stranger = f"els_test_{secrets.token_hex(6)}"
-    told(database_url, f"create role {stranger}")
+    execute(database_url, f"create role {stranger}")
     try:
         with migration.connect(database_url) as connection:
             connection.exec_driver_sql(f"set session authorization {stranger}")
             connection.commit()
-            (note,) = migration.lay_roles(connection)
-            assert note.startswith("roles are left as they are")
+            (note,) = migration.apply_roles(connection)
+            assert note.startswith("the roles are unchanged, since this login may not change them: ")
             with (
                 pytest.raises(migration.MigrationError, match="may not work as els_owner"),
                 migration.as_owner(connection),
             ):
                 pass
     finally:
-        told(database_url, f"drop role {stranger}")
+        execute(database_url, f"drop role {stranger}")
 
 
 def alembic(url: str, directory: Path, *arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""What operators may read says what is in the tables, and says it cheaply."""
+"""The views for operators show what is in the tables, and read few rows."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from deploy.servers import databases
 
 VIEWS = Path(__file__).parents[3] / "sql" / "views"
 
-# What the outside counts on; a view may have more.
+# The columns that users depend on; a view may have more.
 COLUMNS = {
     "batches": "batch_id state expected assigned failed open registered_at ready_at age course_code user_id"
     " correlation_id",
@@ -155,7 +155,7 @@ def plant(database: Connection[dict[str, Any]], *calls: str) -> None:
 
 
 @pytest.mark.parametrize("view", COLUMNS)
-def test_a_view_has_the_columns_that_the_outside_counts_on(database: Connection[dict[str, Any]], view: str) -> None:
+def test_a_view_has_the_columns_that_users_depend_on(database: Connection[dict[str, Any]], view: str) -> None:
     found = rows(
         database,
         f"select column_name from information_schema.columns where table_schema = 'ops' and table_name = '{view}'",
@@ -229,9 +229,9 @@ def test_pending_content_counts_down_from_the_policy(database: Connection[dict[s
     assert found["text_storage_id"] == "t"
     assert timedelta(hours=2) <= found["age"] < timedelta(hours=3)
     assert timedelta(minutes=40) < found["expires_in"] <= timedelta(minutes=50)
-    assert row(database, "select text_storage_id, expired_at is not null as told from ops.expired_content") == {
+    assert row(database, "select text_storage_id, expired_at is not null as shown from ops.expired_content") == {
         "text_storage_id": "gone",
-        "told": True,
+        "shown": True,
     }
 
 
@@ -248,7 +248,7 @@ def test_pending_batches_count_contents_and_failures(database: Connection[dict[s
     assert [tuple(batch.values()) for batch in found] == [("both", 2, 1), ("failures", 0, 1)]
 
 
-def test_excess_content_and_failures_say_what_became_of_them(database: Connection[dict[str, Any]]) -> None:
+def test_excess_content_and_failures_show_their_reason_and_state(database: Connection[dict[str, Any]]) -> None:
     plant(
         database,
         "excess('b', 't')",
@@ -268,7 +268,7 @@ def test_excess_content_and_failures_say_what_became_of_them(database: Connectio
     ]
 
 
-def test_the_outbox_is_told_by_topic_and_what_is_blocked_by_batch(
+def test_the_outbox_is_shown_by_topic_and_blocked_events_by_batch(
     database: Connection[dict[str, Any]],
 ) -> None:
     plant(
@@ -370,7 +370,7 @@ ATTENTION = {
 
 
 @pytest.mark.parametrize("what", ATTENTION)
-def test_health_says_in_words_what_asks_for_attention(database: Connection[dict[str, Any]], what: str) -> None:
+def test_health_says_in_words_what_needs_attention(database: Connection[dict[str, Any]], what: str) -> None:
     planted, attention = ATTENTION[what]
     if what != "no pod":
         plant(database, "live()")
@@ -401,14 +401,14 @@ def test_health_counts_a_few_and_estimates_many(
     assert least <= backlog["rows"] <= most
 
 
-def test_health_tells_the_oldest_transaction_of_anybody_to_operators(
+def test_health_shows_operators_the_oldest_transaction_of_all_users(
     database: Connection[dict[str, Any]], database_url: str
 ) -> None:
-    oldest = "select oldest_transaction > '0' as told from ops.health"
+    oldest = "select oldest_transaction > '0' as shown from ops.health"
     with psycopg.connect(database_url) as other:
         other.execute("select 1")
         database.execute("set role els_ops")
-        assert row(database, oldest) == {"told": True}
+        assert row(database, oldest) == {"shown": True}
         other.rollback()
 
 
@@ -448,7 +448,7 @@ VIOLATIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "content more is excess and removed",
         ("pending('full', 'more', 'removed')",),
     ),
-    "a pending content that is excess, of a batch that nobody registered": (
+    "a pending content that is excess, of a batch that is not registered": (
         "I1",
         "content t is excess and pending",
         ("excess('unknown', 't')",),
@@ -611,7 +611,7 @@ def plant_history(database: Connection[dict[str, Any]]) -> None:
     )
 
 
-def test_violations_are_looked_for_without_reading_all_slots_or_batches(
+def test_violations_are_found_without_reading_all_slots_or_batches(
     history: Connection[dict[str, Any]],
 ) -> None:
     found = plan(history, "select * from ops.invariant_violations")
@@ -638,7 +638,7 @@ def test_violations_are_looked_for_without_reading_all_slots_or_batches(
         ("select * from ops.health", "pending_content_due"),
     ],
 )
-def test_what_operators_ask_is_found_by_an_index(history: Connection[dict[str, Any]], query: str, index: str) -> None:
+def test_the_queries_of_operators_use_an_index(history: Connection[dict[str, Any]], query: str, index: str) -> None:
     found = plan(history, query)
     assert index in found
     for table in ("batches", "slots", "pending_content", "outbox", "quarantine"):

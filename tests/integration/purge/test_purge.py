@@ -1,4 +1,4 @@
-"""What has outlived its time is told, kept apart and in the end deleted; what is alive is left alone."""
+"""What has passed its time limit expires, is reported and in the end deleted; nothing else is changed."""
 
 import asyncio
 import json
@@ -31,15 +31,15 @@ CONTRACT = Path(__file__).parents[2] / "data" / "contract"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 DAY = 86_400
-TERMS = RetentionPolicy(pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY)
+POLICY = RetentionPolicy(pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY)
 FOR_EVER = RetentionPolicy(pending_ttl=9_999 * DAY, expired_retention=9_999 * DAY, batch_timeout=9_999 * DAY)
 SHORT = RetentionPolicy(
     pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY, batch_retention=60 * DAY, closed_retention=60 * DAY
 )
 
 
-class House:
-    """A database that polls and purges are given to, and what is there afterwards."""
+class PurgeFixture:
+    """A database on which polls and purges run, and queries of what they leave."""
 
     def __init__(self, url: str, database: Database, conn: psycopg.Connection[Any]) -> None:
         self.url, self.database, self.conn = url, database, conn
@@ -49,9 +49,11 @@ class House:
         await deliver(self.database, deliveries(*events))
         assert invariants.violations(self.conn) == []
 
-    async def purge(self, days: float = 0, terms: RetentionPolicy = TERMS, **options: Any) -> PurgeReport:
+    async def purge(self, days: float = 0, retention_policy: RetentionPolicy = POLICY, **options: Any) -> PurgeReport:
         """A round, so many days from now."""
-        report = await purge_once(self.database, terms, now=later(days), committed=self.chunks.append, **options)
+        report = await purge_once(
+            self.database, retention_policy, now=later(days), committed=self.chunks.append, **options
+        )
         assert self.rows("select * from ops.invariant_violations") == []
         return report
 
@@ -86,10 +88,10 @@ class House:
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
+async def house(database_url: str) -> AsyncIterator[PurgeFixture]:
     database = Database(database_url)
     with psycopg.connect(database_url, autocommit=True) as conn:
-        yield House(database_url, database, conn)
+        yield PurgeFixture(database_url, database, conn)
     await database.close()
 
 
@@ -113,7 +115,7 @@ def shape(value: Any) -> Any:
 # -- expiry
 
 
-async def test_content_that_waited_too_long_becomes_expired_and_that_is_told_once(house: House) -> None:
+async def test_content_that_waited_too_long_becomes_expired_and_one_event_is_published(house: PurgeFixture) -> None:
     await house.poll(content("c1", traceparent=TRACE, tracestate="vendor=1"), content("c2"), content("c3", "d"))
     report = await house.purge(1.01)
     assert report == PurgeReport(expired_content=3)
@@ -123,38 +125,38 @@ async def test_content_that_waited_too_long_becomes_expired_and_that_is_told_onc
     assert len(house.events(PENDING_EXPIRED)) == 3
 
 
-async def test_the_event_is_what_the_contract_says(house: House) -> None:
+async def test_the_event_is_what_the_contract_says(house: PurgeFixture) -> None:
     event = content("c1", traceparent=TRACE, tracestate="vendor=1")
     await house.poll(event)
     await house.purge(1.01)
-    (told,) = house.events(PENDING_EXPIRED)
+    (published,) = house.events(PENDING_EXPIRED)
     expected = sample("pending_content_expired")
-    assert shape(told["data"]) == shape(expected["data"])
-    assert list(told) == list(expected)
-    TypeAdapter(contract.Envelope[contract.PendingExpired]).validate_json(json.dumps(told))
+    assert shape(published["data"]) == shape(expected["data"])
+    assert list(published) == list(expected)
+    TypeAdapter(contract.Envelope[contract.PendingExpired]).validate_json(json.dumps(published))
     ((stored_at, closed_at),) = house.rows("select stored_at, closed_at from els.pending_content")
-    data = told["data"]
+    data = published["data"]
     assert datetime.fromisoformat(data["stored_at"]) == stored_at
     assert datetime.fromisoformat(data["expired_at"]) == closed_at
     assert (data["text_storage_id"], data["file_upload_id"]) == ("c1", "upload-c1")
-    assert told["correlation_id"] == data["correlation_id"] == str(event.correlation_id)
-    assert told["metadata"] == {"traceparent": TRACE, "tracestate": "vendor=1"}
+    assert published["correlation_id"] == data["correlation_id"] == str(event.correlation_id)
+    assert published["metadata"] == {"traceparent": TRACE, "tracestate": "vendor=1"}
 
 
-async def test_content_that_has_not_waited_long_is_left_alone(house: House) -> None:
+async def test_content_that_has_not_waited_long_stays_pending(house: PurgeFixture) -> None:
     await house.poll(content("c1"), failure("f1"))
     assert await house.purge(0.99) == PurgeReport()
     assert house.states() == {"c1": "pending"}
 
 
-async def test_without_a_time_given_the_databases_clock_decides(house: House) -> None:
+async def test_without_a_time_given_the_databases_clock_decides(house: PurgeFixture) -> None:
     await house.poll(content("old"), content("new"))
     house.conn.execute("update els.pending_content set waiting_since = now() - interval '25 h' where arrival = 1")
-    assert await purge_once(house.database, TERMS) == PurgeReport(expired_content=1)
+    assert await purge_once(house.database, POLICY) == PurgeReport(expired_content=1)
     assert sorted(house.states().values()) == ["expired", "pending"]
 
 
-async def test_failures_expire_without_an_event(house: House) -> None:
+async def test_failures_expire_without_an_event(house: PurgeFixture) -> None:
     await house.poll(failure("f1"), failure("f2", "d"))
     assert await house.purge(1.01) == PurgeReport(expired_failures=2)
     assert house.failures() == {"f1": "expired", "f2": "expired"}
@@ -162,7 +164,7 @@ async def test_failures_expire_without_an_event(house: House) -> None:
     assert house.rows("select count(expired_at) from ops.validation_failures") == [(2,)]
 
 
-async def test_expired_content_that_is_delivered_again_stays_expired(house: House) -> None:
+async def test_expired_content_that_is_delivered_again_stays_expired(house: PurgeFixture) -> None:
     await house.poll(content("c1"), failure("f1"))
     await house.purge(1.01)
     before = invariants.state(house.conn)
@@ -170,7 +172,7 @@ async def test_expired_content_that_is_delivered_again_stays_expired(house: Hous
     assert invariants.state(house.conn) == before
 
 
-async def test_a_registration_that_comes_late_still_finds_what_expired(house: House) -> None:
+async def test_a_registration_that_comes_late_still_finds_what_expired(house: PurgeFixture) -> None:
     await house.poll(content("c1"), failure("f1"))
     await house.purge(1.01)
     await house.poll(content("c2"))
@@ -183,9 +185,9 @@ async def test_a_registration_that_comes_late_still_finds_what_expired(house: Ho
 
 
 async def test_what_is_due_goes_in_chunks_in_the_order_of_arrival(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: PurgeFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purge, "CHUNK", 3)
+    monkeypatch.setattr(purge, "ROWS_PER_CHUNK", 3)
     names = [f"c{number}" for number in range(10)]
     await house.poll(*(content(name) for name in names))
     assert await house.purge(1.01) == PurgeReport(expired_content=10)
@@ -193,10 +195,10 @@ async def test_what_is_due_goes_in_chunks_in_the_order_of_arrival(
     assert house.subjects(PENDING_EXPIRED) == names
 
 
-async def test_a_batch_that_somebody_works_on_is_passed_over_and_holds_nobody_up(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_a_batch_that_another_transaction_works_on_is_skipped_and_blocks_no_other(
+    house: PurgeFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purge, "CHUNK", 2)
+    monkeypatch.setattr(purge, "ROWS_PER_CHUNK", 2)
     await house.poll(*(content(f"c{number}", "busy") for number in range(5)))
     await house.poll(content("free", "free"), failure("f1", "busy"))
     with house.locked("busy"):
@@ -206,7 +208,7 @@ async def test_a_batch_that_somebody_works_on_is_passed_over_and_holds_nobody_up
     assert await house.purge(1.01) == PurgeReport(expired_content=5, expired_failures=1)
 
 
-async def test_one_pod_purges_at_a_time(house: House) -> None:
+async def test_one_pod_purges_at_a_time(house: PurgeFixture) -> None:
     await house.poll(content("c1"))
     with house.holding("select pg_advisory_xact_lock(hashtext('els'), hashtext('purge'))"):
         assert await house.purge(1.01) == PurgeReport(whole=False)
@@ -216,17 +218,19 @@ async def test_one_pod_purges_at_a_time(house: House) -> None:
     assert house.subjects(PENDING_EXPIRED) == ["c1"]
 
 
-async def test_a_round_that_is_told_to_stop_ends_after_its_chunk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(purge, "CHUNK", 1)
+async def test_a_round_that_is_stopped_ends_after_its_chunk(
+    house: PurgeFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "ROWS_PER_CHUNK", 1)
     await house.poll(content("c1"), content("c2"))
     report = await house.purge(1.01, stopped=lambda: bool(house.chunks))
     assert report == PurgeReport(expired_content=1, whole=False)
 
 
-async def test_a_registration_that_commits_while_the_purge_looks_wins(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_a_registration_that_commits_while_the_purge_reads_takes_effect(
+    house: PurgeFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The content was found due before its batch was registered; behind the lock it is not touched."""
+    """The content was found due before its batch was registered; under the lock it is not changed."""
     await house.poll(content("c1"), failure("f1"))
     find = retention.find_due
     found: list[Any] = []
@@ -246,7 +250,7 @@ async def test_a_registration_that_commits_while_the_purge_looks_wins(
 
 
 async def test_a_registration_that_comes_while_the_purge_holds_the_batch_waits_and_finds_the_content(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: PurgeFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await house.poll(content("c1"))
     expire = retention.expire_content
@@ -256,7 +260,7 @@ async def test_a_registration_that_comes_while_the_purge_holds_the_batch_waits_a
         expired = await expire(*arguments)
         if not arrived:
             arrived.append(asyncio.create_task(deliver(house.database, deliveries(registration(essays=1)))))
-            await until(lambda: _one_waits(house), 60, lambda: "nobody waits for the batch")
+            await until(lambda: _one_waits(house), 60, lambda: "no transaction waits for the batch")
         return expired
 
     monkeypatch.setattr(retention, "expire_content", expire_with_a_registration_waiting)
@@ -269,7 +273,7 @@ async def test_a_registration_that_comes_while_the_purge_holds_the_batch_waits_a
     assert invariants.violations(house.conn) == []
 
 
-async def _one_waits(house: House) -> bool:
+async def _one_waits(house: PurgeFixture) -> bool:
     waiting = """
         select exists (
             select
@@ -284,17 +288,17 @@ async def _one_waits(house: House) -> bool:
     return house.rows(waiting) == [(True,)]
 
 
-async def test_content_of_a_registered_batch_is_never_touched(house: House) -> None:
+async def test_content_of_a_registered_batch_is_never_touched(house: PurgeFixture) -> None:
     """Not even where it must not be: it stays for ops.invariant_violations to show."""
     await house.poll(registration(essays=1))
     await house.poll(content("c1", "d"))
     house.conn.execute("update els.pending_content set batch_id = 'b'")
-    await purge_once(house.database, TERMS, now=later(0.9 * 365))
+    await purge_once(house.database, POLICY, now=later(0.9 * 365))
     assert house.states() == {"c1": "pending"}
     assert house.events(PENDING_EXPIRED) == []
 
 
-async def test_what_was_restored_can_expire_again_which_is_another_event(house: House) -> None:
+async def test_what_was_restored_can_expire_again_which_is_another_event(house: PurgeFixture) -> None:
     await house.poll(content("c1"))
     await house.purge(1.01)
     restore = "update els.pending_content set state = 'pending', closed_at = null, waiting_since = %s"
@@ -304,7 +308,7 @@ async def test_what_was_restored_can_expire_again_which_is_another_event(house: 
     assert len({event["event_id"] for event in house.events(PENDING_EXPIRED)}) == 2
 
 
-async def test_an_event_that_no_topic_takes_does_not_stop_the_rest(house: House) -> None:
+async def test_an_event_that_is_too_large_does_not_stop_the_purge(house: PurgeFixture) -> None:
     await house.poll(content("c1", original_file_name="x" * 3000), content("c2"))
     assert await house.purge(1.01, limits=IntakeLimits(event_bytes=2000)) == PurgeReport(expired_content=2)
     assert house.subjects(PENDING_EXPIRED) == ["c2"]
@@ -313,35 +317,35 @@ async def test_an_event_that_no_topic_takes_does_not_stop_the_rest(house: House)
 # -- batches that are late
 
 
-async def test_a_late_batch_is_reported_once_and_can_still_become_ready(house: House) -> None:
+async def test_a_late_batch_is_reported_once_and_can_still_become_ready(house: PurgeFixture) -> None:
     await house.poll(registration(essays=3), registration("d", 1), content("c3", "d"))
     await house.poll(content("c1"), failure("f1"))
     assert await house.purge(1.01) == PurgeReport(timed_out_batches=1)
     assert await house.purge(3) == PurgeReport()
-    (told,) = house.events(READINESS_TIMEOUT)
-    assert told["data"]["batch_id"] == "b"
-    assert told["data"]["ready_essays"] == [{"essay_id": "e1", "text_storage_id": "c1"}]
-    assert told["data"]["missing_essay_ids"] == ["e3"]
-    assert (told["data"]["expected_count"], told["data"]["actual_count"]) == (3, 1)
-    assert told["data"]["timeout_duration_seconds"] == DAY
+    (published,) = house.events(READINESS_TIMEOUT)
+    assert published["data"]["batch_id"] == "b"
+    assert published["data"]["ready_essays"] == [{"essay_id": "e1", "text_storage_id": "c1"}]
+    assert published["data"]["missing_essay_ids"] == ["e3"]
+    assert (published["data"]["expected_count"], published["data"]["actual_count"]) == (3, 1)
+    assert published["data"]["timeout_duration_seconds"] == DAY
     await house.poll(content("c2"))
     assert house.rows("select state from ops.batches where batch_id = 'b' and timed_out_at is not null") == [("ready",)]
     assert len(house.events(READINESS_TIMEOUT)) == 1
 
 
-async def test_the_report_of_a_late_batch_is_what_the_contract_says(house: House) -> None:
+async def test_the_report_of_a_late_batch_is_what_the_contract_says(house: PurgeFixture) -> None:
     await house.poll(registration(essays=2, traceparent=TRACE))
     await house.poll(content("c1"))
     await house.purge(1.01)
-    (told,) = house.events(READINESS_TIMEOUT)
+    (published,) = house.events(READINESS_TIMEOUT)
     expected = sample("batch_readiness_timeout")
-    assert list(told) == list(expected)
-    assert shape(told["data"]) == shape(expected["data"])
-    TypeAdapter(contract.Envelope[contract.ReadinessTimeout]).validate_json(json.dumps(told))
-    assert told["metadata"] == {"traceparent": TRACE}
+    assert list(published) == list(expected)
+    assert shape(published["data"]) == shape(expected["data"])
+    TypeAdapter(contract.Envelope[contract.ReadinessTimeout]).validate_json(json.dumps(published))
+    assert published["metadata"] == {"traceparent": TRACE}
 
 
-async def test_a_late_batch_that_somebody_works_on_is_left_to_the_next_round(house: House) -> None:
+async def test_a_late_batch_that_another_transaction_works_on_is_left_to_the_next_round(house: PurgeFixture) -> None:
     await house.poll(registration(essays=1), registration("d", 1))
     with house.holding("select from els.batches where batch_id = 'b' for no key update"):
         assert await house.purge(1.01) == PurgeReport(timed_out_batches=1)
@@ -349,23 +353,25 @@ async def test_a_late_batch_that_somebody_works_on_is_left_to_the_next_round(hou
     assert await house.purge(1.01) == PurgeReport(timed_out_batches=1)
 
 
-async def test_a_large_batch_is_reported_alone_and_whole(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(purge, "LARGE", 10)
-    monkeypatch.setattr(purge, "LATE", 3)
+async def test_a_large_batch_is_reported_completely_in_a_transaction_of_its_own(
+    house: PurgeFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "SLOTS_PER_CHUNK", 10)
+    monkeypatch.setattr(purge, "BATCHES_PER_CHUNK", 3)
     await house.poll(registration("large", 5_000))
     await house.poll(content("c1", "large"))
     await house.poll(*(registration(f"small{number}", 4) for number in range(6)))
     assert await house.purge(1.01) == PurgeReport(timed_out_batches=7)
     assert [len(chunk.done) for chunk in house.chunks] == [1, 2, 2, 2]
-    told = house.events(READINESS_TIMEOUT)[0]["data"]
-    assert told["missing_essay_ids"] == [f"e{number}" for number in range(2, 5_001)]
-    assert len(told["ready_essays"]) == 1
+    data = house.events(READINESS_TIMEOUT)[0]["data"]
+    assert data["missing_essay_ids"] == [f"e{number}" for number in range(2, 5_001)]
+    assert len(data["ready_essays"]) == 1
 
 
 # -- the end of what was kept
 
 
-async def test_expired_content_is_deleted_at_the_end_of_its_retention(house: House) -> None:
+async def test_expired_content_is_deleted_at_the_end_of_its_retention(house: PurgeFixture) -> None:
     await house.poll(content("c1"), failure("f1"))
     await house.purge(1.01)
     assert await house.purge(31) == PurgeReport()
@@ -373,7 +379,7 @@ async def test_expired_content_is_deleted_at_the_end_of_its_retention(house: Hou
     assert (house.states(), house.failures()) == ({}, {})
 
 
-async def test_nothing_else_is_deleted_unless_it_is_asked_for(house: House) -> None:
+async def test_nothing_else_is_deleted_unless_it_is_asked_for(house: PurgeFixture) -> None:
     await house.poll(registration(essays=1), content("c1"), registration("late", 1), content("c2", "unknown"))
     house.conn.execute("update els.pending_content set state = 'removed', closed_at = now()")
     _quarantine(house, "discarded")
@@ -382,7 +388,7 @@ async def test_nothing_else_is_deleted_unless_it_is_asked_for(house: House) -> N
     assert await house.purge(3650) == PurgeReport()
 
 
-async def test_batches_are_deleted_whole_at_the_end_of_their_retention(house: House) -> None:
+async def test_batches_are_deleted_whole_at_the_end_of_their_retention(house: PurgeFixture) -> None:
     await house.poll(registration(essays=2), content("c1"), failure("f1"))
     await house.poll(content("excess"), failure("surplus"))
     await house.poll(registration("late", 1), registration("open", 1))
@@ -406,7 +412,7 @@ async def test_batches_are_deleted_whole_at_the_end_of_their_retention(house: Ho
         "select pg_advisory_xact_lock(hashtextextended('b', 0))",
     ],
 )
-async def test_a_batch_that_somebody_works_on_is_not_deleted(house: House, held: str) -> None:
+async def test_a_batch_that_another_transaction_works_on_is_not_deleted(house: PurgeFixture, held: str) -> None:
     await house.poll(registration(essays=2))
     await house.poll(registration("d", 1))
     await house.purge(2)
@@ -418,7 +424,7 @@ async def test_a_batch_that_somebody_works_on_is_not_deleted(house: House, held:
 
 @pytest.mark.parametrize("late", [content("excess"), failure("surplus")])
 async def test_a_batch_is_kept_as_long_as_its_latest_upload_may_be_delivered_again(
-    house: House, late: Incoming
+    house: PurgeFixture, late: Incoming
 ) -> None:
     """Else that upload's next delivery would wait for a registration that was long ago."""
     await house.poll(registration(essays=1), content("c1"))
@@ -430,30 +436,36 @@ async def test_a_batch_is_kept_as_long_as_its_latest_upload_may_be_delivered_aga
     assert await house.purge(61, SHORT) == PurgeReport(deleted_batches=1)
 
 
-async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_ones_stay(house: House) -> None:
+async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_ones_stay(house: PurgeFixture) -> None:
     await house.poll(content("c1"), content("c2"))
     house.conn.execute("update els.pending_content set state = 'removed', closed_at = now() where arrival = 1")
     for state in ("open", "replayed", "discarded"):
         _quarantine(house, state)
     house.conn.execute("insert into els.operator_actions (who, action, why) values ('o', 'pending remove', '')")
-    terms = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
-    assert await house.purge(59, terms) == PurgeReport()
-    assert await house.purge(61, terms) == PurgeReport(deleted_removed=1, deleted_quarantine=2, deleted_actions=1)
+    retention_policy = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
+    assert await house.purge(59, retention_policy) == PurgeReport()
+    assert await house.purge(61, retention_policy) == PurgeReport(
+        deleted_removed=1, deleted_quarantine=2, deleted_actions=1
+    )
     assert house.states() == {"c2": "pending"}
     assert house.rows("select state from els.quarantine") == [("open",)]
     assert house.rows("select id from els.operator_actions") == []
 
 
-async def test_what_is_closed_stays_while_it_is_delivered_again(house: House) -> None:
+async def test_what_is_closed_stays_while_it_is_delivered_again(house: PurgeFixture) -> None:
     """Its topic still has it: without the row, it would be open once more."""
     _quarantine(house, "discarded")
     house.conn.execute("update els.quarantine set last_seen_at = %s", [later(30)])
-    terms = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
-    assert await count_due(house.database, terms, later(61)) == await house.purge(61, terms) == PurgeReport()
-    assert await house.purge(91, terms) == PurgeReport(deleted_quarantine=1)
+    retention_policy = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
+    assert (
+        await count_due(house.database, retention_policy, later(61))
+        == await house.purge(61, retention_policy)
+        == PurgeReport()
+    )
+    assert await house.purge(91, retention_policy) == PurgeReport(deleted_quarantine=1)
 
 
-def _quarantine(house: House, state: str) -> None:
+def _quarantine(house: PurgeFixture, state: str) -> None:
     house.conn.execute(
         'insert into els.quarantine (topic, fingerprint, state, "partition", "offset", reason, error, first_seen_at,'
         " last_seen_at, closed_at) values ('t', sha256(%s), %s, 0, 0, 'r', 'e', now(), now(), %s)",
@@ -463,17 +475,17 @@ def _quarantine(house: House, state: str) -> None:
 
 def test_a_retention_that_is_shorter_than_that_of_an_input_topic_is_named() -> None:
     assert policy.too_short(SHORT, {"a": 7 * DAY, "b": 29 * DAY}) == []
-    (told,) = policy.too_short(SHORT, {"a": 7 * DAY, "b": 31 * DAY})
-    assert "ELS_EXPIRED_RETENTION_SECONDS" in told
-    assert "b keeps" in told
+    (message,) = policy.too_short(SHORT, {"a": 7 * DAY, "b": 31 * DAY})
+    assert "ELS_EXPIRED_RETENTION_SECONDS" in message
+    assert "b keeps" in message
     assert len(policy.too_short(SHORT, {"a": float("inf")})) == 3
-    assert len(policy.too_short(TERMS, {"a": float("inf")})) == 1
+    assert len(policy.too_short(POLICY, {"a": float("inf")})) == 1
 
 
-# -- what is told
+# -- reports
 
 
-async def test_a_dry_run_counts_what_a_round_would_do_and_changes_nothing(house: House) -> None:
+async def test_a_dry_run_counts_what_a_round_would_do_and_changes_nothing(house: PurgeFixture) -> None:
     await house.poll(content("c1"), content("c2"), failure("f1"), registration("late", 1), registration("d", 1))
     await house.poll(content("c3", "d"))
     _quarantine(house, "replayed")
@@ -490,19 +502,19 @@ async def test_a_dry_run_counts_what_a_round_would_do_and_changes_nothing(house:
     assert due == PurgeReport(deleted_content=2, deleted_failures=1, deleted_batches=1)
 
 
-async def test_what_was_done_is_counted_when_it_is_committed(house: House) -> None:
+async def test_what_was_done_is_counted_when_it_is_committed(house: PurgeFixture) -> None:
     def counted(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0.0
 
     before = counted("els_pending_content_expired_total"), counted("els_batches_timed_out_total")
     await house.poll(content("c1"), content("c2"), failure("f1"), registration("late", 1))
-    await purge_once(house.database, TERMS, now=later(2), committed=reporting.report)
+    await purge_once(house.database, POLICY, now=later(2), committed=reporting.report)
     assert counted("els_pending_content_expired_total") == before[0] + 2
     assert counted("els_batches_timed_out_total") == before[1] + 1
     assert counted("els_purged_total", chore="expired_failures") >= 1
 
 
-async def test_the_services_own_role_may_do_all_that(house: House, app_url: str) -> None:
+async def test_the_services_own_role_may_do_all_that(house: PurgeFixture, app_url: str) -> None:
     await house.poll(content("c1"), failure("f1"), registration("late", 1))
     _quarantine(house, "replayed")
     database = Database(app_url)
@@ -519,8 +531,8 @@ async def test_the_services_own_role_may_do_all_that(house: House, app_url: str)
 # -- in a pod
 
 
-async def test_a_pod_purges_by_itself_and_publishes_what_it_tells(
-    house: House, app_url: str, tansu: Broker, tmp_path: Path
+async def test_a_pod_purges_by_itself_and_publishes_its_events(
+    house: PurgeFixture, app_url: str, tansu: Broker, tmp_path: Path
 ) -> None:
     await house.poll(content("c1"), registration("late", 1))
     house.conn.execute("update els.pending_content set waiting_since = now() - interval '25 h'")
@@ -536,6 +548,6 @@ async def test_a_pod_purges_by_itself_and_publishes_what_it_tells(
         await running.ready()
         await until(done, 90, pod.last_lines)
         await until(lambda: house.rows("select count(*) from els.outbox") == [(0,)], 90, pod.last_lines)
-        told = [entry for entry in pod.logged() if entry.get("event") in ("content_expired", "batch_timed_out")]
-        assert [entry["batch_id"] for entry in told] == ["b", "late"]
+        logged = [entry for entry in pod.logged() if entry.get("event") in ("content_expired", "batch_timed_out")]
+        assert [entry["batch_id"] for entry in logged] == ["b", "late"]
         assert await running.stop() == [0]

@@ -1,7 +1,7 @@
-"""A purge races with polls for one batch in every order that the locks allow, and each may die at its commit.
+"""A purge races with polls for one batch in every order that the locks allow, and each may crash at its commit.
 
-After each order: nothing violates what must always hold, each content is in one place, each event is told once and
-in an order that makes sense; what the dead left undone is done again, and then nothing is missing.
+After each order no invariant is violated, each content is in one place, and each event is published once and in a
+possible order. What the crashed ones left undone is done again, and then nothing is missing.
 """
 
 import re
@@ -24,14 +24,14 @@ from tests.support.checks import invariants
 from tests.support.interleaving.interleaving import Report, Stage, content, deliveries, failure, registration, stage
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
-TERMS = RetentionPolicy(pending_ttl=1, expired_retention=1, batch_timeout=1)
+POLICY = RetentionPolicy(pending_ttl=1, expired_retention=1, batch_timeout=1)
 
 
-def purge(task: str, terms: RetentionPolicy = TERMS) -> Callable[[Database], Awaitable[None]]:
+def purge(task: str, policy: RetentionPolicy = POLICY) -> Callable[[Database], Awaitable[None]]:
     """One task of a round, when everything is due."""
 
     async def work(database: Database) -> None:
-        a_round = _Round(database, terms, IntakeLimits(), LATER, lambda _: None, lambda: False)
+        a_round = _Round(database, policy, IntakeLimits(), LATER, lambda _: None, lambda: False)
         while await a_round._chunk(getattr(a_round, task)):
             pass
 
@@ -63,11 +63,11 @@ RACES = {
 
 
 async def run(played: Stage, race: Race) -> Report:
-    """Every order of the race, each looked at at its end."""
+    """Every order of the race, each checked at its end."""
 
-    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+    async def check(played: Stage, crashed: Sequence[str]) -> list[str]:
         found = wrong(played)
-        for name in dead:
+        for name in crashed:
             await (played.deliver(deliveries(*race.polls[name])) if name in race.polls else again(played))
         await again(played)
         if race.task == "expire_content" and "R" not in race.polls:
@@ -81,7 +81,7 @@ async def run(played: Stage, race: Race) -> Report:
     await played.start_from(deliveries(*race.before))
     purges = {"P": purge(race.task)} if race.polls else {"P": purge(race.task), "Q": purge(race.task)}
     return await played.explore(
-        lambda: {**purges, **{name: deliveries(*poll) for name, poll in race.polls.items()}}, look, deaths=1
+        lambda: {**purges, **{name: deliveries(*poll) for name, poll in race.polls.items()}}, check, deaths=1
     )
 
 
@@ -102,25 +102,25 @@ def missing(played: Stage, race: Race) -> set[str]:
 
 
 def wrong(played: Stage) -> list[str]:
-    """What is wrong with what the tables say and the outbox tells."""
+    """What is wrong in the tables and the outbox."""
     found = invariants.violations(played.observer)
     found += [str(row) for row in played.observer.execute("select * from ops.invariant_violations")]
-    told = played.observer.execute(
+    published = played.observer.execute(
         "select type, payload::json -> 'data' ->> 'text_storage_id' from els.outbox order by seq"
     ).fetchall()
-    if len(set(told)) < len(told):
-        found.append(f"told twice: {told}")
-    types = [kind for kind, _ in told]
+    if len(set(published)) < len(published):
+        found.append(f"published twice: {published}")
+    types = [kind for kind, _ in published]
     for first, second in ((PENDING_EXPIRED, SLOT_ASSIGNED), (READINESS_TIMEOUT, BATCH_READY)):
         if first in types and second in types and types.index(first) > types.index(second):
-            found.append(f"told in the wrong order: {types}")
+            found.append(f"published in the wrong order: {types}")
     if types.count(PENDING_EXPIRED) < len(texts(played, "expired")):
-        found.append(f"expired in silence: {types}")
+        found.append(f"expired without an event: {types}")
     return found
 
 
 @pytest.mark.parametrize("name", RACES)
-async def test_no_order_of_a_purge_and_a_poll_breaks_what_must_always_hold(database_url: str, name: str) -> None:
+async def test_no_order_of_a_purge_and_a_poll_violates_an_invariant(database_url: str, name: str) -> None:
     async with stage(database_url, 2) as played:
         report = await run(played, RACES[name])
     print(f"{name}: {report}")
@@ -151,21 +151,21 @@ DELETIONS: Mapping[str, Sequence[Incoming]] = {
 
 async def run_deletion(played: Stage, poll: Sequence[Incoming], essays: int = 1) -> Report:
     """Every order of the deletion of two ended batches and a poll for one of them; of two essays it is late."""
-    terms = replace(TERMS, batch_retention=int((LATER - datetime.now(UTC)).total_seconds()) + 86_400)
+    policy = replace(POLICY, batch_retention=int((LATER - datetime.now(UTC)).total_seconds()) + 86_400)
 
-    async def look(played: Stage, dead: Sequence[str]) -> list[str]:
+    async def check(played: Stage, crashed: Sequence[str]) -> list[str]:
         uploads = [event for event in poll if not isinstance(event, BatchRegistered) and event != c1]
-        brought = {kind_and_name(event) for event in uploads} if "A" not in dead else set()
+        brought = {kind_and_name(event) for event in uploads} if "A" not in crashed else set()
         lost = brought - set(played.observer.execute(KEPT).fetchall())
-        if "P" not in dead and played.observer.execute("select from els.batches where batch_id = 'd'").fetchone():
+        if "P" not in crashed and played.observer.execute("select from els.batches where batch_id = 'd'").fetchone():
             return ["d, for which nothing comes, is still there"]
-        # What was told of before the batch had ended is published and gone.
+        # Events from before the batch ended are published and deleted.
         found = [each for each in invariants.violations(played.observer) if each[:2] in ("I1", "I2", "I3", "I4")]
         return found + [f"{kind} {name} is nowhere" for kind, name in sorted(lost)]
 
     beside = deliveries(registration("d", 2), content("d1", "d"), content("d2", "d"))
     await played.start_from(deliveries(registration(essays=essays), c1), beside, then=ENDED)
-    return await played.explore(lambda: {"P": purge("delete_batches", terms), "A": deliveries(*poll)}, look, deaths=1)
+    return await played.explore(lambda: {"P": purge("delete_batches", policy), "A": deliveries(*poll)}, check, deaths=1)
 
 
 def kind_and_name(upload: Upload) -> tuple[str, str]:
@@ -200,51 +200,51 @@ async def test_no_order_of_a_deletion_and_a_poll_loses_what_the_poll_brings(
 
 
 def without_the_lock(patch: pytest.MonkeyPatch) -> None:
-    """Who purges meets nobody."""
-    everything = "select batch_id, true from unnest(%(alone)s::text[] || %(shared)s::text[]) as free (batch_id)"
+    """The purge takes no lock of a batch."""
+    everything = "select batch_id, true from unnest(%(exclusive)s::text[] || %(shared)s::text[]) as free (batch_id)"
     patch.setitem(STATEMENTS, "try_lock_batches", everything)
 
 
-def without_the_deciding_row(patch: pytest.MonkeyPatch) -> None:
-    """The report is written while somebody completes the batch."""
+def without_the_counter_row(patch: pytest.MonkeyPatch) -> None:
+    """The report is written while another transaction completes the batch."""
     held = "for no key update skip locked"
     patch.setitem(STATEMENTS, "find_late_batches", STATEMENTS["find_late_batches"].replace(held, ""))
 
 
 @pytest.mark.parametrize(
-    ("name", "taken_out"),
+    ("name", "removed"),
     [
         ("expiry and the registration", without_the_lock),
-        ("the report and the content that completes", without_the_deciding_row),
+        ("the report and the content that completes", without_the_counter_row),
     ],
 )
-async def test_the_races_notice_a_guard_that_is_taken_out(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, name: str, taken_out: Callable[[pytest.MonkeyPatch], None]
+async def test_the_races_detect_that_a_guard_is_removed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, name: str, removed: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    taken_out(monkeypatch)
+    removed(monkeypatch)
     async with stage(database_url, 2) as played:
         report = await run(played, RACES[name])
     assert report.violations or report.errors or "expire_content" in report.waited
 
 
-async def test_the_deletion_races_notice_that_it_is_not_asked_again_behind_the_locks(
+async def test_the_deletion_races_detect_that_conditions_are_not_checked_again_under_the_locks(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = STATEMENTS["delete_batches"]
-    blind = re.sub(r"\n        and not exists \(.*?\n        \)", "", asked, flags=re.DOTALL)
-    assert blind != asked
+    statement = STATEMENTS["delete_batches"]
+    blind = re.sub(r"\n        and not exists \(.*?\n        \)", "", statement, flags=re.DOTALL)
+    assert blind != statement
     monkeypatch.setitem(STATEMENTS, "delete_batches", blind)
     async with stage(database_url, 2) as played:
         assert (await run_deletion(played, [c2])).tells("c2 is nowhere")
         assert (await run_deletion(played, [f1])).tells("f1 is nowhere")
 
 
-async def test_the_deletion_races_notice_that_slots_are_counted_over_all_batches(
+async def test_the_deletion_races_detect_that_slots_are_counted_over_all_batches(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = STATEMENTS["hold_batches"]
-    blind = asked.replace("and held_batches.expected = counted.slots", "")
-    assert blind != asked
+    statement = STATEMENTS["hold_batches"]
+    blind = statement.replace("and held_batches.expected = counted.slots", "")
+    assert blind != statement
     monkeypatch.setitem(STATEMENTS, "hold_batches", blind)
     async with stage(database_url, 2) as played:
         with pytest.raises(DeadlockDetected):  # it deletes what somebody holds, who waits for what it holds

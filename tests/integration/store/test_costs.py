@@ -56,7 +56,7 @@ OLD = """
 
 
 class Count(AsyncCursor[Any]):
-    """Tells how often it was used."""
+    """Counts the statements."""
 
     statements = 0
 
@@ -150,7 +150,7 @@ def uploads(first: int = 0) -> list[Delivery]:
 
 
 async def warmed(costs: Costs) -> None:
-    """Statements are prepared, catalogs read."""
+    """Run polls, so that statements are prepared and catalogs read."""
     for number in range(1, 3):
         await costs.poll(registrations(number * 1000))
         arrived = uploads(number * 1000)
@@ -211,8 +211,8 @@ async def test_a_purge_keeps_to_its_statements_and_rows(
         before = conn.execute(scanned).fetchone()
         database, Count.statements = Database(app_url), 0
         day = 24 * 3600
-        terms = RetentionPolicy(pending_ttl=day, expired_retention=day, batch_timeout=day, batch_retention=day)
-        report = await purge_once(database, terms, now=datetime.now(UTC) + timedelta(days=2))
+        policy = RetentionPolicy(pending_ttl=day, expired_retention=day, batch_timeout=day, batch_retention=day)
+        report = await purge_once(database, policy, now=datetime.now(UTC) + timedelta(days=2))
         await database.close()
         # A session counts what it has scanned when it ends.
         sessions = "select from pg_stat_activity where application_name = %s and datname = current_database()"
@@ -248,7 +248,7 @@ async def test_a_record_takes_few_calls_and_little_memory(costs: Costs) -> None:
 
 
 class Calls:
-    """Counts calls, of Python and of C, as `sys.setprofile` tells of them."""
+    """Counts calls, of Python and of C, as `sys.setprofile` reports them."""
 
     def __init__(self) -> None:
         self.number = 0

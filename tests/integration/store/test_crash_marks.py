@@ -1,4 +1,4 @@
-"""Marks that a pod leaves behind when it dies: who is isolation of it, and who is not."""
+"""Crash marks that a pod leaves: which records they make suspicious, and which they do not."""
 
 from collections.abc import AsyncIterator
 
@@ -39,7 +39,7 @@ async def marks(app_url: str) -> AsyncIterator[Marks]:
     await database.close()
 
 
-async def test_a_record_that_was_alone_in_hand_at_each_death_is_convicted(marks: Marks) -> None:
+async def test_a_record_that_alone_was_handled_at_each_crash_is_the_culprit(marks: Marks) -> None:
     await marks.claim("pod 0")
     for number in range(CRASHES):
         await marks.take(f"pod {number}", 10, 1)
@@ -49,16 +49,16 @@ async def test_a_record_that_was_alone_in_hand_at_each_death_is_convicted(marks:
     assert crash_marks.isolation_range(mark, 10, 2_000) == IsolationRange(11, 1, culprit=10)
 
 
-async def test_deaths_before_the_record_was_in_hand_say_nothing_about_it(marks: Marks) -> None:
+async def test_crashes_before_the_record_was_handled_do_not_count_against_it(marks: Marks) -> None:
     await marks.claim("pod 0")
     await marks.take("pod 0", 10, 1)
-    for number in range(1, CRASHES + 2):  # each dies of something else, before it comes to the record
+    for number in range(1, CRASHES + 2):  # each crashes for another reason, before it comes to the record
         mark = await marks.claim(f"pod {number}")
         assert mark == (10, 1, 1)
         assert crash_marks.isolation_range(Mark(*mark), 10, 2_000).culprit is None
 
 
-async def test_who_gives_a_partition_back_leaves_no_suspicion(marks: Marks) -> None:
+async def test_a_pod_that_gives_a_partition_back_leaves_no_mark(marks: Marks) -> None:
     await marks.claim("pod 0")
     await marks.take("pod 0", 10, 1)
     await marks.give_back("pod 0")

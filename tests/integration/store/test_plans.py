@@ -1,4 +1,4 @@
-"""What the planner believes of a table must not turn a probe into a scan: it believes what was true some time ago.
+"""Outdated statistics of a table must not make the planner choose a scan instead of a probe.
 
 Outbox, pending content, and all tables of a fresh or idle service are empty at one moment. Where autovacuum looks then
 at a table that has pages, the planner takes it for empty until autovacuum comes again, and a scan of all costs nothing.
@@ -172,7 +172,7 @@ class Misled:
             yield database
         finally:
             await database.close()
-        while self.conn.execute(SESSIONS).fetchone() is not None:  # noqa: ASYNC110  it tells what it has read when it ends
+        while self.conn.execute(SESSIONS).fetchone() is not None:  # noqa: ASYNC110  it reports its reads when it ends
             await asyncio.sleep(0.01)
         read, touched = self._read() - before
         assert read <= at_most
@@ -215,7 +215,7 @@ def registrations(*essays: str) -> list[Delivery]:
 ESSAYS = [f"essay-{number}" for number in range(SLOTS)]
 
 
-async def test_polls_read_what_is_theirs(misled: Misled) -> None:
+async def test_polls_read_only_the_rows_of_their_batches(misled: Misled) -> None:
     early = contents("early", each=SLOTS // 2)
     await misled.poll(early, 1)
     await misled.poll(failures("early"), 1)
@@ -238,7 +238,7 @@ async def test_polls_read_what_is_theirs(misled: Misled) -> None:
     await misled.poll(failing, 9)
 
 
-async def test_the_relay_reads_what_it_publishes(misled: Misled) -> None:
+async def test_the_relay_reads_only_the_rows_that_it_publishes(misled: Misled) -> None:
     shards, limits = list(range(relays.SHARDS)), outbox.FetchLimits(rows=500)
     relay = uuid4()
     await misled.poll(registrations(*ESSAYS), 1)
@@ -261,33 +261,33 @@ async def test_the_relay_reads_what_it_publishes(misled: Misled) -> None:
         await outbox.unblock_batch(conn, [each.batch_id for each in stuck])
 
 
-async def test_the_purge_reads_what_it_changes(misled: Misled, kept: int) -> None:
+async def test_the_purge_reads_only_the_rows_that_it_changes(misled: Misled, kept: int) -> None:
     await misled.poll(registrations(*ESSAYS), 1)
     await misled.poll(contents("some"), 7)
     misled.conn.execute("delete from els.outbox where aggregateid like 'batch-%'")
-    terms = RetentionPolicy(pending_ttl=DAY, expired_retention=DAY, batch_timeout=10 * DAY)
+    policy = RetentionPolicy(pending_ttl=DAY, expired_retention=DAY, batch_timeout=10 * DAY)
     later = datetime.now(UTC) + timedelta(days=2)
     ended = BATCHES * (SLOTS + 1)
     async with misled.reads(1_000) as database:
-        due = await count_due(database, replace(terms, pending_ttl=10 * DAY, batch_retention=DAY), later)
+        due = await count_due(database, replace(policy, pending_ttl=10 * DAY, batch_retention=DAY), later)
     assert due == PurgeReport(deleted_batches=BATCHES)
     async with misled.reads(ended * 7) as database:
-        report = await purge_once(database, replace(terms, pending_ttl=10 * DAY, batch_retention=DAY), now=later)
+        report = await purge_once(database, replace(policy, pending_ttl=10 * DAY, batch_retention=DAY), now=later)
     assert report == PurgeReport(deleted_batches=BATCHES)
     closed = [misled.conn.execute(statement.encode()).rowcount for statement in CLOSE]
     async with misled.reads(sum(closed) * 5) as database:
-        report = await purge_once(database, replace(terms, pending_ttl=10 * DAY, closed_retention=DAY), now=later)
+        report = await purge_once(database, replace(policy, pending_ttl=10 * DAY, closed_retention=DAY), now=later)
     assert [report.deleted_removed, report.deleted_quarantine, report.deleted_actions] == closed
     async with misled.reads(2 * STRANGERS * 5) as database:
-        report = await purge_once(database, terms, now=later)
+        report = await purge_once(database, policy, now=later)
     assert (report.expired_content, report.expired_failures) == (STRANGERS + kept - closed[0], STRANGERS + kept)
     later += timedelta(days=2)
     async with misled.reads(2 * STRANGERS * 12) as database:
-        report = await purge_once(database, terms, now=later)
+        report = await purge_once(database, policy, now=later)
     assert (report.deleted_content, report.deleted_failures) == (STRANGERS + kept - closed[0], STRANGERS + kept)
 
 
-async def test_what_operators_close_and_restore_is_read_alone(misled: Misled) -> None:
+async def test_closing_and_restoring_reads_only_the_rows_that_change(misled: Misled) -> None:
     ids = [row[0] for row in misled.conn.execute("select id from els.quarantine order by id desc limit 50")]
     async with misled.reads(len(ids) * 4) as database, database.transaction() as conn:
         assert len(await close_quarantine(conn, ids, "discarded")) == len(ids)

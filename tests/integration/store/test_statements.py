@@ -1,4 +1,4 @@
-"""Every statement of sql/queries fits the schema, says what it takes, and is somebody's."""
+"""Every statement of sql/queries fits the schema, names its indexes and locks, and is used."""
 
 import re
 from pathlib import Path
@@ -22,17 +22,17 @@ def numbered(statement: str) -> bytes:
     return text.replace("%%", "%").encode()
 
 
-def complaint(conn: Connection[Any], statement: str) -> str:
-    """What the server has against it; nothing is run."""
+def server_error(conn: Connection[Any], statement: str) -> str:
+    """The error of the server; the statement is not run."""
     prepared = conn.pgconn.prepare(b"", numbered(statement))
     return "" if prepared.status == ExecStatus.COMMAND_OK else prepared.error_message.decode()
 
 
 def test_every_statement_can_be_prepared_on_the_migrated_schema(app_url: str) -> None:
     with psycopg.connect(app_url) as conn:
-        found = {name: said for name, text in STATEMENTS.items() if (said := complaint(conn, text))}
+        found = {name: error for name, text in STATEMENTS.items() if (error := server_error(conn, text))}
         assert found == {}
-        assert "surname" in complaint(conn, "select surname from els.batches where batch_id = %(batch_id)s")
+        assert "surname" in server_error(conn, "select surname from els.batches where batch_id = %(batch_id)s")
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
