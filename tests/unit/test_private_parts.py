@@ -108,7 +108,7 @@ def test_a_part_that_the_service_relies_on_is_there(module: str, part: str) -> N
     assert is_there(part), f"{part} is missing, and service/{module} needs it"
 
 
-@pytest.mark.parametrize(("variable", "ours"), [("records", "Records"), ("next_batch", "Batch")])
+@pytest.mark.parametrize(("variable", "ours"), [("records", "Records"), ("next_batch", "RecordBatch")])
 def test_the_consumer_of_aiokafka_asks_our_reader_only_for_what_it_has(variable: str, ours: str) -> None:
     """`kafka/record_batches.py` takes the place of aiokafka's own reader."""
     fetcher = importlib.import_module("aiokafka.consumer.fetcher")
