@@ -143,7 +143,7 @@ class _Round:
         due = _before(now, self.policy.pending_ttl)
         keys, more = await self._lock_due(conn, "find_due_content", due)
         expired = await retention.expire_content(conn, keys, due, now) if keys else []
-        events = [event for content in expired if (event := self._expired(content, now))]
+        events = [event for content in expired if (event := _expired_event(content, now, self.limits.event_bytes))]
         await _publish(conn, events)
         return Chunk(
             "expired_content",
@@ -208,23 +208,6 @@ class _Round:
     def _skip(self, busy: Collection[str]) -> None:
         self.skipped |= set(busy)
         self.report.passed_over += len(busy)
-
-    def _expired(self, content: ExpiredContent, now: datetime) -> Outgoing | None:
-        origin = Origin(content.correlation_id, content.traceparent, content.tracestate)
-        try:
-            return outgoing.pending_expired(
-                content.batch_id,
-                content.text_storage_id,
-                content.file_upload_id,
-                content.original_file_name,
-                content.stored_at,
-                now,
-                origin,
-                max_bytes=self.limits.event_bytes,
-            )
-        except Unpublishable as error:
-            _log_unpublishable(error)
-            return None
 
     # -- batches
 
@@ -304,6 +287,24 @@ def _for_one_transaction(found: Sequence[_Sized]) -> list[_Sized]:
             break
         some.append(batch)
     return some
+
+
+def _expired_event(content: ExpiredContent, now: datetime, max_bytes: int) -> Outgoing | None:
+    origin = Origin(content.correlation_id, content.traceparent, content.tracestate)
+    try:
+        return outgoing.pending_expired(
+            content.batch_id,
+            content.text_storage_id,
+            content.file_upload_id,
+            content.original_file_name,
+            content.stored_at,
+            now,
+            origin,
+            max_bytes=max_bytes,
+        )
+    except Unpublishable as error:
+        _log_unpublishable(error)
+        return None
 
 
 async def _publish(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
