@@ -437,7 +437,7 @@ class Stage:
         self._reset = b""
         self._question = b""
         self.is_over: Callable[[], bool] = lambda: False
-        """RequestModel after each order whether there is time for another."""
+        """Called after each order; returns whether there is time for another."""
 
     @asynccontextmanager
     async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002
