@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PREFIX = "els-test-"
 PATIENCE = 5
 """Seconds for what can end in order to do so."""
+_watchers: list[subprocess.Popen[bytes]] = []
+"""Keeps the watchers' input open: it closes when the last reference to the process object is gone."""
 
 
 def watch(*elsewhere: Path) -> tuple[Path, subprocess.Popen[bytes]]:
@@ -32,6 +34,7 @@ def watch(*elsewhere: Path) -> tuple[Path, subprocess.Popen[bytes]]:
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C ends the tests, and only then this
     )
+    _watchers.append(watcher)
     return folder, watcher
 
 
