@@ -38,7 +38,7 @@ def checked_out(revision: str, folder: Path) -> Path:
     """Checks out the newest code that expects this schema revision. Returns its folder."""
     for commit in git("log", "--format=%H").decode().split():
         # In whichever module declared it then.
-        declared = git("grep", "--no-filename", "^EXPECTED_REVISION: Final = ", commit, "--", "service")
+        declared = git("grep", "-h", "^EXPECTED_REVISION: Final = ", commit, "--", "service")
         expects = re.search(rb'"(\d+)"', declared)
         if expects and expects[1].decode() == revision:
             with tarfile.open(fileobj=io.BytesIO(git("archive", commit, *PARTS))) as tree:
