@@ -61,6 +61,7 @@ async def ended(pod: Pod, dice: random.Random) -> None:
         assert await pod.ended() == 0
 
 
+@pytest.mark.only_in_test_all("pods that end at random moments")
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_pods_that_end_at_random_moments_lose_and_add_nothing(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker, seed: int

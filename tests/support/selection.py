@@ -171,10 +171,12 @@ def missing(config: pytest.Config) -> dict[str, str]:
 
 def _reason(item: pytest.Item) -> str | None:
     """Why `make test` leaves this test out; None where it does not."""
-    if (marker := item.get_closest_marker(MARKER)) is not None:
-        return str(marker.args[0])
     fixtures = _fixtures(item)
-    return next((why for name, why in NOT_EMBEDDED.items() if name in fixtures), None)
+    for name, why in NOT_EMBEDDED.items():
+        if name in fixtures:
+            return why
+    marker = item.get_closest_marker(MARKER)
+    return None if marker is None else str(marker.args[0])
 
 
 def _longest_first(item: pytest.Item) -> float:

@@ -20,6 +20,7 @@ from service.postgres.statements import STATEMENTS
 from service.store import batches, slots
 from tests.integration.intake.test_races import RACES, complaints, run
 from tests.support.interleaving.interleaving import stage
+from tests.support.selection import partly_in_test_all
 
 Conn = AsyncConnection[Any]
 Patch = pytest.MonkeyPatch
@@ -204,7 +205,11 @@ WITNESSES = {
 }
 
 
-@pytest.mark.parametrize("guard", WITNESSES)
+LONG = {"the wait for slots"}
+"""The witness that takes as long as all others together; the same guard has another one."""
+
+
+@pytest.mark.parametrize("guard", partly_in_test_all(WITNESSES, LONG, "a witness that needs a long race"))
 async def test_a_race_detects_a_missing_guard(database_url: str, monkeypatch: pytest.MonkeyPatch, guard: str) -> None:
     witness = WITNESSES[guard]
     race = RACES[witness.race]
