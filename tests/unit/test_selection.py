@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from tests.support.pods import ROOT
+from deploy.servers.pods import ROOT
 
 
 def reasons(file: Path) -> set[str]:
