@@ -24,7 +24,7 @@ INTEGRATION = [
     "tests/integration/cli/test_commands.py::test_every_command_prints_help_without_settings",
     "tests/integration/postgres/test_pool.py",
     "tests/integration/http/test_server.py",
-    "tests/acceptance/test_recorded_morning.py::test_the_morning_at_full_speed_has_the_expected_result[tansu-1]",
+    "tests/acceptance/test_recorded_morning.py::test_the_morning_at_full_speed_has_the_expected_result[tansu-2]",
 ]
 
 

@@ -206,7 +206,7 @@ WITNESSES = {
 
 
 LONG = {"the wait for slots"}
-"""The witness that takes as long as all others together; the same guard has another one."""
+"""Takes as long as all others together. Another witness is about the same guard."""
 
 
 @pytest.mark.parametrize("guard", partly_in_test_all(WITNESSES, LONG, "a witness that needs a long race"))
