@@ -266,12 +266,16 @@ def _message(detail: ErrorDetails) -> str:
     if not detail["loc"]:
         return message
     name = str(detail["loc"][0]).removeprefix(PREFIX).lower()  # an alias is the whole name of the variable
+    field = Settings.model_fields[name]
+    variable = _variable(name)
+    if isinstance(field.validation_alias, AliasChoices):
+        variable += f" (or its former name {field.validation_alias.choices[-1]})"  # it does not say which one was read
     if detail["type"] == "missing":
-        return f"{_variable(name)}: is not set"
+        return f"{variable}: is not set"
     message = message[:1].lower() + message[1:]
-    if detail["type"] == "value_error" or "SecretStr" in str(Settings.model_fields[name].annotation):
-        return f"{_variable(name)}: {message}"
-    return f"{_variable(name)}: {message}, and not {str(detail['input'])[:100]!r}"
+    if detail["type"] == "value_error" or "SecretStr" in str(field.annotation):
+        return f"{variable}: {message}"
+    return f"{variable}: {message}, and not {str(detail['input'])[:100]!r}"
 
 
 def _check_database_url(url: str) -> None:
