@@ -84,8 +84,7 @@ class Consumer:
             await self._until(stop, beside)
             await self._drain()
         finally:
-            await cancelled(beside)
-            await self._deferred.abandon()
+            await self._deferred.abandon(beside)
             # Also after an error: only a crash leaves marks behind.
             await self._marks.release(self._assignment.partitions, self._options.short_timeout)
             self._drop(self._assignment.partitions)

@@ -46,9 +46,12 @@ class DeferredRecords:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
-    async def abandon(self) -> None:
-        """Drop all deferred records. They will be read again, since their offsets were not committed."""
-        await cancelled(self._tasks)
+    async def abandon(self, beside: Iterable["asyncio.Task[None]"] = ()) -> None:
+        """Drop all deferred records. They will be read again, since their offsets were not committed.
+
+        The tasks `beside` end with them. All are cancelled at once: none goes on if this is cancelled meanwhile.
+        """
+        await cancelled([*beside, *self._tasks])
         self._waiting.clear()
         self.bytes = 0
 
