@@ -45,3 +45,9 @@ def test_every_page_of_docs_is_reached_from_the_readme() -> None:
     decisions = ROOT / "docs" / "decisions"
     pages = {page for page in (ROOT / "docs").rglob("*.md") if page.parent != decisions}
     assert pages - reached == set()
+
+
+def test_the_table_of_packages_names_every_module_of_the_service() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    modules = {path.stem for path in (ROOT / "service").rglob("*.py")} - {"__init__"}
+    assert {module for module in modules if f"`{module}`" not in page} == set()
