@@ -13,12 +13,12 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
-# The oldest code that runs on the schema from here on, by the revision that it expects: at least that of the release
-# before, so that its pods go on while this is made, and can be started again after it.
+# The oldest code that runs on this schema, by the revision that it expects: that of the release before, or an older one,
+# so that its pods keep running during the migration and can be started again after it.
 oldest_code = ${repr(down_revision)}
 
 # A transaction of its own is opened for each revision. An index on a table that is there already goes through
-# `service.migration.create_index`, which does not hold up those who write. docs/decisions/0005-migrations.md.
+# `service.postgres.migration.create_index`, which does not block writers. docs/decisions/0005-migrations.md.
 
 
 def upgrade() -> None:

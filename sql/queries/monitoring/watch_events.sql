@@ -30,7 +30,7 @@ from (
     )
     union all
     (
-        select first_seen_at, 'input refused', topic, reason || ', ' || state
+        select first_seen_at, 'input rejected', topic, reason || ', ' || state
         from ops.quarantine
         order by id desc
         limit :page
