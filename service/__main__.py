@@ -1,7 +1,7 @@
 """Runs one command and exits with its status.
 
 Exit status 0: done. 1: a dependency failed or the command failed; the last line says why. 2: configuration or usage
-error. 130: interrupted. 143: ended by SIGTERM, except for `run`, which drains and exits with 0.
+error. 130: interrupted. 143: ended by SIGTERM, except for a pod, which drains and exits with 0.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 Commands = Any
 """The type that `add_subparsers` returns; argparse has no public name for it."""
 
-_CURSOR = "the cursor for the next page is printed to stderr"
+_CURSOR = "the cursor for the next page is printed on standard error"
 
 
 def _read(parameter: Callable[[str], _T]) -> Callable[[str], _T]:
@@ -46,15 +46,20 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog=_program(),
         description="Essay Lifecycle Service: assigns uploaded essays to the slots of their batches.",
-        epilog="Settings are environment variables, see docs/configuration.md. Exit status: 0 done; 1 a dependency "
-        "failed or the command failed; 2 configuration or usage error.",
+        epilog="Settings are environment variables, see docs/configuration.md. Exit status: 0 done; 1 failed, or done "
+        "only in part (the last line on standard error says why); 2 the command line or a setting is wrong; 130 "
+        "interrupted; 143 ended by SIGTERM (a pod finishes its work on SIGTERM and exits with 0).",
     )
     whole.add_argument("--version", action="version", version=f"els {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     _add_process(commands)
-    _add_pending(_group(commands, "pending", "content that waits for the registration of its batch"))
-    _add_quarantine(_group(commands, "quarantine", "rejected inputs (dead letters), and paused topics"))
-    _add_batches(_group(commands, "batches", "registered batches"))
+    _add_pending(
+        _group(commands, "pending", "show and change content that waits for the registration of its batch, or expired")
+    )
+    _add_quarantine(
+        _group(commands, "quarantine", "show, replay and discard rejected inputs (dead letters); resume paused topics")
+    )
+    _add_batches(_group(commands, "batches", "show registered batches; publish their events again"))
     return whole
 
 
@@ -64,50 +69,82 @@ def _program() -> str:
 
 
 def _add_process(commands: Commands) -> None:
-    run = _add(commands, "cli.commands.run", "run", "run a pod (consumer, relay, purge, HTTP) until SIGTERM")
+    run = _add(commands, "cli.commands.run", "run", "run a pod (one process of the service) until SIGTERM")
     run.add_argument(
-        "--roles", default="", metavar="ROLE,…", help="only these roles: consumer, relay, purge (default: all)"
+        "--roles",
+        default="",
+        metavar="ROLE,…",
+        help="run only these of the roles consumer, relay and purge (default: all)",
     )
-    relay = _add(commands, "cli.commands.relay", "relay", "run a pod that only publishes the outbox, until SIGTERM")
-    relay.add_argument("--once", action="store_true", help="publish what is in the outbox, then end")
-    _add(commands, "cli.commands.migrate", "migrate", "migrate the schema, views and grants to this version")
+    relay = _add(
+        commands,
+        "cli.commands.relay",
+        "relay",
+        "run a pod that only publishes the outbox (events that wait for Kafka), until SIGTERM",
+    )
+    relay.add_argument(
+        "--once", action="store_true", help="publish what is in the outbox, then end; exit status 1 if rows remain"
+    )
+    _add(
+        commands,
+        "cli.commands.migrate",
+        "migrate",
+        "migrate the schema, views and grants of the database to this version",
+    )
     _with_json(
         _add(commands, "cli.commands.check", "check", "check settings, connections, schema, topics and retentions")
     )
     purge = _add(
-        commands, "cli.commands.purge_now", "purge", "run one purge round: expire, report and delete what is due"
+        commands,
+        "cli.commands.purge_now",
+        "purge",
+        "run one purge round now: expire content, report late batches and delete old rows",
     )
     _with_json(purge).add_argument("--dry-run", action="store_true", help="only count what is due; change nothing")
     audit = _add(
-        commands, "cli.commands.audit_all", "audit", "compare inputs, tables and output topics with each other"
+        commands, "cli.commands.audit_all", "audit", "compare input topics, tables and output topics; list violations"
     )
-    _with_pages(audit).add_argument(
+    _with_pages(audit, "violations to list").add_argument(
         "--whole",
         action="store_true",
-        help="the topics still hold every record ever written: report missing records as violations",
+        help="report records that are missing from the topics as violations; only if no record was ever deleted",
     )
-    top = _with_json(_add(commands, "cli.top.top", "top", "show the state of the service, live; q quits"))
-    top.add_argument(
-        "--interval", type=_interval, default=2, metavar="SECONDS", help="time between two reads (default 2)"
+    top = _with_json(
+        _add(commands, "cli.top.top", "top", "show the state of the whole service and keep it up to date; q ends it")
     )
     top.add_argument(
-        "--once", action="store_true", help="read once and end; exit status 1 if something needs attention"
+        "--interval", type=_interval, default=2, metavar="SECONDS", help="time between two updates (default 2)"
+    )
+    top.add_argument(
+        "--once", action="store_true", help="show it once and end; exit status 1 if something needs attention"
     )
     top.add_argument("--svg", metavar="FILE", help="with --once: also write the screen to an SVG file")
-    topics = _group(commands, "topics", "Kafka topics of the service")
-    _with_json(_add(topics, "cli.commands.topics_create", "create", "create the topics that are missing"))
+    topics = _group(commands, "topics", "create the Kafka topics of the service")
+    _with_json(
+        _add(
+            topics,
+            "cli.commands.topics_create",
+            "create",
+            "create missing topics; report existing ones whose configuration is too small",
+        )
+    )
 
 
 def _add_pending(pending: Commands) -> None:
     listing = _with_pages(
-        _add(pending, "cli.operators.pending_list", "list", "list pending content, the longest waiting first")
+        _add(
+            pending,
+            "cli.operators.pending_list",
+            "list",
+            "list pending, expired or removed content, the longest waiting first",
+        )
     )
     listing.add_argument("--batch", type=_short_text, help="only of this batch")
     listing.add_argument(
         "--state",
         choices=("pending", "expired", "removed"),
         default="pending",
-        help="only in this state (default pending)",
+        help="state of the content (default pending)",
     )
     listing.add_argument(
         "--after",
@@ -116,16 +153,28 @@ def _add_pending(pending: Commands) -> None:
         help=f"only rows after this one (waiting_since/arrival); {_CURSOR}",
     )
     _pending_filters(listing)
-    show = _with_json(_add(pending, "cli.operators.pending_show", "show", "show one content with all its fields"))
+    show = _with_json(
+        _add(pending, "cli.operators.pending_show", "show", "show one text (content) with all its fields")
+    )
     show.add_argument("batch", type=_short_text, metavar="BATCH")
     show.add_argument("text", type=_short_text, metavar="TEXT_STORAGE_ID")
     remove = _with_confirmation(
-        _add(pending, "cli.operators.pending_remove", "remove", "remove single contents that are pending or expired")
+        _add(
+            pending,
+            "cli.operators.pending_remove",
+            "remove",
+            "remove single texts that are pending or expired; cannot be undone",
+        )
     )
     remove.add_argument("batch", type=_short_text, metavar="BATCH")
     remove.add_argument("texts", type=_short_text, metavar="TEXT_STORAGE_ID", nargs="+")
     clear = _with_confirmation(
-        _add(pending, "cli.operators.pending_clear", "clear", "remove all content that waits for a batch")
+        _add(
+            pending,
+            "cli.operators.pending_clear",
+            "clear",
+            "remove all pending and expired content of a batch, or what matches the filters; cannot be undone",
+        )
     )
     clear.add_argument("batch", type=_short_text, metavar="BATCH")
     _pending_filters(clear)
@@ -134,7 +183,11 @@ def _add_pending(pending: Commands) -> None:
     )
     restore.add_argument("batch", type=_short_text, metavar="BATCH")
     restore.add_argument(
-        "texts", type=_short_text, metavar="TEXT_STORAGE_ID", nargs="*", help="only these (default: all of the batch)"
+        "texts",
+        type=_short_text,
+        metavar="TEXT_STORAGE_ID",
+        nargs="*",
+        help="only these texts (default: all expired content of the batch)",
     )
 
 
@@ -143,19 +196,36 @@ def _add_quarantine(commands: Commands) -> None:
         _add(commands, "cli.operators.quarantine_list", "list", "list rejected inputs, the newest first")
     )
     _quarantine_filters(listing)
-    listing.add_argument("--state", choices=("open", "replayed", "discarded"), help="only in this state")
+    listing.add_argument("--state", choices=("open", "replayed", "discarded"), help="only in this state (default: all)")
     listing.add_argument("--before", type=_id, metavar="ID", help=f"only ids below this one; {_CURSOR}")
     show = _with_json(
         _add(commands, "cli.operators.quarantine_show", "show", "show one rejected input with all its fields")
     )
     show.add_argument("id", type=_id, metavar="ID")
     replay = _with_json(
-        _add(commands, "cli.operators.quarantine_replay", "replay", "process rejected inputs again, like new ones")
+        _add(
+            commands,
+            "cli.operators.quarantine_replay",
+            "replay",
+            "process open rejected inputs again like new ones, the oldest first",
+        )
     )
     _selected_inputs(_with_operator(replay))
-    discard = _add(commands, "cli.operators.quarantine_discard", "discard", "discard rejected inputs permanently")
+    discard = _add(
+        commands,
+        "cli.operators.quarantine_discard",
+        "discard",
+        "close open rejected inputs without processing them; cannot be undone",
+    )
     _selected_inputs(_with_confirmation(discard))
-    resume = _with_operator(_add(commands, "cli.operators.quarantine_resume", "resume", "resume a paused topic"))
+    resume = _with_operator(
+        _add(
+            commands,
+            "cli.operators.quarantine_resume",
+            "resume",
+            "resume a topic that was paused after consecutive rejections",
+        )
+    )
     resume.add_argument("topic", metavar="TOPIC")
 
 
@@ -163,47 +233,58 @@ def _add_batches(commands: Commands) -> None:
     listing = _with_pages(
         _add(commands, "cli.operators.batches_list", "list", "list registered batches in the order of their ids")
     )
-    listing.add_argument("--state", choices=("registered", "ready", "failed"), help="only in this state")
-    listing.add_argument("--user", type=_short_text, metavar="USER", help="only of this user")
+    listing.add_argument("--state", choices=("registered", "ready", "failed"), help="only in this state (default: all)")
+    listing.add_argument("--user", type=_short_text, metavar="USER", help="only batches that this user registered")
     listing.add_argument("--after", type=_short_text, metavar="BATCH", help=f"only batches after this one; {_CURSOR}")
-    _age_filters(listing)
-    show = _with_pages(_add(commands, "cli.operators.batches_show", "show", "show one batch and its slots"))
+    _age_filters(listing, "registered")
+    show = _with_pages(_add(commands, "cli.operators.batches_show", "show", "show one batch and its slots"), "slots")
     show.add_argument("batch", type=_short_text, metavar="BATCH")
     show.add_argument(
         "--after", type=_position, default=0, metavar="POSITION", help=f"only slots after this one; {_CURSOR}"
     )
     republish = _add(
-        commands, "cli.operators.batches_republish", "republish", "publish the events of a complete batch again"
+        commands,
+        "cli.operators.batches_republish",
+        "republish",
+        "publish BatchEssaysReady and BatchValidationErrors of a complete batch again",
     )
     _with_operator(republish).add_argument("batch", type=_short_text, metavar="BATCH")
 
 
 def _selected_inputs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("ids", type=_id, metavar="ID", nargs="*", help="ids of rejected inputs")
-    command.add_argument("--all", action="store_true", help="all open inputs")
+    command.add_argument(
+        "ids", type=_id, metavar="ID", nargs="*", help="ids of rejected inputs; or give --all or a filter"
+    )
+    command.add_argument("--all", action="store_true", help="all open rejected inputs")
     _quarantine_filters(command)
 
 
 def _quarantine_filters(command: argparse.ArgumentParser) -> None:
     command.add_argument("--topic", type=_short_text, help="only of this topic")
-    command.add_argument("--reason", type=_short_text, metavar="WORD", help="only with this reason")
-    _age_filters(command)
+    command.add_argument(
+        "--reason", type=_short_text, metavar="REASON", help="only with this reason; docs/events.md lists the reasons"
+    )
+    _age_filters(command, "first rejected")
 
 
 # -- options that several commands share
 
 
 def _group(commands: Commands, name: str, help_text: str) -> Commands:
-    return commands.add_parser(name, help=help_text).add_subparsers(required=True, metavar="COMMAND")
+    return commands.add_parser(name, help=help_text, description=_sentence(help_text)).add_subparsers(
+        required=True, metavar="COMMAND"
+    )
 
 
 def _add(commands: Commands, function: str, name: str, help_text: str) -> argparse.ArgumentParser:
     module, command = function.rsplit(".", 1)
-    added: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text[0].upper() + help_text[1:] + "."
-    )
+    added: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=_sentence(help_text))
     added.set_defaults(module=module, command=command)
     return added
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
 
 
 def _with_json(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -211,33 +292,38 @@ def _with_json(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return command
 
 
-def _with_pages(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _with_pages(command: argparse.ArgumentParser, rows: str = "rows") -> argparse.ArgumentParser:
     command.add_argument(
-        "--limit", type=_page, default=50, metavar="N", help="maximum number of rows (default 50, at most 1000)"
+        "--limit", type=_page, default=50, metavar="N", help=f"maximum number of {rows} (default 50, at most 1000)"
     )
     return _with_json(command)
 
 
 def _pending_filters(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command.add_argument(
-        "--file", type=_short_text, metavar="TEXT", help="only if the file name contains this text, in any case"
+        "--file", type=_short_text, metavar="TEXT", help="only if the file name contains this text, upper or lower case"
     )
-    return _age_filters(command)
+    return _age_filters(command, "stored")
 
 
-def _age_filters(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("--older-than", type=_age, metavar="AGE", help="only what is older than this: 90s, 5m, 2h, 1d")
-    command.add_argument("--newer-than", type=_age, metavar="AGE", help="only what is newer than this")
+def _age_filters(command: argparse.ArgumentParser, since: str) -> argparse.ArgumentParser:
+    command.add_argument(
+        "--older-than", type=_age, metavar="AGE", help=f"only what was {since} longer ago than this (90s, 5m, 2h, 1d)"
+    )
+    command.add_argument("--newer-than", type=_age, metavar="AGE", help=f"only what was {since} within this time")
     return command
 
 
 def _with_operator(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add the options that the log of operator actions records."""
     command.add_argument(
-        "--why", type=_reason, default="", metavar="TEXT", help="reason, for the log of operator actions"
+        "--why", type=_reason, default="", metavar="TEXT", help="why you do this, for the log of operator actions"
     )
     command.add_argument(
-        "--who", type=_short_text, metavar="NAME", help="name for the same log (default: this account)"
+        "--who",
+        type=_short_text,
+        metavar="NAME",
+        help="who you are, for the same log (default: the name of this account)",
     )
     return command
 
