@@ -78,9 +78,9 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=5000,
-        description="How long, in milliseconds, the broker may hold a fetch while there are no records; ten times as "
-        "long after a second without records. Apache Kafka answers as soon as a record arrives. The embedded broker "
-        "answers only after this time, so that it adds to the latency of each event.",
+        description="Time in milliseconds that the broker may wait for records before it answers a fetch. After a "
+        "second without records it is ten times as long. Apache Kafka answers as soon as a record arrives. The "
+        "embedded broker always waits for the whole time, which adds to the latency of each event.",
     )
     kafka_topic_partitions: int = Field(
         12, ge=1, le=1000, description="Partitions of each topic that `topics create` creates."
@@ -108,14 +108,17 @@ class Settings(BaseSettings):
         description="Largest accepted message; larger ones go to quarantine without being decoded.",
     )
     max_registration_bytes: int = Field(
-        16 * _MEBIBYTE, ge=1024, le=32 * _MEBIBYTE, description="The same limit for registrations."
+        16 * _MEBIBYTE,
+        ge=1024,
+        le=32 * _MEBIBYTE,
+        description="Largest accepted registration; larger ones go to quarantine too.",
     )
     consecutive_rejections_limit: int = Field(
         1000,
         ge=1,
         le=1_000_000,
         validation_alias=AliasChoices("ELS_CONSECUTIVE_REJECTIONS_LIMIT", "ELS_REFUSALS_IN_A_ROW_LIMIT"),
-        description="Consecutive rejections after which a topic is paused. The former name "
+        description="Number of consecutive rejections after which an input topic is paused. The former name "
         "`ELS_REFUSALS_IN_A_ROW_LIMIT` is accepted until 0.3.0.",
     )
     drain_seconds: int = Field(20, ge=1, le=300, description="Time that a pod has to finish its work at shutdown.")
@@ -123,8 +126,8 @@ class Settings(BaseSettings):
         60,
         ge=20,
         le=3600,
-        description="Time without progress despite lag, or without assigned partitions, after which a pod creates a "
-        "new Kafka client.",
+        description="A pod creates a new Kafka client after this time without progress despite consumer lag, or "
+        "without assigned partitions.",
     )
 
     pending_ttl_seconds: int = Field(
@@ -134,7 +137,8 @@ class Settings(BaseSettings):
         30 * _DAY,
         ge=1,
         le=10 * _YEAR,
-        description="Time that expired content is kept. Must be longer than the retention of the input topics.",
+        description="Time that content is kept after it expired. Must be longer than the retention of the input "
+        "topics.",
     )
     batch_timeout_seconds: int = Field(
         _DAY, ge=1, le=10 * _YEAR, description="Time after which a batch that is not complete is reported."
@@ -160,7 +164,7 @@ class Settings(BaseSettings):
         min_length=1,
         description="Address on which the HTTP server (health, metrics, `/admin/`) listens.",
     )
-    http_port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server; 0 takes a free one.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server; 0 means any free port.")
     admin_token: SecretStr | None = Field(
         None, description="Bearer token of the JSON API under `/admin/`. Without it, the API is not served."
     )
@@ -168,7 +172,7 @@ class Settings(BaseSettings):
         "INFO", description="Lowest level of the messages that are logged."
     )
     log_format: Literal["json", "console"] = Field(
-        "json", description="`json`: one object per line; `console`: lines for people."
+        "json", description="Format of the log. `json`: one object per line; `console`: lines for people."
     )
 
     @property
