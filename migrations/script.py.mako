@@ -13,12 +13,13 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
-# The oldest code that runs on this schema, by the revision that it expects: that of the release before, or an older one,
-# so that its pods keep running during the migration and can be started again after it.
+# The oldest code that runs on this schema, by the revision that it expects. The previous release must be included: its
+# pods run during the migration, and can be started again after it. If this revision only adds tables, indexes or
+# nullable columns, repeat the `oldest_code` of the previous revision.
 oldest_code = ${repr(down_revision)}
 
-# A transaction of its own is opened for each revision. An index on a table that is there already goes through
-# `service.postgres.migration.create_index`, which does not block writers. docs/decisions/0005-migrations.md.
+# Each revision runs in a transaction of its own. An index on an existing table is made by
+# `service.postgres.migration.create_index`, which does not block writes. See docs/decisions/0005-migrations.md.
 
 
 def upgrade() -> None:
