@@ -47,7 +47,9 @@ def environment(version: str, folder: Path) -> Path:
     python = folder / "venv" / "bin" / "python"
     # As `make setup` does it; pip would take a minute.
     flags = ["--require-hashes", "--only-binary", ":all:", "--requirement", str(LOCK)]
-    _run(*uv, "pip", "install", "--quiet", "--python", str(python), *flags)
+    install = [*uv, "pip", "install", "--quiet", "--python", str(python)]
+    _run(*install, *flags)
+    _run(*install, "--offline", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     return python
 
 
