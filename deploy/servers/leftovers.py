@@ -74,5 +74,7 @@ def _end(processes: list[psutil.Process]) -> None:
 
 
 if __name__ == "__main__":
+    # Who ends all that runs from a folder ends this one too, and it is the one that has to outlive the others.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stdin.buffer.read()
     remove(*map(Path, sys.argv[1:]))

@@ -19,11 +19,11 @@ STARTS_A_PROGRAM_AND_WAITS = """
 import os, pathlib, subprocess, sys, tempfile, time
 from deploy.servers import leftovers
 elsewhere = pathlib.Path(sys.argv[1])
-folder, _ = leftovers.watch(elsewhere)
+folder, watcher = leftovers.watch(elsewhere)
 os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 (elsewhere / f"{leftovers.prefix()}data").mkdir()
 started = subprocess.Popen(["sleep", "600"], start_new_session=True)
-print(folder, started.pid, flush=True)
+print(started.pid, watcher.pid, flush=True)
 time.sleep(600)
 """
 
@@ -39,14 +39,24 @@ def test_what_a_killed_process_has_started_is_ended_and_its_folders_are_removed(
         text=True,
     )
     assert tests.stdout is not None
-    folder, _, pid = tests.stdout.readline().rpartition(" ")
-    program = psutil.Process(int(pid))
+    program, watcher = (psutil.Process(int(pid)) for pid in tests.stdout.readline().split())
     assert len(list(tmp_path.iterdir())) == 3
+    assert wait_until(lambda: ignores(signal.SIGTERM, watcher), BOUND)
+    watcher.terminate()
     tests.send_signal(signal.SIGKILL)
     tests.wait()
     assert wait_until(lambda: not program.is_running(), BOUND)
-    assert wait_until(lambda: list(tmp_path.iterdir()) == [others], BOUND), folder
+    assert wait_until(lambda: list(tmp_path.iterdir()) == [others], BOUND)
     tests.stdout.close()
+
+
+def ignores(number: signal.Signals, process: psutil.Process) -> bool:
+    """Whether that process has come to where it ignores this signal, as the kernel says; True where none says so."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        return True
+    (ignored,) = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigIgn:")]
+    return bool(int(ignored, 16) >> (number - 1) & 1)
 
 
 RESERVES_A_PORT = "from deploy.servers.ports import reserved_port; print(reserved_port(), flush=True); input()"
