@@ -43,7 +43,7 @@ AGE = """
 SIZES = """
     select relname, pg_total_relation_size(oid) / 1048576.0, pg_indexes_size(oid) / 1048576.0
     from pg_class
-    where relnamespace = 'els'::regnamespace and relkind = 'r' and relname in ('slots', 'batches', 'outbox')
+    where relnamespace = 'els'::regnamespace and relkind = 'r' and relname in ('slots', 'batches', 'outbox_pages')
 """
 
 
@@ -114,7 +114,7 @@ async def _kept_up(
 
 def _sample(conn: psycopg.Connection[Any], pod: Pod, lag: int, seconds: float, report: Report) -> None:
     ((kept,),) = conn.execute("select count(*) from els.batches where state <> 'registered'").fetchall()
-    ((waiting,),) = conn.execute("select count(*) from els.outbox").fetchall()
+    ((waiting,),) = conn.execute("select count(*) from els.outbox_pages").fetchall()
     found = {"lag, records": lag, "outbox, rows": waiting, "batches that have ended, kept": kept}
     found["pod MiB"] = servers.memory_mib(pod.pid)[0]
     for table, total, indexes in conn.execute(SIZES):

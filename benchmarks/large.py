@@ -45,10 +45,10 @@ BULK = """
             now()
         from gone
     )
-    insert into els.outbox (id, aggregateid, type, payload, correlation_id, traceparent)
-    select gen_random_uuid(), batch_id, 'huleedu.els.essay.slot.assigned.v1', repeat('x', 760), correlation_id,
-        traceparent
-    from gone
+    insert into els.outbox_pages (batch_id, topics, events)
+    select batch_id, '{"huleedu.els.essay.slot.assigned.v1": 1000}', string_agg(repeat('x', 760), E'\n')
+    from (select batch_id, row_number() over () / 1000 as page from gone) as events
+    group by batch_id, page
 """
 
 

@@ -14,10 +14,24 @@ from deploy.servers.brokers import Broker
 from service.domain.topics import SLOT_ASSIGNED
 
 FILL = """
-    insert into els.outbox (id, aggregateid, type, payload, correlation_id, traceparent)
-    select gen_random_uuid(), md5('batch ' || n / 30)::uuid::text, %(topic)s, repeat('x', 760),
-        gen_random_uuid(), '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
-    from generate_series(1, %(rows)s) as n
+    insert into els.outbox_pages (batch_id, topics, events)
+    select
+        md5('batch ' || n)::uuid::text,
+        jsonb_build_object(%(topic)s::text, 30),
+        (
+            select string_agg(
+                format(
+                    '{"event_id":"%%s","event_type":"%%s","event_timestamp":"2026-11-29T00:00:00Z",'
+                    '"source_service":"essay-lifecycle-service","schema_version":1,"correlation_id":"%%s",'
+                    '"data_schema_uri":null,"data":"%%s","metadata":{"traceparent":'
+                    '"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}}',
+                    gen_random_uuid(), %(topic)s::text, gen_random_uuid(), repeat('x', 370)
+                ),
+                E'\n'
+            )
+            from generate_series(n, n + 29)
+        )
+    from generate_series(1, %(rows)s / 30) as n
 """
 
 

@@ -90,7 +90,7 @@ async def _cost(url: str, database: Database, first: int, batches: int) -> tuple
     seconds = await seconds_of(database, arrived, POLL)
     async with database.transaction() as conn:
         touched = await _buffers(conn) - before
-        await conn.execute("delete from els.outbox")
+        await conn.execute("delete from els.outbox_pages")
     return seconds / len(arrived), touched / len(arrived)
 
 

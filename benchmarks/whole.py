@@ -145,7 +145,7 @@ async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int,
 async def _nothing_left(url: str) -> bool:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         cursor = await conn.execute(
-            "select not exists (select from els.outbox)"
+            "select not exists (select from els.outbox_pages)"
             " and not exists (select from els.batches where state = 'registered')"
         )
         return await cursor.fetchone() == (True,)

@@ -8,8 +8,8 @@ revoke all on all sequences in schema els from public, els_app, els_ops;
 
 grant usage on schema els, ops to els_app;
 grant select on all tables in schema ops to els_app;
-grant select on els.alembic_version to els_app;
-grant usage on sequence els.arrivals, els.quarantine_id_seq to els_app;
+grant select on els.alembic_version, els.unpublished to els_app;
+grant usage on sequence els.arrivals, els.quarantine_id_seq, els.outbox_seq_seq to els_app;
 
 grant select, insert, update, delete on
     els.batches,
@@ -25,8 +25,8 @@ grant select, insert, update, delete on
 to els_app;
 
 -- Rows of the outbox, and operator actions, are inserted and deleted, never updated.
-grant select, insert, delete on els.outbox, els.operator_actions to els_app;
-grant select, update on els.relay_shards, els.policy to els_app;
+grant select, insert, delete on els.outbox_pages, els.outbox, els.operator_actions to els_app;
+grant select, update on els.relay_shards, els.policy, els.outbox_format to els_app;
 
 grant usage on schema ops to els_ops;
 grant select on all tables in schema ops to els_ops;

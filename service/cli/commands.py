@@ -63,14 +63,14 @@ async def relay(settings: Settings, options: Namespace) -> int:
         await database.close()
     if left:
         raise CommandError(
-            f"rows left in the outbox: {left}; see ops.outbox_blocked; other relays may be publishing the rest"
+            f"events left in the outbox: {left}; see ops.outbox_blocked; other relays may be publishing the rest"
         )
     print("The outbox is empty.")
     return 0
 
 
 async def _publish(database: Database, publishing: Relay) -> int:
-    """Publish until the outbox is empty, or `IDLE_SECONDS` pass without progress. Returns the number of rows left."""
+    """Publish until the outbox is empty, or `IDLE_SECONDS` pass without progress. Returns the number of events left."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + IDLE_SECONDS
     try:

@@ -1,6 +1,7 @@
 """Makes records of events: ids, envelopes, and lists that are read in pages."""
 
 import json
+import re
 from collections.abc import AsyncIterable, Callable, Sequence
 from hashlib import sha1
 from typing import Any, NamedTuple
@@ -41,6 +42,31 @@ class Origin(NamedTuple):
     correlation_id: UUID
     traceparent: str | None = None
     tracestate: str | None = None
+
+
+_HEAD = re.compile(
+    rb'{"event_id":"([^"]{36})","event_type":"([^"]+)","event_timestamp":"[^"]+","source_service":"[^"]+",'
+    rb'"schema_version":1,"correlation_id":"([^"]{36})",'
+)
+
+_METADATA = b'"metadata":'
+
+
+def headers_of(event: bytes) -> list[tuple[str, bytes]]:
+    """Return the Kafka headers of an event of this service: its id, type and correlation id, and its trace context.
+
+    Reads the ends of the envelope only, since `data` may be many megabytes. The quoted name of a field cannot occur
+    within a string, where quotes are escaped. Raises ValueError where `event` is no such envelope.
+    """
+    head = _HEAD.match(event)
+    if head is None:
+        raise ValueError("not an event of this service")
+    event_id, event_type, correlation_id = head.groups()
+    headers = [("event_id", event_id), ("event_type", event_type), ("correlation_id", correlation_id)]
+    if not event.endswith(b"null}"):
+        trace = orjson.loads(event[event.rindex(_METADATA) + len(_METADATA) : -1])
+        headers += [(name, value.encode()) for name, value in trace.items()]
+    return headers
 
 
 class Unpublishable(ValueError):

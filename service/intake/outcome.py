@@ -112,7 +112,7 @@ class Effects:
     rejected: list[tuple[Delivery, Rejection]] = field(default_factory=list)
     """Rejected records that were not in quarantine before."""
     published: int = 0
-    """Outbox rows written."""
+    """Events written to the outbox."""
 
 
 @dataclass(slots=True)

@@ -60,6 +60,7 @@ async def apply(
         await slots.take_slots()
         await slots.store_waiting()
         await Announcement(work, slots.events).announce()
+        await work.outbox.flush()
     if not replaying:
         await rejections.store()
     return work.outcome

@@ -14,8 +14,7 @@ from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.enveloped import Origin, Outgoing
 from service.domain.events import ContentProvisioned, Incoming, Upload, ValidationFailed
 from service.intake.outcome import EffectKind, EffectRecord, Effects, Outcome
-from service.postgres import queries
-from service.store import outbox
+from service.store.outbox import OutboxWriter
 
 _T = TypeVar("_T")
 
@@ -82,6 +81,7 @@ class PollWork:
         self.batches: dict[str, BatchWork] = {}
         self.outcome = Outcome(Effects())
         self.effects = self.outcome.effects
+        self.outbox = OutboxWriter(conn)
 
     def batch(self, batch_id: str) -> BatchWork:
         """Return the work on a batch, created where there is none yet."""
@@ -123,9 +123,8 @@ class PollWork:
     # -- events
 
     async def publish(self, events: Sequence[Outgoing]) -> None:
-        """Write events to the outbox, in this order. The counter rows of their batches must be locked."""
-        for page in in_pages(events, queries.PAGE):
-            await outbox.insert_outbox(self.conn, page)
+        """Add events to the outbox, in this order. The counter rows of their batches must be locked."""
+        await self.outbox.add(events)
         self.effects.published += len(events)
 
     def slot_assigned(self, slot: Slot, content: ContentProvisioned) -> Outgoing:

@@ -87,22 +87,6 @@ class Times(Array):
         ]
 
 
-class Encoded:
-    """A text parameter that is encoded already. It is sent without another copy, since it may be many megabytes."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        self.data = data
-
-
-class _EncodedDumper(Dumper):
-    format, oid = Format.BINARY, 25
-
-    def dump(self, obj: Encoded) -> Buffer:
-        return obj.data
-
-
 class _ArrayDumper(Dumper):
     format = Format.BINARY
 
@@ -117,10 +101,7 @@ def _dumper_for(array: type[Array]) -> type[Dumper]:
     return type(f"{array.__name__}Dumper", (_ArrayDumper,), {"oid": array.array_oid})
 
 
-_DUMPERS: dict[type, type[Dumper]] = {
-    Encoded: _EncodedDumper,
-    **{array: _dumper_for(array) for array in (Texts, Blobs, Integers, Uuids, Times)},
-}
+_DUMPERS: dict[type, type[Dumper]] = {array: _dumper_for(array) for array in (Texts, Blobs, Integers, Uuids, Times)}
 
 
 def register(connection: "AsyncConnection | Connection") -> None:

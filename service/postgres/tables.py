@@ -263,6 +263,7 @@ outbox = Table(
     ),
     PrimaryKeyConstraint("aggregateid", "seq", name="outbox_pkey"),
     Index("outbox_order", "shard", "seq"),
+    Index("outbox_seq", "seq"),
     postgresql_with={
         "autovacuum_vacuum_scale_factor": 0,
         "autovacuum_vacuum_threshold": 10000,
@@ -274,6 +275,40 @@ outbox = Table(
     },
 )
 
+outbox_pages = Table(
+    "outbox_pages",
+    METADATA,
+    _not_null("seq", BigInteger, autoincrement=False, server_default=text("nextval('els.outbox_seq_seq')")),
+    _not_null("batch_id", Text),
+    _not_null("topics", JSONB),
+    _not_null("events", Text),
+    _not_null("created_at", _TIME, server_default=text("transaction_timestamp()")),
+    _not_null(
+        "shard",
+        SmallInteger,
+        server_default=Computed("(hashtextextended(batch_id, 0) & 63)::smallint", persisted=True),
+    ),
+    PrimaryKeyConstraint("seq", name="outbox_pages_pkey"),
+    Index("outbox_pages_batch", "batch_id"),
+    postgresql_with={
+        "toast_tuple_target": 8160,
+        "autovacuum_vacuum_scale_factor": 0,
+        "autovacuum_vacuum_threshold": 2000,
+        "autovacuum_vacuum_insert_scale_factor": 0,
+        "autovacuum_vacuum_insert_threshold": 100000,
+        "autovacuum_vacuum_cost_delay": 0,
+        "toast.autovacuum_vacuum_scale_factor": 0,
+        "toast.autovacuum_vacuum_threshold": 10000,
+    },
+)
+
+outbox_format = Table(
+    "outbox_format",
+    METADATA,
+    _not_null("pages", Boolean),
+    PrimaryKeyConstraint("pages", name="outbox_format_pkey"),
+)
+
 outbox_blocked = Table(
     "outbox_blocked",
     METADATA,
@@ -283,6 +318,7 @@ outbox_blocked = Table(
     _not_null("error", Text),
     _not_null("since", _TIME),
     _not_null("retry_at", _TIME),
+    _not_null("acknowledged", Integer, server_default=text("0")),
     PrimaryKeyConstraint("batch_id", name="outbox_blocked_pkey"),
 )
 
@@ -291,6 +327,7 @@ relays = Table(
     METADATA,
     _not_null("relay", Uuid),
     _not_null("expires_at", _TIME),
+    _not_null("reads_pages", Boolean, server_default=text("false")),
     PrimaryKeyConstraint("relay", name="relays_pkey"),
     postgresql_with={"fillfactor": 50},
 )

@@ -62,6 +62,6 @@ class Chunk:
     done: Sequence[tuple[Any, ...]] = ()
     """The keys of the changed rows: the batch, and its content or failure."""
     published: int = 0
-    """Outbox rows inserted."""
+    """Events written to the outbox."""
     more: bool = False
     """Whether the task may have more to do."""

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable
 from uuid import UUID, uuid4
 
 from service.postgres.pool import Database
-from service.store import relays
+from service.store import outbox, relays
 
 
 class Lease:
     """Holds the shards that this relay may serve until its lease ends, by its own clock."""
 
-    def __init__(self, database: Database, seconds: float, taken: Callable[[Iterable[int]], None]) -> None:
-        """`taken` is called with the shards that became this relay's. `seconds` is how long a lease lasts."""
+    def __init__(self, database: Database, seconds: float, took: Callable[[], None]) -> None:
+        """`took` is called after shards became this relay's. `seconds` is how long a lease lasts."""
         self.relay: UUID = uuid4()
         self.shards: frozenset[int] = frozenset()
         self.leaving: frozenset[int] = frozenset()
         self._database = database
         self._seconds = seconds
         self._until = float("-inf")
-        self._taken = taken
+        self._took = took
 
     @property
     def is_valid(self) -> bool:
@@ -36,7 +36,7 @@ class Lease:
     async def renew(self) -> bool:
         """Extend the lease, take free shards, and choose those to give back; the worker gives them back when it can.
 
-        A relay whose lease ran out gets a new id: a fetch that is still running, with old watermarks, must not find
+        A relay whose lease ran out gets a new id: a fetch that is still running, with an old watermark, must not find
         its shards leased to its id again.
         """
         renewed_at = time.monotonic()
@@ -45,7 +45,9 @@ class Lease:
         async with self._database.transaction() as conn:
             await relays.prepare_relay(conn)
             await relays.renew_relay(conn, self.relay, self._seconds)
+            await relays.write_pages(conn)
             share = await relays.share_shards(conn, self.relay)
+            await outbox.forget_blocked(conn, share.held)
         held = frozenset(share.held + share.taken)
         fresh = held - self.shards | set(share.taken)
         kept_last = sorted(held, key=lambda shard: (shard not in self.leaving, -shard))
@@ -53,7 +55,7 @@ class Lease:
         self.shards = held
         self._until = renewed_at + self._seconds
         if fresh:
-            self._taken(fresh)
+            self._took()
         return False
 
     def gave_back(self, shards: Iterable[int]) -> None:

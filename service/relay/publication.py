@@ -1,17 +1,19 @@
-"""Sends outbox rows to the broker in waves of record batches, and decides what a failed record blocks."""
+"""Sends events to the broker in waves of record batches, and decides what a failed record blocks."""
 
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from service.kafka.producer import Producer
+from service.relay.events import OutboxEvent, events_of
 from service.relay.leases import Lease
 from service.relay.producer_line import ProducerLine
 from service.runtime.errors import one_line
-from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED
+from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED, observe_many
 from service.store.outbox import Blocked, OutboxKey, OutboxRow
 
 # The record itself is at fault: halving the record batch finds it, and only its batch is blocked.
@@ -23,7 +25,7 @@ _RECORD_ERRORS = (
     errors.UnsupportedForMessageFormatError,
     errors.PolicyViolationError,
 )
-# The topic is at fault: all batches whose next row is for it are blocked.
+# The topic is at fault: all batches whose next event is for it are blocked.
 _TOPIC_ERRORS = (
     errors.UnknownTopicOrPartitionError,
     errors.InvalidTopicError,
@@ -40,26 +42,35 @@ _PARTITION_ERRORS = (
 
 
 class Publication:
-    """Publishes fetched outbox rows in waves: of each batch, a wave contains the next rows that go to one topic.
+    """Publishes fetched outbox rows in waves: of each batch, a wave contains the next events that go to one topic.
 
-    The rows of a wave are sent as record batches, one per partition at a time. A batch takes part in the next wave if
-    all its rows of this wave are acknowledged.
+    The events of a wave are sent as record batches, one per partition at a time. A batch takes part in the next wave if
+    all its events of this wave are acknowledged.
     """
 
-    def __init__(self, line: ProducerLine, lease: Lease) -> None:
+    def __init__(self, line: ProducerLine, lease: Lease, rows: Sequence[OutboxRow]) -> None:
         self.acknowledged: list[OutboxKey] = []
+        """Rows whose events are all acknowledged."""
         self.error: Exception | None = None
+        self._is_serving = False
+        """Whether the broker acknowledged any event."""
         self._line = line
         self._lease = lease
         self._read_at = time.monotonic()
         self._blocked: dict[bytes, Blocked] = {}
-        self._held: dict[bytes, tuple[OutboxRow, Exception]] = {}
+        self._held: dict[bytes, tuple[OutboxEvent, Exception]] = {}
+        self._recovered: set[bytes] = set()
+        self.events: list[OutboxEvent] = []
+        for row in rows:
+            self._unpack(row)
 
-    async def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Publish rows until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
-        producer = await self._line.producer_for({row.topic.decode() for row in rows})
+    async def publish(self) -> None:
+        """Publish the events until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
+        waiting: dict[bytes, list[OutboxEvent]] = {}
+        for event in self.events:
+            waiting.setdefault(event.batch_id, []).append(event)
+        producer = await self._line.producer_for({event.topic for event in self.events})
         self._new_records = producer.create_batch
-        waiting = _by_batch(rows)
         while waiting:
             wave, waiting = self._next_wave(waiting, producer)
             async with asyncio.TaskGroup() as group:
@@ -75,115 +86,105 @@ class Publication:
 
     @property
     def blocked(self) -> list[Blocked]:
-        """Returns the blocked batches, each with the row that could not be published."""
+        """Returns the blocked batches, each with the event that could not be published."""
         return list(self._blocked.values())
 
-    def recovered(self, batch_ids: frozenset[bytes]) -> dict[bytes, int]:
-        """Returns those of the retried batches that are not blocked any more, with their shards."""
-        return {
-            row.batch_id: row.shard
-            for row in self.acknowledged
-            if row.batch_id in batch_ids and row.batch_id not in self._blocked
-        }
+    @property
+    def unblocked(self) -> list[bytes]:
+        """Returns the batches that are not blocked any more: the row that was blocked is published."""
+        return [batch_id for batch_id in self._recovered if batch_id not in self._blocked]
+
+    def _unpack(self, row: OutboxRow) -> None:
+        """Add the events of a row. One that can not be read blocks its batch, and no other."""
+        if not self._waits(row.batch_id):
+            try:
+                self.events += list(events_of(row))
+            except ValueError as error:
+                self._block(row, row.acknowledged, "", error)
 
     def _next_wave(
-        self, waiting: dict[bytes, list[OutboxRow]], producer: Producer
-    ) -> tuple[dict[tuple[str, int | None], list[OutboxRow]], dict[bytes, list[OutboxRow]]]:
-        """Split the rows. Returns the next wave by topic and partition, and the rows for later waves by batch."""
-        wave: dict[tuple[str, int | None], list[OutboxRow]] = {}
-        later: dict[bytes, list[OutboxRow]] = {}
-        for batch_id, rows in waiting.items():
-            if not self._lease.serves(rows[0].shard):
+        self, waiting: dict[bytes, list[OutboxEvent]], producer: Producer
+    ) -> tuple[dict[tuple[str, int | None], list[OutboxEvent]], dict[bytes, list[OutboxEvent]]]:
+        """Split the events. Returns the next wave by topic and partition, and the events for later waves by batch."""
+        wave: dict[tuple[str, int | None], list[OutboxEvent]] = {}
+        later: dict[bytes, list[OutboxEvent]] = {}
+        for batch_id, events in waiting.items():
+            if not self._lease.serves(events[0].row.shard):
                 continue  # another relay serves this shard, or will soon
-            end = _run_length(rows)
-            topic = rows[0].topic.decode()
-            wave.setdefault((topic, producer.partition(topic, batch_id)), []).extend(rows[:end])
-            if end < len(rows):
-                later[batch_id] = rows[end:]
+            end = _run_length(events)
+            topic = events[0].topic
+            wave.setdefault((topic, producer.partition(topic, batch_id)), []).extend(events[:end])
+            if end < len(events):
+                later[batch_id] = events[end:]
         return wave, later
 
-    async def _deliver(self, topic: str, partition: int, rows: list[OutboxRow]) -> None:
-        """Send the rows of one partition, one record batch at a time. Halves a rejected one to find the culprit."""
-        most = len(rows)
-        while rows:
-            records, count = self._fill(rows[:most])
+    async def _deliver(self, topic: str, partition: int, events: list[OutboxEvent]) -> None:
+        """Send the events of one partition, one record batch at a time. Halves a rejected one to find the culprit."""
+        most = len(events)
+        while events:
+            records, count = self._fill(events[:most])
             error = await self._line.send(records, topic, partition)
             if error is None:
-                self._acknowledge(topic, rows[:count])
-                rows, most = rows[count:], most * 2
+                self._acknowledge(topic, events[:count])
+                events, most = events[count:], most * 2
             elif not isinstance(error, _RECORD_ERRORS):
-                self._hold(rows, error)
+                self._hold(events, error)
                 return
             elif count > 1:
                 most = count // 2
             else:
-                self._block(rows[0], error)
-                rows = [row for row in rows[1:] if not self._waits(row.batch_id)]
+                self._block(events[0].row, events[0].place, topic, error)
+                events = [event for event in events[1:] if not self._waits(event.batch_id)]
 
-    def _fill(self, rows: list[OutboxRow]) -> tuple[BatchBuilder, int]:
-        """Build a record batch of the first rows. Returns it with the number of rows that fit."""
+    def _fill(self, events: list[OutboxEvent]) -> tuple[BatchBuilder, int]:
+        """Build a record batch of the first events. Returns it with the number of events that fit."""
         records = self._new_records()
         count = 0
-        for row in rows:
-            taken = records.append(timestamp=None, key=row.batch_id, value=row.payload, headers=_headers(row))
+        for event in events:
+            taken = records.append(timestamp=None, key=event.batch_id, value=event.payload, headers=event.headers)
             if taken is None:
                 break
             count += 1
         return records, count
 
-    def _acknowledge(self, topic: str, rows: list[OutboxRow]) -> None:
-        self.acknowledged += [OutboxKey(row.batch_id, row.seq, row.shard) for row in rows]
-        OUTBOX_PUBLISHED.labels(topic).inc(len(rows))
+    def _acknowledge(self, topic: str, events: list[OutboxEvent]) -> None:
+        rows = [event.row for event in events if event.is_last]
+        self.acknowledged += [OutboxKey(row.batch_id, row.seq, row.is_page) for row in rows]
+        self._recovered |= {row.batch_id for row in rows if row.blocked}
+        self._is_serving = True
+        OUTBOX_PUBLISHED.labels(topic).inc(len(events))
         since_read = time.monotonic() - self._read_at
-        for row in rows:
-            EVENT_TO_PUBLISH.observe(row.age + since_read)
+        for row, some in groupby(events, lambda event: event.row):
+            observe_many(EVENT_TO_PUBLISH, row.age + since_read, sum(1 for _ in some))
 
     def _waits(self, batch_id: bytes) -> bool:
         return batch_id in self._blocked or batch_id in self._held
 
-    def _hold(self, rows: Iterable[OutboxRow], error: Exception) -> None:
+    def _hold(self, events: Iterable[OutboxEvent], error: Exception) -> None:
         """Stop publishing these batches for now. `_block_held` decides at the end which of them are blocked."""
-        for row in rows:
-            if not self._waits(row.batch_id):
-                self._held[row.batch_id] = (row, error)
+        for event in events:
+            if not self._waits(event.batch_id):
+                self._held[event.batch_id] = (event, error)
 
-    def _block(self, row: OutboxRow, error: Exception) -> None:
-        self._blocked[row.batch_id] = Blocked(row.batch_id, row.seq, row.topic, one_line(error, 2000))
+    def _block(self, row: OutboxRow, acknowledged: int, topic: str, error: Exception) -> None:
+        self._blocked[row.batch_id] = Blocked(
+            row.batch_id, row.seq, acknowledged, topic.encode(), one_line(error, 2000)
+        )
 
     def _block_held(self) -> None:
         """Block the held batches whose topic or partition is at fault.
 
         An error of the broker as a whole blocks no batch: it is kept in `error`, and the rows are retried.
         """
-        for row, error in self._held.values():
-            is_of_partition = isinstance(error, _PARTITION_ERRORS) and bool(self.acknowledged)
+        for event, error in self._held.values():
+            is_of_partition = isinstance(error, _PARTITION_ERRORS) and self._is_serving
             if is_of_partition or isinstance(error, _TOPIC_ERRORS):
-                self._block(row, error)
+                self._block(event.row, event.place, event.topic, error)
             else:
                 self.error = error
 
 
-def _by_batch(rows: Iterable[OutboxRow]) -> dict[bytes, list[OutboxRow]]:
-    batches: dict[bytes, list[OutboxRow]] = {}
-    for row in rows:
-        batches.setdefault(row.batch_id, []).append(row)
-    return batches
-
-
-def _run_length(rows: Sequence[OutboxRow]) -> int:
-    """Returns how many rows, from the first on, go to the same topic."""
-    topic = rows[0].topic
-    return next((number for number, row in enumerate(rows) if row.topic != topic), len(rows))
-
-
-def _headers(row: OutboxRow) -> list[tuple[str, bytes]]:
-    headers = [
-        ("event_id", row.event_id),
-        ("event_type", row.topic),
-        ("correlation_id", row.correlation_id),
-    ]
-    if row.traceparent is not None:
-        headers.append(("traceparent", row.traceparent))
-    if row.tracestate is not None:
-        headers.append(("tracestate", row.tracestate))
-    return headers
+def _run_length(events: Sequence[OutboxEvent]) -> int:
+    """Returns how many events, from the first on, go to the same topic."""
+    topic = events[0].topic
+    return next((number for number, event in enumerate(events) if event.topic != topic), len(events))

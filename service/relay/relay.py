@@ -1,19 +1,21 @@
 """Publishes committed outbox rows to Kafka, in the order of their commits within a batch.
 
 Why the order holds: the rows of a batch get their `seq` under the lock of the batch's counter row, so within a batch
-`seq` is the order of the commits. A row is sent to the broker only after every earlier row of its batch, on any topic,
-is acknowledged or was found deleted. So the *first* acknowledgement of each row comes in that order, even if two relays
-overlap: each publishes in order, from a point before which everything is acknowledged. Shards and leases only keep
-relays from doing the same work twice.
+`seq` is the order of the commits. An event is sent to the broker only after every earlier event of its batch, on any
+topic, is acknowledged, or its row was found deleted. So the *first* acknowledgement of each event comes in that order,
+even if two relays overlap: each publishes in order, from a point before which everything is acknowledged. Shards and
+leases only keep relays from doing the same work twice.
 
-Why nothing is lost: a row is deleted from the outbox after its acknowledgement, in a separate transaction. After a
-crash, a cancellation or a lost response between the two, the row is published again with the same event id.
+Why nothing is lost: a row is deleted from the outbox after the acknowledgement of its last event, in a separate
+transaction. After a crash, a cancellation or a lost response between the two, its events are published again with the
+same ids. Where a record is rejected, its batch is blocked, with the number of events before it in the row: a retry
+begins there.
 
 The relay holds no connection and no lock while it waits for the broker.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import psycopg
@@ -56,7 +58,7 @@ class Relay:
         self._drain_seconds = drain_seconds
         self._running = False
         self._must_notify = False
-        self._lease = Lease(database, lease_seconds, self._took)
+        self._lease = Lease(database, lease_seconds, self._took_shards)
         self._worker = Worker(database, self._lease, producers, limits)
         self._renewal = Loop("relay_lease", self._lease.renew, lease_seconds / 3)
         self._working = Loop("relay", self._worker.step, poll_seconds, self._worker.wake)
@@ -123,9 +125,8 @@ class Relay:
     def _background(self) -> list[Loop]:
         return [loop for loop in (self._renewal, self._notifying, self._listening) if loop is not None]
 
-    def _took(self, shards: Iterable[int]) -> None:
-        self._worker.forget_watermarks(shards)
-        self._worker.wake.set()
+    def _took_shards(self) -> None:
+        self._worker.took_shards()
 
     async def _notify(self) -> bool:
         """Notify other pods once about all rows committed since the last notification."""

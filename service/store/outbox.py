@@ -1,137 +1,186 @@
-"""Inserts, reads and deletes rows of the outbox, and blocks batches whose next row could not be published.
+"""Inserts, reads and deletes rows of the outbox, and blocks batches whose next event could not be published.
 
+A row has the events of one batch and transaction, one JSON envelope in each line, in the order of their publication.
 Each function runs in the caller's transaction, and raises psycopg.Error. Texts of a row are read as bytes, as
 PostgreSQL sends them and Kafka needs them.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import orjson
 from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
 
 from service.domain.enveloped import Outgoing
-from service.postgres.arrays import Encoded, Integers, Texts, Uuids
+from service.postgres.arrays import Integers, Texts
 from service.postgres.pipeline import PendingResult
 from service.postgres.statements import STATEMENTS
-from service.store.columns import origin_columns
 
 PAUSE_SECONDS = 5.0
-"""How long a batch is blocked after its next row could not be published the first time."""
+"""How long a batch is blocked after its next event could not be published the first time."""
 
 LONGEST_PAUSE_SECONDS = 60.0
-"""The pause grows up to this, while the same row can not be published."""
+"""The pause grows up to this, while the same event can not be published."""
+
+EVENTS_PER_ROW: Final = 1_000
+"""Limit of the events of a row. The number of an event is that of its row times this, plus its place in the row."""
+
+ROW_BYTES: Final = 1024 * 1024
+"""Limit of the bytes of a row; an event that is larger by itself has a row of its own."""
+
+INSERT_BYTES: Final = 4 * ROW_BYTES
+"""Limit of the bytes that a transaction collects before it inserts them."""
 
 
 class OutboxRow(NamedTuple):
     """One row to publish. `age` is in seconds, by the database's clock, when it was read.
 
-    Every transaction with an id below `horizon` had ended then.
+    `acknowledged` of its events are published already. `blocked`: its batch is blocked, and due for a retry. `is_page`:
+    it has the form of this release. Transactions with ids below `horizon` had ended when the row was read.
     """
 
     seq: int
     shard: int
     batch_id: bytes
-    topic: bytes
-    payload: bytes
-    event_id: bytes
-    correlation_id: bytes
-    traceparent: bytes | None
-    tracestate: bytes | None
+    events: bytes
+    is_page: bool
+    acknowledged: int
+    blocked: bool
     age: float
     horizon: int
 
 
 class OutboxKey(NamedTuple):
-    """The key of a row. It is kept until the row is deleted, without the payload, which may be large."""
+    """The key of a row. It is kept until the row is deleted, without the events, which may be large."""
 
     batch_id: bytes
     seq: int
-    shard: int
+    is_page: bool
 
 
 class FetchLimits(NamedTuple):
-    """How much is read at a time. `size` is in bytes of payload; a single row may be larger."""
+    """How much is read at a time. `size` is in bytes of events; a single row may be larger."""
 
     rows: int = 2000
-    size: int = 4 * 1024 * 1024
+    size: int = 3 * 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A batch whose next row could not be published, with the error."""
+    """A batch whose next event could not be published, and why. `acknowledged` events of its row are published."""
 
     batch_id: bytes
     seq: int
+    acknowledged: int
     topic: bytes
     error: str
 
 
+class _Page(list[Outgoing]):
+    """Events of one batch that become one row."""
+
+    size = 0
+
+    def has_room_for(self, event: Outgoing) -> bool:
+        return self.size + len(event.payload) <= ROW_BYTES and len(self) < EVENTS_PER_ROW
+
+
+class OutboxWriter:
+    """Collects the events of one transaction, and inserts those of each batch as one row, or a few large ones."""
+
+    def __init__(self, conn: AsyncConnection[Any]) -> None:
+        self._conn = conn
+        self._pages: list[_Page] = []
+        self._page_of: dict[str, _Page] = {}
+        self._size = 0
+
+    async def add(self, events: Iterable[Outgoing]) -> None:
+        """Collect events that must be published, in this order within a batch; inserts them where they are many."""
+        for event in events:
+            page = self._page_of.get(event.batch_id)
+            if page is None or not page.has_room_for(event):
+                page = self._page_of[event.batch_id] = _Page()
+                self._pages.append(page)
+            page.append(event)
+            page.size += len(event.payload)
+            self._size += len(event.payload)
+            if self._size >= INSERT_BYTES:
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Insert what is collected. The counter rows of the batches must be locked."""
+        pages, self._pages, self._page_of, self._size = self._pages, [], {}, 0
+        if pages:
+            await self._conn.execute(
+                STATEMENTS["insert_outbox"],
+                {
+                    "batch_ids": Texts([page[0].batch_id for page in pages]),
+                    "topics": Texts([orjson.dumps(Counter(event.topic for event in page)) for page in pages]),
+                    "events": Texts([_lines(page) for page in pages]),
+                },
+            )
+
+
+def _lines(page: _Page) -> bytes | bytearray:
+    return page[0].payload if len(page) == 1 else b"\n".join(event.payload for event in page)
+
+
+async def insert_outbox(conn: AsyncConnection[Any], events: Iterable[Outgoing]) -> None:
+    """Insert all events that a transaction publishes, in this order within a batch."""
+    writer = OutboxWriter(conn)
+    await writer.add(events)
+    await writer.flush()
+
+
 async def count_outbox(conn: AsyncConnection) -> int:
-    """Count the rows that wait to be published, of all shards."""
+    """Count the events that wait to be published, of all shards."""
     ((count,),) = await (await conn.execute(STATEMENTS["count_outbox"])).fetchall()
     return int(count)
 
 
 async def fetch_outbox(
-    conn: AsyncConnection, relay: UUID, watermarks: Sequence[tuple[int, int]], limits: FetchLimits
+    conn: AsyncConnection, relay: UUID, shards: Iterable[int], watermark: int, limits: FetchLimits
 ) -> PendingResult[list[OutboxRow]]:
-    """Send the read of the next rows of some shards.
-
-    `watermarks` are pairs of shard and watermark, in the order in which the shards are served.
-    """
-    return await _send(
-        conn,
-        "fetch_outbox",
+    """Send the read of the next rows of some shards, above `watermark`. The row with the lowest seq comes first."""
+    cursor = conn.cursor(binary=True)
+    cursor.adapters.register_loader("text", ByteaBinaryLoader)
+    await cursor.execute(
+        STATEMENTS["fetch_outbox"],
         {
             "relay": relay,
-            "shards": Integers([shard for shard, _ in watermarks]),
-            "watermarks": Integers([watermark for _, watermark in watermarks]),
+            "shards": Integers(list(shards)),
+            "watermark": watermark,
             "rows": limits.rows,
-            "per_shard": max(1, limits.rows // 2),
             "bytes": limits.size,
         },
     )
-
-
-async def fetch_blocked(
-    conn: AsyncConnection, relay: UUID, shards: Sequence[int], limits: FetchLimits
-) -> PendingResult[list[OutboxRow]]:
-    """Send the read of the next rows of blocked batches whose pause is over."""
-    return await _send(
-        conn,
-        "fetch_blocked",
-        {
-            "relay": relay,
-            "shards": Integers(shards),
-            "rows": limits.rows,
-            "per_batch": max(1, limits.rows // 10),
-            "bytes": limits.size,
-        },
-    )
+    return PendingResult(cursor, lambda rows: [OutboxRow._make(values) for values in rows])
 
 
 async def delete_outbox(conn: AsyncConnection, rows: Sequence[OutboxKey]) -> PendingResult[int]:
     """Send the deletion of published rows. The result is the id of this transaction."""
-    keys = {
-        "batch_ids": Texts([row.batch_id for row in rows]),
-        "seqs": Integers([row.seq for row in rows]),
-        "shards": Integers([row.shard for row in rows]),
-    }
-    cursor = await conn.execute(STATEMENTS["delete_outbox"], keys, binary=True)
+    if events := [row for row in rows if not row.is_page]:
+        await conn.execute(STATEMENTS["delete_outbox_events"], _keys(events))
+    cursor = await conn.execute(STATEMENTS["delete_outbox"], _keys([row for row in rows if row.is_page]), binary=True)
     return PendingResult(cursor, lambda rows: int(rows[0][0]))
 
 
+def _keys(rows: Sequence[OutboxKey]) -> dict[str, object]:
+    return {"batch_ids": Texts([row.batch_id for row in rows]), "seqs": Integers([row.seq for row in rows])}
+
+
 async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None:
-    """Block batches whose next row could not be published. No batch may be given twice."""
+    """Block batches whose next event could not be published. No batch may be given twice."""
     await conn.execute(
         STATEMENTS["block_batch"],
         {
             "batch_ids": Texts([stuck.batch_id for stuck in blocked]),
             "seqs": Integers([stuck.seq for stuck in blocked]),
+            "acknowledged": Integers([stuck.acknowledged for stuck in blocked]),
             "topics": Texts([stuck.topic for stuck in blocked]),
             "errors": Texts([stuck.error for stuck in blocked]),
             "pause": PAUSE_SECONDS,
@@ -141,48 +190,10 @@ async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None
 
 
 async def unblock_batch(conn: AsyncConnection, batch_ids: Sequence[bytes]) -> None:
-    """Unblock batches whose blocked row was published."""
+    """Unblock batches whose blocked event was published."""
     await conn.execute(STATEMENTS["unblock_batch"], {"batch_ids": Texts(batch_ids)})
 
 
-async def forget_blocked(conn: AsyncConnection, shards: Sequence[int]) -> None:
+async def forget_blocked(conn: AsyncConnection, shards: Iterable[int]) -> None:
     """Unblock the batches of these shards that have no rows left."""
-    await conn.execute(STATEMENTS["forget_blocked"], {"shards": Integers(shards)})
-
-
-async def _send(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> PendingResult[list[OutboxRow]]:
-    cursor = conn.cursor(binary=True)
-    cursor.adapters.register_loader("text", ByteaBinaryLoader)
-    await cursor.execute(STATEMENTS[statement], parameters)
-    return PendingResult(cursor, lambda rows: [OutboxRow._make(values) for values in rows])
-
-
-LARGE_EVENT_BYTES = 1024 * 1024
-"""A larger event is inserted by a statement of its own: in an array of events it would be copied once more."""
-
-
-async def insert_outbox(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
-    """Insert events that must be published, in this order within a batch.
-
-    Large ones are inserted by the statement `insert_large_event`.
-    """
-    for is_large, some in groupby(events, lambda event: len(event.payload) > LARGE_EVENT_BYTES):
-        if not is_large:
-            await _insert_events(conn, list(some))
-            continue
-        for event in some:
-            large = event._asdict() | {"id": event.event_id, "payload": Encoded(event.payload)}
-            await conn.execute(STATEMENTS["insert_large_event"], large)
-
-
-async def _insert_events(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
-    await conn.execute(
-        STATEMENTS["insert_outbox"],
-        {
-            "ids": Uuids([event.event_id for event in events]),
-            "batch_ids": Texts([event.batch_id for event in events]),
-            "topics": Texts([event.topic for event in events]),
-            "payloads": Texts([event.payload for event in events]),
-            **origin_columns(events),
-        },
-    )
+    await conn.execute(STATEMENTS["forget_blocked"], {"shards": Integers(list(shards))})

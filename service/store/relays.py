@@ -35,6 +35,15 @@ async def renew_relay(conn: AsyncConnection, relay: UUID, lease: float) -> None:
     await conn.execute(STATEMENTS["renew_relay"], {"relay": relay, "lease": lease})
 
 
+async def write_pages(conn: AsyncConnection) -> None:
+    """Begin to write a row for each batch and transaction, once no relay of the previous release is left.
+
+    Until then the service writes a row for each event, which such a relay can read. It is refused afterwards.
+    """
+    if await (await conn.execute(STATEMENTS["lock_format"])).fetchall():
+        await conn.execute(STATEMENTS["write_pages"])
+
+
 async def share_shards(conn: AsyncConnection, relay: UUID) -> Share:
     """Take free shards, up to the relay's fair share."""
     cursor = await conn.execute(STATEMENTS["share_shards"], {"relay": relay}, binary=True)

@@ -1,8 +1,8 @@
 -- Shows the numbers to read first, and what needs attention. Reads only rows that wait or are open, never slots,
 -- batches or anything else that has a history, and of those rows only the first. So it may be queried every second
--- while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 500 events of each shard, and
+-- while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 2,000 rows of the outbox, and
 -- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
--- outbox_order, quarantine_open.
+-- outbox_pages_pkey, outbox_seq, quarantine_open.
 
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
@@ -30,6 +30,7 @@ with estimates as materialized (
     from pg_class
     where oid in (
         'els.pending_content_due'::regclass,
+        'els.outbox_pages'::regclass,
         'els.outbox'::regclass,
         'els.quarantine_open'::regclass
     )
@@ -80,20 +81,20 @@ with estimates as materialized (
                 limit 50000
             ) as head
         ) as expired_last_day
-), shards as (
-    select count(*) as rows, min(created_at) as oldest
-    from generate_series(0, 63) as shards (shard)
-    cross join lateral (
-        select created_at
-        from els.outbox
-        where outbox.shard = shards.shard::smallint
-        order by seq
-        limit 500
-    ) as head
-    group by shards.shard
+), head as materialized (
+    select topics, created_at
+    from els.unpublished
+    order by seq
+    limit 2000
 ), unpublished as (
-    select sum(rows) as rows, min(oldest) as oldest, max(rows) = 500 as cut
-    from shards
+    select
+        (select count(*) from head) as rows,
+        (select min(created_at) from head) as oldest,
+        (
+            select coalesce(sum(topic.events::bigint), 0)
+            from head
+            cross join lateral jsonb_each_text(head.topics) as topic (name, events)
+        ) as events
 ), numbers as materialized (
     select
         case
@@ -107,12 +108,16 @@ with estimates as materialized (
         (select count(*) from waited_for) as batches_waiting,
         counted.expired_last_day,
         case
-            when unpublished.cut then greatest(
-                unpublished.rows,
-                (select estimates.rows from estimates where oid = 'els.outbox'::regclass)
-            )::bigint
-            else coalesce(unpublished.rows, 0)::bigint
-        end as outbox_rows,
+            when unpublished.rows < 2000 then unpublished.events
+            else unpublished.events * greatest(
+                1,
+                (
+                    select sum(estimates.rows) / 2000
+                    from estimates
+                    where oid in ('els.outbox_pages'::regclass, 'els.outbox'::regclass)
+                )
+            )
+        end::bigint as outbox_rows,
         unpublished.oldest as oldest_outbox_row,
         (select count(*) from els.outbox_blocked) as outbox_blocked,
         (select count(*) from els.relays where relays.expires_at > now()) as relays,

@@ -25,10 +25,12 @@ with recent as materialized (
     select recent.batch_id, recent.state, ready.events
     from recent
     cross join lateral (
-        select count(distinct outbox.id) as events
-        from els.outbox
-        where outbox.aggregateid = recent.batch_id
-        and outbox.type = 'huleedu.els.batch.essays.ready.v1'
+        select count(distinct split_part(line.event, '"', 4)) as events
+        from els.unpublished
+        cross join lateral string_to_table(unpublished.events, E'\n') as line (event)
+        where unpublished.batch_id = recent.batch_id
+        and unpublished.topics ? 'huleedu.els.batch.essays.ready.v1'
+        and split_part(line.event, '"', 8) = 'huleedu.els.batch.essays.ready.v1'
     ) as ready
 ), excess as (
     select

@@ -1,19 +1,20 @@
--- Shows batches whose next event could not be published. Their rows are counted by the primary key of the outbox.
+-- Shows batches whose next event could not be published. Their rows are found by outbox_pages_batch and outbox_pkey.
 
 create view ops.outbox_blocked as
 select
     blocked.batch_id,
     blocked.topic,
-    held.rows,
+    greatest(held.events - blocked.acknowledged, 0) as rows,
     blocked.error,
     blocked.since,
     blocked.retry_at,
     blocked.seq
 from els.outbox_blocked as blocked
 cross join lateral (
-    select count(*) as rows
-    from els.outbox
-    where outbox.aggregateid = blocked.batch_id
+    select coalesce(sum(topic.events::bigint), 0)::bigint as events
+    from els.unpublished
+    cross join lateral jsonb_each_text(unpublished.topics) as topic (name, events)
+    where unpublished.batch_id = blocked.batch_id
 ) as held;
 
 comment on view ops.outbox_blocked is
@@ -24,4 +25,4 @@ comment on column ops.outbox_blocked.rows is 'events of the batch that are held 
 comment on column ops.outbox_blocked.error is 'the error of the broker or its client';
 comment on column ops.outbox_blocked.since is 'when it first could not be published';
 comment on column ops.outbox_blocked.retry_at is 'when it is tried again';
-comment on column ops.outbox_blocked.seq is 'number of that event in the outbox';
+comment on column ops.outbox_blocked.seq is 'number of the row in the outbox that has this event';

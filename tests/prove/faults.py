@@ -132,7 +132,7 @@ class World:
         with suppress(psycopg.Error), psycopg.connect(self.postgres.url(), connect_timeout=5) as conn:
             row = conn.execute(
                 "select (select state from els.batches where batch_id = %(id)s) = 'ready'"
-                " and not exists (select from els.outbox where aggregateid = %(id)s)",
+                " and not exists (select from els.unpublished where batch_id = %(id)s)",
                 {"id": batch_id},
             ).fetchone()
             return bool(row and row[0])
@@ -576,6 +576,6 @@ async def _idle(world: World) -> None:
             raise AssertionError("it does not come to rest")
         await asyncio.sleep(1)
         done = sum((await committed_offsets(world.broker, GROUP, partitions)).values())
-        rows = (await asyncio.to_thread(world.sql, "select count(*) from els.outbox"))[0][0]
+        rows = (await asyncio.to_thread(world.sql, "select count(*) from els.unpublished"))[0][0]
         still = still + 1 if done == before and rows == 0 else 0
         before = done

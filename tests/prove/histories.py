@@ -371,9 +371,9 @@ _PLACES = """
     union all select file_upload_id, state from els.validation_failures where batch_id = %(batch_id)s
 """
 _ANNOUNCED = """
-    select type || ' ' || coalesce(payload::json -> 'data' ->> 'text_storage_id', ''), count(*)
-    from els.outbox
-    where aggregateid = %(batch_id)s
+    select topic || ' ' || coalesce(event::json -> 'data' ->> 'text_storage_id', ''), count(*)
+    from ops.outbox_events
+    where batch_id = %(batch_id)s
     group by 1
 """
 

@@ -27,9 +27,9 @@ REBALANCE_EVERY = 60.0
 SAMPLES = """
     select
         (select count(*) from pg_stat_activity where application_name = 'essay-lifecycle-service'),
-        (select count(*) from els.outbox),
+        (select count(*) from els.outbox_pages),
         (select count(*) from els.pending_content),
-        pg_total_relation_size('els.outbox') / 1048576.0,
+        pg_total_relation_size('els.outbox_pages') / 1048576.0,
         pg_total_relation_size('els.pending_content') / 1048576.0,
         pg_total_relation_size('els.slots') / 1048576.0 / greatest(1, (select sum(assigned) from els.batches)) * 1000
 """

@@ -97,6 +97,11 @@ PARTS: Mapping[str, Sequence[str]] = {
     "relay/publication.py": [
         "aiokafka.producer.message_accumulator:BatchBuilder.append",
     ],
+    "runtime/metrics.py": [
+        "prometheus_client:Histogram._buckets",
+        "prometheus_client:Histogram._sum",
+        "prometheus_client:Histogram._upper_bounds",
+    ],
     "store/outbox.py": [
         "psycopg.types.string:ByteaBinaryLoader",
     ],

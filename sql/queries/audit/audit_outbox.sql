@@ -1,4 +1,4 @@
 -- Reads all events that are not published yet, for an audit.
--- Index: none, the whole table is read. Locks: none.
-select aggregateid, type, payload, seq, created_at
-from els.outbox
+-- Index: none, the whole outbox is read. Locks: none.
+select batch_id, topic, event, seq, created_at
+from ops.outbox_events

@@ -1,19 +1,18 @@
--- Deletes rows that the broker has acknowledged, by their keys (three arrays in step). A row that is missing already is
--- no error. Returns this transaction's id: every transaction that drew a seq up to the highest one read before has a
--- lower id.
--- Written so that it can only be planned as probes: docs/decisions/0003-plans.md. With the shard either index has a
--- whole key, so whichever is taken is probed for one row.
--- Index: outbox_pkey or outbox_order. Locks: the rows, which only a relay that overlaps with this one writes, too; all
--- such deletes have the same order, so they wait in the same order.
+-- Deletes rows whose events the broker has acknowledged, by their keys (two arrays in step). A row that is missing
+-- already is no error. The batch is compared, too: where a database was replaced by an older one, the number may belong
+-- to another row. Returns this transaction's id: every transaction that drew a seq up to the highest one read before
+-- has a lower id.
+-- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
+-- Index: outbox_pages_pkey or outbox_pages_batch. Locks: the rows, which only a relay that overlaps with this one writes, too; all such
+-- deletes have the same order, so they wait in the same order.
 with published as (
-    delete from els.outbox
+    delete from els.outbox_pages
     using (
-        select each.batch_id, each.seq, each.shard::smallint as shard
-        from unnest(:batch_ids::text[], :seqs::bigint[], :shards::bigint[]) as each (batch_id, seq, shard)
-        order by each.batch_id, each.seq
+        select each.batch_id, each.seq
+        from unnest(:batch_ids::text[], :seqs::bigint[]) as each (batch_id, seq)
+        order by each.seq
     ) as acknowledged
-    where outbox.aggregateid = any(array[acknowledged.batch_id])
-        and outbox.seq = any(array[acknowledged.seq])
-        and outbox.shard = any(array[acknowledged.shard])
+    where outbox_pages.seq = any(array[acknowledged.seq])
+        and outbox_pages.batch_id is not distinct from acknowledged.batch_id
 )
 select pg_current_xact_id()::text::bigint

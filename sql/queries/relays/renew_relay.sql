@@ -11,7 +11,7 @@ with forgotten as (
           and dead.relay <> :relay::uuid
         for update skip locked))
 )
-insert into els.relays (relay, expires_at)
-values (:relay::uuid, clock_timestamp() + make_interval(secs => :lease::float8))
+insert into els.relays (relay, expires_at, reads_pages)
+values (:relay::uuid, clock_timestamp() + make_interval(secs => :lease::float8), true)
 on conflict (relay) do update
 set expires_at = excluded.expires_at

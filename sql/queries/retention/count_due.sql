@@ -40,8 +40,8 @@ select
             and changed_at <= :ended_due::timestamptz
             and not exists (
                 select
-                from els.outbox
-                where outbox.aggregateid = batches.batch_id
+                from els.unpublished
+                where unpublished.batch_id = batches.batch_id
                 offset 0
             )
             and not exists (

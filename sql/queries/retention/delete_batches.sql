@@ -10,8 +10,8 @@ with ended as materialized (
         and case when coalesce(completed_at, timed_out_at) <= :due::timestamptz then changed_at <= :due::timestamptz end
         and not exists (
             select
-            from els.outbox
-            where outbox.aggregateid = batches.batch_id
+            from els.unpublished
+            where unpublished.batch_id = batches.batch_id
             offset 0
         )
         and not exists (

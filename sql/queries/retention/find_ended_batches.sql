@@ -1,7 +1,7 @@
 -- Finds batches that were complete, or reported as late, long ago, the oldest first: those where nothing has happened
 -- since, not even an upload that found no slot, and all events are published. Only a read, as find_due_content.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: batches_ended, outbox_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
+-- Index: batches_ended, outbox_pages_batch, outbox_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
 select batch_id, expected
 from els.batches
 where coalesce(completed_at, timed_out_at) <= :due::timestamptz
@@ -9,8 +9,8 @@ where coalesce(completed_at, timed_out_at) <= :due::timestamptz
     and batch_id <> all(:skipped::text[])
     and not exists (
         select
-        from els.outbox
-        where outbox.aggregateid = batches.batch_id
+        from els.unpublished
+        where unpublished.batch_id = batches.batch_id
         offset 0
     )
     and not exists (

@@ -1,6 +1,7 @@
 """Tests what each command does, its exit status, and that a failure is reported in one line."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.__main__ import STATUS_TERMINATED
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.kafka import topics as kafka_module
 from service.postgres.schema import EXPECTED_REVISION
+from tests.support.builders.outbox import INSERT_ROW, event, row_of
 from tests.support.checks.expected import read_back
 from tests.support.pods.command_line import NOBODY, ROOT, CommandLine
 
@@ -211,37 +213,24 @@ def test_relay_once_publishes_the_outbox_and_ends(
     service: CommandLine, kafka: Broker, conn: psycopg.Connection[Any]
 ) -> None:
     for number in range(1, 4):
-        _outbox_row(conn, f"batch-{number}", BATCH_READY, f'{{"number": {number}}}')
+        conn.execute(INSERT_ROW, row_of(event(f"batch-{number}", BATCH_READY, number)))
     ended = service("relay", "--once", **kafka.settings)
     assert (ended.status, ended.out) == (0, "The outbox is empty.\n"), ended
-    assert conn.execute("select count(*) from els.outbox").fetchone() == (0,)
+    assert conn.execute("select count(*) from els.outbox_pages").fetchone() == (0,)
     records = asyncio.run(read_back(kafka, [BATCH_READY]))
-    assert sorted(record.value for record in records[BATCH_READY]) == [
-        b'{"number": 1}',
-        b'{"number": 2}',
-        b'{"number": 3}',
-    ]
+    assert sorted(json.loads(record.value)["data"]["text"] for record in records[BATCH_READY]) == [1, 2, 3]
 
 
 def test_relay_once_reports_what_it_could_not_publish(
     service: CommandLine, apache: Broker, conn: psycopg.Connection[Any]
 ) -> None:
-    _outbox_row(conn, "stuck", "a.topic.that.is.not.there", "{}")
-    _outbox_row(conn, "fine", BATCH_READY, "{}")
+    missing = "a.topic.that.is.not.there"
+    conn.execute(INSERT_ROW, row_of(event("stuck", BATCH_READY), event("stuck", missing), event("stuck", missing)))
+    conn.execute(INSERT_ROW, row_of(event("fine", BATCH_READY)))
     ended = service("relay", "--once", **apache.settings)
     assert ended.status == 1, ended
-    assert "rows left in the outbox: 1" in ended.err.splitlines()[-1]
-    assert conn.execute("select batch_id, topic from ops.outbox_blocked").fetchall() == [
-        ("stuck", "a.topic.that.is.not.there")
-    ]
-
-
-def _outbox_row(conn: psycopg.Connection[Any], batch_id: str, topic: str, payload: str) -> None:
-    conn.execute(
-        "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
-        " values (gen_random_uuid(), %s, %s, %s, gen_random_uuid())",
-        [batch_id, topic, payload],
-    )
+    assert "events left in the outbox: 2" in ended.err.splitlines()[-1]
+    assert conn.execute("select batch_id, topic, rows from ops.outbox_blocked").fetchall() == [("stuck", missing, 2)]
 
 
 def test_topics_are_created_once(service: CommandLine, kafka: Broker) -> None:

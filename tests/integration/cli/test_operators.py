@@ -381,7 +381,7 @@ def test_each_kind_of_input_can_be_replayed_and_its_outcome_is_reported(
     ended = service("quarantine", "replay", "--all", "--json")
     assert [row["outcome"] for row in ended.json] == ["registered", "assigned", "failure slot", "excess", "repeat"]
     assert conn.execute("select state, assigned, failed from ops.batches").fetchall() == [("ready", 1, 1)]
-    assert conn.execute("select count(*) from els.outbox where type like '%ready%'").fetchone() == (1,)
+    assert conn.execute("select count(*) from ops.outbox_events where topic like '%ready%'").fetchone() == (1,)
     assert {row[0] for row in quarantined(conn)} == {"replayed"}
 
 
@@ -552,7 +552,7 @@ def test_the_events_of_a_batch_are_published_again_unchanged_after_all_others(
     service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(registered("b", "e1", "e2", "e3"), provisioned("b", "t1"), failed("b", "u1"), provisioned("b", "t2"))
-    outbox = "select id, type, payload, correlation_id, traceparent, tracestate from els.outbox order by seq"
+    outbox = "select event_id, topic, event from ops.outbox_events order by seq, number"
     before = conn.execute(outbox).fetchall()
     ended = service("batches", "republish", "b", "--why", "BOS lost it")
     assert (ended.status, len(ended.out.splitlines())) == (0, 2)
@@ -567,7 +567,9 @@ def test_a_failed_batch_publishes_its_errors_again_and_no_ready_event(
 ) -> None:
     pod.take(registered("b", "e1"), failed("b", "u1"))
     assert service("batches", "republish", "b").status == 0
-    rows = conn.execute("select type, count(distinct id), count(*) from els.outbox group by type").fetchall()
+    rows = conn.execute(
+        "select topic, count(distinct event_id), count(*) from ops.outbox_events group by topic"
+    ).fetchall()
     assert rows == [("huleedu.els.batch.validation.errors.v1", 1, 2)]
 
 
@@ -577,5 +579,5 @@ def test_a_batch_that_is_not_complete_has_nothing_to_publish_again(
     pod.take(registered("b", "e1", "e2"), provisioned("b", "t"))
     assert service("batches", "republish", "b").failed_with(1, "1 of its 2 slots")
     assert service("batches", "republish", "x").failed_with(1, "batch x is not registered")
-    assert conn.execute("select count(*) from els.outbox").fetchone() == (1,)
+    assert conn.execute("select count(*) from ops.outbox_events").fetchone() == (1,)
     assert written(conn) == []

@@ -41,7 +41,7 @@ def top(
 
 
 def a_relay(conn: psycopg.Connection[Any]) -> None:
-    conn.execute("insert into els.relays values (gen_random_uuid(), now() + interval '1 hour')")
+    conn.execute("insert into els.relays values (gen_random_uuid(), now() + interval '1 hour', true)")
 
 
 def a_rejection(conn: psycopg.Connection[Any], error: str = "no JSON") -> None:

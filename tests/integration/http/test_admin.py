@@ -278,7 +278,9 @@ async def test_the_events_of_a_complete_batch_are_published_again(
     await served.take(registered("b", "e1"), provisioned("b", "t"), registered("c", "e1"))
     status, body = await served.post("batches/republish", batch="b", why="BOS lost it")
     assert (status, [event["topic"] for event in body["events"]]) == (200, [BATCH_READY])
-    rows = conn.execute("select count(*), count(distinct id) from els.outbox where type = %s", [BATCH_READY])
+    rows = conn.execute(
+        "select count(*), count(distinct event_id) from ops.outbox_events where topic = %s", [BATCH_READY]
+    )
     assert rows.fetchone() == (2, 1)
     assert (await served.post("batches/republish", batch="c"))[0] == 409
 

@@ -88,9 +88,8 @@ async def test_the_gauges_are_the_numbers_of_health(gauges: Gauges, database_url
     assert await read_once(gauges) == dict.fromkeys([*HEALTH, *VIOLATIONS], 0.0)
     with psycopg.connect(database_url) as conn:
         conn.execute(
-            "insert into els.outbox (id, aggregateid, type, payload, correlation_id, created_at)"
-            " select gen_random_uuid(), 'b', 'topic', '{}', gen_random_uuid(), now() - interval '1 minute'"
-            " from generate_series(1, 3)"
+            "insert into els.outbox_pages (batch_id, topics, events, created_at)"
+            """ values ('b', '{"topic": 2, "other": 1}', '', now() - interval '1 minute')"""
         )
         conn.execute("insert into els.topic_refusals values ('topic', 1000, now())")
     values = await read_once(gauges)

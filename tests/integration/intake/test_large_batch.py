@@ -39,8 +39,8 @@ WAIT_FOR_THE_TEST = f"""
         perform pg_advisory_xact_lock(42);
         return new;
     end $$;
-    create trigger wait_for_the_test after insert on els.outbox
-        for each row when (new.type = '{BATCH_READY}' and new.aggregateid = 'large')
+    create trigger wait_for_the_test after insert on els.outbox_pages
+        for each row when (new.topics ? '{BATCH_READY}' and new.batch_id = 'large')
         execute function public.wait_for_the_test();
 """
 

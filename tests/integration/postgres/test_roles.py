@@ -24,6 +24,9 @@ TABLES = {
     "excess_content": ROWS,
     "validation_failures": ROWS,
     "outbox": ADD_AND_DELETE,
+    "outbox_pages": ADD_AND_DELETE,
+    "outbox_format": {"SELECT", "UPDATE"},
+    "unpublished": {"SELECT"},
     "outbox_blocked": ROWS,
     "relays": ROWS,
     "relay_shards": CHANGE,
@@ -148,7 +151,11 @@ def test_sequences_and_schemas_are_used_by_who_needs_them(database: Connection[t
         and relkind = 'S'
         and has_sequence_privilege(role, pg_class.oid, 'usage, select, update')
     """
-    assert sorted(database.execute(sequences).fetchall()) == [("arrivals", "els_app"), ("quarantine_id_seq", "els_app")]
+    assert sorted(database.execute(sequences).fetchall()) == [
+        ("arrivals", "els_app"),
+        ("outbox_seq_seq", "els_app"),
+        ("quarantine_id_seq", "els_app"),
+    ]
     schemas = """
         select schema, role, has_schema_privilege(role, schema, 'create')
         from unnest(array['els', 'ops']) as schema, unnest(array['els_app', 'els_ops', 'public']) as role
@@ -171,20 +178,17 @@ def test_functions_that_run_as_the_owner_have_a_fixed_search_path(
         and prosecdef
     """
     found = dict(database.execute(definers).fetchall())
-    assert set(found) == {"oldest_transaction"}
+    assert set(found) == {"oldest_transaction", "refuse_previous_relay"}
     assert all(any(setting.startswith("search_path=") for setting in config or ()) for config in found.values())
 
 
 def test_els_app_writes_and_deletes_rows_of_the_outbox_and_never_changes_one(
     database: Connection[tuple[Any, ...]],
 ) -> None:
-    insert = (
-        "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
-        " values (gen_random_uuid(), 'b', 'topic', '{}', gen_random_uuid())"
-    )
+    insert = "insert into els.outbox_pages (batch_id, topics, events) values ('b', '{}', '')"
     assert may(database, "els_app", insert)
-    assert may(database, "els_app", "delete from els.outbox")
-    assert not may(database, "els_app", "update els.outbox set payload = ''")
+    assert may(database, "els_app", "delete from els.outbox_pages")
+    assert not may(database, "els_app", "update els.outbox_pages set events = ''")
 
 
 def test_els_app_adds_operator_actions_and_never_changes_one(database: Connection[tuple[Any, ...]]) -> None:
@@ -220,7 +224,7 @@ def test_els_app_may_also_do_this(database: Connection[tuple[Any, ...]], command
         "drop view ops.health",
         "alter table els.batches add column mine text",
         "create index on els.batches (user_id)",
-        "truncate els.outbox",
+        "truncate els.outbox_pages",
         "update els.alembic_version set version_num = ''",
         "delete from els.relay_shards",
         "grant select on els.batches to els_ops",

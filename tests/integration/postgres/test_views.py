@@ -97,16 +97,19 @@ create function pg_temp.excess(batch text, content text) returns void language s
         batch, content, 'BATCH_FULL', 'up', 'late.txt', 'raw', 1, 'md5', gen_random_uuid(), now()
     );
 $$;
+create function pg_temp.envelope(topic text) returns text language sql as $$
+    select format('{"event_id":"%s","event_type":"%s"}', gen_random_uuid(), topic);
+$$;
 create function pg_temp.event(batch text, topic text) returns void language sql as $$
-    insert into els.outbox (id, aggregateid, type, payload, correlation_id)
-    values (gen_random_uuid(), batch, topic, '{}', gen_random_uuid());
+    insert into els.outbox_pages (batch_id, topics, events)
+    values (batch, jsonb_build_object(topic, 1), pg_temp.envelope(topic));
 $$;
 create function pg_temp.old_event(batch text, topic text, age interval) returns void language sql as $$
-    insert into els.outbox (id, aggregateid, type, payload, correlation_id, created_at)
-    values (gen_random_uuid(), batch, topic, '{}', gen_random_uuid(), now() - age);
+    insert into els.outbox_pages (batch_id, topics, events, created_at)
+    values (batch, jsonb_build_object(topic, 1), pg_temp.envelope(topic), now() - age);
 $$;
 create function pg_temp.live() returns void language sql as $$
-    insert into els.relays values (gen_random_uuid(), now() + interval '1 minute');
+    insert into els.relays values (gen_random_uuid(), now() + interval '1 minute', true);
 $$;
 create function pg_temp.age(by interval) returns void language sql as $$
     update els.pending_content set stored_at = now() - by, waiting_since = now() - by;
@@ -126,8 +129,8 @@ MANY_WAIT = (
 )
 
 MANY_EVENTS = (
-    "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
-    " select gen_random_uuid(), 'b' || n, 'topic', '{{}}', gen_random_uuid() from generate_series(1, {events}) as n"
+    "insert into els.outbox_pages (batch_id, topics, events)"
+    """ select 'b' || n, '{{"topic": 1}}', '{{}}' from generate_series(1, {events}) as n"""
 )
 
 
@@ -390,7 +393,7 @@ def test_health_counts_a_few_and_estimates_many(
         MANY_WAIT.format(batches=100, contents=more),
         MANY_EVENTS.format(events=more),
         "vacuum analyze els.pending_content",
-        "vacuum analyze els.outbox",
+        "vacuum analyze els.outbox_pages",
     )
     found = row(database, "select pending, outbox_rows, batches_waiting from ops.health")
     assert least <= found["pending"] <= most
@@ -603,7 +606,7 @@ def plant_history(database: Connection[dict[str, Any]]) -> None:
         "update els.pending_content set state = 'expired', closed_at = now() where arrival % 2 = 0",
         MANY_EVENTS.format(events=20000),
         "select pg_temp.rejected('topic', int4send(n)) from generate_series(1, 5000) as n",
-        "vacuum analyze els.outbox",
+        "vacuum analyze els.outbox_pages",
         "vacuum analyze els.quarantine",
         "vacuum analyze els.batches",
         "vacuum analyze els.slots",
@@ -633,15 +636,15 @@ def test_violations_are_found_without_reading_all_slots_or_batches(
             "batches_late",
         ),
         ("select * from ops.quarantine where state = 'open' order by id desc limit 20", "quarantine_"),
-        ("select * from ops.outbox_backlog", "outbox_order"),
-        ("select * from ops.health", "outbox_order"),
+        ("select * from ops.outbox_backlog", "outbox_pages_pkey"),
+        ("select * from ops.health", "outbox_pages_pkey"),
         ("select * from ops.health", "pending_content_due"),
     ],
 )
 def test_the_queries_of_operators_use_an_index(history: Connection[dict[str, Any]], query: str, index: str) -> None:
     found = plan(history, query)
     assert index in found
-    for table in ("batches", "slots", "pending_content", "outbox", "quarantine"):
+    for table in ("batches", "slots", "pending_content", "outbox_pages", "outbox", "quarantine"):
         assert not re.search(rf"Seq Scan on {table}\b(?!_)", found), found
 
 

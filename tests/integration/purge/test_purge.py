@@ -67,8 +67,8 @@ class PurgeFixture:
         return dict(self.rows("select file_upload_id, state from els.validation_failures"))
 
     def events(self, topic: str) -> list[dict[str, Any]]:
-        rows = self.rows("select payload from els.outbox where type = %s order by seq", topic)
-        return [json.loads(payload) for (payload,) in rows]
+        rows = self.rows("select event from ops.outbox_events where topic = %s order by seq, number", topic)
+        return [json.loads(event) for (event,) in rows]
 
     def subjects(self, topic: str) -> list[str]:
         """What the events are about."""
@@ -160,7 +160,7 @@ async def test_failures_expire_without_an_event(house: PurgeFixture) -> None:
     await house.poll(failure("f1"), failure("f2", "d"))
     assert await house.purge(1.01) == PurgeReport(expired_failures=2)
     assert house.failures() == {"f1": "expired", "f2": "expired"}
-    assert house.rows("select count(*) from els.outbox") == [(0,)]
+    assert house.rows("select count(*) from els.outbox_pages") == [(0,)]
     assert house.rows("select count(expired_at) from ops.validation_failures") == [(2,)]
 
 
@@ -267,7 +267,7 @@ async def test_a_registration_that_comes_while_the_purge_holds_the_batch_waits_a
     assert (await house.purge(1.01)).expired_content == 1
     await arrived[0]
     assert house.rows("select text_storage_id from els.slots") == [("c1",)]
-    types = [kind for (kind,) in house.rows("select type from els.outbox order by seq")]
+    types = [kind for (kind,) in house.rows("select topic from ops.outbox_events order by seq, number")]
     assert types[0] == PENDING_EXPIRED
     assert len(types) == 3
     assert invariants.violations(house.conn) == []
@@ -384,7 +384,7 @@ async def test_nothing_else_is_deleted_unless_it_is_asked_for(house: PurgeFixtur
     house.conn.execute("update els.pending_content set state = 'removed', closed_at = now()")
     _quarantine(house, "discarded")
     await house.purge(2)
-    house.conn.execute("delete from els.outbox")
+    house.conn.execute("delete from els.outbox_pages")
     assert await house.purge(3650) == PurgeReport()
 
 
@@ -395,7 +395,7 @@ async def test_batches_are_deleted_whole_at_the_end_of_their_retention(house: Pu
     await house.purge(2, SHORT)
     house.conn.execute("update els.batches set timed_out_at = null where batch_id = 'open'")
     assert await house.purge(61, SHORT) == PurgeReport(timed_out_batches=1)  # the rest is not published yet
-    house.conn.execute("delete from els.outbox")
+    house.conn.execute("delete from els.outbox_pages")
     assert await house.purge(61, SHORT) == PurgeReport(deleted_batches=1)
     assert await house.purge(63, SHORT) == PurgeReport(deleted_batches=1)
     assert house.rows("select batch_id from els.batches") == [("open",)]
@@ -416,7 +416,7 @@ async def test_a_batch_that_another_transaction_works_on_is_not_deleted(house: P
     await house.poll(registration(essays=2))
     await house.poll(registration("d", 1))
     await house.purge(2)
-    house.conn.execute("delete from els.outbox")
+    house.conn.execute("delete from els.outbox_pages")
     with house.holding(held):
         assert await house.purge(63, SHORT) == PurgeReport(deleted_batches=1, passed_over=1)
     assert await house.purge(63, SHORT) == PurgeReport(deleted_batches=1)
@@ -431,7 +431,7 @@ async def test_a_batch_is_kept_as_long_as_its_latest_upload_may_be_delivered_aga
     house.conn.execute("update els.batches set completed_at = now() - interval '61 days'")
     house.conn.execute("update els.batches set changed_at = completed_at, registered_at = completed_at")
     await house.poll(late)
-    house.conn.execute("delete from els.outbox")
+    house.conn.execute("delete from els.outbox_pages")
     assert await count_due(house.database, SHORT, later(59)) == await house.purge(59, SHORT) == PurgeReport()
     assert await house.purge(61, SHORT) == PurgeReport(deleted_batches=1)
 
@@ -496,7 +496,7 @@ async def test_a_dry_run_counts_what_a_round_would_do_and_changes_nothing(house:
     assert await count_due(house.database, FOR_EVER, later(61)) == PurgeReport()
     assert invariants.state(house.conn) == before
     assert await house.purge(61, SHORT) == expected
-    house.conn.execute("delete from els.outbox")
+    house.conn.execute("delete from els.outbox_pages")
     await house.purge(61, SHORT)
     due = await count_due(house.database, SHORT, later(122))
     assert due == PurgeReport(deleted_content=2, deleted_failures=1, deleted_batches=1)
@@ -520,7 +520,7 @@ async def test_the_services_own_role_may_do_all_that(house: PurgeFixture, app_ur
     database = Database(app_url)
     try:
         await purge_once(database, SHORT, now=later(2))
-        house.conn.execute("delete from els.outbox")
+        house.conn.execute("delete from els.outbox_pages")
         report = await purge_once(database, SHORT, now=later(63))
         assert report == PurgeReport(deleted_content=1, deleted_failures=1, deleted_batches=1, deleted_quarantine=1)
         assert await count_due(database, SHORT) == PurgeReport()
@@ -547,7 +547,7 @@ async def test_a_pod_purges_by_itself_and_publishes_its_events(
         (pod,) = running.start()
         await running.ready()
         await until(done, 90, pod.last_lines)
-        await until(lambda: house.rows("select count(*) from els.outbox") == [(0,)], 90, pod.last_lines)
+        await until(lambda: house.rows("select count(*) from els.outbox_pages") == [(0,)], 90, pod.last_lines)
         logged = [entry for entry in pod.logged() if entry.get("event") in ("content_expired", "batch_timed_out")]
         assert [entry["batch_id"] for entry in logged] == ["b", "late"]
         assert await running.stop() == [0]

@@ -106,7 +106,7 @@ def wrong(played: Stage) -> list[str]:
     found = invariants.violations(played.observer)
     found += [str(row) for row in played.observer.execute("select * from ops.invariant_violations")]
     published = played.observer.execute(
-        "select type, payload::json -> 'data' ->> 'text_storage_id' from els.outbox order by seq"
+        "select topic, event::json -> 'data' ->> 'text_storage_id' from ops.outbox_events order by seq, number"
     ).fetchall()
     if len(set(published)) < len(published):
         found.append(f"published twice: {published}")
@@ -131,7 +131,7 @@ async def test_no_order_of_a_purge_and_a_poll_violates_an_invariant(database_url
 
 
 ENDED = """
-    delete from els.outbox;
+    delete from els.outbox_pages;
     update els.batches
     set registered_at = registered_at - interval '2 days',
         completed_at = completed_at - interval '2 days',

@@ -1,6 +1,7 @@
 """Tests that the relay keeps the order of each batch and loses nothing, whatever crashes or cannot be published."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -11,25 +12,28 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.local.tansu import Tansu
 from deploy.servers.ports import reserved_port
+from service.domain.enveloped import Origin, Outgoing
 from service.kafka import producer as producer_module
 from service.kafka.connection import client_options
 from service.kafka.producer import Producer
 from service.kafka.topics import create_topics
+from service.postgres import arrays
 from service.postgres.liveness import hang_up
 from service.postgres.pool import Database
-from service.relay import producer_line
+from service.relay import producer_line, watermark
 from service.relay.producer_line import ProducerLine
 from service.relay.relay import Relay
 from service.store import outbox
 from service.store import relays as relays_
 from service.store.outbox import FetchLimits
 from service.store.relays import SHARDS
+from tests.support.builders.outbox import CORRELATION_ID, event
 from tests.support.builders.producers import noting_ids
 from tests.support.servers.proxy import Proxy, kafka_through
 
@@ -64,6 +68,19 @@ class Recording(Producer):
         return future
 
 
+class Rejecting(Recording):
+    """A producer of a broker that rejects record batches with certain events, as too large."""
+
+    def __init__(self, options: dict[str, Any], acknowledged: list[bytes], rejected: set[bytes]) -> None:
+        super().__init__(options, acknowledged)
+        self._rejected = rejected
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
+        if self._rejected & set(batch.ids):
+            raise errors.MessageSizeTooLargeError(topic)
+        return await super().send_batch(batch, topic, partition=partition)
+
+
 class Stage:
     """A database with an outbox, a broker with topics, and the acknowledged events."""
 
@@ -83,19 +100,15 @@ class Stage:
         await create_topics(self.options, partitions=partitions, replication=1, topics=topics)
         self.topics += names
 
-    async def commit(self, *rows: tuple[str, str, str]) -> None:
-        """Commit rows of (batch, topic, payload) in one transaction."""
+    async def commit(self, *events: tuple[str, str, str]) -> None:
+        """Commit events of (batch, topic, text) in one transaction."""
         async with self.database.transaction() as conn:
-            await self.write(conn, *rows)
+            await self.write(conn, *(event(*each) for each in events))
 
-    async def write(self, conn: psycopg.AsyncConnection[Any], *rows: tuple[str, str, str]) -> None:
-        for batch_id, topic, payload in rows:
-            event_id = uuid4()
-            await conn.execute(
-                "insert into els.outbox (id, aggregateid, type, payload, correlation_id) values (%s, %s, %s, %s, %s)",
-                (event_id, batch_id, topic, payload, UUID(int=7)),
-            )
-            self.written.setdefault(batch_id, []).append(str(event_id).encode())
+    async def write(self, conn: psycopg.AsyncConnection[Any], *events: Outgoing) -> None:
+        await outbox.insert_outbox(conn, events)
+        for each in events:
+            self.written.setdefault(each.batch_id, []).append(str(each.event_id).encode())
 
     def relay(self, gate: asyncio.Event | None = None, **options: Any) -> Relay:
         return Relay(self.database, lambda: Recording(self.options, self.acknowledged, gate), **options)
@@ -114,11 +127,12 @@ class Stage:
         async with self.database.transaction() as conn:
             return await (await conn.execute(query)).fetchall()
 
-    async def rows(self) -> int:
-        return int((await self.all("select count(*) from els.outbox"))[0][0])
+    async def left(self) -> int:
+        """Returns how many events are in the outbox."""
+        return int((await self.all("select count(*) from ops.outbox_events"))[0][0])
 
     async def is_empty(self) -> bool:
-        return await self.rows() == 0
+        return await self.left() == 0
 
     async def owners(self) -> dict[UUID | None, int]:
         return dict(await self.all("select relay, count(*) from els.relay_shards group by relay"))
@@ -148,6 +162,10 @@ class Stage:
             await consumer.stop()
 
 
+def text_of(record: Any) -> str:
+    return str(json.loads(record.value)["data"]["text"])
+
+
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(BOUND):
         while not await condition():  # noqa: ASYNC110  the condition depends on other processes
@@ -163,21 +181,35 @@ async def stage(database_url: str, kafka: Any) -> AsyncIterator[Stage]:
 
 async def test_a_row_becomes_a_record_with_its_key_value_and_headers(stage: Stage) -> None:
     [topic] = await stage.create()
-    await stage.commit(("batch-å", topic, '{"name": "Åsa"}'))
+    written = event("batch-å", topic, "Åsa", Origin(CORRELATION_ID, "00-aa-bb-01", 'x="metadata":null'))
     async with stage.database.transaction() as conn:
-        await conn.execute("update els.outbox set traceparent = '00-aa-bb-01', tracestate = 'x=1'")
+        await stage.write(conn, written)
     async with stage.running(stage.relay()):
         await until(stage.is_empty)
     [record] = await stage.records(topic, 1)
     assert record.key == "batch-å".encode()
-    assert record.value == '{"name": "Åsa"}'.encode()
-    assert dict(record.headers) == {
+    assert record.value == written.payload
+    headers = dict(record.headers)
+    assert int(headers.pop("seq")) > 0
+    assert headers == {
         "event_id": stage.written["batch-å"][0],
         "event_type": topic.encode(),
-        "correlation_id": str(UUID(int=7)).encode(),
+        "correlation_id": str(CORRELATION_ID).encode(),
         "traceparent": b"00-aa-bb-01",
-        "tracestate": b"x=1",
+        "tracestate": b'x="metadata":null',
     }
+
+
+async def test_the_header_seq_orders_the_events_of_a_batch_across_topics(stage: Stage) -> None:
+    topics = await stage.create(2)
+    for _ in range(3):
+        await stage.commit(*[("b", topics[number % 2], "x") for number in range(5)])
+    async with stage.running(stage.relay()):
+        await until(stage.is_empty)
+    records = [record for topic in topics for record in await stage.records(topic, 6)]
+    headers = [dict(record.headers) for record in records]
+    in_order = sorted(headers, key=lambda each: int(each["seq"]))
+    assert [each["event_id"] for each in in_order] == stage.written["b"]
 
 
 async def test_headers_without_a_value_are_left_out(stage: Stage) -> None:
@@ -186,7 +218,7 @@ async def test_headers_without_a_value_are_left_out(stage: Stage) -> None:
     async with stage.running(stage.relay()):
         await until(stage.is_empty)
     [record] = await stage.records(topic, 1)
-    assert [name for name, _ in record.headers] == ["event_id", "event_type", "correlation_id"]
+    assert [name for name, _ in record.headers] == ["event_id", "event_type", "correlation_id", "seq"]
 
 
 async def test_the_first_acknowledgements_of_a_batch_come_in_commit_order_after_crashes(
@@ -220,15 +252,16 @@ async def test_a_relay_that_crashes_between_publish_and_delete_causes_only_repea
     stage: Stage,
 ) -> None:
     [topic] = await stage.create(partitions=1)
-    await stage.commit(*[("b", topic, f"{n}") for n in range(5)])
+    for n in range(5):
+        await stage.commit(("b", topic, f"{n}"))
     dead = stage.relay(lease_seconds=0.2)
     assert await dead.publish_once()
     await dead._worker.abandon()
-    assert await stage.rows() == 5
+    assert await stage.left() == 5
     async with stage.running(stage.relay(lease_seconds=2)):
         await until(stage.is_empty)
     records = await stage.records(topic, 10)
-    assert [record.value for record in records] == [b"0", b"1", b"2", b"3", b"4"] * 2
+    assert [text_of(record) for record in records] == ["0", "1", "2", "3", "4"] * 2
     assert [dict(record.headers)["event_id"] for record in records] == stage.written["b"] * 2
 
 
@@ -293,6 +326,7 @@ async def test_a_small_record_batch_waits_for_a_large_one_on_the_same_connection
             assert records.append(timestamp=None, key=b"b", value=b"x" * size, headers=[])
             waves.append(line.send(records, topic, partition))
         assert await asyncio.gather(*waves) == [None, None, None]
+        assert line._in_flight == 0, "the time to wait for an acknowledgement grows with it"
     finally:
         await line.abandon()
         await proxy.stop()
@@ -327,7 +361,7 @@ async def test_a_missing_topic_blocks_only_its_batches_until_it_exists(stage: St
     await stage.commit(*[(f"free-{n}", topic, "x") for n in range(50)])
 
     async def only_the_held_is_left() -> bool:
-        return await stage.rows() == 2
+        return [rows for (rows,) in await stage.all("select rows from ops.outbox_blocked")] == [2]
 
     async with stage.running(stage.relay()):
         await until(only_the_held_is_left)
@@ -351,11 +385,12 @@ async def test_a_row_that_its_topic_rejects_blocks_only_its_batch(stage: Stage, 
         pytest.skip("this broker accepts records of any size")
     await stage.commit(*[(f"free-{n}", topic, "x" * 100) for n in range(20)])
     await stage.commit(("held", topic, "1"), ("held", topic, "x" * 30_000), ("held", topic, "3"))
+    await stage.commit(("held", topic, "4"))
     await stage.commit(*[(f"free-{n}", topic, "x" * 100) for n in range(20)])
     relay = Relay(stage.database, lambda: Producer(stage.options, idempotent=idempotent))
 
     async def only_the_held_is_left() -> bool:
-        return await stage.rows() == 2
+        return [rows for (rows,) in await stage.all("select rows from ops.outbox_blocked")] == [3]
 
     async with stage.running(relay):
         await until(only_the_held_is_left)
@@ -365,9 +400,45 @@ async def test_a_row_that_its_topic_rejects_blocks_only_its_batch(stage: Stage, 
         assert relay.error is None
         await allow(stage, topic, 100_000)
         await until(stage.is_empty)
-    records = await stage.records(topic, 43)
-    first = list(dict.fromkeys(len(record.value) for record in records if record.key == b"held"))
-    assert first == [1, 30_000]
+    records = await stage.records(topic, 44)
+    held = [text_of(record) for record in records if record.key == b"held"]
+    assert [text[:1] for text in held] == ["1", "x", "3", "4"], "what was acknowledged before is not sent again"
+
+
+async def test_after_a_rejection_within_a_row_only_the_rest_of_it_is_sent(stage: Stage) -> None:
+    first, second = await stage.create(2)
+    await stage.commit(*[("held", topic, "x") for topic in (first, first, second, first)], ("free", first, "x"))
+    await stage.commit(("held", first, "later"))
+    rejected = {stage.written["held"][1]}
+    relay = Relay(stage.database, lambda: Rejecting(stage.options, stage.acknowledged, rejected))
+    await relay.publish_once()
+    await relay.publish_once()
+    assert sorted(stage.acknowledged) == sorted([stage.written["held"][0], *stage.written["free"]])
+    assert await stage.all("select batch_id, acknowledged from els.outbox_blocked") == [("held", 1)]
+    rejected.clear()
+    await stage.all("update els.outbox_blocked set retry_at = now() returning batch_id")
+    async with stage.running(relay):
+        await until(stage.is_empty)
+    assert [each for each in stage.acknowledged if each in stage.written["held"]] == stage.written["held"]
+
+
+async def test_a_relay_that_loses_its_lease_sends_nothing_more(stage: Stage) -> None:
+    first, second = await stage.create(2)
+    await stage.commit(("b", first, "1"), ("b", second, "2"))
+    gate = asyncio.Event()
+    relay = stage.relay(gate)
+    sending = asyncio.create_task(relay.publish_once())
+
+    async def sends_the_first() -> bool:
+        producer = relay._worker._line._producer
+        return isinstance(producer, Recording) and producer.reached.is_set()
+
+    await until(sends_the_first)
+    relay._lease._until = float("-inf")
+    gate.set()
+    await asyncio.wait_for(sending, BOUND)
+    assert stage.acknowledged == stage.written["b"][:1]
+    await relay.close()
 
 
 async def creates_topics(stage: Stage) -> bool:
@@ -475,7 +546,7 @@ async def test_while_the_broker_is_unavailable_nothing_is_lost_or_blocked(stage:
     try:
         async with stage.running(relay):
             await until(has_failed)
-            assert await stage.rows() == 50
+            assert await stage.left() == 50
             assert await stage.all("select from els.outbox_blocked") == []
             broker.start()
             await stage.create_named([topic], 3, LARGE)
@@ -484,7 +555,7 @@ async def test_while_the_broker_is_unavailable_nothing_is_lost_or_blocked(stage:
             await stage.commit(("batch-1", topic, "x"))
             relay.wake()
             await until(has_failed)
-            assert await stage.rows() == 1
+            assert await stage.left() == 1
     finally:
         broker.stop()
     stage.written["batch-1"].pop()
@@ -495,7 +566,8 @@ async def test_a_row_of_a_transaction_that_commits_late_is_not_skipped(stage: St
     [topic] = await stage.create()
     relay = stage.relay()
     async with await psycopg.AsyncConnection.connect(stage.url) as late:
-        await stage.write(late, ("late", topic, "1"))  # draws the lowest seq, and commits last
+        arrays.register(late)
+        await stage.write(late, event("late", topic, "1"))  # draws the lowest seq, and commits last
         for _ in range(10):
             await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(100)])
             await relay.publish_once()
@@ -513,42 +585,38 @@ async def test_deleted_rows_that_vacuum_cannot_remove_yet_are_not_read_again(sta
     relay = stage.relay()
     async with await psycopg.AsyncConnection.connect(stage.url) as reader:
         await reader.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-        await reader.execute("select count(*) from els.outbox")  # pins the horizon until it ends
+        await reader.execute("select count(*) from els.outbox_pages")  # pins the horizon until it ends
         for _ in range(6):
-            await stage.commit(*[(f"batch-{n % 10}", topic, "x") for n in range(300)])
+            await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(300)])
             while await relay.publish_once():
                 pass
         await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(10)])
-        buffers = {}
-        for name in ("watermarks", "none"):
-            shards = relay._worker._watermarks.of(range(SHARDS))
-            watermarks = [pair for pair in shards if pair[1]] if name == "watermarks" else []
-            known = {shard for shard, _ in watermarks}
-            watermarks += [(shard, 0) for shard in {s for s, f in shards if f} - known]
-            buffers[name] = await buffers_of_a_fetch(stage, relay, watermarks)
-        assert buffers["watermarks"] * 3 < buffers["none"]
+        watermark = relay._worker._watermark.seq
+        with_it, without = [await buffers_of_a_fetch(stage, relay, seq) for seq in (watermark, 0)]
+        assert with_it * 3 < without
     await relay.close()
 
 
-async def buffers_of_a_fetch(stage: Stage, relay: Relay, watermarks: list[tuple[int, int]]) -> int:
+async def buffers_of_a_fetch(stage: Stage, relay: Relay, watermark: int) -> int:
     """Returns how many buffers one fetch touches."""
     touched = (
         "select coalesce(sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read), 0)"
-        " from pg_statio_user_tables where relname = 'outbox'"
+        " from pg_statio_user_tables where relname = 'outbox_pages'"
     )
     async with stage.database.transaction() as conn:
         await conn.execute("select pg_stat_force_next_flush()")
     before = int((await stage.all(touched))[0][0])
     async with stage.database.transaction() as conn:
         await relays_.prepare_relay(conn)
-        assert await (await outbox.fetch_outbox(conn, relay._lease.relay, watermarks, FetchLimits()))
+        assert await (await outbox.fetch_outbox(conn, relay._lease.relay, range(SHARDS), watermark, FetchLimits()))
         await conn.execute("select pg_stat_force_next_flush()")
     return int((await stage.all(touched))[0][0]) - before
 
 
 async def test_a_fetch_is_limited_in_bytes_and_returns_at_least_one_row(stage: Stage) -> None:
     [topic] = await stage.create()
-    await stage.commit(*[("b", topic, "x" * 40_000) for _ in range(6)])
+    for _ in range(6):
+        await stage.commit(("b", topic, "x" * 40_000))
     relay = stage.relay(limits=FetchLimits(rows=100, size=100_000))
     acknowledged = []
     while not await stage.is_empty():
@@ -556,7 +624,8 @@ async def test_a_fetch_is_limited_in_bytes_and_returns_at_least_one_row(stage: S
         acknowledged.append(len(stage.acknowledged))
     assert acknowledged[:2] == [3, 6]
     small = stage.relay(limits=FetchLimits(rows=100, size=1))
-    await stage.commit(*[("b", topic, "x") for _ in range(2)])
+    for _ in range(2):
+        await stage.commit(("b", topic, "x"))
     while not await stage.is_empty():
         await small.publish_once()
     stage.assert_in_order()
@@ -564,16 +633,18 @@ async def test_a_fetch_is_limited_in_bytes_and_returns_at_least_one_row(stage: S
     await small.close()
 
 
-async def test_a_shard_with_a_long_backlog_does_not_starve_the_others(stage: Stage) -> None:
+async def test_a_batch_with_many_megabytes_does_not_delay_the_others(stage: Stage) -> None:
     [topic] = await stage.create()
-    await stage.commit(*[("deep", topic, "x") for _ in range(400)])
+    await stage.commit(*[("large", topic, "x" * 100_000) for _ in range(60)])
     await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(20)])
-    relay = stage.relay(limits=FetchLimits(rows=40, size=100_000))
-    for _ in range(6):
-        await relay.publish_once()
+    relay = stage.relay(limits=FetchLimits(rows=40, size=1_500_000))
+    await relay.publish_once()
     published = set(stage.acknowledged)
-    others = [batch for batch in stage.written if batch != "deep"]
-    assert all(stage.written[batch][0] in published for batch in others)
+    assert len(published & set(stage.written["large"])) < 60
+    assert all(stage.written[batch][0] in published for batch in stage.written if batch != "large")
+    while not await stage.is_empty():
+        await relay.publish_once()
+    stage.assert_in_order()
     await relay.close()
 
 
@@ -583,3 +654,121 @@ async def test_a_row_larger_than_the_limit_of_a_fetch_is_published(stage: Stage)
     async with stage.running(stage.relay()):
         await until(stage.is_empty)
     stage.assert_in_order()
+
+
+async def test_what_is_acknowledged_of_a_blocked_row_is_not_sent_again(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(*[("held", topic, f"{number}") for number in range(4)])
+    await stage.commit(("held", topic, "4"))
+    await stage.all(
+        "insert into els.outbox_blocked (batch_id, seq, acknowledged, topic, error, since, retry_at)"
+        " select batch_id, min(seq), 2, 'topic', 'once', now(), now() from els.outbox_pages group by batch_id"
+        " returning batch_id"
+    )
+    async with stage.running(stage.relay()):
+        await until(stage.is_empty)
+    assert stage.acknowledged == stage.written["held"][2:]
+    assert await stage.all("select from els.outbox_blocked") == []
+
+
+async def test_of_a_row_that_was_not_the_blocked_one_everything_is_sent(stage: Stage) -> None:
+    """Another relay has published the blocked row since."""
+    [topic] = await stage.create()
+    await stage.commit(*[("held", topic, f"{number}") for number in range(4)])
+    await stage.all(
+        "insert into els.outbox_blocked (batch_id, seq, acknowledged, topic, error, since, retry_at)"
+        " values ('held', 0, 2, 'topic', 'once', now(), now()) returning batch_id"
+    )
+    async with stage.running(stage.relay()):
+        await until(stage.is_empty)
+    assert stage.acknowledged == stage.written["held"]
+
+
+async def test_a_row_that_can_not_be_read_blocks_only_its_batch(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.all("insert into els.outbox_pages (batch_id, topics, events) values ('bad', '{}', 'x') returning seq")
+    await stage.commit(("bad", topic, "1"))
+    await stage.commit(("good", topic, "2"))
+
+    async def only_the_bad_is_left() -> bool:
+        return await stage.all("select batch_id from els.outbox_pages") == [("bad",)] * 2
+
+    relay = stage.relay()
+    async with stage.running(relay):
+        await until(only_the_bad_is_left)
+        [(batch_id, error)] = await stage.all("select batch_id, error from ops.outbox_blocked")
+        assert (batch_id, relay.error) == ("bad", None)
+        assert "not an event of this service" in error
+
+
+# -- the watermark
+
+
+@pytest.fixture
+def lasting_watermark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not dropped by time, which would hide that it is wrong."""
+    monkeypatch.setattr(watermark, "WATERMARK_SECONDS", float("inf"))
+
+
+async def raise_watermark(stage: Stage, relay: Relay, above: int, topic: str) -> None:
+    """Publish events of batches that the relay serves until its watermark has passed a seq."""
+    async with asyncio.timeout(BOUND):
+        while relay._worker._watermark.seq <= above:
+            await stage.commit(*[(f"other-{number}", topic, "x") for number in range(200)])
+            await relay.publish_once()
+
+
+async def last_seq(stage: Stage) -> int:
+    return int((await stage.all("select max(seq) from els.outbox_pages"))[0][0])
+
+
+@pytest.mark.usefixtures("lasting_watermark")
+async def test_a_batch_that_was_blocked_is_read_from_its_first_row(stage: Stage) -> None:
+    [topic] = await stage.create()
+    for number in range(5):
+        await stage.commit(("held", topic, f"{number}"))
+    relay = stage.relay(limits=FetchLimits(rows=10))  # of a blocked batch, one row at a time
+    await stage.all(
+        "insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)"
+        " values ('held', 0, 'topic', 'once', now(), 'infinity') returning batch_id"
+    )
+    await raise_watermark(stage, relay, await last_seq(stage), topic)
+    await stage.all("update els.outbox_blocked set retry_at = now() returning batch_id")
+    async with asyncio.timeout(BOUND):
+        while not await stage.is_empty():
+            await relay.publish_once()
+    stage.assert_in_order()
+    await relay.close()
+
+
+@pytest.mark.usefixtures("lasting_watermark")
+async def test_shards_of_another_relay_are_read_from_their_first_row(stage: Stage) -> None:
+    [topic] = await stage.create()
+    leaving, staying = stage.relay(lease_seconds=3600), stage.relay(lease_seconds=3600)
+    await leaving._lease.renew()
+    await staying._lease.renew()
+    await leaving.publish_once()  # gives half of its shards back
+    await staying._lease.renew()
+    assert len(staying.shards) == SHARDS // 2
+    await stage.commit(*[(f"early-{number}", topic, "x") for number in range(50)])
+    await raise_watermark(stage, staying, await last_seq(stage), topic)
+    await leaving.close()
+    async with asyncio.timeout(BOUND):
+        while not await stage.is_empty():
+            await staying.publish_once()
+    stage.assert_in_order()
+    await staying.close()
+
+
+async def test_a_relay_whose_lease_ran_out_gets_a_new_identity(stage: Stage) -> None:
+    """A fetch that it has sent, with its old watermark, must not find the shards of its next lease."""
+    relay = stage.relay(lease_seconds=3600)
+    await relay._lease.renew()
+    before = relay._lease.relay
+    await relay._lease.renew()
+    assert relay._lease.relay == before
+    relay._lease._until = float("-inf")
+    await relay._lease.renew()
+    assert relay._lease.relay != before
+    assert not relay.shards, "they are the old identity's until its lease is over"
+    await relay.close()

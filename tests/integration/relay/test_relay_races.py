@@ -12,24 +12,28 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 from unittest import mock
-from uuid import UUID, uuid4
+from uuid import UUID
 
+import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from deploy.servers.brokers import Broker
+from service.domain.enveloped import Outgoing
 from service.kafka.connection import client_options
 from service.kafka.producer import Producer
 from service.kafka.topics import create_topics
 from service.postgres.pool import Database
 from service.relay import worker as worker_module
+from service.relay.events import OutboxEvent
 from service.relay.leases import Lease
 from service.relay.publication import Publication
 from service.relay.worker import Worker
 from service.store import outbox
 from service.store.outbox import FetchLimits, OutboxKey, OutboxRow
 from service.store.relays import SHARDS
+from tests.support.builders.outbox import INSERT_PREVIOUS_ROW, INSERT_ROW, event, previous_row_of, row_of
 from tests.support.builders.producers import noting_ids
 from tests.support.checks.footprints import Footprint
 from tests.support.interleaving.interleaving import HEAR, Actor, Died, Left, Report, Stage, Work, stage
@@ -38,27 +42,25 @@ FIRST, SECOND = "prove.first", "prove.second"
 BATCHES = ("b-0", "b-1")
 
 WRITES_TO_TOPICS = Footprint(reads=frozenset({"topics"}), ends=frozenset({"topics"}))
-INSERT = (
-    "insert into els.outbox (id, aggregateid, type, payload, correlation_id)"
-    " values (%s, %s, %s, '{}', gen_random_uuid()) on conflict do nothing"
-)
 ZOMBIE = UUID(int=1)
 ALL_IS_THE_ZOMBIES = f"""
     delete from els.outbox_blocked;
     delete from els.relays;
-    insert into els.relays values ('{ZOMBIE}', 'infinity');
+    insert into els.relays values ('{ZOMBIE}', 'infinity', true);
     update els.relay_shards set relay = '{ZOMBIE}'
 """
 EXPIRE = "update els.relays set expires_at = '-infinity'"
-BLOCK = "insert into els.outbox_blocked values (%s, 0, %s, 'once', now(), now())"
+BLOCK = "insert into els.outbox_blocked values (%s, 0, 'topic', 'once', now(), now())"
 
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Rows that wait at the start, and rows that are committed during the race: pairs of batch and topic."""
+    """Rows that wait at the start, and rows that are committed during the race: each a batch and its events' topics."""
 
-    before: Sequence[tuple[str, str]]
-    meanwhile: Sequence[tuple[str, str]] = ()
+    before: Sequence[Sequence[str]]
+    meanwhile: Sequence[Sequence[str]] = ()
+    previous: bool = False
+    """Whether the first row is in the table of the previous release."""
     blocked: bool = False
     """Whether the first batch is blocked and due for a retry."""
     renews: bool = False
@@ -70,11 +72,13 @@ class Race:
 b, d = BATCHES
 RACES = {
     "one batch on two topics": Race([(b, FIRST), (b, SECOND)]),
+    "one row for two topics": Race([(b, FIRST, SECOND)]),
     "two batches": Race([(b, FIRST), (d, FIRST), (b, SECOND)]),
 }
 LONG_RACES = {  # minutes each; `make prove` runs them
     "one batch, read a row at a time": Race([(b, FIRST), (b, FIRST)], most=1),
     "a batch and its next commit": Race([(b, FIRST)], meanwhile=[(b, SECOND)]),
+    "a row of the previous release and the next": Race([(b, FIRST), (b, SECOND, FIRST)], previous=True),
     "a batch that was blocked": Race([(b, FIRST), (b, SECOND)], blocked=True),
     "a relay that comes back": Race([(b, FIRST), (b, SECOND)], renews=True),
 }
@@ -166,11 +170,11 @@ async def topics_of(broker: Broker) -> AsyncIterator[Topics]:
 
 async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = None) -> Report:
     """Run every order of the race, and check the result of each."""
-    before = [(str(uuid4()), *row) for row in race.before]
-    meanwhile = [(str(uuid4()), *row) for row in race.meanwhile]
+    before = [[event(batch_id, topic) for topic in topics] for batch_id, *topics in race.before]
+    meanwhile = [[event(batch_id, topic) for topic in topics] for batch_id, *topics in race.meanwhile]
     await played.start_from()
     for row in before:
-        played.observer.execute(INSERT, row)
+        insert(played.observer, row, previous=race.previous)
     played.keep_start()
 
     async def zombie(database: Database) -> None:
@@ -191,13 +195,13 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
     async def commit(database: Database) -> None:
         async with database.transaction() as conn:
             for row in meanwhile:
-                await conn.execute(INSERT, row)
+                await conn.execute(INSERT_ROW, row_of(*row))
 
     def begin() -> Mapping[str, Work]:
         topics.acknowledged = []
         played.observer.execute(ALL_IS_THE_ZOMBIES)
         if race.blocked:
-            played.observer.execute(BLOCK, before[0][1:])
+            played.observer.execute(BLOCK, [before[0][0].batch_id])
         return {"A": zombie, "B": heir} | ({"W": commit} if meanwhile else {})
 
     async def check(played: Stage, dead: Sequence[str]) -> list[str]:
@@ -207,19 +211,23 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
         lease = new_lease(database)
         await lease.renew()
         await publish(topics.producer("successor", None), database, lease, FetchLimits())
-        committed = before if "W" in dead else before + meanwhile
+        committed = [each for row in (before if "W" in dead else before + meanwhile) for each in row]
         return [*found, *left(played), *out_of_order(topics.acknowledged, committed)]
 
-    # Blocked batches are read in every step or in none, independent of the clock, and no step waits.
-    with (
-        mock.patch.object(worker_module, "BLOCKED_SECONDS", 0.0 if race.blocked else float("nan")),
-        mock.patch.object(worker_module, "SETTLE_SECONDS", 0.0),
-    ):
+    with mock.patch.object(worker_module, "SETTLE_SECONDS", 0.0):  # no step waits
         return await played.explore(begin, check, deaths=1, until=until)
 
 
+def insert(observer: psycopg.Connection[Any], row: Sequence[Outgoing], *, previous: bool) -> None:
+    """Insert a row, the first one of a batch in the table of the previous release if `previous`."""
+    if previous and not observer.execute("select from els.unpublished").fetchall():
+        observer.execute(INSERT_PREVIOUS_ROW, previous_row_of(*row))
+    else:
+        observer.execute(INSERT_ROW, row_of(*row))
+
+
 def new_lease(database: Database) -> Lease:
-    return Lease(database, 3600, lambda _: None)
+    return Lease(database, 3600, lambda: None)
 
 
 async def publish(producer: Producer, database: Database, lease: Lease, limits: FetchLimits) -> None:
@@ -233,22 +241,23 @@ async def publish(producer: Producer, database: Database, lease: Lease, limits: 
 
 
 def left(played: Stage) -> list[str]:
-    rows = played.observer.execute("select aggregateid, type from els.outbox order by seq").fetchall()
+    rows = played.observer.execute("select batch_id, topic from ops.outbox_events order by seq, number").fetchall()
     return [f"left in the outbox: {batch_id} for {topic}" for batch_id, topic in rows]
 
 
-def out_of_order(acknowledged: Sequence[str], committed: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Returns the committed rows that were not acknowledged, or before an earlier row of their batch."""
-    found = [f"never committed: {id_}" for id_ in set(acknowledged) - {row[0] for row in committed}]
+def out_of_order(acknowledged: Sequence[str], committed: Sequence[Outgoing]) -> list[str]:
+    """Returns the committed events that were not acknowledged, or before an earlier event of their batch."""
+    ids = [str(each.event_id) for each in committed]
+    found = [f"never committed: {id_}" for id_ in set(acknowledged) - set(ids)]
     before: defaultdict[str, int] = defaultdict(lambda: -1)
-    for number, (id_, batch_id, topic) in enumerate(committed):
+    for number, (id_, each) in enumerate(zip(ids, committed, strict=True)):
         if id_ not in acknowledged:
-            found.append(f"lost: row {number}, {batch_id} for {topic}")
+            found.append(f"lost: event {number}, {each.batch_id} for {each.topic}")
             continue
         place = acknowledged.index(id_)
-        if place < before[batch_id]:
-            found.append(f"too early: row {number}, {batch_id} for {topic}")
-        before[batch_id] = place
+        if place < before[each.batch_id]:
+            found.append(f"too early: event {number}, {each.batch_id} for {each.topic}")
+        before[each.batch_id] = place
     return found
 
 
@@ -264,14 +273,13 @@ async def test_no_order_of_two_relays_loses_or_overtakes(database_url: str, tans
 
 
 def without_waves(patch: pytest.MonkeyPatch) -> None:
-    """Send all rows of a batch at once, on all topics."""
+    """Send all events of a batch at once, on all topics."""
 
-    def everything(self: Publication, waiting: dict[bytes, list[OutboxRow]], producer: Producer) -> Any:
-        wave: dict[tuple[str, int | None], list[OutboxRow]] = {}
-        for batch_id, rows in waiting.items():
-            for row in rows:
-                topic = row.topic.decode()
-                wave.setdefault((topic, producer.partition(topic, batch_id)), []).append(row)
+    def everything(self: Publication, waiting: dict[bytes, list[OutboxEvent]], producer: Producer) -> Any:
+        wave: dict[tuple[str, int | None], list[OutboxEvent]] = {}
+        for batch_id, events in waiting.items():
+            for each in events:
+                wave.setdefault((each.topic, producer.partition(each.topic, batch_id)), []).append(each)
         return wave, {}
 
     patch.setattr(Publication, "_next_wave", everything)
@@ -284,7 +292,7 @@ def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
     async def fetch_and_delete(self: Worker) -> list[OutboxRow]:
         rows = await turn(self)
         async with self._database.transaction() as conn:
-            await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.shard) for row in rows])
+            await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.is_page) for row in rows])
         return rows
 
     patch.setattr(Worker, "_turn", fetch_and_delete)

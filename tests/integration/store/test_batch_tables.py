@@ -32,6 +32,8 @@ BATCH_TABLES: Mapping[str, str] = {
 OTHER_TABLES: Mapping[str, str] = {
     "policy": "one row for each time limit",
     "relays": "one row for each running relay",
+    "outbox_format": "one row",
+    "outbox_pages": "by number, the order in which its rows are published",
     "relay_shards": "one row for each shard of the outbox",
     "quarantine": "by topic and record; a record need not name a batch",
     "topic_refusals": "one row for each input topic",
@@ -47,8 +49,6 @@ MAIN_PATH = ("batches", "slots", "pending_content", "validation_failures", "outb
 
 NOT_BY_BATCH = {
     "fetch_outbox": "by shard: one query reads the waiting rows of all batches of a relay",
-    "fetch_blocked": "by shard: an occasional query for rows that could not be published",
-    "delete_outbox": "by batch or by shard, whichever index; each row names its batch",
     "count_outbox": "for a gauge: it counts the rows of all batches",
     "forget_blocked": "it reads all blocked batches, which are few",
     "list_batches": "for operators: a page of all batches",

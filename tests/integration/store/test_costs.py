@@ -169,9 +169,9 @@ async def test_a_poll_of_uploads_keeps_to_its_statements_rows_pages_and_log(cost
     assert some["statements"] <= 7
     assert rest["statements"] <= 10
     assert again["statements"] <= 3
-    # A slot, an outbox row; for each batch its counter, and in the end its announcement.
-    assert some["written"] == 2 * POLL + BATCHES
-    assert rest["written"] == 2 * POLL + 2 * BATCHES
+    # A slot; for each batch its counter, and an outbox row with all its events.
+    assert some["written"] == POLL + 2 * BATCHES
+    assert rest["written"] == POLL + 2 * BATCHES
     assert again["written"] == 0
     # What is known, a slot that is claimed and filled; and of what is complete all of its slots.
     assert registered["read"] == 0
@@ -192,7 +192,7 @@ async def test_pending_content_and_its_registration_keep_to_theirs(costs: Costs)
     assert waiting["statements"] <= 5
     assert waiting["written"] == 2 * POLL
     assert reconciled["statements"] <= 19  # three for each page of a thousand
-    assert reconciled["written"] == 2 * POLL * 3 + 3 * BATCHES
+    assert reconciled["written"] == 2 * POLL * 2 + 3 * BATCHES
     assert waiting["read"] == 0
     assert reconciled["read"] / (2 * POLL) <= 4.5
 

@@ -83,8 +83,8 @@ FILL = (
     from generate_series(1, %(rows)s) as n
     """,
     """
-    insert into els.outbox (id, aggregateid, type, payload, correlation_id)
-    select gen_random_uuid(), %(name)s || '-' || n / 10, 't', repeat('p', 700), gen_random_uuid()
+    insert into els.outbox_pages (batch_id, topics, events)
+    select %(name)s || '-' || n / 10, '{"t": 1}', repeat('p', 700)
     from generate_series(1, %(rows)s) as n
     """,
     """
@@ -111,7 +111,7 @@ TABLES = (
     "pending_content",
     "excess_content",
     "validation_failures",
-    "outbox",
+    "outbox_pages",
     "outbox_blocked",
     "quarantine",
     "operator_actions",
@@ -248,12 +248,12 @@ async def test_the_relay_reads_only_the_rows_that_it_publishes(misled: Misled) -
         await relays.prepare_relay(conn)
         await relays.renew_relay(conn, relay, 60)
         assert len((await relays.share_shards(conn, relay)).taken) == relays.SHARDS
-        rows = await (await outbox.fetch_outbox(conn, relay, [(shard, 0) for shard in shards], limits))
+        rows = await (await outbox.fetch_outbox(conn, relay, shards, 0, limits))
     assert len(rows) == limits.rows
     async with misled.reads(limits.rows * 2, limits.rows * 8) as database, database.transaction() as conn:
         await relays.prepare_relay(conn)
-        await (await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.shard) for row in rows]))
-    stuck = [Blocked(f"stranger-{number}".encode(), number, b"t", "rejected") for number in range(100)]
+        await (await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.is_page) for row in rows]))
+    stuck = [Blocked(f"stranger-{number}".encode(), number, 0, b"t", "rejected") for number in range(100)]
     async with misled.reads(len(stuck) * 20) as database, database.transaction() as conn:
         await relays.prepare_relay(conn)
         await outbox.block_batch(conn, stuck)
@@ -264,7 +264,7 @@ async def test_the_relay_reads_only_the_rows_that_it_publishes(misled: Misled) -
 async def test_the_purge_reads_only_the_rows_that_it_changes(misled: Misled, kept: int) -> None:
     await misled.poll(registrations(*ESSAYS), 1)
     await misled.poll(contents("some"), 7)
-    misled.conn.execute("delete from els.outbox where aggregateid like 'batch-%'")
+    misled.conn.execute("delete from els.outbox_pages where batch_id like 'batch-%'")
     policy = RetentionPolicy(pending_ttl=DAY, expired_retention=DAY, batch_timeout=10 * DAY)
     later = datetime.now(UTC) + timedelta(days=2)
     ended = BATCHES * (SLOTS + 1)

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ READINESS_TIMEOUT = "huleedu.els.batch.readiness.timeout.v1"
 OUTGOING = (SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT, VALIDATION_ERRORS, PENDING_EXPIRED, READINESS_TIMEOUT)
 
 # Not part of the state: which relay works, crash marks, and the counters of consecutive rejections.
-WORKINGS = ("relays", "relay_shards", "crash_marks", "topic_refusals", "alembic_version")
+WORKINGS = ("relays", "relay_shards", "outbox_format", "crash_marks", "topic_refusals", "alembic_version")
 END = b"here the tests have read to"
 DELIVERIES = ["deliveries", "last_seen_at"]
 
@@ -262,6 +263,7 @@ async def _check_published(database_url: str, published: Published, records: Seq
     _check_ready(published, batches, slots, inputs)
     _check_errors(published, batches, slots, inputs)
     _check_order(published, slots)
+    _check_numbers(published)
     for topic in (PENDING_EXPIRED, READINESS_TIMEOUT):
         _same(topic, len(published.events[topic]), 0)
     return published
@@ -273,8 +275,9 @@ def _check_wrapping(topic: str, event: Event) -> None:
     headers = {"event_id": envelope["event_id"], "event_type": topic, "correlation_id": correlation_id}
     headers |= {"traceparent": traceparent} if traceparent else {}
     headers |= {"tracestate": tracestate} if tracestate else {}
-    _same(f"headers of {topic}", {name: value.decode() for name, value in record.headers}, headers)
-    _same(f"number of headers of {topic}", len(record.headers), len(headers))
+    published = [(name, value.decode()) for name, value in record.headers if name != "seq"]
+    _same(f"headers of {topic}", dict(published), headers)
+    _same(f"number of headers of {topic}", len(published), len(headers))
     _same(f"key of {topic}", record.key.decode(), event.data["batch_id"])
     fixed = {
         "event_type": topic,
@@ -381,6 +384,22 @@ def _check_order(published: Published, slots: Mapping[str, list[Json]]) -> None:
         times = [max([event.record.timestamp for event in before], default=0)]
         times += [event.record.timestamp for event in last]
         _same(f"order of the topics of {batch_id}", times, sorted(times))
+
+
+def _check_numbers(published: Published) -> None:
+    """Asserts that the header `seq` gives the order of the events of a batch, across topics.
+
+    Events of older code have none.
+    """
+    batches: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for event in chain.from_iterable(published.events.values()):
+        headers = dict(event.record.headers)
+        if "seq" in headers:
+            batches[event.record.key].append((int(headers["seq"]), event.record.timestamp))
+    for batch_id, numbered in batches.items():
+        times = [timestamp for _, timestamp in sorted(numbered)]
+        _same(f"order of the numbers of {batch_id!r}", times, sorted(times))
+        _same(f"numbers of {batch_id!r}", len({seq for seq, _ in numbered}), len(numbered))
 
 
 # -- the recording

@@ -57,5 +57,6 @@ def footprint(sql: str) -> Footprint:
     if "advisory" in text:
         locked |= {"advisory"}
     # Nobody waits for a new outbox row and no poll reads it; only the order of the sequence numbers matters.
-    keys = {OUTBOX_NUMBERS if table == "outbox" else table for table in inserted | changed}
-    return Footprint(tables - ({"outbox"} & inserted), locked, frozenset(keys))
+    outbox = {"outbox", "outbox_pages"}
+    keys = {OUTBOX_NUMBERS if table in outbox else table for table in inserted | changed}
+    return Footprint(tables - (outbox & inserted), locked, frozenset(keys))

@@ -312,9 +312,12 @@ def _question(*rules: Mapping[str, tuple[str, ...]]) -> str:
     return """
         with event as materialized (
             select
-                seq, id, aggregateid as batch_id, type, created_at, correlation_id, traceparent, tracestate,
-                payload::jsonb as envelope, payload::jsonb -> 'data' as data
-            from els.outbox
+                seq * 1000 + number as seq, event_id as id, batch_id, topic as type, created_at,
+                (event::jsonb ->> 'correlation_id')::uuid as correlation_id,
+                event::jsonb #>> '{metadata,traceparent}' as traceparent,
+                event::jsonb #>> '{metadata,tracestate}' as tracestate,
+                event::jsonb as envelope, event::jsonb -> 'data' as data
+            from ops.outbox_events
         )
         """ + " union all ".join(queries_by_rule)
 
@@ -380,7 +383,7 @@ _STATE = """
     union all select 'pending_content', p::text from els.pending_content as p
     union all select 'excess_content', e::text from els.excess_content as e
     union all select 'validation_failures', v::text from els.validation_failures as v
-    union all select 'outbox', o::text from els.outbox as o
+    union all select 'outbox', o::text from els.unpublished as o
     union all select 'quarantine', row(topic, fingerprint, state, reason)::text from els.quarantine
 """
 

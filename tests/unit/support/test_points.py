@@ -8,8 +8,8 @@ from tests.support.interleaving.points import Been, History, Point, Row, Standin
 
 SLOT: Row = ("slots", "(0,1)", [], ["10:00"], "taken by c1")
 OPEN: Row = ("slots", "(0,2)", [], [None], "open")
-TOLD: Row = ("outbox", "(0,1)", [7], ["10:00"], "slot assigned")
-READY: Row = ("outbox", "(0,2)", [8], ["10:00"], "ready")
+TOLD: Row = ("outbox_pages", "(0,1)", [7], ["10:00"], "slot assigned")
+READY: Row = ("outbox_pages", "(0,2)", [8], ["10:00"], "ready")
 HERE = Standing(b"asked", fresh=True, view=[SLOT, OPEN])
 
 
@@ -21,8 +21,8 @@ def test_what_the_clock_says_and_numbers_that_were_left_out_make_no_other_point(
     later: list[Row] = [
         ("slots", "(3,5)", [], ["11:30"], "taken by c1"),
         ("slots", "(4,1)", [], [None], "open"),
-        ("outbox", "(9,1)", [107], ["11:30"], "slot assigned"),
-        ("outbox", "(9,2)", [109], ["11:30"], "ready"),
+        ("outbox_pages", "(9,1)", [107], ["11:30"], "slot assigned"),
+        ("outbox_pages", "(9,2)", [109], ["11:30"], "ready"),
     ]
     assert key([SLOT, OPEN, TOLD, READY]) == key(later)
 
@@ -32,8 +32,8 @@ def test_what_the_clock_says_and_numbers_that_were_left_out_make_no_other_point(
     [
         ("another row", [SLOT, OPEN, TOLD, (*READY[:4], "errors")]),
         ("a row more", [SLOT, OPEN, TOLD, READY, ("excess_content", "(0,1)", [], ["10:00"], "c9")]),
-        ("numbers the other way round", [SLOT, OPEN, ("outbox", "(0,1)", [9], *TOLD[3:]), READY]),
-        ("rows the other way round", [SLOT, OPEN, ("outbox", "(0,3)", *TOLD[2:]), READY]),
+        ("numbers the other way round", [SLOT, OPEN, ("outbox_pages", "(0,1)", [9], *TOLD[3:]), READY]),
+        ("rows the other way round", [SLOT, OPEN, ("outbox_pages", "(0,3)", *TOLD[2:]), READY]),
         ("another transaction's time", [SLOT, OPEN, TOLD, (*READY[:3], ["10:01"], "ready")]),
     ],
 )
