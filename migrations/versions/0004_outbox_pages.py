@@ -82,6 +82,16 @@ for each row when (not new.reads_pages) execute function els.refuse_previous_rel
 
 # The rows of both tables get new numbers, in the order of the old ones. Views depend on the table.
 DOWNGRADE = """
+lock table els.outbox, els.outbox_pages, els.outbox_blocked, els.relays in access exclusive mode;
+
+do $$
+begin
+    if exists (select from els.relays where relays.expires_at > clock_timestamp()) then
+        raise exception 'a relay is running: stop all pods first';
+    end if;
+end
+$$;
+
 create temporary table moved on commit drop as
     select page.seq, line.number, page.batch_id, page.created_at, line.event
     from els.outbox_pages as page
@@ -116,8 +126,9 @@ alter table els.outbox_blocked drop column acknowledged cascade;
 
 
 def upgrade() -> None:
-    op.execute(UPGRADE)
+    # First, since it commits what the revision did before: an interrupted migration must be repeatable.
     create_index("outbox_seq", "els.outbox (seq)")
+    op.execute(UPGRADE)
 
 
 def downgrade() -> None:

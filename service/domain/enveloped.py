@@ -65,7 +65,7 @@ def headers_of(event: bytes) -> list[tuple[str, bytes]]:
     headers = [("event_id", event_id), ("event_type", event_type), ("correlation_id", correlation_id)]
     if not event.endswith(b"null}"):
         trace = orjson.loads(event[event.rindex(_METADATA) + len(_METADATA) : -1])
-        headers += [(name, value.encode()) for name, value in trace.items()]
+        headers += [(name, str(trace[name]).encode()) for name in ("traceparent", "tracestate") if name in trace]
     return headers
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from uuid import UUID, uuid4
 
 from service.postgres.pool import Database
-from service.store import outbox, relays
+from service.store import relays
 
 
 class Lease:
@@ -47,7 +47,6 @@ class Lease:
             await relays.renew_relay(conn, self.relay, self._seconds)
             await relays.write_pages(conn)
             share = await relays.share_shards(conn, self.relay)
-            await outbox.forget_blocked(conn, share.held)
         held = frozenset(share.held + share.taken)
         fresh = held - self.shards | set(share.taken)
         kept_last = sorted(held, key=lambda shard: (shard not in self.leaving, -shard))

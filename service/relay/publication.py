@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -60,15 +60,15 @@ class Publication:
         self._blocked: dict[bytes, Blocked] = {}
         self._held: dict[bytes, tuple[OutboxEvent, Exception]] = {}
         self._recovered: set[bytes] = set()
-        self.events: list[OutboxEvent] = []
+        self._waiting: dict[bytes, list[OutboxEvent]] = {}
+        unreadable: set[bytes] = set()
         for row in rows:
-            self._unpack(row)
+            if row.batch_id not in unreadable and not self._unpack(row):
+                unreadable.add(row.batch_id)
 
     async def publish(self) -> None:
         """Publish the events until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
-        waiting: dict[bytes, list[OutboxEvent]] = {}
-        for event in self.events:
-            waiting.setdefault(event.batch_id, []).append(event)
+        waiting = self._waiting
         producer = await self._line.producer_for({event.topic for event in self.events})
         self._new_records = producer.create_batch
         while waiting:
@@ -85,6 +85,11 @@ class Publication:
         self._block_held()
 
     @property
+    def events(self) -> list[OutboxEvent]:
+        """Returns all events to publish."""
+        return list(chain.from_iterable(self._waiting.values()))
+
+    @property
     def blocked(self) -> list[Blocked]:
         """Returns the blocked batches, each with the event that could not be published."""
         return list(self._blocked.values())
@@ -94,13 +99,20 @@ class Publication:
         """Returns the batches that are not blocked any more: the row that was blocked is published."""
         return [batch_id for batch_id in self._recovered if batch_id not in self._blocked]
 
-    def _unpack(self, row: OutboxRow) -> None:
-        """Add the events of a row. One that can not be read blocks its batch, and no other."""
-        if not self._waits(row.batch_id):
-            try:
-                self.events += list(events_of(row))
-            except ValueError as error:
+    def _unpack(self, row: OutboxRow) -> bool:
+        """Add the events of a row. Returns whether it can be read.
+
+        One that can not be read blocks its batch, and no other, as soon as no earlier row of the batch is left.
+        """
+        try:
+            events = list(events_of(row))
+        except ValueError as error:
+            if row.batch_id not in self._waiting:
                 self._block(row, row.acknowledged, "", error)
+            return False
+        if events:
+            self._waiting.setdefault(row.batch_id, []).extend(events)
+        return True
 
     def _next_wave(
         self, waiting: dict[bytes, list[OutboxEvent]], producer: Producer

@@ -1,6 +1,7 @@
 """Serves the shards of a lease: one transaction that fetches rows, then their publication, again and again."""
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final
@@ -28,6 +29,9 @@ FEW: Final = 100
 SETTLE_SECONDS: Final = 0.1
 """Longest time in seconds that published rows stay in the outbox. The next fetch deletes them if it comes earlier."""
 
+BLOCKED_SECONDS: Final = 1.0
+"""Pause in seconds between two reads of blocked batches that are due for a retry."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -46,6 +50,7 @@ class Worker:
         self._limits = limits
         self._line = ProducerLine(producers)
         self._watermark = Watermark()
+        self._blocked_at = float("-inf")
         self._published: list[OutboxKey] = []
         self._blocked: list[Blocked] = []
         self._unblocked: list[bytes] = []
@@ -56,6 +61,7 @@ class Worker:
         try:
             rows = await self._turn()
         except psycopg.OperationalError as error:
+            self._watermark.drop()  # the server may have been replaced by one that has lost the last numbers
             if error.sqlstate is None:  # not reported by the server: the network may have failed
                 self._line.renew()
             raise
@@ -110,7 +116,8 @@ class Worker:
 
     async def _transaction(self, shards: Collection[int], leaving: Sequence[int]) -> list[OutboxRow]:
         """Run the transaction as one pipeline: no statement depends on the result of another."""
-        rows = None
+        retrying = time.monotonic() - self._blocked_at >= BLOCKED_SECONDS
+        rows = retried = None
         async with self._database.transaction(pipelined=True) as conn:
             await relays.prepare_relay(conn)
             deleted = await self._settle(conn)
@@ -118,11 +125,18 @@ class Worker:
                 await relays.give_back_shards(conn, self._lease.relay, leaving)
             if shards and self._lease.is_valid:
                 rows = await outbox.fetch_outbox(conn, self._lease.relay, shards, self._watermark.seq, self._limits)
+                if retrying:
+                    self._blocked_at = time.monotonic()
+                    await outbox.forget_blocked(conn, shards)
+                    retried = await outbox.fetch_blocked(conn, self._lease.relay, shards, self._limits)
         if deleted is not None:
             self._watermark.drawn(await deleted)
         fetched = await rows if rows is not None else []
         self._watermark.fetched(fetched)
-        return fetched
+        if retried is None:
+            return fetched
+        here = {row.batch_id for row in fetched}
+        return fetched + [row for row in await retried if row.batch_id not in here]
 
     async def _settle(self, conn: AsyncConnection) -> PendingResult[int] | None:
         """Delete published rows, block and unblock batches. An unblocked batch is read from its first row again."""
@@ -131,7 +145,7 @@ class Worker:
             await outbox.block_batch(conn, self._blocked)
         if self._unblocked:
             self._watermark.drop()
-            await outbox.unblock_batch(conn, self._unblocked)
+            await outbox.unblock_batch(conn, self._lease.relay, self._unblocked)
         return deleted
 
     def _settled(self) -> None:

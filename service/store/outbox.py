@@ -146,18 +146,23 @@ async def fetch_outbox(
     conn: AsyncConnection, relay: UUID, shards: Iterable[int], watermark: int, limits: FetchLimits
 ) -> PendingResult[list[OutboxRow]]:
     """Send the read of the next rows of some shards, above `watermark`. The row with the lowest seq comes first."""
+    return await _send_fetch(conn, "fetch_outbox", relay, shards, limits, watermark=watermark)
+
+
+async def fetch_blocked(
+    conn: AsyncConnection, relay: UUID, shards: Iterable[int], limits: FetchLimits
+) -> PendingResult[list[OutboxRow]]:
+    """Send the read of the next rows of blocked batches whose pause is over."""
+    return await _send_fetch(conn, "fetch_blocked", relay, shards, limits, per_batch=max(1, limits.rows // 10))
+
+
+async def _send_fetch(
+    conn: AsyncConnection, statement: str, relay: UUID, shards: Iterable[int], limits: FetchLimits, **more: int
+) -> PendingResult[list[OutboxRow]]:
     cursor = conn.cursor(binary=True)
     cursor.adapters.register_loader("text", ByteaBinaryLoader)
-    await cursor.execute(
-        STATEMENTS["fetch_outbox"],
-        {
-            "relay": relay,
-            "shards": Integers(list(shards)),
-            "watermark": watermark,
-            "rows": limits.rows,
-            "bytes": limits.size,
-        },
-    )
+    bounds = {"rows": limits.rows, "bytes": limits.size, **more}
+    await cursor.execute(STATEMENTS[statement], {"relay": relay, "shards": Integers(list(shards)), **bounds})
     return PendingResult(cursor, lambda rows: [OutboxRow._make(values) for values in rows])
 
 
@@ -189,9 +194,9 @@ async def block_batch(conn: AsyncConnection, blocked: Sequence[Blocked]) -> None
     )
 
 
-async def unblock_batch(conn: AsyncConnection, batch_ids: Sequence[bytes]) -> None:
-    """Unblock batches whose blocked event was published."""
-    await conn.execute(STATEMENTS["unblock_batch"], {"batch_ids": Texts(batch_ids)})
+async def unblock_batch(conn: AsyncConnection, relay: UUID, batch_ids: Sequence[bytes]) -> None:
+    """Unblock batches whose blocked event was published, of shards that this relay still holds."""
+    await conn.execute(STATEMENTS["unblock_batch"], {"relay": relay, "batch_ids": Texts(batch_ids)})
 
 
 async def forget_blocked(conn: AsyncConnection, shards: Iterable[int]) -> None:

@@ -1,24 +1,22 @@
 -- Reads the next rows to publish of some shards: among the first :rows of them about :bytes, always at least one row.
 -- :watermark  a seq up to which no row waits: there are only dead rows that vacuum could not remove yet, and they are
---             not read again, unless a blocked batch is due for a retry
+--             not read again
 -- :relay      rows come only of shards that this relay holds at this moment, so that a relay that lost a shard without
 --             knowing does not read above a watermark that is not valid any more
 -- The rows of a batch come in the order of seq, which is the order of their commits, and none is left out before one
 -- that is returned. Batches take turns, so that one with many megabytes does not delay the others. The row with the
--- lowest seq comes first. Rows of blocked batches are left out until their pause is over.
--- acknowledged: how many events of the row need not be sent again. blocked: whether the batch was blocked.
+-- lowest seq comes first. Blocked batches are left out: fetch_blocked reads them.
 -- horizon: every transaction with a lower id has ended, and this statement sees what it wrote.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: outbox_pages_pkey, outbox_seq, outbox_blocked_pkey, relay_shards_pkey; the first search for a retry reads the
--- table of blocked batches, which is empty, or short. Locks: none.
+-- Index: outbox_pages_pkey, outbox_seq, outbox_blocked_pkey, relay_shards_pkey. Locks: none.
 select
     taken.seq,
     taken.shard,
     taken.batch_id,
     taken.events,
     taken.is_page,
-    case when taken.is_page and taken.seq = retried.seq then retried.acknowledged else 0 end as acknowledged,
-    retried.seq is not null as blocked,
+    0 as acknowledged,
+    false as blocked,
     extract(epoch from clock_timestamp() - taken.created_at)::float8 as age,
     (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint) as horizon
 from (
@@ -33,30 +31,18 @@ from (
         from (
             select o.*, octet_length(o.events) as size
             from els.unpublished as o
-            where o.seq > coalesce(
-                  (select 0 from els.outbox_blocked as due where due.retry_at <= clock_timestamp() limit 1),
-                  :watermark::bigint)
+            where o.seq > :watermark::bigint
               and o.shard = any(array(
                   select owned.shard
                   from els.relay_shards as owned
                   where owned.relay = :relay::uuid
                     and owned.shard = any(:shards::bigint[])))
               and not exists (
-                  select
-                  from els.outbox_blocked as blocked
-                  where blocked.batch_id = o.batch_id
-                    and blocked.retry_at > clock_timestamp()
-                  offset 0)
+                  select from els.outbox_blocked as blocked where blocked.batch_id = o.batch_id offset 0)
             order by o.seq
             limit :rows::bigint
         ) as waiting
     ) as ranked
 ) as taken
-left join lateral (
-    select blocked.seq, blocked.acknowledged
-    from els.outbox_blocked as blocked
-    where blocked.batch_id = taken.batch_id
-    limit 1
-) as retried on true
 where taken.before < :bytes::bigint
 order by taken.before

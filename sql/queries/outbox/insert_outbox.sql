@@ -16,9 +16,9 @@ with events as (
     from unnest(:batch_ids::text[], :events::text[]) as page (batch_id, events)
     cross join lateral string_to_table(page.events, E'\n') as line (event)
     cross join lateral (select line.event::json) as envelope (json)
-    where not (select pages from els.outbox_format)
+    where not coalesce((select pages from els.outbox_format), true)
 )
 insert into els.outbox_pages (batch_id, topics, events)
 select page.batch_id, page.topics::jsonb, page.events
 from unnest(:batch_ids::text[], :topics::text[], :events::text[]) as page (batch_id, topics, events)
-where (select pages from els.outbox_format)
+where coalesce((select pages from els.outbox_format), true)

@@ -21,6 +21,7 @@ from deploy.servers.pods import ROOT, Pod, pods, until
 from service.postgres import migration
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
+from tests.support.builders.outbox import INSERT_PREVIOUS_ROW, INSERT_ROW, event, previous_row_of, row_of
 
 RELEASED = {"0001": "d5014d1d94c79fa972698b46716babdeff6030ee223b784d9ab76a386273e21b"}
 """Released revisions, by their SHA-256. A released revision is not changed: a new one follows it."""
@@ -58,6 +59,38 @@ def test_a_revision_is_a_number_and_names_the_oldest_code_that_runs_on_it(script
 def test_a_revision_that_was_released_is_not_changed() -> None:
     found = {script.revision: hashlib.sha256(Path(script.path).read_bytes()).hexdigest() for script in revisions()}
     assert {name: found[name] for name in RELEASED} == RELEASED
+
+
+def test_an_interrupted_migration_is_repeated(database_url: str, conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    """An index on a live table is committed before the rest of its revision, which then must not be done twice."""
+    moved(database_url, "0003")
+    with psycopg.connect(database_url) as other:
+        other.execute("lock table els.outbox_blocked")  # the index is made, the rest of the revision fails
+        with ThreadPoolExecutor() as pool:
+            upgrade = pool.submit(migration.upgrade, database_url)
+            waits = "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            while not (pid := conn.execute(waits).fetchone()):
+                assert not upgrade.done()
+            conn.execute("select pg_terminate_backend(%s)", pid)
+            with pytest.raises(Exception, match="terminat"):
+                upgrade.result()
+    migration.upgrade(database_url)
+    assert conn.execute("select version_num from els.alembic_version").fetchone() == (EXPECTED_REVISION,)
+
+
+def test_a_downgrade_keeps_the_events_and_refuses_while_a_relay_runs(
+    database_url: str, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    first, second, third = [event("b", topic) for topic in ("one", "two", "three")]
+    conn.execute(INSERT_PREVIOUS_ROW, previous_row_of(first))
+    conn.execute(INSERT_ROW, row_of(second, third))
+    conn.execute("insert into els.relays values (gen_random_uuid(), now() + interval '1 hour', true)")
+    with pytest.raises(Exception, match="a relay is running"):
+        moved(database_url, "0003")
+    conn.execute("delete from els.relays")
+    moved(database_url, "0003")
+    rows = conn.execute("select id, type, payload from els.outbox order by seq").fetchall()
+    assert rows == [(each.event_id, each.topic, each.payload.decode()) for each in (first, second, third)]
 
 
 def test_the_schema_says_which_code_runs_on_it(database_url: str, conn: psycopg.Connection[tuple[object, ...]]) -> None:

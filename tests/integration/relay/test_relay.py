@@ -701,6 +701,50 @@ async def test_a_row_that_can_not_be_read_blocks_only_its_batch(stage: Stage) ->
         assert "not an event of this service" in error
 
 
+async def test_the_rows_before_one_that_can_not_be_read_are_published(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(("bad", topic, "1"))
+    await stage.all("insert into els.outbox_pages (batch_id, topics, events) values ('bad', '{}', 'x') returning seq")
+    await stage.commit(("bad", topic, "2"))
+    relay = stage.relay()
+    for _ in range(3):
+        await relay.publish_once()
+    assert stage.acknowledged == stage.written["bad"][:1]
+    assert await stage.all("select batch_id from els.outbox_blocked") == [("bad",)]
+    assert len(await stage.all("select from els.outbox_pages")) == 2
+    await relay.close()
+
+
+async def test_thousands_of_blocked_batches_leave_room_for_the_others(stage: Stage) -> None:
+    [topic] = await stage.create()
+    await stage.commit(*[(f"held-{number}", "not.there", "x") for number in range(300)])
+    await stage.all(
+        "insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)"
+        " select batch_id, seq, 'not.there', 'once', now(), now() from els.outbox_pages returning seq"
+    )
+    await stage.commit(("free", topic, "x"))
+    relay = stage.relay(limits=FetchLimits(rows=10))
+    await relay._lease.renew()
+    rows = await relay._worker._turn()
+    assert rows[0].batch_id == b"free"
+    assert len(rows) == 11
+    await relay.close()
+
+
+async def test_a_relay_that_lost_a_shard_does_not_unblock_its_batches(stage: Stage) -> None:
+    """The watermark of the relay that serves it may have passed their rows."""
+    relay = stage.relay()
+    await relay._lease.renew()
+    await stage.all(
+        "insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)"
+        " values ('lost', 1, 'topic', 'once', now(), now()) returning seq"
+    )
+    await stage.all("update els.relay_shards set relay = gen_random_uuid() returning shard")
+    relay._worker._unblocked = [b"lost"]
+    await relay._worker.finish()
+    assert await stage.all("select batch_id from els.outbox_blocked") == [("lost",)]
+
+
 # -- the watermark
 
 

@@ -214,7 +214,11 @@ async def run(played: Stage, topics: Topics, race: Race, *, until: str | None = 
         committed = [each for row in (before if "W" in dead else before + meanwhile) for each in row]
         return [*found, *left(played), *out_of_order(topics.acknowledged, committed)]
 
-    with mock.patch.object(worker_module, "SETTLE_SECONDS", 0.0):  # no step waits
+    # Blocked batches are read in every step or in none, independent of the clock, and no step waits.
+    with (
+        mock.patch.object(worker_module, "BLOCKED_SECONDS", 0.0 if race.blocked else float("nan")),
+        mock.patch.object(worker_module, "SETTLE_SECONDS", 0.0),
+    ):
         return await played.explore(begin, check, deaths=1, until=until)
 
 

@@ -49,6 +49,7 @@ MAIN_PATH = ("batches", "slots", "pending_content", "validation_failures", "outb
 
 NOT_BY_BATCH = {
     "fetch_outbox": "by shard: one query reads the waiting rows of all batches of a relay",
+    "fetch_blocked": "by shard: an occasional query for events that could not be published",
     "count_outbox": "for a gauge: it counts the rows of all batches",
     "forget_blocked": "it reads all blocked batches, which are few",
     "list_batches": "for operators: a page of all batches",

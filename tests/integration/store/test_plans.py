@@ -258,7 +258,11 @@ async def test_the_relay_reads_only_the_rows_that_it_publishes(misled: Misled) -
         await relays.prepare_relay(conn)
         await outbox.block_batch(conn, stuck)
         await outbox.forget_blocked(conn, shards)
-        await outbox.unblock_batch(conn, [each.batch_id for each in stuck])
+        await outbox.unblock_batch(conn, relay, [each.batch_id for each in stuck])
+    blocked = misled.conn.execute("select count(*) from els.outbox_blocked").fetchone() or (0,)
+    async with misled.reads(int(blocked[0]) * 3 + 500 * 3) as database, database.transaction() as conn:
+        await relays.prepare_relay(conn)
+        assert len(await (await outbox.fetch_blocked(conn, relay, shards, limits))) == limits.rows
 
 
 async def test_the_purge_reads_only_the_rows_that_it_changes(misled: Misled, kept: int) -> None:
