@@ -14,17 +14,17 @@ branch_labels = None
 depends_on = None
 oldest_code = "0001"
 
-# `storage external`: pglz would take 12 us of an event to save half of its WAL (docs/decisions/0011-outbox-pages.md).
+# `storage external`: pglz would take 12 µs for each event to save half of its WAL (decision 0011).
 # `toast_tuple_target`: rows of up to a page of the server stay in the table.
 #
-# A relay of the previous release reads els.outbox only. While one lives, `els.outbox_format` says false, and events are
-# written there. It turns to true once, and from then on the trigger refuses such relays, so that none of them can
+# A relay of the previous release reads els.outbox only. While one lives, `pages` is false and events are written to
+# els.outbox. It turns to true once, and from then on the trigger refuses such relays, so that none of them can
 # publish the later events of a batch before those that it does not see. Where no relay runs, it is true at once: the
 # exclusive lock on els.relays, which adding the column takes, keeps a relay from beginning meanwhile.
 #
 # els.unpublished has the rows of both tables, numbered by one sequence. Statements and views read it.
 #
-# The function runs as its owner, since the rights of the service are granted after this.
+# The function runs as its owner: the service has no rights on els.outbox_format before the grants, which follow later.
 UPGRADE = """
 create table els.outbox_pages (
     seq        bigint      not null default nextval('els.outbox_seq_seq'),

@@ -30,13 +30,15 @@ class OutboxEvent(NamedTuple):
 
 
 def events_of(row: OutboxRow) -> Iterator[OutboxEvent]:
-    """Yield the events of a row that are not acknowledged yet, in their order. Raises ValueError where one is no event.
+    """Yield the events of a row that are not acknowledged yet, in their order, or its last one: it completes the row.
+
+    Raises ValueError where one is not an event of this service.
 
     The header `seq` is a number that rises within a batch in the order of the commits, and within a commit in the order
     of publication.
     """
     payloads = row.events.split(b"\n")
-    for place in range(row.acknowledged, len(payloads)):
+    for place in range(min(row.acknowledged, len(payloads) - 1), len(payloads)):
         headers = headers_of(payloads[place])
         topic = headers[1][1].decode()
         headers.append(("seq", b"%d" % (row.seq * EVENTS_PER_ROW + place)))

@@ -45,7 +45,7 @@ class Lease:
         async with self._database.transaction() as conn:
             await relays.prepare_relay(conn)
             await relays.renew_relay(conn, self.relay, self._seconds)
-            await relays.write_pages(conn)
+            await relays.end_previous_format(conn)
             share = await relays.share_shards(conn, self.relay)
         held = frozenset(share.held + share.taken)
         fresh = held - self.shards | set(share.taken)

@@ -96,13 +96,13 @@ class Publication:
 
     @property
     def unblocked(self) -> list[bytes]:
-        """Returns the batches that are not blocked any more: the row that was blocked is published."""
+        """Returns the batches that are not blocked any more: their first row was published completely."""
         return [batch_id for batch_id in self._recovered if batch_id not in self._blocked]
 
     def _unpack(self, row: OutboxRow) -> bool:
         """Add the events of a row. Returns whether it can be read.
 
-        One that can not be read blocks its batch, and no other, as soon as no earlier row of the batch is left.
+        One that cannot be read blocks its batch, and no other, as soon as no earlier row of the batch is left.
         """
         try:
             events = list(events_of(row))
@@ -110,8 +110,7 @@ class Publication:
             if row.batch_id not in self._waiting:
                 self._block(row, row.acknowledged, "", error)
             return False
-        if events:
-            self._waiting.setdefault(row.batch_id, []).extend(events)
+        self._waiting.setdefault(row.batch_id, []).extend(events)
         return True
 
     def _next_wave(

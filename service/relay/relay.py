@@ -7,9 +7,9 @@ even if two relays overlap: each publishes in order, from a point before which e
 leases only keep relays from doing the same work twice.
 
 Why nothing is lost: a row is deleted from the outbox after the acknowledgement of its last event, in a separate
-transaction. After a crash, a cancellation or a lost response between the two, its events are published again with the
-same ids. Where a record is rejected, its batch is blocked, with the number of events before it in the row: a retry
-begins there.
+transaction. After a crash, a cancellation, a lost lease or a lost response before that, its events are published again
+with the same ids. Where a record is rejected, its batch is blocked, with the number of events before it in the row: a
+retry begins there.
 
 The relay holds no connection and no lock while it waits for the broker.
 """

@@ -11,7 +11,7 @@ WATERMARK_SECONDS: Final = 10.0
 
 
 class Watermark:
-    """A seq below which no row of this relay waits, so that a fetch need not scan the dead rows there.
+    """A seq up to which no row of this relay waits, except rows of blocked batches. A fetch skips the dead rows there.
 
     A row with a low seq may be committed after a row with a higher seq was read. So the watermark rises to a seq only
     after two observations. First a fetch returns that seq, and a transaction id drawn afterwards is noted: every

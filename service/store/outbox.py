@@ -63,7 +63,7 @@ class OutboxKey(NamedTuple):
 
 
 class FetchLimits(NamedTuple):
-    """How much is read at a time. `size` is in bytes of events; a single row may be larger."""
+    """How much is read at a time. `size` is in bytes of events, about 2,000 of them; a single row may be larger."""
 
     rows: int = 2000
     size: int = 3 * 512 * 1024
@@ -99,7 +99,10 @@ class OutboxWriter:
         self._size = 0
 
     async def add(self, events: Iterable[Outgoing]) -> None:
-        """Collect events that must be published, in this order within a batch; inserts them where they are many."""
+        """Collect events that must be published, in this order within a batch, and insert them where they are many.
+
+        The counter rows of their batches must be locked.
+        """
         for event in events:
             page = self._page_of.get(event.batch_id)
             if page is None or not page.has_room_for(event):
@@ -112,7 +115,7 @@ class OutboxWriter:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Insert what is collected. The counter rows of the batches must be locked."""
+        """Insert what is collected."""
         pages, self._pages, self._page_of, self._size = self._pages, [], {}, 0
         if pages:
             await self._conn.execute(
@@ -168,8 +171,8 @@ async def _send_fetch(
 
 async def delete_outbox(conn: AsyncConnection, rows: Sequence[OutboxKey]) -> PendingResult[int]:
     """Send the deletion of published rows. The result is the id of this transaction."""
-    if events := [row for row in rows if not row.is_page]:
-        await conn.execute(STATEMENTS["delete_outbox_events"], _keys(events))
+    if previous := [row for row in rows if not row.is_page]:
+        await conn.execute(STATEMENTS["delete_outbox_events"], _keys(previous))
     cursor = await conn.execute(STATEMENTS["delete_outbox"], _keys([row for row in rows if row.is_page]), binary=True)
     return PendingResult(cursor, lambda rows: int(rows[0][0]))
 

@@ -1,6 +1,6 @@
 """Shares the shards of the outbox among the relays, by leases.
 
-Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
+Each function runs in the caller's transaction. Each raises psycopg.Error.
 """
 
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ async def renew_relay(conn: AsyncConnection, relay: UUID, lease: float) -> None:
     await conn.execute(STATEMENTS["renew_relay"], {"relay": relay, "lease": lease})
 
 
-async def write_pages(conn: AsyncConnection) -> None:
+async def end_previous_format(conn: AsyncConnection) -> None:
     """Begin to write a row for each batch and transaction, once no relay of the previous release is left.
 
-    Until then the service writes a row for each event, which such a relay can read. It is refused afterwards.
+    Until then the service writes a row for each event, which such a relay can read. Afterwards such a relay is refused.
     """
     if await (await conn.execute(STATEMENTS["lock_format"])).fetchall():
-        await conn.execute(STATEMENTS["write_pages"])
+        await conn.execute(STATEMENTS["end_previous_format"])
 
 
 async def share_shards(conn: AsyncConnection, relay: UUID) -> Share:

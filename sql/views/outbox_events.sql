@@ -4,20 +4,18 @@
 create view ops.outbox_events as
 select
     unpublished.batch_id,
-    unpublished.seq,
-    line.number,
-    split_part(line.event, '"', 8) as topic,
-    split_part(line.event, '"', 4)::uuid as event_id,
+    unpublished.seq * 1000 + line.number - 1 as seq,
+    split_part(line.event, '"', 8) as topic,  -- an envelope begins with its event_id and its event_type
+    split_part(line.event, '"', 4) as event_id,
     line.event,
     unpublished.created_at
 from els.unpublished
 cross join lateral string_to_table(unpublished.events, E'\n') with ordinality as line (event, number);
 
 comment on view ops.outbox_events is
-    'Each event that is not published yet; the events of a batch are published in the order of seq and number.';
+    'Each event that is not published yet; the events of a batch are published in the order of seq.';
 comment on column ops.outbox_events.batch_id is 'the batch, which is the key of the record';
-comment on column ops.outbox_events.seq is 'number of its row in the outbox';
-comment on column ops.outbox_events.number is 'place within the row, from 1';
+comment on column ops.outbox_events.seq is 'its number, as in the header seq of the record: that of its row in the outbox, times 1,000, plus its place there';
 comment on column ops.outbox_events.topic is 'the topic, which is also the type of the event';
 comment on column ops.outbox_events.event_id is 'identity of the event';
 comment on column ops.outbox_events.event is 'the event as it is published, JSON';

@@ -1,4 +1,4 @@
--- Reads the next rows to publish of some shards: among the first :rows of them about :bytes, always at least one row.
+-- Reads the next rows to publish of some shards: of the oldest :rows rows, about :bytes, and at least one row.
 -- :watermark  a seq up to which no row waits: there are only dead rows that vacuum could not remove yet, and they are
 --             not read again
 -- :relay      rows come only of shards that this relay holds at this moment, so that a relay that lost a shard without

@@ -106,7 +106,7 @@ def wrong(played: Stage) -> list[str]:
     found = invariants.violations(played.observer)
     found += [str(row) for row in played.observer.execute("select * from ops.invariant_violations")]
     published = played.observer.execute(
-        "select topic, event::json -> 'data' ->> 'text_storage_id' from ops.outbox_events order by seq, number"
+        "select topic, event::json -> 'data' ->> 'text_storage_id' from ops.outbox_events order by seq"
     ).fetchall()
     if len(set(published)) < len(published):
         found.append(f"published twice: {published}")

@@ -245,7 +245,7 @@ async def publish(producer: Producer, database: Database, lease: Lease, limits: 
 
 
 def left(played: Stage) -> list[str]:
-    rows = played.observer.execute("select batch_id, topic from ops.outbox_events order by seq, number").fetchall()
+    rows = played.observer.execute("select batch_id, topic from ops.outbox_events order by seq").fetchall()
     return [f"left in the outbox: {batch_id} for {topic}" for batch_id, topic in rows]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from service.domain.enveloped import Origin, Outgoing
 from service.postgres.pool import Database
+from service.postgres.statements import STATEMENTS
 from service.store import outbox, relays
 from service.store.outbox import EVENTS_PER_ROW, ROW_BYTES, FetchLimits, OutboxKey, OutboxRow, OutboxWriter
 from service.store.relays import SHARDS
@@ -50,7 +51,7 @@ async def fetch(database: Database, relay: UUID, shards: Sequence[int] = range(S
 async def renewed(database: Database, relay: UUID) -> None:
     async with database.transaction() as conn:
         await relays.renew_relay(conn, relay, 60)
-        await relays.write_pages(conn)
+        await relays.end_previous_format(conn)
         await relays.share_shards(conn, relay)
 
 
@@ -82,7 +83,7 @@ async def test_a_row_has_at_most_a_megabyte_and_a_large_event_has_a_row_of_its_o
     assert all(len(row) <= ROW_BYTES or "\n" not in row for row in rows)
 
 
-async def test_the_events_of_a_row_have_numbers_of_their_own(
+async def test_a_row_has_at_most_a_thousand_events_which_are_numbered_within_it(
     database: Database, admin: psycopg.Connection[Any]
 ) -> None:
     await write(database, [event("b", FIRST) for _ in range(EVENTS_PER_ROW + 1)])
@@ -96,11 +97,11 @@ async def test_a_relay_reads_rows_only_of_shards_that_it_holds(
     relay = uuid4()
     await renewed(database, relay)
     await write(database, [event(f"b-{number}", FIRST) for number in range(200)])
-    await_all = await fetch(database, relay)
-    assert len(await_all) == 200
+    all_rows = await fetch(database, relay)
+    assert len(all_rows) == 200
     admin.execute("update els.relay_shards set relay = %s where shard >= 32", [uuid4()])
     held = await fetch(database, relay)
-    assert {row.batch_id for row in held} == {row.batch_id for row in await_all if row.shard < 32}
+    assert {row.batch_id for row in held} == {row.batch_id for row in all_rows if row.shard < 32}
     assert {row.shard for row in await fetch(database, relay, [3, 4])} == {3, 4}
 
 
@@ -159,7 +160,7 @@ async def test_a_shard_that_a_previous_relay_still_holds_keeps_the_previous_rows
     admin.execute("update els.outbox_format set pages = false")
     admin.execute("update els.relay_shards set relay = gen_random_uuid() where shard = 0")
     async with database.transaction() as conn:
-        await relays.write_pages(conn)
+        await relays.end_previous_format(conn)
     assert admin.execute("select pages from els.outbox_format").fetchone() == (False,)
     await renewed(database, uuid4())
     await renewed(database, uuid4())
@@ -177,11 +178,11 @@ async def test_the_previous_release_can_not_publish_once_pages_are_written(
 
 
 def test_the_change_waits_for_a_previous_relay_that_renews_its_lease(database_url: str) -> None:
-    """It locks the row that says so while it renews: so the change does not miss it."""
+    """Its trigger locks the format row until it commits, so the change waits for it."""
     with psycopg.connect(database_url, autocommit=True) as admin, psycopg.connect(database_url) as previous:
         admin.execute("update els.outbox_format set pages = false")
         previous.execute(PREVIOUS_RELAY)
         admin.execute("set lock_timeout = '50ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            admin.execute("select from els.outbox_format where not pages for update")
+            admin.execute(STATEMENTS["lock_format"])
         previous.commit()

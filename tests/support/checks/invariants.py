@@ -312,7 +312,7 @@ def _question(*rules: Mapping[str, tuple[str, ...]]) -> str:
     return """
         with event as materialized (
             select
-                seq * 1000 + number as seq, event_id as id, batch_id, topic as type, created_at,
+                seq, event_id as id, batch_id, topic as type, created_at,
                 (event::jsonb ->> 'correlation_id')::uuid as correlation_id,
                 event::jsonb #>> '{metadata,traceparent}' as traceparent,
                 event::jsonb #>> '{metadata,tracestate}' as tracestate,

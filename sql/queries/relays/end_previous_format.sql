@@ -1,5 +1,6 @@
--- Ends the time in which events are written for relays of the previous release, if none of them had a lease within the
--- last minute: a failover of the database must not end it. From now on they are refused. A statement of its own, after lock_format: it must see a relay whose lease that one waited for.
+-- Ends the time in which events are written for relays of the previous release: when none had a lease within the last
+-- minute (a failover of the database must not look like the end), and none holds a shard (a fetch that it has sent may
+-- still arrive). A statement of its own, after lock_format, so that it sees the leases that that one waited for.
 -- Index: outbox_format_pkey, relays_pkey, relay_shards_pkey. Locks: that row.
 update els.outbox_format
 set pages = true
