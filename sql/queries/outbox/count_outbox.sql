@@ -1,5 +1,11 @@
--- Counts the events that wait to be published. Reads the whole outbox, which holds nothing else.
--- Index: none. Locks: none.
-select coalesce(sum(topic.events::bigint), 0)::bigint
-from els.unpublished
-cross join lateral jsonb_each_text(unpublished.topics) as topic (name, events)
+-- Counts the events that wait to be published, without those of a blocked row that are. Reads the whole outbox, which
+-- holds nothing else.
+-- Index: outbox_blocked_pkey. Locks: none.
+select coalesce(sum(page.events - coalesce(blocked.acknowledged, 0)), 0)::bigint
+from (
+    select o.batch_id, o.seq, (select sum(topic.value::bigint) from jsonb_each_text(o.topics) as topic) as events
+    from els.unpublished as o
+) as page
+left join els.outbox_blocked as blocked
+    on blocked.batch_id = page.batch_id
+    and blocked.seq = page.seq
