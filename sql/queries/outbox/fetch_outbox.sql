@@ -4,8 +4,8 @@
 -- :relay      rows come only of shards that this relay holds at this moment, so that a relay that lost a shard without
 --             knowing does not read above a watermark that is not valid any more
 -- The rows of a batch come in the order of seq, which is the order of their commits, and none is left out before one
--- that is returned. Batches take turns, so that one with many megabytes does not delay the others. The row with the
--- lowest seq comes first. Blocked batches are left out: fetch_blocked reads them.
+-- that is returned. Batches take turns, each of 256 KiB, so that one with many megabytes does not delay the others; in a
+-- turn the oldest rows come first. The row with the lowest seq comes first of all. Blocked batches are left out: fetch_blocked reads them.
 -- horizon: every transaction with a lower id has ended, and this statement sees what it wrote.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: outbox_pages_pkey, outbox_seq, outbox_blocked_pkey, relay_shards_pkey. Locks: none.
@@ -22,12 +22,14 @@ select
 from (
     select
         ranked.*,
-        sum(ranked.size) over (order by ranked.ahead, ranked.seq rows unbounded preceding) - ranked.size as before
+        sum(ranked.size) over (order by ranked.turn, ranked.seq rows unbounded preceding) - ranked.size as before
     from (
         select
             waiting.*,
-            sum(waiting.size) over (partition by waiting.batch_id order by waiting.seq rows unbounded preceding)
-                - waiting.size as ahead
+            (
+                sum(waiting.size) over (partition by waiting.batch_id order by waiting.seq rows unbounded preceding)
+                - waiting.size
+            )::bigint / 262144 as turn
         from (
             select o.*, octet_length(o.events) as size
             from els.unpublished as o
