@@ -60,6 +60,7 @@ TABLES: Final = (
     "pending_content",
     "excess_content",
     "validation_failures",
+    "outbox",
     "outbox_pages",
     "quarantine",
     "topic_refusals",

@@ -23,6 +23,7 @@ Row = tuple[str, str, list[int], list[str | None], str]
 """Its table, where it lies in it, its numbers, its times, and all else."""
 
 NUMBERS: Mapping[str, tuple[str, str]] = {
+    "outbox": ("seq", "outbox_seq_seq"),
     "outbox_pages": ("seq", "outbox_seq_seq"),
     "pending_content": ("arrival", "arrivals"),
     "validation_failures": ("arrival", "arrivals"),
@@ -185,7 +186,7 @@ def _question(table: str, columns: Sequence[tuple[str, str]]) -> str:
 
 def _told(name: str) -> str:
     """An event tells of the time when it was made."""
-    return f"""regexp_replace("{name}", '{_TIME}', '', 'g')""" if name == "events" else f'"{name}"'
+    return f"""regexp_replace("{name}", '{_TIME}', '', 'g')""" if name in ("events", "payload") else f'"{name}"'
 
 
 _TIME = r"\d{4}-\d\d-\d\dT[0-9:.]+"
