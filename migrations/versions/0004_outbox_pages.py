@@ -19,8 +19,9 @@ oldest_code = "0001"
 #
 # A relay of the previous release reads els.outbox only. While one lives, `pages` is false and events are written to
 # els.outbox. It turns to true once, and from then on the trigger refuses such relays, so that none of them can
-# publish the later events of a batch before those that it does not see. Where no relay runs, it is true at once: the
-# exclusive lock on els.relays, which adding the column takes, keeps a relay from beginning meanwhile.
+# publish the later events of a batch before those that it does not see. Where no relay runs or holds a shard (the
+# conditions of end_previous_format.sql), it is true at once: the exclusive lock on els.relays, which adding the column
+# takes, keeps a relay from beginning meanwhile.
 #
 # els.unpublished has the rows of both tables, numbered by one sequence. Statements and views read it.
 #
@@ -55,7 +56,8 @@ create table els.outbox_format (
 );
 
 insert into els.outbox_format (pages)
-select not exists (select from els.relays where relays.expires_at > clock_timestamp() - interval '1 minute');
+select not exists (select from els.relays where relays.expires_at > clock_timestamp() - interval '1 minute')
+    and not exists (select from els.relay_shards where relay_shards.relay is not null);
 
 create view els.unpublished as
 select seq, shard, batch_id, topics, events, created_at, true as is_page
