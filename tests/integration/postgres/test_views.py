@@ -291,6 +291,14 @@ def test_the_outbox_is_shown_by_topic_and_blocked_events_by_batch(
     }
 
 
+def test_a_row_of_the_outbox_that_is_no_event_is_shown_with_the_others(database: Connection[dict[str, Any]]) -> None:
+    plant(
+        database, "insert into els.outbox_pages (batch_id, topics, events) values ('b', '{}', 'x')", "event('b', 't')"
+    )
+    found = rows(database, "select * from ops.outbox_events where batch_id = 'b' order by seq")
+    assert [(each["topic"], each["event"] == "x") for each in found] == [("", True), ("t", False)]
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

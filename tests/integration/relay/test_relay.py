@@ -648,6 +648,18 @@ async def test_a_batch_with_many_megabytes_does_not_delay_the_others(stage: Stag
     await relay.close()
 
 
+async def test_small_rows_are_published_in_the_order_of_their_age(stage: Stage) -> None:
+    [topic] = await stage.create()
+    for _ in range(4):
+        await stage.commit(("old", topic, "x"))
+    await stage.commit(*[(f"new-{number}", topic, "x") for number in range(20)])
+    size = len(event("old", topic, "x").payload)
+    relay = stage.relay(limits=FetchLimits(rows=100, size=4 * size))
+    await relay.publish_once()
+    assert stage.acknowledged[:4] == stage.written["old"]
+    await relay.close()
+
+
 async def test_a_row_larger_than_the_limit_of_a_fetch_is_published(stage: Stage) -> None:
     [topic] = await stage.create(partitions=1)
     await stage.commit(("b", topic, "1"), ("b", topic, "x" * 12_000_000), ("b", topic, "3"))
