@@ -17,7 +17,14 @@ from service.audit import audit
 from service.cli.output import CommandError, print_json, print_rows, warn
 from service.kafka import topics as kafka
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION, planner_error, read_revision, schema_error, server_error
+from service.postgres.schema import (
+    EXPECTED_REVISION,
+    durability_warning,
+    planner_error,
+    read_revision,
+    schema_error,
+    server_error,
+)
 from service.purge import policy, purge
 from service.relay.relay import Relay
 from service.runtime import tracing
@@ -139,13 +146,14 @@ async def _check_database(settings: Settings, database: Database) -> list[dict[s
         if unsupported := await server_error(settings.database_url.get_secret_value()):
             return [_row("database", False, f"ELS_DATABASE_URL: {unsupported}")]
         wrong_schema, revision = await schema_error(database), await read_revision(database)
-        wrong_plan = await planner_error(database)
+        wrong_plan, not_durable = await planner_error(database), await durability_warning(database)
     except psycopg.Error as error:
         return [_row("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
     if wrong_schema:
         return [_row("schema", False, wrong_schema)]
-    reachable = _row("database", True, f"reachable, schema at {revision}")
-    return [reachable] if wrong_plan is None else [reachable, _row("planner", False, wrong_plan)]
+    rows = [_row("database", True, f"reachable, schema at {revision}")]
+    rows += [_row("planner", False, wrong_plan)] if wrong_plan else []
+    return rows + ([_row("durability", True, f"warning: {not_durable}")] if not_durable else [])
 
 
 async def _check_broker(settings: Settings) -> list[dict[str, Any]]:

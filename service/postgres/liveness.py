@@ -60,10 +60,7 @@ def is_receiving(connection: AsyncConnection) -> bool:
 
 
 def hang_up(connection: AsyncConnection) -> None:
-    """Shut down the socket, so that a task that waits for a result gets an error.
-
-    Cancelling the task would wait for the server.
-    """
+    """Shut down the socket, so that a task that waits for a result gets an error."""
     if not connection.closed:
         with suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as copied:
             copied.shutdown(socket.SHUT_RDWR)

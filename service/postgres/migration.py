@@ -19,7 +19,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from service.postgres.errors import sqlstate_of
-from service.postgres.session import Timeouts, conninfo
+from service.postgres.session import DURABLE, Timeouts, conninfo
 
 _ROOT: Final = Path(__file__).parents[2]
 _SQL: Final = _ROOT / "sql"
@@ -69,7 +69,7 @@ _SET_PENDING_TTL: Final = "update els.policy set seconds = %(seconds)s where nam
 def connect(url: str) -> Iterator[Connection]:
     """Open the connection of a migration, and close it after the body. Raises psycopg.Error."""
     info = conninfo(url, "essay-lifecycle-service migrate", _TIMEOUTS)
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(info), poolclass=NullPool)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: _open(info), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             yield connection
@@ -77,6 +77,15 @@ def connect(url: str) -> Iterator[Connection]:
         raise error.orig or error from None
     finally:
         engine.dispose()
+
+
+def _open(info: str) -> "psycopg.Connection[tuple[object, ...]]":
+    """Connect, with isolation level and durability set for all transactions. Raises psycopg.Error."""
+    connection = psycopg.connect(info, autocommit=True)
+    connection.execute(DURABLE)
+    connection.autocommit = False
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return connection
 
 
 @contextmanager

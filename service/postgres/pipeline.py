@@ -5,6 +5,7 @@ waits for all results where one is needed. Here statements are collected until a
 large, and only the awaited result is waited for, while the server works on what was sent after it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,7 @@ from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline
 from psycopg._queries import PostgresQuery
 from psycopg.abc import Params, PQGen, Query
 from psycopg.generators import fetch_many, send
+from psycopg.waiting import wait_async
 
 _T = TypeVar("_T")
 
@@ -41,6 +43,18 @@ class Connection(AsyncConnection[Any]):
                     raise
         finally:
             self._pipeline = None
+
+    async def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
+        """Wait for the server, in `interval`s of seconds. A cancellation closes the connection.
+
+        The driver would send a cancel request and wait again. A commit that waits for a synchronous standby must not be
+        cancelled: the server would then report it as done, although the standby lacks it.
+        """
+        try:
+            return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
+        except asyncio.CancelledError:
+            self.pgconn.finish()
+            raise
 
 
 class _Pipeline(AsyncPipeline):

@@ -27,7 +27,15 @@ from service.postgres.liveness import (
     is_receiving,
 )
 from service.postgres.pipeline import Connection, Cursor
-from service.postgres.session import APPLICATION_NAME, CONNECT_SECONDS, Timeouts, conninfo
+from service.postgres.session import (
+    APPLICATION_NAME,
+    BEGIN,
+    BEGIN_DURABLE,
+    CONNECT_SECONDS,
+    DURABLE,
+    Timeouts,
+    conninfo,
+)
 
 _POOL_TIMEOUT_SECONDS = 10
 """How long a transaction waits for a free connection."""
@@ -75,7 +83,9 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection]:
-        """Run the body in a transaction: committed at its end, rolled back where it raises.
+        """Run the body in a READ COMMITTED transaction: committed at its end, rolled back where it raises.
+
+        The commit is durable (`synchronous_commit` at least `on`), unless the body sets another.
 
         With `pipelined`, statements are sent together when a result is awaited, and the commit with the last ones: this
         takes fewer round trips, and an error is raised by the next await. Ignored behind a pooler.
@@ -87,7 +97,7 @@ class Database:
         async with self._session() as connection:
             async with self._pipeline(connection, pipelined):
                 # Not prepared: where that failed, the statements after it would run outside a transaction.
-                await connection.execute("begin", prepare=False)
+                await connection.execute(BEGIN_DURABLE if self.pooler else BEGIN, prepare=False)
                 yield connection
                 ended = await _commit(connection)
             # The commit of a failed transaction is a rollback, and no error of the server.
@@ -193,6 +203,12 @@ class Database:
         connection = await Connection.connect(
             self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
         )
+        if not self.pooler:  # there each transaction does it
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await connection.execute(DURABLE)
+            except TimeoutError:
+                raise psycopg.OperationalError("a new database session does not answer") from None
         connection.cursor_factory = Cursor
         arrays.register(connection)
         return connection

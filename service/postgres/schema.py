@@ -74,6 +74,21 @@ async def planner_error(database: Database) -> str | None:
     return f"{', '.join(differ)}: {remedy}"
 
 
+async def durability_warning(database: Database) -> str | None:
+    """Say in one line that commits of others would be lost in a crash; None where they are not. Raises psycopg.Error.
+
+    The service's own transactions set `synchronous_commit`; the default applies to everyone who does not.
+    """
+    async with database.transaction() as connection:
+        cursor = await connection.execute("select reset_val from pg_settings where name = 'synchronous_commit'")
+        if await cursor.fetchone() != ("off",):
+            return None
+    return (
+        "synchronous_commit is off by default: a crash of the server loses the last commits of sessions that do not set"
+        " it (the service does)"
+    )
+
+
 async def _read_schema(database: Database) -> tuple[str | None, str | None]:
     """Return the revision, and the oldest code that runs on it."""
     async with database.transaction() as connection:

@@ -38,6 +38,25 @@ _SERVER_TCP = (
 )
 
 
+BEGIN: Final = "begin isolation level read committed"
+"""A statement must see what was committed while the one before it waited for a lock: under `repeatable read`, which a
+role, database or server may have as its default, content would wait for ever for a registration that is there."""
+
+_AT_LEAST_ON = """
+select set_config(
+    'synchronous_commit',
+    case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end,
+    {is_local}
+)
+"""
+
+DURABLE: Final = _AT_LEAST_ON.format(is_local="false")
+"""Makes commits of a session at least as durable as `on`, whatever is the default. Only `remote_apply` is more."""
+
+BEGIN_DURABLE: Final = f"{BEGIN}; {_AT_LEAST_ON.format(is_local='true')}"
+"""The same for one transaction, in one message: a transaction pooler hands out sessions with unknown settings."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long a session may wait, work or be idle, in milliseconds. sql/roles.sql sets the same for els_app."""

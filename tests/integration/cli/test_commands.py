@@ -279,6 +279,15 @@ def test_check_reports_wrong_planner_settings(service: CommandLine, app_url: str
     assert "run `migrate`" in row["told"]
 
 
+def test_check_warns_where_commits_are_not_durable_by_default(
+    service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute(f"alter database {conn.info.dbname} set synchronous_commit = off".encode())
+    (row,) = [row for row in service("check", "--json").json if row["check"] == "durability"]
+    assert row["ok"]
+    assert row["told"].startswith("warning: synchronous_commit is off by default")
+
+
 # -- quarantine
 
 INSERT = """

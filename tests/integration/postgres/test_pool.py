@@ -17,7 +17,7 @@ from service.postgres.errors import sqlstate_of
 from service.postgres.pipeline import LARGE_PARAMETERS, Connection, PendingResult
 from service.postgres.pool import Database
 from service.postgres.schema import read_revision
-from service.postgres.session import Timeouts, conninfo
+from service.postgres.session import BEGIN, Timeouts, conninfo
 from tests.support.servers.proxy import Proxy
 
 BOUND = 90
@@ -417,7 +417,7 @@ async def test_where_begin_fails_no_statement_runs_as_a_transaction_of_its_own(
     execute = Connection.execute
 
     async def failing(self: Connection, query: Any, *arguments: Any, **options: Any) -> Any:
-        return await execute(self, "begin nonsense" if query == "begin" else query, *arguments, **options)
+        return await execute(self, "begin nonsense" if query == BEGIN else query, *arguments, **options)
 
     monkeypatch.setattr(Connection, "execute", failing)
     for _ in range(10):  # it may be noticed before more is sent
