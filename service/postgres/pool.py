@@ -17,6 +17,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.errors import InFailedSqlTransaction
 
 from service.postgres import arrays
+from service.postgres.errors import is_server_lost
 from service.postgres.liveness import (
     CHECK_AFTER_SECONDS,
     GRACE_SECONDS,
@@ -190,12 +191,17 @@ class Database:
             self._idle.append(session)
 
     async def _roll_back_or_close(self, connection: AsyncConnection, error: BaseException) -> None:
-        """Roll back after an error of the body. After a cancellation, or where the rollback fails, close."""
-        if isinstance(error, Exception) and await _rolled_back(connection):
+        """Roll back after an error of the body. After a cancellation, or where the rollback fails, close.
+
+        Where the server ended the session, or accepts no writes any more, all idle sessions are most likely of no use,
+        too: close them before anyone uses one.
+        """
+        is_lost = is_server_lost(error)
+        if isinstance(error, Exception) and not is_lost and await _rolled_back(connection):
             return
-        server_ended_it = connection.closed and isinstance(error, Exception)
+        is_lost = is_lost or (connection.closed and isinstance(error, Exception))
         connection.pgconn.finish()
-        if server_ended_it:  # and most likely all other sessions, too: close them before anyone uses one
+        if is_lost:
             await self.close()
 
     async def _connect(self) -> Connection:

@@ -79,6 +79,7 @@ def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:
     ours: dict[str, Any] = {
         "application_name": application_name,
         "connect_timeout": CONNECT_SECONDS,
+        "target_session_attrs": "read-write",  # of several hosts the primary; a standby is no use
         **_CLIENT_TCP,
     }
     merged = {**ours, **given, "client_encoding": "utf8"}
