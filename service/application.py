@@ -32,6 +32,8 @@ from service.settings import Settings
 ROLES: Final = ("consumer", "relay", "purge")
 """The roles of a process; by default it has all of them."""
 
+WAITS_FOR_STANDBY: Final = "the database waits for a synchronous standby"
+
 DATABASE_CHECK_SECONDS: Final = 1.0
 """Pause between two checks of the database, in seconds."""
 
@@ -189,7 +191,7 @@ class _Process:
         """Check periodically that the database is available, with the schema revision that this code needs."""
         while True:
             try:
-                error = await schema_error(self._database)
+                error = await database_error(self._database)
             except Exception as unavailable:  # noqa: BLE001  after any error, the next check may succeed
                 error = one_line(unavailable)
             self._report("database", error)
@@ -204,6 +206,14 @@ class _Process:
             self._health.set_error(part, error)
         else:
             self._health.set_healthy(part)
+
+
+async def database_error(database: Database) -> str | None:
+    """Say in one line why the database is of no use; None where it is. Raises psycopg.Error.
+
+    Transactions that wait for a standby may hold all sessions, so they are looked at before one is taken.
+    """
+    return WAITS_FOR_STANDBY if database.waits_for_standby else await schema_error(database)
 
 
 async def run_until_stopped(

@@ -93,6 +93,7 @@ class Watchdog:
 
     def _check_progress(self) -> None:
         seconds = time.monotonic() - self._progressed_at
+        # Also while commits wait for a synchronous standby: another Kafka client would wait for it, too.
         is_database_at_fault = self._health.parts.get("database") or self._health.parts.get("transactions")
         if seconds > self._options.watchdog and not is_database_at_fault:
             why = f"no progress for {seconds:.0f} s although there is lag"

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from enum import IntEnum
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -23,9 +24,30 @@ RECHECK_SECONDS = 1.0
 RECEIVING_MS = 2_000
 """Where bytes have arrived within so long, the rest of the result is on its way, even if the transaction has ended."""
 
+
+class Served(IntEnum):
+    """What the server does for a session."""
+
+    NO = 0
+    YES = 1
+    """It works for it, or waits for its client in a transaction."""
+    BY_STANDBY = 2
+    """The commit is done here and waits for a synchronous standby, for which no timeout of the server holds."""
+
+
 # A session that is in no transaction will send nothing more. Each transaction holds a lock on its own virtual id, which
 # every role may see; in pg_stat_activity, a session that took another role sees no state, not even its own.
-IS_SERVED = "select pg_backend_pid(), exists (select from pg_locks where pid = %s and locktype = 'virtualxid')"
+IS_SERVED = f"""
+select
+    pg_backend_pid(),
+    case
+        when exists (select from pg_stat_activity where pid = watched.pid and wait_event = 'SyncRep')
+            then {Served.BY_STANDBY:d}
+        when exists (select from pg_locks where pid = watched.pid and locktype = 'virtualxid') then {Served.YES:d}
+        else {Served.NO:d}
+    end
+from (values (%s::int)) as watched (pid)
+"""  # noqa: S608
 
 
 class DelayedTask:

@@ -8,7 +8,7 @@ still does is unknown, and the next user must not be affected by it.
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from service.postgres.liveness import (
     IS_SERVED,
     RECHECK_SECONDS,
     DelayedTask,
+    Served,
     hang_up,
     is_receiving,
 )
@@ -80,6 +81,7 @@ class Database:
         self._free = asyncio.Semaphore(pool_size)
         self._idle: list[_Session] = []
         self._checking = asyncio.Lock()
+        self._waiting_for_standby: set[int] = set()
         self._generation = 0
 
     @asynccontextmanager
@@ -108,6 +110,11 @@ class Database:
     async def connect_unpooled(self) -> AsyncConnection:
         """Open a connection outside the pool, in autocommit, for LISTEN. The caller closes it."""
         return await self._connect()
+
+    @property
+    def waits_for_standby(self) -> bool:
+        """Tell whether a commit has waited for a synchronous standby for long. Unknown behind a pooler: False."""
+        return bool(self._waiting_for_standby)
 
     async def close(self) -> None:
         """Close all idle connections. Those in use are closed when they are returned."""
@@ -152,27 +159,36 @@ class Database:
     async def _watch(self, connection: Connection) -> None:
         """Hang up where the server has ended the session, or does not know the transaction, and no bytes arrive.
 
-        No timeout of TCP detects a peer that acknowledges every byte and never answers.
+        No timeout of TCP detects a peer that acknowledges every byte and never answers. A commit may wait for a standby
+        for any time: a session that took the place of this one would wait, too, and the server would keep both.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._longest_seconds - CHECK_AFTER_SECONDS):
-                pid = connection.pgconn.backend_pid
-                while self.pooler or await self._is_served(pid) or is_receiving(connection):  # noqa: ASYNC110
-                    await asyncio.sleep(RECHECK_SECONDS)
+        pid, clock = connection.pgconn.backend_pid, asyncio.get_running_loop().time
+        ends_at = clock() + self._longest_seconds - CHECK_AFTER_SECONDS
+        try:
+            while True:
+                served = Served.YES if self.pooler else await self._is_served(pid)
+                if served is Served.BY_STANDBY:
+                    self._waiting_for_standby.add(pid)
+                    ends_at = max(ends_at, clock() + GRACE_SECONDS)
+                elif clock() > ends_at or not (served or is_receiving(connection)):
+                    break
+                await asyncio.sleep(RECHECK_SECONDS)
+        finally:
+            self._waiting_for_standby.discard(pid)
         hang_up(connection)
 
-    async def _is_served(self, pid: int) -> bool:
-        """Tell whether the server works for a session, or waits for its client in a transaction. True where unknown.
+    async def _is_served(self, pid: int) -> Served:
+        """Tell what the server does for a session. YES where unknown.
 
         It is unknown behind a pooler, also one of sessions: the process id that the client knows is not the server's.
         """
         try:
             # One check at a time, so as not to load a slow server further.
             async with self._checking, asyncio.timeout(CONNECT_SECONDS), await self.connect_unpooled() as conn:
-                own_pid, served = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (None, True)
-                return bool(served) or own_pid != conn.pgconn.backend_pid
+                own_pid, served = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (None, Served.YES)
+                return Served(served) if own_pid == conn.pgconn.backend_pid else Served.YES
         except (psycopg.Error, TimeoutError):
-            return True
+            return Served.YES
 
     async def _take(self) -> "_Session":
         """Take the connection that was used last, or open one. So those that are not needed get old and are closed."""

@@ -14,6 +14,7 @@ from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvaila
 from service.postgres import pool as database_module
 from service.postgres.arrays import Texts
 from service.postgres.errors import sqlstate_of
+from service.postgres.liveness import Served
 from service.postgres.pipeline import LARGE_PARAMETERS, Connection, PendingResult
 from service.postgres.pool import Database
 from service.postgres.schema import read_revision
@@ -383,7 +384,7 @@ async def test_a_transaction_that_takes_long_is_not_ended(
     checks = []
     is_served = Database._is_served
 
-    async def noting(self: Database, pid: int) -> bool:
+    async def noting(self: Database, pid: int) -> Served:
         served = await is_served(self, pid)
         checks.append(served)
         return served
