@@ -169,7 +169,6 @@ class Database:
                 served = Served.YES if self.pooler else await self._is_served(pid)
                 if served is Served.BY_STANDBY:
                     self._waiting_for_standby.add(pid)
-                    ends_at = max(ends_at, clock() + GRACE_SECONDS)
                 elif clock() > ends_at or not (served or is_receiving(connection)):
                     break
                 await asyncio.sleep(RECHECK_SECONDS)

@@ -282,6 +282,23 @@ async def test_when_the_server_ends_one_session_the_idle_ones_are_not_used_again
     await database.close()
 
 
+@pytest.mark.parametrize(
+    ("state", "is_lost"), [("25006", True), ("57P01", True), ("57P02", True), ("57P03", True), ("P0001", False)]
+)
+async def test_an_error_of_a_server_that_is_lost_closes_all_sessions(
+    database_url: str, state: str, is_lost: bool
+) -> None:
+    """The connection itself stays open, as where a pooler passes on the error of its server."""
+    database = Database(database_url)
+    async with database.transaction() as one, database.transaction() as other:
+        pass
+    with pytest.raises(psycopg.Error):
+        async with database.transaction() as connection:
+            await connection.execute(f"do $$ begin raise exception using errcode = '{state}'; end $$".encode())
+    assert (one.closed, other.closed) == (is_lost, is_lost)
+    await database.close()
+
+
 async def test_an_unreachable_server_raises_the_drivers_error() -> None:
     database = Database("postgresql://postgres@127.0.0.1:1/nothing")
     with pytest.raises(psycopg.OperationalError):
