@@ -68,7 +68,7 @@ def test_an_interrupted_migration_is_repeated(database_url: str, conn: psycopg.C
         other.execute("lock table els.outbox_blocked")  # the index is made, the rest of the revision fails
         with ThreadPoolExecutor() as pool:
             upgrade = pool.submit(migration.upgrade, database_url)
-            waits = "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            waits = "select pid from pg_locks where not granted and relation = 'els.outbox_blocked'::regclass"
             while not (pid := conn.execute(waits).fetchone()):
                 assert not upgrade.done()
             conn.execute("select pg_terminate_backend(%s)", pid)
