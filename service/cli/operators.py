@@ -32,6 +32,9 @@ DISCARD_CHUNK = 500
 PRINTED_FAILURES = 50
 """Failed replays that are printed for people. Scripts (--json) get all."""
 
+PRINTED_BATCHES = 5
+"""Skipped batches that are named in one line, for each reason. Scripts (--json) get all."""
+
 # -- pending
 
 
@@ -74,15 +77,34 @@ async def _remove(settings: Settings, options: Namespace, condition: PendingFilt
 
 
 async def pending_restore(settings: Settings, options: Namespace) -> int:
-    """Make expired content pending again."""
+    """Make expired content and failures pending again, or count them; skipped batches are reported at the end."""
     async with _operations(settings) as operations:
-        restored = await operations.pending.restore(_operator(options), options.batch, options.texts or None)
-    print(f"{contents(restored)} of batch {options.batch} restored.")
+        restored = await operations.pending.restore(
+            _operator(options),
+            _pending_filter(options, options.texts or None),
+            everything=options.all,
+            dry_run=options.dry_run,
+        )
+    if options.json:
+        print_json(asdict(restored))
+    else:
+        plural = "" if restored.failures == 1 else "s"
+        failures = f" and {restored.failures} validation failure{plural}" if restored.failures else ""
+        of_batch = f" of batch {options.batch}" if options.batch else ""
+        done = "would be restored" if options.dry_run else "restored"
+        print(f"{contents(restored.contents)}{failures}{of_batch} {done}.")
+    if restored.skipped:
+        named = [
+            f"{len(some)} {why} ({', '.join(some[:PRINTED_BATCHES])}{', …' if len(some) > PRINTED_BATCHES else ''})"
+            for why, some in (("busy", restored.busy), ("registered", restored.registered))
+            if some
+        ]
+        raise CommandError(f"batches were skipped: {', '.join(named)}; try again for those that were busy")
     return 0
 
 
-def _pending_filter(options: Namespace) -> PendingFilter:
-    return PendingFilter(options.batch, None, options.file, options.older_than, options.newer_than)
+def _pending_filter(options: Namespace, texts: Sequence[str] | None = None) -> PendingFilter:
+    return PendingFilter(options.batch, texts, options.file, options.older_than, options.newer_than)
 
 
 # -- quarantine

@@ -178,17 +178,27 @@ def _add_pending(pending: Commands) -> None:
     )
     clear.add_argument("batch", type=_short_text, metavar="BATCH")
     _pending_filters(clear)
-    restore = _with_operator(
-        _add(pending, "cli.operators.pending_restore", "restore", "make expired content pending again")
+    restore = _with_json(
+        _add(
+            pending,
+            "cli.operators.pending_restore",
+            "restore",
+            "make expired content and failures pending again: of a batch, what matches the filters, or all",
+        )
     )
-    restore.add_argument("batch", type=_short_text, metavar="BATCH")
+    restore.add_argument(
+        "batch", type=_short_text, metavar="BATCH", nargs="?", help="only of this batch; or give --all or a filter"
+    )
     restore.add_argument(
         "texts",
         type=_short_text,
         metavar="TEXT_STORAGE_ID",
         nargs="*",
-        help="only these texts (default: all expired content of the batch)",
+        help="only these texts (default: all that expired, failures included)",
     )
+    restore.add_argument("--all", action="store_true", help="all that expired, of all batches")
+    restore.add_argument("--dry-run", action="store_true", help="only count what matches; change nothing")
+    _pending_filters(_with_operator(restore), "expired")
 
 
 def _add_quarantine(commands: Commands) -> None:
@@ -299,11 +309,11 @@ def _with_pages(command: argparse.ArgumentParser, rows: str = "rows") -> argpars
     return _with_json(command)
 
 
-def _pending_filters(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _pending_filters(command: argparse.ArgumentParser, since: str = "stored") -> argparse.ArgumentParser:
     command.add_argument(
         "--file", type=_short_text, metavar="TEXT", help="only if the file name contains this text, upper or lower case"
     )
-    return _age_filters(command, "stored")
+    return _age_filters(command, since)
 
 
 def _age_filters(command: argparse.ArgumentParser, since: str) -> argparse.ArgumentParser:

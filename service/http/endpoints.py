@@ -64,7 +64,9 @@ async def _clear_pending(call: Call) -> object:
 
 
 async def _restore_pending(call: Call) -> object:
-    return {"contents": await call.operations.pending.restore(call.by, call.request.batch, call.request.texts)}
+    request: schemas.RestorePending = call.request
+    condition = PendingFilter(request.batch, request.texts, request.file, request.older_than, request.newer_than)
+    return await call.operations.pending.restore(call.by, condition, everything=request.all, dry_run=request.dry_run)
 
 
 async def _list_quarantine(call: Call) -> object:
@@ -166,9 +168,9 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "POST",
         "/admin/pending/restore",
-        "Make expired content pending again",
+        "Make expired content and failures pending again: of a batch, what matches the filters, or all",
         schemas.RestorePending,
-        schemas.Changed,
+        schemas.Restored,
         _restore_pending,
     ),
     Endpoint(

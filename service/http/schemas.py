@@ -105,11 +105,18 @@ class ClearPending(_PendingFilters, _ChangeRequest):
     batch: ShortText
 
 
-class RestorePending(_ChangeRequest):
-    batch: ShortText
+class RestorePending(_PendingFilters, _ChangeRequest):
+    """Selects what expired by batch, by filters, or with `all`; at least one of these is required.
+
+    Ages count from the expiry.
+    """
+
+    batch: ShortText | None = Field(None, description="only of this batch")
     texts: Annotated[list[ShortText], Field(min_length=1, max_length=parameters.MAX_ROWS)] | None = Field(
-        None, description="text storage ids; default: all expired content of the batch"
+        None, description="text storage ids, of this batch, without a filter; default: all that matches"
     )
+    all: bool = Field(False, description="all that expired, of all batches")
+    dry_run: bool = Field(False, description="only count what matches; change nothing")
 
 
 class PendingListRow(ResponseModel):
@@ -140,6 +147,13 @@ class PendingDetail(PendingListRow):
 
 class Changed(ResponseModel):
     contents: int = Field(description="number of contents that were changed")
+
+
+class Restored(ResponseModel):
+    contents: int = Field(description="number of contents that were restored, or in a dry run match")
+    failures: int = Field(description="number of validation failures, likewise")
+    busy: list[str] = Field(description="batches that were skipped since another transaction holds their lock")
+    registered: list[str] = Field(description="batches that were skipped since they were registered meanwhile")
 
 
 # -- quarantine

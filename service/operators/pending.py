@@ -1,27 +1,48 @@
-"""Implements the operator actions on pending content.
+"""Implements the operator actions on content that is pending or expired, and the restore of expired failures.
 
 A change first locks the batch, then reads in a second statement that it is not registered. While the lock is held, the
 batch cannot be registered. Each change writes a row into the log of operator actions in the same transaction.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from psycopg import AsyncConnection
 
 from service.operators import parameters
-from service.operators.errors import Conflict, NotFound
+from service.operators.errors import Conflict, InvalidRequest, NotFound
 from service.operators.transactions import Page, transaction
 from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
-from service.store import batches, operator_actions, pending_content
+from service.store import batches, operator_actions, pending_content, validation_failures
 from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingContentRow, PendingFilter
 
 NAMED: Final = 100
-"""Maximum number of contents that a row of the log lists. It always has their number, and their `closed_at` equals its
-`at`."""
+"""Maximum number of contents, and of failures, that a row of the log lists. It always has their number. The `closed_at`
+of removed content equals its `at`."""
+
+RESTORED_PAGE: Final = 500
+"""Contents and failures that a restore by filter handles in one transaction; as many as the purge."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What a restore made pending again, and the batches that it skipped."""
+
+    contents: int = 0
+    failures: int = 0
+    busy: list[str] = field(default_factory=list)
+    """Batches whose lock another transaction held."""
+    registered: list[str] = field(default_factory=list)
+    """Batches that were registered after their content was found: the registration has taken it."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """Returns the batches of which nothing was restored, although something matched."""
+        return self.busy + self.registered
 
 
 class PendingActions:
@@ -70,12 +91,40 @@ class PendingActions:
             raise NotFound(f"no such content waits for batch {condition.batch_id}")
         return removed
 
-    async def restore(self, by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None) -> int:
-        """Make expired content of a batch (None: all of it) pending again. Returns how many contents, at least 1."""
-        async with transaction(self._database) as conn:
-            restored = await restore_pending(conn, by, batch_id, text_storage_ids)
-        if not restored:
-            raise NotFound(f"no such content of batch {batch_id} is expired")
+    async def restore(
+        self, by: Operator, condition: PendingFilter, *, everything: bool = False, dry_run: bool = False
+    ) -> Restored:
+        """Make expired content and failures pending again; a dry run only counts what matches.
+
+        Without filters, the content of one batch (named contents: all or none) is restored in one transaction.
+        Otherwise all that matches is restored in pages; batches that are locked or registered are skipped. A condition
+        without a batch or a filter needs `everything`. If the database fails, pages that were committed stay.
+        """
+        one_batch = condition == PendingFilter(condition.batch_id, condition.text_storage_ids)
+        if condition == PendingFilter() and not everything:
+            raise InvalidRequest("give a batch, or filter by file or age, or use --all (`all`) for all expired content")
+        if condition.text_storage_ids is not None and not (condition.batch_id and one_batch):
+            raise InvalidRequest("texts need their batch, and cannot be combined with a filter")
+        if dry_run:
+            async with transaction(self._database) as conn:
+                return Restored(*await pending_content.count_expired(conn, condition))
+        if condition.batch_id is not None and one_batch:
+            async with transaction(self._database) as conn:
+                restored = await restore_pending(conn, by, condition.batch_id, condition.text_storage_ids)
+        else:
+            restored = await self._restore_pages(by, condition)
+        if not (restored.contents or restored.failures or restored.skipped):
+            of_batch = f" of batch {condition.batch_id}" if condition.batch_id else ""
+            raise NotFound(f"no such content{of_batch} is expired")
+        return restored
+
+    async def _restore_pages(self, by: Operator, condition: PendingFilter) -> Restored:
+        """Restore all that matches and had expired when the first page began, so that the pages come to an end."""
+        restored, began, more = Restored(), None, True
+        while more:
+            async with transaction(self._database) as conn:
+                more, now = await restore_page(conn, by, condition, restored, began)
+            began = began or now
         return restored
 
 
@@ -89,26 +138,65 @@ async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, 
     removed = await pending_content.remove_pending_content(conn, condition)
     _check_all(condition.text_storage_ids, removed, f"waits for batch {batch_id}")
     if removed:
-        conditions = {name: getattr(condition, name) for name in ("contains", "older_than", "newer_than")}
-        given = {name: value for name, value in conditions.items() if value is not None}
-        await operator_actions.insert_operator_actions(
-            conn, by, action, [Subject(batch_id, details=_details(removed) | given)]
-        )
+        subject = Subject(batch_id, details=_details(removed) | _given(condition))
+        await operator_actions.insert_operator_actions(conn, by, action, [subject])
     return len(removed)
 
 
 async def restore_pending(
     conn: AsyncConnection[Any], by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None
-) -> int:
-    """Restore expired content in the caller's transaction. Returns how many contents. Raises like `remove_pending`."""
+) -> Restored:
+    """Restore content of a batch, or (None) all its content and failures, in the caller's transaction.
+
+    Raises like `remove_pending`.
+    """
     await _lock_unregistered(conn, batch_id)
-    restored = await pending_content.restore_pending_content(conn, batch_id, text_storage_ids)
-    _check_all(text_storage_ids, restored, f"of batch {batch_id} is expired")
-    if restored:
-        await operator_actions.insert_operator_actions(
-            conn, by, "pending restore", [Subject(batch_id, details=_details(restored))]
-        )
-    return len(restored)
+    uploads = None if text_storage_ids is None else ()
+    contents, failures = await _restore(conn, batch_id, text_storage_ids, uploads)
+    _check_all(text_storage_ids, contents, f"of batch {batch_id} is expired")
+    if contents or failures:
+        subject = Subject(batch_id, details=_details(contents, failures))
+        await operator_actions.insert_operator_actions(conn, by, "pending restore", [subject])
+    return Restored(len(contents), len(failures))
+
+
+async def restore_page(
+    conn: AsyncConnection[Any], by: Operator, condition: PendingFilter, restored: Restored, began: datetime | None
+) -> tuple[bool, datetime | None]:
+    """Restore a page of what matches in the caller's transaction, waiting for no lock, and add it to `restored`.
+
+    Returns whether there may be more, and the transaction's time: `began` of the next pages. Raises psycopg.Error.
+    """
+    found = await pending_content.find_expired(conn, condition, at=began, skipped=restored.skipped, page=RESTORED_PAGE)
+    if not found:
+        return False, None
+    batch_ids = sorted({each.batch_id for each in found})
+    busy = await batches.try_lock_batches(conn, exclusive=batch_ids, shared=[])
+    # A statement after the locks, so that it sees a registration that committed meanwhile.
+    now, registered = await batches.read_batch_states(conn, batch_ids)
+    restored.busy += sorted(busy)
+    restored.registered += sorted(registered.keys() - busy)
+    subjects = []
+    for batch_id in sorted(set(batch_ids) - busy - registered.keys()):
+        texts = [each.upload for each in found if each.batch_id == batch_id and not each.is_failure]
+        uploads = [each.upload for each in found if each.batch_id == batch_id and each.is_failure]
+        contents, failures = await _restore(conn, batch_id, texts, uploads)
+        restored.contents += len(contents)
+        restored.failures += len(failures)
+        if contents or failures:
+            subjects.append(Subject(batch_id, details=_details(contents, failures) | _given(condition)))
+    if subjects:
+        await operator_actions.insert_operator_actions(conn, by, "pending restore", subjects)
+    return len(found) == RESTORED_PAGE, now
+
+
+async def _restore(
+    conn: AsyncConnection[Any], batch_id: str, texts: Sequence[str] | None, uploads: Sequence[str] | None
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Restore content and failures (None: all) of a batch that is locked and not registered. Returns their ids."""
+    contents = await pending_content.restore_pending_content(conn, batch_id, texts)
+    failures = await validation_failures.restore_failures(conn, batch_id, uploads)
+    return contents, failures
 
 
 async def _lock_unregistered(conn: AsyncConnection[Any], batch_id: str | None) -> str:
@@ -128,5 +216,14 @@ def _check_all(named: Sequence[str] | None, changed: Sequence[str], such: str) -
         raise NotFound(f"no such content {such}: {min(missing)}")
 
 
-def _details(text_storage_ids: Sequence[str]) -> dict[str, Any]:
-    return {"contents": len(text_storage_ids), "text_storage_ids": list(text_storage_ids[:NAMED])}
+def _details(contents: Sequence[str], failures: Sequence[str] = ()) -> dict[str, Any]:
+    details: dict[str, Any] = {"contents": len(contents), "text_storage_ids": list(contents[:NAMED])}
+    if failures:
+        details |= {"failures": len(failures), "file_upload_ids": list(failures[:NAMED])}
+    return details
+
+
+def _given(condition: PendingFilter) -> dict[str, Any]:
+    """Returns the conditions beyond batch and ids that were given, for the log of operator actions."""
+    conditions = {name: getattr(condition, name) for name in ("contains", "older_than", "newer_than")}
+    return {name: value for name, value in conditions.items() if value is not None}

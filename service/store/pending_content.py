@@ -5,7 +5,7 @@ caller takes the exclusive lock of the batch (batches.lock_batch) and then reads
 registered batch has no content that waits.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -24,7 +24,10 @@ from service.store.columns import content_columns
 
 @dataclass(frozen=True, slots=True)
 class PendingFilter:
-    """Which contents to read or change. All given conditions must hold. Ages are seconds since a content was stored."""
+    """Which contents to read or change. All given conditions must hold.
+
+    Ages are seconds since a content was stored; for a restore, since it expired.
+    """
 
     batch_id: str | None = None
     text_storage_ids: Sequence[str] | None = None
@@ -47,6 +50,15 @@ class PendingContentRow(NamedTuple):
     waiting_since: datetime
     closed_at: datetime | None
     arrival: int
+
+
+class ExpiredUpload(NamedTuple):
+    """A content or a validation failure that expired."""
+
+    batch_id: str
+    is_failure: bool
+    upload: str
+    """The text storage id of a content, the file upload id of a failure."""
 
 
 async def list_pending_content(
@@ -89,7 +101,7 @@ async def show_pending_content(
 
 async def count_removable_content(conn: AsyncConnection[Any], condition: PendingFilter) -> int:
     """Count the contents that `remove_pending_content` would remove now."""
-    cursor = await conn.execute(STATEMENTS["count_removable_content"], _of_a_batch(condition))
+    cursor = await conn.execute(STATEMENTS["count_removable_content"], _parameters(condition))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
@@ -99,7 +111,7 @@ async def remove_pending_content(conn: AsyncConnection[Any], condition: PendingF
 
     Returns their text storage ids.
     """
-    cursor = await conn.execute(STATEMENTS["remove_pending_content"], _of_a_batch(condition))
+    cursor = await conn.execute(STATEMENTS["remove_pending_content"], _parameters(condition))
     return [text_storage_id async for (text_storage_id,) in cursor]
 
 
@@ -114,7 +126,24 @@ async def restore_pending_content(
     return [text_storage_id async for (text_storage_id,) in cursor]
 
 
-def _of_a_batch(condition: PendingFilter) -> dict[str, object]:
+async def find_expired(
+    conn: AsyncConnection[Any], condition: PendingFilter, *, at: datetime | None, skipped: Collection[str], page: int
+) -> list[ExpiredUpload]:
+    """Find a page of expired content and failures, those that expired first before the rest.
+
+    Leaves out what is of a skipped batch, and what expired after `at` (None: now), from which the ages count.
+    """
+    parameters = _parameters(condition) | {"at": at, "skipped": Texts(sorted(skipped)), "page": page}
+    return [ExpiredUpload(*row) for row in await fetch_rows(conn, "find_expired", **parameters)]
+
+
+async def count_expired(conn: AsyncConnection[Any], condition: PendingFilter) -> tuple[int, int]:
+    """Count the expired contents and failures that match."""
+    ((contents, failures),) = await fetch_rows(conn, "count_expired", **_parameters(condition))
+    return contents, failures
+
+
+def _parameters(condition: PendingFilter) -> dict[str, object]:
     return {
         "batch_id": condition.batch_id,
         "text_storage_ids": _texts(condition.text_storage_ids),

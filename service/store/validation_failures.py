@@ -71,3 +71,12 @@ async def settle_failures(conn: AsyncConnection[Any], settled: Sequence[tuple[Wa
             "states": Texts([state for _, state in settled]),
         },
     )
+
+
+async def restore_failures(
+    conn: AsyncConnection[Any], batch_id: str, file_upload_ids: Sequence[str] | None
+) -> list[str]:
+    """Make expired failures of a batch pending again (None: all of them). Returns the file upload ids."""
+    given = None if file_upload_ids is None else Texts(file_upload_ids)
+    rows = await fetch_rows(conn, "restore_failures", batch_id=batch_id, file_upload_ids=given)
+    return [file_upload_id for (file_upload_id,) in rows]

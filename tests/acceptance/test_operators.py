@@ -73,7 +73,10 @@ async def test_expired_content_is_restored_and_registered_late_with_one_event_pe
         came = found(conn, "select text_storage_id from els.pending_content order by arrival")
         conn.execute("update els.pending_content set waiting_since = waiting_since - interval '2 days'")
         await seen(conn, expired, [("t1",), ("t2",), ("t3",)])
-        assert await post(pod, "pending/restore", batch="b", texts=["t2"], who="me") == (200, {"contents": 1})
+        assert await post(pod, "pending/restore", batch="b", texts=["t2"], who="me") == (
+            200,
+            {"contents": 1, "failures": 0, "busy": [], "registered": []},
+        )
         assert (found(conn, waits), found(conn, expired)) == ([("t2",)], [("t1",), ("t3",)])
         assert (await post(pod, "pending/remove", token="wrong", batch="b", texts=["t2"]))[0] == 401
 

@@ -43,7 +43,7 @@ FITTING: Mapping[str, Sequence[Any]] = {
     "state": ("pending", "open", "ready"), "limit": (1, 5, 1000), "id": (1, 2, 3), "ids": ([1], [2, 3], [99]),
     "all": (True, False), "after": ("2026-11-22T08:00:00Z/1", 1, "b"), "before": (1, 9), "older_than": ("1s", "2h"),
     "newer_than": ("90s", "1d"), "topic": (CONTENT_PROVISIONED,), "reason": ("not_json",), "user": ("teacher",),
-    "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"),
+    "dry_run": (True, False), "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"),
 }  # fmt: skip
 """Plausible values, by the name of the parameter."""
 
@@ -53,10 +53,10 @@ COMMANDS = (
     "pending list", "pending show b c1", "pending remove --yes b c1", "pending clear --yes b", "pending clear b",
     "pending restore b", "quarantine list", "quarantine show 1", "quarantine replay 1 2", "quarantine replay --all",
     "quarantine discard --yes 3", f"quarantine resume {CONTENT_PROVISIONED}", "batches list", "batches show ready",
-    "batches republish ready",
+    "batches republish ready", "pending restore --all",
 )  # fmt: skip
 OPTIONS = ("json", "limit", "after", "before", "all", "why", "who", "older-than", "newer-than", "file", "state",
-           "topic", "reason", "user", "batch")  # fmt: skip
+           "topic", "reason", "user", "batch", "dry-run")  # fmt: skip
 
 
 async def something_there(database: Database) -> None:

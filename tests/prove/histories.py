@@ -308,8 +308,7 @@ class History:
         if self.batches[batch_id].essays is None:
             async with self.database.transaction() as conn:
                 await pending.restore_pending(conn, OPERATOR, batch_id, None)
-            contents = [upload for upload in self.batches[batch_id].places if not _is_failure(upload)]
-            self.batches[batch_id].move(contents, ["expired"], "pending")
+            self.batches[batch_id].move(list(self.batches[batch_id].places), ["expired"], "pending")
 
     async def _remove(self) -> None:
         batch_id, text = self.dice.choice(list(self.batches)), f"c{self.dice.randint(1, 8)}"

@@ -75,6 +75,11 @@ def expire(conn: psycopg.Connection[Any], *texts: str) -> None:
     )
 
 
+def expire_failures(conn: psycopg.Connection[Any]) -> None:
+    """Expire all waiting failures as a purge round would."""
+    conn.execute("update els.validation_failures set state = 'expired', closed_at = now() where state = 'pending'")
+
+
 def states(conn: psycopg.Connection[Any]) -> dict[str, str]:
     rows = conn.execute("select text_storage_id, state from els.pending_content order by arrival").fetchall()
     return dict(rows)
@@ -334,6 +339,130 @@ def test_removed_content_is_not_restored(service: CommandLine, pod: Pod, conn: p
     assert service("pending", "clear", "b", "--yes").status == 0
     assert service("pending", "restore", "b").failed_with(1, "no such content")
     assert states(conn) == {"t": "removed"}
+
+
+def test_a_restore_needs_a_batch_a_filter_or_all(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    assert service("pending", "restore").failed_with(2, "--all")
+    assert service("pending", "restore", "--dry-run").failed_with(2, "--all")
+    assert service("pending", "restore", "b", "t", "--file", "x").failed_with(2, "cannot be combined with a filter")
+    assert service("pending", "restore", "--all").failed_with(1, "no such content is expired")
+    assert written(conn) == []
+
+
+def test_what_expired_is_restored_in_pages_and_keeps_its_place_for_the_registration(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    batches = [f"b{number}" for number in range(4)]
+    for batch in batches:
+        pod.take(*(provisioned(batch, f"{batch}-{number:03}") for number in range(300)))
+    order = conn.execute("select batch_id, text_storage_id, arrival from els.pending_content order by 3").fetchall()
+    expire(conn, *(text for _, text, _ in order))
+    ended = service("pending", "restore", "--all", "--why", "wrong TTL")
+    assert (ended.status, ended.out) == (0, "1200 contents restored.\n")
+    found = "select batch_id, text_storage_id, arrival from els.pending_content where state = 'pending' order by 3"
+    assert conn.execute(found).fetchall() == order
+    assert conn.execute(
+        "select count(*) from els.pending_content where closed_at is null and waiting_since > now() - interval '1 hour'"
+    ).fetchone() == (1200,)
+    actions = conn.execute("select at, action, why, details from ops.operator_actions").fetchall()
+    assert {row[1:3] for row in actions} == {("pending restore", "wrong TTL")}
+    pages: dict[Any, int] = {}
+    for at, _, _, details in actions:
+        pages[at] = pages.get(at, 0) + details["contents"]
+    assert sorted(pages.values()) == [200, 500, 500]
+    for batch in batches:
+        pod.take(registered(batch, *(f"{batch}-e{number:03}" for number in range(300))))
+    slots = conn.execute("select text_storage_id from els.slots order by batch_id, position").fetchall()
+    assert slots == [(text,) for _, text, _ in order]
+    assert conn.execute("table ops.invariant_violations").fetchall() == []
+
+
+def test_expired_failures_are_restored_too(service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]) -> None:
+    pod.take(provisioned("b", "t"), failed("b", "u1"), failed("b", "u2"), failed("c", "u3"))
+    order = "select file_upload_id, state, arrival from els.validation_failures order by arrival"
+    before = conn.execute(order).fetchall()
+    expire(conn, "t")
+    expire_failures(conn)
+    assert service("pending", "restore", "b", "t").out == "1 content of batch b restored.\n"
+    ended = service("pending", "restore", "b")
+    assert ended.out == "0 contents and 2 validation failures of batch b restored.\n"
+    ended = service("pending", "restore", "--newer-than", "1h", "--json")
+    assert ended.json == {"contents": 0, "failures": 1, "busy": [], "registered": []}
+    assert conn.execute(order).fetchall() == before
+    assert written(conn)[1][5] == {
+        "contents": 0, "text_storage_ids": [], "failures": 2, "file_upload_ids": ["u1", "u2"],
+    }  # fmt: skip
+    pod.take(registered("b", "e1", "e2"))
+    taken = conn.execute("select state from els.validation_failures where batch_id = 'b' order by arrival").fetchall()
+    assert taken == [("slot",), ("surplus",)]
+
+
+def test_filters_select_what_is_restored_and_a_dry_run_changes_nothing(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(provisioned("b", "t1"), provisioned("b", "t2"), provisioned("c", "t3"), failed("c", "u"))
+    expire(conn, "t1", "t2", "t3")
+    expire_failures(conn)
+    conn.execute("update els.pending_content set closed_at = now() - interval '3 days' where text_storage_id = 't1'")
+    before = [
+        conn.execute(f"table els.{table}".encode()).fetchall() for table in ("pending_content", "validation_failures")
+    ]
+    for arguments, counted in (
+        (["--all"], "3 contents and 1 validation failure would be restored."),
+        (["--newer-than", "1d"], "2 contents and 1 validation failure would be restored."),
+        (["--older-than", "1d"], "1 content would be restored."),
+        (["--file", "T3"], "1 content would be restored."),
+        (["b", "--newer-than", "1d"], "1 content of batch b would be restored."),
+        (["b"], "2 contents of batch b would be restored."),
+        (["b", "t1"], "1 content of batch b would be restored."),
+        (["--file", "nowhere"], "0 contents would be restored."),
+    ):
+        ended = service("pending", "restore", *arguments, "--dry-run")
+        assert (ended.status, ended.out) == (0, f"{counted}\n")
+    after = [
+        conn.execute(f"table els.{table}".encode()).fetchall() for table in ("pending_content", "validation_failures")
+    ]
+    assert (after, written(conn)) == (before, [])
+    assert service("pending", "restore", "b", "--newer-than", "1d").out == "1 content of batch b restored.\n"
+    assert states(conn) == {"t1": "expired", "t2": "pending", "t3": "expired"}
+    assert written(conn)[0][5] == {"contents": 1, "text_storage_ids": ["t2"], "newer_than": 86400.0}
+    assert service("pending", "restore", "--older-than", "1d").out == "1 content restored.\n"
+    assert states(conn) == {"t1": "pending", "t2": "pending", "t3": "expired"}
+
+
+def test_what_belongs_to_a_registered_batch_is_never_restored(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    """As if the registration had come between the search and the lock: a row for the batch is planted."""
+    pod.take(provisioned("b", "t1"), provisioned("r", "t2"), failed("r", "u"))
+    expire(conn, "t1", "t2")
+    expire_failures(conn)
+    conn.execute(
+        "insert into els.batches (batch_id, expected, essay_set, course_code, user_id, essay_instructions,"
+        " correlation_id, registered_at, changed_at)"
+        " values ('r', 1, sha256('x'), 'ENG5', 'a teacher', '', gen_random_uuid(), now(), now())"
+    )
+    for arguments in (["--all"], ["--file", "T"]):
+        ended = service("pending", "restore", *arguments)
+        assert (ended.status, "batches were skipped: 1 registered (r)" in ended.err) == (1, True)
+    assert states(conn) == {"t1": "pending", "t2": "expired"}
+    assert conn.execute("select state from els.validation_failures").fetchall() == [("expired",)]
+    assert [row[2] for row in written(conn)] == ["b"]
+
+
+def test_a_batch_whose_lock_is_held_is_skipped_and_reported(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(*(provisioned("busy", f"t{number:03}") for number in range(600)), provisioned("free", "u"))
+    expire(conn, *states(conn))
+    conn.execute("update els.pending_content set closed_at = closed_at - interval '1 minute' where batch_id = 'busy'")
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock_shared(hashtextextended('busy', 0))")
+        ended = service("pending", "restore", "--all", "--json")
+        assert (ended.status, "batches were skipped: 1 busy (busy)" in ended.err) == (1, True)
+        assert ended.json == {"contents": 1, "failures": 0, "busy": ["busy"], "registered": []}
+    assert conn.execute("select batch_id from els.pending_content where state = 'pending'").fetchall() == [("free",)]
+    assert service("pending", "restore", "--all").out == "600 contents restored.\n"
 
 
 # -- quarantine

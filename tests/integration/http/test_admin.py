@@ -21,7 +21,7 @@ from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
 from service.runtime.health import Health
-from tests.support.builders.inputs import content, delivery, provisioned, registered
+from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
 from tests.support.interleaving.interleaving import forget
 
 TOKEN = "a token of Åsa's"
@@ -140,6 +140,11 @@ async def test_long_names_are_cut_in_lists(served: Served) -> None:
     assert len((await served.get("pending/show", batch="b", text="t"))[1]["original_file_name"]) == 100_000
 
 
+def restored(contents: int, failures: int = 0, **skipped: list[str]) -> dict[str, Any]:
+    """The response to a restore."""
+    return {"contents": contents, "failures": failures, "busy": [], "registered": []} | skipped
+
+
 async def test_pending_content_is_removed_and_restored_and_logged_with_the_operator(
     served: Served, conn: psycopg.Connection[Any]
 ) -> None:
@@ -147,8 +152,8 @@ async def test_pending_content_is_removed_and_restored_and_logged_with_the_opera
     assert await served.post("pending/remove", batch="b", texts=["t0"], who="Åsa", why="test") == (200, {"contents": 1})
     assert await served.post("pending/clear", batch="b", file="T1") == (200, {"contents": 1})
     conn.execute("update els.pending_content set state = 'expired', closed_at = now() where text_storage_id > 't1'")
-    assert await served.post("pending/restore", batch="b", texts=["t3"], who="Bo") == (200, {"contents": 1})
-    assert await served.post("pending/restore", batch="b", who="Bo") == (200, {"contents": 1})
+    assert await served.post("pending/restore", batch="b", texts=["t3"], who="Bo") == (200, restored(1))
+    assert await served.post("pending/restore", batch="b", who="Bo") == (200, restored(1))
     assert states(conn) == {"t0": "removed", "t1": "removed", "t2": "pending", "t3": "pending"}
     assert written(conn) == [
         ("Åsa", "pending remove", "b", "test"),
@@ -156,6 +161,31 @@ async def test_pending_content_is_removed_and_restored_and_logged_with_the_opera
         ("Bo", "pending restore", "b", ""),
         ("Bo", "pending restore", "b", ""),
     ]
+
+
+async def test_what_expired_is_restored_by_filter_and_never_all_by_mistake(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
+    await served.take(*(provisioned(batch, f"{batch}-t") for batch in ("b", "c", "d")), failed("d", "u"))
+    conn.execute("update els.pending_content set state = 'expired', closed_at = now()")
+    conn.execute("update els.validation_failures set state = 'expired', closed_at = now()")
+    mistakes: list[dict[str, Any]] = [
+        {},
+        {"dry_run": True},
+        {"texts": ["b-t"]},
+        {"batch": "b", "texts": ["b-t"], "file": "x"},
+    ]
+    for body in mistakes:
+        assert (await served.post("pending/restore", **body))[0] == 422
+    assert await served.post("pending/restore", all=True, dry_run=True) == (200, restored(3, 1))
+    assert written(conn) == []
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(hashtextextended('c', 0))")
+        assert await served.post("pending/restore", newer_than="1h", why="x") == (200, restored(2, 1, busy=["c"]))
+    assert states(conn) == {"b-t": "pending", "c-t": "expired", "d-t": "pending"}
+    assert await served.post("pending/restore", all=True) == (200, restored(1))
+    assert (await served.post("pending/restore", all=True))[0] == 404
+    assert [row[2:] for row in written(conn)] == [("b", "x"), ("d", "x"), ("c", "")]
 
 
 async def test_missing_content_and_registered_batches_have_different_statuses(

@@ -27,6 +27,7 @@ from service.store import outbox, relays
 from service.store.outbox import Blocked, OutboxKey
 from service.store.pending_content import restore_pending_content
 from service.store.quarantine import close_quarantine
+from service.store.validation_failures import restore_failures
 from tests.support.builders.inputs import content, delivery, failure, registration
 
 # A session plans generically what it has sent often. Of three rows in many pages each costs a good part of an index.
@@ -298,3 +299,6 @@ async def test_closing_and_restoring_reads_only_the_rows_that_change(misled: Mis
     misled.conn.execute("update els.pending_content set state = 'expired', closed_at = now()")
     async with misled.reads(30) as database, database.transaction() as conn:
         assert len(await restore_pending_content(conn, "stranger-unknown-1", None)) == 10
+    misled.conn.execute("update els.validation_failures set state = 'expired', closed_at = now()")
+    async with misled.reads(30) as database, database.transaction() as conn:
+        assert len(await restore_failures(conn, "stranger-unknown-1", None)) == 10
