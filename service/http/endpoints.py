@@ -170,7 +170,7 @@ ENDPOINTS: Sequence[Endpoint] = (
         "/admin/pending/restore",
         "Make expired content and failures pending again: of a batch, what matches the filters, or all",
         schemas.RestorePending,
-        schemas.Restored,
+        schemas.RestoredPending,
         _restore_pending,
     ),
     Endpoint(

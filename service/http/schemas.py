@@ -149,7 +149,7 @@ class Changed(ResponseModel):
     contents: int = Field(description="number of contents that were changed")
 
 
-class Restored(ResponseModel):
+class RestoredPending(ResponseModel):
     contents: int = Field(description="number of contents that were restored, or in a dry run match")
     failures: int = Field(description="number of validation failures, likewise")
     busy: list[str] = Field(description="batches that were skipped since another transaction holds their lock")
