@@ -1,6 +1,7 @@
 """Builds record batches that other producers may send, but aiokafka's would not."""
 
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from aiokafka import codec
@@ -25,9 +26,10 @@ CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {
 
 def record_batch(values: Sequence[bytes | None], *, compression: str = "none", name: bytes = b"\xff-name") -> bytes:
     """Builds a record batch; each record has one header with the name `name`, of six bytes."""
+    now = round(time.time() * 1000)  # a broker deletes records that are older than the topic's retention
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
     for number, value in enumerate(values):
-        builder.append(number, 1_700_000_000_000, b"key", value, [(_NAME, b"1")])
+        builder.append(number, now, b"key", value, [(_NAME, b"1")])
     built = bytes(builder.build())
     header, body = built[:HEADER_BYTES], built[HEADER_BYTES:].replace(_NAME.encode(), name)
     number, compressed = CODECS[compression]
