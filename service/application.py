@@ -44,8 +44,8 @@ class NotReady(Exception):
     """A dependency does not meet the needs of the service at the start. The message is one line."""
 
 
-async def run(settings: Settings, roles: Sequence[str]) -> None:
-    """Run the parts of the given roles until SIGTERM or SIGINT, then drain.
+async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False) -> None:
+    """Run the parts of the given roles until SIGTERM or SIGINT, then drain. A replay reads all inputs once more.
 
     Raises NotReady if, at the start, the database or the broker is unavailable, the version or the encoding of the
     database is not supported, the schema has another revision than the code needs, or the HTTP address cannot be used.
@@ -59,7 +59,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
         await _check_server(settings)
         await _check_schema(database)
         await _check_broker(settings)
-        await _Process(settings, database, roles).run(stop)
+        await _Process(settings, database, roles, replay=replay).run(stop)
     finally:
         await database.close()
 
@@ -102,7 +102,7 @@ async def _check_broker(settings: Settings) -> None:
 class _Process:
     """Owns the parts of one process."""
 
-    def __init__(self, settings: Settings, database: Database, roles: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, database: Database, roles: Sequence[str], *, replay: bool) -> None:
         self._settings = settings
         self._database = database
         # A failing purge is retried and does not make the process unready.
@@ -114,7 +114,7 @@ class _Process:
         self._relay = wiring.relay_of(settings, database) if "relay" in roles else None
         self._consumer = None
         if "consumer" in roles:
-            self._consumer = wiring.consumer_of(settings, database, self._health, self._intake_committed)
+            self._consumer = wiring.consumer_of(settings, database, self._health, self._intake_committed, replay=replay)
 
     def _admin_api(self) -> Mapping[str, web.Application]:
         """Build the application under /admin/. Returns nothing if no admin token is set."""

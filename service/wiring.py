@@ -27,6 +27,9 @@ from service.settings import Settings, SettingsError
 ADMIN_SESSIONS: Final = 2
 """Sessions in the pool of operator actions. It is a separate pool, so that they never make the consumer wait."""
 
+REPLAY_SUFFIX: Final = ".replay"
+"""What the group of a replay is called, after the service's group."""
+
 RELAY_SHARE: Final = 0.15
 """Share of the drain time that the relay may use to finish sending, and again to give up its lease. The consumer has
 stopped before that."""
@@ -105,11 +108,17 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
 
 
 def consumer_of(
-    settings: Settings, database: Database, health: Health, committed: Callable[[Effects], Awaitable[None]]
+    settings: Settings,
+    database: Database,
+    health: Health,
+    committed: Callable[[Effects], Awaitable[None]],
+    *,
+    replay: bool = False,
 ) -> Consumer:
     """Build the consumer. `committed` is called with the effects of each committed transaction."""
     options = ConsumerOptions(
-        group=settings.consumer_group,
+        group=settings.consumer_group + (REPLAY_SUFFIX if replay else ""),
+        replay=replay,
         max_poll_records=settings.max_poll_records,
         session_timeout=settings.session_timeout_seconds,
         rebalance_timeout=settings.rebalance_timeout_seconds,

@@ -108,7 +108,9 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
             settled = await reader.end_offsets(partitions[OUTGOING_TOPICS])
             now = await read_tables(database, ledger, report.counts)
             kept_since = now.timestamp() - scope.shortest_retention
-            records = _Records(ledger, report, scope, {**committed, **settled}, kept_since, most)
+            records = _Records(
+                ledger, report, scope, {tp: known.offset for tp, known in committed.items()} | settled, kept_since, most
+            )
             both = [*partitions[INCOMING_TOPICS], *partitions[OUTGOING_TOPICS]]
             beginnings = await read_to_end(reader, both, records.add)
         known = Knowledge(records.reach(beginnings), kept_since, ledger.quarantine_state, scope.clocks_apart)

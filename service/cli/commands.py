@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from service.application import ROLES, NotReady
 from service.application import run as run_process
 from service.audit import audit
+from service.cli.operators import operator_of
 from service.cli.output import CommandError, print_json, print_rows, warn
 from service.kafka import topics as kafka
 from service.postgres.pool import Database
@@ -26,12 +27,14 @@ from service.postgres.schema import (
     server_error,
 )
 from service.purge import policy, purge
+from service.recovery.rewind import NotRecoverable, rewind
 from service.relay.relay import Relay
 from service.runtime import tracing
 from service.runtime.errors import one_line
 from service.runtime.logging import set_up_logging
 from service.settings import Settings, SettingsError
 from service.store import outbox
+from service.store.progress import behind_error
 from service.wiring import broker_error, kafka_options, max_bytes, open_database, relay_of, retention_policy
 
 IDLE_SECONDS = 8.0
@@ -39,8 +42,12 @@ IDLE_SECONDS = 8.0
 
 
 async def run(settings: Settings, options: Namespace) -> int:
-    """Run a pod until SIGTERM."""
+    """Run a pod until SIGTERM; with --replay, one that only reads all inputs once more."""
     roles = [role.strip() for role in options.roles.split(",") if role.strip()] or list(ROLES)
+    if options.replay:
+        if options.roles:
+            raise SettingsError("--replay: it has no other role, leave out --roles")
+        roles = ["consumer"]
     if unknown := [role for role in roles if role not in ROLES]:
         raise SettingsError(f"--roles: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
     set_up_logging(settings.log_level, settings.log_format)
@@ -49,7 +56,7 @@ async def run(settings: Settings, options: Namespace) -> int:
     except tracing.NotInstalled as error:
         raise SettingsError(str(error)) from None
     try:
-        await run_process(settings, roles)
+        await run_process(settings, roles, replay=options.replay)
     except (NotReady, OSError) as error:
         raise CommandError(str(error)) from None
     return 0
@@ -58,7 +65,7 @@ async def run(settings: Settings, options: Namespace) -> int:
 async def relay(settings: Settings, options: Namespace) -> int:
     """Run a pod with only this role; with --once, publish what is in the outbox and end."""
     if not options.once:
-        return await run(settings, Namespace(roles="relay"))
+        return await run(settings, Namespace(roles="relay", replay=False))
     database = open_database(settings)
     try:
         left = await _publish(database, relay_of(settings, database))
@@ -129,6 +136,35 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
     return 1 if any(difference.found is not None for difference in differences) else 0
 
 
+async def recover(settings: Settings, options: Namespace) -> int:
+    """End the state "behind", by applying the inputs that the database lacks once more."""
+    database = open_database(settings)
+    try:
+        done = await rewind(
+            database,
+            kafka_options(settings),
+            settings.consumer_group,
+            operator_of(options),
+            fresh=options.fresh,
+            dry_run=options.dry_run,
+        )
+    except NotRecoverable as error:
+        raise CommandError(str(error)) from None
+    except psycopg.Error as error:
+        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    except (KafkaError, TimeoutError, OSError) as error:
+        raise CommandError(broker_error(error)) from None
+    finally:
+        await database.close()
+    if options.json:
+        offsets = [{"topic": tp.topic, "partition": tp.partition, "offset": at} for tp, at in done.offsets.items()]
+        print_json({"behind": done.why, "records": done.records, "offsets": offsets})
+    else:
+        would = "would be" if options.dry_run else "will be"
+        print(f"The database was behind: {done.why}. At most {done.records} records {would} applied again.")
+    return 0
+
+
 async def check(settings: Settings, options: Namespace) -> int:
     """Check server, schema, planner, broker, topics and retentions. The settings were checked when they were read."""
     database = open_database(settings)
@@ -147,12 +183,14 @@ async def _check_database(settings: Settings, database: Database) -> list[dict[s
             return [_row("database", False, f"ELS_DATABASE_URL: {unsupported}")]
         wrong_schema, revision = await schema_error(database), await read_revision(database)
         wrong_plan, not_durable = await planner_error(database), await durability_warning(database)
+        behind = None if wrong_schema else await behind_error(database)
     except psycopg.Error as error:
         return [_row("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
     if wrong_schema:
         return [_row("schema", False, wrong_schema)]
     rows = [_row("database", True, f"reachable, schema at {revision}")]
     rows += [_row("planner", False, wrong_plan)] if wrong_plan else []
+    rows += [_row("progress", False, behind)] if behind else []
     return rows + ([_row("durability", True, f"warning: {not_durable}")] if not_durable else [])
 
 
@@ -201,6 +239,8 @@ async def purge_now(settings: Settings, options: Namespace) -> int:
         raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
     finally:
         await database.close()
+    if report.held:
+        warn("inputs are not known to be applied up to now: less expires, and is reported late (ops.progress)")
     if options.json:
         print_json(asdict(report))
     else:

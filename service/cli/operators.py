@@ -71,7 +71,7 @@ async def _remove(settings: Settings, options: Namespace, condition: PendingFilt
         if found := await operations.pending.count_removable(condition):
             confirm(f"Remove {contents(found)} of batch {options.batch}?", yes=options.yes)
         action = options.command.replace("_", " ")
-        removed = await operations.pending.remove(_operator(options), action, condition)
+        removed = await operations.pending.remove(operator_of(options), action, condition)
     print(f"{contents(removed)} of batch {options.batch} removed.")
     return 0
 
@@ -80,7 +80,7 @@ async def pending_restore(settings: Settings, options: Namespace) -> int:
     """Make expired content and failures pending again, or count them; skipped batches are reported at the end."""
     async with _operations(settings) as operations:
         restored = await operations.pending.restore(
-            _operator(options),
+            operator_of(options),
             _pending_filter(options, options.texts or None),
             everything=options.all,
             dry_run=options.dry_run,
@@ -105,6 +105,17 @@ async def pending_restore(settings: Settings, options: Namespace) -> int:
 
 def _pending_filter(options: Namespace, texts: Sequence[str] | None = None) -> PendingFilter:
     return PendingFilter(options.batch, texts, options.file, options.older_than, options.newer_than)
+
+
+# -- notices
+
+
+async def health_acknowledge(settings: Settings, options: Namespace) -> int:
+    """Mark losses of inputs as seen."""
+    async with _operations(settings) as operations:
+        seen = await operations.notices.acknowledge(operator_of(options), options.ids or None)
+    print(f"{len(seen)} notice{'' if len(seen) == 1 else 's'} acknowledged.")
+    return 0
 
 
 # -- quarantine
@@ -136,7 +147,7 @@ async def quarantine_replay(settings: Settings, options: Namespace) -> int:
             _quarantine_filter(options, options.ids or None), everything=options.all
         )
         try:
-            async for outcome in operations.quarantine.replay(_operator(options), progress(ids, "Replaying")):
+            async for outcome in operations.quarantine.replay(operator_of(options), progress(ids, "Replaying")):
                 outcomes.append(outcome)  # noqa: PERF401  printed below even if a later replay raises
         finally:
             _print_replayed(outcomes, options.json)
@@ -167,7 +178,7 @@ async def quarantine_discard(settings: Settings, options: Namespace) -> int:
         for some in progress(
             [ids[start : start + DISCARD_CHUNK] for start in range(0, len(ids), DISCARD_CHUNK)], "Discarding"
         ):
-            discarded += await operations.quarantine.discard(_operator(options), some)
+            discarded += await operations.quarantine.discard(operator_of(options), some)
     print(f"{_inputs(discarded)} discarded.")
     if discarded < len(ids):
         raise CommandError(f"{_inputs(len(ids) - discarded)} were closed by someone else in the meantime")
@@ -185,7 +196,7 @@ def _inputs(number: int) -> str:
 async def quarantine_resume(settings: Settings, options: Namespace) -> int:
     """Resume a paused topic."""
     async with _operations(settings) as operations:
-        await operations.quarantine.resume(_operator(options), options.topic)
+        await operations.quarantine.resume(operator_of(options), options.topic)
     print(f"{options.topic} resumes within seconds.")
     return 0
 
@@ -226,7 +237,7 @@ async def batches_show(settings: Settings, options: Namespace) -> int:
 async def batches_republish(settings: Settings, options: Namespace) -> int:
     """Publish the events of a complete batch again, with their old ids, for a consumer that lost them."""
     async with _operations(settings) as operations:
-        published = await operations.batches.republish(_operator(options), options.batch)
+        published = await operations.batches.republish(operator_of(options), options.batch)
     for event in published:
         print(f"{event.topic} of batch {options.batch} is published again, with event id {event.event_id}.")
     return 0
@@ -235,7 +246,8 @@ async def batches_republish(settings: Settings, options: Namespace) -> int:
 # -- shared
 
 
-def _operator(options: Namespace) -> Operator:
+def operator_of(options: Namespace) -> Operator:
+    """Return who performs the action, and why."""
     return Operator(options.who or _account(), options.why)
 
 

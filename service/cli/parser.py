@@ -5,40 +5,26 @@ Parsed options name the function of a command by `module` and `command`; it is c
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 from service import __version__
-from service.operators import parameters
-
-_T = TypeVar("_T")
-
-Commands = Any
-"""The type that `add_subparsers` returns; argparse has no public name for it."""
+from service.cli.arguments import (
+    Commands,
+    add,
+    age_filters,
+    group,
+    interval,
+    pending_cursor,
+    pending_filters,
+    position,
+    row_id,
+    short_text,
+    with_confirmation,
+    with_json,
+    with_operator,
+    with_pages,
+)
 
 _CURSOR = "the cursor for the next page is printed on standard error"
-
-
-def _read(parameter: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Make a parameter a `type` of argparse that keeps the message of its ValueError."""
-
-    def read(text: str) -> _T:
-        try:
-            return parameter(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
-
-
-_short_text = _read(parameters.short_text)
-_reason = _read(parameters.reason)
-_id = _read(parameters.row_id)
-_position = _read(parameters.position)
-_page = _read(parameters.page)
-_age = _read(parameters.age)
-_pending_cursor = _read(parameters.pending_cursor)
-_interval = _read(parameters.interval)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,12 +40,12 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     _add_process(commands)
     _add_pending(
-        _group(commands, "pending", "show and change content that waits for the registration of its batch, or expired")
+        group(commands, "pending", "show and change content that waits for the registration of its batch, or expired")
     )
     _add_quarantine(
-        _group(commands, "quarantine", "show, replay and discard rejected inputs (dead letters); resume paused topics")
+        group(commands, "quarantine", "show, replay and discard rejected inputs (dead letters); resume paused topics")
     )
-    _add_batches(_group(commands, "batches", "show registered batches; publish their events again"))
+    _add_batches(group(commands, "batches", "show registered batches; publish their events again"))
     return whole
 
 
@@ -69,14 +55,19 @@ def _program() -> str:
 
 
 def _add_process(commands: Commands) -> None:
-    run = _add(commands, "cli.commands.run", "run", "run a pod (one process of the service) until SIGTERM")
+    run = add(commands, "cli.commands.run", "run", "run a pod (one process of the service) until SIGTERM")
     run.add_argument(
         "--roles",
         default="",
         metavar="ROLE,…",
         help="run only these of the roles consumer, relay and purge (default: all)",
     )
-    relay = _add(
+    run.add_argument(
+        "--replay",
+        action="store_true",
+        help="only read all inputs once more, in a consumer group of its own: what was missed is applied",
+    )
+    relay = add(
         commands,
         "cli.commands.relay",
         "relay",
@@ -85,43 +76,60 @@ def _add_process(commands: Commands) -> None:
     relay.add_argument(
         "--once", action="store_true", help="publish what is in the outbox, then end; exit status 1 if rows remain"
     )
-    _add(
+    add(
         commands,
         "cli.commands.migrate",
         "migrate",
         "migrate the schema, views and grants of the database to this version",
     )
-    _with_json(
-        _add(commands, "cli.commands.check", "check", "check settings, connections, schema, topics and retentions")
+    with_json(
+        add(commands, "cli.commands.check", "check", "check settings, connections, schema, topics and retentions")
     )
-    purge = _add(
+    purge = add(
         commands,
         "cli.commands.purge_now",
         "purge",
         "run one purge round now: expire content, report late batches and delete old rows",
     )
-    _with_json(purge).add_argument("--dry-run", action="store_true", help="only count what is due; change nothing")
-    audit = _add(
+    with_json(purge).add_argument("--dry-run", action="store_true", help="only count what is due; change nothing")
+    recover = add(
+        commands,
+        "cli.commands.recover",
+        "recover",
+        "end the state behind: apply the inputs that a restored database lacks once more",
+    )
+    recover.add_argument(
+        "--fresh", action="store_true", help="the database is empty on purpose: apply all inputs as new ones"
+    )
+    recover.add_argument("--dry-run", action="store_true", help="only report what would be done; change nothing")
+    with_operator(with_json(recover))
+    audit = add(
         commands, "cli.commands.audit_all", "audit", "compare input topics, tables and output topics; list violations"
     )
-    _with_pages(audit, "violations to list").add_argument(
+    with_pages(audit, "violations to list").add_argument(
         "--whole",
         action="store_true",
         help="report records that are missing from the topics as violations; only if no record was ever deleted",
     )
-    top = _with_json(
-        _add(commands, "cli.top.top", "top", "show the state of the whole service and keep it up to date; q ends it")
+    top = with_json(
+        add(commands, "cli.top.top", "top", "show the state of the whole service and keep it up to date; q ends it")
     )
     top.add_argument(
-        "--interval", type=_interval, default=2, metavar="SECONDS", help="time between two updates (default 2)"
+        "--interval", type=interval, default=2, metavar="SECONDS", help="time between two updates (default 2)"
     )
     top.add_argument(
         "--once", action="store_true", help="show it once and end; exit status 1 if something needs attention"
     )
     top.add_argument("--svg", metavar="FILE", help="with --once: also write the screen to an SVG file")
-    topics = _group(commands, "topics", "create the Kafka topics of the service")
-    _with_json(
-        _add(
+    health = group(commands, "health", "mark notices of ops.health as seen")
+    acknowledge = add(
+        health, "cli.operators.health_acknowledge", "acknowledge", "mark losses of inputs as seen (ops.lost_inputs)"
+    )
+    acknowledge.add_argument("ids", type=row_id, metavar="ID", nargs="*", help="only these (default: all)")
+    with_operator(acknowledge)
+    topics = group(commands, "topics", "create the Kafka topics of the service")
+    with_json(
+        add(
             topics,
             "cli.commands.topics_create",
             "create",
@@ -131,15 +139,15 @@ def _add_process(commands: Commands) -> None:
 
 
 def _add_pending(pending: Commands) -> None:
-    listing = _with_pages(
-        _add(
+    listing = with_pages(
+        add(
             pending,
             "cli.operators.pending_list",
             "list",
             "list pending, expired or removed content, the longest waiting first",
         )
     )
-    listing.add_argument("--batch", type=_short_text, help="only of this batch")
+    listing.add_argument("--batch", type=short_text, help="only of this batch")
     listing.add_argument(
         "--state",
         choices=("pending", "expired", "removed"),
@@ -148,38 +156,36 @@ def _add_pending(pending: Commands) -> None:
     )
     listing.add_argument(
         "--after",
-        type=_pending_cursor,
+        type=pending_cursor,
         metavar="TIME/ARRIVAL",
         help=f"only rows after this one (waiting_since/arrival); {_CURSOR}",
     )
-    _pending_filters(listing)
-    show = _with_json(
-        _add(pending, "cli.operators.pending_show", "show", "show one text (content) with all its fields")
-    )
-    show.add_argument("batch", type=_short_text, metavar="BATCH")
-    show.add_argument("text", type=_short_text, metavar="TEXT_STORAGE_ID")
-    remove = _with_confirmation(
-        _add(
+    pending_filters(listing)
+    show = with_json(add(pending, "cli.operators.pending_show", "show", "show one text (content) with all its fields"))
+    show.add_argument("batch", type=short_text, metavar="BATCH")
+    show.add_argument("text", type=short_text, metavar="TEXT_STORAGE_ID")
+    remove = with_confirmation(
+        add(
             pending,
             "cli.operators.pending_remove",
             "remove",
             "remove single texts that are pending or expired; cannot be undone",
         )
     )
-    remove.add_argument("batch", type=_short_text, metavar="BATCH")
-    remove.add_argument("texts", type=_short_text, metavar="TEXT_STORAGE_ID", nargs="+")
-    clear = _with_confirmation(
-        _add(
+    remove.add_argument("batch", type=short_text, metavar="BATCH")
+    remove.add_argument("texts", type=short_text, metavar="TEXT_STORAGE_ID", nargs="+")
+    clear = with_confirmation(
+        add(
             pending,
             "cli.operators.pending_clear",
             "clear",
             "remove all pending and expired content of a batch, or what matches the filters; cannot be undone",
         )
     )
-    clear.add_argument("batch", type=_short_text, metavar="BATCH")
-    _pending_filters(clear)
-    restore = _with_json(
-        _add(
+    clear.add_argument("batch", type=short_text, metavar="BATCH")
+    pending_filters(clear)
+    restore = with_json(
+        add(
             pending,
             "cli.operators.pending_restore",
             "restore",
@@ -187,49 +193,49 @@ def _add_pending(pending: Commands) -> None:
         )
     )
     restore.add_argument(
-        "batch", type=_short_text, metavar="BATCH", nargs="?", help="only of this batch; or give --all or a filter"
+        "batch", type=short_text, metavar="BATCH", nargs="?", help="only of this batch; or give --all or a filter"
     )
     restore.add_argument(
         "texts",
-        type=_short_text,
+        type=short_text,
         metavar="TEXT_STORAGE_ID",
         nargs="*",
         help="only these texts (default: all that expired, failures included)",
     )
     restore.add_argument("--all", action="store_true", help="all that expired, of all batches")
     restore.add_argument("--dry-run", action="store_true", help="only count what matches; change nothing")
-    _pending_filters(_with_operator(restore), "expired")
+    pending_filters(with_operator(restore), "expired")
 
 
 def _add_quarantine(commands: Commands) -> None:
-    listing = _with_pages(
-        _add(commands, "cli.operators.quarantine_list", "list", "list rejected inputs, the newest first")
+    listing = with_pages(
+        add(commands, "cli.operators.quarantine_list", "list", "list rejected inputs, the newest first")
     )
     _quarantine_filters(listing)
     listing.add_argument("--state", choices=("open", "replayed", "discarded"), help="only in this state (default: all)")
-    listing.add_argument("--before", type=_id, metavar="ID", help=f"only ids below this one; {_CURSOR}")
-    show = _with_json(
-        _add(commands, "cli.operators.quarantine_show", "show", "show one rejected input with all its fields")
+    listing.add_argument("--before", type=row_id, metavar="ID", help=f"only ids below this one; {_CURSOR}")
+    show = with_json(
+        add(commands, "cli.operators.quarantine_show", "show", "show one rejected input with all its fields")
     )
-    show.add_argument("id", type=_id, metavar="ID")
-    replay = _with_json(
-        _add(
+    show.add_argument("id", type=row_id, metavar="ID")
+    replay = with_json(
+        add(
             commands,
             "cli.operators.quarantine_replay",
             "replay",
             "process open rejected inputs again like new ones, the oldest first",
         )
     )
-    _selected_inputs(_with_operator(replay))
-    discard = _add(
+    _selected_inputs(with_operator(replay))
+    discard = add(
         commands,
         "cli.operators.quarantine_discard",
         "discard",
         "close open rejected inputs without processing them; cannot be undone",
     )
-    _selected_inputs(_with_confirmation(discard))
-    resume = _with_operator(
-        _add(
+    _selected_inputs(with_confirmation(discard))
+    resume = with_operator(
+        add(
             commands,
             "cli.operators.quarantine_resume",
             "resume",
@@ -240,105 +246,41 @@ def _add_quarantine(commands: Commands) -> None:
 
 
 def _add_batches(commands: Commands) -> None:
-    listing = _with_pages(
-        _add(commands, "cli.operators.batches_list", "list", "list registered batches in the order of their ids")
+    listing = with_pages(
+        add(commands, "cli.operators.batches_list", "list", "list registered batches in the order of their ids")
     )
     listing.add_argument("--state", choices=("registered", "ready", "failed"), help="only in this state (default: all)")
-    listing.add_argument("--user", type=_short_text, metavar="USER", help="only batches that this user registered")
-    listing.add_argument("--after", type=_short_text, metavar="BATCH", help=f"only batches after this one; {_CURSOR}")
-    _age_filters(listing, "registered")
-    show = _with_pages(_add(commands, "cli.operators.batches_show", "show", "show one batch and its slots"), "slots")
-    show.add_argument("batch", type=_short_text, metavar="BATCH")
+    listing.add_argument("--user", type=short_text, metavar="USER", help="only batches that this user registered")
+    listing.add_argument("--after", type=short_text, metavar="BATCH", help=f"only batches after this one; {_CURSOR}")
+    age_filters(listing, "registered")
+    show = with_pages(add(commands, "cli.operators.batches_show", "show", "show one batch and its slots"), "slots")
+    show.add_argument("batch", type=short_text, metavar="BATCH")
     show.add_argument(
-        "--after", type=_position, default=0, metavar="POSITION", help=f"only slots after this one; {_CURSOR}"
+        "--after", type=position, default=0, metavar="POSITION", help=f"only slots after this one; {_CURSOR}"
     )
-    republish = _add(
+    republish = add(
         commands,
         "cli.operators.batches_republish",
         "republish",
         "publish BatchEssaysReady and BatchValidationErrors of a complete batch again",
     )
-    _with_operator(republish).add_argument("batch", type=_short_text, metavar="BATCH")
+    with_operator(republish).add_argument("batch", type=short_text, metavar="BATCH")
 
 
 def _selected_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "ids", type=_id, metavar="ID", nargs="*", help="ids of rejected inputs; or give --all or a filter"
+        "ids", type=row_id, metavar="ID", nargs="*", help="ids of rejected inputs; or give --all or a filter"
     )
     command.add_argument("--all", action="store_true", help="all open rejected inputs")
     _quarantine_filters(command)
 
 
 def _quarantine_filters(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--topic", type=_short_text, help="only of this topic")
+    command.add_argument("--topic", type=short_text, help="only of this topic")
     command.add_argument(
-        "--reason", type=_short_text, metavar="REASON", help="only with this reason; docs/events.md lists the reasons"
+        "--reason", type=short_text, metavar="REASON", help="only with this reason; docs/events.md lists the reasons"
     )
-    _age_filters(command, "first rejected")
+    age_filters(command, "first rejected")
 
 
 # -- options that several commands share
-
-
-def _group(commands: Commands, name: str, help_text: str) -> Commands:
-    return commands.add_parser(name, help=help_text, description=_sentence(help_text)).add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-
-
-def _add(commands: Commands, function: str, name: str, help_text: str) -> argparse.ArgumentParser:
-    module, command = function.rsplit(".", 1)
-    added: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=_sentence(help_text))
-    added.set_defaults(module=module, command=command)
-    return added
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."
-
-
-def _with_json(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    return command
-
-
-def _with_pages(command: argparse.ArgumentParser, rows: str = "rows") -> argparse.ArgumentParser:
-    command.add_argument(
-        "--limit", type=_page, default=50, metavar="N", help=f"maximum number of {rows} (default 50, at most 1000)"
-    )
-    return _with_json(command)
-
-
-def _pending_filters(command: argparse.ArgumentParser, since: str = "stored") -> argparse.ArgumentParser:
-    command.add_argument(
-        "--file", type=_short_text, metavar="TEXT", help="only if the file name contains this text, upper or lower case"
-    )
-    return _age_filters(command, since)
-
-
-def _age_filters(command: argparse.ArgumentParser, since: str) -> argparse.ArgumentParser:
-    command.add_argument(
-        "--older-than", type=_age, metavar="AGE", help=f"only what was {since} longer ago than this (90s, 5m, 2h, 1d)"
-    )
-    command.add_argument("--newer-than", type=_age, metavar="AGE", help=f"only what was {since} within this time")
-    return command
-
-
-def _with_operator(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the options that the log of operator actions records."""
-    command.add_argument(
-        "--why", type=_reason, default="", metavar="TEXT", help="why you do this, for the log of operator actions"
-    )
-    command.add_argument(
-        "--who",
-        type=_short_text,
-        metavar="NAME",
-        help="who you are, for the same log (default: the name of this account)",
-    )
-    return command
-
-
-def _with_confirmation(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the options of a command that asks for confirmation before it removes something."""
-    command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-    return _with_operator(command)

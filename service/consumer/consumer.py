@@ -11,16 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from service.consumer.crash_marks import CrashMarks, isolation_range
+from service.consumer.crash_marks import CrashMarks
 from service.consumer.deferred import DeferredRecords
 from service.consumer.isolation import Isolation
 from service.consumer.offsets import OffsetCommitter
 from service.consumer.partitions import Assignment, Partition, PartitionRead, first_offsets_of, offsets_of
 from service.consumer.paused_topics import PausedTopics
+from service.consumer.progress import Progress
 from service.consumer.reader import PollReader
 from service.consumer.watchdog import LagReporter, Watchdog
 from service.intake.intake import Intake
@@ -47,16 +49,18 @@ class Consumer:
     ) -> None:
         """Nothing connects yet. `kafka` is the result of `client_options`."""
         self._kafka = kafka
+        self._database = database
         self._intake = intake
         self._health = health
         self._options = options
         self._assignment = Assignment()
-        self._marks = CrashMarks(database)
+        self._marks = CrashMarks(database, enabled=not options.replay)
         self._offsets = OffsetCommitter(self._assignment)
         self._paused = PausedTopics(database, health)
+        self._progress = Progress(kafka, database, options, self._assignment, self._paused, health)
         self._reader = PollReader(self._assignment, options)
         self._watchdog = Watchdog(self._assignment, self._paused, health, options, lag)
-        self._deferred = DeferredRecords(intake, self._watchdog.progressed)
+        self._deferred = DeferredRecords(intake, self._progress, self._watchdog.progressed)
         self._isolation = Isolation(
             self._assignment, self._marks, self._paused, self._deferred, self._offsets, self._reader
         )
@@ -68,8 +72,11 @@ class Consumer:
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; then finish what is in progress, for `drain` seconds at most, and leave the group.
 
-        Raises KafkaError where the broker is unavailable, and Stalled. Call it again after either.
+        Raises KafkaError where the broker is unavailable, Stalled, Behind, and psycopg.Error where a transaction found
+        another database than before. Call it again after any of them.
         """
+        if not await self._progress.may_apply(stop):
+            return
         membership = Membership(self._kafka, self._marks.pod, self._options, _Listener(self))
         self._assignment.membership = membership
         beside: list[asyncio.Task[None]] = []
@@ -79,10 +86,19 @@ class Consumer:
                 return
             self._watchdog.started()
             beside = [
-                asyncio.create_task(each) for each in (self._offsets.commit_periodically(), self._watchdog.watch())
+                asyncio.create_task(each)
+                for each in (
+                    self._offsets.commit_periodically(),
+                    self._watchdog.watch(),
+                    self._progress.keep(),
+                    self._deferred.watch(),
+                )
             ]
             await self._until(stop, beside)
             await self._drain()
+        except psycopg.Error as error:
+            await self._progress.failed(error)
+            raise
         finally:
             await self._deferred.abandon(beside)
             # Also after an error: only a crash leaves marks behind.
@@ -119,6 +135,8 @@ class Consumer:
         ahead: asyncio.Task[list[PartitionRead]] | None = None
         try:
             while not stop.is_set():
+                if unknown := [each for each in self._assignment.partitions.values() if each.row is None]:
+                    await self._progress.locate(unknown)
                 isolated, probing = self._isolation.next(), self._paused.is_probe_due()
                 if ahead is not None and (isolated or probing):
                     # Concurrent reads of one partition could return its records out of order.
@@ -146,12 +164,19 @@ class Consumer:
     async def _take(self, reads: Sequence[PartitionRead], *, probing: bool = False) -> None:
         """Apply the reads that are not stale, and advance their partitions."""
         async with self._busy:
-            taken = [read for read in reads if not read.stale]
+            for read in reads:
+                if not read.stale and not read.deliveries:
+                    read.partition.skip_to(read.position)
+            taken = [read for read in reads if not read.stale and read.deliveries]
             if not taken:
                 return
             refetch = {read.partition.tp: first for read in taken if (first := read.cut_before_refetch()) is not None}
             deliveries = [delivery for read in taken for delivery in read.deliveries]
-            outcome = await self._intake.take(deliveries, probing=probing, deferred=self._deferred.batch_ids)
+            for read in taken:
+                if read.deliveries:
+                    read.partition.take(read.deliveries)
+            rows = self._progress.of({read.partition.tp: read.partition for read in taken})
+            outcome = await self._intake.take(deliveries, rows, probing=probing, deferred=self._deferred.batch_ids)
             self._watchdog.progressed()
             self._paused.update(outcome.paused)
             rewind_to = refetch | first_offsets_of(outcome.not_admitted)
@@ -164,10 +189,8 @@ class Consumer:
     def _advance(self, read: PartitionRead, rewind_to: int | None, deferred: set[int]) -> None:
         partition = read.partition
         partition.deferred |= deferred
-        if rewind_to is None:
-            partition.done = read.deliveries[-1].offset + 1
-        else:
-            partition.done = rewind_to
+        partition.taken.clear()
+        if rewind_to is not None:
             self._assignment.rewind(partition, rewind_to)
 
     async def _probe(self) -> None:
@@ -201,13 +224,10 @@ class Consumer:
         """Take partitions over. Where a crashed pod left a mark, isolate the next records."""
         tps = list(tps)
         self._drop(self._assignment.partitions)
-        self._offsets.forget()
         partitions = {tp: Partition(tp) for tp in tps}
         left_behind = await self._marks.claim(tps)
         for tp, mark in left_behind.items():
-            with suppress(KafkaError):  # raised where the partition is not assigned any more
-                position = await self._assignment.membership.position(tp)
-                partitions[tp].isolation = isolation_range(mark, position, self._options.max_poll_records)
+            partitions[tp].mark = mark
         self._assignment.partitions = partitions
         self._watchdog.assigned()
         _log.info("partitions_assigned", partitions=len(tps), isolated=len(left_behind))

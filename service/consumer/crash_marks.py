@@ -27,6 +27,9 @@ from service.store.crash_marks import Mark
 
 _log = structlog.get_logger(__name__)
 
+WRITES_PROGRESS: Final = "@progress"
+"""The end of the name of each pod that writes rows of els.progress. The trigger of the crash marks looks for it."""
+
 CRASHES: Final = 3
 """A record that was alone in this many crashes is rejected."""
 
@@ -60,13 +63,15 @@ def isolation_range(mark: Mark, position: int, poll: int) -> IsolationRange:
 class CrashMarks:
     """Writes and removes the marks of this pod."""
 
-    def __init__(self, database: Database) -> None:
-        self.pod: Final = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+    def __init__(self, database: Database, *, enabled: bool = True) -> None:
+        """A replay has no marks (not `enabled`): a mark names the pod that owns a partition in the service's group."""
+        self.pod: Final = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}{WRITES_PROGRESS}"
         self._database = database
+        self._enabled = enabled
 
     async def claim(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, Mark]:
         """Mark partitions as taken over by this pod. Returns the marks that crashed pods left behind."""
-        if not tps:
+        if not tps or not self._enabled:
             return {}
         try:
             async with self._database.transaction() as conn:
@@ -79,7 +84,7 @@ class CrashMarks:
     async def release(self, tps: Iterable[TopicPartition], seconds: float) -> None:
         """Remove the marks, within so many seconds. A mark that remains costs the next owner about a second."""
         tps = list(tps)
-        if not tps:
+        if not tps or not self._enabled:
             return
         try:
             async with asyncio.timeout(seconds), self._database.transaction() as conn:

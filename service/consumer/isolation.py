@@ -1,5 +1,7 @@
 """Reads the records that may have crashed a pod, in small portions, with nothing else in progress."""
 
+from aiokafka.errors import OffsetOutOfRangeError
+
 from service.consumer.crash_marks import CrashMarks
 from service.consumer.deferred import DeferredRecords
 from service.consumer.offsets import OffsetCommitter
@@ -30,7 +32,7 @@ class Isolation:
     def next(self) -> Partition | None:
         """Return the next partition with isolated records, None where there is none."""
         for partition in self._assignment.partitions.values():
-            if partition.isolation and partition.tp.topic not in self._paused.names:
+            if partition.row is not None and partition.isolation and partition.tp.topic not in self._paused.names:
                 return partition
         return None
 
@@ -46,7 +48,11 @@ class Isolation:
         if partition.epoch != epoch or isolation is None:
             return []
         portion = 1 if isolation.culprit is not None else isolation.portion
-        fetched = await membership.fetch([partition.tp], portion, POLL_MS)
+        try:
+            fetched = await membership.fetch([partition.tp], portion, POLL_MS)
+        except OffsetOutOfRangeError:
+            partition.lose()
+            return []
         records = [each for some in fetched.values() for each in some]
         if partition.epoch != epoch or (not records and not await membership.is_at_the_end(partition.tp)):
             return []

@@ -1,9 +1,8 @@
-"""Commits the offsets of the group, after the database has committed the records before them."""
+"""Commits the offsets of the group: those that the rows of the database are known to contain."""
 
 import asyncio
 
 import structlog
-from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.consumer.partitions import Assignment
@@ -21,12 +20,7 @@ class OffsetCommitter:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._committed: dict[TopicPartition, int] = {}
         self._failing = Throttle()
-
-    def forget(self) -> None:
-        """Forget the committed offsets, since the partitions are assigned anew."""
-        self._committed.clear()
 
     async def commit_periodically(self) -> None:
         """Commit until cancelled.
@@ -45,17 +39,18 @@ class OffsetCommitter:
     async def commit(self) -> None:
         """Commit the offsets that changed. Only logs errors: the next commit, or the next owner, makes up for them."""
         offsets = {
-            tp: partition.committable
-            for tp, partition in self._assignment.partitions.items()
-            if partition.committable is not None and partition.committable != self._committed.get(tp)
+            partition: partition.row
+            for partition in self._assignment.partitions.values()
+            if partition.row is not None and partition.row != partition.committed
         }
         if not offsets:
             return
         try:
-            await self._assignment.membership.commit(offsets)
+            await self._assignment.membership.commit({partition.tp: offset for partition, offset in offsets.items()})
         except (KafkaError, IllegalStateError) as error:
             if self._failing.due():
                 _log.info("offsets_not_committed", error=type(error).__name__)
         else:
             self._failing.over()
-            self._committed.update(offsets)
+            for partition, offset in offsets.items():
+                partition.committed = offset

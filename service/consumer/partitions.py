@@ -2,17 +2,19 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from aiokafka import TopicPartition
 
-from service.consumer.crash_marks import IsolationRange
-from service.domain.delivery import Delivery
+from service.consumer.crash_marks import IsolationRange, isolation_range
+from service.domain.delivery import Delivery, fingerprint
 from service.kafka.group import Membership
 from service.kafka.record_batches import Unreadable
+from service.store.crash_marks import Mark
+from service.store.progress import LastRecord, Step, time_of
 
 _log = structlog.get_logger(__name__)
 
@@ -31,12 +33,23 @@ class Partition:
     """One partition while it is assigned to this consumer."""
 
     tp: TopicPartition
-    done: int | None = None
-    """Every offset below is committed in the database, except for those in `deferred`."""
+    row: int | None = None
+    """The offset that its row in the database is known to contain; None until it is known where to continue."""
+    committed: int | None = None
+    """The offset that the group has; None where it has none, or where another release committed it."""
+    row_epoch: int = 0
+    reached: int = 0
+    """Every record below is dealt with, except for those of `taken` and `deferred`."""
+    last: LastRecord | None = None
+    """The last record below `reached`; None where it is not known."""
+    taken: set[int] = field(default_factory=set)
+    """Offsets of the poll that is in the database."""
     deferred: set[int] = field(default_factory=set)
     """Offsets of records that are deferred."""
     epoch: int = 0
     """Increases when the partition is rewound or revoked: reads from before are stale."""
+    mark: Mark | None = None
+    """What a pod that crashed left behind, until it is known where to continue."""
     isolation: IsolationRange | None = None
     """The records that may have crashed a pod."""
     refetched: tuple[int, int] = (-1, 0)
@@ -45,9 +58,54 @@ class Partition:
     """Until this time of the monotonic clock, missing offsets are accepted."""
 
     @property
-    def committable(self) -> int | None:
-        """The offset that may be committed to the group: every record below it is committed in the database."""
-        return None if self.done is None else min([*self.deferred, self.done])
+    def unwritten(self) -> bool:
+        """Whether the row is behind what is dealt with."""
+        return self.row is not None and self.step(()).next_offset > self.row
+
+    def locate(self, row: int, epoch: int, last: LastRecord | None, poll: int) -> None:
+        """Continue at the offset of the row. `poll` is the largest number of records in a poll."""
+        self.row = self.reached = row
+        self.row_epoch, self.last = epoch, last
+        self.epoch += 1
+        if self.mark is not None:
+            self.isolation = isolation_range(self.mark, row, poll)
+            self.mark = None
+
+    def lose(self) -> None:
+        """Forget where to continue: the topic has no record there. Reads from before are stale."""
+        self.row = None
+        self.epoch += 1
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Note the deliveries of a poll, in the order of their offsets, before they are applied."""
+        self.taken = {delivery.offset for delivery in deliveries}
+        last = deliveries[-1]
+        self.reached = last.offset + 1
+        self.last = LastRecord(last.offset, time_of(last.timestamp), fingerprint(last))
+
+    def skip_to(self, offset: int) -> None:
+        """Note that there is no record below this offset but those that were taken."""
+        self.reached = max(self.reached, offset)
+
+    def rewind(self, offset: int) -> None:
+        """Read from this offset again."""
+        if offset < self.reached:
+            self.reached, self.last = offset, None
+        self.epoch += 1
+
+    def step(self, dealt: Collection[int]) -> Step:
+        """Return how far the row moves in a transaction that deals with these offsets."""
+        open_offsets = (self.taken | self.deferred).difference(dealt)
+        next_offset = min(open_offsets, default=self.reached)
+        record = self.last if next_offset == self.reached else None
+        return Step(self.tp, self.row_epoch, self.row or 0, next_offset, record)
+
+    def applied(self, next_offset: int, dealt: Collection[int]) -> None:
+        """Note that such a transaction is committed."""
+        self.taken.difference_update(dealt)
+        self.deferred.difference_update(dealt)
+        if self.row is not None:
+            self.row = max(self.row, next_offset)
 
     def should_refetch(self, offset: int, fetches: int) -> bool:
         """Return whether to fetch from this offset again, at most `fetches` times in all. Counts the fetch."""
@@ -72,6 +130,8 @@ class PartitionRead:
     partition: Partition
     epoch: int
     deliveries: list[Delivery]
+    position: int = 0
+    """Where there are no deliveries, the offset up to which there is none: it may be behind markers of transactions."""
 
     @property
     def stale(self) -> bool:
@@ -83,12 +143,12 @@ class PartitionRead:
 
         Returns the offset to fetch from again, None where nothing was dropped.
         """
-        expected = self.partition.done
+        expected = self.partition.reached
         for number, delivery in enumerate(self.deliveries):
             unreadable = delivery.value if isinstance(delivery.value, Unreadable) else None
             first = unreadable.first if unreadable else delivery.offset
             refetch = None
-            if expected is not None and first > expected and self.partition.should_refetch_gap(expected):
+            if first > expected and self.partition.should_refetch_gap(expected):
                 refetch = expected
             elif unreadable and unreadable.corrupt and self.partition.should_refetch(first, FETCHES):
                 refetch = first
@@ -108,7 +168,7 @@ class Assignment:
 
     def rewind(self, partition: Partition, offset: int) -> None:
         """Fetch from this offset again. Reads from before are stale then."""
-        partition.epoch += 1
+        partition.rewind(offset)
         self.membership.rewind(partition.tp, offset)
 
     def drop(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:

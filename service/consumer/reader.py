@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from service.consumer.partitions import Assignment, PartitionRead
 from service.domain.delivery import Delivery, contexts
@@ -42,7 +43,10 @@ class PollReader:
         tps = [
             each.tp
             for each in partitions
-            if not (is_full and each.deferred) and not each.isolation and each.tp.topic not in paused
+            if each.row is not None
+            and not (is_full and each.deferred)
+            and not each.isolation
+            and each.tp.topic not in paused
         ]
         if not tps:
             await asyncio.sleep(0.05)
@@ -58,9 +62,14 @@ class PollReader:
             while number < records and weight < POLL_BYTES and not any(read.stale for read in reads.values()):
                 # Slice by slice, since the size of a record is known only after it is fetched.
                 remaining = min(SLICE, records - number)
-                fetched = await self._assignment.membership.fetch(
-                    tps, remaining, wait_ms, enough=self.idle if number else None
-                )
+                try:
+                    fetched = await self._assignment.membership.fetch(
+                        tps, remaining, wait_ms, enough=self.idle if number else None
+                    )
+                except OffsetOutOfRangeError as error:
+                    for tp in error.args[0]:
+                        reads[tp].partition.lose()
+                    break
                 for tp, some in fetched.items():
                     reads[tp].deliveries += await self.decode(some)
                     number += len(some)
@@ -70,7 +79,14 @@ class PollReader:
                     break
             for read in reads.values():
                 step.about(len(read.deliveries), contexts(read.deliveries))
-        return [read for read in reads.values() if read.deliveries]
+        for read in reads.values():
+            if not read.deliveries and not read.stale:
+                read.position = await self._assignment.membership.position(read.partition.tp)
+        return [
+            read
+            for read in reads.values()
+            if not read.stale and (read.deliveries or read.position > read.partition.reached)
+        ]
 
     async def decode(self, records: Sequence[ConsumerRecord]) -> list[Delivery]:
         """Decode records of one partition."""

@@ -72,10 +72,9 @@ class Watchdog:
                 raise Stalled(f"the group has assigned no partitions for {unassigned:.0f} s")
 
     async def _check_lag(self) -> None:
-        partitions = dict(self._assignment.partitions)
-        unknown = [tp for tp, each in partitions.items() if each.done is None]
+        partitions = {tp: each for tp, each in self._assignment.partitions.items() if each.row is not None}
         try:
-            ends, starts = await self._assignment.membership.ends(list(partitions), unknown)
+            ends = await self._assignment.membership.ends(list(partitions))
         except IllegalStateError:
             return  # there was a rebalance meanwhile
         except (KafkaError, TimeoutError) as error:
@@ -83,7 +82,7 @@ class Watchdog:
             return
         if self._is_assigned:
             self._assigned_at = time.monotonic()
-        lag = {tp: max(0, end - starts.get(tp, partitions[tp].done or 0)) for tp, end in ends.items()}
+        lag = {tp: max(0, end - min(partitions[tp].taken, default=partitions[tp].reached)) for tp, end in ends.items()}
         for tp, records in lag.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
                 self._report_lag(tp, records)

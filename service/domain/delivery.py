@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 from service.domain.events import Incoming, Rejection
 from service.domain.topics import LARGEST_RECORD, ORDINARY_RECORD, RECORD_ROOM
@@ -21,6 +22,15 @@ class Delivery:
     event: Incoming | Rejection
     was_not_full: bool = False
     """Whether its batch was not full when the record was first evaluated. It decides the reason of an excess."""
+    timestamp: int = -1
+    """The record's time in milliseconds, as its producer states it: it may be any number."""
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
 
 
 def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str | None]]:
@@ -39,10 +49,10 @@ class IntakeLimits:
     large_event_bytes: int = LARGEST_RECORD - RECORD_ROOM
 
 
-def fingerprint(delivery: Delivery) -> bytes:
-    """Return the identity of a rejected input within its topic: SHA-256 over key and value. Null and empty differ."""
+def fingerprint(record: _Keyed) -> bytes:
+    """Return the identity of a record within its topic: SHA-256 over key and value. Null and empty differ."""
     digest = sha256()
-    for part in (delivery.key, delivery.value):
+    for part in (record.key, record.value):
         digest.update(b"-" if part is None else b"%d:" % len(part))
         digest.update(part or b"")
     return digest.digest()

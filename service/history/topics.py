@@ -10,6 +10,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaTimeoutError
+from aiokafka.structs import OffsetAndMetadata
 
 from service.domain import contract, enveloped
 from service.domain.decisions import essay_set_of
@@ -39,13 +40,16 @@ COORDINATOR_SECONDS: Final = 20.0
 
 
 @asynccontextmanager
-async def open_reader(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a consumer without a group, which changes no offsets. Raises KafkaError."""
+async def open_reader(kafka: Mapping[str, Any], *, reset: str = "earliest") -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a consumer without a group, which changes no offsets. Raises KafkaError.
+
+    With `reset` "none", a read from an offset that the topic does not have raises OffsetOutOfRangeError.
+    """
     record_batches.install()
     reader = AIOKafkaConsumer(
         **kafka,
         group_id=None,
-        auto_offset_reset="earliest",
+        auto_offset_reset=reset,
         enable_auto_commit=False,
         max_partition_fetch_bytes=1024 * 1024,
         fetch_max_bytes=8 * 1024 * 1024,
@@ -100,16 +104,15 @@ async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list
 
 async def committed_offsets(
     kafka: Mapping[str, Any], group: str, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, int]:
-    """Return the offsets that the group has committed. Raises KafkaError, TimeoutError."""
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return what the group has committed; the offset is -1 where that is nothing. Raises KafkaError, TimeoutError."""
     admin = AIOKafkaAdminClient(**kafka)
     await admin.start()
     try:
         async with asyncio.timeout(COORDINATOR_SECONDS):
             while True:
                 try:
-                    offsets = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
-                    return {tp: known.offset for tp, known in offsets.items()}
+                    return dict(await admin.list_consumer_group_offsets(group, partitions=list(partitions)))
                 except GroupCoordinatorNotAvailableError:
                     await asyncio.sleep(0.2)
     finally:

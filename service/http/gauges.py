@@ -38,6 +38,9 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_quarantine_open": "Rejected inputs (dead letters) that are still open.",
     "els_topics_paused": "Input topics that are paused by consecutive rejections.",
     "els_oldest_transaction_seconds": "Age of the oldest transaction in the database.",
+    "els_database_behind_records": "Records that the database is behind its topics; at least 1 while it is behind.",
+    "els_inputs_applied_age_seconds": "Age of the time up to which all input partitions are known to be applied.",
+    "els_lost_inputs_open": "Losses of inputs that no operator has acknowledged.",
 }
 """Help texts of the gauges, in the order of the columns of read_health."""
 

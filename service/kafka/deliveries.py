@@ -35,4 +35,13 @@ async def decode_all(records: Sequence[ConsumerRecord], max_bytes: Mapping[str, 
 
 def delivery_of(record: ConsumerRecord, event: Incoming | Rejection) -> Delivery:
     """Return the record as a delivery of this event, or of this rejection."""
-    return Delivery(record.topic, record.partition, record.offset, record.key, record.value, record.headers, event)
+    return Delivery(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        record.headers,
+        event,
+        timestamp=record.timestamp,
+    )

@@ -7,7 +7,7 @@ would wait for it without end), and a stop in bounded time. Only this module use
 import asyncio
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,10 @@ SILENT_SECONDS = 6.0
 """A membership ends when a broker does not answer for this long, or for the session's timeout where that is longer."""
 
 
+PROGRESS_METADATA = "els/progress"
+"""The text that is committed with offsets: only releases that write their progress into the database commit it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
     """Options of the consumer and of its memberships, in seconds, records and bytes."""
@@ -40,6 +44,8 @@ class ConsumerOptions:
     """How long a broker may hold a fetch that finds no records, while records arrive."""
     max_bytes: Mapping[str, int] = field(default_factory=dict)
     """The largest value accepted, by topic."""
+    replay: bool = False
+    """Whether it reads the topics once more in a group of its own: it then writes no progress."""
 
     @property
     def short_timeout(self) -> float:
@@ -67,7 +73,7 @@ class Membership:
             group_id=options.group,
             client_id=client_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # where to continue is decided by the rows of the database
             session_timeout_ms=int(options.session_timeout * 1000),
             heartbeat_interval_ms=int(options.session_timeout * 1000 / 4),
             rebalance_timeout_ms=int(options.rebalance_timeout * 1000),
@@ -122,7 +128,7 @@ class Membership:
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
         """Fetch at most `records` records of these partitions, waiting at most `wait_ms` milliseconds for the first.
 
-        Returns nothing where fetches are abandoned meanwhile, or `enough` is set.
+        Returns nothing where fetches are abandoned meanwhile, or `enough` is set. Raises OffsetOutOfRangeError.
         """
         fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
         self._fetches.add(fetch)
@@ -156,7 +162,7 @@ class Membership:
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets. Raises KafkaError, and IllegalStateError where a partition is not assigned any more."""
-        await self._client.commit(offsets)
+        await self._client.commit({tp: (offset, PROGRESS_METADATA) for tp, offset in offsets.items()})
 
     async def position(self, tp: TopicPartition) -> int:
         """Return the offset that is fetched next. Raises IllegalStateError where the partition is not assigned."""
@@ -171,10 +177,8 @@ class Membership:
         except IllegalStateError:
             return False
 
-    async def ends(
-        self, tps: Sequence[TopicPartition], positions_of: Collection[TopicPartition]
-    ) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
-        """Return the end offsets of `tps`, and the positions in `positions_of`.
+    async def ends(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the end offsets of these partitions.
 
         Raises KafkaError, IllegalStateError after a rebalance meanwhile, TimeoutError where there was no answer, and
         Stalled where there has been none for `silence_timeout`.
@@ -182,15 +186,14 @@ class Membership:
         asked_at, partial = time.monotonic(), self._partial_responses()
         try:
             async with asyncio.timeout(self.silence_timeout / 2):
-                ends = await self._client.end_offsets(tps)
-                positions = {tp: await self._client.position(tp) for tp in positions_of}
+                ends: Mapping[TopicPartition, int] = await self._client.end_offsets(tps)
         except IllegalStateError:  # a KafkaError as well, but not a missing answer
             raise
         except (KafkaError, TimeoutError):
             self._check_silence(asked_at, partial)
             raise
         self._silent_since = math.inf
-        return ends, positions
+        return ends
 
     def _check_silence(self, asked_at: float, partial: Mapping[int, int]) -> None:
         """Raise Stalled where a request was not answered and nothing else was received for `silence_timeout`.

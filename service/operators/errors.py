@@ -2,7 +2,7 @@
 
 import psycopg
 
-from service.postgres.errors import is_contention
+from service.postgres.errors import is_contention, is_refusal
 from service.runtime.errors import one_line
 
 
@@ -32,6 +32,8 @@ class Unavailable(OperationError):
 
 def operation_error(error: psycopg.Error) -> OperationError:
     """Returns the operation error that stands for an error of the database."""
+    if is_refusal(error):
+        return Conflict(f"{one_line(error)}: nothing was changed, see ops.health")
     if is_contention(error):
         return Contention("another transaction is working on this: nothing was changed, try again")
     if isinstance(error, psycopg.DataError):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from service.domain.delivery import IntakeLimits
 from service.operators.batches import BatchActions
+from service.operators.notices import NoticeActions
 from service.operators.pending import PendingActions
 from service.operators.quarantine import QuarantineActions
 from service.postgres.pool import Database
@@ -20,3 +21,4 @@ class Operations:
         self.pending = PendingActions(database)
         self.quarantine = QuarantineActions(database, limits, max_bytes)
         self.batches = BatchActions(database, limits)
+        self.notices = NoticeActions(database)

@@ -1,5 +1,7 @@
 """Classifies database errors by their SQLSTATE."""
 
+from typing import Final
+
 import psycopg
 
 
@@ -21,3 +23,15 @@ def is_contention(error: BaseException) -> bool:
     """Tell whether concurrent transactions caused the error: the database is healthy, a retry can succeed."""
     state = sqlstate_of(error) or ""
     return state.startswith("40") or state in ("23505", "55P03")
+
+
+BEHIND: Final = "EL004"
+"""The SQLSTATE of a transaction that found less in the database than this process saw committed there."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether a statement of ours refused to write: this database may not be the one that the process knows.
+
+    EL001: it is behind or in recovery. EL002: another server. EL003: another epoch of a partition. EL004: `BEHIND`.
+    """
+    return (sqlstate_of(error) or "").startswith("EL")

@@ -422,3 +422,56 @@ operator_actions = Table(
     Index("operator_actions_at", "at"),
     Index("operator_actions_batch", "batch_id", postgresql_where=text("batch_id is not null")),
 )
+
+progress = Table(
+    "progress",
+    METADATA,
+    _not_null("topic", Text),
+    _not_null("partition", Integer),
+    _not_null("epoch", BigInteger, server_default=text("0")),
+    _not_null("next_offset", BigInteger),
+    Column("record_offset", BigInteger),
+    Column("record_at", _TIME),
+    Column("record_digest", LargeBinary),
+    Column("applied_until", _TIME),
+    _not_null("previous_release", Boolean, server_default=text("false")),
+    PrimaryKeyConstraint("topic", "partition", name="progress_pkey"),
+    postgresql_with={"fillfactor": 50},
+)
+
+server_identity = Table(
+    "server_identity",
+    METADATA,
+    _not_null("identity", Text),
+    _not_null("checked_at", _TIME, server_default=text("transaction_timestamp()")),
+    PrimaryKeyConstraint("identity", name="server_identity_pkey"),
+)
+
+recovery = Table(
+    "recovery",
+    METADATA,
+    _not_null("only_row", Boolean, server_default=text("true")),
+    _not_null("state", Text),
+    _not_null("since", _TIME, server_default=text("transaction_timestamp()")),
+    _not_null("why", Text),
+    Column("records", BigInteger),
+    PrimaryKeyConstraint("only_row", name="recovery_pkey"),
+    CheckConstraint("only_row", name="recovery_only_row_check"),
+    CheckConstraint("state in ('behind', 'recovering')", name="recovery_state_check"),
+)
+
+lost_inputs = Table(
+    "lost_inputs",
+    METADATA,
+    _not_null("id", BigInteger, server_default=Identity(always=True)),
+    _not_null("topic", Text),
+    _not_null("partition", Integer),
+    _not_null("first_offset", BigInteger),
+    _not_null("next_offset", BigInteger),
+    _not_null("cause", Text),
+    _not_null("noticed_at", _TIME, server_default=text("transaction_timestamp()")),
+    Column("acknowledged_at", _TIME),
+    PrimaryKeyConstraint("id", name="lost_inputs_pkey"),
+    CheckConstraint("cause in ('deleted', 'truncated', 'replaced')", name="lost_inputs_cause_check"),
+    Index("lost_inputs_open", "id", postgresql_where=text("acknowledged_at is null")),
+)

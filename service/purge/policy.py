@@ -1,8 +1,11 @@
 """Defines how long things are kept, and the report of a purge."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from service.store.retention import PurgeTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class PurgeReport:
     """Batches that were skipped, since another transaction works on them: the next round tries them again."""
     whole: bool = True
     """Whether the round is complete: not where another pod was purging, or where the service stopped."""
+    held: bool = field(default=False, compare=False)
+    """Whether time limits ran less far than the clock, since inputs are not known to be applied."""
 
 
 @dataclass(slots=True)
@@ -65,3 +70,30 @@ class Chunk:
     """Events written to the outbox."""
     more: bool = False
     """Whether the task may have more to do."""
+
+
+def turn_of(turn: PurgeTurn, now: datetime | None) -> PurgeTurn:
+    """Replace the clock, where `now` is given; then everything counts as applied up to that time."""
+    return turn if now is None else PurgeTurn(turn.taken, now, now, now)
+
+
+HELD_SECONDS: Final = 60
+"""A pod notes about every five seconds how far the inputs are applied; from this distance on, the brake is reported."""
+
+
+def is_held(turn: PurgeTurn) -> bool:
+    """Return whether the inputs are not known to be applied up to about now."""
+    return turn.inputs_until is None or turn.inputs_until < time_before(turn.now, HELD_SECONDS)
+
+
+def due_before(turn: PurgeTurn, applied_until: datetime | None, seconds: int) -> datetime | None:
+    """Return the time before which what waits for an input must have begun to be due (the brake); None: nothing is.
+
+    A time limit runs only as far as the inputs are applied that could have met it.
+    """
+    return None if applied_until is None else time_before(min(turn.now, applied_until), seconds)
+
+
+def time_before(now: datetime, seconds: int) -> datetime:
+    """Return the time so many seconds earlier."""
+    return now - timedelta(seconds=seconds)

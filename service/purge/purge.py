@@ -12,7 +12,7 @@ by its counter row.
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -22,10 +22,18 @@ from service.domain import outgoing
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Origin, Outgoing, Unpublishable
 from service.postgres.pool import Database
-from service.purge.policy import Chunk, PurgeReport, RetentionPolicy
+from service.purge.policy import Chunk, PurgeReport, RetentionPolicy, due_before, is_held, time_before, turn_of
 from service.runtime.metrics import TRANSACTION
 from service.store import batches, outbox, retention, slots
-from service.store.retention import DueStatement, EndedBatch, EndingStatement, ExpiredContent, LateBatch, UploadKey
+from service.store.retention import (
+    DueStatement,
+    EndedBatch,
+    EndingStatement,
+    ExpiredContent,
+    LateBatch,
+    PurgeTurn,
+    UploadKey,
+)
 
 ROWS_PER_CHUNK = 500
 """Rows of a transaction, and batches whose locks it may hold."""
@@ -64,17 +72,17 @@ async def purge_once(
 async def count_due(database: Database, policy: RetentionPolicy, now: datetime | None = None) -> PurgeReport:
     """Count what a round would do at this moment. Changes nothing. Raises psycopg.Error."""
     async with database.transaction() as conn:
-        _, clock = await retention.try_purge(conn)
-        now = now or clock
+        turn = turn_of(await retention.try_purge(conn), now)
+        now = turn.now
         counts = await retention.count_due(
             conn,
-            pending=_before(now, policy.pending_ttl),
-            late=_before(now, policy.batch_timeout),
-            expired=_before(now, policy.expired_retention),
-            ended=None if policy.batch_retention is None else _before(now, policy.batch_retention),
-            closed=None if policy.closed_retention is None else _before(now, policy.closed_retention),
+            pending=due_before(turn, turn.registrations_until, policy.pending_ttl),
+            late=due_before(turn, turn.inputs_until, policy.batch_timeout),
+            expired=time_before(now, policy.expired_retention),
+            ended=None if policy.batch_retention is None else time_before(now, policy.batch_retention),
+            closed=None if policy.closed_retention is None else time_before(now, policy.closed_retention),
         )
-    report = PurgeReport()
+    report = PurgeReport(held=is_held(turn))
     for task, count in counts.items():
         setattr(report, task, count)
     return report
@@ -91,6 +99,7 @@ class _Round:
     committed: Committed
     stopped: Callable[[], bool]
     report: PurgeReport = field(default_factory=PurgeReport)
+    turn: PurgeTurn = field(init=False)
     skipped: set[str] = field(default_factory=set)
     """Batches that this round does not change."""
 
@@ -133,16 +142,17 @@ class _Round:
     async def _transaction(self, task: _PurgeTask) -> Chunk | None:
         """Run one transaction of a task. Returns None where another pod is purging."""
         async with self.database.transaction() as conn:
-            taken, now = await retention.try_purge(conn)
-            return await task(conn, self.now or now) if taken else None
+            self.turn = turn_of(await retention.try_purge(conn), self.now)
+            self.report.held = is_held(self.turn)
+            return await task(conn, self.turn.now) if self.turn.taken else None
 
     # -- uploads that wait for a registration
 
     async def expire_content(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Expire content whose registration did not come in time, and publish an event for each."""
-        due = _before(now, self.policy.pending_ttl)
+        due = due_before(self.turn, self.turn.registrations_until, self.policy.pending_ttl)
         keys, more = await self._lock_due(conn, "find_due_content", due)
-        expired = await retention.expire_content(conn, keys, due, now) if keys else []
+        expired = await retention.expire_content(conn, keys, due, now) if keys and due else []
         events = [event for content in expired if (event := _expired_event(content, now, self.limits.event_bytes))]
         await _publish(conn, events)
         return Chunk(
@@ -154,17 +164,17 @@ class _Round:
 
     async def expire_failures(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Expire waiting validation failures. Publishes no event for them."""
-        due = _before(now, self.policy.pending_ttl)
+        due = due_before(self.turn, self.turn.registrations_until, self.policy.pending_ttl)
         return await self._end(conn, "expired_failures", "find_due_failures", "expire_failures", due, now)
 
     async def delete_expired_content(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Delete expired content that was not restored or reconciled within its retention."""
-        due = _before(now, self.policy.expired_retention)
+        due = time_before(now, self.policy.expired_retention)
         return await self._end(conn, "deleted_content", "find_old_expired_content", "delete_expired_content", due, now)
 
     async def delete_expired_failures(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Delete expired failures at the end of their retention."""
-        due = _before(now, self.policy.expired_retention)
+        due = time_before(now, self.policy.expired_retention)
         return await self._end(
             conn, "deleted_failures", "find_old_expired_failures", "delete_expired_failures", due, now
         )
@@ -175,21 +185,21 @@ class _Round:
         task: str,
         finding: DueStatement,
         ending: EndingStatement,
-        due: datetime,
+        due: datetime | None,
         now: datetime,
     ) -> Chunk:
         keys, more = await self._lock_due(conn, finding, due)
-        done = await retention.end(conn, ending, keys, due, now) if keys else []
+        done = await retention.end(conn, ending, keys, due, now) if keys and due else []
         return Chunk(task, done, more=more)
 
     async def _lock_due(
-        self, conn: AsyncConnection[Any], finding: DueStatement, due: datetime
+        self, conn: AsyncConnection[Any], finding: DueStatement, due: datetime | None
     ) -> tuple[list[UploadKey], bool]:
-        """Find what is due, and lock its batches, without waiting.
+        """Find what is due (None: nothing is), and lock its batches, without waiting.
 
         Returns the keys of locked batches that are not registered, and whether there may be more.
         """
-        keys = await retention.find_due(conn, finding, due, self.skipped, ROWS_PER_CHUNK)
+        keys = await retention.find_due(conn, finding, due, self.skipped, ROWS_PER_CHUNK) if due else []
         locked = await self._lock(conn, {batch_id for batch_id, _ in keys})
         if locked:
             # A statement after the locks, so that it sees a registration that committed meanwhile.
@@ -213,7 +223,10 @@ class _Round:
 
     async def report_late_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Report batches that are neither ready nor failed after their timeout. They can still become so."""
-        late = await retention.find_late_batches(conn, _before(now, self.policy.batch_timeout), BATCHES_PER_CHUNK)
+        due = due_before(self.turn, self.turn.inputs_until, self.policy.batch_timeout)
+        if due is None:
+            return Chunk("timed_out_batches")
+        late = await retention.find_late_batches(conn, due, BATCHES_PER_CHUNK)
         some = _for_one_transaction(late)
         events = [event for batch in some if (event := await self._timeout(conn, batch, now))]
         await _publish(conn, events)
@@ -241,7 +254,7 @@ class _Round:
 
     async def delete_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Delete batches that ended long ago, with all rows that belong to them."""
-        due = _before(now, self.policy.batch_retention or 0)
+        due = time_before(now, self.policy.batch_retention or 0)
         found = await retention.find_ended_batches(conn, due, self.skipped, BATCHES_PER_CHUNK)
         some = _for_one_transaction(found)
         locked = await self._lock(conn, [batch.batch_id for batch in some])
@@ -270,7 +283,9 @@ class _Round:
     async def _clear(
         self, conn: AsyncConnection[Any], task: str, clearing: retention.ClearingStatement, now: datetime
     ) -> Chunk:
-        done = await retention.clear(conn, clearing, _before(now, self.policy.closed_retention or 0), ROWS_PER_CHUNK)
+        done = await retention.clear(
+            conn, clearing, time_before(now, self.policy.closed_retention or 0), ROWS_PER_CHUNK
+        )
         return Chunk(task, done, more=len(done) == ROWS_PER_CHUNK)
 
 
@@ -315,7 +330,3 @@ async def _publish(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> No
 def _log_unpublishable(error: Unpublishable) -> None:
     """Log an event that is too large for its topic. It must not stop the purge; the change is made without it."""
     _log.error("event_not_published", topic=error.topic, batch_id=error.batch_id, error=str(error))
-
-
-def _before(now: datetime, seconds: int) -> datetime:
-    return now - timedelta(seconds=seconds)

@@ -36,6 +36,7 @@ DUPLICATES = Counter(
 REGISTRATION_DIFFERENCES = Counter(
     "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]
 )
+LOST_INPUTS = Counter("els_inputs_lost_total", "Records that a topic no longer has, although unread.", ["topic"])
 OUTBOX_PUBLISHED = Counter("els_outbox_published_total", "Events acknowledged by the broker.", ["topic"])
 EVENT_TO_PUBLISH = Histogram(
     "els_event_to_publish_seconds",

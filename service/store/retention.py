@@ -13,6 +13,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
 from service.postgres.arrays import Texts
 from service.postgres.queries import fetch_rows
 from service.postgres.statements import STATEMENTS
@@ -56,17 +57,28 @@ class EndedBatch(NamedTuple):
     expected: int
 
 
-async def try_purge(conn: AsyncConnection[Any]) -> tuple[bool, datetime]:
-    """Try to get the right to purge for this transaction. Returns whether it has it, and the transaction's time."""
-    ((taken, now),) = await fetch_rows(conn, "try_purge")
-    return taken, now
+class PurgeTurn(NamedTuple):
+    """The right to purge, and what the purge goes by."""
+
+    taken: bool
+    now: datetime
+    registrations_until: datetime | None
+    """Every registration that was in its topic at this time is applied; None: that is not known of any time."""
+    inputs_until: datetime | None
+    """Likewise for all inputs."""
+
+
+async def try_purge(conn: AsyncConnection[Any]) -> PurgeTurn:
+    """Try to get the right to purge for this transaction."""
+    (row,) = await fetch_rows(conn, "try_purge", topics=Texts(INCOMING_TOPICS), registrations=BATCH_REGISTERED)
+    return PurgeTurn(*row)
 
 
 async def count_due(
     conn: AsyncConnection[Any],
     *,
-    pending: datetime,
-    late: datetime,
+    pending: datetime | None,
+    late: datetime | None,
     expired: datetime,
     ended: datetime | None,
     closed: datetime | None,

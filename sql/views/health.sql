@@ -2,7 +2,7 @@
 -- batches or anything else that has a history, and of those rows only the first. So it may be queried every second
 -- while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 2,000 rows of the outbox, and
 -- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
--- outbox_pages_pkey, outbox_seq, quarantine_open.
+-- outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open.
 
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
@@ -129,13 +129,29 @@ with estimates as materialized (
             )::bigint
         end as quarantine_open,
         (select count(*) from els.topic_refusals where topic_refusals.stopped_at is not null) as topics_stopped,
-        els.oldest_transaction() as oldest_transaction
+        els.oldest_transaction() as oldest_transaction,
+        (select count(*) from els.lost_inputs where lost_inputs.acknowledged_at is null) as lost_inputs,
+        (select greatest(1, coalesce(recovery.records, 1)) from els.recovery) as behind_records,
+        (select min(progress.applied_until) from els.progress) as applied_until
     from counted
     cross join unpublished
 ), judged as (
     select
         numbers.*,
         array_remove(array[
+            (
+                select case state
+                    when 'behind' then 'the database is behind its topics (' || why || '): run recover'
+                    else 'the database is being recovered: ' || why
+                end
+                from els.recovery
+            ),
+            case when lost_inputs > 0 then
+                lost_inputs || ' times an input topic lost records that may not have been read: ops.lost_inputs'
+            end,
+            case when applied_until < now() - interval '1 hour' then
+                'for more than an hour, a partition has not been applied to its end, so nothing expires: ops.progress'
+            end,
             case when topics_stopped > 0 then
                 topics_stopped || ' input topics are paused: ops.stopped_topics'
             end,
@@ -180,7 +196,10 @@ select
     topics_stopped,
     oldest_transaction,
     expired_last_day,
-    relays
+    relays,
+    coalesce(behind_records, 0) as behind_records,
+    applied_until,
+    lost_inputs
 from judged;
 
 comment on view ops.health is
@@ -198,3 +217,6 @@ comment on column ops.health.topics_stopped is 'input topics that are paused aft
 comment on column ops.health.oldest_transaction is 'age of the oldest transaction in this database, except this one; an old one keeps dead rows from being removed';
 comment on column ops.health.expired_last_day is 'contents whose registration did not come, expired in the last 24 hours and not restored or reconciled since';
 comment on column ops.health.relays is 'pods that publish events';
+comment on column ops.health.behind_records is 'how many records the database is behind its topics, at least 1 while it is behind or in recovery, else 0';
+comment on column ops.health.applied_until is 'everything that the input topics had at this time is applied, of the partitions of which that is known';
+comment on column ops.health.lost_inputs is 'losses of inputs that no operator has acknowledged';

@@ -16,7 +16,7 @@ async def process(app_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setenv("ELS_DATABASE_URL", app_url)
     monkeypatch.setenv("ELS_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     database = Database(app_url)
-    yield _Process(load_settings(), database, ["consumer", "relay", "purge"])
+    yield _Process(load_settings(), database, ["consumer", "relay", "purge"], replay=False)
     await database.close()
 
 

@@ -12,5 +12,8 @@ select
     relays,
     quarantine_open,
     topics_stopped,
-    coalesce(extract(epoch from oldest_transaction), 0)::float8 as oldest_transaction_seconds
+    coalesce(extract(epoch from oldest_transaction), 0)::float8 as oldest_transaction_seconds,
+    behind_records,
+    coalesce(extract(epoch from now() - applied_until), 0)::float8 as applied_age_seconds,
+    lost_inputs
 from ops.health

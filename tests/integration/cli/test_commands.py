@@ -19,6 +19,7 @@ from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISI
 from service.kafka import topics as kafka_module
 from service.postgres.schema import EXPECTED_REVISION
 from tests.support.builders.outbox import INSERT_ROW, event, row_of
+from tests.support.builders.progress import say_applied
 from tests.support.checks.expected import read_back
 from tests.support.pods.command_line import NOBODY, ROOT, CommandLine
 
@@ -386,6 +387,7 @@ def let_wait(conn: psycopg.Connection[Any], text_storage_id: str) -> None:
 def test_purge_reports_what_it_did_and_a_dry_run_what_is_due(
     service: CommandLine, conn: psycopg.Connection[Any]
 ) -> None:
+    say_applied(conn)
     let_wait(conn, "c1")
     let_wait(conn, "c2")
     states = "select state, count(*) from els.pending_content group by state"
@@ -403,6 +405,10 @@ def test_purge_reports_what_it_did_and_a_dry_run_what_is_due(
 
 def test_purge_uses_the_settings(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
     let_wait(conn, "c1")
+    held = service("purge", "--json")
+    assert (held.json["expired_content"], held.json["held"]) == (0, True)
+    assert "not known to be applied" in held.err
+    say_applied(conn)
     assert service("purge", "--json", ELS_PENDING_TTL_SECONDS="259200").json["expired_content"] == 0
     assert service("purge", "--json").json["expired_content"] == 1
 

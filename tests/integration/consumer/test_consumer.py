@@ -123,11 +123,11 @@ async def test_while_a_poll_is_in_the_database_the_next_one_reads_all_that_arriv
     intake, sizes, gate = running.consumer._intake, list[int](), asyncio.Event()
     take = intake.take
 
-    async def wait_at_first(deliveries: Sequence[Any], **how: Any) -> Any:
+    async def wait_at_first(deliveries: Sequence[Any], *rows: Any, **how: Any) -> Any:
         sizes.append(len(deliveries))
         if len(sizes) == 1:
             await gate.wait()
-        return await take(deliveries, **how)
+        return await take(deliveries, *rows, **how)
 
     intake.take = wait_at_first  # type: ignore[method-assign]
     await consumers.publish(CONTENT_PROVISIONED, content("a", "text-0"))

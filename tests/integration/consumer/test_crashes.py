@@ -143,7 +143,9 @@ async def test_an_isolated_record_is_not_rejected_because_of_database_errors(
             for each row when (new.deaths < 9) execute function public.end_session();
     """)
     for _ in range(5):
-        started = Running(strict_consumers.app_url, strict_consumers.broker, strict_consumers.group, 1_000)
+        started = Running(
+            strict_consumers.app_url, strict_consumers.broker, strict_consumers.group, 1_000, replay=False
+        )
         task = started._task
         await until(
             lambda task=task: task.done() or strict_consumers.value(PENDING) == 2,  # type: ignore[misc]

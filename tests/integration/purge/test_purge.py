@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +18,20 @@ from deploy.servers.pods import pods, until
 from service.domain import contract
 from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming
-from service.domain.topics import PENDING_EXPIRED, READINESS_TIMEOUT
+from service.domain.topics import (
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    INCOMING_TOPICS,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    VALIDATION_FAILED,
+)
 from service.postgres.pool import Database
 from service.purge import policy, purge, reporting
 from service.purge.policy import Chunk, PurgeReport, RetentionPolicy
 from service.purge.purge import count_due, purge_once
 from service.store import retention
+from tests.support.builders.progress import say_applied
 from tests.support.checks import invariants
 from tests.support.interleaving.interleaving import content, deliver, deliveries, failure, registration
 
@@ -152,8 +160,59 @@ async def test_content_that_has_not_waited_long_stays_pending(house: PurgeFixtur
 async def test_without_a_time_given_the_databases_clock_decides(house: PurgeFixture) -> None:
     await house.poll(content("old"), content("new"))
     house.conn.execute("update els.pending_content set waiting_since = now() - interval '25 h' where arrival = 1")
+    say_applied(house.conn)
     assert await purge_once(house.database, POLICY) == PurgeReport(expired_content=1)
     assert sorted(house.states().values()) == ["expired", "pending"]
+
+
+@pytest.mark.parametrize(
+    ("topics", "ago", "expired", "late"),
+    [
+        ((), 0, 0, 0),
+        (INCOMING_TOPICS, 2, 0, 0),
+        (INCOMING_TOPICS, 0, 2, 1),
+        ((BATCH_REGISTERED,), 0, 2, 0),
+        ((CONTENT_PROVISIONED, VALIDATION_FAILED), 0, 0, 0),
+    ],
+    ids=["nothing is known", "up to two hours ago", "up to now", "only registrations", "all but registrations"],
+)
+async def test_a_time_limit_runs_only_as_far_as_the_inputs_are_applied(
+    house: PurgeFixture, topics: Sequence[str], ago: int, expired: int, late: int
+) -> None:
+    """What would prevent an expiry, or complete a batch, may be among the inputs that are not applied yet."""
+    await house.poll(content("c"), failure("f", "d"), registration("r", 2))
+    house.conn.execute("update els.pending_content set waiting_since = now() - interval '25 h'")
+    house.conn.execute("update els.validation_failures set waiting_since = now() - interval '25 h'")
+    house.conn.execute("update els.batches set registered_at = now() - interval '25 h'")
+    if topics:
+        say_applied(house.conn, *topics, ago=ago)
+    due = await count_due(house.database, POLICY)
+    assert due == await purge_once(house.database, POLICY)
+    assert (due.expired_content + due.expired_failures, due.timed_out_batches) == (expired, late)
+
+
+async def test_one_partition_that_is_not_applied_keeps_the_brake_on(house: PurgeFixture) -> None:
+    await house.poll(content("c"))
+    house.conn.execute("update els.pending_content set waiting_since = now() - interval '25 h'")
+    say_applied(house.conn)
+    house.conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 1, 0)", [BATCH_REGISTERED])
+    assert await purge_once(house.database, POLICY) == PurgeReport()
+    house.conn.execute("update els.progress set applied_until = now()")
+    assert await purge_once(house.database, POLICY) == PurgeReport(expired_content=1)
+
+
+async def test_while_the_database_is_behind_nothing_is_purged(house: PurgeFixture) -> None:
+    house.conn.execute("insert into els.recovery (state, why) values ('behind', 'a test')")
+    with pytest.raises(psycopg.Error, match="behind its topics"):
+        await purge_once(house.database, POLICY)
+
+
+async def test_on_another_server_nothing_is_purged_until_a_consumer_has_compared_it(house: PurgeFixture) -> None:
+    house.conn.execute("insert into els.server_identity (identity) values ('another')")
+    with pytest.raises(psycopg.Error, match="another server"):
+        await purge_once(house.database, POLICY)
+    house.conn.execute("update els.server_identity set identity = els.this_server()")
+    assert await purge_once(house.database, POLICY) == PurgeReport()
 
 
 async def test_failures_expire_without_an_event(house: PurgeFixture) -> None:

@@ -38,6 +38,10 @@ OTHER_TABLES: Mapping[str, str] = {
     "quarantine": "by topic and record; a record need not name a batch",
     "topic_refusals": "one row for each input topic",
     "crash_marks": "by topic and partition; a record need not name a batch",
+    "progress": "one row for each input partition",
+    "server_identity": "one row",
+    "recovery": "at most one row",
+    "lost_inputs": "by topic and partition, a row for each loss",
     "operator_actions": "in order of time; an action need not concern a batch",
 }
 """Tables whose rows do not belong to a batch, each with its reason."""
@@ -52,6 +56,8 @@ NOT_BY_BATCH = {
     "fetch_blocked": "by shard: an occasional query for events that could not be published",
     "count_outbox": "for a gauge: it counts the rows of all batches",
     "forget_blocked": "it reads all blocked batches, which are few",
+    "find_expired": "for operators: a page of the expired content and failures of all batches",
+    "count_expired": "for operators: the expired content and failures of all batches",
     "list_batches": "for operators: a page of all batches",
     "list_pending_content": "for operators: a page of the pending content of all batches",
 }

@@ -31,8 +31,17 @@ PENDING_EXPIRED = "huleedu.els.pending.content.expired.v1"
 READINESS_TIMEOUT = "huleedu.els.batch.readiness.timeout.v1"
 OUTGOING = (SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT, VALIDATION_ERRORS, PENDING_EXPIRED, READINESS_TIMEOUT)
 
-# Not part of the state: which relay works, crash marks, and the counters of consecutive rejections.
-WORKINGS = ("relays", "relay_shards", "outbox_format", "crash_marks", "topic_refusals", "alembic_version")
+# Not part of the state: which relay works, crash marks, progress, and the counters of consecutive rejections.
+WORKINGS = (
+    "relays",
+    "relay_shards",
+    "outbox_format",
+    "crash_marks",
+    "topic_refusals",
+    "alembic_version",
+    "progress",
+    "server_identity",
+)
 END = b"here the tests have read to"
 DELIVERIES = ["deliveries", "last_seen_at"]
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import until
@@ -17,6 +18,7 @@ from service.domain.delivery import IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
+from service.kafka import topics
 from service.kafka.connection import client_options
 from service.kafka.group import ConsumerOptions
 from service.postgres.pool import Database
@@ -31,7 +33,9 @@ PENDING = "select count(*) from els.pending_content"
 class Running:
     """One consumer that runs in the test, with its health and its effects."""
 
-    def __init__(self, url: str, broker: Broker, group: str, limit: int) -> None:
+    def __init__(
+        self, url: str, broker: Broker, group: str, limit: int, *, replay: bool = False, restarts: bool = False
+    ) -> None:
         self.health = Health("consumer")
         self.effects: list[Effects] = []
         self.database = Database(url, pool_size=3)
@@ -43,6 +47,7 @@ class Running:
             self.health,
             ConsumerOptions(
                 group=group,
+                replay=replay,
                 max_poll_records=100,
                 drain=10,
                 max_bytes={**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * MEBIBYTE},
@@ -50,7 +55,7 @@ class Running:
             lag=lambda *_: None,
         )
         self._stop = asyncio.Event()
-        self._task = asyncio.create_task(self.consumer.run(self._stop))
+        self._task = asyncio.create_task(self._run_again() if restarts else self.consumer.run(self._stop))
 
     async def _committed(self, effects: Effects) -> None:
         self.effects.append(effects)
@@ -63,7 +68,10 @@ class Running:
         """Ends the consumer, and restarts it as the process does whenever it fails."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        self._task = asyncio.create_task(run_until_stopped("consumer", self.consumer.run, self._stop, self.health))
+        self._task = asyncio.create_task(self._run_again())
+
+    async def _run_again(self) -> None:
+        await run_until_stopped("consumer", self.consumer.run, self._stop, self.health)
 
     async def stop(self) -> None:
         self._stop.set()
@@ -76,15 +84,23 @@ class ConsumerFixture:
 
     def __init__(self, app_url: str, superuser: str, broker: Broker) -> None:
         self.app_url, self.broker = app_url, broker
+        self.restarts = False
+        """Whether consumers are run again when they fail, as the process does."""
         self.group = f"group-{uuid4().hex[:8]}"
         self.conn = psycopg.connect(superuser, autocommit=True)
         self.ends: dict[TopicPartition, int] = {}
         self.running: list[Running] = []
         self.producer: AIOKafkaProducer
 
-    async def start(self, limit: int = 1_000) -> Running:
-        started = Running(self.app_url, self.broker, self.group, limit)
+    def start_one(self, limit: int = 1_000, *, replay: bool = False) -> Running:
+        """Starts a consumer that may not be able to join the group."""
+        group = f"{self.group}.replay" if replay else self.group
+        started = Running(self.app_url, self.broker, group, limit, replay=replay, restarts=self.restarts)
         self.running.append(started)
+        return started
+
+    async def start(self, limit: int = 1_000, *, replay: bool = False) -> Running:
+        started = self.start_one(limit, replay=replay)
         await until(lambda: started.partitions > 0, BOUND, lambda: "no partition was assigned")
         return started
 
@@ -102,6 +118,17 @@ class ConsumerFixture:
             self.ends[tp] = max(self.ends.get(tp, 0), each.offset + 1)
         return int(each.offset)
 
+    async def send_in_a_transaction(self, topic: str, value: bytes, partition: int = 0) -> None:
+        """Publishes a value in a transaction of its own; the broker writes a marker behind it."""
+        async with (
+            AIOKafkaProducer(
+                bootstrap_servers=self.broker.bootstrap_servers, transactional_id=f"tests-{uuid4().hex}"
+            ) as producer,
+            producer.transaction(),
+        ):
+            sent = await producer.send_and_wait(topic, value, b"key", partition)
+        self.ends[TopicPartition(topic, partition)] = sent.offset + 1
+
     async def publish_batch(self, topic: str, batch: bytes, records: int, partition: int = 0) -> int:
         """Publishes a finished record batch. Returns the offset of its first record."""
         async with AIOKafkaProducer(
@@ -113,6 +140,28 @@ class ConsumerFixture:
             first = (await (await producer.send_batch(builder, topic, partition=partition))).offset
         self.ends[TopicPartition(topic, partition)] = first + records
         return int(first)
+
+    async def delete_records(self, tp: TopicPartition, before: int) -> None:
+        """Deletes the records below an offset, as a retention or an administrator does."""
+        async with self._admin() as admin:
+            await admin.delete_records({tp: RecordsToDelete(before_offset=before)})
+
+    async def create_again(self, topic: str) -> None:
+        """Deletes a topic with its records, and creates it with the same number of partitions."""
+        async with self._admin() as admin:
+            await admin.delete_topics([topic])
+        options = client_options(self.broker.bootstrap_servers)
+        await topics.create_topics(options, partitions=3, replication=1, topics={topic: {}})
+        self.ends = {tp: end for tp, end in self.ends.items() if tp.topic != topic}
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers)
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
 
     async def committed(self, *tps: TopicPartition) -> dict[TopicPartition, int]:
         return await committed_offsets(self.broker, self.group, tps or self.ends)

@@ -1,7 +1,6 @@
 """Tests how deferred records end with their consumer."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -9,7 +8,6 @@ from aiokafka import TopicPartition
 
 from service.consumer.deferred import DeferredRecords
 from service.consumer.partitions import Partition
-from service.domain.delivery import Delivery
 from service.intake.intake import Intake
 from tests.support.builders.inputs import provisioned
 
@@ -18,12 +16,16 @@ async def test_no_deferred_record_is_applied_after_a_shutdown_that_is_cancelled_
     started, ended, swallowed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class Held:
-        async def take_exclusive(self, _: Sequence[Delivery]) -> None:
+        async def take_exclusive(self, *_: object) -> None:
             started.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 ended.set()
+
+    class Writes:
+        def of(self, partitions: object) -> object:
+            return partitions
 
     async def swallow() -> None:
         with suppress(asyncio.CancelledError):
@@ -31,7 +33,7 @@ async def test_no_deferred_record_is_applied_after_a_shutdown_that_is_cancelled_
         swallowed.set()
         await asyncio.Event().wait()
 
-    deferred = DeferredRecords(cast("Intake", Held()), lambda: None)
+    deferred = DeferredRecords(cast("Intake", Held()), cast("Any", Writes()), lambda: None)
     delivery = provisioned("b", "t")
     tp = TopicPartition(delivery.topic, delivery.partition)
     deferred.defer([delivery], {tp: Partition(tp)})

@@ -1,0 +1,77 @@
+"""Reads the last events of the output topics, and counts those that the database does not contain.
+
+Transactions of the last moments before a failover may be published while the group has not committed the offsets behind
+their records. Only the output topics show that such transactions are lost.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+import orjson
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from service.domain.topics import (
+    BATCH_READY,
+    EXCESS_CONTENT,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+)
+from service.store.outbox import EVENTS_PER_ROW
+from service.store.progress import AnnouncedEvent
+
+LAST_RECORDS: Final = 20
+"""How many records of each output partition are read."""
+
+READ_SECONDS: Final = 10.0
+"""How long to wait for them. What does not arrive is not checked."""
+
+EVENT_KINDS: Final[Mapping[str, str]] = {
+    SLOT_ASSIGNED: "slot",
+    EXCESS_CONTENT: "excess",
+    BATCH_READY: "completed",
+    VALIDATION_ERRORS: "completed",
+    PENDING_EXPIRED: "expired",
+    READINESS_TIMEOUT: "timeout",
+}
+
+
+async def last_events(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> list[AnnouncedEvent]:
+    """Read the last events of these output partitions that a pod of this release has published. Raises KafkaError."""
+    if not tps:  # the client would wait for ever
+        return []
+    beginnings, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
+    left = {tp for tp in tps if ends[tp] > beginnings[tp]}
+    if not left:
+        return []
+    reader.assign(list(left))
+    for tp in left:
+        reader.seek(tp, max(beginnings[tp], ends[tp] - LAST_RECORDS))
+    events = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READ_SECONDS):
+            while left:
+                for records in (await reader.getmany(*left, timeout_ms=100)).values():
+                    events += [event for record in records if (event := _event_of(record))]
+                left = {tp for tp in left if await reader.position(tp) < ends[tp]}
+    return events
+
+
+def _event_of(record: ConsumerRecord) -> AnnouncedEvent | None:
+    """Return the event of a record; None for one without our header, or of another implementation."""
+    try:
+        seq = int(dict(record.headers)["seq"])
+        data = orjson.loads(record.value)["data"]
+        return AnnouncedEvent(
+            EVENT_KINDS[record.topic],
+            data["batch_id"],
+            data.get("text_storage_id"),
+            data.get("essay_id"),
+            seq // EVENTS_PER_ROW,
+            record.timestamp // 1000,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None

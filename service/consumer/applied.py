@@ -1,0 +1,61 @@
+"""Notes up to which time of the database each partition is applied. The purge goes no further (the brake)."""
+
+import math
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from aiokafka import TopicPartition
+
+from service.consumer.partitions import Assignment, Partition
+from service.consumer.paused_topics import PausedTopics
+from service.postgres.pool import Database
+from service.store import progress
+
+APPLIED_SECONDS: Final = 5.0
+"""Pause between two requests for the ends of partitions, which tell up to which time these are applied."""
+
+
+class AppliedTimes:
+    """Asks for the ends of the assigned partitions, and notes when their rows have reached them."""
+
+    def __init__(self, database: Database, assignment: Assignment, paused: PausedTopics) -> None:
+        self._database = database
+        self._assignment = assignment
+        self._paused = paused
+        self._ends: dict[TopicPartition, tuple[int, datetime]] = {}
+        """Ends that the rows have not reached yet, each with the time at which it was asked for."""
+        self._ends_at: dict[TopicPartition, float] = {}
+
+    def forget(self, tp: TopicPartition) -> None:
+        """Forget the end of a partition: its topic may have been created again."""
+        self._ends.pop(tp, None)
+
+    async def note(self, located: Sequence[Partition]) -> None:
+        """Note up to which time the partitions are applied, except for paused topics, which have unread records.
+
+        Raises KafkaError, TimeoutError, psycopg.Error.
+        """
+        wanted = [
+            each.tp
+            for each in located
+            if each.tp not in self._ends and time.monotonic() - self._ends_at.get(each.tp, -math.inf) > APPLIED_SECONDS
+        ]
+        if wanted:
+            async with self._database.transaction() as conn:
+                now = await progress.read_clock(conn)
+            # After the time was read: everything that was there then is below these ends, also in open transactions.
+            ends = await self._assignment.membership.ends(wanted)
+            self._ends |= {tp: (end, now) for tp, end in ends.items()}
+            self._ends_at |= dict.fromkeys(wanted, time.monotonic())
+        known = {each.tp: each for each in located if each.tp.topic not in self._paused.names}
+        reached = {
+            tp: (known[tp].row_epoch, end, at)
+            for tp, (end, at) in self._ends.items()
+            if tp in known and (known[tp].row or 0) >= end
+        }
+        if reached:
+            async with self._database.transaction() as conn:
+                await progress.mark_applied(conn, reached)
+        self._ends = {tp: each for tp, each in self._ends.items() if tp in known and tp not in reached}

@@ -1,0 +1,70 @@
+"""Decides where a pod continues in a partition: compares its row in the database with the topic and with the group."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from service.store.progress import ProgressRow
+
+Comparison = Literal["same", "another", "missing", "unknown"]
+"""What the topic has at the offset of the row's last record: that record, another one, nothing since the topic ends
+before it, or nothing that tells (retention or compaction has deleted it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of a partition. The group's offset was read before the row."""
+
+    row: ProgressRow | None
+    group_offset: int | None
+    """None where the group has none."""
+    is_ours: bool
+    """Whether a pod of this release has committed it."""
+    beginning: int
+    """The first offset that the topic still has."""
+    end: int
+    record: Comparison = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where to continue."""
+
+    offset: int
+    epoch: int = 0
+    lost: tuple[int, int, Literal["deleted", "truncated", "replaced"]] | None = None
+    """First and next offset of the records that the topic has no more, and the cause."""
+
+
+def records_behind(observed: Observed) -> int:
+    """Return how many records the row is behind the group's offset, which only a database that was set back is.
+
+    An offset that a pod of the previous release committed says nothing about a row which that release does not write.
+    """
+    row, group_offset = observed.row, observed.group_offset
+    if group_offset is None:
+        return 0
+    if row is None:
+        return max(0, group_offset - observed.beginning) if observed.is_ours else 0
+    if row.previous_release and not observed.is_ours:
+        return 0
+    return max(0, group_offset - row.next_offset)
+
+
+def resume(observed: Observed) -> Resumption:
+    """Return where to continue in a partition whose row is not behind."""
+    row, group_offset, beginning = observed.row, observed.group_offset, observed.beginning
+    if row is None:
+        # The first start, or the first one of this release: nothing counts as lost.
+        is_there = group_offset is not None and beginning <= group_offset <= observed.end
+        return Resumption(group_offset if is_there and group_offset is not None else beginning)
+    offset = row.next_offset
+    if row.previous_release and group_offset is not None:
+        offset = max(offset, group_offset)
+    if observed.record == "another":
+        return Resumption(beginning, row.epoch + 1, (beginning, beginning, "replaced"))
+    if observed.record == "missing":
+        first = min(observed.end, offset)
+        return Resumption(beginning, row.epoch + 1, (first, offset, "truncated"))
+    if offset < beginning:
+        return Resumption(beginning, row.epoch, (offset, beginning, "deleted"))
+    return Resumption(offset, row.epoch)

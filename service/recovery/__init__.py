@@ -1,0 +1,1 @@
+"""Bring a database that is behind its topics up to date."""

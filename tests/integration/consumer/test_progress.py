@@ -1,0 +1,197 @@
+"""Tests that a consumer notices a database or a topic that was set back, on a real server and a real broker."""
+
+from collections.abc import AsyncIterator
+
+import orjson
+import psycopg
+import pytest
+from aiokafka import TopicPartition
+
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import until
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
+from service.kafka.connection import client_options
+from service.kafka.topics import create_topics
+from service.postgres.pool import Database
+from service.recovery.rewind import NotRecoverable, rewind
+from service.store.operator_actions import Operator
+from tests.support.builders.inputs import content, registration
+from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, consumer_fixture
+
+ROW = f"select next_offset from els.progress where topic = '{CONTENT_PROVISIONED}' and \"partition\" = 0"
+TP = TopicPartition(CONTENT_PROVISIONED, 0)
+
+
+@pytest.fixture
+def restarting(strict_consumers: ConsumerFixture) -> ConsumerFixture:
+    strict_consumers.restarts = True
+    return strict_consumers
+
+
+@pytest.fixture
+async def on_apache(app_url: str, database_url: str, apache: Broker) -> AsyncIterator[ConsumerFixture]:
+    """On a broker that deletes records, sees at once who leaves a group, and has transactions."""
+    async with consumer_fixture(app_url, database_url, apache) as consumers:
+        consumers.restarts = True
+        yield consumers
+
+
+async def rewound(consumers: ConsumerFixture) -> int:
+    database = Database(consumers.app_url)
+    try:
+        kafka = client_options(consumers.broker.bootstrap_servers)
+        return (await rewind(database, kafka, consumers.group, Operator("a test", "restored"))).records
+    finally:
+        await database.close()
+
+
+async def applied(consumers: ConsumerFixture, *texts: str) -> None:
+    await consumers.publish(CONTENT_PROVISIONED, *(content("b", text) for text in texts))
+    await consumers.all_committed()
+
+
+async def test_the_row_is_what_the_group_commits(restarting: ConsumerFixture) -> None:
+    await restarting.start()
+    await applied(restarting, "t0", "t1")
+    assert restarting.value(ROW) == restarting.ends[TP]
+    query = "select record_offset = next_offset - 1 and record_at is not null and record_digest is not null"
+    assert restarting.value(f"{query} from els.progress where next_offset > 0") is True
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["at the start", "while it runs"])
+async def test_a_database_that_was_set_back_is_noticed_and_nothing_more_is_applied(
+    on_apache: ConsumerFixture, is_running: bool
+) -> None:
+    """The rows are set back, as a restored backup or a promoted standby sets them back, with the contents."""
+    running = await on_apache.start()
+    await applied(on_apache, "t0")
+    before = on_apache.value(ROW)
+    await applied(on_apache, "t1", "t2")
+    if not is_running:
+        await on_apache.stop()
+    with psycopg.connect(on_apache.conn.info.dsn, password=on_apache.conn.info.password) as conn:
+        conn.execute("delete from els.pending_content where text_storage_id <> 't0'")
+        conn.execute("update els.progress set next_offset = %s where next_offset > %s", [before, before])
+    await on_apache.publish(CONTENT_PROVISIONED, content("b", "t3"))
+    if not is_running:
+        running = on_apache.start_one()
+    await on_apache.becomes("select state from els.recovery", "behind")
+    await until(lambda: "behind" in str(running.health.parts["consumer"]), BOUND, lambda: str(running.health.parts))
+    assert not running.health.ready
+    assert on_apache.value(PENDING) == 1
+    assert on_apache.value("select attention[1] from ops.health").startswith("the database is behind")
+    await until_left(on_apache)
+    assert await rewound(on_apache) == 3
+    await on_apache.all_committed()
+    assert on_apache.value(PENDING) == 4
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+    assert on_apache.value("select action from els.operator_actions") == "recover"
+
+
+async def until_left(consumers: ConsumerFixture) -> None:
+    """Waits until no consumer is in the group any more: only then can its offsets be set."""
+    await until(lambda: all(each.partitions == 0 for each in consumers.running), BOUND, lambda: "it is in the group")
+
+
+async def test_records_that_were_deleted_unread_are_counted_and_reading_continues(
+    on_apache: ConsumerFixture,
+) -> None:
+    await on_apache.start()
+    await applied(on_apache, "t0")
+    await on_apache.stop()
+    await on_apache.publish(CONTENT_PROVISIONED, *(content("b", f"t{number}") for number in range(1, 5)))
+    await on_apache.delete_records(TP, on_apache.ends[TP] - 1)
+    running = await on_apache.start()
+    await on_apache.all_committed()
+    assert on_apache.value("select string_agg(text_storage_id, ' ' order by arrival) from els.pending_content") == (
+        "t0 t4"
+    )
+    assert on_apache.value("select records from ops.lost_inputs") == 3
+    assert on_apache.value("select cause from ops.lost_inputs") == "deleted"
+    assert running.health.ready
+
+
+async def test_a_topic_that_was_created_again_is_read_from_its_beginning(restarting: ConsumerFixture) -> None:
+    running = await restarting.start()
+    await applied(restarting, "t0", "t1", "t2")
+    await restarting.stop()
+    await restarting.create_again(CONTENT_PROVISIONED)
+    for number in range(3, 8):
+        await restarting.publish(CONTENT_PROVISIONED, content("b", f"t{number}"))
+    running = await restarting.start()
+    await restarting.becomes(PENDING, 8)
+    assert restarting.value("select cause from ops.lost_inputs") == "replaced"
+    assert restarting.value(f"select epoch from ops.progress where topic = '{TP.topic}' and \"partition\" = 0") == 1
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+
+
+async def test_an_empty_database_under_topics_with_events_is_behind(
+    restarting: ConsumerFixture,
+) -> None:
+    options = client_options(restarting.broker.bootstrap_servers)
+    await create_topics(options, partitions=1, replication=1, topics={SLOT_ASSIGNED: {}})
+    await restarting.producer.send_and_wait(SLOT_ASSIGNED, b"{}", b"b")
+    await restarting.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    running = restarting.start_one()
+    await restarting.becomes("select state from els.recovery", "behind")
+    await until(lambda: "behind" in str(running.health.parts["consumer"]), BOUND, lambda: str(running.health.parts))
+    await until_left(restarting)
+    with pytest.raises(NotRecoverable, match="--fresh"):
+        await rewound(restarting)
+    assert restarting.value(PENDING) == 0
+
+
+async def test_events_that_only_the_output_topics_have_show_that_commits_are_lost(
+    restarting: ConsumerFixture,
+) -> None:
+    """The group's offsets are committed up to 0.2 s later than the transactions: they need not show the loss."""
+    await restarting.start()
+    await restarting.publish(BATCH_REGISTERED, registration("b", ["e1"]))
+    await applied(restarting, "t0")
+    await restarting.stop()
+    options = client_options(restarting.broker.bootstrap_servers)
+    await create_topics(options, partitions=1, replication=1, topics={SLOT_ASSIGNED: {}})
+    for essay_id, text in (("e1", "t0"), ("e2", "t9")):
+        value = orjson.dumps({"data": {"batch_id": "b", "essay_id": essay_id, "text_storage_id": text}})
+        await restarting.producer.send_and_wait(SLOT_ASSIGNED, value, b"b", headers=[("seq", b"1")])
+    restarting.start_one()
+    await restarting.becomes("select state from els.recovery", "behind")
+    assert restarting.value("select why from els.recovery").startswith("1 of the last 2 events")
+
+
+async def test_a_partition_is_applied_up_to_a_time_also_behind_the_marker_of_a_transaction(
+    on_apache: ConsumerFixture,
+) -> None:
+    running = await on_apache.start()
+    await applied(on_apache, "t0")
+    began = on_apache.value("select now()")
+    await on_apache.send_in_a_transaction(CONTENT_PROVISIONED, content("b", "t1"))
+    await on_apache.becomes(PENDING, 2)
+    applied_until = ROW.replace("next_offset", f"applied_until > '{began}'")
+    await on_apache.becomes(applied_until, True)
+    assert on_apache.value(ROW) == on_apache.ends[TP] + 1  # the marker
+    assert running.health.ready
+
+
+async def test_a_replay_applies_what_is_missing_and_moves_no_row(restarting: ConsumerFixture) -> None:
+    await restarting.start()
+    await applied(restarting, "t0", "t1")
+    restarting.conn.execute("delete from els.pending_content where text_storage_id = 't0'")
+    rows = restarting.conn.execute("select topic, partition, epoch, next_offset from els.progress").fetchall()
+    marks = restarting.conn.execute("select * from els.crash_marks order by topic, partition").fetchall()
+    replay = await restarting.start(replay=True)
+    await restarting.becomes(PENDING, 2)
+    await until(lambda: replay.health.ready, BOUND, lambda: str(replay.health.parts))
+    query = "select topic, partition, epoch, next_offset from els.progress"
+    assert sorted(restarting.conn.execute(query).fetchall()) == sorted(rows)
+    assert restarting.conn.execute("select * from els.crash_marks order by topic, partition").fetchall() == marks
+
+
+async def test_a_replay_waits_while_the_database_is_behind(restarting: ConsumerFixture) -> None:
+    await restarting.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    restarting.conn.execute("insert into els.recovery (state, why) values ('behind', 'a test')")
+    replay = restarting.start_one(replay=True)
+    await until(lambda: "behind" in str(replay.health.parts["consumer"]), BOUND, lambda: str(replay.health.parts))
+    assert restarting.value(PENDING) == 0
+    restarting.conn.execute("delete from els.recovery")
+    await restarting.becomes(PENDING, 1)
