@@ -22,6 +22,7 @@ from service.kafka import topics
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error, server_error
 from service.purge import reporting as purge_reporting
+from service.purge.clocks import Clocks
 from service.purge.policy import Chunk
 from service.purge.purge import purge_once
 from service.runtime.errors import one_line
@@ -177,9 +178,11 @@ class _Process:
         """Run a purge round every interval. All pods do; a lock lets one pod at a time work."""
         if not self._purges:
             return
-        policy = wiring.retention_policy(self._settings)
+        policy, clocks = wiring.retention_policy(self._settings), Clocks()
 
         async def step() -> bool:
+            if not await clocks.may_purge(self._database):
+                return False
             await purge_once(self._database, policy, committed=self._purge_committed, stopped=stop.is_set)
             return False
 

@@ -24,7 +24,8 @@ grant select, insert, update, delete on
     els.crash_marks,
     els.progress,
     els.server_identity,
-    els.recovery
+    els.recovery,
+    els.purge_hold
 to els_app;
 
 -- Rows of the outbox, and operator actions, are inserted and deleted, never updated.

@@ -6,6 +6,8 @@ Revises: 0004
 
 from alembic import op
 
+from service.postgres.migration import create_index
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -63,6 +65,17 @@ create table els.lost_inputs (
 
 create index lost_inputs_open on els.lost_inputs (id) where acknowledged_at is null;
 
+create table els.purge_hold (
+    only_row        boolean     not null default true,
+    since           timestamptz not null default transaction_timestamp(),
+    why             text        not null,
+    seconds_apart   float8      not null,
+    agreed          integer     not null default 0,
+    acknowledged_at timestamptz,
+    constraint purge_hold_pkey primary key (only_row),
+    constraint purge_hold_only_row_check check (only_row)
+);
+
 create function els.this_server() returns text
 language sql stable set search_path = pg_catalog
 as $$
@@ -115,13 +128,19 @@ for each row when (new.pod not like '%@progress') execute function els.note_prev
 
 # A view depends on each of the tables, and is created again by the upgrade.
 DOWNGRADE = """
+drop index els.quarantine_open_registrations;
 drop trigger previous_release on els.crash_marks;
 drop function els.note_previous_release, els.check_server, els.refuse, els.this_server;
-drop table els.progress, els.server_identity, els.recovery, els.lost_inputs cascade;
+drop table els.progress, els.server_identity, els.recovery, els.lost_inputs, els.purge_hold cascade;
 """
 
 
 def upgrade() -> None:
+    # First, since it commits what the revision did before: an interrupted migration must be repeatable.
+    create_index(
+        "quarantine_open_registrations",
+        "els.quarantine (md5(key)) where state = 'open' and topic = 'huleedu.batch.essays.registered.v1'",
+    )
     op.execute(UPGRADE)
 
 

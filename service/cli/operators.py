@@ -111,10 +111,11 @@ def _pending_filter(options: Namespace, texts: Sequence[str] | None = None) -> P
 
 
 async def health_acknowledge(settings: Settings, options: Namespace) -> int:
-    """Mark losses of inputs as seen."""
+    """Mark losses of inputs as seen, and clocks that do not agree."""
     async with _operations(settings) as operations:
         seen = await operations.notices.acknowledge(operator_of(options), options.ids or None)
-    print(f"{len(seen)} notice{'' if len(seen) == 1 else 's'} acknowledged.")
+    for notice in seen:
+        print(f"Acknowledged: {notice}.")
     return 0
 
 

@@ -123,9 +123,12 @@ def _add_process(commands: Commands) -> None:
     top.add_argument("--svg", metavar="FILE", help="with --once: also write the screen to an SVG file")
     health = group(commands, "health", "mark notices of ops.health as seen")
     acknowledge = add(
-        health, "cli.operators.health_acknowledge", "acknowledge", "mark losses of inputs as seen (ops.lost_inputs)"
+        health,
+        "cli.operators.health_acknowledge",
+        "acknowledge",
+        "mark as seen: lost inputs, and clocks that hold the purge",
     )
-    acknowledge.add_argument("ids", type=row_id, metavar="ID", nargs="*", help="only these (default: all)")
+    acknowledge.add_argument("ids", type=row_id, metavar="ID", nargs="*", help="only these lost inputs (default: all)")
     with_operator(acknowledge)
     topics = group(commands, "topics", "create the Kafka topics of the service")
     with_json(

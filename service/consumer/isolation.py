@@ -50,6 +50,7 @@ class Isolation:
         portion = 1 if isolation.culprit is not None else isolation.portion
         try:
             fetched = await membership.fetch([partition.tp], portion, POLL_MS)
+            self._assignment.check_leaders()
         except OffsetOutOfRangeError:
             partition.lose()
             return []

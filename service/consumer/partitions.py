@@ -171,6 +171,12 @@ class Assignment:
         partition.rewind(offset)
         self.membership.rewind(partition.tp, offset)
 
+    def check_leaders(self) -> None:
+        """Forget where to continue in partitions with a new leader: it may have truncated the log."""
+        for tp in self.membership.new_leaders():
+            if partition := self.partitions.get(tp):
+                partition.lose()
+
     def drop(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Remove revoked partitions. Returns those that were assigned."""
         dropped = []

@@ -66,6 +66,7 @@ class PollReader:
                     fetched = await self._assignment.membership.fetch(
                         tps, remaining, wait_ms, enough=self.idle if number else None
                     )
+                    self._assignment.check_leaders()
                 except OffsetOutOfRangeError as error:
                     for tp in error.args[0]:
                         reads[tp].partition.lose()

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.domain import topics
+from service.kafka.record_batches import new_leaders
 from service.runtime.loop import cancelled
 
 CALM_SECONDS = 1.0
@@ -144,6 +145,11 @@ class Membership:
         got = {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
         self._set_fetch_wait(bool(got))
         return got
+
+    def new_leaders(self) -> set[TopicPartition]:
+        """Return the partitions whose next records are of another leader than before, and were not returned."""
+        subscription = self._client._subscription.subscription  # noqa: SLF001  aiokafka has no other way
+        return new_leaders(subscription.assignment) if subscription and subscription.assignment else set()
 
     def abandon_fetches(self) -> None:
         """Cancel the fetches in progress. To be called when a partition is revoked; `rewind` calls it itself.

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import cramjam
+from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
 
@@ -66,6 +67,8 @@ class Records:
         self._data = data
         self._begin = self._end = 0
         self._find_next()
+        self.leader_epoch: int = _LAYOUT.unpack_from(data)[2] if self.has_next() else -1
+        """The epoch of the leader that appended the first batch, as the partition's leader at that time."""
 
     def size_in_bytes(self) -> int:
         """Return the size of the fetched bytes."""
@@ -179,9 +182,48 @@ class RecordBatch:
         return Record(last, None, Unreadable(self._raw, self.base_offset, message, corrupt=corrupt))
 
 
+class FetchResult(fetcher.FetchResult):  # type: ignore[misc]
+    """The fetched records of one partition. Those of another leader than before are dropped, once.
+
+    An unclean election truncates a log, which may grow beyond the consumer's position before the next fetch: then no
+    error says that other records are at its offsets. Whoever asks `new_leaders` must check that before going on.
+    """
+
+    _partition_records: Any
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        """Return the next records, or none where another leader has appended them."""
+        if self._partition_records is not None:
+            known = _leader_epochs(self._assignment)
+            tp, epoch = self._topic_partition, self._partition_records._records.leader_epoch  # noqa: SLF001
+            if known.setdefault(tp, epoch) != epoch:
+                known[tp] = epoch
+                _new_leaders(self._assignment).add(tp)
+                self._partition_records = None
+                return []
+        records: list[Any] = super().getall(max_records)
+        return records
+
+
+def new_leaders(assignment: Any) -> set[TopicPartition]:
+    """Return the partitions of aiokafka's assignment whose records were dropped, and forget them."""
+    found = set(_new_leaders(assignment))
+    _new_leaders(assignment).clear()
+    return found
+
+
+def _leader_epochs(assignment: Any) -> dict[TopicPartition, int]:
+    return assignment.__dict__.setdefault("els_leader_epochs", {})  # type: ignore[no-any-return]
+
+
+def _new_leaders(assignment: Any) -> set[TopicPartition]:
+    return assignment.__dict__.setdefault("els_new_leaders", set())  # type: ignore[no-any-return]
+
+
 def install() -> None:
-    """Make all consumers of this process read with `Records`. aiokafka looks its reader up by this name."""
+    """Make all consumers of this process read with these classes. aiokafka looks them up by these names."""
     fetcher.MemoryRecords = Records
+    fetcher.FetchResult = FetchResult
 
 
 class ByteReader:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from service.operators.errors import NotFound
 from service.operators.transactions import transaction
 from service.postgres.pool import Database
-from service.store import operator_actions, progress
+from service.store import operator_actions, progress, retention
 from service.store.operator_actions import Operator, Subject
 
 
@@ -15,13 +15,18 @@ class NoticeActions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def acknowledge(self, by: Operator, ids: Sequence[int] | None) -> list[int]:
-        """Mark losses of inputs (None: all) as seen. Returns their ids, at least one. Raises OperationError."""
+    async def acknowledge(self, by: Operator, ids: Sequence[int] | None) -> list[str]:
+        """Mark losses of inputs as seen: the given ones, or all; without ids also clocks that do not agree.
+
+        Returns what was marked, in words, at least one. Raises OperationError.
+        """
         async with transaction(self._database) as conn:
             seen = await progress.acknowledge_lost_inputs(conn, ids)
-            if seen:
-                subjects = [Subject(topic=topic, details={"lost_inputs": id_}) for id_, topic in seen]
+            hold = await retention.acknowledge_purge_hold(conn) if ids is None else None
+            subjects = [Subject(topic=topic, details={"lost_inputs": id_}) for id_, topic in seen]
+            subjects += [Subject(details={"purge_hold": hold})] if hold else []
+            if subjects:
                 await operator_actions.insert_operator_actions(conn, by, "health acknowledge", subjects)
-        if not seen:
+        if not subjects:
             raise NotFound("there is no such notice that is not acknowledged")
-        return [id_ for id_, _ in seen]
+        return [f"loss {id_} of {topic}" for id_, topic in seen] + ([hold] if hold else [])

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Computed,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -367,6 +368,11 @@ quarantine = Table(
     CheckConstraint("(closed_at is null) = (state = 'open')", name="quarantine_closed_check"),
     CheckConstraint("deliveries >= 1", name="quarantine_deliveries_check"),
     Index("quarantine_open", "id", postgresql_where=text("state = 'open'")),
+    Index(
+        "quarantine_open_registrations",
+        text("md5(key)"),
+        postgresql_where=text("state = 'open' and topic = 'huleedu.batch.essays.registered.v1'"),
+    ),
     Index("quarantine_closed", "closed_at", postgresql_where=text("closed_at is not null")),
 )
 
@@ -474,4 +480,17 @@ lost_inputs = Table(
     PrimaryKeyConstraint("id", name="lost_inputs_pkey"),
     CheckConstraint("cause in ('deleted', 'truncated', 'replaced')", name="lost_inputs_cause_check"),
     Index("lost_inputs_open", "id", postgresql_where=text("acknowledged_at is null")),
+)
+
+purge_hold = Table(
+    "purge_hold",
+    METADATA,
+    _not_null("only_row", Boolean, server_default=text("true")),
+    _not_null("since", _TIME, server_default=text("transaction_timestamp()")),
+    _not_null("why", Text),
+    _not_null("seconds_apart", Double),
+    _not_null("agreed", Integer, server_default=text("0")),
+    Column("acknowledged_at", _TIME),
+    PrimaryKeyConstraint("only_row", name="purge_hold_pkey"),
+    CheckConstraint("only_row", name="purge_hold_only_row_check"),
 )

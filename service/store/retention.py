@@ -74,6 +74,29 @@ async def try_purge(conn: AsyncConnection[Any]) -> PurgeTurn:
     return PurgeTurn(*row)
 
 
+async def read_purge_hold(conn: AsyncConnection[Any]) -> tuple[datetime, bool, bool]:
+    """Read the time of the database, whether it is noted that clocks do not agree, and whether that holds the purge."""
+    (row,) = await fetch_rows(conn, "read_purge_hold")
+    return row  # type: ignore[no-any-return]
+
+
+async def hold_purge(conn: AsyncConnection[Any], why: str, seconds_apart: float, tolerance: float) -> None:
+    """Note that the clocks of the database and of this pod do not agree."""
+    parameters = {"why": why, "seconds_apart": seconds_apart, "tolerance": tolerance}
+    await conn.execute(STATEMENTS["hold_purge"], parameters)
+
+
+async def agree_on_time(conn: AsyncConnection[Any], rounds: int) -> None:
+    """Note that the clocks agreed in a round; after so many rounds the hold ends."""
+    await conn.execute(STATEMENTS["agree_on_time"], {"rounds": rounds})
+
+
+async def acknowledge_purge_hold(conn: AsyncConnection[Any]) -> str | None:
+    """Let the purge go on although clocks did not agree. Returns why it was held; None where it was not."""
+    rows = await fetch_rows(conn, "acknowledge_purge_hold")
+    return rows[0][0] if rows else None
+
+
 async def count_due(
     conn: AsyncConnection[Any],
     *,

@@ -149,6 +149,11 @@ with estimates as materialized (
             case when lost_inputs > 0 then
                 lost_inputs || ' times an input topic lost records that may not have been read: ops.lost_inputs'
             end,
+            (
+                select 'the purge is held: ' || why || '; correct the clocks, or run health acknowledge'
+                from els.purge_hold
+                where acknowledged_at is null
+            ),
             case when applied_until < now() - interval '1 hour' then
                 'for more than an hour, a partition has not been applied to its end, so nothing expires: ops.progress'
             end,

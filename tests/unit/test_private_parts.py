@@ -30,6 +30,8 @@ PARTS: Mapping[str, Sequence[str]] = {
     "kafka/group.py": [
         "aiokafka:AIOKafkaConsumer._client",
         "aiokafka:AIOKafkaConsumer._fetcher",
+        "aiokafka:AIOKafkaConsumer._subscription",
+        "aiokafka.consumer.subscription_state:SubscriptionState.subscription",
         "aiokafka.client:AIOKafkaClient._conns",
         "aiokafka.client:AIOKafkaClient.close",
         "aiokafka.conn:AIOKafkaConnection._reader",
@@ -54,7 +56,12 @@ PARTS: Mapping[str, Sequence[str]] = {
         "aiokafka.producer.sender:Sender.sender_task",
     ],
     "kafka/record_batches.py": [
+        "aiokafka.consumer.fetcher:FetchResult._assignment",
+        "aiokafka.consumer.fetcher:FetchResult._partition_records",
+        "aiokafka.consumer.fetcher:FetchResult._topic_partition",
+        "aiokafka.consumer.fetcher:FetchResult.getall",
         "aiokafka.consumer.fetcher:MemoryRecords",
+        "aiokafka.consumer.fetcher:PartitionRecords._records",
         "aiokafka.record.default_records:DefaultRecordBatch.base_offset",
         "aiokafka.record.default_records:DefaultRecordBatch.compression_type",
         "aiokafka.record.default_records:DefaultRecordBatch.is_control_batch",

@@ -1,21 +1,32 @@
 """Tests that a consumer notices a database or a topic that was set back, on a real server and a real broker."""
 
+import asyncio
+import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import orjson
 import psycopg
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from deploy.local.postgres import Postgres
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 from service.kafka.connection import client_options
+from service.kafka.group import Membership
 from service.kafka.topics import create_topics
+from service.postgres import migration
 from service.postgres.pool import Database
 from service.recovery.rewind import NotRecoverable, rewind
 from service.store.operator_actions import Operator
+from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import content, registration
+from tests.support.checks.invariants import violations
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, consumer_fixture
 
 ROW = f"select next_offset from els.progress where topic = '{CONTENT_PROVISIONED}' and \"partition\" = 0"
@@ -91,6 +102,96 @@ async def test_a_database_that_was_set_back_is_noticed_and_nothing_more_is_appli
 async def until_left(consumers: ConsumerFixture) -> None:
     """Waits until no consumer is in the group any more: only then can its offsets be set."""
     await until(lambda: all(each.partitions == 0 for each in consumers.running), BOUND, lambda: "it is in the group")
+
+
+def move(source: Path, target: Path, *, keeping: bool = False) -> None:
+    """Moves or copies a folder with the owners of its files."""
+    subprocess.run([*(["cp", "-a"] if keeping else ["mv"]), source, target], check=True)
+
+
+@pytest.mark.parametrize("is_promoted", [False, True], ids=["a restored copy", "a promoted standby"])
+async def test_a_server_without_the_last_transactions_is_behind(
+    durable_postgres: Postgres, apache: Broker, is_promoted: bool
+) -> None:
+    """The copy of the data was made before those transactions; a promotion also begins a new timeline."""
+    server, copy = durable_postgres, durable_postgres.data.with_name("copy")
+    migration.upgrade(server.url())
+    async with consumer_fixture(server.url(), server.url(), apache) as consumers:
+        consumers.restarts = True
+        running = await consumers.start()
+        await applied(consumers, "t0")
+        server.stop()
+        move(server.data, copy, keeping=True)
+        server.start()
+        consumers.conn = psycopg.connect(server.url(), autocommit=True)
+        await applied(consumers, "t1", "t2")
+        assert consumers.value(PENDING) == 3
+        server.kill()
+        shutil.rmtree(server.data)
+        move(copy, server.data)
+        if is_promoted:
+            signal = server.data / "standby.signal"
+            signal.touch()
+            if account := server.account:
+                os.chown(signal, account.uid, account.gid)
+        server.start()
+        consumers.conn = psycopg.connect(server.url(), autocommit=True)
+        if is_promoted:
+            consumers.value("select pg_promote()")
+        await consumers.publish(CONTENT_PROVISIONED, content("b", "t3"))
+        await consumers.becomes("select state from els.recovery", "behind")
+        await until(lambda: "behind" in str(running.health.parts["consumer"]), BOUND, lambda: str(running.health.parts))
+        assert consumers.value(PENDING) == 1
+        await until_left(consumers)
+        await rewound(consumers)
+        await consumers.all_committed()
+        assert consumers.value(PENDING) == 4
+        assert consumers.value("select count(*) = 1 and min(identity) = els.this_server() from els.server_identity")
+        assert violations(consumers.conn) == []
+
+
+async def test_what_a_previous_release_has_applied_is_not_behind(restarting: ConsumerFixture) -> None:
+    """It writes no rows, and its offsets have no text. Its marks tell that it has owned the partition."""
+    await restarting.start()
+    await applied(restarting, "t0")
+    await restarting.stop()
+    await restarting.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
+    await previous_release(restarting, marks=True)
+    running = await restarting.start()
+    await applied(restarting, "t3")
+    assert restarting.value(PENDING) == 2
+    assert restarting.value(ROW) == restarting.ends[TP]
+    assert restarting.value("select count(*) from els.recovery") == 0
+    assert restarting.value("select count(*) from ops.lost_inputs") == 0
+    assert not restarting.value(ROW.replace("next_offset", "previous_release"))
+    assert running.health.ready
+
+
+async def test_offsets_without_our_text_count_where_no_previous_release_was(restarting: ConsumerFixture) -> None:
+    await restarting.start()
+    await applied(restarting, "t0")
+    await restarting.stop()
+    await restarting.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
+    await previous_release(restarting, marks=False)
+    restarting.start_one()
+    await restarting.becomes("select state from els.recovery", "behind")
+
+
+async def previous_release(consumers: ConsumerFixture, *, marks: bool) -> None:
+    """Does what a pod of the previous release leaves behind, once it has applied all records and stopped."""
+    if marks:
+        consumers.conn.execute(
+            'insert into els.crash_marks (topic, partition, "offset", pod, marked_at)'
+            " select topic, partition, 0, 'els-7f9c-1-ab', now() from els.progress"
+        )
+        consumers.conn.execute("delete from els.crash_marks")
+    client = AIOKafkaConsumer(
+        bootstrap_servers=consumers.broker.bootstrap_servers, group_id=consumers.group, enable_auto_commit=False
+    )
+    await client.start()
+    client.assign(list(consumers.ends))
+    await client.commit(dict(consumers.ends))
+    await client.stop()
 
 
 async def test_records_that_were_deleted_unread_are_counted_and_reading_continues(
@@ -195,3 +296,47 @@ async def test_a_replay_waits_while_the_database_is_behind(restarting: ConsumerF
     assert restarting.value(PENDING) == 0
     restarting.conn.execute("delete from els.recovery")
     await restarting.becomes(PENDING, 1)
+
+
+async def test_a_log_that_was_truncated_and_has_grown_again_is_read_again(
+    strict_consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an unclean leader election: the topic has other records at the offsets that were read."""
+    segment = strict_consumers.broker.segment(CONTENT_PROVISIONED, 0)
+    if segment is None:
+        pytest.skip("the broker's files are not accessible")
+    strict_consumers.restarts = True
+    running = await strict_consumers.start()
+    await applied(strict_consumers, "t0")
+    await applied(strict_consumers, "t1")
+    await applied(strict_consumers, "t2")
+    fetching, fetch = asyncio.Event(), Membership.fetch
+
+    async def fetch_later(self: Membership, *args: Any, **options: Any) -> Any:
+        await fetching.wait()
+        return await fetch(self, *args, **options)
+
+    monkeypatch.setattr(Membership, "fetch", fetch_later)
+    await asyncio.sleep(1)  # until no fetch is in progress
+    strict_consumers.broker.kill()
+    truncate(segment, batches=1)
+    strict_consumers.broker.start()
+    del strict_consumers.ends[TP]
+    for text in ("t3", "t4", "t5"):
+        # Not by the idempotent producer, whose sequence the broker has lost.
+        await strict_consumers.publish_batch(CONTENT_PROVISIONED, record_batch([content("b", text)]), 1)
+    fetching.set()
+    await strict_consumers.becomes(PENDING, 6)
+    assert strict_consumers.value("select cause from ops.lost_inputs") == "replaced"
+    assert strict_consumers.value(ROW.replace("next_offset", "epoch")) == 1
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+
+
+def truncate(segment: Path, batches: int) -> None:
+    """Keeps so many record batches of a segment."""
+    data, end = segment.read_bytes(), 0
+    for _ in range(batches):
+        end += 12 + int.from_bytes(data[end + 8 : end + 12])
+    segment.write_bytes(data[:end])
+    for index in (".index", ".timeindex"):
+        segment.with_suffix(index).unlink()

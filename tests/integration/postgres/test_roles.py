@@ -36,6 +36,7 @@ TABLES = {
     "progress": ROWS,
     "server_identity": ROWS,
     "recovery": ROWS,
+    "purge_hold": ROWS,
     "lost_inputs": {"SELECT", "INSERT", "UPDATE"},
     "policy": CHANGE,
     "operator_actions": ADD_AND_DELETE,

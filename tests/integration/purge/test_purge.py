@@ -201,6 +201,21 @@ async def test_one_partition_that_is_not_applied_keeps_the_brake_on(house: Purge
     assert await purge_once(house.database, POLICY) == PurgeReport(expired_content=1)
 
 
+async def test_what_waits_for_a_registration_in_quarantine_does_not_expire(house: PurgeFixture) -> None:
+    await house.poll(content("c"), failure("f"), content("c2", "other"))
+    house.conn.execute(
+        'insert into els.quarantine (topic, fingerprint, partition, "offset", key, value, reason, error,'
+        " first_seen_at, last_seen_at)"
+        " values (%s, sha256('r'), 0, 0, 'b', '{}', 'invalid_field', 'a test', now(), now())",
+        [BATCH_REGISTERED],
+    )
+    assert await count_due(house.database, POLICY, now=later(2)) == PurgeReport(expired_content=1)
+    assert await house.purge(2) == PurgeReport(expired_content=1)
+    assert house.states() == {"c": "pending", "c2": "expired"}
+    house.conn.execute("update els.quarantine set state = 'discarded', closed_at = now()")
+    assert await house.purge(2) == PurgeReport(expired_content=1, expired_failures=1)
+
+
 async def test_while_the_database_is_behind_nothing_is_purged(house: PurgeFixture) -> None:
     house.conn.execute("insert into els.recovery (state, why) values ('behind', 'a test')")
     with pytest.raises(psycopg.Error, match="behind its topics"):

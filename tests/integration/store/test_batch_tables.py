@@ -41,6 +41,7 @@ OTHER_TABLES: Mapping[str, str] = {
     "progress": "one row for each input partition",
     "server_identity": "one row",
     "recovery": "at most one row",
+    "purge_hold": "at most one row",
     "lost_inputs": "by topic and partition, a row for each loss",
     "operator_actions": "in order of time; an action need not concern a batch",
 }

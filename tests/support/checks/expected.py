@@ -41,6 +41,7 @@ WORKINGS = (
     "alembic_version",
     "progress",
     "server_identity",
+    "purge_hold",
 )
 END = b"here the tests have read to"
 DELIVERIES = ["deliveries", "last_seen_at"]
