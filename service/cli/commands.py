@@ -34,7 +34,7 @@ from service.runtime.errors import one_line
 from service.runtime.logging import set_up_logging
 from service.settings import Settings, SettingsError
 from service.store import outbox
-from service.store.progress import behind_error
+from service.store.progress import behind_error, previous_release_warning
 from service.wiring import broker_error, kafka_options, max_bytes, open_database, relay_of, retention_policy
 
 IDLE_SECONDS = 8.0
@@ -184,6 +184,7 @@ async def _check_database(settings: Settings, database: Database) -> list[dict[s
         wrong_schema, revision = await schema_error(database), await read_revision(database)
         wrong_plan, not_durable = await planner_error(database), await durability_warning(database)
         behind = None if wrong_schema else await behind_error(database)
+        previous = None if wrong_schema else await previous_release_warning(database)
     except psycopg.Error as error:
         return [_row("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
     if wrong_schema:
@@ -191,6 +192,7 @@ async def _check_database(settings: Settings, database: Database) -> list[dict[s
     rows = [_row("database", True, f"reachable, schema at {revision}")]
     rows += [_row("planner", False, wrong_plan)] if wrong_plan else []
     rows += [_row("progress", False, behind)] if behind else []
+    rows += [_row("progress", True, f"warning: {previous}")] if previous else []
     return rows + ([_row("durability", True, f"warning: {not_durable}")] if not_durable else [])
 
 

@@ -69,6 +69,10 @@ async def _restore_pending(call: Call) -> object:
     return await call.operations.pending.restore(call.by, condition, everything=request.all, dry_run=request.dry_run)
 
 
+async def _acknowledge(call: Call) -> object:
+    return {"notices": await call.operations.notices.acknowledge(call.by, call.request.ids)}
+
+
 async def _list_quarantine(call: Call) -> object:
     request: schemas.ListQuarantine = call.request
     condition = QuarantineFilter(None, request.topic, request.reason, request.older_than, request.newer_than)
@@ -212,6 +216,14 @@ ENDPOINTS: Sequence[Endpoint] = (
         schemas.ResumeTopic,
         schemas.Resumed,
         _resume,
+    ),
+    Endpoint(
+        "POST",
+        "/admin/health/acknowledge",
+        "Mark losses of inputs as seen, and clocks that do not agree",
+        schemas.AcknowledgeNotices,
+        schemas.Acknowledged,
+        _acknowledge,
     ),
     Endpoint(
         "GET",

@@ -80,6 +80,14 @@ class _QuarantineFilters(_AgeFilters):
     reason: ShortText | None = Field(None, description="only with this reason")
 
 
+class AcknowledgeNotices(_ChangeRequest):
+    ids: list[RowId] | None = Field(None, description="lost inputs (ops.lost_inputs); default: all notices")
+
+
+class Acknowledged(ResponseModel):
+    notices: list[str] = Field(description="what was marked as seen, in words")
+
+
 # -- pending
 
 

@@ -164,6 +164,18 @@ async def behind_error(database: Database) -> str | None:
         return (await read_database_state(conn)).error
 
 
+async def previous_release_warning(database: Database) -> str | None:
+    """Say in one line that pods of the previous release have owned partitions last; None where none has."""
+    async with database.transaction() as conn:
+        owned = sum(row.previous_release for row in (await read_progress(conn)).values())
+    if not owned:
+        return None
+    return (
+        f"pods of the previous release have owned {owned} partitions last: until a pod of this release owns them,"
+        " a loss of data is not noticed there"
+    )
+
+
 async def count_unknown_events(conn: AsyncConnection[Any], events: Sequence[AnnouncedEvent]) -> int:
     """Count the events that the tables do not contain."""
     ((count,),) = await fetch_rows(

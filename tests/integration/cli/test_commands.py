@@ -266,6 +266,15 @@ def test_check_reports_every_error(service: CommandLine, conn: psycopg.Connectio
     assert "secret" not in away.out
 
 
+def test_check_reports_a_database_that_is_behind(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("insert into els.progress (topic, partition, next_offset, previous_release) values ('t', 0, 9, true)")
+    conn.execute("insert into els.recovery (state, why) values ('behind', '7 records are missing')")
+    rows = [row for row in service("check", "--json").json if row["check"] == "progress"]
+    assert [row["ok"] for row in rows] == [False, True]
+    assert "7 records are missing; run `recover`" in rows[0]["told"]
+    assert "previous release have owned 1 partitions" in rows[1]["told"]
+
+
 def test_check_reports_wrong_planner_settings(service: CommandLine, app_url: str) -> None:
     ended = service(
         "check", "--json", ELS_DATABASE_URL=f"{app_url}{'&' if '?' in app_url else '?'}options=-c%20jit%3Don"

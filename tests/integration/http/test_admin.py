@@ -286,6 +286,42 @@ async def test_a_paused_topic_is_resumed(served: Served, conn: psycopg.Connectio
     assert (await served.post("quarantine/resume", topic="another"))[0] == 422
 
 
+# -- notices
+
+
+LOST = (
+    "insert into els.lost_inputs (topic, partition, first_offset, next_offset, cause) values (%s, 0, 1, 3, 'deleted')"
+)
+
+
+async def test_notices_are_acknowledged(served: Served, conn: psycopg.Connection[Any]) -> None:
+    for topic in ("one", "two", "three"):
+        conn.execute(LOST, [topic])
+    assert await served.post("health/acknowledge", ids=[2], why="asked for again") == (
+        200,
+        {"notices": ["loss 2 of two"]},
+    )
+    ((attention,),) = conn.execute("select attention from ops.health").fetchall()
+    assert any(line.startswith("2 times") for line in attention)
+    assert (await served.post("health/acknowledge", ids=[2]))[0] == 404
+    assert (await served.post("health/acknowledge"))[1] == {"notices": ["loss 1 of one", "loss 3 of three"]}
+    assert conn.execute("select count(*) from ops.lost_inputs where acknowledged_at is null").fetchone() == (0,)
+    assert conn.execute("select count(*), min(action) from ops.operator_actions").fetchone() == (
+        3,
+        "health acknowledge",
+    )
+
+
+async def test_while_the_database_is_behind_an_operator_changes_nothing(
+    served: Served, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute(LOST, ["one"])
+    conn.execute("insert into els.recovery (state, why) values ('behind', 'a test')")
+    status, error = await served.post("health/acknowledge")
+    assert (status, "behind its topics" in str(error)) == (409, True)
+    assert conn.execute("select count(*) from ops.lost_inputs where acknowledged_at is null").fetchone() == (1,)
+
+
 # -- batches
 
 
