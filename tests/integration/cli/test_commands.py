@@ -15,7 +15,7 @@ from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
 from deploy.servers.ports import reserved_port
 from service.__main__ import STATUS_TERMINATED
-from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
 from service.kafka import topics as kafka_module
 from service.postgres.schema import EXPECTED_REVISION
 from tests.support.builders.outbox import INSERT_ROW, event, row_of
@@ -430,6 +430,45 @@ def test_a_purge_beside_another_one_reports_that_it_is_not_complete(
         ended = service("purge", "--json")
     assert (ended.status, ended.json["whole"]) == (1, False)
     assert "another" in ended.err
+
+
+def test_recover_ends_the_state_behind(service: CommandLine, conn: psycopg.Connection[Any], kafka: Broker) -> None:
+    useless = service("recover", **kafka.settings)
+    assert (useless.status, "nothing to recover" in useless.err) == (1, True)
+    conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 0, 0)", [CONTENT_PROVISIONED])
+    conn.execute("insert into els.recovery (state, why) values ('behind', 'restored')")
+    wrong = service("recover", "--fresh", **kafka.settings)
+    assert (wrong.status, "not empty" in wrong.err) == (1, True)
+    dry = service("recover", "--dry-run", "--json", **kafka.settings)
+    assert (dry.status, dry.json["behind"], dry.json["records"]) == (0, "restored", 0)
+    assert conn.execute("select count(*) from els.recovery").fetchone() == (1,)
+    done = service("recover", "--why", "the backup of 03:00", **kafka.settings)
+    assert (done.status, "The database was behind: restored." in done.out) == (0, True)
+    assert conn.execute("select count(*) from els.recovery").fetchone() == (0,)
+    assert conn.execute("select action, why from ops.operator_actions").fetchall() == [
+        ("recover", "the backup of 03:00")
+    ]
+
+
+def test_recover_of_an_empty_database_needs_to_be_told_so(
+    service: CommandLine, conn: psycopg.Connection[Any], kafka: Broker
+) -> None:
+    conn.execute("insert into els.recovery (state, why) values ('behind', 'it is empty')")
+    asked = service("recover", **kafka.settings)
+    assert (asked.status, "--fresh" in asked.err) == (1, True)
+    assert service("recover", "--fresh", **kafka.settings).status == 0
+    query = "select count(distinct topic), sum(next_offset) from els.progress"
+    assert conn.execute(query).fetchone() == (len(INCOMING_TOPICS), 0)
+
+
+def test_health_acknowledge_says_what_it_has_marked(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute(
+        "insert into els.lost_inputs (topic, partition, first_offset, next_offset, cause)"
+        " values ('one', 0, 1, 3, 'deleted'), ('two', 0, 1, 3, 'replaced')"
+    )
+    assert service("health", "acknowledge", "2").out == "Acknowledged: loss 2 of two.\n"
+    assert service("health", "acknowledge", "--why", "asked for again").out == "Acknowledged: loss 1 of one.\n"
+    assert service("health", "acknowledge").status == 1
 
 
 def test_check_compares_retentions_with_those_of_the_topics(service: CommandLine, apache: Broker) -> None:
