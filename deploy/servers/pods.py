@@ -29,6 +29,7 @@ class Pod:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._begin = 0
+        self._readyz = ""
 
     def start(self) -> None:
         """Starts it; `ready` waits until it is ready."""
@@ -56,7 +57,7 @@ class Pod:
 
     async def ready(self, seconds: float = 120) -> None:
         """Waits until /readyz reports that it is ready."""
-        await until(self._is_ready, seconds, lambda: f"the pod is not ready:\n{self.last_lines()}")
+        await until(self._is_ready, seconds, lambda: f"the pod is not ready: {self._readyz}\n{self.last_lines()}")
 
     def kill(self) -> None:
         """Ends it with SIGKILL."""
@@ -103,7 +104,10 @@ class Pod:
         if self._process.poll() is not None:
             raise AssertionError(f"the pod has ended with {self._process.returncode}:\n{self.last_lines()}")
         port = self._port()
-        return port is not None and await asyncio.to_thread(_responds_with_200, f"http://{LOOPBACK}:{port}/readyz")
+        if port is None:
+            return False
+        is_ready, self._readyz = await asyncio.to_thread(_readiness, f"http://{LOOPBACK}:{port}/readyz")
+        return is_ready
 
 
 class Pods:
@@ -192,12 +196,14 @@ async def until(
         await asyncio.sleep(every)
 
 
-def _responds_with_200(url: str) -> bool:
+def _readiness(url: str) -> tuple[bool, str]:
+    """Returns whether the response is 200, and its body or the error."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        return True, _fetched(url)
+    except urllib.error.HTTPError as error:
+        return False, error.read().decode()
+    except (urllib.error.URLError, OSError) as error:
+        return False, str(error)
 
 
 def _fetched(url: str) -> str:

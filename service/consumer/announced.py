@@ -6,7 +6,6 @@ their records. Only the output topics show that such transactions are lost.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -27,7 +26,7 @@ LAST_RECORDS: Final = 20
 """How many records of each output partition are read."""
 
 READ_SECONDS: Final = 10.0
-"""How long to wait for them. What does not arrive is not checked."""
+"""How long to wait for them."""
 
 EVENT_KINDS: Final[Mapping[str, str]] = {
     SLOT_ASSIGNED: "slot",
@@ -40,7 +39,10 @@ EVENT_KINDS: Final[Mapping[str, str]] = {
 
 
 async def last_events(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> list[AnnouncedEvent]:
-    """Read the last events of these output partitions that a pod of this release has published. Raises KafkaError."""
+    """Read the last events of these output partitions that a pod of this release has published.
+
+    Raises KafkaError, and TimeoutError where they do not arrive.
+    """
     if not tps:  # the client would wait for ever
         return []
     beginnings, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
@@ -51,12 +53,11 @@ async def last_events(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -
     for tp in left:
         reader.seek(tp, max(beginnings[tp], ends[tp] - LAST_RECORDS))
     events = []
-    with suppress(TimeoutError):
-        async with asyncio.timeout(READ_SECONDS):
-            while left:
-                for records in (await reader.getmany(*left, timeout_ms=100)).values():
-                    events += [event for record in records if (event := _event_of(record))]
-                left = {tp for tp in left if await reader.position(tp) < ends[tp]}
+    async with asyncio.timeout(READ_SECONDS):
+        while left:
+            for records in (await reader.getmany(*left, timeout_ms=100)).values():
+                events += [event for record in records if (event := _event_of(record))]
+            left = {tp for tp in left if await reader.position(tp) < ends[tp]}
     return events
 
 

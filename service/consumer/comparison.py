@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -13,10 +12,10 @@ from service.domain.delivery import fingerprint
 from service.store.progress import LastRecord, ProgressRow, time_of
 
 COMPARE_SECONDS: Final = 10.0
-"""How long to wait for the records that the rows name. Of those that do not arrive, nothing is concluded."""
+"""How long to wait for the records that the rows name."""
 
 END_SECONDS: Final = 2.0
-"""How long to wait before an end that is too low is believed."""
+"""How long to wait before an end that is too low is believed: a new leader may report one for a moment."""
 
 
 async def compare(
@@ -25,29 +24,36 @@ async def compare(
     beginnings: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
 ) -> dict[TopicPartition, Comparison]:
-    """Compare the last record of each row with the one that the topic has at its offset. Raises KafkaError."""
+    """Compare the last record of each row with the one that the topic has at its offset.
+
+    Raises KafkaError, and TimeoutError where a record does not arrive.
+    """
     compared: dict[TopicPartition, Comparison] = {}
     wanted = {tp: row.record for tp, row in rows.items() if row.record and row.record.offset >= beginnings[tp]}
-    # Without a record to compare, only the end tells. It may be a few records too low for a moment.
-    for tp, row in rows.items():
-        if row.record is None and row.next_offset > ends[tp]:
-            compared[tp] = await _ends_before(reader, tp, row.next_offset)
-    if not wanted:
-        return compared
-    reader.assign(list(wanted))
-    for tp, record in wanted.items():
-        reader.seek(tp, record.offset)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(COMPARE_SECONDS):
-            while left := [tp for tp in wanted if tp not in compared]:
-                try:
-                    for tp, records in (await reader.getmany(*left, timeout_ms=100)).items():
-                        compared[tp] = _compared(wanted[tp], records[0])
-                except OffsetOutOfRangeError as error:
-                    compared |= dict.fromkeys(error.args[0], "missing")
-                for tp in left:
-                    if tp not in compared and ends[tp] <= wanted[tp].offset:
-                        compared[tp] = await _ends_before(reader, tp, wanted[tp].offset + 1)
+    if wanted:
+        reader.assign(list(wanted))
+        for tp, record in wanted.items():
+            reader.seek(tp, record.offset)
+    async with asyncio.timeout(COMPARE_SECONDS):
+        while left := [tp for tp in wanted if tp not in compared]:
+            try:
+                for tp, records in (await reader.getmany(*left, timeout_ms=100)).items():
+                    compared[tp] = _compared(wanted[tp], records[0])
+            except OffsetOutOfRangeError as error:
+                # By now, retention may have deleted the record: then nothing is concluded.
+                first = await reader.beginning_offsets(list(error.args[0]))
+                compared |= {tp: "unknown" if wanted[tp].offset < first[tp] else "missing" for tp in first}
+            for tp in left:
+                if tp not in compared and await reader.position(tp) >= ends[tp]:
+                    compared[tp] = "unknown"  # nothing but markers of transactions, or the log ends there
+    # Also where the record is the same: the log may have been truncated behind it.
+    above = [
+        tp for tp, row in rows.items() if row.next_offset > ends[tp] and compared.get(tp) not in ("another", "missing")
+    ]
+    if above:
+        await asyncio.sleep(END_SECONDS)
+        later = await reader.end_offsets(above)
+        compared |= {tp: "missing" for tp in above if later[tp] < rows[tp].next_offset}
     return compared
 
 
@@ -56,10 +62,3 @@ def _compared(wanted: LastRecord, record: ConsumerRecord) -> Comparison:
         return "unknown"
     is_same = (time_of(record.timestamp), fingerprint(record)) == (wanted.at, wanted.digest)
     return "same" if is_same else "another"
-
-
-async def _ends_before(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> Comparison:
-    """Tell whether the topic still ends before an offset after a while: a new leader may report an end too low."""
-    await asyncio.sleep(END_SECONDS)
-    ends = await reader.end_offsets([tp])
-    return "missing" if ends[tp] < offset else "unknown"

@@ -182,6 +182,7 @@ class Consumer:
             rewind_to = refetch | first_offsets_of(outcome.not_admitted)
             deferred = offsets_of(outcome.deferred)
             for read in taken:
+                read.partition.taken.clear()
                 if not read.stale:
                     self._advance(read, rewind_to.get(read.partition.tp), deferred.get(read.partition.tp, set()))
             self._deferred.defer(outcome.deferred, {read.partition.tp: read.partition for read in taken})
@@ -189,7 +190,6 @@ class Consumer:
     def _advance(self, read: PartitionRead, rewind_to: int | None, deferred: set[int]) -> None:
         partition = read.partition
         partition.deferred |= deferred
-        partition.taken.clear()
         if rewind_to is not None:
             self._assignment.rewind(partition, rewind_to)
 
@@ -197,7 +197,7 @@ class Consumer:
         """Try the next record of each partition of the paused topics: a valid one ends the pause of its topic."""
         for partition in list(self._assignment.partitions.values()):
             is_ours = self._assignment.partitions.get(partition.tp) is partition
-            if is_ours and partition.tp.topic in self._paused.names:
+            if is_ours and partition.row is not None and partition.tp.topic in self._paused.names:
                 await self._take(await self._reader.read_from([partition.tp], 1, wait_ms=0), probing=True)
         self._paused.probed()
 

@@ -46,7 +46,9 @@ class OffsetCommitter:
         if not offsets:
             return
         try:
-            await self._assignment.membership.commit({partition.tp: offset for partition, offset in offsets.items()})
+            await self._assignment.membership.commit(
+                {partition.tp: (offset, partition.row_epoch) for partition, offset in offsets.items()}
+            )
         except (KafkaError, IllegalStateError) as error:
             if self._failing.due():
                 _log.info("offsets_not_committed", error=type(error).__name__)

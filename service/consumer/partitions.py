@@ -38,6 +38,8 @@ class Partition:
     committed: int | None = None
     """The offset that the group has; None where it has none, or where another release committed it."""
     row_epoch: int = 0
+    seen: int = 0
+    """The offset that this pod last saw committed in the row, also while it is not known where to continue."""
     reached: int = 0
     """Every record below is dealt with, except for those of `taken` and `deferred`."""
     last: LastRecord | None = None
@@ -62,14 +64,20 @@ class Partition:
         """Whether the row is behind what is dealt with."""
         return self.row is not None and self.step(()).next_offset > self.row
 
-    def locate(self, row: int, epoch: int, last: LastRecord | None, poll: int) -> None:
-        """Continue at the offset of the row. `poll` is the largest number of records in a poll."""
-        self.row = self.reached = row
+    def locate(self, row: int, epoch: int, last: LastRecord | None, poll: int) -> int:
+        """Continue at the offset of the row. `poll` is the largest number of records in a poll.
+
+        Returns the offset to read from: what follows the last record that is known, since a new leader may have put
+        others between that record and the offset. Those that are read again are repeats.
+        """
+        self.row = self.seen = row
+        self.reached = row if last is None else min(row, last.offset + 1)
         self.row_epoch, self.last = epoch, last
         self.epoch += 1
         if self.mark is not None:
-            self.isolation = isolation_range(self.mark, row, poll)
+            self.isolation = isolation_range(self.mark, self.reached, poll)
             self.mark = None
+        return self.reached
 
     def lose(self) -> None:
         """Forget where to continue: the topic has no record there. Reads from before are stale."""
@@ -96,14 +104,15 @@ class Partition:
     def step(self, dealt: Collection[int]) -> Step:
         """Return how far the row moves in a transaction that deals with these offsets."""
         open_offsets = (self.taken | self.deferred).difference(dealt)
-        next_offset = min(open_offsets, default=self.reached)
+        next_offset = min([self.reached, *open_offsets])
         record = self.last if next_offset == self.reached else None
-        return Step(self.tp, self.row_epoch, self.row or 0, next_offset, record)
+        return Step(self.tp, self.row_epoch, self.seen, next_offset, record)
 
     def applied(self, next_offset: int, dealt: Collection[int]) -> None:
         """Note that such a transaction is committed."""
         self.taken.difference_update(dealt)
         self.deferred.difference_update(dealt)
+        self.seen = max(self.seen, next_offset)
         if self.row is not None:
             self.row = max(self.row, next_offset)
 

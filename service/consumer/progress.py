@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import psycopg
 import structlog
@@ -27,7 +27,7 @@ from service.consumer.resumption import Observed, Resumption, records_behind, re
 from service.domain.delivery import Delivery
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 from service.history.topics import committed_offsets, open_reader, topic_partitions
-from service.kafka.group import PROGRESS_METADATA, ConsumerOptions
+from service.kafka.group import ConsumerOptions, committed_epoch
 from service.postgres.errors import BEHIND, is_refusal, sqlstate_of
 from service.postgres.pool import Database
 from service.runtime import metrics
@@ -141,7 +141,8 @@ class Progress:
             located = [each for each in self._assignment.partitions.values() if each.row is not None]
             if not located:
                 continue  # `locate` checks the database
-            steps = [each.step(()) for each in located if each.unwritten]
+            moving = [each for each in located if each.unwritten]
+            steps = [each.step(()) for each in moving]
             try:
                 async with self._database.transaction(pipelined=True) as conn:
                     if steps and not self._options.replay:
@@ -152,9 +153,8 @@ class Progress:
                 if is_refusal(error):
                     raise
                 continue  # the intake reports a database that is unavailable
-            for step in steps:
-                if partition := self._assignment.partitions.get(step.partition):
-                    partition.applied(step.next_offset, ())
+            for partition, step in zip(moving, steps, strict=True):
+                partition.applied(step.next_offset, ())
             if not self._options.replay:
                 with suppress(psycopg.Error, KafkaError, TimeoutError):  # the intake and the watchdog report them
                     await self._times.note(located)
@@ -189,34 +189,28 @@ class Progress:
             return
         own = {partition.tp: partition for partition in partitions}
         async with open_reader(self._kafka, reset="none") as reader:
-            beginnings, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
+            beginnings, ends = await reader.beginning_offsets(list(own)), await reader.end_offsets(list(own))
             compared = await compare(reader, {tp: row for tp, row in rows.items() if tp in own}, beginnings, ends)
             observed = {
                 tp: Observed(
                     rows.get(tp),
                     committed[tp].offset if tp in committed and committed[tp].offset >= 0 else None,
-                    tp in committed and committed[tp].metadata == PROGRESS_METADATA,
-                    beginnings[tp],
-                    ends[tp],
+                    committed_epoch(committed[tp].metadata or "") if tp in committed else None,
+                    beginnings.get(tp, 0),
+                    ends.get(tp, 0),
                     compared.get(tp, "unknown"),
                 )
                 for tp in inputs
             }
             if records := sum(map(records_behind, observed.values())):
-                why = f"{records} records that the group has passed are not in it"
-                await self._report(why, records)
-                raise Behind(why)
+                await self._stop(f"{records} records that the group has passed are not in it", records)
             if state.identity != self._compared and (events := await last_events(reader, known[OUTGOING_TOPICS])):
                 async with self._database.transaction() as conn:
                     unknown = await progress.count_unknown_events(conn, events)
                 if unknown:
-                    why = f"{unknown} of the last {len(events)} events that were published are not in it"
-                    await self._report(why)
-                    raise Behind(why)
+                    await self._stop(f"{unknown} of the last {len(events)} events that were published are not in it")
             if not rows and not state.has_batches and await _has_records(reader, known[OUTGOING_TOPICS]):
-                why = "it is empty, and the output topics have records"
-                await self._report(why)
-                raise Behind(why)
+                await self._stop("it is empty, and the output topics have records")
         resumed = {tp: resume(observed[tp]) for tp in own if tp in observed}
         if state.identity != state.known_identity:
             async with self._database.transaction() as conn:
@@ -231,16 +225,21 @@ class Progress:
             group_offset = beginnings[tp] if observed[tp].group_offset is None else observed[tp].group_offset
             self._continue(own[tp], found.offset, found.epoch, last, group_offset)
 
+    async def _stop(self, why: str, records: int | None = None) -> NoReturn:
+        await self._report(why, records)
+        raise Behind(why)
+
     async def _begin_replay(
         self, partitions: Collection[Partition], committed: Mapping[TopicPartition, OffsetAndMetadata]
     ) -> None:
         """Continue at the group's offsets, or at the first records that there are."""
         tps = [partition.tp for partition in partitions]
         async with open_reader(self._kafka) as reader:
-            beginnings = await reader.beginning_offsets(tps)
+            beginnings, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
         for partition in partitions:
-            group_offset = committed[partition.tp].offset if partition.tp in committed else -1
-            self._continue(partition, max(group_offset, beginnings[partition.tp]))
+            tp = partition.tp
+            group_offset = committed[tp].offset if tp in committed else -1
+            self._continue(partition, group_offset if beginnings[tp] <= group_offset <= ends[tp] else beginnings[tp])
 
     def _continue(
         self,
@@ -251,10 +250,14 @@ class Progress:
         committed: int | None = None,
     ) -> None:
         if self._assignment.partitions.get(partition.tp) is partition:
+            if epoch != partition.row_epoch:
+                # Transactions of the epoch before keep the old object, and are refused.
+                partition = Partition(partition.tp, mark=partition.mark, isolation=partition.isolation)
+                self._assignment.partitions[partition.tp] = partition
             partition.committed = committed
             self._times.forget(partition.tp)
-            partition.locate(offset, epoch, last, self._options.max_poll_records)
-            self._assignment.membership.rewind(partition.tp, offset)
+            first = partition.locate(offset, epoch, last, self._options.max_poll_records)
+            self._assignment.membership.rewind(partition.tp, first)
 
     async def _write(
         self, resumed: Mapping[TopicPartition, Resumption], rows: Mapping[TopicPartition, ProgressRow | None]

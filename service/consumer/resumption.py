@@ -17,8 +17,8 @@ class Observed:
     row: ProgressRow | None
     group_offset: int | None
     """None where the group has none."""
-    is_ours: bool
-    """Whether a pod of this release has committed it."""
+    group_epoch: int | None
+    """The epoch that was committed with it; None where a release has committed it that writes no rows."""
     beginning: int
     """The first offset that the topic still has."""
     end: int
@@ -44,9 +44,11 @@ def records_behind(observed: Observed) -> int:
     if group_offset is None:
         return 0
     if row is None:
-        return max(0, group_offset - observed.beginning) if observed.is_ours else 0
-    if row.previous_release and not observed.is_ours:
-        return 0
+        return 0 if observed.group_epoch is None else max(0, group_offset - observed.beginning)
+    if observed.group_epoch is None:
+        return 0 if row.previous_release else max(0, group_offset - row.next_offset)
+    if observed.group_epoch < row.epoch:
+        return 0  # an offset of a log that is no more
     return max(0, group_offset - row.next_offset)
 
 

@@ -86,6 +86,8 @@ class Watchdog:
         for tp, records in lag.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
                 self._report_lag(tp, records)
+        if len(partitions) < len(self._assignment.partitions):
+            return  # it is not known where to continue in some, and the attempt to find out reports its errors
         if not any(records for tp, records in lag.items() if tp.topic not in self._paused.names):
             self.progressed()
         self._check_progress()

@@ -27,8 +27,20 @@ SILENT_SECONDS = 6.0
 """A membership ends when a broker does not answer for this long, or for the session's timeout where that is longer."""
 
 
-PROGRESS_METADATA = "els/progress"
-"""The text that is committed with offsets: only releases that write their progress into the database commit it."""
+PROGRESS_METADATA = "els/progress/"
+"""The beginning of the text that is committed with offsets; the epoch of the partition follows. Only releases that
+write their progress into the database commit it."""
+
+
+def offset_text(offset: int, epoch: int) -> tuple[int, str]:
+    """Return an offset with the text that is committed with it."""
+    return offset, f"{PROGRESS_METADATA}{epoch}"
+
+
+def committed_epoch(text: str) -> int | None:
+    """Return the epoch of a committed text; None where it is not one of ours."""
+    epoch = text.removeprefix(PROGRESS_METADATA)
+    return int(epoch) if epoch != text and epoch.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +178,12 @@ class Membership:
         with suppress(IllegalStateError):
             self._client.seek(tp, offset)
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit offsets. Raises KafkaError, and IllegalStateError where a partition is not assigned any more."""
-        await self._client.commit({tp: (offset, PROGRESS_METADATA) for tp, offset in offsets.items()})
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, int]]) -> None:
+        """Commit offsets, each with the epoch of its partition.
+
+        Raises KafkaError, and IllegalStateError where a partition is not assigned any more.
+        """
+        await self._client.commit({tp: offset_text(*each) for tp, each in offsets.items()})
 
     async def position(self, tp: TopicPartition) -> int:
         """Return the offset that is fetched next. Raises IllegalStateError where the partition is not assigned."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import IllegalGenerationError, UnknownMemberIdError
+from aiokafka.errors import CommitFailedError, IllegalGenerationError, UnknownMemberIdError
 
 from service.domain.topics import INCOMING_TOPICS
 from service.history.topics import open_reader, topic_partitions
-from service.kafka.group import PROGRESS_METADATA
+from service.kafka.group import offset_text
 from service.postgres.pool import Database
 from service.store import operator_actions, progress
 from service.store.operator_actions import Operator, Subject
@@ -63,11 +63,10 @@ async def rewind(
     )
     if dry_run:
         return rewound
-    await _commit(kafka, group, offsets)
+    epochs = {tp: rows[tp].epoch if tp in rows else 0 for tp in inputs}
+    await _commit(kafka, group, {tp: offset_text(offset, epochs[tp]) for tp, offset in offsets.items()})
     async with database.transaction() as conn:
-        await progress.end_recovery(conn)
-        if state.identity != state.known_identity:
-            await progress.adopt_server(conn, state)
+        await progress.end_recovery(conn, state)
         missing = [(tp, 0, offset) for tp, offset in offsets.items() if tp not in rows]
         if missing:
             await progress.resume_progress(conn, missing)
@@ -76,14 +75,14 @@ async def rewind(
     return rewound
 
 
-async def _commit(kafka: Mapping[str, Any], group: str, offsets: Mapping[TopicPartition, int]) -> None:
+async def _commit(kafka: Mapping[str, Any], group: str, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
     """Set the offsets of the group, which must have no members: a pod could commit later ones afterwards."""
     client = AIOKafkaConsumer(**kafka, group_id=group, enable_auto_commit=False)
     await client.start()
     try:
         client.assign(list(offsets))
-        await client.commit({tp: (offset, PROGRESS_METADATA) for tp, offset in offsets.items()})
-    except (UnknownMemberIdError, IllegalGenerationError):
+        await client.commit(dict(offsets))
+    except (CommitFailedError, UnknownMemberIdError, IllegalGenerationError):
         raise NotRecoverable("pods are still in the consumer group: wait until they have left it") from None
     finally:
         await client.stop()

@@ -1,11 +1,11 @@
 """Reads and writes how far the input topics are applied, and whether the database is behind them.
 
-Each function runs one statement in the caller's transaction. Each raises psycopg.Error; a statement that finds that the
+Each function runs in the caller's transaction. Each raises psycopg.Error; a statement that finds that the
 database must not be written raises one with a SQLSTATE of `postgres.errors.Refusal`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -226,9 +226,11 @@ async def adopt_server(conn: AsyncConnection[Any], state: DatabaseState) -> bool
     return bool(rows)
 
 
-async def end_recovery(conn: AsyncConnection[Any]) -> None:
-    """Note that the database is not behind its topics any more."""
+async def end_recovery(conn: AsyncConnection[Any], state: DatabaseState) -> None:
+    """Note that the database is not behind its topics any more, and that its server counts as compared from now on."""
     await conn.execute(STATEMENTS["end_recovery"])
+    await conn.execute(STATEMENTS["forget_server"])
+    await adopt_server(conn, replace(state, known_identity=None))
 
 
 async def acknowledge_lost_inputs(conn: AsyncConnection[Any], ids: Sequence[int] | None) -> list[tuple[int, str]]:

@@ -1,14 +1,15 @@
 -- Counts the published events that the tables do not contain: transactions that this database has lost. The number of a
 -- row of the outbox may be ahead of what was used, by up to 32 after a crash, so it alone would miss the last ones. Old
--- events of batches that are not there count only by their numbers: the retention may have deleted the batches.
--- Index: batches_pkey, slots_pkey, excess_content_pkey, pending_content_pkey. Locks: none.
+-- events of batches that are not there count only by their numbers: the retention may have deleted the batches. What was
+-- published before the server was compared last does not count: it was accepted then, or a recovery has ended since.
+-- Index: server_identity_pkey, batches_pkey, slots_pkey, excess_content_pkey, pending_content_pkey. Locks: none.
 select count(*)
 from unnest(
     :kinds::text[], :batch_ids::text[], :texts::text[], :essay_ids::text[], :seqs::bigint[], :seconds::bigint[]
 ) as event (kind, batch_id, text_storage_id, essay_id, seq, published_at)
 left join els.batches on event.batch_id = batches.batch_id
-where event.seq > coalesce(pg_sequence_last_value('els.outbox_seq_seq'), 0)
-    or case
+where to_timestamp(event.published_at) >= coalesce((select max(checked_at) from els.server_identity), '-infinity')
+    and (event.seq > coalesce(pg_sequence_last_value('els.outbox_seq_seq'), 0) or case
         when event.kind = 'expired' then not exists (
             select
             from els.pending_content
@@ -31,4 +32,4 @@ where event.seq > coalesce(pg_sequence_last_value('els.outbox_seq_seq'), 0)
         )
         when event.kind = 'timeout' then batches.timed_out_at is null
         else batches.completed_at is null
-    end
+    end)

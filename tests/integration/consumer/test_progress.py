@@ -24,6 +24,7 @@ from service.postgres import migration
 from service.postgres.pool import Database
 from service.recovery.rewind import NotRecoverable, rewind
 from service.store.operator_actions import Operator
+from service.store.outbox import EVENTS_PER_ROW
 from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import content, registration
 from tests.support.checks.invariants import violations
@@ -258,6 +259,47 @@ async def test_events_that_only_the_output_topics_have_show_that_commits_are_los
     restarting.start_one()
     await restarting.becomes("select state from els.recovery", "behind")
     assert restarting.value("select why from els.recovery").startswith("1 of the last 2 events")
+
+
+async def test_a_recovery_ends_although_published_events_are_of_the_lost_time(on_apache: ConsumerFixture) -> None:
+    """The inputs of those events are not applied again yet when the pods come back, and may be decided otherwise."""
+    await on_apache.start()
+    await on_apache.publish(BATCH_REGISTERED, registration("b", ["e1"]))
+    await applied(on_apache, "t0")
+    await on_apache.stop()
+    options = client_options(on_apache.broker.bootstrap_servers)
+    await create_topics(options, partitions=1, replication=1, topics={SLOT_ASSIGNED: {}})
+    value = orjson.dumps({"data": {"batch_id": "b", "essay_id": "e1", "text_storage_id": "t9"}})
+    seq = b"%d" % (10**6 * EVENTS_PER_ROW)
+    await on_apache.producer.send_and_wait(SLOT_ASSIGNED, value, b"b", headers=[("seq", seq)])
+    running = on_apache.start_one()
+    await on_apache.becomes("select state from els.recovery", "behind")
+    await until_left(on_apache)
+    await asyncio.sleep(1.1)  # the times of records are compared in seconds
+    await rewound(on_apache)
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+    await applied(on_apache, "t1")
+    assert on_apache.value("select count(*) from els.recovery") == 0
+    await on_apache.stop()
+    running = await on_apache.start()
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+    assert on_apache.value("select count(*) from els.recovery") == 0
+
+
+async def test_a_log_that_ends_before_the_row_is_read_again_although_its_last_record_is_there(
+    on_apache: ConsumerFixture,
+) -> None:
+    """Records behind the one that the row names, or markers of transactions, may have been truncated."""
+    await on_apache.start()
+    await applied(on_apache, "t0", "t1")
+    await on_apache.stop()
+    on_apache.conn.execute(f"update els.progress set next_offset = next_offset + 5 where {ROW.partition(' where ')[2]}")
+    running = await on_apache.start()
+    await on_apache.becomes("select cause from ops.lost_inputs", "truncated")
+    await applied(on_apache, *(f"t{number}" for number in range(2, 9)))
+    assert on_apache.value(PENDING) == 9
+    assert on_apache.value("select count(*) from els.recovery") == 0
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
 async def test_a_partition_is_applied_up_to_a_time_also_behind_the_marker_of_a_transaction(
