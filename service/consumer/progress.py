@@ -219,8 +219,8 @@ class Progress:
         self._compared = state.identity
         for tp in await self._write(resumed, {tp: observed[tp].row for tp in resumed}):
             row, found = rows.get(tp), resumed[tp]
-            is_same = row is not None and (row.epoch, row.next_offset) == (found.epoch, found.offset)
-            last = row.record if row and is_same else None
+            # Only of a record that was found: what follows a deleted one may be deleted, too.
+            last = row.record if row and observed[tp].record == "same" else None
             # A first offset says nothing, so it is not committed before there is progress.
             group_offset = beginnings[tp] if observed[tp].group_offset is None else observed[tp].group_offset
             self._continue(own[tp], found.offset, found.epoch, last, group_offset)
