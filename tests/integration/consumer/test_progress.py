@@ -302,6 +302,20 @@ async def test_a_log_that_ends_before_the_row_is_read_again_although_its_last_re
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
+async def test_a_partition_with_a_record_that_waits_is_not_applied_up_to_now(restarting: ConsumerFixture) -> None:
+    await restarting.start()
+    await applied(restarting, "t0")
+    with psycopg.connect(restarting.conn.info.dsn, password=restarting.conn.info.password) as other:
+        other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")
+        await restarting.publish(CONTENT_PROVISIONED, content("held", "t1"))
+        published = restarting.value("select now()")
+        newer = f"select count(*) filter (where applied_until > '{published}') from els.progress"
+        total = restarting.value("select count(*) from els.progress")
+        await restarting.becomes(newer, total - 1)
+        assert restarting.value(f"{newer} where topic = '{TP.topic}' and \"partition\" = 0") == 0
+    await restarting.becomes(newer, total)
+
+
 async def test_a_partition_is_read_on_although_the_record_that_its_row_names_was_deleted(
     on_apache: ConsumerFixture,
 ) -> None:
