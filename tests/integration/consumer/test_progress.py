@@ -127,6 +127,7 @@ async def test_a_server_without_the_last_transactions_is_behind(
         consumers.conn = psycopg.connect(server.url(), autocommit=True)
         await applied(consumers, "t1", "t2")
         assert consumers.value(PENDING) == 3
+        before = consumers.value("select identity from els.server_identity")
         server.kill()
         shutil.rmtree(server.data)
         move(copy, server.data)
@@ -148,6 +149,7 @@ async def test_a_server_without_the_last_transactions_is_behind(
         await consumers.all_committed()
         assert consumers.value(PENDING) == 4
         assert consumers.value("select count(*) = 1 and min(identity) = els.this_server() from els.server_identity")
+        assert (consumers.value("select identity from els.server_identity") != before) is is_promoted
         assert violations(consumers.conn) == []
 
 
