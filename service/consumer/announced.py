@@ -72,7 +72,7 @@ def _event_of(record: ConsumerRecord) -> AnnouncedEvent | None:
             data.get("text_storage_id"),
             data.get("essay_id"),
             seq // EVENTS_PER_ROW,
-            record.timestamp // 1000,
+            record.timestamp,
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None

@@ -70,7 +70,7 @@ class AnnouncedEvent(NamedTuple):
     seq: int
     """The number of its row of the outbox."""
     published_at: int
-    """The time of its record, in seconds."""
+    """The time of its record, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ async def count_unknown_events(conn: AsyncConnection[Any], events: Sequence[Anno
         texts=Texts([event.text_storage_id for event in events]),
         essay_ids=Texts([event.essay_id for event in events]),
         seqs=Integers([event.seq for event in events]),
-        seconds=Integers([event.published_at for event in events]),
+        milliseconds=Integers([event.published_at for event in events]),
     )
     return int(count)
 

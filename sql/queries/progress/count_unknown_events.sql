@@ -5,18 +5,18 @@
 -- Index: server_identity_pkey, batches_pkey, slots_pkey, excess_content_pkey, pending_content_pkey. Locks: none.
 select count(*)
 from unnest(
-    :kinds::text[], :batch_ids::text[], :texts::text[], :essay_ids::text[], :seqs::bigint[], :seconds::bigint[]
+    :kinds::text[], :batch_ids::text[], :texts::text[], :essay_ids::text[], :seqs::bigint[], :milliseconds::bigint[]
 ) as event (kind, batch_id, text_storage_id, essay_id, seq, published_at)
 left join els.batches on event.batch_id = batches.batch_id
-where to_timestamp(event.published_at) >= coalesce((select max(checked_at) from els.server_identity), '-infinity')
+where to_timestamp(event.published_at / 1000.0) >= coalesce((select max(checked_at) from els.server_identity), '-infinity')
     and (event.seq > coalesce(pg_sequence_last_value('els.outbox_seq_seq'), 0) or case
         when event.kind = 'expired' then not exists (
             select
             from els.pending_content
             where pending_content.batch_id = event.batch_id
                 and pending_content.text_storage_id = event.text_storage_id
-        ) and batches.batch_id is null and to_timestamp(event.published_at) > now() - interval '1 hour'
-        when batches.batch_id is null then to_timestamp(event.published_at) > now() - interval '1 hour'
+        ) and batches.batch_id is null and to_timestamp(event.published_at / 1000.0) > now() - interval '1 hour'
+        when batches.batch_id is null then to_timestamp(event.published_at / 1000.0) > now() - interval '1 hour'
         when event.kind = 'slot' then not exists (
             select
             from els.slots

@@ -277,7 +277,6 @@ async def test_a_recovery_ends_although_published_events_are_of_the_lost_time(on
     running = on_apache.start_one()
     await on_apache.becomes("select state from els.recovery", "behind")
     await until_left(on_apache)
-    await asyncio.sleep(1.1)  # the times of records are compared in seconds
     await rewound(on_apache)
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
     await applied(on_apache, "t1")

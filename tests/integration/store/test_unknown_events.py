@@ -12,8 +12,8 @@ from service.runtime.health import Health
 from service.store.progress import AnnouncedEvent, count_unknown_events
 from tests.support.builders.inputs import provisioned, registered
 
-OLD = 7200
-"""The age of an event in seconds; the other events are new."""
+OLD = 7_200_000
+"""The age of an event in milliseconds; the other events are new."""
 KNOWN = [
     AnnouncedEvent("slot", "b", "t0", "e1", 1, 0),
     AnnouncedEvent("excess", "b", "t1", None, 1, 0),
@@ -52,7 +52,7 @@ async def test_an_event_is_unknown_where_the_tables_contradict_it(
         await intake.take([registered("open", "e1"), provisioned("early", "t2")])
         async with database.transaction() as conn:
             await conn.execute("update els.batches set timed_out_at = now() where batch_id = 'b'")
-            dated = event._replace(published_at=round(time.time()) - event.published_at)
+            dated = event._replace(published_at=round(time.time() * 1000) - event.published_at)
             assert await count_unknown_events(conn, [dated]) == unknown
     finally:
         await database.close()
