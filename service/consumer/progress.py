@@ -221,8 +221,7 @@ class Progress:
             row, found = rows.get(tp), resumed[tp]
             # Only of a record that was found, since what follows a deleted one may be deleted, too, and only where a
             # previous release has not gone on from the row.
-            is_same = row is not None and row.next_offset == found.offset and observed[tp].record == "same"
-            last = row.record if row and is_same else None
+            last = row.record if row and row.next_offset == found.offset and observed[tp].record == "same" else None
             # A first offset says nothing, so it is not committed before there is progress.
             group_offset = beginnings[tp] if observed[tp].group_offset is None else observed[tp].group_offset
             self._continue(own[tp], found.offset, found.epoch, last, group_offset)

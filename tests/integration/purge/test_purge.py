@@ -623,5 +623,6 @@ async def test_a_pod_purges_by_itself_and_publishes_its_events(
         await until(done, 90, pod.last_lines)
         await until(lambda: house.rows("select count(*) from els.outbox_pages") == [(0,)], 90, pod.last_lines)
         logged = [entry for entry in pod.logged() if entry.get("event") in ("content_expired", "batch_timed_out")]
-        assert [entry["batch_id"] for entry in logged] == ["b", "late"]
+        # Not of one round, perhaps: each waits until other topics are applied.
+        assert {entry["batch_id"] for entry in logged} == {"b", "late"}
         assert await running.stop() == [0]
