@@ -10,6 +10,8 @@ grant usage on schema els, ops to els_app;
 grant select on all tables in schema ops to els_app;
 grant select on els.alembic_version, els.unpublished to els_app;
 grant usage on sequence els.arrivals, els.quarantine_id_seq, els.outbox_seq_seq to els_app;
+-- A recovery sets the number of the next row above all that were published.
+grant update on sequence els.outbox_seq_seq to els_app;
 
 grant select, insert, update, delete on
     els.batches,

@@ -25,7 +25,7 @@ from service.domain.topics import (
     INCOMING_TOPICS,
     OUTGOING_TOPICS,
 )
-from service.history.facts import Fact, History, InputFact
+from service.history.facts import KINDS, Fact, History, InputFact
 from service.history.ledger import Ledger
 from service.history.tables import read_tables
 from service.history.topics import (
@@ -101,7 +101,7 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
     Raises psycopg.Error or KafkaError where a server is unavailable.
     """
     report = Report()
-    with Ledger() as ledger:
+    with Ledger(KINDS) as ledger:
         async with open_reader(kafka) as reader:
             partitions = await topic_partitions(kafka)
             committed = await committed_offsets(kafka, scope.group, partitions[INCOMING_TOPICS])

@@ -26,8 +26,11 @@ from service.postgres.schema import (
     schema_error,
     server_error,
 )
+from service.postgres.session import Timeouts
 from service.purge import policy, purge
-from service.recovery.rewind import NotRecoverable, rewind
+from service.recovery.recovery import Recovered, RecoveryOptions
+from service.recovery.recovery import recover as recover_database
+from service.recovery.state import NotRecoverable, abandon, begin_fresh
 from service.relay.relay import Relay
 from service.runtime import tracing
 from service.runtime.errors import one_line
@@ -35,7 +38,15 @@ from service.runtime.logging import set_up_logging
 from service.settings import Settings, SettingsError
 from service.store import outbox
 from service.store.progress import behind_error, previous_release_warning
-from service.wiring import broker_error, kafka_options, max_bytes, open_database, relay_of, retention_policy
+from service.wiring import (
+    broker_error,
+    intake_limits,
+    kafka_options,
+    max_bytes,
+    open_database,
+    relay_of,
+    retention_policy,
+)
 
 IDLE_SECONDS = 8.0
 """`relay --once` gives up after so many seconds without progress. By then the lease of a relay that died has ended."""
@@ -137,16 +148,32 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
 
 
 async def recover(settings: Settings, options: Namespace) -> int:
-    """End the state "behind", by applying the inputs that the database lacks once more."""
-    database = open_database(settings)
+    """Bring a database that is behind its topics, or empty, up to date with them."""
+    by = operator_of(options)
+    database = open_database(settings, Timeouts(statement_timeout=600_000, transaction_timeout=600_000))
     try:
-        done = await rewind(
+        kafka_ = kafka_options(settings)
+        if options.abandon:
+            await abandon(database, by)
+            print("The recovery is abandoned: pods compare the database with its topics again.")
+            return 0
+        if options.fresh:
+            offsets = await begin_fresh(database, kafka_, settings.consumer_group, by, dry_run=options.dry_run)
+            would = "would apply" if options.dry_run else "apply"
+            print(f"Pods {would} all inputs of {len(offsets)} partitions as new ones.")
+            return 0
+        done = await recover_database(
             database,
-            kafka_options(settings),
-            settings.consumer_group,
-            operator_of(options),
-            fresh=options.fresh,
-            dry_run=options.dry_run,
+            kafka_,
+            RecoveryOptions(
+                settings.consumer_group,
+                intake_limits(settings),
+                max_bytes(settings),
+                by,
+                accept_unknown=options.accept_unknown,
+                dry_run=options.dry_run,
+                told=warn,
+            ),
         )
     except NotRecoverable as error:
         raise CommandError(str(error)) from None
@@ -157,12 +184,22 @@ async def recover(settings: Settings, options: Namespace) -> int:
     finally:
         await database.close()
     if options.json:
-        offsets = [{"topic": tp.topic, "partition": tp.partition, "offset": at} for tp, at in done.offsets.items()]
-        print_json({"behind": done.why, "records": done.records, "offsets": offsets})
+        print_json(done.as_json())
     else:
-        would = "would be" if options.dry_run else "will be"
-        print(f"The database was behind: {done.why}. At most {done.records} records {would} applied again.")
-    return 0
+        _print_recovered(done, dry_run=options.dry_run)
+    return 1 if done.contradictions or done.incomplete or done.paused else 0
+
+
+def _print_recovered(done: Recovered, *, dry_run: bool) -> None:
+    print(f"The database was behind: {done.why}." + (" Nothing is changed." if dry_run else ""))
+    for what, count in done.counts.items():
+        print(f"{what}: {count}")
+    for batch_id, what in done.contradictions:
+        warn(f"batch {batch_id}: {what}")
+    for batch_id in done.incomplete:
+        warn(f"batch {batch_id}: it was announced, and its registration is in no topic")
+    for topic in sorted(done.paused):
+        warn(f"{topic} is paused: its records wait until it is resumed")
 
 
 async def check(settings: Settings, options: Namespace) -> int:

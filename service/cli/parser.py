@@ -96,8 +96,14 @@ def _add_process(commands: Commands) -> None:
         commands,
         "cli.commands.recover",
         "recover",
-        "end the state behind: apply the inputs that a restored database lacks once more",
+        "bring a database that is behind its topics, or empty, up to date with them",
     )
+    recover.add_argument(
+        "--accept-unknown",
+        action="store_true",
+        help="recover although the output topics do not reach back to the time of the database",
+    )
+    recover.add_argument("--abandon", action="store_true", help="end a recovery that has begun, without finishing it")
     recover.add_argument(
         "--fresh", action="store_true", help="the database is empty on purpose: apply all inputs as new ones"
     )

@@ -6,17 +6,20 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import orjson
-
-from service.history.facts import KINDS, Fact
 
 
 class Ledger:
     """A temporary file of facts. They are read back batch by batch, so that memory holds those of one batch."""
 
+    def __init__(self, kinds: Sequence[type[Any]]) -> None:
+        """`kinds` are the named tuples that may be stored; their values are JSON."""
+        self._kinds = tuple(kinds)
+
     def __enter__(self) -> "Ledger":
-        self._folder = TemporaryDirectory(prefix="els-audit-")
+        self._folder = TemporaryDirectory(prefix="els-")
         self._file = sqlite3.connect(Path(self._folder.name) / "ledger", isolation_level=None)
         self._file.execute("pragma journal_mode = off")
         self._file.execute("pragma synchronous = off")
@@ -30,10 +33,10 @@ class Ledger:
         self._file.close()
         self._folder.cleanup()
 
-    def add(self, facts: Sequence[tuple[str, Fact]]) -> None:
+    def add(self, facts: Sequence[tuple[str, Any]]) -> None:
         """Store facts with the ids of their batches."""
         self._file.execute("begin")
-        rows = ((batch_id, KINDS.index(type(fact)), orjson.dumps(tuple(fact))) for batch_id, fact in facts)
+        rows = ((batch_id, self._kinds.index(type(fact)), orjson.dumps(tuple(fact))) for batch_id, fact in facts)
         self._file.executemany("insert into fact values (?, ?, ?)", rows)
         self._file.execute("commit")
 
@@ -50,8 +53,8 @@ class Ledger:
         ).fetchone()
         return row[0] if row else None
 
-    def batches(self) -> Iterator[tuple[str, Iterator[Fact]]]:
+    def batches(self) -> Iterator[tuple[str, Iterator[Any]]]:
         """Yield every batch id with the facts of the batch."""
         rows = self._file.execute("select batch_id, kind, body from fact order by batch_id")
         for batch_id, some in groupby(rows, itemgetter(0)):
-            yield batch_id, (KINDS[kind](*orjson.loads(body)) for _, kind, body in some)
+            yield batch_id, (self._kinds[kind](*orjson.loads(body)) for _, kind, body in some)

@@ -70,24 +70,36 @@ async def read_to_end(
 
     Returns the offset at which each partition begins. Raises KafkaError.
     """
-    reader.assign(partitions)
     beginnings: Mapping[TopicPartition, int] = await reader.beginning_offsets(partitions)
-    ends = await reader.end_offsets(partitions)
-    for tp, beginning in beginnings.items():
-        reader.seek(tp, beginning)
+    async for records in read_range(reader, beginnings, await reader.end_offsets(partitions)):
+        take(records)
+    return beginnings
+
+
+async def read_range(
+    reader: AIOKafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[Sequence[ConsumerRecord]]:
+    """Yield all records from `starts` to `ends`, those of one partition at a time, in order. Raises KafkaError.
+
+    Also yields records behind the ends that arrive meanwhile.
+    """
+    if not starts:
+        return
+    reader.assign(list(starts))
+    for tp, start in starts.items():
+        reader.seek(tp, start)
     clock = asyncio.get_running_loop().time
-    left, progressed_at = set(partitions), clock()
+    left, progressed_at = {tp for tp, start in starts.items() if start < ends[tp]}, clock()
     page: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
     while left or (page and clock() < progressed_at + BEYOND_SECONDS):
         page = await reader.getmany(timeout_ms=IDLE_MS)
         for records in page.values():
-            take(records)
+            yield records
         if left and page:
             progressed_at = clock()
         elif left and clock() > progressed_at + STALLED_SECONDS:
             raise KafkaTimeoutError(f"{min(left)} brought no records for {STALLED_SECONDS:.0f} s")
         left = {tp for tp in left if await reader.position(tp) < ends[tp]}
-    return beginnings
 
 
 async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list[TopicPartition]]:

@@ -4,6 +4,7 @@ The migrations create the schema; a test compares it with this declaration, thro
 constraints and storage settings are in migrations/versions.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -46,20 +47,30 @@ def _length(table: str, column: str) -> CheckConstraint:
     return CheckConstraint(f"char_length({column}) between 1 and 255", name=f"{table}_{column}_check")
 
 
-def _file() -> list[Column[Any]]:
-    """Declare the columns of an uploaded file, as the File Service describes it, for tables where all is known."""
+def _file(nullable: Collection[str] = ()) -> list[Column[Any]]:
+    """Declare the columns of an uploaded file, as the File Service describes it."""
     return [
-        _not_null("file_upload_id", Text),
-        _not_null("original_file_name", Text),
-        _not_null("raw_file_storage_id", Text),
-        _not_null("file_size_bytes", BigInteger),
+        Column("file_upload_id", Text, nullable="file_upload_id" in nullable),
+        Column("original_file_name", Text, nullable="original_file_name" in nullable),
+        Column("raw_file_storage_id", Text, nullable="raw_file_storage_id" in nullable),
+        Column("file_size_bytes", BigInteger, nullable="file_size_bytes" in nullable),
         Column("content_md5_hash", Text),
     ]
 
 
-def _trace() -> list[Column[Any]]:
+def _trace(*, nullable: bool = False) -> list[Column[Any]]:
     """Declare the columns of a correlation id and a trace."""
-    return [_not_null("correlation_id", Uuid), Column("traceparent", Text), Column("tracestate", Text)]
+    return [Column("correlation_id", Uuid, nullable=nullable), Column("traceparent", Text), Column("tracestate", Text)]
+
+
+def _origin(table: str, *known: str) -> list[Column[Any] | CheckConstraint]:
+    """Declare the column that says that only an output topic reports the row: then `known` may be null."""
+    complete = f"origin is not null or num_nulls({', '.join(known)}) = 0"
+    return [
+        Column("origin", Text),
+        CheckConstraint("origin = 'output'", name=f"{table}_origin_check"),
+        *([CheckConstraint(complete, name=f"{table}_complete_check")] if known else []),
+    ]
 
 
 batches = Table(
@@ -112,10 +123,7 @@ batches = Table(
     },
 )
 
-_CONTENT_OF_A_SLOT = (
-    "text_storage_id, file_upload_id, original_file_name, raw_file_storage_id,"
-    " file_size_bytes, content_md5_hash, correlation_id, taken_at"
-)
+_FILE_OF_A_SLOT = "file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes"
 
 slots = Table(
     "slots",
@@ -134,12 +142,15 @@ slots = Table(
     Column("traceparent", Text),
     Column("tracestate", Text),
     Column("taken_at", _TIME),
+    *_origin("slots"),
     PrimaryKeyConstraint("batch_id", "essay_id", name="slots_pkey"),
     _length("slots", "essay_id"),
     CheckConstraint("position between 1 and 100000", name="slots_position_check"),
     CheckConstraint(
-        f"case state when 'open' then num_nonnulls({_CONTENT_OF_A_SLOT}) = 0"
-        f" when 'assigned' then num_nulls({_CONTENT_OF_A_SLOT.replace(' content_md5_hash,', '')}) = 0"
+        f"case state when 'open' then num_nonnulls(text_storage_id, {_FILE_OF_A_SLOT}, content_md5_hash,"
+        " correlation_id, taken_at, origin) = 0"
+        " when 'assigned' then num_nulls(text_storage_id, taken_at) = 0 and (origin is not null"
+        f" or num_nulls({_FILE_OF_A_SLOT}, correlation_id) = 0)"
         " when 'failed' then text_storage_id is null and num_nulls(file_upload_id, taken_at) = 0"
         " else false end",
         name="slots_state_check",
@@ -171,11 +182,12 @@ pending_content = Table(
     _not_null("text_storage_id", Text),
     _not_null("arrival", BigInteger),
     _not_null("state", Text, server_default="pending"),
-    *_file(),
+    *_file(nullable=("raw_file_storage_id", "file_size_bytes")),
     *_trace(),
     _not_null("stored_at", _TIME),
     _not_null("waiting_since", _TIME),
     Column("closed_at", _TIME),
+    *_origin("pending_content", "raw_file_storage_id", "file_size_bytes"),
     PrimaryKeyConstraint("batch_id", "text_storage_id", name="pending_content_pkey"),
     _length("pending_content", "batch_id"),
     _length("pending_content", "text_storage_id"),
@@ -205,9 +217,10 @@ excess_content = Table(
     _not_null("batch_id", Text),
     _not_null("text_storage_id", Text),
     _not_null("reason", Text),
-    *_file(),
-    *_trace(),
+    *_file(nullable=_FILE_OF_A_SLOT.split(", ")),
+    *_trace(nullable=True),
     _not_null("declared_at", _TIME),
+    *_origin("excess_content", *_FILE_OF_A_SLOT.split(", "), "correlation_id"),
     PrimaryKeyConstraint("batch_id", "text_storage_id", name="excess_content_pkey"),
     _length("excess_content", "text_storage_id"),
     CheckConstraint("reason in ('BATCH_FULL', 'NO_AVAILABLE_SLOT')", name="excess_content_reason_check"),
@@ -221,15 +234,16 @@ validation_failures = Table(
     _not_null("arrival", BigInteger),
     _not_null("state", Text),
     _not_null("original_file_name", Text),
-    _not_null("raw_file_storage_id", Text),
+    Column("raw_file_storage_id", Text),
     _not_null("validation_error_code", Text),
     _not_null("error_detail", JSON),
-    _not_null("file_size_bytes", BigInteger),
+    Column("file_size_bytes", BigInteger),
     _not_null("failed_at", _TIME),
     *_trace(),
     _not_null("stored_at", _TIME),
     _not_null("waiting_since", _TIME),
     Column("closed_at", _TIME),
+    *_origin("validation_failures", "raw_file_storage_id", "file_size_bytes"),
     PrimaryKeyConstraint("batch_id", "file_upload_id", name="validation_failures_pkey"),
     _length("validation_failures", "batch_id"),
     _length("validation_failures", "file_upload_id"),
@@ -461,6 +475,8 @@ recovery = Table(
     _not_null("since", _TIME, server_default=text("transaction_timestamp()")),
     _not_null("why", Text),
     Column("records", BigInteger),
+    Column("run", Uuid),
+    Column("known_until", _TIME),
     PrimaryKeyConstraint("only_row", name="recovery_pkey"),
     CheckConstraint("only_row", name="recovery_only_row_check"),
     CheckConstraint("state in ('behind', 'recovering')", name="recovery_state_check"),

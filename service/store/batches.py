@@ -70,21 +70,23 @@ async def lock_batch(conn: AsyncConnection[Any], batch_id: str, *, exclusive: bo
 
 async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[Register]) -> None:
     """Insert batches, each with its essay_set. Their slots are inserted by `slots.insert_slots`."""
+    await conn.execute(STATEMENTS["insert_batches"], registration_columns(registrations))
+
+
+def registration_columns(registrations: Sequence[Register]) -> dict[str, object]:
+    """Build the columns of batches from their registrations."""
     batches = [registration for registration, _ in registrations]
-    await conn.execute(
-        STATEMENTS["insert_batches"],
-        {
-            "batch_ids": Texts([batch.batch_id for batch in batches]),
-            "expected": Integers([len(batch.essay_ids) for batch in batches]),
-            "essay_sets": Blobs([essay_set for _, essay_set in registrations]),
-            "course_codes": Texts([batch.course_code for batch in batches]),
-            "user_ids": Texts([batch.user_id for batch in batches]),
-            "essay_instructions": Texts([batch.essay_instructions for batch in batches]),
-            "class_ids": Texts([batch.class_id for batch in batches]),
-            "org_ids": Texts([batch.org_id for batch in batches]),
-            **origin_columns(batches),
-        },
-    )
+    return {
+        "batch_ids": Texts([batch.batch_id for batch in batches]),
+        "expected": Integers([len(batch.essay_ids) for batch in batches]),
+        "essay_sets": Blobs([essay_set for _, essay_set in registrations]),
+        "course_codes": Texts([batch.course_code for batch in batches]),
+        "user_ids": Texts([batch.user_id for batch in batches]),
+        "essay_instructions": Texts([batch.essay_instructions for batch in batches]),
+        "class_ids": Texts([batch.class_id for batch in batches]),
+        "org_ids": Texts([batch.org_id for batch in batches]),
+        **origin_columns(batches),
+    }
 
 
 async def count_taken(

@@ -233,6 +233,12 @@ async def end_recovery(conn: AsyncConnection[Any], state: DatabaseState) -> None
     await adopt_server(conn, replace(state, known_identity=None))
 
 
+async def abandon_recovery(conn: AsyncConnection[Any]) -> None:
+    """Note that the database must be compared with its topics again."""
+    await conn.execute(STATEMENTS["end_recovery"])
+    await conn.execute(STATEMENTS["forget_server"])
+
+
 async def acknowledge_lost_inputs(conn: AsyncConnection[Any], ids: Sequence[int] | None) -> list[tuple[int, str]]:
     """Mark losses of inputs (None: all) as seen. Returns the id and the topic of each."""
     given = None if ids is None else Integers(ids)

@@ -13,7 +13,8 @@ set state = case when filled.text_storage_id is null then 'failed' else 'assigne
     correlation_id = filled.correlation_id,
     traceparent = filled.traceparent,
     tracestate = filled.tracestate,
-    taken_at = transaction_timestamp()
+    taken_at = transaction_timestamp(),
+    origin = case when filled.text_storage_id is not null and filled.raw_file_storage_id is null then 'output' end
 from unnest(
     :batch_ids::text[], :essay_ids::text[], :text_storage_ids::text[], :file_upload_ids::text[],
     :original_file_names::text[], :raw_file_storage_ids::text[], :file_sizes_bytes::bigint[],

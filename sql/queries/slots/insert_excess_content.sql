@@ -3,11 +3,13 @@
 -- Index: excess_content_pkey. Locks: the new rows.
 insert into els.excess_content (
     batch_id, text_storage_id, reason, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
-    content_md5_hash, correlation_id, traceparent, tracestate, declared_at
+    content_md5_hash, correlation_id, traceparent, tracestate, declared_at,
+    origin
 )
 select
     batch_id, text_storage_id, reason, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes,
-    content_md5_hash, correlation_id, traceparent, tracestate, transaction_timestamp()
+    content_md5_hash, correlation_id, traceparent, tracestate, transaction_timestamp(),
+    case when raw_file_storage_id is null then 'output' end
 from unnest(
     :batch_ids::text[], :text_storage_ids::text[], :reasons::text[], :file_upload_ids::text[],
     :original_file_names::text[], :raw_file_storage_ids::text[], :file_sizes_bytes::bigint[],

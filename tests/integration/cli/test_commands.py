@@ -433,15 +433,13 @@ def test_a_purge_beside_another_one_reports_that_it_is_not_complete(
 
 
 def test_recover_ends_the_state_behind(service: CommandLine, conn: psycopg.Connection[Any], kafka: Broker) -> None:
-    useless = service("recover", **kafka.settings)
-    assert (useless.status, "nothing to recover" in useless.err) == (1, True)
     conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 0, 0)", [CONTENT_PROVISIONED])
     conn.execute("insert into els.recovery (state, why) values ('behind', 'restored')")
     wrong = service("recover", "--fresh", **kafka.settings)
     assert (wrong.status, "not empty" in wrong.err) == (1, True)
     dry = service("recover", "--dry-run", "--json", **kafka.settings)
-    assert (dry.status, dry.json["behind"], dry.json["records"]) == (0, "restored", 0)
-    assert conn.execute("select count(*) from els.recovery").fetchone() == (1,)
+    assert (dry.status, dry.json["behind"], dry.json["counts"]["inputs to read"]) == (0, "restored", 0)
+    assert conn.execute("select state from els.recovery").fetchall() == [("behind",)]
     done = service("recover", "--why", "the backup of 03:00", **kafka.settings)
     assert (done.status, "The database was behind: restored." in done.out) == (0, True)
     assert conn.execute("select count(*) from els.recovery").fetchone() == (0,)
@@ -450,15 +448,24 @@ def test_recover_ends_the_state_behind(service: CommandLine, conn: psycopg.Conne
     ]
 
 
-def test_recover_of_an_empty_database_needs_to_be_told_so(
+def test_a_recovery_can_be_abandoned(service: CommandLine, conn: psycopg.Connection[Any], kafka: Broker) -> None:
+    useless = service("recover", "--abandon", **kafka.settings)
+    assert (useless.status, "no recovery has begun" in useless.err) == (1, True)
+    conn.execute("insert into els.recovery (state, why) values ('recovering', 'restored')")
+    conn.execute("insert into els.server_identity (identity) values ('another')")
+    assert service("recover", "--abandon", "--why", "the backup is another one", **kafka.settings).status == 0
+    assert conn.execute("select count(*) from els.recovery").fetchone() == (0,)
+    assert conn.execute("select action from ops.operator_actions").fetchall() == [("recover abandon",)]
+
+
+def test_an_empty_database_can_be_filled_with_all_inputs_as_new_ones(
     service: CommandLine, conn: psycopg.Connection[Any], kafka: Broker
 ) -> None:
     conn.execute("insert into els.recovery (state, why) values ('behind', 'it is empty')")
-    asked = service("recover", **kafka.settings)
-    assert (asked.status, "--fresh" in asked.err) == (1, True)
     assert service("recover", "--fresh", **kafka.settings).status == 0
     query = "select count(distinct topic), sum(next_offset) from els.progress"
     assert conn.execute(query).fetchone() == (len(INCOMING_TOPICS), 0)
+    assert conn.execute("select count(*) from els.recovery").fetchone() == (0,)
 
 
 def test_health_acknowledge_says_what_it_has_marked(service: CommandLine, conn: psycopg.Connection[Any]) -> None:

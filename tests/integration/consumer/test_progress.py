@@ -16,17 +16,18 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from deploy.local.postgres import Postgres
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
+from service.domain.delivery import IntakeLimits
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, SLOT_ASSIGNED
 from service.kafka.connection import client_options
 from service.kafka.group import Membership
 from service.kafka.topics import create_topics
 from service.postgres import migration
 from service.postgres.pool import Database
-from service.recovery.rewind import NotRecoverable, rewind
+from service.recovery.recovery import Recovered, RecoveryOptions, recover
 from service.store.operator_actions import Operator
 from service.store.outbox import EVENTS_PER_ROW
 from tests.support.builders.batches import record_batch
-from tests.support.builders.inputs import content, registration
+from tests.support.builders.inputs import MEBIBYTE, content, registration
 from tests.support.checks.invariants import violations
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, consumer_fixture
 
@@ -48,11 +49,17 @@ async def on_apache(app_url: str, database_url: str, apache: Broker) -> AsyncIte
         yield consumers
 
 
-async def rewound(consumers: ConsumerFixture) -> int:
+async def recovered(consumers: ConsumerFixture) -> Recovered:
     database = Database(consumers.app_url)
+    options = RecoveryOptions(
+        consumers.group,
+        IntakeLimits(),
+        dict.fromkeys(INCOMING_TOPICS, MEBIBYTE),
+        Operator("a test", "restored"),
+        quiet_seconds=0.5,
+    )
     try:
-        kafka = client_options(consumers.broker.bootstrap_servers)
-        return (await rewind(database, kafka, consumers.group, Operator("a test", "restored"))).records
+        return await recover(database, client_options(consumers.broker.bootstrap_servers), options)
     finally:
         await database.close()
 
@@ -93,7 +100,7 @@ async def test_a_database_that_was_set_back_is_noticed_and_nothing_more_is_appli
     assert on_apache.value(PENDING) == 1
     assert on_apache.value("select attention[1] from ops.health").startswith("the database is behind")
     await until_left(on_apache)
-    assert await rewound(on_apache) == 3
+    assert (await recovered(on_apache)).counts["inputs to read"] >= 3
     await on_apache.all_committed()
     assert on_apache.value(PENDING) == 4
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
@@ -145,7 +152,7 @@ async def test_a_server_without_the_last_transactions_is_behind(
         await until(lambda: "behind" in str(running.health.parts["consumer"]), BOUND, lambda: str(running.health.parts))
         assert consumers.value(PENDING) == 1
         await until_left(consumers)
-        await rewound(consumers)
+        await recovered(consumers)
         await consumers.all_committed()
         assert consumers.value(PENDING) == 4
         assert consumers.value("select count(*) = 1 and min(identity) = els.this_server() from els.server_identity")
@@ -240,9 +247,10 @@ async def test_an_empty_database_under_topics_with_events_is_behind(
     await restarting.becomes("select state from els.recovery", "behind")
     await until(lambda: "behind" in str(running.health.parts["consumer"]), BOUND, lambda: str(running.health.parts))
     await until_left(restarting)
-    with pytest.raises(NotRecoverable, match="--fresh"):
-        await rewound(restarting)
     assert restarting.value(PENDING) == 0
+    await recovered(restarting)
+    assert restarting.value(PENDING) == 1
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
 async def test_events_that_only_the_output_topics_have_show_that_commits_are_lost(
@@ -277,7 +285,7 @@ async def test_a_recovery_ends_although_published_events_are_of_the_lost_time(on
     running = on_apache.start_one()
     await on_apache.becomes("select state from els.recovery", "behind")
     await until_left(on_apache)
-    await rewound(on_apache)
+    await recovered(on_apache)
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
     await applied(on_apache, "t1")
     assert on_apache.value("select count(*) from els.recovery") == 0

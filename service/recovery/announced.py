@@ -1,0 +1,163 @@
+"""Resolves the announcements of one batch: the first record is authoritative, those that contradict it are listed."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, get_args
+
+from service.domain.contract import ExcessReason
+from service.domain.topics import (
+    BATCH_READY,
+    EXCESS_CONTENT,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+)
+from service.recovery.facts import Published, time_of
+from service.store.recovery import Content
+
+
+@dataclass(slots=True)
+class Announced:
+    """What was announced about one batch, without contradictions."""
+
+    slots: dict[str, Published] = field(default_factory=dict)
+    """By essay: the announcement of its content."""
+    text_of: dict[str, str] = field(default_factory=dict)
+    """By essay: its content."""
+    essay_of: dict[str, str] = field(default_factory=dict)
+    """By content: its essay."""
+    contents: dict[str, Content] = field(default_factory=dict)
+    """By content: what its announcement states of it."""
+    excess: dict[str, Published] = field(default_factory=dict)
+    expired: dict[str, Published] = field(default_factory=dict)
+    ready: Published | None = None
+    errors: Published | None = None
+    timeout: Published | None = None
+    event_ids: set[str] = field(default_factory=set)
+    contradictions: list[str] = field(default_factory=list)
+
+    @property
+    def registered(self) -> bool:
+        """Whether an announcement shows that the batch was registered."""
+        return bool(self.slots or self.excess or self.ready or self.errors or self.timeout)
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When the batch became complete; None where that was not announced."""
+        return self.ended.time if self.ended else None
+
+    @property
+    def ended(self) -> Published | None:
+        """The announcement of the batch's completion."""
+        return self.ready or self.errors
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """The failed uploads, in slot order, as BatchValidationErrors lists them."""
+        listed = self.errors.named("failed_essays") if self.errors else []
+        return [each for each in listed if isinstance(each, dict) and each.get("essay_id")]
+
+    def forget(self, essay_id: str) -> None:
+        """Treat a slot as not announced: its content is decided anew."""
+        del self.slots[essay_id]
+        del self.essay_of[self.text_of.pop(essay_id)]
+
+    def has(self, text: str) -> bool:
+        """Tell whether it was announced where this content is."""
+        return text in self.essay_of or text in self.excess
+
+
+def resolve(announcements: Iterable[Published]) -> Announced:
+    """Resolve the announcements of a batch, by the order in which they were appended to their topics."""
+    known = Announced()
+    for each in sorted(announcements, key=lambda announcement: announcement.order):
+        known.event_ids.add(each.event_id)
+        _ADD[each.topic](known, each)
+    return known
+
+
+def _slot(known: Announced, each: Published) -> None:
+    _assigned(known, each, each.named("essay_id"), each.content)
+
+
+def _timeout(known: Announced, each: Published) -> None:
+    known.timeout = known.timeout or each
+
+
+def _assigned(known: Announced, each: Published, essay_id: str, content: Content) -> None:
+    text = content.text_storage_id
+    if text in known.excess:
+        _contradicted(known, each, f"content {text} is in slot {essay_id}, and was announced as excess")
+    elif known.essay_of.get(text, essay_id) != essay_id:
+        _contradicted(known, each, f"content {text} is in slot {essay_id}, and was announced in {known.essay_of[text]}")
+    elif essay_id not in known.slots:
+        known.slots[essay_id] = each
+        known.text_of[essay_id] = text
+        known.essay_of[text] = essay_id
+        known.contents[text] = content
+    elif known.essay_of.get(text) != essay_id:
+        _contradicted(known, each, f"slot {essay_id} has content {text}, and was announced with another one")
+
+
+def _excess(known: Announced, each: Published) -> None:
+    text = each.named("text_storage_id")
+    if each.named("reason") not in get_args(ExcessReason):
+        return  # another implementation's excess may be content that only came before its registration
+    if text in known.essay_of:
+        _contradicted(known, each, f"content {text} is excess, and was announced in slot {known.essay_of[text]}")
+    elif text not in known.excess:
+        known.excess[text] = each
+        known.contents[text] = each.content
+
+
+def _expired(known: Announced, each: Published) -> None:
+    """The last expiry counts: an operator may have restored the content after an earlier one."""
+    if time_of(each.named("expired_at")) and time_of(each.named("stored_at")):
+        text = each.named("text_storage_id")
+        known.expired[text] = each
+        known.contents.setdefault(text, each.content)
+
+
+def _ready(known: Announced, each: Published) -> None:
+    essays = list(_listed(each.named("ready_essays")))
+    if known.ready is None:
+        known.ready = each
+        for essay_id, text in essays:
+            _assigned(known, each, essay_id, Content(text))
+    elif essays != list(_listed(known.ready.named("ready_essays"))):
+        _contradicted(known, each, "BatchEssaysReady was announced with another list")
+    if known.errors and _is_critical(known.errors):
+        _contradicted(known, each, "it is ready, and was announced as failed")
+
+
+def _errors(known: Announced, each: Published) -> None:
+    known.errors = known.errors or each
+    if known.ready and _is_critical(each):
+        _contradicted(known, each, "it has failed, and was announced as ready")
+
+
+def _is_critical(errors: Published) -> bool:
+    summary = errors.named("error_summary")
+    return bool(isinstance(summary, dict) and summary.get("critical_failure"))
+
+
+def _listed(essays: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    for each in essays:
+        if isinstance(each, dict) and each.get("essay_id") and each.get("text_storage_id"):
+            yield each["essay_id"], each["text_storage_id"]
+
+
+def _contradicted(known: Announced, each: Published, what: str) -> None:
+    known.contradictions.append(f"{each.topic}/{each.partition} at {each.offset}: {what}")
+
+
+_ADD: Final[Mapping[str, Callable[[Announced, Published], None]]] = {
+    SLOT_ASSIGNED: _slot,
+    EXCESS_CONTENT: _excess,
+    PENDING_EXPIRED: _expired,
+    BATCH_READY: _ready,
+    VALIDATION_ERRORS: _errors,
+    READINESS_TIMEOUT: _timeout,
+}

@@ -1,0 +1,187 @@
+"""What a recovery reads from the topics: announcements and inputs, as values that fit into the ledger."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+from aiokafka import ConsumerRecord
+
+from service.domain.delivery import Delivery
+from service.domain.events import BatchRegistered, ContentProvisioned, Rejection, ValidationFailed
+from service.domain.topics import (
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    EXCESS_CONTENT,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+    VALIDATION_FAILED,
+)
+from service.store.recovery import Content
+
+
+class Published(NamedTuple):
+    """A record of an output topic, of this service or of an older one. The first three fields order the records."""
+
+    at: int
+    """The time of the record in milliseconds."""
+    partition: int
+    offset: int
+    topic: str
+    event_id: str
+    stamp: str
+    """The time of the event, as it states it."""
+    correlation_id: str | None
+    traceparent: str | None
+    tracestate: str | None
+    values: list[Any]
+    """What the event states, by topic: see `_VALUES`."""
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return self[:3]
+
+    def named(self, name: str) -> Any:
+        """Return a field of the event's data; None where it is missing."""
+        return self.values[_VALUES[self.topic].index(name)]
+
+    @property
+    def time(self) -> datetime:
+        """When the event happened, to the microsecond."""
+        return time_of(self.stamp) or datetime.fromtimestamp(self.at / 1000).astimezone()
+
+    @property
+    def content(self) -> Content:
+        """What the announcement states of its content."""
+        named = dict(zip(_VALUES[self.topic], self.values, strict=True))
+        return Content(
+            named["text_storage_id"],
+            named.get("file_upload_id"),
+            named.get("original_file_name"),
+            correlation_id=uuid_of(self.correlation_id),
+            traceparent=self.traceparent,
+            tracestate=self.tracestate,
+        )
+
+
+_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
+    SLOT_ASSIGNED: ("essay_id", "text_storage_id", "file_upload_id", "original_file_name"),
+    EXCESS_CONTENT: ("text_storage_id", "original_file_name", "reason"),
+    PENDING_EXPIRED: ("text_storage_id", "file_upload_id", "original_file_name", "stored_at", "expired_at"),
+    BATCH_READY: ("ready_essays",),
+    VALIDATION_ERRORS: ("failed_essays", "error_summary"),
+    READINESS_TIMEOUT: (),
+}
+_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    SLOT_ASSIGNED: ("essay_id", "text_storage_id"),
+    EXCESS_CONTENT: ("text_storage_id",),
+    PENDING_EXPIRED: ("text_storage_id", "file_upload_id", "original_file_name"),
+    BATCH_READY: ("ready_essays",),
+    VALIDATION_ERRORS: ("failed_essays",),
+    READINESS_TIMEOUT: (),
+}
+
+
+class Received(NamedTuple):
+    """A readable record of an input topic. The first three fields order the records."""
+
+    at: int
+    partition: int
+    offset: int
+    topic: str
+    values: list[Any]
+    """The fields of the event, without the batch id."""
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return self[:3]
+
+    @property
+    def content(self) -> Content:
+        """The content that was received."""
+        values = dict(zip(_FIELDS[self.topic], self.values, strict=True))
+        return Content(**values | {"correlation_id": UUID(values["correlation_id"])})
+
+    def registration(self, batch_id: str) -> BatchRegistered:
+        """Return the registration that was received."""
+        values = dict(zip(_FIELDS[self.topic], self.values, strict=True))
+        ids = {"essay_ids": tuple(values["essay_ids"]), "correlation_id": UUID(values["correlation_id"])}
+        return BatchRegistered(batch_id, **values | ids)
+
+    def failure(self, batch_id: str) -> ValidationFailed:
+        """Return the validation failure that was received."""
+        values = dict(zip(_FIELDS[self.topic], self.values, strict=True))
+        failed_at = datetime.fromisoformat(values["failed_at"])
+        return ValidationFailed(
+            batch_id, **values | {"failed_at": failed_at, "correlation_id": UUID(values["correlation_id"])}
+        )
+
+
+RECORDS: Final[tuple[type[Any], ...]] = (Published, Received)
+
+
+def announcement_of(record: ConsumerRecord) -> tuple[str, Published] | None:
+    """Return the batch id and the announcement of a record of an output topic; None where it announces nothing."""
+    try:
+        envelope = orjson.loads(record.value or b"")
+        data = envelope["data"]
+        batch_id, trace = data.get("batch_id") or data["entity_id"], envelope.get("metadata") or {}
+        for name in _NEEDED[record.topic]:
+            if not data[name]:
+                return None
+        return batch_id, Published(
+            record.timestamp,
+            record.partition,
+            record.offset,
+            record.topic,
+            str(envelope.get("event_id")),
+            str(envelope.get("event_timestamp")),
+            envelope.get("correlation_id"),
+            trace.get("traceparent"),
+            trace.get("tracestate"),
+            [data.get(name) for name in _VALUES[record.topic]],
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def received_of(delivery: Delivery) -> tuple[str, Received] | None:
+    """Return the batch id and the input of a record of an input topic; None where it is rejected."""
+    event = delivery.event
+    if isinstance(event, Rejection):
+        return None
+    names = _FIELDS[delivery.topic]
+    values = [getattr(event, name) for name in names]
+    return event.batch_id, Received(delivery.timestamp, delivery.partition, delivery.offset, delivery.topic, values)
+
+
+def _fields_of(event: Any) -> tuple[str, ...]:
+    return tuple(name for name in event.__dataclass_fields__ if name != "batch_id")
+
+
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    BATCH_REGISTERED: _fields_of(BatchRegistered),
+    CONTENT_PROVISIONED: _fields_of(ContentProvisioned),
+    VALIDATION_FAILED: _fields_of(ValidationFailed),
+}
+
+
+def time_of(text: object) -> datetime | None:
+    """Read a time as events state it; None where it is none."""
+    if isinstance(text, str):
+        with suppress(ValueError):
+            time = datetime.fromisoformat(text)
+            return time if time.tzinfo else None
+    return None
+
+
+def uuid_of(text: object) -> UUID | None:
+    """Read a UUID; None where it is none."""
+    with suppress(ValueError):
+        return UUID(str(text))
+    return None

@@ -1,0 +1,122 @@
+"""Reads what a recovery needs of the topics into the ledger: all announcements since a time, and the inputs."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from service.domain.delivery import Delivery
+from service.history.ledger import Ledger
+from service.history.topics import read_range
+from service.kafka.deliveries import decode_all
+from service.recovery.facts import announcement_of, received_of
+from service.store.outbox import EVENTS_PER_ROW
+
+MARGIN: Final = timedelta(minutes=10)
+"""How much the clocks of pods and of the database may differ: the announcements of so much more time are read."""
+
+
+async def output_starts(
+    reader: AIOKafkaConsumer, outputs: Sequence[TopicPartition], known_until: datetime | None
+) -> Mapping[TopicPartition, int]:
+    """Return where to begin in the output topics: everything that was published after that time follows."""
+    if known_until is None:
+        beginnings: Mapping[TopicPartition, int] = await reader.beginning_offsets(outputs)
+        return beginnings
+    found, ends = await first_since(reader, outputs, known_until - MARGIN), await reader.end_offsets(outputs)
+    return {tp: found.get(tp, ends[tp]) for tp in outputs}
+
+
+async def first_since(
+    reader: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since: datetime
+) -> Mapping[TopicPartition, int]:
+    """Return the first offset since a time, of those partitions that have one."""
+    if not partitions:
+        return {}
+    found = await reader.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
+    # Where there is none, Apache Kafka says nothing, and the embedded broker offset 0 with no time.
+    return {tp: first.offset for tp, first in found.items() if first is not None and first.timestamp >= 0}
+
+
+async def first_times(
+    reader: AIOKafkaConsumer, outputs: Sequence[TopicPartition]
+) -> Mapping[TopicPartition, datetime | None]:
+    """Return the time of the first record of each partition whose beginning was deleted; None where all were."""
+    beginnings, ends = await reader.beginning_offsets(outputs), await reader.end_offsets(outputs)
+    times: dict[TopicPartition, datetime | None] = {tp: None for tp in outputs if beginnings[tp] > 0}
+    for tp in times:
+        if beginnings[tp] < ends[tp]:
+            async for records in read_range(reader, {tp: beginnings[tp]}, {tp: beginnings[tp] + 1}):
+                times[tp] = datetime.fromtimestamp(records[0].timestamp / 1000, UTC)
+                break
+    return times
+
+
+async def read_outputs(
+    reader: AIOKafkaConsumer,
+    ledger: Ledger,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    read: Callable[[int], None],
+) -> int:
+    """Add the announcements to the ledger. Returns the highest number of a row of the outbox that was published."""
+    highest = 0
+    async for records in read_range(reader, starts, ends):
+        ledger.add([found for record in records if (found := announcement_of(record))])
+        highest = max(highest, *map(_seq_of, records))
+        read(len(records))
+    return highest
+
+
+async def read_inputs(
+    reader: AIOKafkaConsumer,
+    ledger: Ledger,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    max_bytes: Mapping[str, int],
+    read: Callable[[int], None],
+) -> None:
+    """Add the readable inputs to the ledger."""
+    async for deliveries, _ in input_pages(reader, starts, ends, max_bytes):
+        ledger.add([found for delivery in deliveries if (found := received_of(delivery))])
+        read(len(deliveries))
+
+
+async def input_pages(
+    reader: AIOKafkaConsumer,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    max_bytes: Mapping[str, int],
+) -> AsyncIterator[tuple[list[Delivery], ConsumerRecord]]:
+    """Yield the deliveries of a page of one partition, and its last record."""
+    async for records in read_range(reader, starts, ends):
+        yield await decode_all(records, max_bytes), records[-1]
+
+
+def _seq_of(record: ConsumerRecord) -> int:
+    for name, value in record.headers:
+        if name == "seq":
+            return int(value) // EVENTS_PER_ROW if value and value.isdigit() else 0
+    return 0
+
+
+def unreached(times: Mapping[TopicPartition, datetime | None], known_until: datetime | None) -> list[TopicPartition]:
+    """Return the partitions that do not reach back to the time until which the database is known to be complete."""
+    if known_until is None:
+        return sorted(times)
+    return sorted(tp for tp, time in times.items() if time is None or time > known_until)
+
+
+def kept_since(
+    times: Mapping[TopicPartition, datetime | None], known_until: datetime | None, now: datetime
+) -> datetime:
+    """Return since when the output topics are read completely: what was announced before may not be known."""
+    beginning = datetime.min.replace(tzinfo=UTC)
+    since = max((time or now for time in times.values()), default=beginning)
+    return max(since, known_until - MARGIN if known_until else beginning)
+
+
+def records_between(starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> int:
+    """Count the offsets between starts and ends."""
+    return sum(max(0, ends[tp] - start) for tp, start in starts.items())

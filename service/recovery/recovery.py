@@ -1,0 +1,268 @@
+"""Brings a database that is behind its topics, or empty, up to date with them: docs/decisions/0013-recovery.md.
+
+1. The state is noted: pods leave the group, relays stop. Recovery waits until nothing can be published any more.
+2. The output topics are read, then the inputs that the database lacks, into a temporary file sorted by batch.
+3. Batch by batch, the tables are made to state what was announced.
+4. The inputs are applied by the regular decisions: those that were announced are repeats now.
+5. The output topics' ends are read again; where they have grown, everything from 2 on is repeated.
+6. The group's offsets follow the rows of the database, and the state ends.
+
+Each transaction can be repeated, so a recovery that is killed begins again with 1.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from service.domain.delivery import IntakeLimits, fingerprint
+from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
+from service.history.ledger import Ledger
+from service.history.topics import open_reader, topic_partitions
+from service.intake.intake import Intake
+from service.intake.reporting import report as report_effects
+from service.postgres.pool import Database
+from service.recovery import state
+from service.recovery.facts import RECORDS
+from service.recovery.placement import UNLIMITED, pages, place
+from service.recovery.reading import (
+    first_since,
+    first_times,
+    input_pages,
+    kept_since,
+    output_starts,
+    read_inputs,
+    read_outputs,
+    records_between,
+    unreached,
+)
+from service.recovery.state import QUIET_SECONDS, NotRecoverable, Recovering
+from service.runtime.health import Health
+from service.store import progress, recovery
+from service.store.operator_actions import Operator, Subject
+from service.store.progress import LastRecord, LostInputs, ProgressRow, time_of
+
+LISTED: Final = 1_000
+"""How many contradictions and incomplete batches a report lists."""
+
+Partitions = Mapping[TopicPartition, int]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryOptions:
+    """How to recover. `told` is called with the progress, in one line each."""
+
+    group: str
+    limits: IntakeLimits
+    max_bytes: Mapping[str, int]
+    by: Operator
+    accept_unknown: bool = False
+    dry_run: bool = False
+    quiet_seconds: float = QUIET_SECONDS
+    told: Callable[[str], None] = lambda _: None
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a recovery did, or would do."""
+
+    why: str
+    """Why the database was behind."""
+    counts: Counter[str] = field(default_factory=Counter)
+    contradictions: list[tuple[str, str]] = field(default_factory=list)
+    """(batch id, what): announcements that contradict earlier ones, and do not count."""
+    incomplete: list[str] = field(default_factory=list)
+    """Batches that were announced, and whose registration is in no topic."""
+    paused: frozenset[str] = frozenset()
+    """Input topics that are paused: their records wait for an operator, as before."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as a JSON object."""
+        return {
+            "behind": self.why,
+            "counts": dict(self.counts),
+            "contradictions": [{"batch_id": batch_id, "what": what} for batch_id, what in self.contradictions],
+            "incomplete": self.incomplete,
+            "paused": sorted(self.paused),
+        }
+
+
+async def recover(database: Database, kafka: Mapping[str, Any], options: RecoveryOptions) -> Recovered:
+    """Recover the database. Raises NotRecoverable, KafkaError, TimeoutError, psycopg.Error."""
+    recovering = await state.begin(database, dry_run=options.dry_run)
+    known = await topic_partitions(kafka)
+    async with open_reader(kafka) as reader:
+        run = _Run(recovering, reader, known[INCOMING_TOPICS], known[OUTGOING_TOPICS], options)
+        if not options.dry_run:
+            options.told("waiting until no pod applies and no relay publishes")
+            await state.await_silence(
+                recovering, kafka, options.group, run.is_quiet, quiet_seconds=options.quiet_seconds
+            )
+        await run.check_reach()
+        ends = None
+        while ends != (ends := await run.output_ends()):
+            await run.recover(ends)
+            if options.dry_run:
+                break
+    if not options.dry_run:
+        details = {"why_behind": recovering.why, **run.report.counts}
+        await state.finish(recovering, kafka, options.group, options.by, Subject(details=details))
+    return run.report
+
+
+class _Run:
+    """One process's work on a recovery."""
+
+    def __init__(
+        self,
+        recovering: Recovering,
+        reader: AIOKafkaConsumer,
+        inputs: list[TopicPartition],
+        outputs: list[TopicPartition],
+        options: RecoveryOptions,
+    ) -> None:
+        self._recovering, self._reader, self._options = recovering, reader, options
+        self._inputs, self._outputs = inputs, outputs
+        self._until = recovering.begun.known_until
+        self._known_since = recovering.begun.since
+        self._passes = 0
+        self.report = Recovered(recovering.why)
+
+    async def output_ends(self) -> Partitions:
+        """Return the ends of the output topics."""
+        ends: Partitions = await self._reader.end_offsets(self._outputs) if self._outputs else {}
+        return ends
+
+    async def is_quiet(self, seconds: float) -> bool:
+        """Tell whether nothing has arrived on the output topics for so many seconds."""
+        return not await first_since(self._reader, self._outputs, datetime.now(UTC) - timedelta(seconds=seconds))
+
+    async def check_reach(self) -> None:
+        """Raise NotRecoverable where announcements may be missing that the database lacks."""
+        times = await first_times(self._reader, self._outputs) if self._outputs else {}
+        self._known_since = kept_since(times, self._until, self._recovering.begun.since)
+        if (missing := unreached(times, self._until)) and not self._options.accept_unknown:
+            until = self._until.isoformat(timespec="seconds") if self._until else "an unknown time"
+            raise NotRecoverable(
+                f"{missing[0].topic}/{missing[0].partition} and {len(missing) - 1} other partitions of output topics do"
+                f" not reach back to {until}: what was announced is not known; --accept-unknown recovers without it"
+            )
+
+    async def recover(self, ends: Partitions) -> None:
+        """Read the topics, write what was announced, and apply the inputs."""
+        starts, input_ends, lost = await self._input_starts()
+        self.report.counts = Counter({"inputs to read": records_between(starts, input_ends)})
+        self.report.contradictions, self.report.incomplete = [], []
+        with Ledger(RECORDS) as ledger:
+            output_starts_ = await output_starts(self._reader, self._outputs, self._until) if self._outputs else {}
+            told = self._told("read {} announcements")
+            highest = await read_outputs(self._reader, ledger, output_starts_, ends, told)
+            await read_inputs(
+                self._reader, ledger, starts, input_ends, self._options.max_bytes, self._told("read {} inputs")
+            )
+            await self._place(ledger)
+        if self._options.dry_run:
+            return
+        async with self._recovering.transaction() as conn:
+            await recovery.advance_outbox(conn, highest)
+            if lost:
+                await progress.insert_lost_inputs(conn, lost)
+        await self._apply(starts, input_ends)
+
+    def _told(self, what: str) -> Callable[[int], None]:
+        done, next_at = 0, 100_000
+
+        def told(more: int) -> None:
+            nonlocal done, next_at
+            done += more
+            if done >= next_at:
+                next_at = done + 100_000
+                self._options.told(what.format(done))
+
+        return told
+
+    async def _input_starts(self) -> tuple[Partitions, Partitions, list[LostInputs]]:
+        """Return where to begin in the input topics, their ends, and the inputs that they have no more.
+
+        The rows that the database had when the recovery began count: later ones are of this recovery.
+        """
+        beginnings = await self._reader.beginning_offsets(self._inputs)
+        ends = await self._reader.end_offsets(self._inputs)
+        starts, lost = dict(beginnings), []
+        for tp, row in self._recovering.rows.items():
+            if tp not in ends:
+                continue
+            if beginnings[tp] <= row.next_offset <= ends[tp]:
+                starts[tp] = row.next_offset
+            elif row.next_offset < beginnings[tp] and not self._passes:
+                lost.append(LostInputs(tp, row.next_offset, beginnings[tp], "deleted"))
+        self._passes += 1
+        return starts, ends, lost
+
+    async def _place(self, ledger: Ledger) -> None:
+        placed, next_at = 0, 10_000
+        for page in pages(ledger.batches()):
+            changed, counts = await place(
+                self._recovering, page, self._options.limits, self._known_since, dry_run=self._options.dry_run
+            )
+            self.report.counts += counts
+            for each in changed:
+                self._note(each.batch_id, each.contradictions, incomplete=each.incomplete)
+            placed += len(page)
+            if placed >= next_at:
+                next_at = placed + 10_000
+                self._options.told(f"compared {placed} batches")
+
+    def _note(self, batch_id: str, contradictions: list[str], *, incomplete: bool) -> None:
+        self.report.counts["contradictions"] += len(contradictions)
+        self.report.counts["incomplete"] += incomplete
+        for what in contradictions:
+            _log.warning("announcement_contradicted", batch_id=batch_id, what=what)
+        if incomplete:
+            _log.warning("batch_incomplete", batch_id=batch_id)
+        if contradictions and len(self.report.contradictions) < LISTED:
+            self.report.contradictions += [(batch_id, what) for what in contradictions]
+        if incomplete and len(self.report.incomplete) < LISTED:
+            self.report.incomplete.append(batch_id)
+
+    # -- the regular decisions
+
+    async def _apply(self, starts: Partitions, ends: Partitions) -> None:
+        """Apply the inputs, and move the rows of the partitions behind them."""
+        limits = replace(self._options.limits, consecutive_rejections=UNLIMITED)
+        intake = Intake(self._recovering.database, limits, Health(), report_effects)
+        told = self._told("applied {} inputs")
+        epochs = {tp: self._epoch(tp, ends) for tp in starts}
+        await self._write_rows({tp: ProgressRow(epochs[tp], start) for tp, start in starts.items()})
+        stopped: set[TopicPartition] = set()
+        async for deliveries, last in input_pages(self._reader, starts, ends, self._options.max_bytes):
+            tp = TopicPartition(last.topic, last.partition)
+            if tp in stopped:
+                continue
+            outcome = await intake.take(deliveries)
+            await intake.take_exclusive(outcome.deferred)
+            record = LastRecord(last.offset, time_of(last.timestamp), fingerprint(last))
+            row = ProgressRow(epochs[tp], last.offset + 1, record)
+            if outcome.not_admitted:
+                stopped.add(tp)
+                row = ProgressRow(epochs[tp], min(delivery.offset for delivery in outcome.not_admitted))
+            self.report.paused |= outcome.paused
+            await self._write_rows({tp: row})
+            told(len(deliveries))
+
+    def _epoch(self, tp: TopicPartition, ends: Partitions) -> int:
+        """A row above the end is of a log that is no more: its offsets mean nothing in this one."""
+        row = self._recovering.rows.get(tp)
+        if row is None:
+            return 0
+        return row.epoch + (row.next_offset > ends[tp])
+
+    async def _write_rows(self, rows: Mapping[TopicPartition, ProgressRow]) -> None:
+        async with self._recovering.transaction() as conn:
+            await recovery.write_progress(conn, rows)

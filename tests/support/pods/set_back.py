@@ -1,0 +1,205 @@
+"""Runs consumers and a relay on a database that a test sets back to an earlier state."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from deploy.servers.pods import until
+from service.domain.delivery import IntakeLimits
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
+from service.kafka.connection import client_options
+from service.kafka.producer import Producer
+from service.kafka.topics import create_topics
+from service.postgres.pool import Database
+from service.recovery.recovery import Recovered, RecoveryOptions, recover
+from service.relay.relay import Relay
+from service.store.operator_actions import Operator
+from tests.support.builders.inputs import content, failure, registration
+from tests.support.checks.audited import MAX_BYTES
+from tests.support.pods.running_consumer import BOUND, ConsumerFixture
+
+TABLES = (
+    "batches",
+    "slots",
+    "pending_content",
+    "excess_content",
+    "validation_failures",
+    "outbox_pages",
+    "progress",
+    "quarantine",
+    "topic_refusals",
+)
+STATE = {
+    "batches": "batch_id, expected, assigned, failed, state, essay_set, user_id, correlation_id, completed_at,"
+    " timed_out_at from els.batches",
+    "slots": "batch_id, essay_id, position, text_storage_id, file_upload_id, taken_at, original_file_name,"
+    " raw_file_storage_id, file_size_bytes, content_md5_hash, correlation_id, traceparent, origin"
+    " from els.slots where state = 'assigned'",
+    # The slots of failures are announced when their batch is complete, and without a time.
+    "failed slots": "batch_id, essay_id, position, file_upload_id from els.slots join els.batches using (batch_id)"
+    " where slots.state = 'failed' and completed_at is not null",
+    "excess_content": "batch_id, text_storage_id, reason, file_upload_id, raw_file_storage_id, correlation_id,"
+    " declared_at, origin from els.excess_content",
+    "pending_content": "batch_id, text_storage_id, state, file_upload_id, raw_file_storage_id, correlation_id, origin"
+    " from els.pending_content",
+    "validation_failures": "batch_id, file_upload_id, state, raw_file_storage_id, error_detail::text, correlation_id,"
+    " origin from els.validation_failures where batch_id not in ("
+    " select batch_id from els.batches where completed_at is null)",
+}
+"""What must be the same after a recovery, by table."""
+
+Input = tuple[str, int, bytes]
+"""Topic, partition and value of an input."""
+
+Output = tuple[str, bytes, bytes]
+"""Topic, event id and value of a record of an output topic."""
+
+
+class SetBack:
+    """A stack whose database can be set back."""
+
+    def __init__(self, consumers: ConsumerFixture) -> None:
+        self.consumers = consumers
+        self.kafka = client_options(consumers.broker.bootstrap_servers)
+        self.database = Database(consumers.app_url, pool_size=4)
+        self._stop = asyncio.Event()
+        self._relay: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts a consumer and a relay."""
+        await self.consumers.start()
+        self.start_relay()
+
+    def start_relay(self) -> None:
+        idempotent = self.consumers.broker.idempotence
+        relay = Relay(self.database, lambda: Producer(self.kafka, idempotent=idempotent), listen=False)
+        self._stop = asyncio.Event()
+        self._relay = asyncio.create_task(relay.run(self._stop))
+
+    async def stop_relay(self) -> None:
+        self._stop.set()
+        if self._relay is not None:
+            await self._relay
+        self._relay = None
+
+    async def stop(self) -> None:
+        """Stops both."""
+        await self.consumers.stop()
+        await self.stop_relay()
+
+    async def send(self, inputs: Sequence[Input]) -> None:
+        for topic, partition, value in inputs:
+            await self.consumers.publish(topic, value, partition=partition)
+
+    async def settled(self) -> None:
+        """Waits until everything is applied and published."""
+        await self.consumers.all_committed()
+        await self.published()
+
+    async def published(self) -> None:
+        query = "select count(*) from els.outbox_pages"
+        await until(lambda: self.consumers.value(query) == 0, BOUND, lambda: "the outbox is not empty")
+
+    def keep(self) -> None:
+        """Keeps a copy of the tables."""
+        conn = self.consumers.conn
+        conn.execute("drop schema if exists kept cascade; create schema kept")
+        for table in TABLES:
+            conn.execute(f"create table kept.{table} as table els.{table}")
+
+    def set_back(self) -> None:
+        """Replaces the tables by the copy, as a restore of a backup does."""
+        conn = self.consumers.conn
+        self.clear()
+        for table in TABLES:
+            columns = ", ".join(
+                f'"{name}"'
+                for (name,) in conn.execute(
+                    "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0"
+                    " and not attisdropped and attgenerated = ''",
+                    [f"els.{table}"],
+                )
+            )
+            conn.execute(
+                f"insert into els.{table} ({columns}) overriding system value select {columns} from kept.{table}"
+            )
+
+    def clear(self) -> None:
+        """Empties the tables, and lets the numbers of the outbox begin anew."""
+        self.consumers.conn.execute(
+            f"truncate {', '.join(f'els.{table}' for table in TABLES)}, els.recovery, els.server_identity"
+        )
+        self.consumers.conn.execute("select setval('els.outbox_seq_seq', 1)")
+
+    def state(self) -> set[tuple[Any, ...]]:
+        """Returns what must be the same after a recovery: rows, each behind the name of its table."""
+        conn = self.consumers.conn
+        return {(name, *row) for name, query in STATE.items() for row in conn.execute(f"select {query}")}
+
+    async def recover(self, **options: Any) -> Recovered:
+        given = RecoveryOptions(
+            self.consumers.group,
+            IntakeLimits(),
+            MAX_BYTES,
+            Operator("a test", "set back"),
+            **{"quiet_seconds": 0.3, **options},
+        )
+        return await recover(self.database, self.kafka, given)
+
+    async def outputs(self) -> list[Output]:
+        """Reads all records of the output topics: topic, event id and value."""
+        reader = AIOKafkaConsumer(bootstrap_servers=self.consumers.broker.bootstrap_servers, group_id=None)
+        await reader.start()
+        try:
+            tps = [TopicPartition(topic, number) for topic in OUTGOING_TOPICS for number in range(2)]
+            ends = await reader.end_offsets(tps)
+            reader.assign(tps)
+            await reader.seek_to_beginning(*tps)
+            found = []
+            while any([await reader.position(tp) < ends[tp] for tp in tps]):
+                for records in (await reader.getmany(timeout_ms=200)).values():
+                    found += [
+                        (record.topic, dict(record.headers).get("event_id", b""), record.value) for record in records
+                    ]
+            return found
+        finally:
+            await reader.stop()
+
+
+@asynccontextmanager
+async def set_back_fixture(consumers: ConsumerFixture) -> AsyncIterator[SetBack]:
+    """Yields a stack with output topics of two partitions each."""
+    await create_topics(
+        client_options(consumers.broker.bootstrap_servers),
+        partitions=2,
+        replication=1,
+        topics={topic: {} for topic in OUTGOING_TOPICS},
+    )
+    stack = SetBack(consumers)
+    try:
+        yield stack
+    finally:
+        await stack.stop()
+        await stack.database.close()
+
+
+def traffic(chance: random.Random, name: str, batches: int) -> list[Input]:
+    """Makes the inputs of some batches in a random order: early and late content, failures, repeats, too many."""
+    inputs: list[Input] = []
+    for number in range(batches):
+        batch_id = f"{name}{number}"
+        size = chance.randint(1, 6)
+        if chance.random() < 0.9:
+            value = registration(batch_id, [f"{batch_id}-e{essay}" for essay in range(size)])
+            inputs.append((BATCH_REGISTERED, chance.randrange(3), value))
+        for text in range(chance.randint(0, size + 2)):
+            value = content(batch_id, f"{batch_id}-t{text}")
+            inputs += [(CONTENT_PROVISIONED, chance.randrange(3), value)] * (1 + (chance.random() < 0.1))
+        for upload in range(chance.choice((0, 0, 1, 2))):
+            inputs.append((VALIDATION_FAILED, chance.randrange(3), failure(batch_id, f"{batch_id}-f{upload}")))
+    chance.shuffle(inputs)
+    return inputs
