@@ -16,6 +16,7 @@ QUESTIONS = {
     "size": "the cost of an event with 10 million slots in the tables, compared with 10 thousand",
     "large": "one batch of 100,000 essays whose content is pending already",
     "start": "the start of a pod: time, first commit, memory",
+    "recovery": "an empty database from its topics, compared with the first application",
     "flat": "minutes at a steady rate while the purge deletes: sizes, lag, memory, latency",
 }
 
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers["size"].add_argument("--slots", type=int, default=10_000_000)
     parsers["size"].add_argument("--batches", type=int, default=200)
     parsers["large"].add_argument("--slots", type=int, default=100_000)
+    parsers["recovery"].add_argument("--events", type=int, default=300_000)
     parsers["flat"].add_argument("--rate", type=int, default=8_000)
     parsers["flat"].add_argument("--seconds", type=float, default=400)
     return parser

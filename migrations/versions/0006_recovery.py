@@ -19,6 +19,56 @@ alter table els.recovery
     add column if not exists known_until timestamptz;
 """
 
+# A batch that was announced, and whose registration is in no topic. `announcements` are the records as a recovery reads
+# them: their topics may not keep them until the registration arrives.
+#
+# The two views have what may expire: not what waits for a registration that is open in quarantine, where it may be
+# replayed, and not what waits for an incomplete batch. The topic is written out, since an index is for it only.
+INCOMPLETE = """
+create table if not exists els.incomplete_batches (
+    batch_id      text        not null,
+    announcements json        not null,
+    noticed_at    timestamptz not null default transaction_timestamp(),
+    constraint incomplete_batches_pkey primary key (batch_id)
+);
+
+create or replace view els.expirable_content as
+select batch_id, text_storage_id, waiting_since, arrival
+from els.pending_content
+where state = 'pending'
+    and not exists (
+        select
+        from els.quarantine
+        where quarantine.state = 'open'
+            and quarantine.topic = 'huleedu.batch.essays.registered.v1'
+            and md5(quarantine.key) = md5(convert_to(pending_content.batch_id, 'UTF8'))
+    )
+    and not exists (
+        select
+        from els.incomplete_batches
+        where incomplete_batches.batch_id = pending_content.batch_id
+        offset 0
+    );
+
+create or replace view els.expirable_failures as
+select batch_id, file_upload_id, waiting_since, arrival
+from els.validation_failures
+where state = 'pending'
+    and not exists (
+        select
+        from els.quarantine
+        where quarantine.state = 'open'
+            and quarantine.topic = 'huleedu.batch.essays.registered.v1'
+            and md5(quarantine.key) = md5(convert_to(validation_failures.batch_id, 'UTF8'))
+    )
+    and not exists (
+        select
+        from els.incomplete_batches
+        where incomplete_batches.batch_id = validation_failures.batch_id
+        offset 0
+    );
+"""
+
 IGNORE = "-- squawk-ignore ban-drop-not-null, ban-drop-constraint\n"
 """Code of the revision before writes rows that fulfil the new checks, and reads nulls only after a recovery."""
 
@@ -56,6 +106,7 @@ STATE_OF_A_SLOT_BEFORE = """case state
 def upgrade() -> None:
     # Each step can be run again: they are committed one by one, so that no check is validated while writers wait.
     op.execute(RECOVERY)
+    op.execute(INCOMPLETE)
     for table in ("slots", *NULLABLE):
         op.execute(f"alter table els.{table} add column if not exists origin text")
         _check(table, "origin", "origin = 'output'")
@@ -79,6 +130,8 @@ def _check(table: str, name: str, condition: str) -> None:
 
 def downgrade() -> None:
     # Rows that the revision before can't hold keep the downgrade from starting.
+    op.execute("drop view els.expirable_content, els.expirable_failures cascade")
+    op.execute("drop table els.incomplete_batches cascade")
     for table, columns in NULLABLE.items():
         for column in columns:
             op.execute(f"alter table els.{table} alter column {column} set not null")

@@ -6,8 +6,10 @@ Each returns its exit status, or raises CommandError (exit status 1) or Settings
 import asyncio
 from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import orjson
 import psycopg
 from aiokafka.errors import KafkaError
 
@@ -151,6 +153,7 @@ async def recover(settings: Settings, options: Namespace) -> int:
     """Bring a database that is behind its topics, or empty, up to date with them."""
     by = operator_of(options)
     database = open_database(settings, Timeouts(statement_timeout=600_000, transaction_timeout=600_000))
+    acts = None if options.acts is None else _acts(options.acts)
     try:
         kafka_ = kafka_options(settings)
         if options.abandon:
@@ -187,7 +190,26 @@ async def recover(settings: Settings, options: Namespace) -> int:
         print_json(done.as_json())
     else:
         _print_recovered(done, dry_run=options.dry_run)
-    return 1 if done.contradictions or done.incomplete or done.paused else 0
+    unfinished = done.contradictions or done.incomplete or done.paused
+    return 1 if unfinished or (not options.dry_run and _is_left_to_repeat(acts)) else 0
+
+
+def _acts(path: Path) -> list[dict[str, Any]]:
+    """Read operator actions from a file: a JSON object for each, in a line. Raises CommandError."""
+    try:
+        return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise CommandError(f"--acts {path}: {one_line(error)}") from None
+
+
+def _is_left_to_repeat(acts: list[dict[str, Any]] | None) -> bool:
+    """Name the operator actions of the lost time, which are in no topic. Returns whether there may be any."""
+    if acts is None:
+        warn("operator actions of the lost time are in no topic: repeat them (--acts FILE lists those of an export)")
+        return True
+    for act in acts:
+        warn(f"repeat: {act.get('action')} {act.get('batch_id') or act.get('topic') or ''} {act.get('details') or ''}")
+    return bool(acts)
 
 
 def _print_recovered(done: Recovered, *, dry_run: bool) -> None:

@@ -5,6 +5,7 @@ Parsed options name the function of a command by `module` and `command`; it is c
 
 import argparse
 import sys
+from pathlib import Path
 
 from service import __version__
 from service.cli.arguments import (
@@ -102,6 +103,12 @@ def _add_process(commands: Commands) -> None:
         "--accept-unknown",
         action="store_true",
         help="recover although the output topics do not reach back to the time of the database",
+    )
+    recover.add_argument(
+        "--acts",
+        type=Path,
+        metavar="FILE",
+        help="operator actions of the lost time, a JSON object a line (of ops.operator_actions): list what to repeat",
     )
     recover.add_argument("--abandon", action="store_true", help="end a recovery that has begun, without finishing it")
     recover.add_argument(

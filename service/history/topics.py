@@ -1,10 +1,10 @@
 """Reads topics from beginning to end, as facts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -26,6 +26,8 @@ from service.domain.topics import (
 )
 from service.history.facts import EventFact, digest
 from service.kafka import record_batches
+
+_Answer = TypeVar("_Answer")
 
 IDLE_MS: Final = 500
 
@@ -118,13 +120,31 @@ async def committed_offsets(
     kafka: Mapping[str, Any], group: str, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, OffsetAndMetadata]:
     """Return what the group has committed; the offset is -1 where that is nothing. Raises KafkaError, TimeoutError."""
+    return dict(
+        await _of_coordinator(
+            kafka, lambda admin: admin.list_consumer_group_offsets(group, partitions=list(partitions))
+        )
+    )
+
+
+async def count_members(kafka: Mapping[str, Any], group: str) -> int:
+    """Count the members of a consumer group. Raises KafkaError, TimeoutError."""
+    described = await _of_coordinator(kafka, lambda admin: admin.describe_consumer_groups([group]))
+    # The groups of a raw answer: (error, name, state, protocol type, protocol, members, and more in newer versions).
+    return sum(len(each[5]) for answer in described for each in answer.groups)
+
+
+async def _of_coordinator(
+    kafka: Mapping[str, Any], ask: Callable[[AIOKafkaAdminClient], Awaitable[_Answer]]
+) -> _Answer:
+    """Ask the coordinator of a group, which a broker that has just started may not know yet."""
     admin = AIOKafkaAdminClient(**kafka)
     await admin.start()
     try:
         async with asyncio.timeout(COORDINATOR_SECONDS):
             while True:
                 try:
-                    return dict(await admin.list_consumer_group_offsets(group, partitions=list(partitions)))
+                    return await ask(admin)
                 except GroupCoordinatorNotAvailableError:
                     await asyncio.sleep(0.2)
     finally:

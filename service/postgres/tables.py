@@ -482,6 +482,15 @@ recovery = Table(
     CheckConstraint("state in ('behind', 'recovering')", name="recovery_state_check"),
 )
 
+incomplete_batches = Table(
+    "incomplete_batches",
+    METADATA,
+    _not_null("batch_id", Text),
+    _not_null("announcements", JSON),
+    _not_null("noticed_at", _TIME, server_default=text("transaction_timestamp()")),
+    PrimaryKeyConstraint("batch_id", name="incomplete_batches_pkey"),
+)
+
 lost_inputs = Table(
     "lost_inputs",
     METADATA,

@@ -72,6 +72,12 @@ async def place(
         if not dry_run:
             counts["events deleted"] = await _write(conn, changed)
             await _decide(conn, changed, replace(limits, consecutive_rejections=UNLIMITED))
+            incomplete = {each.batch_id for each in changed if each.incomplete}
+            kept = {batch_id: [tuple(each) for each in known] for batch_id, known, _ in page if batch_id in incomplete}
+            if kept:
+                await recovery.write_incomplete_batches(conn, kept)
+            if registered := [each.batch_id for each in changed if each.register]:
+                await recovery.complete_batches(conn, registered)
     return changed, counts
 
 

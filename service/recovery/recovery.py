@@ -27,7 +27,7 @@ from service.intake.intake import Intake
 from service.intake.reporting import report as report_effects
 from service.postgres.pool import Database
 from service.recovery import state
-from service.recovery.facts import RECORDS
+from service.recovery.facts import RECORDS, Published
 from service.recovery.placement import UNLIMITED, pages, place
 from service.recovery.reading import (
     first_since,
@@ -166,6 +166,9 @@ class _Run:
             await read_inputs(
                 self._reader, ledger, starts, input_ends, self._options.max_bytes, self._told("read {} inputs")
             )
+            async with self._recovering.database.transaction() as conn:
+                for batch_id, announcements in await recovery.read_incomplete_batches(conn):
+                    ledger.add([(batch_id, Published(*each)) for each in announcements])
             await self._place(ledger)
         if self._options.dry_run:
             return

@@ -13,12 +13,11 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, IllegalGenerationError, UnknownMemberIdError
 from psycopg import AsyncConnection
 
 from service.domain.topics import INCOMING_TOPICS
-from service.history.topics import open_reader, topic_partitions
+from service.history.topics import count_members, open_reader, topic_partitions
 from service.kafka.group import offset_text
 from service.postgres.pool import Database
 from service.relay.producer_line import ACK_SECONDS, CLOSING_SECONDS
@@ -93,7 +92,7 @@ async def await_silence(
     while True:
         async with recovering.transaction() as conn:
             held = await recovery.count_held_shards(conn)
-        members = await _count_members(kafka, group)
+        members = await count_members(kafka, group)
         if not held and not members:
             break
         if clock() > until:
@@ -101,17 +100,6 @@ async def await_silence(
         await asyncio.sleep(0.5)
     while not await is_quiet(quiet_seconds):  # noqa: ASYNC110  the broker has no event for it
         await asyncio.sleep(min(1.0, quiet_seconds))
-
-
-async def _count_members(kafka: Mapping[str, Any], group: str) -> int:
-    admin = AIOKafkaAdminClient(**kafka)
-    await admin.start()
-    try:
-        described = await admin.describe_consumer_groups([group])
-    finally:
-        await admin.close()
-    # The groups of a raw answer: (error, name, state, protocol type, protocol, members, and more in newer versions).
-    return sum(len(group[5]) for answer in described for group in answer.groups)
 
 
 async def finish(recovering: Recovering, kafka: Mapping[str, Any], group: str, by: Operator, details: Subject) -> None:

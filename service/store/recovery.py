@@ -228,6 +228,25 @@ async def write_failures(conn: AsyncConnection[Any], stored: Sequence[StoredFail
     )
 
 
+async def write_incomplete_batches(conn: AsyncConnection[Any], incomplete: Mapping[str, Sequence[object]]) -> None:
+    """Note batches whose registration is in no topic, with their announcements, which are JSON."""
+    parameters = {
+        "batch_ids": Texts(list(incomplete)),
+        "announcements": Texts([orjson.dumps(announcements) for announcements in incomplete.values()]),
+    }
+    await conn.execute(STATEMENTS["write_incomplete_batches"], parameters)
+
+
+async def read_incomplete_batches(conn: AsyncConnection[Any]) -> list[tuple[str, list[Any]]]:
+    """Read the batches whose registration is in no topic, with their announcements."""
+    return [(batch_id, announcements) for batch_id, announcements in await fetch_rows(conn, "read_incomplete_batches")]
+
+
+async def complete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
+    """Forget that batches were incomplete."""
+    await conn.execute(STATEMENTS["complete_batches"], {"batch_ids": Texts(batch_ids)})
+
+
 async def count_recovered(
     conn: AsyncConnection[Any], times: Mapping[str, tuple[datetime | None, datetime | None]]
 ) -> dict[str, datetime | None]:

@@ -146,6 +146,11 @@ with estimates as materialized (
                 end
                 from els.recovery
             ),
+            (
+                select count(*) || ' batches were announced, and their registration is in no topic: ops.incomplete_batches'
+                from els.incomplete_batches
+                having count(*) > 0
+            ),
             case when lost_inputs > 0 then
                 lost_inputs || ' times an input topic lost records that may not have been read: ops.lost_inputs'
             end,

@@ -4,29 +4,13 @@
 select
     (
         select count(*)
-        from els.pending_content
-        where state = 'pending'
-            and waiting_since <= :pending_due::timestamptz
-            and not exists (
-                select
-                from els.quarantine
-                where quarantine.state = 'open'
-                    and quarantine.topic = 'huleedu.batch.essays.registered.v1'
-                    and md5(quarantine.key) = md5(convert_to(pending_content.batch_id, 'UTF8'))
-            )
+        from els.expirable_content
+        where waiting_since <= :pending_due::timestamptz
     ) as expired_content,
     (
         select count(*)
-        from els.validation_failures
-        where state = 'pending'
-            and waiting_since <= :pending_due::timestamptz
-            and not exists (
-                select
-                from els.quarantine
-                where quarantine.state = 'open'
-                    and quarantine.topic = 'huleedu.batch.essays.registered.v1'
-                    and md5(quarantine.key) = md5(convert_to(validation_failures.batch_id, 'UTF8'))
-            )
+        from els.expirable_failures
+        where waiting_since <= :pending_due::timestamptz
     ) as expired_failures,
     (
         select count(*)

@@ -441,11 +441,26 @@ def test_recover_ends_the_state_behind(service: CommandLine, conn: psycopg.Conne
     assert (dry.status, dry.json["behind"], dry.json["counts"]["inputs to read"]) == (0, "restored", 0)
     assert conn.execute("select state from els.recovery").fetchall() == [("behind",)]
     done = service("recover", "--why", "the backup of 03:00", **kafka.settings)
-    assert (done.status, "The database was behind: restored." in done.out) == (0, True)
+    assert (done.status, "The database was behind: restored." in done.out) == (1, True)
+    assert "operator actions of the lost time" in done.err
     assert conn.execute("select count(*) from els.recovery").fetchone() == (0,)
     assert conn.execute("select action, why from ops.operator_actions").fetchall() == [
         ("recover", "the backup of 03:00")
     ]
+
+
+def test_recover_lists_the_operator_actions_that_must_be_repeated(
+    service: CommandLine, kafka: Broker, tmp_path: Path
+) -> None:
+    """Also where the database is not known to be behind: an operator may have restored it."""
+    acts = tmp_path / "acts.jsonl"
+    acts.write_text('{"action": "pending remove", "batch_id": "b", "details": {"contents": 1}}\n')
+    listed = service("recover", "--acts", str(acts), **kafka.settings)
+    assert (listed.status, "repeat: pending remove b" in listed.err) == (1, True)
+    acts.write_text("")
+    assert service("recover", "--acts", str(acts), **kafka.settings).status == 0
+    acts.write_text("{")
+    assert service("recover", "--acts", str(acts), **kafka.settings).status == 1
 
 
 def test_a_recovery_can_be_abandoned(service: CommandLine, conn: psycopg.Connection[Any], kafka: Broker) -> None:

@@ -368,6 +368,10 @@ ATTENTION = {
         ("1 batches can not be published: ops.outbox_blocked",),
     ),
     "a rejected input": ("rejected('topic', 'x')", ("1 rejected inputs are open: ops.quarantine",)),
+    "an incomplete batch": (
+        "insert into els.incomplete_batches (batch_id, announcements) values ('b', '[[], []]')",
+        ("1 batches were announced, and their registration is in no topic: ops.incomplete_batches",),
+    ),
     "a new content": ("pending('b', 't')", ()),
     "an old content": (
         "with old as (select pg_temp.pending('b', 't')) select pg_temp.age('13 hours') from old",

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
+from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, EXCESS_CONTENT, SLOT_ASSIGNED
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
+from service.purge.policy import RetentionPolicy
+from service.purge.purge import purge_once
 from service.runtime.health import Health
-from tests.support.builders.inputs import delivery
+from tests.support.builders.inputs import content, delivery, registration
 from tests.support.checks.audited import check_audit
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture
 from tests.support.pods.set_back import Input, Output, SetBack, set_back_fixture, traffic
@@ -46,6 +50,7 @@ async def check_recovered(stack: SetBack, before: set[tuple[Any, ...]], publishe
     await stack.send(traffic(random.Random(99), "c", 5))
     await stack.settled()
     outputs = await stack.outputs()
+    assert published
     assert len(set(outputs)) == len({event_id for _, event_id, _ in outputs}), "an event id has two bodies"
     assert set(published) <= set(outputs)
     assert len(outputs) == len(set(outputs)), "an event was published again"
@@ -95,6 +100,10 @@ async def test_what_a_pod_has_decided_on_a_restored_database_yields(stack: SetBa
     await check_recovered(stack, before, published)
 
 
+MONTH = 30 * 86_400
+APPLIED = f"select count(applied_until) from els.progress where topic = '{BATCH_REGISTERED}'"
+
+
 async def forget(_: Effects) -> None:
     """Reports nothing."""
 
@@ -114,3 +123,51 @@ async def test_a_recovery_that_is_killed_again_and_again_has_the_same_result(sta
         assert attempt.cancelled() or number
     await stack.recover()
     await check_recovered(stack, before, published)
+
+
+async def test_another_implementation_is_taken_over_without_contradiction(stack: SetBack) -> None:
+    """Its outputs contradict themselves: the first record counts, the others are listed."""
+    essays = [f"e{number}" for number in range(4)]
+    await stack.send([(BATCH_REGISTERED, 0, registration("b", essays))])
+    await stack.send([(CONTENT_PROVISIONED, number % 3, content("b", f"t{number}")) for number in range(6)])
+    for essay_id, text in (("e2", "t0"), ("e0", "t3"), ("e2", "t1")):
+        await stack.announce(SLOT_ASSIGNED, "b", essay_id=essay_id, text_storage_id=text)
+    await stack.announce(EXCESS_CONTENT, "b", text_storage_id="t4", reason="batch_not_registered")
+    await stack.announce(EXCESS_CONTENT, "b", text_storage_id="t5", reason="BATCH_FULL")
+    recovered = await stack.recover()
+    ((_, contradiction),) = recovered.contradictions
+    assert contradiction.endswith("at 2: slot e2 has content t1, and was announced with another one")
+    slots: dict[str, str] = dict(
+        stack.consumers.conn.execute("select essay_id, text_storage_id from els.slots").fetchall()
+    )
+    assert (slots["e2"], slots["e0"]) == ("t0", "t3")
+    assert {slots["e1"], slots["e3"]} <= {"t1", "t2", "t4"}
+    assert stack.consumers.value("select count(*) from els.slots where raw_file_storage_id is null") == 0
+    assert stack.consumers.value("select count(*) from els.excess_content where text_storage_id = 't5'") == 1
+    assert stack.consumers.value("select state from els.batches") == "ready"
+    stack.start_relay()
+    await stack.published()
+    topics = Counter(topic for topic, _, value in await stack.outputs() if b'"event_id"' in value)
+    assert topics == {SLOT_ASSIGNED: 2, EXCESS_CONTENT: 1, BATCH_READY: 1}
+
+
+async def test_a_batch_whose_registration_is_lost_waits_for_it(stack: SetBack) -> None:
+    await stack.send([(CONTENT_PROVISIONED, 0, content("b", text)) for text in ("t1", "t2")])
+    await stack.announce(SLOT_ASSIGNED, "b", essay_id="e2", text_storage_id="t1")
+    assert (await stack.recover()).incomplete == ["b"]
+    await stack.consumers.start()
+    stack.consumers.conn.execute("update els.pending_content set waiting_since = now() - interval '2 days'")
+    await until(lambda: stack.consumers.value(APPLIED) == 3, BOUND, lambda: "the registrations are not applied")
+    await purge_once(stack.database, RetentionPolicy(60, MONTH, MONTH))
+    assert stack.consumers.value("select count(*) from els.pending_content where state = 'pending'") == 2
+    attention = stack.consumers.value("select attention from ops.health")
+    assert any("ops.incomplete_batches" in line for line in attention)
+
+    await stack.send([(BATCH_REGISTERED, 0, registration("b", ["e1", "e2"]))])
+    await stack.consumers.all_committed()
+    assert stack.consumers.value("select error from els.quarantine").partition(": ")[2].startswith("batch b was")
+    await stack.consumers.stop()
+    assert (await stack.recover()).incomplete == []
+    slots = stack.consumers.conn.execute("select essay_id, text_storage_id from els.slots order by position")
+    assert slots.fetchall() == [("e1", "t2"), ("e2", "t1")]
+    assert stack.consumers.value("select count(*) from els.incomplete_batches") == 0

@@ -26,6 +26,7 @@ BATCH_TABLES: Mapping[str, str] = {
     "validation_failures": "batch_id",
     "outbox": "aggregateid",
     "outbox_blocked": "batch_id",
+    "incomplete_batches": "batch_id",
 }
 """Each table whose rows belong to a batch, with the column that holds the batch id."""
 

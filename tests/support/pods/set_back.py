@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+import orjson
+from aiokafka import ConsumerRecord
 
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
+from service.history.topics import open_reader, read_to_end, topic_partitions
 from service.kafka.connection import client_options
 from service.kafka.producer import Producer
-from service.kafka.topics import create_topics
 from service.postgres.pool import Database
 from service.recovery.recovery import Recovered, RecoveryOptions, recover
 from service.relay.relay import Relay
@@ -150,35 +151,27 @@ class SetBack:
         )
         return await recover(self.database, self.kafka, given)
 
+    async def announce(self, topic: str, batch_id: str, **data: Any) -> None:
+        """Publishes an event as another implementation does: without headers, ids and times of ours."""
+        value = {"event_type": topic, "source_service": "els", "data": {"batch_id": batch_id, **data}}
+        await self.consumers.producer.send_and_wait(topic, orjson.dumps(value), batch_id.encode())
+
     async def outputs(self) -> list[Output]:
         """Reads all records of the output topics: topic, event id and value."""
-        reader = AIOKafkaConsumer(bootstrap_servers=self.consumers.broker.bootstrap_servers, group_id=None)
-        await reader.start()
-        try:
-            tps = [TopicPartition(topic, number) for topic in OUTGOING_TOPICS for number in range(2)]
-            ends = await reader.end_offsets(tps)
-            reader.assign(tps)
-            await reader.seek_to_beginning(*tps)
-            found = []
-            while any([await reader.position(tp) < ends[tp] for tp in tps]):
-                for records in (await reader.getmany(timeout_ms=200)).values():
-                    found += [
-                        (record.topic, dict(record.headers).get("event_id", b""), record.value) for record in records
-                    ]
-            return found
-        finally:
-            await reader.stop()
+        found: list[Output] = []
+
+        def take(records: Sequence[ConsumerRecord]) -> None:
+            found.extend((record.topic, dict(record.headers).get("event_id", b""), record.value) for record in records)
+
+        partitions = await topic_partitions(self.kafka)
+        async with open_reader(self.kafka) as reader:
+            await read_to_end(reader, partitions[OUTGOING_TOPICS], take)
+        return found
 
 
 @asynccontextmanager
 async def set_back_fixture(consumers: ConsumerFixture) -> AsyncIterator[SetBack]:
-    """Yields a stack with output topics of two partitions each."""
-    await create_topics(
-        client_options(consumers.broker.bootstrap_servers),
-        partitions=2,
-        replication=1,
-        topics={topic: {} for topic in OUTGOING_TOPICS},
-    )
+    """Yields a stack on these servers."""
     stack = SetBack(consumers)
     try:
         yield stack
