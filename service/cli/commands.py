@@ -4,6 +4,7 @@ Each returns its exit status, or raises CommandError (exit status 1) or Settings
 """
 
 import asyncio
+import sys
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -151,6 +152,7 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
 
 async def recover(settings: Settings, options: Namespace) -> int:
     """Bring a database that is behind its topics, or empty, up to date with them."""
+    set_up_logging(settings.log_level, settings.log_format, sys.stderr)
     by = operator_of(options)
     database = open_database(settings, Timeouts(statement_timeout=600_000, transaction_timeout=600_000))
     acts = None if options.acts is None else _acts(options.acts)

@@ -19,7 +19,7 @@ from service.recovery.state import NotRecoverable, Recovering
 from service.store import batches, recovery, slots
 from service.store.outbox import OutboxWriter
 
-PAGE_FACTS: Final = 20_000
+PAGE_FACTS: Final = 8_000
 """How many announcements and inputs are written in one transaction; a larger batch has one of its own."""
 
 DECIDED: Final = 5_000

@@ -10,8 +10,9 @@
 Each transaction can be repeated, so a recovery that is killed begins again with 1.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -19,7 +20,8 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from service.domain.delivery import IntakeLimits, fingerprint
+from service.domain.delivery import Delivery, IntakeLimits, fingerprint
+from service.domain.events import ContentProvisioned
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 from service.history.ledger import Ledger
 from service.history.topics import open_reader, topic_partitions
@@ -28,7 +30,7 @@ from service.intake.reporting import report as report_effects
 from service.postgres.pool import Database
 from service.recovery import state
 from service.recovery.facts import RECORDS, Published
-from service.recovery.placement import UNLIMITED, pages, place
+from service.recovery.placement import UNLIMITED, Facts, pages, place
 from service.recovery.reading import (
     first_since,
     first_times,
@@ -42,12 +44,15 @@ from service.recovery.reading import (
 )
 from service.recovery.state import QUIET_SECONDS, NotRecoverable, Recovering
 from service.runtime.health import Health
-from service.store import progress, recovery
+from service.store import progress, recovery, slots
 from service.store.operator_actions import Operator, Subject
 from service.store.progress import LastRecord, LostInputs, ProgressRow, time_of
 
 LISTED: Final = 1_000
 """How many contradictions and incomplete batches a report lists."""
+
+PAGES_AT_ONCE: Final = 2
+"""How many pages of batches are written at the same time."""
 
 Partitions = Mapping[TopicPartition, int]
 
@@ -111,6 +116,7 @@ async def recover(database: Database, kafka: Mapping[str, Any], options: Recover
             if options.dry_run:
                 break
     if not options.dry_run:
+        options.told("committing where the pods continue")
         details = {"why_behind": recovering.why, **run.report.counts}
         await state.finish(recovering, kafka, options.group, options.by, Subject(details=details))
     return run.report
@@ -159,16 +165,19 @@ class _Run:
         starts, input_ends, lost = await self._input_starts()
         self.report.counts = Counter({"inputs to read": records_between(starts, input_ends)})
         self.report.contradictions, self.report.incomplete = [], []
+        told, max_bytes = self._options.told, self._options.max_bytes
         with Ledger(RECORDS) as ledger:
+            told("reading the output topics")
             output_starts_ = await output_starts(self._reader, self._outputs, self._until) if self._outputs else {}
-            told = self._told("read {} announcements")
-            highest = await read_outputs(self._reader, ledger, output_starts_, ends, told)
-            await read_inputs(
-                self._reader, ledger, starts, input_ends, self._options.max_bytes, self._told("read {} inputs")
+            highest = await read_outputs(
+                self._reader, ledger, output_starts_, ends, self._told("read {} announcements")
             )
+            told("reading the inputs")
+            await read_inputs(self._reader, ledger, starts, input_ends, max_bytes, self._told("read {} inputs"))
             async with self._recovering.database.transaction() as conn:
                 for batch_id, announcements in await recovery.read_incomplete_batches(conn):
                     ledger.add([(batch_id, Published(*each)) for each in announcements])
+            told("writing what was announced")
             await self._place(ledger)
         if self._options.dry_run:
             return
@@ -176,16 +185,17 @@ class _Run:
             await recovery.advance_outbox(conn, highest)
             if lost:
                 await progress.insert_lost_inputs(conn, lost)
+        told("applying the inputs")
         await self._apply(starts, input_ends)
 
-    def _told(self, what: str) -> Callable[[int], None]:
-        done, next_at = 0, 100_000
+    def _told(self, what: str, every: int = 100_000) -> Callable[[int], None]:
+        done, next_at = 0, every
 
         def told(more: int) -> None:
             nonlocal done, next_at
             done += more
             if done >= next_at:
-                next_at = done + 100_000
+                next_at = done + every
                 self._options.told(what.format(done))
 
         return told
@@ -209,18 +219,27 @@ class _Run:
         return starts, ends, lost
 
     async def _place(self, ledger: Ledger) -> None:
-        placed, next_at = 0, 10_000
-        for page in pages(ledger.batches()):
-            changed, counts = await place(
-                self._recovering, page, self._options.limits, self._known_since, dry_run=self._options.dry_run
-            )
-            self.report.counts += counts
-            for each in changed:
-                self._note(each.batch_id, each.contradictions, incomplete=each.incomplete)
-            placed += len(page)
-            if placed >= next_at:
-                next_at = placed + 10_000
-                self._options.told(f"compared {placed} batches")
+        """Write what was announced. While the database works on a page, the next one is compared."""
+        told = self._told("compared {} batches", 10_000)
+        waiting: asyncio.Queue[list[Facts] | None] = asyncio.Queue(PAGES_AT_ONCE)
+
+        async def work() -> None:
+            while page := await waiting.get():
+                changed, counts = await place(
+                    self._recovering, page, self._options.limits, self._known_since, dry_run=self._options.dry_run
+                )
+                self.report.counts += counts
+                for each in changed:
+                    self._note(each.batch_id, each.contradictions, incomplete=each.incomplete)
+                told(len(page))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(PAGES_AT_ONCE):
+                group.create_task(work())
+            for page in pages(ledger.batches()):
+                await waiting.put(page)
+            for _ in range(PAGES_AT_ONCE):
+                await waiting.put(None)
 
     def _note(self, batch_id: str, contradictions: list[str], *, incomplete: bool) -> None:
         self.report.counts["contradictions"] += len(contradictions)
@@ -248,7 +267,7 @@ class _Run:
             tp = TopicPartition(last.topic, last.partition)
             if tp in stopped:
                 continue
-            outcome = await intake.take(deliveries)
+            outcome = await intake.take(await self._unknown(deliveries))
             await intake.take_exclusive(outcome.deferred)
             record = LastRecord(last.offset, time_of(last.timestamp), fingerprint(last))
             row = ProgressRow(epochs[tp], last.offset + 1, record)
@@ -258,6 +277,20 @@ class _Run:
             self.report.paused |= outcome.paused
             await self._write_rows({tp: row})
             told(len(deliveries))
+
+    async def _unknown(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Leave out content that is in its place already: most of it, since it was announced."""
+        contents = [each.event for each in deliveries if isinstance(each.event, ContentProvisioned)]
+        if not contents:
+            return list(deliveries)
+        async with self._recovering.transaction(pipelined=True) as conn:
+            known = await slots.find_known_content(conn, contents)
+        return [
+            each
+            for each in deliveries
+            if not isinstance(each.event, ContentProvisioned)
+            or (each.event.batch_id, each.event.text_storage_id) not in known
+        ]
 
     def _epoch(self, tp: TopicPartition, ends: Partitions) -> int:
         """A row above the end is of a log that is no more: its offsets mean nothing in this one."""

@@ -1,11 +1,11 @@
-"""Writes logs to standard output: one JSON object per line, or lines for people."""
+"""Writes logs: one JSON object per line, or lines for people."""
 
 import io
 import logging
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TextIO
 from uuid import UUID
 
 import orjson
@@ -28,15 +28,20 @@ _log = structlog.get_logger(__name__)
 
 
 class _Output:
+    stream: TextIO | None = None
     is_json = False
     """Whether `log_many` writes JSON itself; else structlog renders each line. Set by `set_up_logging`."""
 
 
-def set_up_logging(level: str, form: str) -> None:
-    """Log messages of `level` and above. `form` is `json` (one object per line) or `console` (lines for people)."""
-    _Output.is_json = form == "json"
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without Unicode
+def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Log messages of `level` and above to the stream, by default standard output.
+
+    `form` is `json` (one object per line) or `console` (lines for people).
+    """
+    output = stream or sys.stdout
+    _Output.is_json, _Output.stream = form == "json", stream
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="backslashreplace")  # for terminals without Unicode
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -46,18 +51,18 @@ def set_up_logging(level: str, form: str) -> None:
     last: list[structlog.typing.Processor] = (
         [structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=output.isatty())]
     )
     structlog.configure(
         processors=[_add_former_event, *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     # Libraries log through the standard module; their lines get the same format. The levels below silence noise:
     # aiokafka logs a lost connection many times a second; psycopg warns of the statements that a pipeline skipped after
     # an error, and that error is raised anyway.
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -72,15 +77,16 @@ def set_up_logging(level: str, form: str) -> None:
 def log_many(lines: Iterable[dict[str, Any]]) -> None:
     """Log lines at level info, each with its `event`. JSON lines are written together, at a tenth of the cost.
 
-    Raises OSError if standard output cannot be written to.
+    Raises OSError if the output cannot be written to.
     """
     if not _log.is_enabled_for(logging.INFO):
         return
     if _Output.is_json:
         ends = {"level": "info", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
         encoded = [orjson.dumps(_add_former_event(None, "info", line) | ends) for line in lines]
-        sys.stdout.write(b"\n".join([*encoded, b""]).decode())
-        sys.stdout.flush()
+        output = _Output.stream or sys.stdout
+        output.write(b"\n".join([*encoded, b""]).decode())
+        output.flush()
     else:
         for line in lines:
             _log.info(**{name: str(value) if isinstance(value, UUID) else value for name, value in line.items()})

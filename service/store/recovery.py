@@ -103,7 +103,7 @@ async def begin_recovery(conn: AsyncConnection[Any], run: UUID, why: str) -> Rec
 
 
 async def hold_recovery(conn: AsyncConnection[Any], run: UUID) -> bool:
-    """Lock the state of the recovery until the transaction ends. Returns whether it is still that of this run."""
+    """Keep the state of the recovery until the transaction ends. Returns whether it is still that of this run."""
     return bool(await fetch_rows(conn, "hold_recovery", run=run))
 
 

@@ -1,9 +1,6 @@
 """Tests that a consumer notices a database or a topic that was set back, on a real server and a real broker."""
 
 import asyncio
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import MEBIBYTE, content, registration
 from tests.support.checks.invariants import violations
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, consumer_fixture
+from tests.support.servers.failover import copy_data, replace
 
 ROW = f"select next_offset from els.progress where topic = '{CONTENT_PROVISIONED}' and \"partition\" = 0"
 TP = TopicPartition(CONTENT_PROVISIONED, 0)
@@ -112,11 +110,6 @@ async def until_left(consumers: ConsumerFixture) -> None:
     await until(lambda: all(each.partitions == 0 for each in consumers.running), BOUND, lambda: "it is in the group")
 
 
-def move(source: Path, target: Path, *, keeping: bool = False) -> None:
-    """Moves or copies a folder with the owners of its files."""
-    subprocess.run([*(["cp", "-a"] if keeping else ["mv"]), source, target], check=True)
-
-
 @pytest.mark.parametrize("is_promoted", [False, True], ids=["a restored copy", "a promoted standby"])
 async def test_a_server_without_the_last_transactions_is_behind(
     durable_postgres: Postgres, apache: Broker, is_promoted: bool
@@ -128,25 +121,13 @@ async def test_a_server_without_the_last_transactions_is_behind(
         consumers.restarts = True
         running = await consumers.start()
         await applied(consumers, "t0")
-        server.stop()
-        move(server.data, copy, keeping=True)
-        server.start()
+        copy_data(server, copy)
         consumers.conn = psycopg.connect(server.url(), autocommit=True)
         await applied(consumers, "t1", "t2")
         assert consumers.value(PENDING) == 3
         before = consumers.value("select identity from els.server_identity")
-        server.kill()
-        shutil.rmtree(server.data)
-        move(copy, server.data)
-        if is_promoted:
-            signal = server.data / "standby.signal"
-            signal.touch()
-            if account := server.account:
-                os.chown(signal, account.uid, account.gid)
-        server.start()
+        replace(server, copy, is_promoted=is_promoted)
         consumers.conn = psycopg.connect(server.url(), autocommit=True)
-        if is_promoted:
-            consumers.value("select pg_promote()")
         await consumers.publish(CONTENT_PROVISIONED, content("b", "t3"))
         await consumers.becomes("select state from els.recovery", "behind")
         await until(lambda: "behind" in str(running.health.parts["consumer"]), BOUND, lambda: str(running.health.parts))
