@@ -6,11 +6,11 @@ an error, a repr or a log line.
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +26,15 @@ _BROKER = re.compile(r"(?:[^\s,:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})"
 
 class SettingsError(Exception):
     """A setting is missing or malformed. The message is one line that names it."""
+
+
+def _list_of_brokers(servers: str) -> str:
+    brokers = [broker.strip() for broker in servers.split(",")]
+    for broker in brokers:
+        found = _BROKER.fullmatch(broker)
+        if found is None or not 1 <= int(found["port"]) <= 65535:
+            raise ValueError(f"{broker!r} is not host:port")
+    return ",".join(brokers)
 
 
 class Settings(BaseSettings):
@@ -57,7 +66,9 @@ class Settings(BaseSettings):
         "no prepared statements and no LISTEN, and takes timeouts and planner settings from the role `els_app`.",
     )
 
-    kafka_bootstrap_servers: str = Field(description="Brokers, as `host:port`, separated by commas.")
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(_list_of_brokers)] = Field(
+        description="Brokers, as `host:port`, separated by commas."
+    )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Security protocol of the brokers."
     )
@@ -157,6 +168,13 @@ class Settings(BaseSettings):
         description="Time that removed content, replayed or discarded quarantine rows and the log of operator actions "
         "are kept. Default: for ever. Must be longer than the retention of the input topics.",
     )
+    oldest_backup_seconds: int | None = Field(
+        None,
+        ge=_DAY,
+        le=10 * _YEAR,
+        description="Age of the oldest backup of the database that may be restored. `check` compares it with the "
+        "retention of the topics, from which `recover` brings a restored database up to date. Default: not compared.",
+    )
     purge_interval_seconds: int = Field(60, ge=1, le=_DAY, description="Time between two purge rounds.")
 
     http_host: str = Field(
@@ -196,16 +214,6 @@ class Settings(BaseSettings):
         if url is not None:
             _check_database_url(url.get_secret_value())
         return url
-
-    @field_validator("kafka_bootstrap_servers")
-    @classmethod
-    def _is_a_list_of_brokers(cls, servers: str) -> str:
-        brokers = [broker.strip() for broker in servers.split(",")]
-        for broker in brokers:
-            found = _BROKER.fullmatch(broker)
-            if found is None or not 1 <= int(found["port"]) <= 65535:
-                raise ValueError(f"{broker!r} is not host:port")
-        return ",".join(brokers)
 
     @field_validator("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
     @classmethod

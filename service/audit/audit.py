@@ -39,6 +39,7 @@ from service.history.topics import (
 from service.kafka.deliveries import decode
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
+from service.store.recovery import read_incomplete_batches
 
 TIMEOUTS: Final = Timeouts(statement_timeout=3_600_000, transaction_timeout=3_600_000)
 """For the transaction that reads the tables: longer than for a poll, but bounded, since a snapshot keeps dead rows."""
@@ -113,7 +114,11 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
             )
             both = [*partitions[INCOMING_TOPICS], *partitions[OUTGOING_TOPICS]]
             beginnings = await read_to_end(reader, both, records.add)
-        known = Knowledge(records.reach(beginnings), kept_since, ledger.quarantine_state, scope.clocks_apart)
+        async with database.transaction() as conn:
+            incomplete = frozenset(batch_id for batch_id, _ in await read_incomplete_batches(conn))
+        known = Knowledge(
+            records.reach(beginnings), kept_since, ledger.quarantine_state, scope.clocks_apart, incomplete
+        )
         for batch_id, facts in ledger.batches():
             report.counts["batches and what waits for one"] += 1
             for finding in judge(History.of(batch_id, facts), known):

@@ -2,7 +2,7 @@
 
 Facts contain what records, rows and events have in common; `judge` finds the contradictions. What cannot be known any
 more, since a topic no longer reaches back that far or a retention has passed, is reported under the rule `unknown` and
-never as a violation. The other rules are the invariants I1 to I8, and `order`. Times are seconds since the epoch.
+never as a violation. The other rules are the invariants I1 to I9, and `order`. Times are seconds since the epoch.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
-from service.history.facts import EventFact, History, digest
+from service.history.facts import ONLY_OUTPUT, EventFact, History, digest
 
 
 class Finding(NamedTuple):
@@ -47,6 +47,8 @@ class Knowledge:
     """Returns the state of the rejected input with this topic and fingerprint, None where there is none."""
     clocks_apart: float = 5.0
     """How much the clocks of two pods may differ, where events can only be ordered by time."""
+    incomplete: frozenset[str] = frozenset()
+    """Batches that were announced, and whose registration a recovery has found in no topic."""
 
     def reaches(self, topic: str, at: float) -> bool:
         """Return whether the topic still contains everything since `at`."""
@@ -55,7 +57,7 @@ class Knowledge:
 
 def judge(history: History, known: Knowledge) -> Iterator[Finding]:
     """Yield every violation in the history of a batch, and what cannot be known about it."""
-    for rule in (_places, _waits, _batch, _slots, _inputs, _origins, _events, _repeats, _order):
+    for rule in (_places, _waits, _batch, _slots, _inputs, _origins, _events, _repeats, _final, _order):
         for name, detail in rule(history, known):
             yield Finding(name, history.batch_id, detail)
 
@@ -166,8 +168,12 @@ def _origins(history: History, known: Knowledge) -> Findings:
     for each in history.inputs:
         received[each.topic, each.subject].add(each.content_digest)
     for text, (stored, at) in _texts(history).items():
+        if stored == ONLY_OUTPUT:
+            continue
         yield from _origin(known, CONTENT_PROVISIONED, text, stored, at, received)
     for failure in history.failures:
+        if failure.origin:
+            continue
         yield from _origin(known, VALIDATION_FAILED, failure.upload, "", failure.stored_at, received)
     if history.batch:
         order = digest([slot.essay_id for slot in history.slots])
@@ -216,7 +222,9 @@ def _true(
     if wanted is None:
         if topic == PENDING_EXPIRED and subject in _texts(history):
             return  # restored, reconciled or removed since then
-        deleted = all(event.sent_at < known.kept_since for event in events) and not history.batch
+        deleted = not history.batch and (
+            history.batch_id in known.incomplete or all(event.sent_at < known.kept_since for event in events)
+        )
         yield (
             UNKNOWN if deleted else "I5" if topic == BATCH_READY else "I6",
             f"{what} contradicts the tables",
@@ -261,6 +269,25 @@ def _repeats(history: History, _: Knowledge) -> Findings:
         known = first.setdefault(event.event_id, event)
         if known.record_digest != event.record_digest:
             yield "I7", f"{event.topic} {event.event_id} is published again with other bytes"
+
+
+def _final(history: History, _: Knowledge) -> Findings:
+    """I9: no two published events contradict each other, whatever the tables state."""
+    essays, texts = defaultdict(set), defaultdict(set)
+    for event in history.published(SLOT_ASSIGNED):
+        essays[event.subject].add(event.essay_id)
+        texts[event.essay_id].add(event.subject)
+    for text, of_text in essays.items():
+        if len(of_text) > 1:
+            yield "I9", f"content {text} was announced in the slots {', '.join(sorted(of_text))}"
+    for essay_id, of_slot in texts.items():
+        if len(of_slot) > 1:
+            yield "I9", f"slot {essay_id} was announced with the contents {', '.join(sorted(of_slot))}"
+    for text in sorted(essays.keys() & {event.subject for event in history.published(EXCESS_CONTENT)}):
+        yield "I9", f"content {text} was announced in a slot and as excess"
+    for topic in (BATCH_READY, VALIDATION_ERRORS):
+        if len({event.announced_digest for event in history.published(topic)}) > 1:
+            yield "I9", f"{topic} was announced with two different lists"
 
 
 def _order(history: History, known: Knowledge) -> Findings:

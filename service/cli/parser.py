@@ -95,7 +95,7 @@ def _add_process(commands: Commands) -> None:
     with_json(purge).add_argument("--dry-run", action="store_true", help="only count what is due; change nothing")
     recover = add(
         commands,
-        "cli.commands.recover",
+        "cli.recovery.recover",
         "recover",
         "bring a database that is behind its topics, or empty, up to date with them",
     )

@@ -8,6 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+ONLY_OUTPUT: Final = "output"
+"""In place of the digest of an input: only an output topic reports the content, and a recovery has stored it so."""
+
 
 def digest(*values: object) -> str:
     """Return a digest of values that are only compared: 16 hexadecimal digits, the same for the same values."""
@@ -81,6 +84,7 @@ class FailureFact(NamedTuple):
     upload: str
     state: str
     stored_at: float
+    origin: str | None = None
 
 
 class EventFact(NamedTuple):

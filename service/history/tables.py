@@ -48,8 +48,10 @@ def _slot(
     origin: list[Any],
     taken_at: datetime | None,
     written_by: int,
+    source: str | None,
 ) -> facts.SlotFact:
     content, announced = digest(upload, name, *file, *origin), digest(essay_id, text, upload, name, *origin)
+    content = facts.ONLY_OUTPUT if source else content
     return facts.SlotFact(essay_id, position, state, text, upload, content, announced, _seconds(taken_at), written_by)
 
 
@@ -63,20 +65,31 @@ def _waiting(
     origin: list[Any],
     stored_at: datetime,
     closed_at: datetime | None,
+    source: str | None,
 ) -> facts.WaitingFact:
     content, announced = digest(upload, name, *file, *origin), digest(text, upload, name, *origin)
+    content = facts.ONLY_OUTPUT if source else content
     return facts.WaitingFact(text, state, content, announced, stored_at.timestamp(), _seconds(closed_at))
 
 
 def _excess(
-    _: str, text: str, reason: str, upload: str, name: str, file: list[Any], origin: list[Any], declared_at: datetime
+    _: str,
+    text: str,
+    reason: str,
+    upload: str,
+    name: str,
+    file: list[Any],
+    origin: list[Any],
+    declared_at: datetime,
+    source: str | None,
 ) -> facts.ExcessFact:
     content, announced = digest(upload, name, *file, *origin), digest(text, name, reason, *origin)
+    content = facts.ONLY_OUTPUT if source else content
     return facts.ExcessFact(text, content, announced, declared_at.timestamp())
 
 
-def _failure(_: str, upload: str, state: str, stored_at: datetime) -> facts.FailureFact:
-    return facts.FailureFact(upload, state, stored_at.timestamp())
+def _failure(_: str, upload: str, state: str, stored_at: datetime, source: str | None) -> facts.FailureFact:
+    return facts.FailureFact(upload, state, stored_at.timestamp(), source)
 
 
 def _in_outbox(batch_id: str, topic: str, payload: str, seq: int, created_at: datetime) -> EventFact:

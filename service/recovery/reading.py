@@ -120,3 +120,22 @@ def kept_since(
 def records_between(starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> int:
     """Count the offsets between starts and ends."""
     return sum(max(0, ends[tp] - start) for tp, start in starts.items())
+
+
+def too_short(inputs: Mapping[str, float], outputs: Mapping[str, float], oldest_backup: float | None) -> list[str]:
+    """Say in words which topics keep their records for too short a time to recover a database from them.
+
+    Of each topic, the seconds that it keeps its records; `oldest_backup` is an age in seconds.
+    """
+    longest = max(inputs.items(), key=lambda kept: kept[1], default=("", 0.0))
+    errors = [
+        f"{topic} keeps its records for {kept:g} seconds, and {longest[0]} for {longest[1]:g}: after a recovery, inputs"
+        " could be announced in another way"
+        for topic, kept in outputs.items()
+        if kept < longest[1]
+    ]
+    return errors + [
+        f"{topic} keeps its records for {kept:g} seconds, less than ELS_OLDEST_BACKUP_SECONDS ({oldest_backup})"
+        for topic, kept in inputs.items()
+        if oldest_backup is not None and kept < oldest_backup
+    ]

@@ -8,5 +8,6 @@ select
     original_file_name,
     json_build_array(raw_file_storage_id, file_size_bytes, content_md5_hash),
     json_build_array(correlation_id, traceparent, tracestate),
-    declared_at
+    declared_at,
+    origin
 from els.excess_content

@@ -9,5 +9,6 @@ select
     json_build_array(raw_file_storage_id, file_size_bytes, content_md5_hash),
     json_build_array(correlation_id, traceparent, tracestate),
     stored_at,
-    closed_at
+    closed_at,
+    origin
 from els.pending_content

@@ -12,5 +12,6 @@ select
     json_build_array(raw_file_storage_id, file_size_bytes, content_md5_hash),
     json_build_array(correlation_id, traceparent, tracestate),
     taken_at,
-    xmin::text::bigint
+    xmin::text::bigint,
+    origin
 from els.slots

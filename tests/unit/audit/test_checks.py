@@ -20,6 +20,7 @@ from service.domain.topics import (
     VALIDATION_FAILED,
 )
 from service.history.facts import (
+    ONLY_OUTPUT,
     BatchFact,
     EventFact,
     ExcessFact,
@@ -122,6 +123,10 @@ WRONG: dict[str, tuple[tuple[Fact, ...], str]] = {
     "an expiry that was not announced": ((RECEIVED, WAITING._replace(state="expired", closed_at=3.0)), "I6"),
     "an event under another id": ((*GOOD, READY._replace(event_id="new", place=8)), "I7"),
     "an event published again with other bytes": ((*GOOD, READY._replace(record_digest="other", place=8)), "I7"),
+    "a content announced in two slots": ((*GOOD, ASSIGNED._replace(essay_id="e9", place=8)), "I9"),
+    "a slot announced with two contents": ((*GOOD, ASSIGNED._replace(subject="x9", place=8)), "I9"),
+    "a content announced in a slot and as excess": ((*GOOD, event(EXCESS_CONTENT, "x1", "announced x1", 8)), "I9"),
+    "a batch announced with two lists": ((*GOOD, READY._replace(announced_digest="other", place=8)), "I9"),
     "a lost content": ((*GOOD, RECEIVED._replace(subject="x9")), "I8"),
     "a lost registration": ((REGISTERED,), "I8"),
     "a conflicting registration that is not in quarantine": ((*GOOD, REGISTERED._replace(subject="other set")), "I8"),
@@ -213,3 +218,13 @@ def test_a_quarantined_input_is_not_lost_unless_it_was_replayed_and_is_not_appli
 def test_an_expiry_event_of_content_that_was_restored_and_assigned_since_is_no_violation() -> None:
     expired = event(PENDING_EXPIRED, "x1", "announced once", 0)
     assert found([*GOOD, expired]) == set()
+
+
+def test_what_only_an_output_reports_needs_no_input() -> None:
+    known = instead(SLOT_1, SLOT_1._replace(content_digest=ONLY_OUTPUT))
+    assert found(fact for fact in known if fact != RECEIVED) == set()
+
+
+def test_an_incomplete_batch_is_announced_without_rows() -> None:
+    assert "I6" in found([RECEIVED, ASSIGNED])
+    assert "I6" not in found([ASSIGNED], replace(EVERYTHING, incomplete=frozenset({"b"})))
