@@ -14,7 +14,7 @@ from service.domain.topics import (
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
 )
-from service.recovery.facts import Published, time_of
+from service.recovery.facts import Published, text_of, time_of
 from service.store.recovery import Content
 
 
@@ -57,7 +57,7 @@ class Announced:
     def failures(self) -> list[dict[str, Any]]:
         """The failed uploads, in slot order, as BatchValidationErrors lists them."""
         listed = self.errors.named("failed_essays") if self.errors else []
-        return [each for each in listed if isinstance(each, dict) and each.get("essay_id")]
+        return [each for each in listed if text_of(each.get("essay_id"))]
 
     def forget(self, essay_id: str) -> None:
         """Treat a slot as not announced: its content is decided anew."""
@@ -139,14 +139,14 @@ def _errors(known: Announced, each: Published) -> None:
 
 
 def _is_critical(errors: Published) -> bool:
-    summary = errors.named("error_summary")
-    return bool(isinstance(summary, dict) and summary.get("critical_failure"))
+    return bool(errors.named("error_summary").get("critical_failure"))
 
 
 def _listed(essays: Sequence[Any]) -> Iterator[tuple[str, str]]:
     for each in essays:
-        if isinstance(each, dict) and each.get("essay_id") and each.get("text_storage_id"):
-            yield each["essay_id"], each["text_storage_id"]
+        essay_id, text = text_of(each.get("essay_id")), text_of(each.get("text_storage_id"))
+        if essay_id and text:
+            yield essay_id, text
 
 
 def _contradicted(known: Announced, each: Published, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -22,7 +22,13 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
+from service.store import progress
 from service.store.recovery import Content
+
+LONGEST_ID: Final = 255
+LONGEST_TRACE: Final = 512
+LONGEST_NAME: Final = 1_000_000
+"""Characters of a file name: as many as an input may have."""
 
 
 class Published(NamedTuple):
@@ -53,7 +59,7 @@ class Published(NamedTuple):
     @property
     def time(self) -> datetime:
         """When the event happened, to the microsecond."""
-        return time_of(self.stamp) or datetime.fromtimestamp(self.at / 1000).astimezone()
+        return time_of(self.stamp) or progress.time_of(self.at) or datetime.fromtimestamp(0, UTC)
 
     @property
     def content(self) -> Content:
@@ -81,10 +87,11 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     SLOT_ASSIGNED: ("essay_id", "text_storage_id"),
     EXCESS_CONTENT: ("text_storage_id",),
     PENDING_EXPIRED: ("text_storage_id", "file_upload_id", "original_file_name"),
-    BATCH_READY: ("ready_essays",),
-    VALIDATION_ERRORS: ("failed_essays",),
+    BATCH_READY: (),
+    VALIDATION_ERRORS: (),
     READINESS_TIMEOUT: (),
 }
+_LISTS: Final = ("ready_essays", "failed_essays")
 
 
 class Received(NamedTuple):
@@ -126,28 +133,45 @@ RECORDS: Final[tuple[type[Any], ...]] = (Published, Received)
 
 
 def announcement_of(record: ConsumerRecord) -> tuple[str, Published] | None:
-    """Return the batch id and the announcement of a record of an output topic; None where it announces nothing."""
+    """Return the batch id and the announcement of a record of an output topic; None where it announces nothing.
+
+    The record may come from anyone: what is no text, or cannot be stored, counts as missing.
+    """
     try:
         envelope = orjson.loads(record.value or b"")
-        data = envelope["data"]
-        batch_id, trace = data.get("batch_id") or data["entity_id"], envelope.get("metadata") or {}
-        for name in _NEEDED[record.topic]:
-            if not data[name]:
-                return None
+        data, trace = envelope["data"], envelope.get("metadata") or {}
+        batch_id = text_of(data.get("batch_id")) or text_of(data.get("entity_id"))
+        needed = [text_of(data.get(name)) for name in _NEEDED[record.topic]]
+        values = [_value(name, data.get(name)) for name in _VALUES[record.topic]]
+        if batch_id is None or None in needed:
+            return None
         return batch_id, Published(
             record.timestamp,
             record.partition,
             record.offset,
             record.topic,
-            str(envelope.get("event_id")),
-            str(envelope.get("event_timestamp")),
-            envelope.get("correlation_id"),
-            trace.get("traceparent"),
-            trace.get("tracestate"),
-            [data.get(name) for name in _VALUES[record.topic]],
+            str(uuid_of(envelope.get("event_id"))),
+            text_of(envelope.get("event_timestamp")) or "",
+            text_of(envelope.get("correlation_id")),
+            text_of(trace.get("traceparent")),
+            text_of(trace.get("tracestate"), LONGEST_TRACE),
+            values,
         )
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError):
         return None
+
+
+def text_of(value: object, longest: int = LONGEST_ID) -> str | None:
+    """Return a text that can be stored: not empty, not longer than this, without NUL; else None."""
+    return value if isinstance(value, str) and 0 < len(value) <= longest and "\0" not in value else None
+
+
+def _value(name: str, value: object) -> object:
+    if name in _LISTS:
+        return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    if name == "error_summary":
+        return value if isinstance(value, dict) else {}
+    return text_of(value, LONGEST_NAME if name == "original_file_name" else LONGEST_ID)
 
 
 def received_of(delivery: Delivery) -> tuple[str, Received] | None:

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from service.domain.decisions import Register, essay_set_of
 from service.domain.events import ValidationFailed
+from service.domain.json_limits import unstorable_part
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.recovery.announced import Announced
-from service.recovery.facts import Received, time_of, uuid_of
+from service.recovery.facts import LONGEST_NAME, Received, text_of, time_of, uuid_of
 from service.store.recovery import Content, Stored
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
@@ -82,13 +83,15 @@ class Sources:
         if upload in self._failures:
             return self._failures[upload]
         listed, ended = self._listed.get(upload, {}), self._announced.ended
-        detail = {**_NO_DETAIL, **(listed.get("error_detail") or {})}
+        stated = listed.get("error_detail")
+        detail = {**_NO_DETAIL, **(stated if isinstance(stated, dict) and not unstorable_part(stated) else {})}
+        detail["message"] = detail["message"] if isinstance(detail["message"], str) else "not known"
         return ValidationFailed(
             self._batch_id,
             upload,
-            listed.get("file_name") or "",
+            text_of(listed.get("file_name"), LONGEST_NAME) or "",
             None,  # type: ignore[arg-type]  # no output reports it
-            detail["error_code"] or "UNKNOWN_VALIDATION_ERROR",
+            text_of(detail["error_code"]) or "UNKNOWN_VALIDATION_ERROR",
             detail,
             None,  # type: ignore[arg-type]
             time_of(listed.get("failed_at")) or self._announced.completed_at or BEGINNING,
