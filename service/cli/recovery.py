@@ -25,7 +25,10 @@ async def recover(settings: Settings, options: Namespace) -> int:
     """Bring a database that is behind its topics, or empty, up to date with them."""
     set_up_logging(settings.log_level, settings.log_format, sys.stderr)
     by = operator_of(options)
-    database = open_database(settings, Timeouts(statement_timeout=600_000, transaction_timeout=600_000))
+    database = open_database(
+        settings,
+        Timeouts(idle_in_transaction_session_timeout=600_000, statement_timeout=600_000, transaction_timeout=600_000),
+    )
     acts = None if options.acts is None else _acts(options.acts)
     try:
         kafka_ = kafka_options(settings)

@@ -58,4 +58,5 @@ class AppliedTimes:
         if reached:
             async with self._database.transaction() as conn:
                 await progress.mark_applied(conn, reached)
+                await progress.check_server(conn)
         self._ends = {tp: each for tp, each in self._ends.items() if tp in known and tp not in reached}

@@ -20,12 +20,12 @@ from psycopg import AsyncConnection
 
 from service.consumer.announced import last_events
 from service.consumer.applied import AppliedTimes
-from service.consumer.comparison import compare
 from service.consumer.partitions import Assignment, Partition
 from service.consumer.paused_topics import PausedTopics
-from service.consumer.resumption import Observed, Resumption, records_behind, resume
 from service.domain.delivery import Delivery
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
+from service.history.comparison import compare
+from service.history.resumption import Observed, Resumption, records_behind, resume
 from service.history.topics import committed_offsets, open_reader, topic_partitions
 from service.kafka.group import ConsumerOptions, committed_epoch
 from service.postgres.errors import BEHIND, is_refusal, sqlstate_of

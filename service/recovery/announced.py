@@ -72,10 +72,18 @@ class Announced:
 def resolve(announcements: Iterable[Published]) -> Announced:
     """Resolve the announcements of a batch, by the order in which they were appended to their topics."""
     known = Announced()
-    for each in sorted(announcements, key=lambda announcement: announcement.order):
-        known.event_ids.add(each.event_id)
+    for each in sorted(announcements, key=_order):
+        contradictions = len(known.contradictions)
         _ADD[each.topic](known, each)
+        if len(known.contradictions) == contradictions:
+            # What does not count may be announced anew, with the same id.
+            known.event_ids.add(each.event_id)
     return known
+
+
+def _order(each: Published) -> tuple[object, ...]:
+    """Offsets of different topics say nothing: what is in a list of the same millisecond was announced before."""
+    return each.at, each.topic == BATCH_READY, each.partition, each.offset
 
 
 def _slot(known: Announced, each: Published) -> None:
@@ -97,7 +105,10 @@ def _assigned(known: Announced, each: Published, essay_id: str, content: Content
         known.text_of[essay_id] = text
         known.essay_of[text] = essay_id
         known.contents[text] = content
-    elif known.essay_of.get(text) != essay_id:
+    elif known.essay_of.get(text) == essay_id:
+        if each.topic == SLOT_ASSIGNED and known.slots[essay_id].topic == BATCH_READY:
+            known.slots[essay_id], known.contents[text] = each, content
+    else:
         _contradicted(known, each, f"slot {essay_id} has content {text}, and was announced with another one")
 
 

@@ -143,6 +143,7 @@ def announcement_of(record: ConsumerRecord) -> tuple[str, Published] | None:
         batch_id = text_of(data.get("batch_id")) or text_of(data.get("entity_id"))
         needed = [text_of(data.get(name)) for name in _NEEDED[record.topic]]
         values = [_value(name, data.get(name)) for name in _VALUES[record.topic]]
+        orjson.dumps(values)  # refuses what is nested too deep to be written
         if batch_id is None or None in needed:
             return None
         return batch_id, Published(

@@ -15,7 +15,7 @@ from service.intake.announcement import announcements_of
 from service.intake.transaction import apply
 from service.recovery.facts import Published, Received
 from service.recovery.reconstruction import Reconstruction, reconstruct
-from service.recovery.state import NotRecoverable, Recovering
+from service.recovery.state import Recovering
 from service.store import batches, recovery, slots
 from service.store.outbox import OutboxWriter
 
@@ -35,13 +35,16 @@ def pages(facts: Iterator[tuple[str, Iterator[Any]]]) -> Iterator[list[Facts]]:
     page: list[Facts] = []
     size = 0
     for batch_id, some in facts:
-        announcements: list[Published] = []
+        announcements: dict[tuple[str, int, int], Published] = {}
         received: list[Received] = []
         for fact in some:
-            (announcements if isinstance(fact, Published) else received).append(fact)
+            if isinstance(fact, Published):
+                announcements[fact.topic, fact.partition, fact.offset] = fact
+            else:
+                received.append(fact)
         if not announcements:
             continue
-        page.append((batch_id, announcements, received))
+        page.append((batch_id, list(announcements.values()), received))
         size += len(announcements) + len(received)
         if size >= PAGE_FACTS:
             yield page
@@ -70,7 +73,7 @@ async def place(
             counts["contents"] += len(each.contents)
             counts["decided again"] += len(each.decide)
         if not dry_run:
-            counts["events deleted"] = await _write(conn, changed)
+            counts["events deleted"] = await _write(conn, changed, limits.large_event_bytes)
             await _decide(conn, changed, replace(limits, consecutive_rejections=UNLIMITED))
             incomplete = {each.batch_id for each in changed if each.incomplete}
             kept = {batch_id: [tuple(each) for each in known] for batch_id, known, _ in page if batch_id in incomplete}
@@ -81,7 +84,7 @@ async def place(
     return changed, counts
 
 
-async def _write(conn: AsyncConnection[Any], changed: Sequence[Reconstruction]) -> int:
+async def _write(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], max_bytes: int) -> int:
     events = [(each.batch_id, event_id) for each in changed for event_id in each.event_ids]
     deleted = await recovery.delete_announced_events(conn, events)
     if cleared := [(each.batch_id, *what) for each in changed for what in each.cleared]:
@@ -98,12 +101,13 @@ async def _write(conn: AsyncConnection[Any], changed: Sequence[Reconstruction]) 
         await recovery.write_failures(conn, failures)
     if times := {each.batch_id: each.times for each in changed if each.times}:
         complete = {id_: time for id_, time in (await recovery.count_recovered(conn, times)).items() if time}
-        await _announce(conn, [each for each in changed if each.changes_slots and each.batch_id in complete], complete)
+        full = [each for each in changed if each.changes_slots and each.batch_id in complete]
+        await _announce(conn, full, complete, max_bytes)
     return deleted
 
 
 async def _announce(
-    conn: AsyncConnection[Any], changed: Sequence[Reconstruction], complete: Mapping[str, datetime]
+    conn: AsyncConnection[Any], changed: Sequence[Reconstruction], complete: Mapping[str, datetime], max_bytes: int
 ) -> None:
     """Announce batches that are complete, as far as that was not announced."""
     due = [each for each in changed if not each.announced >= {BATCH_READY, VALIDATION_ERRORS}]
@@ -115,7 +119,7 @@ async def _announce(
         if BATCH_READY in each.announced or (VALIDATION_ERRORS in each.announced and not row.assigned):
             continue
         essays = slots.stream_assigned_slots(conn, each.batch_id)
-        async for event in announcements_of(conn, row, essays, completed_at, max_bytes=UNLIMITED):
+        async for event in announcements_of(conn, row, essays, completed_at, max_bytes=max_bytes):
             if event.topic not in each.announced:
                 await writer.add([event])
     await writer.flush()
@@ -130,6 +134,5 @@ async def _decide(conn: AsyncConnection[Any], changed: Sequence[Reconstruction],
                 Delivery("recovery", 0, number, None, None, (), upload)
                 for number, upload in enumerate(uploads[start : start + DECIDED])
             ]
-            outcome = await apply(conn, deliveries, limits)
-            if outcome.deferred or outcome.next_transaction or outcome.not_admitted:
-                raise NotRecoverable("another transaction holds batches of this recovery: run it again")
+            # All are of registered batches, whose open slots nobody else can hold.
+            await apply(conn, deliveries, limits, exclusive=True)

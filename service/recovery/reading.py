@@ -12,6 +12,9 @@ from service.history.topics import read_range
 from service.kafka.deliveries import decode_all
 from service.recovery.facts import announcement_of, received_of
 from service.store.outbox import EVENTS_PER_ROW
+from service.store.progress import time_of
+
+SEQ_DIGITS: Final = 18
 
 MARGIN: Final = timedelta(minutes=10)
 """How much the clocks of pods and of the database may differ: the announcements of so much more time are read."""
@@ -48,7 +51,7 @@ async def first_times(
     for tp in times:
         if beginnings[tp] < ends[tp]:
             async for records in read_range(reader, {tp: beginnings[tp]}, {tp: beginnings[tp] + 1}):
-                times[tp] = datetime.fromtimestamp(records[0].timestamp / 1000, UTC)
+                times[tp] = time_of(records[0].timestamp)
                 break
     return times
 
@@ -97,7 +100,8 @@ async def input_pages(
 def _seq_of(record: ConsumerRecord) -> int:
     for name, value in record.headers:
         if name == "seq":
-            return int(value) // EVENTS_PER_ROW if value and value.isdigit() else 0
+            # Longer ones are of nobody's outbox.
+            return int(value) // EVENTS_PER_ROW if value and value.isdigit() and len(value) < SEQ_DIGITS else 0
     return 0
 
 

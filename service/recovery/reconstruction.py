@@ -4,7 +4,7 @@ What was announced is stored as announced. What the database states beyond that 
 announcement: then everything of its batch that was not announced is decided anew, by the regular decisions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -78,10 +78,12 @@ class _Batch:
         self.batch_id, self.known, self.sources, self.stored, self.since = batch_id, known, sources, stored, known_since
         self.result = Reconstruction(batch_id, known.contradictions, event_ids=known.event_ids)
         self.decided: set[str] = set()
+        self.cleared: set[str] = set()
+        """Essays whose slots are taken out."""
 
     def decide(self) -> None:
         if not self.known.registered:
-            self._expire()
+            self.result.contents += _expired(self.known, self.sources, self.stored)
             return
         essay_ids, self.result.register = self.sources.registration(self.stored)
         if not essay_ids:
@@ -127,7 +129,7 @@ class _Batch:
                     return True
                 if known.completed_at and not announced:
                     return True
-            elif slot.state == "failed" and (announced or (known.completed_at and slot.file_upload_id not in failed)):
+            elif slot.state == "failed" and (announced or (known.errors and slot.file_upload_id not in failed)):
                 return True
         return any(
             each.state == "excess" and each.content.text_storage_id in known.essay_of for each in self.stored.contents
@@ -145,20 +147,24 @@ class _Batch:
             kept = self._failed(essay_ids, kept)
         for position, essay_id in enumerate(essay_ids, start=1):
             before = stored.get(essay_id)
-            slot = self._announced_slot(essay_id, position) or kept.get(essay_id)
+            slot = self._announced_slot(essay_id, position, before) or kept.get(essay_id)
             slot = slot or StoredSlot(essay_id, position, "open")
             if slot == before:
                 continue
             if before and before.state != "open":
                 self.result.cleared.append(("slot", essay_id))
+                self.cleared.add(essay_id)
             if slot.state != "open" or before is None:
                 self.result.slots.append(slot)
 
-    def _announced_slot(self, essay_id: str, position: int) -> StoredSlot | None:
+    def _announced_slot(self, essay_id: str, position: int, before: StoredSlot | None) -> StoredSlot | None:
         announcement = self.known.slots.get(essay_id)
         if announcement is None:
             return None
-        content = self.sources.content(self.known.text_of[essay_id])
+        text = self.known.text_of[essay_id]
+        if announcement.topic == BATCH_READY and before and before.content and before.content.text_storage_id == text:
+            return before  # its own announcement is older than what is read
+        content = self.sources.content(text)
         return StoredSlot(essay_id, position, "assigned", content, None, announcement.time)
 
     def _failed(self, essay_ids: Sequence[str], kept: dict[str, StoredSlot]) -> dict[str, StoredSlot]:
@@ -169,14 +175,17 @@ class _Batch:
         kept = {} if self.known.ready else {key: slot for key, slot in kept.items() if slot.state == "assigned"}
         positions = {essay_id: position for position, essay_id in enumerate(essay_ids, start=1)}
         left = [essay_id for essay_id in essay_ids if essay_id not in self.known.slots and essay_id not in kept]
+        before = {slot.essay_id: slot for slot in self.stored.slots if slot.state == "failed"}
+        if not self.known.errors:  # they may have been announced before what is read
+            kept |= {essay_id: before[essay_id] for essay_id in left if essay_id in before}
+            left = [essay_id for essay_id in left if essay_id not in before]
         uploads = list(dict.fromkeys(each["essay_id"] for each in self.known.failures))
         if len(uploads) != len(left):
             self.result.contradictions.append(
                 f"it was announced as complete with {len(uploads)} failures, and has {len(left)} slots without content"
             )
         # The slots that are left must stay without content: the batch would be announced with another list.
-        uploads += [f"not announced: {essay_id}" for essay_id in left[len(uploads) :]]
-        before = {slot.essay_id: slot for slot in self.stored.slots if slot.state == "failed"}
+        uploads += [f"not announced: slot {positions[essay_id]}" for essay_id in left[len(uploads) :]]
         for essay_id, upload in zip(left, uploads, strict=False):
             failed = StoredSlot(essay_id, positions[essay_id], "failed", None, upload, self.known.completed_at)
             same = essay_id in before and before[essay_id].file_upload_id == upload
@@ -193,7 +202,7 @@ class _Batch:
 
     def _settle_contents(self, *, contradicted: bool, is_new: bool) -> None:
         for slot in self.stored.slots:
-            if slot.content and (is_new or ("slot", slot.essay_id) in self.result.cleared):
+            if slot.content and (is_new or slot.essay_id in self.cleared):
                 self._decide_again(slot.content, SLOT_ASSIGNED)
         kept = {
             each.content.text_storage_id: each for each in self.stored.contents if not self._leaves(each, contradicted)
@@ -229,7 +238,7 @@ class _Batch:
         in_slots = placed | {
             slot.file_upload_id
             for slot in self.stored.slots
-            if slot.state == "failed" and not is_new and ("slot", slot.essay_id) not in self.result.cleared
+            if slot.state == "failed" and not is_new and slot.essay_id not in self.cleared
         }
         for upload in sorted(upload for upload in placed if upload):
             if upload not in stored or stored[upload].state != "slot":
@@ -239,22 +248,6 @@ class _Batch:
             if upload not in in_slots and (waits or each.state == "slot"):
                 self._clear("failure", upload)
                 self.result.decide.append(each.failure)
-
-    # -- a batch that is not registered
-
-    def _expire(self) -> None:
-        stored = {each.content.text_storage_id: each for each in self.stored.contents}
-        for slot in self.stored.slots:
-            if slot.content:
-                stored[slot.content.text_storage_id] = StoredContent("slot", None, BEGINNING, None, slot.content)
-        for text, each in self.known.expired.items():
-            before = stored.get(text)
-            if before and before.state not in ("pending", "expired"):
-                continue
-            stored_at, expired_at = (time_of(each.named(name)) or each.time for name in ("stored_at", "expired_at"))
-            expired = StoredContent("expired", None, stored_at, expired_at, self.sources.content(text))
-            if before != expired and not self.stored.batch:
-                self.result.contents.append(expired)
 
     def _clear(self, kind: str, key: str) -> None:
         self.result.cleared.append((kind, key))
@@ -267,3 +260,21 @@ class _Batch:
         if not self.known.has(text) and text not in self.decided:
             self.decided.add(text)
             self.result.decide.append(ContentProvisioned(self.batch_id, *content))  # type: ignore[arg-type]
+
+
+def _expired(known: Announced, sources: Sources, stored: Stored) -> Iterator[StoredContent]:
+    """Yield the content of a batch that is not registered whose expiry was announced, and is not stored so."""
+    if stored.batch:
+        return
+    rows = {each.content.text_storage_id: each for each in stored.contents}
+    for text, each in known.expired.items():
+        before = rows.get(text)
+        stored_at, expired_at = (time_of(each.named(name)) or each.time for name in ("stored_at", "expired_at"))
+        if before and before.state not in ("pending", "expired"):
+            continue
+        if before and max(before.waiting_since or BEGINNING, before.closed_at or BEGINNING) > expired_at:
+            continue  # restored since then, and perhaps expired again
+        since = before.waiting_since if before else None
+        expired = StoredContent("expired", None, stored_at, expired_at, sources.content(text), since)
+        if before != expired and expired.content.correlation_id:
+            yield expired

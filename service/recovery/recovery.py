@@ -14,7 +14,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -23,7 +22,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from service.domain.delivery import Delivery, IntakeLimits, fingerprint
 from service.domain.events import ContentProvisioned
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
+from service.history.comparison import compare
 from service.history.ledger import Ledger
+from service.history.resumption import Observed, Resumption, resume
 from service.history.topics import open_reader, topic_partitions
 from service.intake.intake import Intake
 from service.intake.reporting import report as report_effects
@@ -32,7 +33,6 @@ from service.recovery import state
 from service.recovery.facts import RECORDS, Published
 from service.recovery.placement import UNLIMITED, Facts, pages, place
 from service.recovery.reading import (
-    first_since,
     first_times,
     input_pages,
     kept_since,
@@ -42,7 +42,7 @@ from service.recovery.reading import (
     records_between,
     unreached,
 )
-from service.recovery.state import QUIET_SECONDS, NotRecoverable, Recovering
+from service.recovery.state import QUIET_SECONDS, NotRecoverable, Partitions, Recovering
 from service.runtime.health import Health
 from service.store import progress, recovery, slots
 from service.store.operator_actions import Operator, Subject
@@ -53,8 +53,6 @@ LISTED: Final = 1_000
 
 PAGES_AT_ONCE: Final = 2
 """How many pages of batches are written at the same time."""
-
-Partitions = Mapping[TopicPartition, int]
 
 _log = structlog.get_logger(__name__)
 
@@ -102,12 +100,21 @@ async def recover(database: Database, kafka: Mapping[str, Any], options: Recover
     """Recover the database. Raises NotRecoverable, KafkaError, TimeoutError, psycopg.Error."""
     recovering = await state.begin(database, dry_run=options.dry_run)
     known = await topic_partitions(kafka)
+    inputs = known[INCOMING_TOPICS]
+    async with open_reader(kafka, reset="none") as reader:
+        rows = {tp: row for tp, row in recovering.rows.items() if tp in inputs}
+        beginnings, ends_ = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
+        compared = await compare(reader, rows, beginnings, ends_)
+        resumed = {
+            tp: resume(Observed(row, None, None, beginnings[tp], ends_[tp], compared.get(tp, "unknown")))
+            for tp, row in rows.items()
+        }
     async with open_reader(kafka) as reader:
-        run = _Run(recovering, reader, known[INCOMING_TOPICS], known[OUTGOING_TOPICS], options)
+        run = _Run(recovering, reader, inputs, known[OUTGOING_TOPICS], resumed, options)
         if not options.dry_run:
             options.told("waiting until no pod applies and no relay publishes")
             await state.await_silence(
-                recovering, kafka, options.group, run.is_quiet, quiet_seconds=options.quiet_seconds
+                recovering, kafka, options.group, run.output_ends, quiet_seconds=options.quiet_seconds
             )
         await run.check_reach()
         ends = None
@@ -118,7 +125,7 @@ async def recover(database: Database, kafka: Mapping[str, Any], options: Recover
     if not options.dry_run:
         options.told("committing where the pods continue")
         details = {"why_behind": recovering.why, **run.report.counts}
-        await state.finish(recovering, kafka, options.group, options.by, Subject(details=details))
+        await state.finish(recovering, kafka, options.group, inputs, options.by, Subject(details=details))
     return run.report
 
 
@@ -131,23 +138,19 @@ class _Run:
         reader: AIOKafkaConsumer,
         inputs: list[TopicPartition],
         outputs: list[TopicPartition],
+        resumed: Mapping[TopicPartition, Resumption],
         options: RecoveryOptions,
     ) -> None:
         self._recovering, self._reader, self._options = recovering, reader, options
-        self._inputs, self._outputs = inputs, outputs
+        self._inputs, self._outputs, self._resumed = inputs, outputs, resumed
         self._until = recovering.begun.known_until
         self._known_since = recovering.begun.since
-        self._passes = 0
         self.report = Recovered(recovering.why)
 
     async def output_ends(self) -> Partitions:
         """Return the ends of the output topics."""
         ends: Partitions = await self._reader.end_offsets(self._outputs) if self._outputs else {}
         return ends
-
-    async def is_quiet(self, seconds: float) -> bool:
-        """Tell whether nothing has arrived on the output topics for so many seconds."""
-        return not await first_since(self._reader, self._outputs, datetime.now(UTC) - timedelta(seconds=seconds))
 
     async def check_reach(self) -> None:
         """Raise NotRecoverable where announcements may be missing that the database lacks."""
@@ -162,7 +165,11 @@ class _Run:
 
     async def recover(self, ends: Partitions) -> None:
         """Read the topics, write what was announced, and apply the inputs."""
-        starts, input_ends, lost = await self._input_starts()
+        beginnings = await self._reader.beginning_offsets(self._inputs)
+        input_ends = await self._reader.end_offsets(self._inputs)
+        starts = dict(beginnings)
+        if not self._recovering.reads_everything:
+            starts |= {tp: each.offset for tp, each in self._resumed.items()}
         self.report.counts = Counter({"inputs to read": records_between(starts, input_ends)})
         self.report.contradictions, self.report.incomplete = [], []
         told, max_bytes = self._options.told, self._options.max_bytes
@@ -177,14 +184,13 @@ class _Run:
             async with self._recovering.database.transaction() as conn:
                 for batch_id, announcements in await recovery.read_incomplete_batches(conn):
                     ledger.add([(batch_id, Published(*each)) for each in announcements])
+            if not self._options.dry_run:
+                async with self._recovering.transaction() as conn:
+                    await recovery.advance_outbox(conn, highest)
             told("writing what was announced")
             await self._place(ledger)
         if self._options.dry_run:
             return
-        async with self._recovering.transaction() as conn:
-            await recovery.advance_outbox(conn, highest)
-            if lost:
-                await progress.insert_lost_inputs(conn, lost)
         told("applying the inputs")
         await self._apply(starts, input_ends)
 
@@ -199,24 +205,6 @@ class _Run:
                 self._options.told(what.format(done))
 
         return told
-
-    async def _input_starts(self) -> tuple[Partitions, Partitions, list[LostInputs]]:
-        """Return where to begin in the input topics, their ends, and the inputs that they have no more.
-
-        The rows that the database had when the recovery began count: later ones are of this recovery.
-        """
-        beginnings = await self._reader.beginning_offsets(self._inputs)
-        ends = await self._reader.end_offsets(self._inputs)
-        starts, lost = dict(beginnings), []
-        for tp, row in self._recovering.rows.items():
-            if tp not in ends:
-                continue
-            if beginnings[tp] <= row.next_offset <= ends[tp]:
-                starts[tp] = row.next_offset
-            elif row.next_offset < beginnings[tp] and not self._passes:
-                lost.append(LostInputs(tp, row.next_offset, beginnings[tp], "deleted"))
-        self._passes += 1
-        return starts, ends, lost
 
     async def _place(self, ledger: Ledger) -> None:
         """Write what was announced. While the database works on a page, the next one is compared."""
@@ -233,13 +221,16 @@ class _Run:
                     self._note(each.batch_id, each.contradictions, incomplete=each.incomplete)
                 told(len(page))
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(PAGES_AT_ONCE):
-                group.create_task(work())
-            for page in pages(ledger.batches()):
-                await waiting.put(page)
-            for _ in range(PAGES_AT_ONCE):
-                await waiting.put(None)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(PAGES_AT_ONCE):
+                    group.create_task(work())
+                for page in pages(ledger.batches()):
+                    await waiting.put(page)
+                for _ in range(PAGES_AT_ONCE):
+                    await waiting.put(None)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     def _note(self, batch_id: str, contradictions: list[str], *, incomplete: bool) -> None:
         self.report.counts["contradictions"] += len(contradictions)
@@ -260,8 +251,14 @@ class _Run:
         limits = replace(self._options.limits, consecutive_rejections=UNLIMITED)
         intake = Intake(self._recovering.database, limits, Health(), report_effects)
         told = self._told("applied {} inputs")
-        epochs = {tp: self._epoch(tp, ends) for tp in starts}
-        await self._write_rows({tp: ProgressRow(epochs[tp], start) for tp, start in starts.items()})
+        epochs = {tp: self._resumed[tp].epoch if tp in self._resumed else 0 for tp in starts}
+        lost = [LostInputs(tp, *each.lost) for tp, each in self._resumed.items() if each.lost]
+        async with self._recovering.transaction() as conn:
+            # Together: a run that is killed behind this finds rows without a loss.
+            await recovery.write_progress(conn, {tp: ProgressRow(epochs[tp], start) for tp, start in starts.items()})
+            if lost:
+                await progress.insert_lost_inputs(conn, lost)
+        self._resumed = {tp: replace(each, lost=None) for tp, each in self._resumed.items()}
         stopped: set[TopicPartition] = set()
         async for deliveries, last in input_pages(self._reader, starts, ends, self._options.max_bytes):
             tp = TopicPartition(last.topic, last.partition)
@@ -291,13 +288,6 @@ class _Run:
             if not isinstance(each.event, ContentProvisioned)
             or (each.event.batch_id, each.event.text_storage_id) not in known
         ]
-
-    def _epoch(self, tp: TopicPartition, ends: Partitions) -> int:
-        """A row above the end is of a log that is no more: its offsets mean nothing in this one."""
-        row = self._recovering.rows.get(tp)
-        if row is None:
-            return 0
-        return row.epoch + (row.next_offset > ends[tp])
 
     async def _write_rows(self, rows: Mapping[TopicPartition, ProgressRow]) -> None:
         async with self._recovering.transaction() as conn:

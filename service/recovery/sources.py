@@ -12,6 +12,7 @@ from service.domain.json_limits import unstorable_part
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.recovery.announced import Announced
 from service.recovery.facts import LONGEST_NAME, Received, text_of, time_of, uuid_of
+from service.store import progress
 from service.store.recovery import Content, Stored
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
@@ -64,7 +65,8 @@ class Sources:
         known = self._announced
         ended = [each for each in (known.ready, known.errors, known.timeout) if each]
         first = min(each.time for each in [*known.slots.values(), *known.excess.values(), *ended])
-        return min(first, datetime.fromtimestamp(registration.at / 1000, UTC)) if registration.at > 0 else first
+        received = progress.time_of(registration.at)
+        return min(first, received) if received else first
 
     def content(self, text: str) -> Content:
         """Return what is known of a content that was announced."""

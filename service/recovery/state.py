@@ -6,7 +6,7 @@ changes nothing more.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +33,9 @@ LEAVE_SECONDS: Final = 120.0
 """How long to wait until the pods have left the consumer group, and the relays have given their shards back."""
 
 
+Partitions = Mapping[TopicPartition, int]
+
+
 class NotRecoverable(Exception):
     """The recovery does not begin, or does not continue. The message says why, in one line."""
 
@@ -48,6 +51,11 @@ class Recovering:
     begun: RecoveryState
     rows: Mapping[TopicPartition, ProgressRow]
     """The rows of the partitions when it began."""
+
+    @property
+    def reads_everything(self) -> bool:
+        """Whether all that the topics have is read, since it is not known what the database lacks."""
+        return self.begun.known_until is None
 
     @asynccontextmanager
     async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:
@@ -71,42 +79,53 @@ async def begin(database: Database, *, dry_run: bool = False) -> Recovering:
         begun = await recovery.begin_recovery(conn, run, why)
         if dry_run:
             await conn.rollback()
-    # Where it is not known what the database lacks, all that the topics have is read.
-    return Recovering(database, run, begun.why, begun, rows if begun.known_until else {})
+    return Recovering(database, run, begun.why, begun, rows)
 
 
 async def await_silence(
     recovering: Recovering,
     kafka: Mapping[str, Any],
     group: str,
-    is_quiet: Callable[[float], Awaitable[bool]],
+    output_ends: Callable[[], Awaitable[Partitions]],
     *,
     quiet_seconds: float = QUIET_SECONDS,
 ) -> None:
     """Wait until no pod is in the consumer group, and no relay can publish any more. Raises NotRecoverable, KafkaError.
 
-    `is_quiet` says whether nothing has arrived on the output topics for so many seconds.
+    Where a relay has lived in the last minute, nothing must have arrived on the output topics for `quiet_seconds`.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + LEAVE_SECONDS
     while True:
         async with recovering.transaction() as conn:
-            held = await recovery.count_held_shards(conn)
+            held, has_lived = await recovery.read_relays(conn)
         members = await count_members(kafka, group)
         if not held and not members:
             break
         if clock() > until:
             raise NotRecoverable(f"{members} pods are still in the consumer group, and relays hold {held} shards")
         await asyncio.sleep(0.5)
-    while not await is_quiet(quiet_seconds):  # noqa: ASYNC110  the broker has no event for it
+    ends, since = await output_ends(), clock()
+    while has_lived and clock() < since + quiet_seconds:
         await asyncio.sleep(min(1.0, quiet_seconds))
+        if (now := await output_ends()) != ends:
+            ends, since = now, clock()
 
 
-async def finish(recovering: Recovering, kafka: Mapping[str, Any], group: str, by: Operator, details: Subject) -> None:
+async def finish(
+    recovering: Recovering,
+    kafka: Mapping[str, Any],
+    group: str,
+    inputs: Collection[TopicPartition],
+    by: Operator,
+    details: Subject,
+) -> None:
     """Let the pods continue at the rows of the database. Raises NotRecoverable, KafkaError, psycopg.Error."""
     async with recovering.transaction() as conn:
         rows = await progress.read_progress(conn)
-    await _commit(kafka, group, {tp: offset_text(row.next_offset, row.epoch) for tp, row in rows.items()})
+    # Not those of partitions that are no more: the client would try to commit them for ever.
+    there = {tp: offset_text(row.next_offset, row.epoch) for tp, row in rows.items() if tp in inputs}
+    await _commit(kafka, group, there)
     async with recovering.transaction() as conn:
         state = await progress.read_database_state(conn)
         await progress.end_recovery(conn, state)
@@ -159,6 +178,8 @@ async def _end_fresh(
 
 async def _commit(kafka: Mapping[str, Any], group: str, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
     """Set the offsets of the group, which must have no members: a pod could commit later ones afterwards."""
+    if not offsets:
+        return
     client = AIOKafkaConsumer(**kafka, group_id=group, enable_auto_commit=False)
     await client.start()
     try:

@@ -58,6 +58,8 @@ class StoredContent(NamedTuple):
     stored_at: datetime
     closed_at: datetime | None
     content: Content
+    waiting_since: datetime | None = None
+    """Since when it has waited, after a restore by an operator."""
 
 
 class StoredFailure(NamedTuple):
@@ -107,10 +109,10 @@ async def hold_recovery(conn: AsyncConnection[Any], run: UUID) -> bool:
     return bool(await fetch_rows(conn, "hold_recovery", run=run))
 
 
-async def count_held_shards(conn: AsyncConnection[Any]) -> int:
-    """Count the shards of the outbox that living relays hold."""
-    ((count,),) = await fetch_rows(conn, "count_held_shards")
-    return int(count)
+async def read_relays(conn: AsyncConnection[Any]) -> tuple[int, bool]:
+    """Read how many shards of the outbox living relays hold, and whether a relay has lived in the last minute."""
+    ((held, has_lived),) = await fetch_rows(conn, "read_relays")
+    return held, has_lived
 
 
 async def read_stored(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> dict[str, Stored]:
@@ -125,10 +127,11 @@ async def read_stored(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> d
         content = Content(text, *file) if state == "assigned" else None
         upload = file[0] if state == "failed" else None
         found[batch_id].slots.append(StoredSlot(essay_id, position, state, content, upload, taken_at))
-    for batch_id, state, reason, stored_at, closed_at, *values, _ in await fetch_rows(
+    for batch_id, state, reason, stored_at, closed_at, waiting_since, *values, _ in await fetch_rows(
         conn, "read_stored_content", **asked
     ):
-        found[batch_id].contents.append(StoredContent(state, reason, stored_at, closed_at, Content(*values)))
+        stored = StoredContent(state, reason, stored_at, closed_at, Content(*values), waiting_since)
+        found[batch_id].contents.append(stored)
     for batch_id, state, *failure in await fetch_rows(conn, "read_stored_failures", **asked):
         found[batch_id].failures.append(StoredFailure(state, ValidationFailed(batch_id, *failure)))
     return found

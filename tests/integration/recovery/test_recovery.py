@@ -10,13 +10,21 @@ import pytest
 
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
-from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, EXCESS_CONTENT, SLOT_ASSIGNED
+from service.domain.topics import (
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    EXCESS_CONTENT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+    VALIDATION_FAILED,
+)
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.purge.policy import RetentionPolicy
 from service.purge.purge import purge_once
 from service.runtime.health import Health
-from tests.support.builders.inputs import content, delivery, registration
+from tests.support.builders.inputs import content, delivery, failure, registration
 from tests.support.checks.audited import check_audit
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture
 from tests.support.pods.set_back import Input, Output, SetBack, set_back_fixture, traffic
@@ -173,3 +181,18 @@ async def test_a_batch_whose_registration_is_lost_waits_for_it(stack: SetBack) -
     slots = stack.consumers.conn.execute("select essay_id, text_storage_id from els.slots order by position")
     assert slots.fetchall() == [("e1", "t2"), ("e2", "t1")]
     assert stack.consumers.value("select count(*) from els.incomplete_batches") == 0
+
+
+async def test_more_failures_than_slots_wait_for_a_lost_registration(stack: SetBack) -> None:
+    failures = [failure("b", f"f{number}") for number in range(3)]
+    await stack.consumers.start()
+    await stack.send([(CONTENT_PROVISIONED, 0, content("b", "t1")), *((VALIDATION_FAILED, 0, f) for f in failures)])
+    await stack.consumers.all_committed()
+    await stack.consumers.stop()
+    await stack.send([(BATCH_REGISTERED, 0, registration("b", ["e1", "e2", "e3"]))])
+    await stack.announce(SLOT_ASSIGNED, "b", essay_id="e2", text_storage_id="t1")
+    await stack.recover()
+    states = stack.consumers.conn.execute("select state from els.validation_failures order by state")
+    assert [state for (state,) in states] == ["slot", "slot", "surplus"]
+    topics = stack.consumers.conn.execute("select topic from ops.outbox_events order by seq, topic desc")
+    assert {topic for (topic,) in topics} == {VALIDATION_ERRORS, BATCH_READY}

@@ -289,7 +289,7 @@ def test_an_essay_outside_the_registration_is_listed_and_its_content_decided_ane
 
 def test_a_batch_that_was_announced_with_open_slots_is_never_announced_with_another_list() -> None:
     result = changes([ready(6, ("e1", "t1"))], [essays("e1", "e2"), *texts("t1", "t2")])
-    assert filled(result) == [("e1", 1, "assigned", "t1"), ("e2", 2, "failed", "not announced: e2")]
+    assert filled(result) == [("e1", 1, "assigned", "t1"), ("e2", 2, "failed", "not announced: slot 2")]
     assert len(result.contradictions) == 1
 
 
@@ -322,6 +322,61 @@ def test_a_report_of_a_late_batch_is_not_repeated() -> None:
     result = changes([late], [], stored_batch(("e1", None)))
     assert result.times == (None, MORNING + timedelta(seconds=9))
     assert result.slots == []
+
+
+def test_failures_that_were_stored_before_the_topics_begin_keep_their_slots() -> None:
+    stored = stored_batch(("e1", "t1"), ("e2", None))
+    stored.slots[1] = StoredSlot("e2", 2, "failed", None, "f2", MORNING)
+    waits = received(VALIDATION_FAILED, failure("b", "f2")).failure("b")
+    stored.failures.append(StoredFailure("slot", waits))
+    result = changes([ready(6, ("e1", "t1"))], [], stored, known_since=MORNING + timedelta(hours=1))
+    assert (result.slots, result.cleared, result.failures, result.contradictions) == ([], [], [], [])
+
+
+def test_a_slot_that_only_a_list_names_keeps_its_row() -> None:
+    stored = stored_batch(("e1", "t1"), ("e2", None), second=0)
+    result = changes([ready(900, ("e1", "t1"), ("e2", "t2")), assigned("e2", "t2", 899)], texts("t2"), stored)
+    assert filled(result) == [("e2", 2, "assigned", "t2")]
+    assert result.cleared == []
+
+
+def test_the_announcement_of_a_slot_counts_although_a_list_names_it_in_the_same_millisecond() -> None:
+    slot, listed = assigned("e1", "t1", 5), ready(5, ("e1", "t1"))
+    for announcements in ([slot._replace(offset=9), listed], [listed._replace(at=listed.at - 1), slot]):
+        known = changes(announcements, [essays("e1")]).slots[0].content
+        assert known is not None
+        assert known.file_upload_id == "upload-t1"
+
+
+def test_the_event_of_an_announcement_that_does_not_count_stays_in_the_outbox() -> None:
+    counts, lost = assigned("e1", "t1", 5), assigned("e1", "t2", 6)
+    result = changes([counts, lost], [essays("e1", "e2"), *texts("t1", "t2")])
+    assert counts.event_id in result.event_ids
+    assert lost.event_id not in result.event_ids
+
+
+def test_content_that_was_restored_after_its_expiry_waits() -> None:
+    expired = published(
+        PENDING_EXPIRED,
+        9,
+        text_storage_id="t1",
+        file_upload_id="upload-t1",
+        original_file_name="t1.txt",
+        stored_at=stamp(1),
+        expired_at=stamp(9),
+    )
+    later = MORNING + timedelta(seconds=60)
+    restored = StoredContent("pending", None, MORNING, None, stored_content("t1"), later)
+    again = StoredContent("expired", None, MORNING, later, stored_content("t1"), MORNING)
+    for row in (restored, again):
+        assert changes([expired], [], Stored(contents=[row])).contents == []
+
+
+def test_a_large_batch_with_a_contradiction_is_compared_in_time_that_grows_with_it() -> None:
+    names = [(f"e{number}", f"t{number}") for number in range(20_000)]
+    stored = stored_batch(*names, second=60)
+    result = changes([assigned("e0", "t1", 5)], [], stored)
+    assert len(result.decide) == len(names) - 1
 
 
 HOSTILE = [None, 7, 1e300, True, "", "\0", "x" * 300, [], {}, ["e1"], {"essay_id": 1}]

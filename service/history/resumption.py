@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from service.history.comparison import Comparison
 from service.store.progress import ProgressRow
-
-Comparison = Literal["same", "another", "missing", "unknown"]
-"""What the topic has at the offset of the row's last record: that record, another one, nothing since the topic ends
-before it, or nothing that tells (retention or compaction has deleted it)."""
 
 
 @dataclass(frozen=True, slots=True)

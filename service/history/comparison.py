@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from service.consumer.resumption import Comparison
 from service.domain.delivery import fingerprint
 from service.store.progress import LastRecord, ProgressRow, time_of
+
+Comparison = Literal["same", "another", "missing", "unknown"]
+"""What the topic has at the offset of the row's last record: that record, another one, nothing since the topic ends
+before it, or nothing that tells (retention or compaction has deleted it)."""
 
 COMPARE_SECONDS: Final = 10.0
 """How long to wait for the records that the rows name."""

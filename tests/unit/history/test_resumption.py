@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.consumer.resumption import Observed, Resumption, records_behind, resume
+from service.history.resumption import Observed, Resumption, records_behind, resume
 from service.store.progress import ProgressRow
 
 ROW = ProgressRow(epoch=2, next_offset=50)
