@@ -200,22 +200,23 @@ class Intake:
     async def _retry(self, step: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Run a step until it succeeds, is refused, or is cancelled."""
         backoff = Backoff(first=0.05, longest=5.0)
-        try:
-            while True:
-                try:
-                    return await step()
-                except Exception as error:
-                    if is_refusal(error):
-                        raise
-                    # Every other error is one of the environment.
-                    if not is_contention(error):
-                        self._health.set_error("transactions", one_line(error))
-                    if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
-                        _log.warning("transaction_failed", error=one_line(error), failures=backoff.failures)
-                    await asyncio.sleep(backoff.pause())
-        finally:
-            # Also where it ends with an error: there may be no transaction for a long time that would clear it.
-            self._health.set_healthy("transactions")
+        while True:
+            try:
+                outcome = await step()
+            except Exception as error:
+                if is_refusal(error):
+                    # There may be no other transaction for a long time that would clear an error of the environment.
+                    self._health.set_healthy("transactions")
+                    raise
+                # Every other error is one of the environment.
+                if not is_contention(error):
+                    self._health.set_error("transactions", one_line(error))
+                if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
+                    _log.warning("transaction_failed", error=one_line(error), failures=backoff.failures)
+                await asyncio.sleep(backoff.pause())
+            else:
+                self._health.set_healthy("transactions")
+                return outcome
 
 
 def _batch_ids(deliveries: Sequence[Delivery]) -> frozenset[str]:

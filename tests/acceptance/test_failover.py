@@ -25,9 +25,7 @@ from tests.support.servers.failover import copy_data, replace
 DETECTED_SECONDS = 15
 """SPEC, issue 17: a loss is detected and named within so many seconds."""
 PHASES = (
-    "waiting until no pod applies",
     "reading the output topics",
-    "reading the inputs",
     "writing what was announced",
     "applying the inputs",
     "committing where the pods continue",
@@ -83,7 +81,8 @@ async def test_nothing_is_lost_or_contradicted_after_a_failover_that_lost_commit
         await until(lambda: value(url, STATE) == "behind", DETECTED_SECONDS, lambda: f"{value(url, STATE)}")
         for phase in PHASES:
             await asyncio.to_thread(killed_in, phase, settings)
-            assert value(url, STATE) == "recovering"
+            # In the last phase it may have ended before it was killed.
+            assert value(url, STATE) == "recovering" or phase == PHASES[-1]
         process = await asyncio.to_thread(recovering, settings, "--acts", "/dev/null")
         out, err = await asyncio.to_thread(process.communicate)
         assert process.returncode == 0, err

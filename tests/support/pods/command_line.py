@@ -39,7 +39,7 @@ class Ended:
         return True
 
 
-IN_A_PROCESS = ("run", "relay", "migrate")
+IN_A_PROCESS = ("run", "relay", "migrate", "recover")
 """Commands that set up logging or signals run in their own process; the others run in this one, which is faster."""
 
 
