@@ -16,7 +16,6 @@ from service.domain.decisions import BatchCount, BatchState
 from service.intake import transaction
 from service.intake.announcement import Announcement
 from service.intake.work import PollWork
-from service.postgres import pool
 from service.postgres.statements import STATEMENTS
 from service.store import batches, slots
 from tests.integration.intake.test_races import RACES, complaints, run
@@ -161,11 +160,6 @@ def with_the_list_read_before_the_counter_row(patch: Patch) -> None:
     patch.setattr(slots, "read_assigned_slots", read)
 
 
-def with_the_isolation_level_of_the_server(patch: Patch) -> None:
-    """The server's default may be any; here it is one whose snapshot is older than the locks."""
-    patch.setattr(pool, "BEGIN", "begin isolation level repeatable read")
-
-
 def without_a_change_of_the_code(_patch: Patch) -> None:
     pass
 
@@ -187,7 +181,6 @@ WITNESSES = {
     "the read in a statement of its own": Witness(
         with_lock_and_read_in_one_statement, "content and its registration", "I4"
     ),
-    "the isolation level": Witness(with_the_isolation_level_of_the_server, "content and its registration", "I4"),
     "the wait for slots": Witness(without_the_wait_for_slots, "two contents on the last slot", "SerializationFailure"),
     "the wait for slots and the check of the counter row": Witness(
         without_the_wait_for_slots_and_the_check, "two contents on the last slot", "I3"
