@@ -105,6 +105,8 @@ class Consumer:
             await self._marks.release(self._assignment.partitions, self._options.short_timeout)
             self._drop(self._assignment.partitions)
             self._health.set_error("consumer", "stopped")
+            # No transaction is tried any more. Without traffic, none would clear the error of the last one.
+            self._health.set_healthy("transactions")
             await membership.leave()
 
     async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:

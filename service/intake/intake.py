@@ -205,8 +205,6 @@ class Intake:
                 outcome = await step()
             except Exception as error:
                 if is_refusal(error):
-                    # There may be no other transaction for a long time that would clear an error of the environment.
-                    self._health.set_healthy("transactions")
                     raise
                 # Every other error is one of the environment.
                 if not is_contention(error):

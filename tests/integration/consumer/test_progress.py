@@ -105,6 +105,21 @@ async def test_a_database_that_was_set_back_is_noticed_and_nothing_more_is_appli
     assert on_apache.value("select action from els.operator_actions") == "recover"
 
 
+async def test_the_error_of_a_transaction_that_is_not_tried_any_more_does_not_stay(restarting: ConsumerFixture) -> None:
+    """Without traffic there is no other transaction after the recovery that would clear it."""
+    running = await restarting.start()
+    await applied(restarting, "t0")
+    restarting.conn.execute("revoke insert on els.pending_content from els_app")
+    await restarting.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    await until(lambda: bool(running.health.parts.get("transactions")), BOUND, lambda: str(running.health.parts))
+    restarting.conn.execute("insert into els.recovery (state, why) values ('behind', 'a test')")
+    await until_left(restarting)
+    restarting.conn.execute("grant insert on els.pending_content to els_app")
+    await recovered(restarting)
+    assert restarting.value(PENDING) == 2
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
+
+
 async def until_left(consumers: ConsumerFixture) -> None:
     """Waits until no consumer is in the group any more: only then can its offsets be set."""
     await until(lambda: all(each.partitions == 0 for each in consumers.running), BOUND, lambda: "it is in the group")
