@@ -51,7 +51,7 @@ async def recover(settings: Settings, options: Namespace) -> int:
                 by,
                 accept_unknown=options.accept_unknown,
                 dry_run=options.dry_run,
-                told=warn,
+                log=warn,
             ),
         )
     except NotRecoverable as error:

@@ -105,8 +105,7 @@ class Consumer:
             await self._marks.release(self._assignment.partitions, self._options.short_timeout)
             self._drop(self._assignment.partitions)
             self._health.set_error("consumer", "stopped")
-            # No transaction is tried any more. Without traffic, none would clear the error of the last one.
-            self._health.set_healthy("transactions")
+            self._health.set_healthy("transactions")  # none is tried any more that would clear its error
             await membership.leave()
 
     async def _until(self, stop: asyncio.Event, beside: Sequence["asyncio.Task[None]"]) -> None:

@@ -91,7 +91,7 @@ async def read_range(
     for tp, start in starts.items():
         reader.seek(tp, start)
     clock = asyncio.get_running_loop().time
-    left, progressed_at = {tp for tp, start in starts.items() if start < ends[tp]}, clock()
+    left, progressed_at = set(starts), clock()
     page: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
     while left or (page and clock() < progressed_at + BEYOND_SECONDS):
         page = await reader.getmany(timeout_ms=IDLE_MS)

@@ -24,22 +24,16 @@ async def output_starts(
     reader: AIOKafkaConsumer, outputs: Sequence[TopicPartition], known_until: datetime | None
 ) -> Mapping[TopicPartition, int]:
     """Return where to begin in the output topics: everything that was published after that time follows."""
+    if not outputs:  # the client would wait for ever
+        return {}
     if known_until is None:
         beginnings: Mapping[TopicPartition, int] = await reader.beginning_offsets(outputs)
         return beginnings
-    found, ends = await first_since(reader, outputs, known_until - MARGIN), await reader.end_offsets(outputs)
-    return {tp: found.get(tp, ends[tp]) for tp in outputs}
-
-
-async def first_since(
-    reader: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since: datetime
-) -> Mapping[TopicPartition, int]:
-    """Return the first offset since a time, of those partitions that have one."""
-    if not partitions:
-        return {}
-    found = await reader.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
-    # Where there is none, Apache Kafka says nothing, and the embedded broker offset 0 with no time.
-    return {tp: first.offset for tp, first in found.items() if first is not None and first.timestamp >= 0}
+    since = int((known_until - MARGIN).timestamp() * 1000)
+    found = await reader.offsets_for_times(dict.fromkeys(outputs, since))
+    ends = await reader.end_offsets(outputs)
+    # Where no record is that new, Apache Kafka says nothing, and the embedded broker offset 0 with no time.
+    return {tp: first.offset if (first := found[tp]) and first.timestamp >= 0 else ends[tp] for tp in outputs}
 
 
 async def first_times(

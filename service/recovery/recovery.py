@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -59,7 +60,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecoveryOptions:
-    """How to recover. `told` is called with the progress, in one line each."""
+    """How to recover. `log` is called with the progress, a line each time."""
 
     group: str
     limits: IntakeLimits
@@ -68,7 +69,7 @@ class RecoveryOptions:
     accept_unknown: bool = False
     dry_run: bool = False
     quiet_seconds: float = QUIET_SECONDS
-    told: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -98,35 +99,62 @@ class Recovered:
 
 async def recover(database: Database, kafka: Mapping[str, Any], options: RecoveryOptions) -> Recovered:
     """Recover the database. Raises NotRecoverable, KafkaError, TimeoutError, psycopg.Error."""
-    recovering = await state.begin(database, dry_run=options.dry_run)
     known = await topic_partitions(kafka)
-    inputs = known[INCOMING_TOPICS]
-    async with open_reader(kafka, reset="none") as reader:
-        rows = {tp: row for tp, row in recovering.rows.items() if tp in inputs}
-        beginnings, ends_ = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
-        compared = await compare(reader, rows, beginnings, ends_)
-        resumed = {
-            tp: resume(Observed(row, None, None, beginnings[tp], ends_[tp], compared.get(tp, "unknown")))
-            for tp, row in rows.items()
-        }
+    inputs, outputs = known[INCOMING_TOPICS], known[OUTGOING_TOPICS]
     async with open_reader(kafka) as reader:
-        run = _Run(recovering, reader, inputs, known[OUTGOING_TOPICS], resumed, options)
+        # Before anything is noted: a database that is not behind goes on where the recovery is refused.
+        recovering = await state.begin(database, dry_run=True)
+        known_since = await _known_since(reader, outputs, recovering, accept_unknown=options.accept_unknown)
         if not options.dry_run:
-            options.told("waiting until no pod applies and no relay publishes")
+            recovering = await state.begin(database)
+        resumed = await _resumed(kafka, inputs, recovering.rows)
+        run = _Run(recovering, reader, (inputs, outputs), resumed, known_since, options)
+        if not options.dry_run:
+            options.log("waiting until no pod applies and no relay publishes")
             await state.await_silence(
                 recovering, kafka, options.group, run.output_ends, quiet_seconds=options.quiet_seconds
             )
-        await run.check_reach()
         ends = None
         while ends != (ends := await run.output_ends()):
             await run.recover(ends)
             if options.dry_run:
-                break
-    if not options.dry_run:
-        options.told("committing where the pods continue")
-        details = {"why_behind": recovering.why, **run.report.counts}
-        await state.finish(recovering, kafka, options.group, inputs, options.by, Subject(details=details))
+                return run.report
+    options.log("committing where the pods continue")
+    details = {"why_behind": recovering.why, **run.report.counts}
+    await state.finish(recovering, kafka, options.group, inputs, options.by, Subject(details=details))
     return run.report
+
+
+async def _known_since(
+    reader: AIOKafkaConsumer, outputs: Sequence[TopicPartition], recovering: Recovering, *, accept_unknown: bool
+) -> datetime:
+    """Return since when all announcements are known.
+
+    Raises NotRecoverable where some may be missing that the database lacks.
+    """
+    until = recovering.begun.known_until
+    times = await first_times(reader, outputs) if outputs else {}
+    if (missing := unreached(times, until)) and not accept_unknown:
+        raise NotRecoverable(
+            f"{missing[0].topic}/{missing[0].partition} and {len(missing) - 1} other partitions of output topics do not"
+            f" reach back to {until.isoformat(timespec='seconds') if until else 'an unknown time'}: what was announced"
+            " is not known; --accept-unknown recovers without it"
+        )
+    return kept_since(times, until, recovering.begun.since)
+
+
+async def _resumed(
+    kafka: Mapping[str, Any], inputs: Sequence[TopicPartition], rows: Mapping[TopicPartition, ProgressRow]
+) -> dict[TopicPartition, Resumption]:
+    """Return where to continue behind the rows of these partitions, as a pod does that takes them over."""
+    there = {tp: row for tp, row in rows.items() if tp in inputs}
+    async with open_reader(kafka, reset="none") as reader:
+        beginnings, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
+        compared = await compare(reader, there, beginnings, ends)
+    return {
+        tp: resume(Observed(row, None, None, beginnings[tp], ends[tp], compared.get(tp, "unknown")))
+        for tp, row in there.items()
+    }
 
 
 class _Run:
@@ -136,32 +164,20 @@ class _Run:
         self,
         recovering: Recovering,
         reader: AIOKafkaConsumer,
-        inputs: list[TopicPartition],
-        outputs: list[TopicPartition],
+        partitions: tuple[Sequence[TopicPartition], Sequence[TopicPartition]],
         resumed: Mapping[TopicPartition, Resumption],
+        known_since: datetime,
         options: RecoveryOptions,
     ) -> None:
+        """`partitions` are those of the input topics and of the output topics."""
         self._recovering, self._reader, self._options = recovering, reader, options
-        self._inputs, self._outputs, self._resumed = inputs, outputs, resumed
-        self._until = recovering.begun.known_until
-        self._known_since = recovering.begun.since
+        (self._inputs, self._outputs), self._resumed, self._known_since = partitions, resumed, known_since
         self.report = Recovered(recovering.why)
 
     async def output_ends(self) -> Partitions:
         """Return the ends of the output topics."""
         ends: Partitions = await self._reader.end_offsets(self._outputs) if self._outputs else {}
         return ends
-
-    async def check_reach(self) -> None:
-        """Raise NotRecoverable where announcements may be missing that the database lacks."""
-        times = await first_times(self._reader, self._outputs) if self._outputs else {}
-        self._known_since = kept_since(times, self._until, self._recovering.begun.since)
-        if (missing := unreached(times, self._until)) and not self._options.accept_unknown:
-            until = self._until.isoformat(timespec="seconds") if self._until else "an unknown time"
-            raise NotRecoverable(
-                f"{missing[0].topic}/{missing[0].partition} and {len(missing) - 1} other partitions of output topics do"
-                f" not reach back to {until}: what was announced is not known; --accept-unknown recovers without it"
-            )
 
     async def recover(self, ends: Partitions) -> None:
         """Read the topics, write what was announced, and apply the inputs."""
@@ -170,45 +186,46 @@ class _Run:
         starts = dict(beginnings)
         if not self._recovering.reads_everything:
             starts |= {tp: each.offset for tp, each in self._resumed.items()}
-        self.report.counts = Counter({"inputs to read": records_between(starts, input_ends)})
+        self.report.counts["inputs to read"] = records_between(starts, input_ends)
+        # These are found anew in each pass; what is written is written once.
+        self.report.counts["contradictions"] = self.report.counts["incomplete"] = 0
         self.report.contradictions, self.report.incomplete = [], []
-        told, max_bytes = self._options.told, self._options.max_bytes
+        log, max_bytes = self._options.log, self._options.max_bytes
         with Ledger(RECORDS) as ledger:
-            told("reading the output topics")
-            output_starts_ = await output_starts(self._reader, self._outputs, self._until) if self._outputs else {}
-            highest = await read_outputs(
-                self._reader, ledger, output_starts_, ends, self._told("read {} announcements")
-            )
-            told("reading the inputs")
-            await read_inputs(self._reader, ledger, starts, input_ends, max_bytes, self._told("read {} inputs"))
+            log("reading the output topics")
+            since = await output_starts(self._reader, self._outputs, self._recovering.begun.known_until)
+            highest = await read_outputs(self._reader, ledger, since, ends, self._counter("read {} announcements"))
+            log("reading the inputs")
+            await read_inputs(self._reader, ledger, starts, input_ends, max_bytes, self._counter("read {} inputs"))
             async with self._recovering.database.transaction() as conn:
                 for batch_id, announcements in await recovery.read_incomplete_batches(conn):
                     ledger.add([(batch_id, Published(*each)) for each in announcements])
             if not self._options.dry_run:
                 async with self._recovering.transaction() as conn:
                     await recovery.advance_outbox(conn, highest)
-            told("writing what was announced")
+            log("writing what was announced")
             await self._place(ledger)
         if self._options.dry_run:
             return
-        told("applying the inputs")
+        log("applying the inputs")
         await self._apply(starts, input_ends)
 
-    def _told(self, what: str, every: int = 100_000) -> Callable[[int], None]:
+    def _counter(self, what: str, every: int = 100_000) -> Callable[[int], None]:
+        """Return a function that adds to a count, and logs the count now and then."""
         done, next_at = 0, every
 
-        def told(more: int) -> None:
+        def count(more: int) -> None:
             nonlocal done, next_at
             done += more
             if done >= next_at:
                 next_at = done + every
-                self._options.told(what.format(done))
+                self._options.log(what.format(done))
 
-        return told
+        return count
 
     async def _place(self, ledger: Ledger) -> None:
         """Write what was announced. While the database works on a page, the next one is compared."""
-        told = self._told("compared {} batches", 10_000)
+        count = self._counter("compared {} batches", 10_000)
         waiting: asyncio.Queue[list[Facts] | None] = asyncio.Queue(PAGES_AT_ONCE)
 
         async def work() -> None:
@@ -219,7 +236,7 @@ class _Run:
                 self.report.counts += counts
                 for each in changed:
                     self._note(each.batch_id, each.contradictions, incomplete=each.incomplete)
-                told(len(page))
+                count(len(page))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -250,7 +267,7 @@ class _Run:
         """Apply the inputs, and move the rows of the partitions behind them."""
         limits = replace(self._options.limits, consecutive_rejections=UNLIMITED)
         intake = Intake(self._recovering.database, limits, Health(), report_effects)
-        told = self._told("applied {} inputs")
+        count = self._counter("applied {} inputs")
         epochs = {tp: self._resumed[tp].epoch if tp in self._resumed else 0 for tp in starts}
         lost = [LostInputs(tp, *each.lost) for tp, each in self._resumed.items() if each.lost]
         async with self._recovering.transaction() as conn:
@@ -273,7 +290,7 @@ class _Run:
                 row = ProgressRow(epochs[tp], min(delivery.offset for delivery in outcome.not_admitted))
             self.report.paused |= outcome.paused
             await self._write_rows({tp: row})
-            told(len(deliveries))
+            count(len(deliveries))
 
     async def _unknown(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Leave out content that is in its place already: most of it, since it was announced."""

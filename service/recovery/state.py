@@ -1,8 +1,8 @@
 """Begins and ends the state "recovery" in the database, and commits where the pods continue.
 
 The state outlives its process: until a recovery has finished or was abandoned, no pod applies, publishes or purges
-anything. Each run of `recover` has an id, which every transaction of it compares: a run that another one has replaced
-changes nothing more.
+anything. Each run of `recover` has an id, which its transactions compare: a run that another one has replaced writes
+nothing more (but for a page of inputs that its intake is applying, by the regular decisions).
 """
 
 import asyncio

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
 from service.domain.topics import (
@@ -15,18 +16,21 @@ from service.domain.topics import (
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
     EXCESS_CONTENT,
+    OUTGOING_TOPICS,
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
+from service.history.topics import topic_partitions
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.purge.policy import RetentionPolicy
 from service.purge.purge import purge_once
+from service.recovery.state import NotRecoverable
 from service.runtime.health import Health
 from tests.support.builders.inputs import content, delivery, failure, registration
 from tests.support.checks.audited import check_audit
-from tests.support.pods.running_consumer import BOUND, ConsumerFixture
+from tests.support.pods.running_consumer import BOUND, ConsumerFixture, consumer_fixture
 from tests.support.pods.set_back import Input, Output, SetBack, set_back_fixture, traffic
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.only_in_test_all("more traffic")) for seed in (1, 2))]
@@ -112,6 +116,28 @@ async def test_what_a_pod_has_decided_on_a_restored_database_yields(stack: SetBa
 
 MONTH = 30 * 86_400
 APPLIED = f"select count(applied_until) from els.progress where topic = '{BATCH_REGISTERED}'"
+
+
+async def test_a_recovery_is_refused_where_announcements_may_be_missing(
+    app_url: str, database_url: str, apache: Broker
+) -> None:
+    """The database was not known to be behind, and goes on."""
+    async with consumer_fixture(app_url, database_url, apache) as consumers, set_back_fixture(consumers) as stack:
+        await stack.start()
+        await stack.send(
+            [(BATCH_REGISTERED, 0, registration("b", ["e1"])), (CONTENT_PROVISIONED, 0, content("b", "t1"))]
+        )
+        await stack.settled()
+        await stack.stop()
+        before = stack.state()
+        for tp in (await topic_partitions(stack.kafka))[OUTGOING_TOPICS]:
+            await consumers.delete_records(tp, -1)  # up to its end
+        with pytest.raises(NotRecoverable, match="do not reach back to an unknown time"):
+            await stack.recover()
+        assert consumers.value("select count(*) from els.recovery") == 0
+        await stack.recover(accept_unknown=True)
+        assert stack.state() ^ before == set()
+        assert consumers.value("select count(*) from els.outbox_pages") == 0
 
 
 async def forget(_: Effects) -> None:
