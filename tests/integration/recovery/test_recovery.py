@@ -26,7 +26,7 @@ from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.purge.policy import RetentionPolicy
 from service.purge.purge import purge_once
-from service.recovery.state import NotRecoverable
+from service.recovery.state import NotRecoverable, begin
 from service.runtime.health import Health
 from tests.support.builders.inputs import content, delivery, failure, registration
 from tests.support.checks.audited import check_audit
@@ -94,6 +94,8 @@ async def test_an_empty_database_states_what_was_announced(stack: SetBack, seed:
     await stack.stop()
     stack.clear()
     await stack.recover()
+    last_number = stack.consumers.value("select pg_sequence_last_value('els.outbox_seq_seq')")
+    assert last_number >= await stack.highest_number(), "new events would have lower numbers"
     await check_recovered(stack, before, published)
 
 
@@ -142,6 +144,16 @@ async def test_a_recovery_is_refused_where_announcements_may_be_missing(
 
 async def forget(_: Effects) -> None:
     """Reports nothing."""
+
+
+async def test_a_recovery_that_another_process_has_taken_over_writes_nothing_more(stack: SetBack) -> None:
+    first = await begin(stack.database)
+    second = await begin(stack.database)
+    with pytest.raises(NotRecoverable, match="another process has taken it over"):
+        async with first.transaction():
+            pass
+    async with second.transaction():
+        pass
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])

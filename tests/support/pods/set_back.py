@@ -19,6 +19,7 @@ from service.postgres.pool import Database
 from service.recovery.recovery import Recovered, RecoveryOptions, recover
 from service.relay.relay import Relay
 from service.store.operator_actions import Operator
+from service.store.outbox import EVENTS_PER_ROW
 from tests.support.builders.inputs import content, failure, registration
 from tests.support.checks.audited import MAX_BYTES
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture
@@ -158,14 +159,17 @@ class SetBack:
 
     async def outputs(self) -> list[Output]:
         """Reads all records of the output topics: topic, event id and value."""
-        found: list[Output] = []
+        return [(each.topic, dict(each.headers).get("event_id", b""), each.value) for each in await self._records()]
 
-        def take(records: Sequence[ConsumerRecord]) -> None:
-            found.extend((record.topic, dict(record.headers).get("event_id", b""), record.value) for record in records)
+    async def highest_number(self) -> int:
+        """Returns the highest number of a row of the outbox that was published."""
+        return max(int(dict(each.headers)["seq"]) // EVENTS_PER_ROW for each in await self._records())
 
+    async def _records(self) -> list[ConsumerRecord]:
+        found: list[ConsumerRecord] = []
         partitions = await topic_partitions(self.kafka)
         async with open_reader(self.kafka) as reader:
-            await read_to_end(reader, partitions[OUTGOING_TOPICS], take)
+            await read_to_end(reader, partitions[OUTGOING_TOPICS], found.extend)
         return found
 
 
