@@ -73,7 +73,7 @@ class Stack:
             self._set_up_logins()
         self._command("Topics", settings, "topics", "create")
         if self._has_new_broker:
-            _begin_new_epochs(settings["ELS_DATABASE_URL"])
+            begin_new_epochs(settings["ELS_DATABASE_URL"])
         self._run_service(settings)
         self._await_ready(settings)
         return settings
@@ -295,7 +295,7 @@ def _settings_given(checkout: Path, environment: Mapping[str, str]) -> dict[str,
     return {name: value for name, value in both.items() if name.startswith("ELS_") and value}
 
 
-def _begin_new_epochs(database_url: str) -> None:
+def begin_new_epochs(database_url: str) -> None:
     """Says that all input topics are new. The local broker loses them when it stops, which is no loss to report."""
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute(

@@ -31,42 +31,26 @@ create table if not exists els.incomplete_batches (
     noticed_at    timestamptz not null default transaction_timestamp(),
     constraint incomplete_batches_pkey primary key (batch_id)
 );
+"""
 
-create or replace view els.expirable_content as
-select batch_id, text_storage_id, waiting_since, arrival
-from els.pending_content
+EXPIRABLE = """
+create or replace view els.{view} as
+select batch_id, {key}, waiting_since, arrival
+from els.{table}
 where state = 'pending'
     and not exists (
         select
         from els.quarantine
         where quarantine.state = 'open'
             and quarantine.topic = 'huleedu.batch.essays.registered.v1'
-            and md5(quarantine.key) = md5(convert_to(pending_content.batch_id, 'UTF8'))
+            and md5(quarantine.key) = md5(convert_to({table}.batch_id, 'UTF8'))
     )
     and not exists (
         select
         from els.incomplete_batches
-        where incomplete_batches.batch_id = pending_content.batch_id
+        where incomplete_batches.batch_id = {table}.batch_id
         offset 0
-    );
-
-create or replace view els.expirable_failures as
-select batch_id, file_upload_id, waiting_since, arrival
-from els.validation_failures
-where state = 'pending'
-    and not exists (
-        select
-        from els.quarantine
-        where quarantine.state = 'open'
-            and quarantine.topic = 'huleedu.batch.essays.registered.v1'
-            and md5(quarantine.key) = md5(convert_to(validation_failures.batch_id, 'UTF8'))
     )
-    and not exists (
-        select
-        from els.incomplete_batches
-        where incomplete_batches.batch_id = validation_failures.batch_id
-        offset 0
-    );
 """
 
 IGNORE = "-- squawk-ignore ban-drop-not-null, ban-drop-constraint\n"
@@ -107,6 +91,8 @@ def upgrade() -> None:
     # Each step can be run again: they are committed one by one, so that no check is validated while writers wait.
     op.execute(RECOVERY)
     op.execute(INCOMPLETE)
+    op.execute(EXPIRABLE.format(view="expirable_content", table="pending_content", key="text_storage_id"))
+    op.execute(EXPIRABLE.format(view="expirable_failures", table="validation_failures", key="file_upload_id"))
     for table in ("slots", *NULLABLE):
         op.execute(f"alter table els.{table} add column if not exists origin text")
         _check(table, "origin", "origin = 'output'")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
@@ -117,6 +118,24 @@ async def test_what_a_pod_has_decided_on_a_restored_database_yields(stack: SetBa
 
 
 MONTH = 30 * 86_400
+
+
+async def test_inputs_that_were_deleted_unread_are_listed(app_url: str, database_url: str, apache: Broker) -> None:
+    async with consumer_fixture(app_url, database_url, apache) as consumers, set_back_fixture(consumers) as stack:
+        await consumers.start()
+        await stack.send([(CONTENT_PROVISIONED, 0, content("b", "t1"))])
+        await consumers.all_committed()
+        await consumers.stop()
+        await stack.send([(CONTENT_PROVISIONED, 0, content("b", text)) for text in ("t2", "t3", "t4")])
+        tp = TopicPartition(CONTENT_PROVISIONED, 0)
+        await consumers.delete_records(tp, consumers.ends[tp] - 1)
+        for _ in range(2):  # a second recovery does not list them again
+            await stack.recover()
+            lost = consumers.conn.execute("select records, cause from ops.lost_inputs").fetchall()
+            assert lost == [(2, "deleted")]
+        assert consumers.value("select count(*) from els.pending_content") == 2
+
+
 APPLIED = f"select count(applied_until) from els.progress where topic = '{BATCH_REGISTERED}'"
 
 

@@ -66,6 +66,17 @@ def ready(second: int, *essays: tuple[str, str]) -> Published:
     return published(BATCH_READY, second, ready_essays=listed)
 
 
+EXPIRED = published(
+    PENDING_EXPIRED,
+    9,
+    text_storage_id="t1",
+    file_upload_id="upload-t1",
+    original_file_name="t1.txt",
+    stored_at=stamp(1),
+    expired_at=stamp(9),
+)
+
+
 def received(topic: str, value: bytes, offset: int = 0) -> Received:
     found = received_of(delivery(topic, value, offset=offset))
     assert found is not None
@@ -299,22 +310,13 @@ def test_excess_for_a_reason_that_is_not_ours_counts_as_not_announced() -> None:
 
 
 def test_expired_content_is_stored_as_announced_while_its_batch_is_not_registered() -> None:
-    expired = published(
-        PENDING_EXPIRED,
-        9,
-        text_storage_id="t1",
-        file_upload_id="upload-t1",
-        original_file_name="t1.txt",
-        stored_at=stamp(1),
-        expired_at=stamp(9),
-    )
     stored = Stored(contents=[StoredContent("pending", None, MORNING, None, stored_content("t1"))])
-    for result in (changes([expired], texts("t1")), changes([expired], [], stored)):
+    for result in (changes([EXPIRED], texts("t1")), changes([EXPIRED], [], stored)):
         (row,) = result.contents
         assert row == StoredContent(
             "expired", None, MORNING + timedelta(seconds=1), MORNING + timedelta(seconds=9), stored_content("t1")
         )
-    assert changes([expired, assigned("e1", "t1", 10)], [essays("e1"), *texts("t1")]).contents == []
+    assert changes([EXPIRED, assigned("e1", "t1", 10)], [essays("e1"), *texts("t1")]).contents == []
 
 
 def test_a_report_of_a_late_batch_is_not_repeated() -> None:
@@ -356,20 +358,11 @@ def test_the_event_of_an_announcement_that_does_not_count_stays_in_the_outbox() 
 
 
 def test_content_that_was_restored_after_its_expiry_waits() -> None:
-    expired = published(
-        PENDING_EXPIRED,
-        9,
-        text_storage_id="t1",
-        file_upload_id="upload-t1",
-        original_file_name="t1.txt",
-        stored_at=stamp(1),
-        expired_at=stamp(9),
-    )
     later = MORNING + timedelta(seconds=60)
     restored = StoredContent("pending", None, MORNING, None, stored_content("t1"), later)
     again = StoredContent("expired", None, MORNING, later, stored_content("t1"), MORNING)
     for row in (restored, again):
-        assert changes([expired], [], Stored(contents=[row])).contents == []
+        assert changes([EXPIRED], [], Stored(contents=[row])).contents == []
 
 
 def test_a_large_batch_with_a_contradiction_is_compared_in_time_that_grows_with_it() -> None:
