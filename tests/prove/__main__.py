@@ -25,6 +25,7 @@ from tests.prove.fuzz import fuzz, guided
 from tests.prove.fuzz_operators import fuzz_operators
 from tests.prove.histories import histories
 from tests.prove.interleavings import interleavings, witnesses
+from tests.prove.recoveries import recoveries
 from tests.prove.report import Row, Task, as_json, read, summed, table
 from tests.prove.soak import soak
 
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--broker", choices=("apache", "tansu"), help="for faults and soak (default: apache if possible)"
     )
     parser.add_argument("--without", metavar="TEXT", help="skip faults with this text in their name")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only faults and races with this text in their name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only what has this text in its name")
     parser.add_argument("--rate", type=float, help="records per second (default: 300 for soak, the maximum for faults)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
     parser.add_argument(
@@ -141,6 +142,7 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "interleavings": lambda task, options: _on_a_server(task, partial(interleavings, only=options.only)),
     "witnesses": lambda task, _: _on_a_server(task, witnesses),
     "histories": _histories,
+    "recoveries": lambda task, options: _on_a_server(task, partial(recoveries, only=options.only)),
     "fuzz": _fuzz,
     "faults": lambda task, options: asyncio.run(
         under_load(task, apache=_apache(options), rate=options.rate, only=options.only, without=options.without)

@@ -31,6 +31,7 @@ from tests.support.servers.failover import copy_data, replace
 
 ROW = f"select next_offset from els.progress where topic = '{CONTENT_PROVISIONED}' and \"partition\" = 0"
 TP = TopicPartition(CONTENT_PROVISIONED, 0)
+LEAVES = pytest.mark.only_in_test_all("leaving a group, which the embedded broker is slow to see")
 
 
 @pytest.fixture
@@ -105,6 +106,7 @@ async def test_a_database_that_was_set_back_is_noticed_and_nothing_more_is_appli
     assert on_apache.value("select action from els.operator_actions") == "recover"
 
 
+@LEAVES
 async def test_the_error_of_a_transaction_that_is_not_tried_any_more_does_not_stay(restarting: ConsumerFixture) -> None:
     """Without traffic there is no other transaction after the recovery that would clear it."""
     running = await restarting.start()
@@ -156,6 +158,7 @@ async def test_a_server_without_the_last_transactions_is_behind(
         assert violations(consumers.conn) == []
 
 
+@LEAVES
 async def test_what_a_previous_release_has_applied_is_not_behind(restarting: ConsumerFixture) -> None:
     """It writes no rows, and its offsets have no text. Its marks tell that it has owned the partition."""
     await restarting.start()
@@ -173,6 +176,7 @@ async def test_what_a_previous_release_has_applied_is_not_behind(restarting: Con
     assert running.health.ready
 
 
+@LEAVES
 async def test_offsets_without_our_text_count_where_no_previous_release_was(restarting: ConsumerFixture) -> None:
     await restarting.start()
     await applied(restarting, "t0")
@@ -232,6 +236,7 @@ async def test_a_topic_that_was_created_again_is_read_from_its_beginning(restart
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
+@LEAVES
 async def test_an_empty_database_under_topics_with_events_is_behind(
     restarting: ConsumerFixture,
 ) -> None:

@@ -2,19 +2,24 @@
 
 import asyncio
 import random
+import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
 from aiokafka import ConsumerRecord
 
+from deploy.local.postgres import installed_programs
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
 from service.history.topics import open_reader, read_to_end, topic_partitions
 from service.kafka.connection import client_options
 from service.kafka.producer import Producer
+from service.operators.batches import BatchActions
 from service.postgres.pool import Database
 from service.recovery.recovery import Recovered, RecoveryOptions, recover
 from service.relay.relay import Relay
@@ -24,17 +29,7 @@ from tests.support.builders.inputs import content, failure, registration
 from tests.support.checks.audited import MAX_BYTES
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture
 
-TABLES = (
-    "batches",
-    "slots",
-    "pending_content",
-    "excess_content",
-    "validation_failures",
-    "outbox_pages",
-    "progress",
-    "quarantine",
-    "topic_refusals",
-)
+FILLED_BY_MIGRATIONS = ("alembic_version", "outbox_format", "policy", "relay_shards")
 STATE = {
     "batches": "batch_id, expected, assigned, failed, state, essay_set, user_id, correlation_id, completed_at,"
     " timed_out_at from els.batches",
@@ -64,8 +59,9 @@ Output = tuple[str, bytes, bytes]
 class SetBack:
     """A stack whose database can be set back."""
 
-    def __init__(self, consumers: ConsumerFixture) -> None:
+    def __init__(self, consumers: ConsumerFixture, folder: Path) -> None:
         self.consumers = consumers
+        self._dump = folder / "dump"
         self.kafka = client_options(consumers.broker.bootstrap_servers)
         self.database = Database(consumers.app_url, pool_size=4)
         self._stop = asyncio.Event()
@@ -106,41 +102,45 @@ class SetBack:
         query = "select count(*) from els.outbox_pages"
         await until(lambda: self.consumers.value(query) == 0, BOUND, lambda: "the outbox is not empty")
 
-    def keep(self) -> None:
-        """Keeps a copy of the tables."""
-        conn = self.consumers.conn
-        conn.execute("drop schema if exists kept cascade; create schema kept")
-        for table in TABLES:
-            conn.execute(f"create table kept.{table} as table els.{table}")
+    async def keep(self) -> None:
+        """Makes a backup of the tables."""
+        others = [f"--exclude-table=els.{table}" for table in FILLED_BY_MIGRATIONS]
+        await self._run("pg_dump", "--format=custom", "--schema=els", *others, "--file")
 
-    def set_back(self) -> None:
-        """Replaces the tables by the copy, as a restore of a backup does."""
-        conn = self.consumers.conn
+    async def set_back(self) -> None:
+        """Restores the backup."""
         self.clear()
-        for table in TABLES:
-            columns = ", ".join(
-                f'"{name}"'
-                for (name,) in conn.execute(
-                    "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0"
-                    " and not attisdropped and attgenerated = ''",
-                    [f"els.{table}"],
-                )
-            )
-            conn.execute(
-                f"insert into els.{table} ({columns}) overriding system value select {columns} from kept.{table}"
-            )
+        await self._run("pg_restore", "--disable-triggers", "--exit-on-error")
+
+    async def _run(self, program: str, *arguments: str) -> None:
+        info = self.consumers.conn.info
+        url = f"--dbname={info.dsn} password={info.password}"
+        command = [str(installed_programs() / program), url, "--data-only", *arguments, str(self._dump)]
+        await asyncio.to_thread(lambda: subprocess.run(command, check=True))
 
     def clear(self) -> None:
-        """Empties the tables, and lets the numbers of the outbox begin anew."""
-        self.consumers.conn.execute(
-            f"truncate {', '.join(f'els.{table}' for table in TABLES)}, els.recovery, els.server_identity"
+        """Empties the tables but for what migrations insert, and lets the numbers begin anew."""
+        tables = self.consumers.value(
+            "select string_agg(format('els.%I', relname), ', ') from pg_class"
+            f" where relnamespace = 'els'::regnamespace and relkind = 'r' and relname not in {FILLED_BY_MIGRATIONS}"
         )
+        self.consumers.conn.execute(f"truncate {tables} restart identity")
         self.consumers.conn.execute("select setval('els.outbox_seq_seq', 1)")
 
     def state(self) -> set[tuple[Any, ...]]:
         """Returns what must be the same after a recovery: rows, each behind the name of its table."""
         conn = self.consumers.conn
         return {(name, *row) for name, query in STATE.items() for row in conn.execute(f"select {query}")}
+
+    async def republished(self) -> list[tuple[str, str]]:
+        """Republishes every complete batch, but only into the outbox. Returns batch and bytes of each event."""
+        conn = self.consumers.conn
+        complete = conn.execute("select batch_id from els.batches where completed_at is not null order by 1").fetchall()
+        for (batch_id,) in complete:
+            await BatchActions(self.database, IntakeLimits()).republish(Operator("a test", "compare"), batch_id)
+        events = conn.execute("select batch_id, event from ops.outbox_events order by seq").fetchall()
+        conn.execute("truncate els.outbox_pages")
+        return events
 
     async def recover(self, **options: Any) -> Recovered:
         given = RecoveryOptions(
@@ -176,12 +176,13 @@ class SetBack:
 @asynccontextmanager
 async def set_back_fixture(consumers: ConsumerFixture) -> AsyncIterator[SetBack]:
     """Yields a stack on these servers."""
-    stack = SetBack(consumers)
-    try:
-        yield stack
-    finally:
-        await stack.stop()
-        await stack.database.close()
+    with TemporaryDirectory() as folder:
+        stack = SetBack(consumers, Path(folder))
+        try:
+            yield stack
+        finally:
+            await stack.stop()
+            await stack.database.close()
 
 
 def traffic(chance: random.Random, name: str, batches: int) -> list[Input]:
