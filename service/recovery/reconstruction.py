@@ -127,7 +127,8 @@ class _Batch:
                     return True
                 if announced and known.essay_of.get(text) != slot.essay_id:
                     return True
-                if known.completed_at and not announced:
+                # The list of ready names all content; without it, the slot may have been announced before what is read.
+                if not announced and (known.ready or (known.completed_at and not self._is_older(slot))):
                     return True
             elif slot.state == "failed" and (announced or (known.errors and slot.file_upload_id not in failed)):
                 return True
@@ -196,7 +197,10 @@ class _Batch:
         """Tell whether a slot stays: where nothing is contradicted, or it was taken before the topics begin."""
         if slot.content is not None and self.known.has(slot.content.text_storage_id):
             return False
-        return not contradicted or (slot.taken_at is not None and slot.taken_at < self.since)
+        return not contradicted or self._is_older(slot)
+
+    def _is_older(self, slot: StoredSlot) -> bool:
+        return slot.taken_at is not None and slot.taken_at < self.since
 
     # -- content in no slot, and what is decided anew
 
