@@ -1,6 +1,7 @@
 """Runs one process of the service: starts its parts, watches them, and stops them in order."""
 
 import asyncio
+import ctypes
 import errno
 import gc
 import signal
@@ -16,6 +17,7 @@ from aiokafka.errors import KafkaError
 from service import wiring
 from service.http.gauges import Gauges
 from service.http.server import Http
+from service.http.tokens import Tokens
 from service.intake import reporting as intake_reporting
 from service.intake.outcome import Effects
 from service.kafka import topics
@@ -25,9 +27,10 @@ from service.purge import reporting as purge_reporting
 from service.purge.clocks import Clocks
 from service.purge.policy import Chunk
 from service.purge.purge import purge_once
+from service.runtime import metrics
 from service.runtime.errors import one_line
 from service.runtime.health import Health
-from service.runtime.loop import Backoff, Loop, cancelled
+from service.runtime.loop import Backoff, Loop, cancelled, watch_blocking
 from service.settings import Settings
 
 ROLES: Final = ("consumer", "relay", "purge")
@@ -37,6 +40,12 @@ WAITS_FOR_STANDBY: Final = "the database waits for a synchronous standby"
 
 DATABASE_CHECK_SECONDS: Final = 1.0
 """Pause between two checks of the database, in seconds."""
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+"""Parameters of glibc's mallopt(3)."""
+_LARGE_BLOCK: Final = 4 * 1024 * 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -55,6 +64,7 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     collect_rarely()
+    return_memory()
     database = wiring.open_database(settings)
     try:
         await _check_server(settings)
@@ -63,6 +73,19 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
         await _Process(settings, database, roles, replay=replay).run(stop)
     finally:
         await database.close()
+
+
+def return_memory() -> None:
+    """Let the C library give large blocks back to the system, and keep few pools, where it is glibc.
+
+    By default it keeps each block that was freed once, in each thread: after a few large records, a process would hold
+    several times what it needs.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BLOCK)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def collect_rarely() -> None:
@@ -118,14 +141,15 @@ class _Process:
             self._consumer = wiring.consumer_of(settings, database, self._health, self._intake_committed, replay=replay)
 
     def _admin_api(self) -> Mapping[str, web.Application]:
-        """Build the application under /admin/. Returns nothing if no admin token is set."""
-        token = self._settings.admin_token
-        if token is None or not token.get_secret_value().strip():
+        """Build the application under /admin/. Returns nothing if no token is set."""
+        operator, viewer = self._settings.admin_token, self._settings.viewer_token
+        if operator is None and viewer is None:
             return {}
         from service.http import admin  # noqa: PLC0415  saves the memory of its modules in pods without a token
 
         operations = wiring.operations_of(self._settings, self._admin_database)
-        return {"/admin/": admin.application(operations, token.get_secret_value())}
+        tokens = [None if each is None else each.get_secret_value() for each in (operator, viewer)]
+        return {"/admin/": admin.application(operations, Tokens(*tokens))}
 
     # -- reports after a commit
 
@@ -146,7 +170,9 @@ class _Process:
         await self._listen()
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
         consumed = asyncio.Event()
-        watching = asyncio.gather(self._watch_database(), self._gauges.watch())
+        watching = asyncio.gather(
+            self._watch_database(), self._gauges.watch(), watch_blocking(metrics.LOOP_BLOCKED.set)
+        )
         relaying = asyncio.create_task(self._relay_until(consumed))
         purging = asyncio.create_task(self._purge_until(stop))
         try:

@@ -13,15 +13,19 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from service.input_settings import InputSettings
 
 PREFIX = "ELS_"
 
-_MEBIBYTE = 1024 * 1024
 _DAY = 24 * 60 * 60
 _YEAR = 366 * _DAY
 
-_BROKER = re.compile(r"(?:[^\s,:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
+_BROKER = re.compile(r"(?:[^\s,:@\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
+
+
+SHORTEST_TOKEN = 16
 
 
 class SettingsError(Exception):
@@ -30,14 +34,14 @@ class SettingsError(Exception):
 
 def _list_of_brokers(servers: str) -> str:
     brokers = [broker.strip() for broker in servers.split(",")]
-    for broker in brokers:
+    for number, broker in enumerate(brokers, 1):
         found = _BROKER.fullmatch(broker)
         if found is None or not 1 <= int(found["port"]) <= 65535:
-            raise ValueError(f"{broker!r} is not host:port")
+            raise ValueError(f"its entry {number} is not host:port")  # not repeated: it may contain a password
     return ",".join(brokers)
 
 
-class Settings(BaseSettings):
+class Settings(InputSettings):
     """Holds the settings of one process. `load_settings` creates it; other packages get plain values from it."""
 
     model_config = SettingsConfigDict(
@@ -112,26 +116,6 @@ class Settings(BaseSettings):
     max_poll_records: int = Field(
         2000, ge=1, le=10_000, description="Maximum number of records applied in one transaction."
     )
-    max_message_bytes: int = Field(
-        _MEBIBYTE,
-        ge=1024,
-        le=32 * _MEBIBYTE,
-        description="Largest accepted message; larger ones go to quarantine without being decoded.",
-    )
-    max_registration_bytes: int = Field(
-        16 * _MEBIBYTE,
-        ge=1024,
-        le=32 * _MEBIBYTE,
-        description="Largest accepted registration; larger ones go to quarantine too.",
-    )
-    consecutive_rejections_limit: int = Field(
-        1000,
-        ge=1,
-        le=1_000_000,
-        validation_alias=AliasChoices("ELS_CONSECUTIVE_REJECTIONS_LIMIT", "ELS_REFUSALS_IN_A_ROW_LIMIT"),
-        description="Number of consecutive rejections after which an input topic is paused. The former name "
-        "`ELS_REFUSALS_IN_A_ROW_LIMIT` is accepted until 0.3.0.",
-    )
     drain_seconds: int = Field(20, ge=1, le=300, description="Time that a pod has to finish its work at shutdown.")
     watchdog_seconds: int = Field(
         60,
@@ -184,8 +168,9 @@ class Settings(BaseSettings):
     )
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server; 0 means any free port.")
     admin_token: SecretStr | None = Field(
-        None, description="Bearer token of the JSON API under `/admin/`. Without it, the API is not served."
+        None, description="Bearer token (16 characters or more) of `/admin/`, which is not served without one."
     )
+    viewer_token: SecretStr | None = Field(None, description="Another such token, which allows reading only.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level of the messages that are logged."
     )
@@ -215,6 +200,15 @@ class Settings(BaseSettings):
             _check_database_url(url.get_secret_value())
         return url
 
+    @field_validator("admin_token", "viewer_token")
+    @classmethod
+    def _is_long(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is None or not (text := token.get_secret_value().strip()):
+            return None
+        if len(text) < SHORTEST_TOKEN:
+            raise ValueError(f"should have at least {SHORTEST_TOKEN} characters")
+        return SecretStr(text)
+
     @field_validator("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
     @classmethod
     def _is_a_file(cls, path: Path | None) -> Path | None:
@@ -233,15 +227,20 @@ class Settings(BaseSettings):
             raise _needs("kafka_ssl_certfile", "ELS_KAFKA_SSL_KEYFILE")
         if self.kafka_ssl_certfile and not self.kafka_ssl_keyfile:
             raise _needs("kafka_ssl_keyfile", "ELS_KAFKA_SSL_CERTFILE")
+        if self.admin_token is not None and self.admin_token == self.viewer_token:
+            raise ValueError("ELS_VIEWER_TOKEN: should not be the same as ELS_ADMIN_TOKEN")
         if self.rebalance_timeout_seconds < self.session_timeout_seconds:
             raise ValueError("ELS_REBALANCE_TIMEOUT_SECONDS: should not be less than ELS_SESSION_TIMEOUT_SECONDS")
         return self
 
 
-def load_settings() -> Settings:
-    """Read the settings from the environment and `.env`. Raises SettingsError if one is missing or malformed."""
+def load_settings(*, needs_database: bool = True) -> Settings:
+    """Read the settings from the environment and `.env`. Raises SettingsError if one is missing or malformed.
+
+    A command that does not need the database need not get its password.
+    """
     try:
-        return Settings()
+        return Settings() if needs_database else Settings(database_url=SecretStr("postgresql:///"))
     except ValidationError as error:
         raise SettingsError("; ".join(_message(detail) for detail in error.errors())) from None
     except (UnicodeDecodeError, OSError) as error:
@@ -298,6 +297,9 @@ def _check_database_url(url: str) -> None:
         parts = conninfo_to_dict(url)
     except (ProgrammingError, UnicodeError):
         raise ValueError("is not a URL that PostgreSQL's client library can read") from None
+    # The client library ends the password at the first @, and its errors quote what follows as the host's name.
+    if any("@" in str(parts.get(name) or "") for name in ("host", "hostaddr", "dbname")):
+        raise ValueError("should have one @ only; in a password, write it as %40, and a / as %2F")
     for port in str(parts.get("port") or "").split(","):
         if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
             raise ValueError("its port should be a number from 1 to 65535")

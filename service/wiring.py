@@ -1,13 +1,14 @@
 """Builds each part and its options from the settings. Opens no connection."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
 from service.consumer.consumer import Consumer
 from service.domain.delivery import IntakeLimits
+from service.domain.input_limits import InputLimits
 from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
@@ -86,14 +87,23 @@ def broker_error(error: Exception) -> str:
 
 def intake_limits(settings: Settings) -> IntakeLimits:
     """Build the limits of the intake."""
-    return IntakeLimits(consecutive_rejections=settings.consecutive_rejections_limit)
+    return IntakeLimits(settings.consecutive_rejections_limit, settings.quarantine_max_bytes)
 
 
-def max_bytes(settings: Settings) -> Mapping[str, int]:
-    """Returns the largest accepted record value in bytes, by input topic."""
+def input_limits(settings: Settings) -> InputLimits:
+    """Build the bounds of what is unpacked and decoded."""
     sizes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
     sizes[BATCH_REGISTERED] = settings.max_registration_bytes
-    return sizes
+    return InputLimits(
+        sizes,
+        json_values=settings.max_json_values,
+        key_bytes=settings.max_key_bytes,
+        headers=settings.max_headers,
+        header_bytes=settings.max_header_bytes,
+        fetched_bytes=settings.max_fetched_bytes,
+        inflated_bytes=settings.max_inflated_bytes,
+        poll_bytes=settings.max_poll_bytes,
+    )
 
 
 def retention_policy(settings: Settings) -> RetentionPolicy:
@@ -125,7 +135,7 @@ def consumer_of(
         fetch_wait=settings.kafka_fetch_wait_ms / 1000,
         drain=settings.drain_seconds,
         watchdog=settings.watchdog_seconds,
-        max_bytes=max_bytes(settings),
+        limits=input_limits(settings),
     )
     intake = Intake(database, intake_limits(settings), health, committed)
     return Consumer(kafka_options(settings), database, intake, health, options, metrics.set_lag)
@@ -145,4 +155,4 @@ def relay_of(settings: Settings, database: Database) -> Relay:
 
 def operations_of(settings: Settings, database: Database) -> Operations:
     """Build the operator actions."""
-    return Operations(database, intake_limits(settings), max_bytes(settings))
+    return Operations(database, intake_limits(settings), input_limits(settings))

@@ -23,6 +23,7 @@ grant select, insert, update, delete on
     els.relays,
     els.quarantine,
     els.topic_refusals,
+    els.rejected_bytes,
     els.crash_marks,
     els.progress,
     els.server_identity,

@@ -4,9 +4,15 @@
 --
 --   els_owner  owns schemas, tables and views, and migrates; it has no login, it is granted to a login
 --   els_app    the service: reads and writes rows, can't change the schema
---   els_ops    operators: reads the views of schema ops, nothing else, with short timeouts
+--   els_ops    a group: its members read the views of schema ops, and nothing else
 --
--- The settings of a role apply only to sessions that log in as the role itself, not to its members.
+-- Each person has a login of their own, and so has each dashboard. An administrator creates it, and runs this file (or
+-- `migrate`) once more, which gives it its timeouts:
+--
+--   create role anna login password '…';
+--   grant els_ops to anna with inherit true, set false;
+--
+-- `set false` matters: whoever may act as the group may change the group's own settings and password.
 
 do $$
 declare
@@ -24,7 +30,6 @@ $$;
 
 alter role els_owner nologin;
 alter role els_app login;
-alter role els_ops login connection limit 20;
 
 -- The settings that the service sends with each session (service/postgres/session.py). Behind a pooler it can't send
 -- them.
@@ -44,14 +49,61 @@ alter role els_app set enable_bitmapscan = off;
 alter role els_app set enable_seqscan = off;
 alter role els_app set jit = off;
 
--- The timeouts are short, since one long read keeps dead rows of the hot tables from being removed.
-alter role els_ops set timezone = 'UTC';
-alter role els_ops set search_path = 'ops';
-alter role els_ops set default_transaction_read_only = on;
-alter role els_ops set lock_timeout = '1s';
-alter role els_ops set idle_in_transaction_session_timeout = '10s';
-alter role els_ops set statement_timeout = '15s';
-alter role els_ops set transaction_timeout = '30s';
+-- The settings of a role apply only to sessions that log in as the role itself, so that each member needs them. A login
+-- els_ops of an earlier release keeps them, too. The timeouts are short, since one long read keeps dead rows of the hot
+-- tables from being removed.
+do $$
+declare
+    reader text;
+    setting text;
+begin
+    for reader in
+        select rolname
+        from pg_roles
+        where rolname = 'els_ops'
+            or (rolcanlogin and oid in (select member from pg_auth_members where roleid = 'els_ops'::regrole))
+    loop
+        execute format('alter role %I connection limit 20', reader);
+        foreach setting in array array[
+            'timezone = UTC',
+            'search_path = ops',
+            'default_transaction_read_only = on',
+            'lock_timeout = 1000',
+            'idle_in_transaction_session_timeout = 10000',
+            'statement_timeout = 15000',
+            'transaction_timeout = 30000'
+        ]
+        loop
+            execute format('alter role %I set %s', reader, setting);
+        end loop;
+    end loop;
+end
+$$;
+
+-- What PostgreSQL allows everyone in a database, and no one needs here: temporary tables and large objects fill the
+-- disk, and with advisory locks a reader could stop the service, which takes its own. Only a superuser may take away the
+-- rights on functions of the server.
+do $$
+declare
+    allowed text;
+begin
+    execute format('revoke temporary on database %I from public', current_database());
+    for allowed in
+        select oid::regprocedure
+        from pg_proc
+        where pronamespace = 'pg_catalog'::regnamespace
+            and (proname ~ '^pg_(try_)?advisory_' or proname ~ '^lo_' or proname in ('loread', 'lowrite'))
+    loop
+        execute format('revoke execute on function %s from public', allowed);
+        if allowed ~ 'advisory' then
+            execute format('grant execute on function %s to els_owner, els_app', allowed);
+        end if;
+    end loop;
+exception
+    when insufficient_privilege then
+        raise notice 'temporary tables, large objects and advisory locks stay allowed: only a superuser may revoke them';
+end
+$$;
 
 -- Lets the owner create its schemas in this database, and the current login act as the owner.
 do $$

@@ -3,4 +3,6 @@
 \getenv app_password ELS_APP_PASSWORD
 \getenv ops_password ELS_OPS_PASSWORD
 create role els_app login password :'app_password';
-create role els_ops login password :'ops_password';
+create role els_ops;
+create role operator login password :'ops_password';
+grant els_ops to operator with inherit true, set false;

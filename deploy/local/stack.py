@@ -33,7 +33,10 @@ from deploy.local.tansu import Tansu
 
 DATABASE = "els"
 PORTS = {"postgres": 15432, "kafka": 19092, "http": 8080}
-ROLES = (postgres.SUPERUSER, "els_app", "els_ops")
+OPERATOR = "operator"
+"""The login for people: a member of els_ops."""
+ROLES = (postgres.SUPERUSER, "els_app", OPERATOR)
+ROLES_SCRIPT = Path(__file__).parents[2] / "sql" / "roles.sql"
 READY_SECONDS = 90
 DRAIN_SECONDS = 25  # the service drains within 20
 
@@ -139,15 +142,19 @@ class Stack:
         passwords = self._passwords(server.place)
         with psycopg.connect(server.url(DATABASE), autocommit=True) as conn:
             conn.execute("create extension if not exists pg_stat_statements")
-            for role in ("els_app", "els_ops"):
+            if not conn.execute("select from pg_roles where rolname = %s", [OPERATOR]).fetchone():
+                member = sql.SQL("create role {0}; grant els_ops to {0} with inherit true, set false")
+                conn.execute(member.format(sql.Identifier(OPERATOR)))
+            for role in ("els_app", OPERATOR):
                 conn.execute(sql.SQL("alter role {} login password {}").format(sql.Identifier(role), passwords[role]))
+            conn.execute(ROLES_SCRIPT.read_bytes())  # gives the login its timeouts
         psql = postgres.installed_programs() / "psql"
         _write_private(
             self.home / "psql",
             "#!/bin/sh\n"
             "# psql as an operator: reads the views of schema ops, nothing else\n"
-            f"export PGHOST={LOOPBACK} PGPORT={server.port} PGDATABASE={DATABASE} PGUSER=els_ops\n"
-            f"export PGPASSWORD={passwords['els_ops']}\n"
+            f"export PGHOST={LOOPBACK} PGPORT={server.port} PGDATABASE={DATABASE} PGUSER={OPERATOR}\n"
+            f"export PGPASSWORD={passwords[OPERATOR]}\n"
             f'exec "{psql}" "$@"\n',
             mode=0o700,
         )
@@ -272,6 +279,9 @@ class Stack:
         if not kept.exists():
             _write_private(kept, json.dumps({role: secrets.token_urlsafe(24) for role in ROLES}))
         passwords: dict[str, str] = json.loads(kept.read_text())
+        if missing := set(ROLES) - passwords.keys():  # those of an earlier release
+            passwords |= {role: secrets.token_urlsafe(24) for role in missing}
+            _write_private(kept, json.dumps(passwords))
         return passwords
 
     def _kept(self, name: str) -> dict[str, Any]:

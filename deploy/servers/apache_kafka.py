@@ -194,7 +194,7 @@ class ApacheKafka:
             raise StackError("Java 17 or newer is missing")
         return [
             found,
-            "-Xmx512m",
+            "-Xmx1g",
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             f"-Dlog4j2.configurationFile={self.home / 'log4j2.properties'}",

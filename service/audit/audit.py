@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 
 from service.audit.checks import UNKNOWN, Finding, Knowledge, judge
 from service.domain.delivery import fingerprint
 from service.domain.events import Rejection
+from service.domain.input_limits import InputLimits
 from service.domain.topics import (
     INCOMING_TOPICS,
     OUTGOING_TOPICS,
@@ -36,7 +37,7 @@ from service.history.topics import (
     read_to_end,
     topic_partitions,
 )
-from service.kafka.deliveries import decode
+from service.kafka.deliveries import TopicRecord, decode
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
 from service.store.recovery import read_incomplete_batches
@@ -52,7 +53,7 @@ class Scope:
     """What the audit must know about the environment. Times are in seconds, sizes in bytes."""
 
     group: str
-    max_bytes: Mapping[str, int]
+    limits: InputLimits
     shortest_retention: float
     whole: bool = False
     """Whether the topics still contain everything that was ever published: what is missing is then a violation."""
@@ -113,7 +114,7 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
                 ledger, report, scope, {tp: known.offset for tp, known in committed.items()} | settled, kept_since, most
             )
             both = [*partitions[INCOMING_TOPICS], *partitions[OUTGOING_TOPICS]]
-            beginnings = await read_to_end(reader, both, records.add)
+            beginnings = await read_to_end(reader, both, records.add, scope.limits)
         async with database.transaction() as conn:
             incomplete = frozenset(batch_id for batch_id, _ in await read_incomplete_batches(conn))
         known = Knowledge(
@@ -147,7 +148,7 @@ class _Records:
         self._most = most
         self._since: dict[str, float] = {}
 
-    def add(self, records: Sequence[ConsumerRecord]) -> None:
+    def add(self, records: Sequence[TopicRecord]) -> None:
         """Add records of one partition."""
         self._ledger.add([fact for record in records for fact in self._facts(record)])
 
@@ -158,7 +159,7 @@ class _Records:
         trimmed = {tp.topic: float("inf") for tp, beginning in beginnings.items() if beginning > 0}
         return {**self._since, **trimmed}
 
-    def _facts(self, record: ConsumerRecord) -> Iterator[tuple[str, Fact]]:
+    def _facts(self, record: TopicRecord) -> Iterator[tuple[str, Fact]]:
         settled = record.offset < self._bounds.get(TopicPartition(record.topic, record.partition), 0)
         self._report.counts[f"records of {record.topic}"] += 1
         if record.topic in INCOMING_TOPICS:
@@ -166,9 +167,9 @@ class _Records:
         else:
             yield from self._output(record, settled)
 
-    def _input(self, record: ConsumerRecord, done: bool) -> Iterator[tuple[str, Fact]]:
+    def _input(self, record: TopicRecord, done: bool) -> Iterator[tuple[str, Fact]]:
         at = record.timestamp / 1000
-        delivery = decode(record, self._scope.max_bytes)
+        delivery = decode(record.topic, record.partition, record, self._scope.limits)
         digest = fingerprint(delivery).hex()
         self._note_time(record.topic, at)
         if not done:
@@ -179,7 +180,7 @@ class _Records:
         subject, content_digest = describe_input(delivery.event)
         yield delivery.event.batch_id, InputFact(record.topic, subject, content_digest, at, done, digest)
 
-    def _check_quarantined(self, record: ConsumerRecord, done: bool, digest: str, rejection: Rejection) -> None:
+    def _check_quarantined(self, record: TopicRecord, done: bool, digest: str, rejection: Rejection) -> None:
         self._report.counts["inputs rejected"] += 1
         if not done or self._ledger.quarantine_state(record.topic, digest) is not None:
             return
@@ -187,7 +188,7 @@ class _Records:
         place = f"{record.topic}/{record.partition} at {record.offset}"
         self._report.add(Finding(rule, "", f"{place} is invalid ({rejection.reason}), not in quarantine"), self._most)
 
-    def _output(self, record: ConsumerRecord, settled: bool) -> Iterator[tuple[str, Fact]]:
+    def _output(self, record: TopicRecord, settled: bool) -> Iterator[tuple[str, Fact]]:
         at = record.timestamp / 1000
         found = event_of(record.topic, record.key, record.value, record.partition, record.offset, at, settled=settled)
         if found is None:

@@ -37,8 +37,8 @@ from service.store import outbox
 from service.store.progress import behind_error, previous_release_warning
 from service.wiring import (
     broker_error,
+    input_limits,
     kafka_options,
-    max_bytes,
     open_database,
     relay_of,
     retention_policy,
@@ -245,7 +245,7 @@ async def audit_all(settings: Settings, options: Namespace) -> int:
         settings.closed_retention_seconds,
     )
     shortest = min(seconds for seconds in retentions if seconds is not None)
-    scope = audit.Scope(settings.consumer_group, max_bytes(settings), shortest, whole=options.whole)
+    scope = audit.Scope(settings.consumer_group, input_limits(settings), shortest, whole=options.whole)
     database = open_database(settings, audit.TIMEOUTS)
     try:
         report = await audit.audit(database, kafka_options(settings), scope, most=options.limit)

@@ -6,6 +6,7 @@ something ask for confirmation first, while no transaction is open.
 
 import os
 import pwd
+import resource
 import shlex
 from argparse import Namespace
 from collections import Counter
@@ -15,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from service.cli.output import CommandError, UsageError, confirm, print_json, print_row, print_rows, progress, warn
+from service.operators.apart import MEMORY_BYTES
 from service.operators.batches import contents
 from service.operators.errors import InvalidRequest, OperationError, Unavailable
 from service.operators.operations import Operations
@@ -142,13 +144,17 @@ async def quarantine_show(settings: Settings, options: Namespace) -> int:
 
 async def quarantine_replay(settings: Settings, options: Namespace) -> int:
     """Process rejected inputs again like new ones, the oldest first, each in its own transaction."""
+    if options.in_this_process:
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     outcomes: list[Replayed] = []
     async with _operations(settings) as operations:
         ids = await operations.quarantine.find_open(
             _quarantine_filter(options, options.ids or None), everything=options.all
         )
         try:
-            async for outcome in operations.quarantine.replay(operator_of(options), progress(ids, "Replaying")):
+            async for outcome in operations.quarantine.replay(
+                operator_of(options), progress(ids, "Replaying"), in_this_process=options.in_this_process
+            ):
                 outcomes.append(outcome)  # noqa: PERF401  printed below even if a later replay raises
         finally:
             _print_replayed(outcomes, options.json)
@@ -197,7 +203,7 @@ def _inputs(number: int) -> str:
 async def quarantine_resume(settings: Settings, options: Namespace) -> int:
     """Resume a paused topic."""
     async with _operations(settings) as operations:
-        await operations.quarantine.resume(operator_of(options), options.topic)
+        await operations.quarantine.resume(operator_of(options), options.topic, skip_refused=options.skip_refused)
     print(f"{options.topic} resumes within seconds.")
     return 0
 

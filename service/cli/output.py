@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from service.runtime.text import plain, safe_json
+
 _T = TypeVar("_T")
 
 ANY_WIDTH = 1_000_000
@@ -74,7 +76,7 @@ def print_row(row: Mapping[str, Any], as_json: bool) -> None:
 
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output, with times in UTC."""
-    print(orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode())
+    print(safe_json(orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode()))
 
 
 def cell(value: object) -> str:
@@ -83,8 +85,7 @@ def cell(value: object) -> str:
         return "ok" if value else "NOT OK"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
-    text = "" if value is None else str(value)
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return plain("" if value is None else str(value))
 
 
 def warn(line: str) -> None:

@@ -243,6 +243,8 @@ def _add_quarantine(commands: Commands) -> None:
         )
     )
     _selected_inputs(with_operator(replay))
+    # How an input that has killed a process is replayed: by such a command, which may be killed.
+    replay.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     discard = add(
         commands,
         "cli.operators.quarantine_discard",
@@ -255,10 +257,15 @@ def _add_quarantine(commands: Commands) -> None:
             commands,
             "cli.operators.quarantine_resume",
             "resume",
-            "resume a topic that was paused after consecutive rejections",
+            "resume a topic that was paused after rejections",
         )
     )
     resume.add_argument("topic", metavar="TOPIC")
+    resume.add_argument(
+        "--skip-refused",
+        action="store_true",
+        help="do not pause it again before the next valid record, however many are rejected (they go to quarantine)",
+    )
 
 
 def _add_batches(commands: Commands) -> None:

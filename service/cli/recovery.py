@@ -18,7 +18,7 @@ from service.recovery.state import NotRecoverable, abandon, begin_fresh
 from service.runtime.errors import one_line
 from service.runtime.logging import set_up_logging
 from service.settings import Settings
-from service.wiring import broker_error, intake_limits, kafka_options, max_bytes, open_database
+from service.wiring import broker_error, input_limits, intake_limits, kafka_options, open_database
 
 
 async def recover(settings: Settings, options: Namespace) -> int:
@@ -47,7 +47,7 @@ async def recover(settings: Settings, options: Namespace) -> int:
             RecoveryOptions(
                 settings.consumer_group,
                 intake_limits(settings),
-                max_bytes(settings),
+                input_limits(settings),
                 by,
                 accept_unknown=options.accept_unknown,
                 dry_run=options.dry_run,

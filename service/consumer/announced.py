@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import (
     BATCH_READY,
     EXCESS_CONTENT,
@@ -19,6 +20,7 @@ from service.domain.topics import (
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
 )
+from service.kafka.deliveries import TopicRecord, records_of
 from service.store.outbox import EVENTS_PER_ROW
 from service.store.progress import AnnouncedEvent
 
@@ -55,17 +57,17 @@ async def last_events(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -
     events = []
     async with asyncio.timeout(READ_SECONDS):
         while left:
-            for records in (await reader.getmany(*left, timeout_ms=100)).values():
+            async for records in records_of(await reader.getmany(*left, timeout_ms=100), DEFAULT_LIMITS):
                 events += [event for record in records if (event := _event_of(record))]
             left = {tp for tp in left if await reader.position(tp) < ends[tp]}
     return events
 
 
-def _event_of(record: ConsumerRecord) -> AnnouncedEvent | None:
+def _event_of(record: TopicRecord) -> AnnouncedEvent | None:
     """Return the event of a record; None for one without our header, or of another implementation."""
     try:
-        seq = int(dict(record.headers)["seq"])
-        data = orjson.loads(record.value)["data"]
+        seq = int(dict(record.headers)["seq"] or "")
+        data = orjson.loads(record.value or b"")["data"]
         return AnnouncedEvent(
             EVENT_KINDS[record.topic],
             data["batch_id"],

@@ -23,10 +23,9 @@ from service.consumer.offsets import OffsetCommitter
 from service.consumer.partitions import Assignment, Partition, PartitionRead, first_offsets_of, offsets_of
 from service.consumer.paused_topics import PausedTopics
 from service.consumer.progress import Progress
-from service.consumer.reader import PollReader
+from service.consumer.reader import POLL_MS, PollReader
 from service.consumer.watchdog import LagReporter, Watchdog
 from service.intake.intake import Intake
-from service.kafka import record_batches
 from service.kafka.group import ConsumerOptions, Membership
 from service.postgres.pool import Database
 from service.runtime.health import Health
@@ -54,20 +53,17 @@ class Consumer:
         self._health = health
         self._options = options
         self._assignment = Assignment()
-        self._marks = CrashMarks(database, enabled=not options.replay)
+        self._reader = PollReader(self._assignment, options)
+        self._marks = CrashMarks(database, self._reader.hanging, enabled=not options.replay)
         self._offsets = OffsetCommitter(self._assignment)
         self._paused = PausedTopics(database, health)
         self._progress = Progress(kafka, database, options, self._assignment, self._paused, health)
-        self._reader = PollReader(self._assignment, options)
         self._watchdog = Watchdog(self._assignment, self._paused, health, options, lag)
         self._deferred = DeferredRecords(intake, self._progress, self._watchdog.progressed)
         self._isolation = Isolation(
             self._assignment, self._marks, self._paused, self._deferred, self._offsets, self._reader
         )
         self._busy = asyncio.Lock()
-        record_batches.install()
-
-    # -- the life of a membership
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; then finish what is in progress, for `drain` seconds at most, and leave the group.
@@ -81,6 +77,7 @@ class Consumer:
         self._assignment.membership = membership
         beside: list[asyncio.Task[None]] = []
         self._watchdog.revoked()
+        self._reader.begin()
         try:
             if not await membership.join(stop):
                 return
@@ -165,17 +162,18 @@ class Consumer:
     async def _take(self, reads: Sequence[PartitionRead], *, probing: bool = False) -> None:
         """Apply the reads that are not stale, and advance their partitions."""
         async with self._busy:
-            for read in reads:
-                if not read.stale and not read.deliveries:
-                    read.partition.skip_to(read.position)
-            taken = [read for read in reads if not read.stale and read.deliveries]
-            if not taken:
-                return
+            taken = [read for read in reads if not read.stale]
             refetch = {read.partition.tp: first for read in taken if (first := read.cut_before_refetch()) is not None}
-            deliveries = [delivery for read in taken for delivery in read.deliveries]
             for read in taken:
                 if read.deliveries:
                     read.partition.take(read.deliveries)
+                if read.partition.tp not in refetch:
+                    read.partition.skip_to(read.position)
+            deliveries = [delivery for read in taken for delivery in read.deliveries]
+            if not deliveries:
+                for tp, first in refetch.items():
+                    self._assignment.rewind(self._assignment.partitions[tp], first)
+                return
             rows = self._progress.of({read.partition.tp: read.partition for read in taken})
             outcome = await self._intake.take(deliveries, rows, probing=probing, deferred=self._deferred.batch_ids)
             self._watchdog.progressed()
@@ -183,22 +181,22 @@ class Consumer:
             rewind_to = refetch | first_offsets_of(outcome.not_admitted)
             deferred = offsets_of(outcome.deferred)
             for read in taken:
-                read.partition.taken.clear()
-                if not read.stale:
-                    self._advance(read, rewind_to.get(read.partition.tp), deferred.get(read.partition.tp, set()))
+                partition, tp = read.partition, read.partition.tp
+                partition.taken.clear()
+                if read.stale:
+                    continue
+                partition.deferred |= deferred.get(tp, set())
+                if tp in rewind_to:
+                    self._assignment.rewind(partition, rewind_to[tp])
             self._deferred.defer(outcome.deferred, {read.partition.tp: read.partition for read in taken})
-
-    def _advance(self, read: PartitionRead, rewind_to: int | None, deferred: set[int]) -> None:
-        partition = read.partition
-        partition.deferred |= deferred
-        if rewind_to is not None:
-            self._assignment.rewind(partition, rewind_to)
 
     async def _probe(self) -> None:
         """Try the next record of each partition of the paused topics: a valid one ends the pause of its topic."""
-        for partition in list(self._assignment.partitions.values()):
-            is_ours = self._assignment.partitions.get(partition.tp) is partition
-            if is_ours and partition.row is not None and partition.tp.topic in self._paused.names:
+        paused = [each for each in self._assignment.partitions.values() if each.tp.topic in self._paused.names]
+        await self._reader.fetch_each([each.tp for each in paused], POLL_MS)
+        for partition in paused:
+            is_ours = self._assignment.partitions.get(partition.tp) is partition and partition.row is not None
+            if is_ours and partition.tp.topic in self._paused.names:
                 await self._take(await self._reader.read_from([partition.tp], 1, wait_ms=0), probing=True)
         self._paused.probed()
 

@@ -10,17 +10,17 @@ so that harmless records need no additional commits.
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
 import structlog
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 
 from service.domain.delivery import Delivery
 from service.domain.events import Reason, Rejection
-from service.kafka.deliveries import delivery_of
+from service.kafka.unpacking import Record
 from service.postgres.pool import Database
 from service.store import crash_marks
 from service.store.crash_marks import Mark
@@ -33,6 +33,9 @@ WRITES_PROGRESS: Final = "@progress"
 CRASHES: Final = 3
 """A record that was alone in this many crashes is rejected."""
 
+HANGING_SECONDS: Final = 5.0
+"""Records that are handled for longer than this may be the reason why the pod is stopped."""
+
 PORTION: Final = 16
 """Each crash narrows a mark to a sixteenth: a poll of 2,000 records is down to one after three crashes."""
 
@@ -44,8 +47,12 @@ class IsolationRange:
     end: int
     portion: int
     """How many records are processed at once."""
+    is_unpacked: bool = False
+    """Whether a pod has unpacked their batches: then it did not crash because of that."""
     culprit: int | None = None
     """The offset of the record that was alone in too many crashes."""
+    is_batch: bool = False
+    """Whether the culprit is the whole batch that begins there."""
 
 
 def isolation_range(mark: Mark, position: int, poll: int) -> IsolationRange:
@@ -55,16 +62,24 @@ def isolation_range(mark: Mark, position: int, poll: int) -> IsolationRange:
     """
     if mark.records is None or position >= mark.offset + mark.records:
         return IsolationRange(position + poll, max(1, poll // PORTION))
-    if mark.records == 1 and mark.crashes >= CRASHES:
-        return IsolationRange(mark.offset + 1, 1, mark.offset)
-    return IsolationRange(mark.offset + mark.records, max(1, mark.records // PORTION))
+    end = mark.offset + mark.records
+    culprit = mark.offset if mark.crashes >= CRASHES else None
+    if mark.unpacking:
+        return IsolationRange(end, max(1, poll // PORTION), culprit=culprit, is_batch=True)
+    return IsolationRange(end, max(1, mark.records // PORTION), is_unpacked=True, culprit=culprit)
 
 
 class CrashMarks:
     """Writes and removes the marks of this pod."""
 
-    def __init__(self, database: Database, *, enabled: bool = True) -> None:
-        """A replay has no marks (not `enabled`): a mark names the pod that owns a partition in the service's group."""
+    def __init__(
+        self, database: Database, hanging: Callable[[float], TopicPartition | None], *, enabled: bool = True
+    ) -> None:
+        """A replay has no marks (not `enabled`): a mark names the pod that owns a partition in the service's group.
+
+        `hanging` returns the partition whose records have been handled for longer than some seconds.
+        """
+        self._hanging = hanging
         self.pod: Final = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}{WRITES_PROGRESS}"
         self._database = database
         self._enabled = enabled
@@ -82,8 +97,12 @@ class CrashMarks:
             return {}
 
     async def release(self, tps: Iterable[TopicPartition], seconds: float) -> None:
-        """Remove the marks, within so many seconds. A mark that remains costs the next owner about a second."""
-        tps = list(tps)
+        """Remove the marks, within so many seconds. A mark that remains costs the next owner about a second.
+
+        That of a partition whose records hang remains: a pod that hangs is stopped by its liveness probe.
+        """
+        hanging = self._hanging(HANGING_SECONDS)
+        tps = [tp for tp in tps if tp != hanging]
         if not tps or not self._enabled:
             return
         try:
@@ -97,19 +116,23 @@ class CrashMarks:
         async with self._database.transaction() as conn:
             await crash_marks.widen_mark(conn, self.pod, tp)
 
-    async def decode(
-        self,
-        tp: TopicPartition,
-        isolation: IsolationRange,
-        records: Sequence[ConsumerRecord],
-        decode: Callable[[Sequence[ConsumerRecord]], Awaitable[list[Delivery]]],
-    ) -> list[Delivery]:
-        """Mark isolated records, then decode them. The culprit is rejected without decoding it."""
-        if records[0].offset == isolation.culprit:
-            why = f"the process crashed {CRASHES} times while it handled this record alone"
-            return [delivery_of(records[0], Rejection(Reason.KILLED_THE_PROCESS, why))]
-        if records[0].offset < isolation.end:
-            span = records[-1].offset - records[0].offset + 1
-            async with self._database.transaction() as conn:
-                await crash_marks.set_mark(conn, self.pod, tp, records[0].offset, span)
-        return await decode(records)
+    async def mark(self, tp: TopicPartition, offset: int, records: int, *, unpacking: bool = False) -> None:
+        """Mark records that are handled next, or that their batch is unpacked next. Raises psycopg.Error."""
+        async with self._database.transaction() as conn:
+            await crash_marks.set_mark(conn, self.pod, tp, offset, records, unpacking=unpacking)
+
+
+def killed(tp: TopicPartition, record: Record) -> Delivery:
+    """Reject a record undecoded."""
+    why = f"the process crashed {CRASHES} times while it handled this record alone"
+    rejection = Rejection(Reason.KILLED_THE_PROCESS, why)
+    return Delivery(
+        tp.topic,
+        tp.partition,
+        record.offset,
+        record.key,
+        record.value,
+        record.headers,
+        rejection,
+        timestamp=record.timestamp,
+    )

@@ -1,13 +1,16 @@
 """Reads the records that may have crashed a pod, in small portions, with nothing else in progress."""
 
-from aiokafka.errors import OffsetOutOfRangeError
+import math
 
-from service.consumer.crash_marks import CrashMarks
+from service.consumer.crash_marks import CrashMarks, IsolationRange, killed
 from service.consumer.deferred import DeferredRecords
 from service.consumer.offsets import OffsetCommitter
 from service.consumer.partitions import Assignment, Partition, PartitionRead
 from service.consumer.paused_topics import PausedTopics
 from service.consumer.reader import POLL_MS, PollReader
+from service.domain.delivery import Delivery
+from service.kafka.record_batches import RecordBatch
+from service.kafka.unpacking import whole
 
 
 class Isolation:
@@ -37,30 +40,43 @@ class Isolation:
         return None
 
     async def read(self, partition: Partition) -> list[PartitionRead]:
-        """Read and mark the next portion of isolated records.
+        """Read and mark the next portion of isolated records: first their record batch, before it is unpacked.
 
         The offsets before it are committed first, so that after a crash the next pod begins with this portion. Crashes
         are then counted for the records that are tried again, not for those behind them.
         """
-        epoch, isolation, membership = partition.epoch, partition.isolation, self._assignment.membership
+        read, isolation = PartitionRead(partition, partition.epoch), partition.isolation
         await self._deferred.wait()
         await self._offsets.commit()
-        if partition.epoch != epoch or isolation is None:
+        if read.stale or isolation is None:
             return []
-        portion = 1 if isolation.culprit is not None else isolation.portion
-        try:
-            fetched = await membership.fetch([partition.tp], portion, POLL_MS)
-            self._assignment.check_leaders()
-        except OffsetOutOfRangeError:
-            partition.lose()
+        batch = await self._reader.next_batch(partition, POLL_MS)
+        if read.epoch != partition.epoch:
             return []
-        records = [each for some in fetched.values() for each in some]
-        if partition.epoch != epoch or (not records and not await membership.is_at_the_end(partition.tp)):
+        if batch is None or batch.first >= isolation.end:
+            if batch or await self._assignment.membership.is_at_the_end(partition.tp):
+                await self._marks.end_isolation(partition.tp)
+                partition.isolation = None
             return []
-        if not records or records[0].offset >= isolation.end:
-            await self._marks.end_isolation(partition.tp)
-            partition.isolation = None
-        if not records:
-            return []
-        deliveries = await self._marks.decode(partition.tp, isolation, records, self._reader.decode)
-        return [PartitionRead(partition, epoch, deliveries)]
+        if batch.first == isolation.culprit and isolation.is_batch:
+            partition.fetched.popleft()
+            read.opened(batch)
+            read.deliveries.append(killed(partition.tp, whole(batch, "it is skipped")))
+        else:
+            read.deliveries += await self._portion(read, isolation, batch)
+        read.position = partition.position
+        return [read]
+
+    async def _portion(self, read: PartitionRead, isolation: IsolationRange, batch: RecordBatch) -> list[Delivery]:
+        """Read the next records of the batch. It is marked before it is unpacked, and they before they are decoded."""
+        partition = read.partition
+        if not self._reader.is_open(partition):
+            if not isolation.is_unpacked:
+                await self._marks.mark(partition.tp, batch.first, batch.next_offset - batch.first, unpacking=True)
+            await self._reader.open(read)
+        _, records, _ = await self._reader.take(1 if isolation.culprit is not None else isolation.portion, math.inf)
+        if records and records[0].offset == isolation.culprit:
+            return [killed(partition.tp, records[0])]
+        if records and records[0].offset < isolation.end:
+            await self._marks.mark(partition.tp, records[0].offset, records[-1].offset - records[0].offset + 1)
+        return await self._reader.decode(partition.tp, records)

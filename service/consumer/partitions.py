@@ -1,10 +1,10 @@
 """Tracks the progress of the assigned partitions, and which of their records to fetch again."""
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from service.consumer.crash_marks import IsolationRange, isolation_range
 from service.domain.delivery import Delivery, fingerprint
 from service.kafka.group import Membership
-from service.kafka.record_batches import Unreadable
+from service.kafka.record_batches import RecordBatch
 from service.store.crash_marks import Mark
 from service.store.progress import LastRecord, Step, time_of
 
@@ -50,6 +50,10 @@ class Partition:
     """Offsets of records that are deferred."""
     epoch: int = 0
     """Increases when the partition is rewound or revoked: reads from before are stale."""
+    fetched: deque[RecordBatch] = field(default_factory=deque)
+    """Record batches that are fetched, and not read to their end. The first may be open."""
+    covered: int = 0
+    """The end of the last record batch that was opened. One that begins behind it is after missing offsets."""
     mark: Mark | None = None
     """What a pod that crashed left behind, until it is known where to continue."""
     isolation: IsolationRange | None = None
@@ -58,6 +62,11 @@ class Partition:
     """The offset from which records are fetched again, and how often that was done."""
     gaps_until: float = 0.0
     """Until this time of the monotonic clock, missing offsets are accepted."""
+
+    @property
+    def position(self) -> int:
+        """The offset that is read next."""
+        return self.fetched[0].first if self.fetched else self.covered
 
     @property
     def unwritten(self) -> bool:
@@ -73,16 +82,22 @@ class Partition:
         self.row = self.seen = row
         self.reached = row if last is None else min(row, last.offset + 1)
         self.row_epoch, self.last = epoch, last
-        self.epoch += 1
+        self.covered = self.reached
+        self.invalidate()
         if self.mark is not None:
             self.isolation = isolation_range(self.mark, self.reached, poll)
             self.mark = None
         return self.reached
 
     def lose(self) -> None:
-        """Forget where to continue: the topic has no record there. Reads from before are stale."""
+        """Forget where to continue: the topic has no record there."""
         self.row = None
+        self.invalidate()
+
+    def invalidate(self) -> None:
+        """Make what was fetched and read before stale."""
         self.epoch += 1
+        self.fetched.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Note the deliveries of a poll, in the order of their offsets, before they are applied."""
@@ -99,7 +114,8 @@ class Partition:
         """Read from this offset again."""
         if offset < self.reached:
             self.reached, self.last = offset, None
-        self.epoch += 1
+        self.covered = offset
+        self.invalidate()
 
     def step(self, dealt: Collection[int]) -> Step:
         """Return how far the row moves in a transaction that deals with these offsets."""
@@ -132,39 +148,51 @@ class Partition:
         return refetch
 
 
+class Refetch(NamedTuple):
+    """A place in a read that another fetch may change."""
+
+    place: int
+    """How many deliveries are before it."""
+    offset: int
+    """Where to fetch from again."""
+    is_gap: bool
+    """Whether offsets are missing there. Otherwise the checksum of a record batch is wrong."""
+
+
 @dataclass(slots=True)
 class PartitionRead:
     """The records that one poll read from one partition."""
 
     partition: Partition
     epoch: int
-    deliveries: list[Delivery]
+    deliveries: list[Delivery] = field(default_factory=list)
+    refetches: list[Refetch] = field(default_factory=list)
     position: int = 0
-    """Where there are no deliveries, the offset up to which there is none: it may be behind markers of transactions."""
+    """Every offset below is in a record batch that was read: it may be behind markers of transactions."""
 
     @property
     def stale(self) -> bool:
         """Whether the partition was rewound or revoked since."""
         return self.epoch != self.partition.epoch
 
+    def opened(self, batch: RecordBatch) -> None:
+        """Note that the records of this batch are read next."""
+        place, covered = len(self.deliveries), self.partition.covered
+        if batch.first > covered:
+            self.refetches.append(Refetch(place, covered, is_gap=True))
+        if batch.is_corrupt:
+            self.refetches.append(Refetch(place, batch.base_offset, is_gap=False))
+        self.partition.covered = max(covered, batch.next_offset)
+
     def cut_before_refetch(self) -> int | None:
-        """Drop corrupt records, and those after missing offsets, with all behind them, if another fetch may help.
+        """Drop what is behind missing offsets and what has a wrong checksum, with all behind it, if a fetch may help.
 
         Returns the offset to fetch from again, None where nothing was dropped.
         """
-        expected = self.partition.reached
-        for number, delivery in enumerate(self.deliveries):
-            unreadable = delivery.value if isinstance(delivery.value, Unreadable) else None
-            first = unreadable.first if unreadable else delivery.offset
-            refetch = None
-            if first > expected and self.partition.should_refetch_gap(expected):
-                refetch = expected
-            elif unreadable and unreadable.corrupt and self.partition.should_refetch(first, FETCHES):
-                refetch = first
-            if refetch is not None:
-                del self.deliveries[number:]
-                return refetch
-            expected = delivery.offset + 1
+        for place, offset, is_gap in self.refetches:
+            if self.partition.should_refetch_gap(offset) if is_gap else self.partition.should_refetch(offset, FETCHES):
+                del self.deliveries[place:]
+                return offset
         return None
 
 
@@ -191,7 +219,7 @@ class Assignment:
         dropped = []
         for tp in list(tps):
             if partition := self.partitions.pop(tp, None):
-                partition.epoch += 1
+                partition.invalidate()
                 dropped.append(tp)
         self.membership.abandon_fetches()
         return dropped

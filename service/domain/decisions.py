@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import zip_longest
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from service.domain.contract import ExcessReason
 from service.domain.events import (
@@ -69,6 +69,8 @@ class RejectionCounter:
 
     consecutive: int
     paused: bool
+    skips: bool = False
+    """Whether rejections do not pause it before the next valid record."""
 
 
 # -- admission: which records of a topic are processed
@@ -81,18 +83,24 @@ class Admit:
     count: int
 
 
-def decide_admission(rejected: Sequence[bool], counter: RejectionCounter, limit: int, *, probing: bool) -> Admit:
+def decide_admission(
+    rejected: Sequence[bytes | None], counter: RejectionCounter, limit: int, *, probing: bool
+) -> Admit:
     """Decide how many records of a topic to process.
 
-    `rejected` says of each record, in order, whether it is rejected. The topic pauses with the record that makes
-    `limit` consecutive rejections. No record of a paused topic is processed, except one valid record of a probe.
+    `rejected` has the identity of each record, in order, that is rejected, and None for each that is not. The topic
+    pauses with the record that makes `limit` different consecutive rejections. No record of a paused topic is
+    processed, except one valid record of a probe.
     """
     if counter.paused:
-        return Admit(1 if probing and not rejected[0] else 0)
-    consecutive = counter.consecutive
-    for taken, is_rejected in enumerate(rejected, start=1):
-        consecutive = consecutive + 1 if is_rejected else 0
-        if consecutive >= limit:
+        return Admit(1 if probing and rejected[0] is None else 0)
+    before, different = counter.consecutive, set[bytes]()
+    for taken, identity in enumerate(rejected, start=1):
+        if identity is None:
+            before, different = 0, set()
+            continue
+        different.add(identity)
+        if not counter.skips and before + len(different) >= limit:
             return Admit(taken)
     return Admit(len(rejected))
 
@@ -105,10 +113,10 @@ class CountRejections:
     restarted: bool
 
 
-def count_rejections(rejected: Sequence[bool]) -> CountRejections:
-    """Count the consecutive rejections at the end of these records."""
-    last_valid = max((number for number, is_rejected in enumerate(rejected, start=1) if not is_rejected), default=0)
-    return CountRejections(len(rejected) - last_valid, last_valid > 0)
+def count_rejections(records: Sequence[Literal["valid", "rejected", "repeat"]]) -> CountRejections:
+    """Count the consecutive rejections at the end of these records. A repeat of a rejection does not count."""
+    last_valid = max((number for number, each in enumerate(records, start=1) if each == "valid"), default=0)
+    return CountRejections(records[last_valid:].count("rejected"), last_valid > 0)
 
 
 # -- new batches: which of them this transaction registers

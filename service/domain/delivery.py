@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
 
-from service.domain.events import Incoming, Rejection
+from service.domain.events import Incoming, Reason, Rejection
 from service.domain.topics import LARGEST_RECORD, ORDINARY_RECORD, RECORD_ROOM
 
 
@@ -26,11 +26,32 @@ class Delivery:
     """The record's time in milliseconds, as its producer states it: it may be any number."""
 
 
+class Unreadable(bytes):
+    """The value of a record that is not decoded: its first bytes, or those of its record batch. `why` is the reason.
+
+    `first` is the lowest offset that it stands for, and `digest` the fingerprint of all of its bytes. `corrupt` says
+    that their checksum is wrong: they may be intact when they are fetched again.
+    """
+
+    first: int
+    why: str
+    reason: Reason
+    digest: bytes
+    corrupt: bool
+
+    def __new__(
+        cls, raw: "bytes | memoryview", first: int, why: str, reason: Reason, digest: bytes, *, corrupt: bool = False
+    ) -> "Unreadable":
+        self = super().__new__(cls, raw)
+        self.first, self.why, self.reason, self.digest, self.corrupt = first, why, reason, digest, corrupt
+        return self
+
+
 class _Keyed(Protocol):
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> "bytes | memoryview | None": ...
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> "bytes | memoryview | None": ...
 
 
 def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str | None]]:
@@ -42,15 +63,18 @@ def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str |
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """The number of consecutive rejections that pause a topic, and the largest sizes of published events in bytes."""
+    """The consecutive rejections, and the rejected bytes of a day, that pause a topic; the largest published events."""
 
     consecutive_rejections: int = 1_000
+    rejected_bytes: int = 1024 * 1024 * 1024
     event_bytes: int = ORDINARY_RECORD - RECORD_ROOM
     large_event_bytes: int = LARGEST_RECORD - RECORD_ROOM
 
 
 def fingerprint(record: _Keyed) -> bytes:
     """Return the identity of a record within its topic: SHA-256 over key and value. Null and empty differ."""
+    if isinstance(record.value, Unreadable):
+        return record.value.digest
     digest = sha256()
     for part in (record.key, record.value):
         digest.update(b"-" if part is None else b"%d:" % len(part))

@@ -4,8 +4,8 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from service.domain.events import (
     INT64,
@@ -33,6 +33,20 @@ Timestamp = Annotated[datetime, _Rfc3339]
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 
+Name = Annotated[str, Field(max_length=1_024)]
+"""A text that is kept and shown as one line: a file name, a user, a class, an organisation, a code."""
+
+
+def _fits(text: str) -> str:
+    if len(text.encode("utf-8", "surrogatepass")) > LONGEST_TEXT:
+        raise PydanticCustomError("text_too_long", "the text has more than {most} bytes", {"most": LONGEST_TEXT})
+    return text
+
+
+LONGEST_TEXT = 64 * 1024
+Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_fits)]
+"""Instructions and messages: at most 64 KiB in UTF-8."""
+
 Size = Annotated[int, Field(ge=0, le=INT64)]
 
 
@@ -58,15 +72,15 @@ class RegistrationData(InputData):
     # FailFast, since a list of eight million wrong elements would make as many errors in memory.
     essay_ids: Annotated[tuple[Id, ...], FailFast()]
     course_code: CourseCode
-    user_id: str
-    essay_instructions: str | None = None
-    class_id: str | None = None
-    org_id: str | None = None
+    user_id: Name
+    essay_instructions: Text | None = None
+    class_id: Name | None = None
+    org_id: Name | None = None
 
 
 class UploadData(InputData):
     file_upload_id: Id
-    original_file_name: str
+    original_file_name: Name
     raw_file_storage_id: Id
     file_size_bytes: Size
     correlation_id: UUID
@@ -75,24 +89,24 @@ class UploadData(InputData):
 
 class ContentData(UploadData):
     text_storage_id: Id
-    content_md5_hash: str | None
+    content_md5_hash: Name | None
 
 
 class FailureDetail(StrictModel):
-    error_code: str | None = None
-    message: str
+    error_code: Name | None = None
+    message: Text
     correlation_id: UUID | None = None
     timestamp: Timestamp | None = None
-    service: str | None = None
-    operation: str | None = None
+    service: Name | None = None
+    operation: Name | None = None
     details: dict[str, Any] | None = None
     stack_trace: str | None = None
-    trace_id: str | None = None
-    span_id: str | None = None
+    trace_id: Name | None = None
+    span_id: Name | None = None
 
 
 class FailureData(UploadData):
-    validation_error_code: str
+    validation_error_code: Name
     validation_error_detail: FailureDetail
 
 

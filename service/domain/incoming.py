@@ -32,7 +32,14 @@ from service.domain.events import (
     Rejection,
     ValidationFailed,
 )
-from service.domain.json_limits import DEEPEST, is_too_deep, lone_surrogates_as_nul, unstorable_part
+from service.domain.input_limits import MOST_VALUES
+from service.domain.json_limits import (
+    DEEPEST,
+    has_too_many_values,
+    is_too_deep,
+    lone_surrogates_as_nul,
+    unstorable_part,
+)
 from service.domain.topics import (
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -46,14 +53,19 @@ from service.domain.topics import (
 MOST_ESSAYS = 100_000
 
 
-def decode(topic: str, value: bytes | None, *, max_bytes: int) -> Incoming | Rejection:
-    """Decode the value of a record on `topic`, of at most `max_bytes` bytes, into an event or a rejection."""
+def decode(topic: str, value: bytes | None, *, max_bytes: int, max_values: int = MOST_VALUES) -> Incoming | Rejection:
+    """Decode the value of a record on `topic` into an event or a rejection.
+
+    It may have at most `max_bytes` bytes, and `max_values` JSON values.
+    """
     if value is None:
         return _rejected(Reason.NO_VALUE, "the record has no value")
-    if len(value) > max_bytes:
-        return _rejected(Reason.TOO_LARGE, f"the value has {len(value)} bytes, more than {max_bytes}")
+    if (size := len(value)) > max_bytes:
+        return _rejected(Reason.TOO_LARGE, f"the value has {size} bytes, more than {max_bytes}")
     if topic not in _READERS:
         return _rejected(Reason.WRONG_TOPIC, f"no events are expected on the topic {topic[:255]!r}")
+    if size > 2 * max_values and has_too_many_values(value, max_values):  # a value takes two bytes
+        return _rejected(Reason.TOO_LARGE, f"the JSON has more than {max_values} values")
     if is_too_deep(value):
         return _rejected(Reason.TOO_DEEP, f"the JSON is nested deeper than {DEEPEST}")
     validate, read = _READERS[topic]
@@ -62,7 +74,7 @@ def decode(topic: str, value: bytes | None, *, max_bytes: int) -> Incoming | Rej
     except ValidationError as error:
         without_surrogates = lone_surrogates_as_nul(value)
         if without_surrogates != value:
-            return decode(topic, without_surrogates, max_bytes=max_bytes)
+            return decode(topic, without_surrogates, max_bytes=max_bytes, max_values=max_values)
         return _diagnosis(topic, value, error)
     return _misdirected(topic, envelope) or _storable(read(envelope), value)
 

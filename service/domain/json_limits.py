@@ -1,4 +1,4 @@
-"""Checks of JSON that a parser does not make: depth, lone surrogates, and values that cannot be stored."""
+"""Checks of JSON that a parser does not make: depth, number of values, lone surrogates, what cannot be stored."""
 
 import re
 from itertools import accumulate, compress
@@ -16,6 +16,24 @@ _BUT_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
 _AS_STEPS = bytes.maketrans(b'[{]}"', b"\x01\x01\xff\xff\x00")
 
 _AS_QUOTES = bytes(mark == ord('"') for mark in range(256))
+
+
+_BUT_COUNTED = bytes(set(range(256)) - set(b'"[{,'))
+_CHUNK = 64 * 1024
+
+
+def has_too_many_values(value: bytes, most: int) -> bool:
+    """Return whether the JSON has more than `most` values; an empty list or object counts as two.
+
+    Strings are cut out chunk by chunk: there may be millions.
+    """
+    marks = value.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _BUT_COUNTED)
+    count, inside = 1, 0
+    for begin in range(0, len(marks), _CHUNK):
+        parts = marks[begin : begin + _CHUNK].split(b'"')
+        count += sum(map(len, parts[inside::2]))
+        inside ^= (len(parts) - 1) & 1
+    return count > most
 
 
 def is_too_deep(value: bytes) -> bool:

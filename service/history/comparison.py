@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from service.domain.delivery import fingerprint
+from service.domain.input_limits import DEFAULT_LIMITS
+from service.kafka.deliveries import TopicRecord, records_of
 from service.store.progress import LastRecord, ProgressRow, time_of
 
 Comparison = Literal["same", "another", "missing", "unknown"]
@@ -40,8 +42,12 @@ async def compare(
     async with asyncio.timeout(COMPARE_SECONDS):
         while left := [tp for tp in wanted if tp not in compared]:
             try:
-                for tp, records in (await reader.getmany(*left, timeout_ms=100)).items():
-                    compared[tp] = _compared(wanted[tp], records[0])
+                fetched = await reader.getmany(*left, timeout_ms=100)
+                # Those behind the first batch may not be unpacked here: no mark would say so if that ended the process.
+                firsts = {tp: batches[:1] for tp, batches in fetched.items()}
+                async for first, *_ in records_of(firsts, DEFAULT_LIMITS):
+                    tp = TopicPartition(first.topic, first.partition)
+                    compared.setdefault(tp, _compared(wanted[tp], first))
             except OffsetOutOfRangeError as error:
                 # By now, retention may have deleted the record: then nothing is concluded.
                 first = await reader.beginning_offsets(list(error.args[0]))
@@ -62,7 +68,7 @@ async def compare(
     return compared
 
 
-def _compared(wanted: LastRecord, record: ConsumerRecord) -> Comparison:
+def _compared(wanted: LastRecord, record: TopicRecord) -> Comparison:
     if record.offset != wanted.offset:
         return "unknown"
     is_same = (time_of(record.timestamp), fingerprint(record)) == (wanted.at, wanted.digest)

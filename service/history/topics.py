@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
 import orjson
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaTimeoutError
 from aiokafka.structs import OffsetAndMetadata
@@ -15,6 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 from service.domain import contract, enveloped
 from service.domain.decisions import essay_set_of
 from service.domain.events import BatchRegistered, ContentProvisioned, Incoming
+from service.domain.input_limits import DEFAULT_LIMITS, InputLimits
 from service.domain.topics import (
     BATCH_READY,
     EXCESS_CONTENT,
@@ -26,6 +27,7 @@ from service.domain.topics import (
 )
 from service.history.facts import EventFact, digest
 from service.kafka import record_batches
+from service.kafka.deliveries import Fetched, TopicRecord, records_of
 
 _Answer = TypeVar("_Answer")
 
@@ -43,11 +45,10 @@ COORDINATOR_SECONDS: Final = 20.0
 
 @asynccontextmanager
 async def open_reader(kafka: Mapping[str, Any], *, reset: str = "earliest") -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a consumer without a group, which changes no offsets. Raises KafkaError.
+    """Open a consumer without a group, which changes no offsets. It reads record batches. Raises KafkaError.
 
     With `reset` "none", a read from an offset that the topic does not have raises OffsetOutOfRangeError.
     """
-    record_batches.install()
     reader = AIOKafkaConsumer(
         **kafka,
         group_id=None,
@@ -56,7 +57,7 @@ async def open_reader(kafka: Mapping[str, Any], *, reset: str = "earliest") -> A
         max_partition_fetch_bytes=1024 * 1024,
         fetch_max_bytes=8 * 1024 * 1024,
     )
-    await reader.start()
+    await record_batches.start(reader)
     try:
         yield reader
     finally:
@@ -66,21 +67,25 @@ async def open_reader(kafka: Mapping[str, Any], *, reset: str = "earliest") -> A
 async def read_to_end(
     reader: AIOKafkaConsumer,
     partitions: Sequence[TopicPartition],
-    take: Callable[[Sequence[ConsumerRecord]], None],
+    take: Callable[[Sequence[TopicRecord]], None],
+    limits: InputLimits = DEFAULT_LIMITS,
 ) -> Mapping[TopicPartition, int]:
     """Read all records that the partitions contain now, and pass those of one partition to `take`, in order.
 
     Returns the offset at which each partition begins. Raises KafkaError.
     """
     beginnings: Mapping[TopicPartition, int] = await reader.beginning_offsets(partitions)
-    async for records in read_range(reader, beginnings, await reader.end_offsets(partitions)):
+    async for records in read_range(reader, beginnings, await reader.end_offsets(partitions), limits):
         take(records)
     return beginnings
 
 
 async def read_range(
-    reader: AIOKafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[Sequence[ConsumerRecord]]:
+    reader: AIOKafkaConsumer,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    limits: InputLimits = DEFAULT_LIMITS,
+) -> AsyncIterator[Sequence[TopicRecord]]:
     """Yield all records from `starts` to `ends`, those of one partition at a time, in order. Raises KafkaError.
 
     Also yields records behind the ends that arrive meanwhile.
@@ -92,10 +97,10 @@ async def read_range(
         reader.seek(tp, start)
     clock = asyncio.get_running_loop().time
     left, progressed_at = set(starts), clock()
-    page: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
+    page: Fetched = {}
     while left or (page and clock() < progressed_at + BEYOND_SECONDS):
         page = await reader.getmany(timeout_ms=IDLE_MS)
-        for records in page.values():
+        async for records in records_of(page, limits):
             yield records
         if left and page:
             progressed_at = clock()

@@ -6,7 +6,6 @@ gets a problem (RFC 9457), whose status corresponds to the exit status of the co
 """
 
 import asyncio
-import hmac
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.http import openapi, schemas
 from service.http.endpoints import ENDPOINTS, Call, Endpoint
+from service.http.tokens import Tokens, requiring
 from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
 from service.operators.operations import Operations
 
@@ -41,10 +41,12 @@ _STATUS: dict[type[OperationError], int] = {
 PROBLEMS = {
     400: "The body is not a JSON object.",
     401: "The token is missing or wrong.",
+    403: "The token can read only.",
     404: "The subject of the request does not exist.",
     409: "The present state forbids the action, or another transaction is working on the subject: see the detail.",
     413: "The body is too large.",
     422: "A parameter is wrong: see the errors.",
+    429: "Too many requests with a wrong token.",
     503: "The database is unavailable. What was committed before stays.",
 }
 """Descriptions of the problems in the OpenAPI document, by HTTP status."""
@@ -64,9 +66,9 @@ def document() -> dict[str, Any]:
     )
 
 
-def application(operations: Operations, token: str) -> web.Application:
-    """Build the application that serves /admin/ to clients with the token."""
-    app = web.Application(middlewares=[_with_problems, _requiring(token)])
+def application(operations: Operations, tokens: Tokens) -> web.Application:
+    """Build the application that serves /admin/ to clients with a token."""
+    app = web.Application(middlewares=[_with_problems, requiring(tokens)])
     described = document()
     page = openapi.page(described).encode()
     encoded = orjson.dumps(described)
@@ -94,6 +96,10 @@ def _handler(operations: Operations, endpoint: Endpoint) -> Handler:
             else await _read_body(request, endpoint.request)
         )
         result = await endpoint.do(Call(operations, request_model, request.remote or "nowhere"))
+        if endpoint.method == "GET":
+            # What is read here holds names of files and of persons.
+            given = request_model.model_dump(exclude_none=True, exclude={"file"})
+            _log.info("personal_data_read", address=request.remote, path=request.path, parameters=given)
         body = endpoint.response.model_validate(result, from_attributes=True).model_dump_json()
         return web.Response(body=body.encode(), content_type="application/json")
 
@@ -145,24 +151,7 @@ def _validated(read: Callable[[], BaseModel]) -> BaseModel:
         raise _InvalidParameters(*errors) from None
 
 
-# -- authentication and errors
-
-
-def _requiring(token: str) -> Any:
-    expected = token.strip().encode()
-
-    @web.middleware
-    async def check_token(request: web.Request, handler: Handler) -> web.StreamResponse:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected)
-        if scheme.lower() != "bearer" or not same:
-            raise web.HTTPUnauthorized(
-                text="the header Authorization: Bearer, with the token, is needed",
-                headers={"WWW-Authenticate": 'Bearer realm="admin"'},
-            )
-        return await handler(request)
-
-    return check_token
+# -- errors
 
 
 @web.middleware

@@ -109,7 +109,7 @@ async def _select(call: Call) -> tuple[Sequence[int], int | None]:
 
 
 async def _resume(call: Call) -> object:
-    await call.operations.quarantine.resume(call.by, call.request.topic)
+    await call.operations.quarantine.resume(call.by, call.request.topic, skip_refused=call.request.skip_refused)
     return {"topic": call.request.topic}
 
 

@@ -41,6 +41,7 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_database_behind_records": "Records that the database is behind its topics; at least 1 while it is behind.",
     "els_inputs_applied_age_seconds": "Age of the time up to which all input partitions are known to be applied.",
     "els_lost_inputs_open": "Losses of inputs that no operator has acknowledged.",
+    "els_quarantine_bytes": "Bytes of the rejected inputs that were new within a day.",
 }
 """Help texts of the gauges, in the order of the columns of read_health."""
 

@@ -197,6 +197,7 @@ class SelectQuarantined(_QuarantineFilters, _ChangeRequest):
 
 class ResumeTopic(_ChangeRequest):
     topic: ShortText
+    skip_refused: bool = Field(False, description="do not pause it again before the next valid record")
 
 
 class QuarantineListRow(ResponseModel):

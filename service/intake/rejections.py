@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from service.domain.decisions import CountRejections, RejectionCounter, count_rejections, decide_admission
-from service.domain.delivery import Delivery
+from service.domain.delivery import Delivery, fingerprint
 from service.domain.events import Rejection
 from service.intake.outcome import EffectRecord
 from service.intake.work import PollWork
@@ -34,7 +34,9 @@ class Rejections:
         for topic, arrived in _by_topic(deliveries).items():
             count = len(arrived)
             if not self._work.exclusive:
-                rejected = [isinstance(delivery.event, Rejection) for delivery in arrived]
+                rejected = [
+                    fingerprint(delivery) if isinstance(delivery.event, Rejection) else None for delivery in arrived
+                ]
                 counter = counters.get(topic, _NO_REJECTIONS)
                 count = decide_admission(rejected, counter, limit, probing=probing).count
             self._admitted[topic] = arrived[:count]
@@ -44,31 +46,45 @@ class Rejections:
 
     async def store(self) -> None:
         """Quarantine the rejected records, and change the counters of their topics."""
-        work, counts = self._work, self._counts()
-        if rejected := work.effects.rejected:
+        work, rejected = self._work, self._work.effects.rejected
+        new: set[int] = set()
+        if rejected:
             work.effects.rejected = await quarantine.quarantine_inputs(work.conn, rejected)
             new = {id(delivery) for delivery, _ in work.effects.rejected}
             for delivery, _ in rejected:
                 if id(delivery) not in new:
                     work.effects.records.append(EffectRecord("rejection_repeated", None, None, None, delivery))
-        if counts:
-            limit = work.limits.consecutive_rejections
-            paused = await quarantine.count_rejections(work.conn, counts, limit)
+        if counts := self._counts({id(delivery) for delivery, _ in rejected}, new):
+            limits = work.limits
+            paused = await quarantine.count_rejections(
+                work.conn, counts, self._new_bytes(), limits.consecutive_rejections, limits.rejected_bytes
+            )
             work.outcome.paused = (work.outcome.paused - paused.keys()) | {
                 topic for topic, is_paused in paused.items() if is_paused
             }
 
-    def _counts(self) -> dict[str, CountRejections]:
+    def _counts(self, rejected: set[int], new: set[int]) -> dict[str, CountRejections]:
         """Return the counters that change. Deferred records count as valid, conflicting registrations as rejected."""
         if self._work.exclusive:
             return {}  # counted with their poll
-        rejected = {id(delivery) for delivery, _ in self._work.effects.rejected}
         counts = {}
         for topic, admitted in self._admitted.items():
-            count = count_rejections([id(delivery) in rejected for delivery in admitted])
+            count = count_rejections(
+                [
+                    "valid" if id(delivery) not in rejected else "rejected" if id(delivery) in new else "repeat"
+                    for delivery in admitted
+                ]
+            )
             if count.consecutive or (count.restarted and topic in self._counters):
                 counts[topic] = count
         return counts
+
+    def _new_bytes(self) -> Mapping[str, int]:
+        """Return how many bytes of each topic are new in quarantine."""
+        found: dict[str, int] = defaultdict(int)
+        for delivery, _ in self._work.effects.rejected:
+            found[delivery.topic] += len(delivery.key or b"") + len(delivery.value or b"")
+        return found
 
 
 def _by_topic(deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:

@@ -1,47 +1,125 @@
-"""Makes deliveries of Kafka records, for the consumer and for the audit."""
+"""Makes deliveries of record batches, for the consumer, the audit and the recovery."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 
 from service.domain import incoming
-from service.domain.delivery import Delivery
-from service.domain.events import Incoming, Reason, Rejection
-from service.kafka.record_batches import Unreadable
+from service.domain.delivery import Delivery, Unreadable
+from service.domain.events import Incoming, Rejection
+from service.domain.input_limits import InputLimits
+from service.domain.topics import LARGEST_RECORD
+from service.kafka.record_batches import RecordBatch
+from service.kafka.unpacking import Unpacking, cost_of, unpack
 
+RECORDS_OF_A_PAGE: Final = 2_000
 IN_A_THREAD_BYTES: Final = 256 * 1024
 """Larger values are decoded in a thread, so that they do not block the event loop."""
 
 
-def decode(record: ConsumerRecord, max_bytes: Mapping[str, int]) -> Delivery:
-    """Decode one record of an input topic. `max_bytes` is the largest value accepted, by topic."""
-    if isinstance(record.value, Unreadable):
-        return delivery_of(record, Rejection(Reason.UNREADABLE, record.value.why))
-    return delivery_of(record, incoming.decode(record.topic, record.value, max_bytes=max_bytes[record.topic]))
+Fetched = Mapping[TopicPartition, Sequence[ConsumerRecord]]
+"""What `getmany` of a client returns that takes record batches."""
 
 
-async def decode_all(records: Sequence[ConsumerRecord], max_bytes: Mapping[str, int]) -> list[Delivery]:
-    """Decode records in order."""
+class TopicRecord(NamedTuple):
+    """A record with the topic that it is read from. `timestamp` is in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    timestamp: int
+
+
+def decode(topic: str, partition: int, record: Any, limits: InputLimits) -> Delivery:
+    """Decode one record of an input topic. It has the attributes of `unpacking.Record`."""
+    value = record.value
+    event: Incoming | Rejection
+    if isinstance(value, Unreadable):
+        event = Rejection(value.reason, value.why)
+    else:
+        event = incoming.decode(topic, value, max_bytes=limits.value_bytes[topic], max_values=limits.json_values)
+    return Delivery(
+        topic, partition, record.offset, record.key, value, record.headers, event, timestamp=record.timestamp
+    )
+
+
+async def decode_all(tp: TopicPartition, records: Iterable[Any], limits: InputLimits) -> list[Delivery]:
+    """Decode records of one partition in order."""
     deliveries = []
+    topic, partition = tp
     for record in records:
         if len(record.value or b"") > IN_A_THREAD_BYTES:
-            deliveries.append(await asyncio.to_thread(decode, record, max_bytes))
+            deliveries.append(await asyncio.to_thread(decode, topic, partition, record, limits))
         else:
-            deliveries.append(decode(record, max_bytes))
+            deliveries.append(decode(topic, partition, record, limits))
     return deliveries
 
 
-def delivery_of(record: ConsumerRecord, event: Incoming | Rejection) -> Delivery:
-    """Return the record as a delivery of this event, or of this rejection."""
-    return Delivery(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.key,
-        record.value,
-        record.headers,
-        event,
-        timestamp=record.timestamp,
-    )
+class OpenBatch:
+    """A record batch whose records are being read. `batch.first` is the offset of the next one that is wanted."""
+
+    def __init__(self, tp: TopicPartition, batch: RecordBatch, unpacking: Unpacking) -> None:
+        self.batch = batch
+        self.is_done = False
+        """Whether all of its records are read."""
+        self._tp = tp
+        self._unpacking = unpacking
+
+    async def take(self, most: int, most_cost: float) -> tuple[list[Any], int]:
+        """Read at most `most` records, until they take more than `most_cost` bytes.
+
+        Returns the records, with the attributes of `unpacking.Record`, and what they take.
+        """
+        if self._unpacking.is_small:
+            return self._take(most, most_cost)
+        return await asyncio.to_thread(self._take, most, most_cost)
+
+    def _take(self, most: int, most_cost: float) -> tuple[list[Any], int]:
+        cost, mean_cost = 0, self._unpacking.mean_cost
+        if mean_cost is not None:
+            taken = list(islice(self._unpacking.records, most))
+            cost = len(taken) * mean_cost
+            self.is_done = len(taken) < most
+        else:
+            taken = []
+            for record in islice(self._unpacking.records, most):
+                taken.append(record)
+                cost += cost_of(record)
+                if cost > most_cost:
+                    break
+            else:
+                self.is_done = len(taken) < most
+        self.batch.first = taken[-1].offset + 1 if taken else self.batch.next_offset
+        return taken, cost
+
+
+async def open_batch(tp: TopicPartition, batch: RecordBatch, limits: InputLimits) -> OpenBatch:
+    """Inflate a record batch of a partition, in a thread where it is large."""
+    return OpenBatch(tp, batch, await unpack(batch, limits.value_bytes.get(tp.topic, LARGEST_RECORD), limits))
+
+
+async def records_of(fetched: Fetched, limits: InputLimits) -> AsyncIterator[list[TopicRecord]]:
+    """Yield pages of the records in fetched batches. A page has records of one partition, and at least one."""
+    for tp, batches in fetched.items():
+        page: list[TopicRecord] = []
+        total = 0
+        for batch in batches:
+            opened = await open_batch(tp, batch.value, limits)
+            while not opened.is_done:
+                taken, cost = await opened.take(RECORDS_OF_A_PAGE, limits.poll_bytes)
+                page += [
+                    TopicRecord(tp.topic, tp.partition, each.offset, each.key, each.value, each.headers, each.timestamp)
+                    for each in taken
+                ]
+                total += cost
+                if len(page) >= RECORDS_OF_A_PAGE or total > limits.poll_bytes:
+                    yield page
+                    page, total = [], 0
+        if page:
+            yield page

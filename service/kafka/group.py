@@ -16,7 +16,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.domain import topics
-from service.kafka.record_batches import new_leaders
+from service.domain.input_limits import InputLimits
+from service.kafka import record_batches
+from service.kafka.record_batches import RecordBatch, fetched_bytes, new_leaders
 from service.runtime.loop import cancelled
 
 CALM_SECONDS = 1.0
@@ -55,8 +57,7 @@ class ConsumerOptions:
     watchdog: float = 60
     fetch_wait: float = 0.01
     """How long a broker may hold a fetch that finds no records, while records arrive."""
-    max_bytes: Mapping[str, int] = field(default_factory=dict)
-    """The largest value accepted, by topic."""
+    limits: InputLimits = field(default_factory=InputLimits)
     replay: bool = False
     """Whether it reads the topics once more in a group of its own: it then writes no progress."""
 
@@ -79,6 +80,7 @@ class Membership:
         """Nothing connects yet. `kafka` is the result of `client_options`."""
         self._options = options
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
+        self._room = asyncio.Event()
         self._received_at = time.monotonic()
         self._silent_since = math.inf
         self._client = AIOKafkaConsumer(
@@ -93,7 +95,7 @@ class Membership:
             # The watchdog checks for progress: while the database is unavailable, the partitions must not be lost.
             max_poll_interval_ms=24 * 3600 * 1000,
             fetch_max_wait_ms=int(min(options.fetch_wait, SILENT_SECONDS / 4) * 1000),
-            # These bound the memory of fetched records, by partition and by broker. A larger record is fetched as well.
+            # By partition and by broker; a larger record batch is fetched as well.
             max_partition_fetch_bytes=512 * 1024,
             fetch_max_bytes=4 * 1024 * 1024,
         )
@@ -110,7 +112,7 @@ class Membership:
         Raises KafkaError.
         """
         stopping = asyncio.create_task(stop.wait())
-        starting = asyncio.create_task(self._client.start())
+        starting = asyncio.create_task(record_batches.start(self._client))
         try:
             await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -119,6 +121,7 @@ class Membership:
         if starting.cancelled():
             return False
         starting.result()  # raises its error
+        self._client._fetcher._proc_fetch_request = self._fetch_within_bounds  # noqa: SLF001  aiokafka has no other way
         return True
 
     async def leave(self) -> None:
@@ -137,13 +140,15 @@ class Membership:
             await cancelled([leaving])
 
     async def fetch(
-        self, tps: Sequence[TopicPartition], records: int, wait_ms: int, enough: asyncio.Event | None = None
-    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        """Fetch at most `records` records of these partitions, waiting at most `wait_ms` milliseconds for the first.
+        self, tps: Sequence[TopicPartition], wait_ms: int, enough: asyncio.Event | None = None
+    ) -> Mapping[TopicPartition, Sequence[RecordBatch]]:
+        """Take all record batches of these partitions that have arrived, waiting at most `wait_ms` for the first.
 
-        Returns nothing where fetches are abandoned meanwhile, or `enough` is set. Raises OffsetOutOfRangeError.
+        No other partitions are fetched from now on. Returns nothing where fetches are abandoned meanwhile, or `enough`
+        is set. Raises OffsetOutOfRangeError.
         """
-        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms, max_records=records))
+        self._fetch_only(tps)
+        fetch = asyncio.create_task(self._client.getmany(*tps, timeout_ms=wait_ms))
         self._fetches.add(fetch)
         others = [asyncio.create_task(enough.wait())] if enough else []
         try:
@@ -155,8 +160,26 @@ class Membership:
         # A fetch that is cancelled while it waits has taken no records out of the client yet.
         await asyncio.wait([fetch])
         got = {} if fetch.cancelled() else {tp: some for tp, some in fetch.result().items() if some}
+        self._room.set()
         self._set_fetch_wait(bool(got))
-        return got
+        return {tp: [each.value for each in some] for tp, some in got.items()}
+
+    def _fetch_only(self, tps: Sequence[TopicPartition]) -> None:
+        """Pause all other partitions: what is fetched of them would only take memory."""
+        assigned, paused = self._client.assignment(), self._client.paused()
+        if paused or len(tps) < len(assigned):
+            self._client.resume(*paused.intersection(tps))
+            self._client.pause(*assigned.difference(tps, paused))
+
+    async def _fetch_within_bounds(self, *request: Any) -> bool:
+        """Send a fetch once what has arrived and is not taken yet is below its bound. Takes aiokafka's place."""
+        fetcher = self._client._fetcher  # noqa: SLF001  aiokafka has no other way
+        with suppress(asyncio.CancelledError):  # as aiokafka does it: the assignment was changed
+            while fetched_bytes(fetcher, self._client.paused()) > self._options.limits.fetched_bytes:
+                self._room.clear()
+                await self._room.wait()
+            return bool(await type(fetcher)._proc_fetch_request(fetcher, *request))  # noqa: SLF001
+        return False
 
     def new_leaders(self) -> set[TopicPartition]:
         """Return the partitions whose next records are of another leader than before, and were not returned."""
@@ -184,11 +207,6 @@ class Membership:
         Raises KafkaError, and IllegalStateError where a partition is not assigned any more.
         """
         await self._client.commit({tp: offset_text(*each) for tp, each in offsets.items()})
-
-    async def position(self, tp: TopicPartition) -> int:
-        """Return the offset that is fetched next. Raises IllegalStateError where the partition is not assigned."""
-        position: int = await self._client.position(tp)
-        return position
 
     async def is_at_the_end(self, tp: TopicPartition) -> bool:
         """Return whether the position is at the end of the partition: an empty fetch may also mean a slow broker."""

@@ -28,9 +28,6 @@ from service.domain.topics import (
 )
 from service.kafka.connection import REQUEST_MS, admin_client
 
-MEBIBYTE: Final = 1024 * 1024
-
-
 _LARGE = {"max.message.bytes": str(LARGEST_RECORD)}
 _OUTGOING = {"max.message.bytes": str(ORDINARY_RECORD)}
 

@@ -3,9 +3,8 @@
 Each read and each change is a transaction of its own. Every change writes a row into the log of operator actions.
 """
 
-from collections.abc import Mapping
-
 from service.domain.delivery import IntakeLimits
+from service.domain.input_limits import InputLimits
 from service.operators.batches import BatchActions
 from service.operators.notices import NoticeActions
 from service.operators.pending import PendingActions
@@ -16,9 +15,9 @@ from service.postgres.pool import Database
 class Operations:
     """Performs operator actions on one database."""
 
-    def __init__(self, database: Database, limits: IntakeLimits, max_bytes: Mapping[str, int]) -> None:
-        """`max_bytes` is the largest record value in bytes that a replay accepts, by topic."""
+    def __init__(self, database: Database, limits: IntakeLimits, input_limits: InputLimits) -> None:
+        """`input_limits` are those of a replay."""
         self.pending = PendingActions(database)
-        self.quarantine = QuarantineActions(database, limits, max_bytes)
+        self.quarantine = QuarantineActions(database, limits, input_limits)
         self.batches = BatchActions(database, limits)
         self.notices = NoticeActions(database)

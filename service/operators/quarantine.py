@@ -1,12 +1,15 @@
 """Implements the operator actions on rejected inputs (the dead-letter table) and on paused topics."""
 
 import base64
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import psycopg
 
 from service.domain.delivery import IntakeLimits
+from service.domain.events import Reason
+from service.domain.input_limits import InputLimits
 from service.domain.topics import INCOMING_TOPICS
+from service.operators.apart import replay_apart
 from service.operators.errors import Conflict, InvalidRequest, NotFound, operation_error
 from service.operators.replay import Replay, Replayed
 from service.operators.transactions import Page, transaction
@@ -22,10 +25,10 @@ from service.store.quarantine import QuarantinedRow, QuarantineFilter
 class QuarantineActions:
     """Performs the operator actions on rejected inputs. Every method raises OperationError."""
 
-    def __init__(self, database: Database, limits: IntakeLimits, max_bytes: Mapping[str, int]) -> None:
+    def __init__(self, database: Database, limits: IntakeLimits, input_limits: InputLimits) -> None:
         self._database = database
         self._limits = limits
-        self._max_bytes = max_bytes
+        self._input_limits = input_limits
 
     async def list(
         self, condition: QuarantineFilter, *, page: int, state: str | None, before: int | None
@@ -66,12 +69,18 @@ class QuarantineActions:
             raise NotFound("no open input in the quarantine matches")
         return ids
 
-    async def replay(self, by: Operator, ids: Iterable[int]) -> AsyncIterator[Replayed]:
-        """Process rejected inputs again like new ones, each in a transaction of its own. Yields the outcomes."""
-        replay = Replay(self._database, by, self._limits, self._max_bytes)
+    async def replay(
+        self, by: Operator, ids: Iterable[int], *, in_this_process: bool = False
+    ) -> AsyncIterator[Replayed]:
+        """Process rejected inputs again like new ones, each in a transaction of its own. Yields the outcomes.
+
+        Those that have killed a process are replayed in another one, unless `in_this_process`.
+        """
+        replay = Replay(self._database, by, self._limits, self._input_limits)
+        deadly = set() if in_this_process else await self._deadly()
         for id_ in ids:
             try:
-                outcome = await replay.replay(id_)
+                outcome = await (self._replay_apart(by, id_) if id_ in deadly else replay.replay(id_))
             except Conflict as error:
                 outcome = Replayed(id_, "", "closed", str(error))
             except psycopg.Error as error:
@@ -79,6 +88,20 @@ class QuarantineActions:
                     raise operation_error(error) from None
                 outcome = Replayed(id_, "", "busy", one_line(error))
             yield outcome
+
+    async def _deadly(self) -> set[int]:
+        """Return the open inputs that have killed a process."""
+        async with transaction(self._database) as conn:
+            condition = QuarantineFilter(reason=Reason.KILLED_THE_PROCESS)
+            return set(await quarantine.find_open_quarantine(conn, condition))
+
+    async def _replay_apart(self, by: Operator, id_: int) -> Replayed:
+        outcome = await replay_apart(by, id_)
+        if outcome.outcome == Reason.KILLED_THE_PROCESS:  # otherwise that process has recorded it
+            async with transaction(self._database) as conn:
+                subject = Subject(details={"id": id_, "outcome": outcome.outcome, "error": outcome.error})
+                await operator_actions.insert_operator_actions(conn, by, "quarantine replay", [subject])
+        return outcome
 
     async def discard(self, by: Operator, ids: Sequence[int]) -> int:
         """Discard rejected inputs permanently, in one transaction. Returns how many of them were still open."""
@@ -91,16 +114,17 @@ class QuarantineActions:
                 await operator_actions.insert_operator_actions(conn, by, "quarantine discard", subjects)
         return len(discarded)
 
-    async def resume(self, by: Operator, topic: str) -> None:
-        """End the pause of a topic."""
+    async def resume(self, by: Operator, topic: str, *, skip_refused: bool = False) -> None:
+        """End the pause of a topic. With `skip_refused`, no rejection pauses it again before the next valid record."""
         if topic not in INCOMING_TOPICS:
             raise InvalidRequest(
                 f"there is no input topic {topic!r}; the input topics are {', '.join(INCOMING_TOPICS)}"
             )
         async with transaction(self._database) as conn:
-            resumed = await quarantine.resume_topic(conn, topic)
+            resumed = await quarantine.resume_topic(conn, topic, skips=skip_refused)
             if resumed:
-                await operator_actions.insert_operator_actions(conn, by, "quarantine resume", [Subject(topic=topic)])
+                subject = Subject(topic=topic, details={"skip_refused": True} if skip_refused else {})
+                await operator_actions.insert_operator_actions(conn, by, "quarantine resume", [subject])
         if not resumed:
             raise Conflict(f"{topic} is not paused")
 

@@ -6,7 +6,6 @@ last: so the two cannot deadlock. If someone else closed the row in the meantime
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from psycopg import AsyncConnection
 from service.domain import incoming as events
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Rejection
+from service.domain.input_limits import InputLimits
 from service.intake.errors import is_caused_by_data, rejection_of
 from service.intake.outcome import Effects
 from service.intake.transaction import apply
@@ -47,11 +47,11 @@ class Replayed:
 class Replay:
     """Replays rejected inputs for an operator."""
 
-    def __init__(self, database: Database, by: Operator, limits: IntakeLimits, max_bytes: Mapping[str, int]) -> None:
+    def __init__(self, database: Database, by: Operator, limits: IntakeLimits, input_limits: InputLimits) -> None:
         self._database = database
         self._by = by
         self._limits = limits
-        self._max_bytes = max_bytes
+        self._input_limits = input_limits
 
     async def replay(self, id_: int) -> Replayed:
         """Replay one input, in a transaction of its own.
@@ -89,7 +89,8 @@ class Replay:
         if row is None or row["state"] != "open":
             raise Conflict(f"quarantined input {id_} {'is ' + row['state'] if row else 'does not exist'}")
         topic, value = row["topic"], row["value"]
-        event = events.decode(topic, value, max_bytes=self._max_bytes[topic])
+        limits = self._input_limits
+        event = events.decode(topic, value, max_bytes=limits.value_bytes[topic], max_values=limits.json_values)
         return Delivery(topic, row["partition"], row["offset"], row["key"], value, (), event)
 
     async def _close(self, conn: AsyncConnection[Any], id_: int, topic: str, outcome: str) -> Replayed:

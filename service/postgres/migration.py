@@ -207,7 +207,7 @@ def render(revisions: str) -> str:
 
 def replace_views(connection: Connection) -> None:
     """Drop all views of schema ops, create those of sql/views, and grant as in sql/grants.sql, in one transaction."""
-    files = [*sorted((_SQL / "views").glob("*.sql")), _SQL / "grants.sql"]
+    files = [_SQL / "functions.sql", *sorted((_SQL / "views").glob("*.sql")), _SQL / "grants.sql"]
     script = "\n".join([_DROP_VIEWS, *(file.read_text() for file in files)])
     _retry_on(_TABLES_IN_USE, lambda: _run(connection, script))
 

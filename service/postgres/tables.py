@@ -396,8 +396,19 @@ topic_refusals = Table(
     _not_null("topic", Text),
     _not_null("in_a_row", Integer, server_default=text("0")),
     Column("stopped_at", _TIME),
+    Column("most_bytes", BigInteger),
+    _not_null("skips", Boolean, server_default=text("false")),
     PrimaryKeyConstraint("topic", name="topic_refusals_pkey"),
     CheckConstraint("in_a_row >= 0", name="topic_refusals_in_a_row_check"),
+)
+
+rejected_bytes = Table(
+    "rejected_bytes",
+    METADATA,
+    _not_null("topic", Text),
+    _not_null("hour", _TIME),
+    _not_null("bytes", BigInteger),
+    PrimaryKeyConstraint("topic", "hour", name="rejected_bytes_pkey"),
 )
 
 crash_marks = Table(
@@ -411,6 +422,7 @@ crash_marks = Table(
     _not_null("in_hand", Boolean, server_default=text("false")),
     _not_null("pod", Text),
     _not_null("marked_at", _TIME),
+    _not_null("unpacking", Boolean, server_default=text("false")),
     PrimaryKeyConstraint("topic", "partition", name="crash_marks_pkey"),
     CheckConstraint("records >= 1", name="crash_marks_records_check"),
     CheckConstraint("deaths >= 0", name="crash_marks_deaths_check"),

@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
-from aiokafka import ConsumerRecord
 
 from service.domain.delivery import Delivery
 from service.domain.events import BatchRegistered, ContentProvisioned, Rejection, ValidationFailed
@@ -22,6 +21,7 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
+from service.kafka.deliveries import TopicRecord
 from service.store import progress
 from service.store.recovery import Content
 
@@ -132,7 +132,7 @@ class Received(NamedTuple):
 RECORDS: Final[tuple[type[Any], ...]] = (Published, Received)
 
 
-def announcement_of(record: ConsumerRecord) -> tuple[str, Published] | None:
+def announcement_of(record: TopicRecord) -> tuple[str, Published] | None:
     """Return the batch id and the announcement of a record of an output topic; None where it announces nothing.
 
     The record may come from anyone: what is no text, or cannot be stored, counts as missing.

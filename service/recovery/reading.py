@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.domain.delivery import Delivery
+from service.domain.input_limits import InputLimits
 from service.history.ledger import Ledger
 from service.history.topics import read_range
-from service.kafka.deliveries import decode_all
+from service.kafka.deliveries import TopicRecord, decode_all
 from service.recovery.facts import announcement_of, received_of
 from service.store.outbox import EVENTS_PER_ROW
 from service.store.progress import time_of
@@ -71,11 +72,11 @@ async def read_inputs(
     ledger: Ledger,
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
-    max_bytes: Mapping[str, int],
+    limits: InputLimits,
     read: Callable[[int], None],
 ) -> None:
     """Add the readable inputs to the ledger."""
-    async for deliveries, _ in input_pages(reader, starts, ends, max_bytes):
+    async for deliveries, _ in input_pages(reader, starts, ends, limits):
         ledger.add([found for delivery in deliveries if (found := received_of(delivery))])
         read(len(deliveries))
 
@@ -84,14 +85,15 @@ async def input_pages(
     reader: AIOKafkaConsumer,
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
-    max_bytes: Mapping[str, int],
-) -> AsyncIterator[tuple[list[Delivery], ConsumerRecord]]:
+    limits: InputLimits,
+) -> AsyncIterator[tuple[list[Delivery], TopicRecord]]:
     """Yield the deliveries of a page of one partition, and its last record."""
-    async for records in read_range(reader, starts, ends):
-        yield await decode_all(records, max_bytes), records[-1]
+    async for records in read_range(reader, starts, ends, limits):
+        last = records[-1]
+        yield await decode_all(TopicPartition(last.topic, last.partition), records, limits), last
 
 
-def _seq_of(record: ConsumerRecord) -> int:
+def _seq_of(record: TopicRecord) -> int:
     for name, value in record.headers:
         if name == "seq":
             # Longer ones are of nobody's outbox.

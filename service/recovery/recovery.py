@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.domain.delivery import Delivery, IntakeLimits, fingerprint
 from service.domain.events import ContentProvisioned
+from service.domain.input_limits import InputLimits
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 from service.history.comparison import compare
 from service.history.ledger import Ledger
@@ -64,7 +65,7 @@ class RecoveryOptions:
 
     group: str
     limits: IntakeLimits
-    max_bytes: Mapping[str, int]
+    input_limits: InputLimits
     by: Operator
     accept_unknown: bool = False
     dry_run: bool = False
@@ -190,13 +191,13 @@ class _Run:
         # These are found anew in each pass; what is written is written once.
         self.report.counts["contradictions"] = self.report.counts["incomplete"] = 0
         self.report.contradictions, self.report.incomplete = [], []
-        log, max_bytes = self._options.log, self._options.max_bytes
+        log, limits = self._options.log, self._options.input_limits
         with Ledger(RECORDS) as ledger:
             log("reading the output topics")
             since = await output_starts(self._reader, self._outputs, self._recovering.begun.known_until)
             highest = await read_outputs(self._reader, ledger, since, ends, self._counter("read {} announcements"))
             log("reading the inputs")
-            await read_inputs(self._reader, ledger, starts, input_ends, max_bytes, self._counter("read {} inputs"))
+            await read_inputs(self._reader, ledger, starts, input_ends, limits, self._counter("read {} inputs"))
             async with self._recovering.database.transaction() as conn:
                 for batch_id, announcements in await recovery.read_incomplete_batches(conn):
                     ledger.add([(batch_id, Published(*each)) for each in announcements])
@@ -277,7 +278,7 @@ class _Run:
                 await progress.insert_lost_inputs(conn, lost)
         self._resumed = {tp: replace(each, lost=None) for tp, each in self._resumed.items()}
         stopped: set[TopicPartition] = set()
-        async for deliveries, last in input_pages(self._reader, starts, ends, self._options.max_bytes):
+        async for deliveries, last in input_pages(self._reader, starts, ends, self._options.input_limits):
             tp = TopicPartition(last.topic, last.partition)
             if tp in stopped:
                 continue

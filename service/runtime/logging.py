@@ -11,6 +11,8 @@ from uuid import UUID
 import orjson
 import structlog
 
+from service.runtime.text import plain, plain_lines, safe_json
+
 FORMER_EVENTS: Final[Mapping[str, str]] = {
     "background_task_failed": "trouble",
     "background_task_recovered": "trouble_over",
@@ -51,7 +53,7 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     last: list[structlog.typing.Processor] = (
         [structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=output.isatty())]
+        else [_make_plain, structlog.dev.ConsoleRenderer(colors=output.isatty())]
     )
     structlog.configure(
         processors=[_add_former_event, *shared, *last],
@@ -85,11 +87,21 @@ def log_many(lines: Iterable[dict[str, Any]]) -> None:
         ends = {"level": "info", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
         encoded = [orjson.dumps(_add_former_event(None, "info", line) | ends) for line in lines]
         output = _Output.stream or sys.stdout
-        output.write(b"\n".join([*encoded, b""]).decode())
+        output.write(safe_json(b"\n".join([*encoded, b""]).decode()))
         output.flush()
     else:
         for line in lines:
             _log.info(**{name: str(value) if isinstance(value, UUID) else value for name, value in line.items()})
+
+
+def _make_plain(_: object, __: str, fields: Any) -> Any:
+    """Make text from outside harmless for a terminal. JSON escapes it by itself."""
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = plain_lines(value) if name == "exception" else plain(value)
+        elif isinstance(value, list | tuple | dict):
+            fields[name] = plain(repr(value))
+    return fields
 
 
 def _add_former_event(_: object, __: str, fields: Any) -> Any:

@@ -35,6 +35,21 @@ async def cancelled(tasks: Iterable["asyncio.Future[Any]"]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def watch_blocking(report: Callable[[float], None], every: float = 0.1) -> None:
+    """Report for how many seconds the process blocked its event loop, each time that it is longer than ever before.
+
+    What other processes take from it does not count: only its own computing does.
+    """
+    longest = 0.0
+    while True:
+        before, computed = time.monotonic(), time.process_time()
+        await asyncio.sleep(every)
+        blocked = min(time.monotonic() - before - every, time.process_time() - computed)
+        if blocked > longest:
+            longest = blocked
+            report(longest)
+
+
 @dataclass(slots=True)
 class Backoff:
     """Computes the pauses between failing attempts, in seconds."""

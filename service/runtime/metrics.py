@@ -53,6 +53,16 @@ TRANSACTION = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
+HTTP_REJECTED = Counter(
+    "els_http_rejected_total", "Requests and connections that were rejected: malformed, token, connections.", ["reason"]
+)
+LOOP_BLOCKED = Gauge(
+    "els_event_loop_blocked_seconds",
+    "Longest time since the start for which the process computed and did not answer.",
+)
+
+for _label in ("malformed", "token", "connections"):
+    HTTP_REJECTED.labels(_label)
 for _label in ("assigned", "excess"):
     PENDING_RECONCILED.labels(_label)
 for _label in ("BATCH_FULL", "NO_AVAILABLE_SLOT"):

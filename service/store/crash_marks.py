@@ -16,12 +16,14 @@ from service.postgres.statements import STATEMENTS
 class Mark(NamedTuple):
     """The records that a pod was handling when it crashed: so many from `offset` on.
 
-    `records` is None where the pod had marked only the partition. `crashes` counts those with the same single record.
+    `records` is None where the pod had marked only the partition. `unpacking` says that they are of one batch, and that
+    the pod was unpacking it. `crashes` counts those with the same single record, or with the same batch in unpacking.
     """
 
     offset: int
     records: int | None
     crashes: int
+    unpacking: bool = False
 
 
 async def claim_marks(
@@ -32,8 +34,16 @@ async def claim_marks(
     return {TopicPartition(row[0], row[1]): Mark(*row[2:]) async for row in cursor}
 
 
-async def set_mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartition, offset: int, records: int) -> None:
-    """Mark the records that the pod handles next."""
+async def set_mark(
+    conn: AsyncConnection[Any],
+    pod: str,
+    partition: TopicPartition,
+    offset: int,
+    records: int,
+    *,
+    unpacking: bool = False,
+) -> None:
+    """Mark the records that the pod handles next, or whose batch it unpacks next."""
     await conn.execute(
         STATEMENTS["set_mark"],
         {
@@ -42,6 +52,7 @@ async def set_mark(conn: AsyncConnection[Any], pod: str, partition: TopicPartiti
             "partition": partition.partition,
             "offset": offset,
             "records": records,
+            "unpacking": unpacking,
         },
     )
 

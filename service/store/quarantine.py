@@ -55,7 +55,7 @@ async def send_read_topic_rejections(conn: AsyncConnection[Any]) -> PendingResul
     """Send the read of the counters of all topics that have consecutive rejections."""
     return PendingResult(
         await conn.execute(STATEMENTS["read_topic_rejections"]),
-        lambda rows: {topic: RejectionCounter(count, paused) for topic, count, paused in rows},
+        lambda rows: {topic: RejectionCounter(count, paused, skips) for topic, count, paused, skips in rows},
     )
 
 
@@ -65,16 +65,25 @@ async def read_topic_rejections(conn: AsyncConnection[Any]) -> dict[str, Rejecti
 
 
 async def count_rejections(
-    conn: AsyncConnection[Any], counts: Mapping[str, CountRejections], limit: int
+    conn: AsyncConnection[Any],
+    counts: Mapping[str, CountRejections],
+    new_bytes: Mapping[str, int],
+    limit: int,
+    most_bytes: int,
 ) -> dict[str, bool]:
-    """Change the counters of topics; one that reaches `limit` is paused. Returns of each topic whether it is paused."""
+    """Change the counters of topics. One that reaches `limit`, or `most_bytes` within a day, is paused.
+
+    Returns of each topic whether it is paused.
+    """
     cursor = await conn.execute(
         STATEMENTS["count_rejections"],
         {
             "topics": Texts(list(counts)),
             "in_a_row": Integers([count.consecutive for count in counts.values()]),
             "restarted": Texts([topic for topic, count in counts.items() if count.restarted]),
+            "bytes": Integers([new_bytes.get(topic, 0) for topic in counts]),
             "limit": limit,
+            "most_bytes": most_bytes,
         },
     )
     return dict(await cursor.fetchall())
@@ -170,9 +179,12 @@ async def read_quarantined(conn: AsyncConnection[Any], id_: int) -> dict[str, An
     return await cursor.fetchone()
 
 
-async def resume_topic(conn: AsyncConnection[Any], topic: str) -> bool:
-    """End the pause of a topic. Returns False where it is not paused."""
-    cursor = await conn.execute(STATEMENTS["resume_topic"], {"topic": topic})
+async def resume_topic(conn: AsyncConnection[Any], topic: str, *, skips: bool = False) -> bool:
+    """End the pause of a topic; with `skips`, no rejection pauses it before the next valid record.
+
+    Returns False where it is not paused.
+    """
+    cursor = await conn.execute(STATEMENTS["resume_topic"], {"topic": topic, "skips": skips})
     return await cursor.fetchone() is not None
 
 

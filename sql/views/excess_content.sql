@@ -4,7 +4,7 @@ create view ops.excess_content as
 select
     batch_id,
     text_storage_id,
-    original_file_name,
+    els.shown(original_file_name) as original_file_name,
     reason,
     declared_at,
     file_upload_id,

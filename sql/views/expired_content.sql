@@ -4,7 +4,7 @@ create view ops.expired_content as
 select
     batch_id,
     text_storage_id,
-    original_file_name,
+    els.shown(original_file_name) as original_file_name,
     closed_at as expired_at,
     stored_at,
     now() - closed_at as age,

@@ -5,7 +5,7 @@ create view ops.pending_content as
 select
     batch_id,
     text_storage_id,
-    original_file_name,
+    els.shown(original_file_name) as original_file_name,
     stored_at,
     now() - stored_at as age,
     waiting_since

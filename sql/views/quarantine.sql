@@ -1,24 +1,6 @@
 -- Shows inputs that cannot be processed (dead letters). Reads the whole table, but a value only where its column is
 -- selected.
 
--- Returns bytes as text, or null where they are not UTF-8 or contain control characters, which could change a terminal.
-create or replace function els.readable(bytes bytea) returns text
-language plpgsql immutable strict parallel safe
-as $$
-declare
-    readable text;
-begin
-    readable := convert_from(bytes, 'UTF8');
-    if readable ~ '[\u0001-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]' then
-        return null;
-    end if;
-    return readable;
-exception
-    when character_not_in_repertoire or untranslatable_character then
-        return null;
-end
-$$;
-
 create view ops.quarantine as
 select
     id,

@@ -4,7 +4,7 @@ create view ops.removed_content as
 select
     removed.batch_id,
     removed.text_storage_id,
-    removed.original_file_name,
+    els.shown(removed.original_file_name) as original_file_name,
     removed.closed_at as removed_at,
     done.who,
     done.why,

@@ -7,7 +7,7 @@ select
     position,
     state,
     text_storage_id,
-    original_file_name,
+    els.shown(original_file_name) as original_file_name,
     case when state = 'assigned' then taken_at end as assigned_at,
     case when state = 'failed' then taken_at end as failed_at,
     file_upload_id,

@@ -4,7 +4,7 @@ create view ops.validation_failures as
 select
     batch_id,
     file_upload_id,
-    original_file_name,
+    els.shown(original_file_name) as original_file_name,
     validation_error_code,
     state = 'pending' as pending,
     state,

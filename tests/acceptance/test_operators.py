@@ -19,7 +19,7 @@ from tests.support.builders.replay import Record, Replay
 from tests.support.checks.audited import check_audit
 from tests.support.checks.expected import all_done, first_occurrences, read_back
 
-TOKEN = {"ELS_ADMIN_TOKEN": "a-token", "ELS_PURGE_INTERVAL_SECONDS": "1"}
+TOKEN = {"ELS_ADMIN_TOKEN": "a-token-of-operators", "ELS_PURGE_INTERVAL_SECONDS": "1"}
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def registered(batch: str, slots: int) -> Record:
     return Record(0, BATCH_REGISTERED, batch.encode(), registration(batch, essays))
 
 
-async def post(pod: Pod, path: str, token: str = "a-token", **body: object) -> tuple[int, Any]:
+async def post(pod: Pod, path: str, token: str = "a-token-of-operators", **body: object) -> tuple[int, Any]:
     port = next(entry["port"] for entry in pod.logged() if entry.get("event") == "started")
     url, headers = f"http://127.0.0.1:{port}/admin/{path}", {"Authorization": f"Bearer {token}"}
     async with ClientSession() as client, client.post(url, json=body, headers=headers) as response:

@@ -32,7 +32,7 @@ from tests.support.checks.expected import all_done, read_back
 SECRET = "hush"  # every secret of these tests begins with this, and nothing else contains it
 DATABASE_PASSWORD = f"{SECRET}-database:@/% 1"
 KAFKA_PASSWORD = f"{SECRET}-kafka-1"
-ADMIN_TOKEN = f"{SECRET}-admin-1"
+ADMIN_TOKEN = f"{SECRET}-of-the-operators"
 WRONG_PASSWORD = f"{SECRET}-wrong-1"
 
 

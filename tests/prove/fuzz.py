@@ -4,6 +4,7 @@ Only the intended results are allowed: an event that can be stored or a rejectio
 exit of the command line. With `python -m tests.prove.fuzz RUNS`, atheris chooses the mutations by code coverage.
 """
 
+import asyncio
 import json
 import random
 import resource
@@ -20,12 +21,15 @@ from io import StringIO
 from typing import Any
 
 import orjson
+from aiokafka import TopicPartition
 
 from service.cli import parser as commandline
 from service.domain import incoming as events
 from service.domain.events import LONGEST_ERROR, Incoming, Rejection
+from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
-from service.kafka.record_batches import Records
+from service.kafka.deliveries import open_batch
+from service.kafka.record_batches import RecordBatch, Records
 from tests.prove.report import Row, Task
 from tests.support.builders.batches import CODECS, HEADER_BYTES, record_batch, signed
 from tests.support.builders.inputs import CONTRACT
@@ -155,11 +159,17 @@ def wrong_with_batch(raw: bytes) -> str | None:
     try:
         reading = Records(raw)
         while reading.has_next():
-            for record in reading.next_batch():
-                record.value, record.key, record.headers  # noqa: B018
+            asyncio.run(_unpacked(reading.next_batch()))
     except Exception as error:  # noqa: BLE001  that is what is looked for
         return f"{type(error).__name__}: {error}"
     return None
+
+
+async def _unpacked(batch: RecordBatch) -> None:
+    opened = await open_batch(TopicPartition(CONTENT_PROVISIONED, 0), batch, DEFAULT_LIMITS)
+    while not opened.is_done:
+        for record in (await opened.take(100, DEFAULT_LIMITS.poll_bytes))[0]:
+            record.value, record.key, record.headers  # noqa: B018
 
 
 WORDS = (

@@ -23,9 +23,11 @@ from yarl import URL
 
 from service import __main__
 from service.domain.delivery import IntakeLimits
+from service.domain.input_limits import InputLimits
 from service.domain.topics import CONTENT_PROVISIONED
 from service.http import admin, endpoints
 from service.http.server import Http
+from service.http.tokens import Tokens
 from service.intake.intake import Intake
 from service.operators.operations import Operations
 from service.postgres.pool import Database
@@ -33,7 +35,6 @@ from service.runtime.health import Health
 from tests.prove.fuzz import WORDS, _corrupt, _nasty
 from tests.prove.report import Row, Task
 from tests.support.builders.inputs import content, delivery, provisioned, registered
-from tests.support.checks.audited import MAX_BYTES
 from tests.support.interleaving.interleaving import forget
 
 TOKEN = "token"
@@ -127,12 +128,12 @@ async def _fuzz_admin(url: str, task: Task, times: int) -> Row:
     row = Row("fuzz", "/admin/", unit="requests")
     dice, answers, started = random.Random(task.seed), Counter[str](), time.monotonic()
     database = Database(url, pool_size=2)
-    operations = Operations(database, IntakeLimits(), MAX_BYTES)
+    operations = Operations(database, IntakeLimits(), InputLimits())
 
     async def nothing() -> None:
         """Reads nothing."""
 
-    http = Http("127.0.0.1", 0, Health(), nothing, {"/admin/": admin.application(operations, TOKEN)})
+    http = Http("127.0.0.1", 0, Health(), nothing, {"/admin/": admin.application(operations, Tokens(TOKEN, None))})
     await http.start()
     try:
         async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as client:

@@ -22,6 +22,7 @@ from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
 from service.domain import events
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Rejection
+from service.domain.input_limits import InputLimits
 from service.domain.topics import (
     BATCH_READY,
     CONTENT_PROVISIONED,
@@ -43,7 +44,6 @@ from service.store.pending_content import PendingFilter
 from tests.prove.report import Row, Task
 from tests.support.builders import inputs
 from tests.support.checks import invariants
-from tests.support.checks.audited import MAX_BYTES
 from tests.support.interleaving.interleaving import TABLES, deliver
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
@@ -320,7 +320,7 @@ class History:
 
     async def _replay(self) -> None:
         """Replays the quarantine: no record was rejected without a reason, so each is rejected again."""
-        replay = Replay(self.database, OPERATOR, IntakeLimits(), MAX_BYTES)
+        replay = Replay(self.database, OPERATOR, IntakeLimits(), InputLimits())
         for (id_,) in self._observer.execute("select id from els.quarantine where state = 'open'").fetchall():
             replayed = await replay.replay(id_)
             if not replayed.failed:

@@ -18,6 +18,7 @@ from deploy.servers import brokers
 from deploy.servers.databases import cloned
 from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming
+from service.domain.input_limits import InputLimits
 from service.domain.topics import CONTENT_PROVISIONED
 from service.operators.errors import Conflict
 from service.operators.replay import Replay
@@ -30,7 +31,6 @@ from tests.integration.relay import test_relay_races
 from tests.prove.report import Row, Task
 from tests.support.builders import inputs
 from tests.support.checks import invariants
-from tests.support.checks.audited import MAX_BYTES
 from tests.support.interleaving.interleaving import (
     Report,
     Stage,
@@ -101,7 +101,7 @@ async def run_replay(played: Stage, race: Replayed) -> Report:
         async def work(database: Database) -> None:
             (id_,) = played.observer.execute("select id from els.quarantine").fetchone() or (0,)
             with suppress(Conflict):  # the other one was first
-                await Replay(database, Operator("prove"), IntakeLimits(), MAX_BYTES).replay(id_)
+                await Replay(database, Operator("prove"), IntakeLimits(), InputLimits()).replay(id_)
 
         return work
 

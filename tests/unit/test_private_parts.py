@@ -27,6 +27,9 @@ PARTS: Mapping[str, Sequence[str]] = {
         "aiokafka.conn:collect_hosts",
         "aiokafka.conn:create_conn",
     ],
+    "http/server.py": [
+        "aiohttp.web_response:SERVER_SOFTWARE",
+    ],
     "kafka/group.py": [
         "aiokafka:AIOKafkaConsumer._client",
         "aiokafka:AIOKafkaConsumer._fetcher",
@@ -36,6 +39,7 @@ PARTS: Mapping[str, Sequence[str]] = {
         "aiokafka.client:AIOKafkaClient.close",
         "aiokafka.conn:AIOKafkaConnection._reader",
         "aiokafka.consumer.fetcher:Fetcher._fetch_max_wait_ms",
+        "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request",
         "asyncio:StreamReader._buffer",
     ],
     "kafka/producer.py": [
@@ -55,24 +59,28 @@ PARTS: Mapping[str, Sequence[str]] = {
         "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all",
         "aiokafka.producer.sender:Sender.sender_task",
     ],
+    "kafka/inflating.py": [
+        "cramjam:DecompressionError",  # aiokafka's extras bring cramjam
+        "cramjam:lz4.decompress_into",
+        "cramjam:snappy.decompress_raw",
+        "cramjam:snappy.decompress_raw_len",
+        "cramjam:zstd.decompress_into",
+    ],
     "kafka/record_batches.py": [
         "aiokafka.consumer.fetcher:FetchResult._assignment",
         "aiokafka.consumer.fetcher:FetchResult._partition_records",
         "aiokafka.consumer.fetcher:FetchResult._topic_partition",
         "aiokafka.consumer.fetcher:FetchResult.getall",
         "aiokafka.consumer.fetcher:MemoryRecords",
+        "aiokafka.consumer.fetcher:Fetcher._records",
         "aiokafka.consumer.fetcher:PartitionRecords._records",
+        "aiokafka.consumer.fetcher:PartitionRecords.next_fetch_offset",
         "aiokafka.record.default_records:DefaultRecordBatch.base_offset",
         "aiokafka.record.default_records:DefaultRecordBatch.compression_type",
         "aiokafka.record.default_records:DefaultRecordBatch.is_control_batch",
         "aiokafka.record.default_records:DefaultRecordBatch.magic",
         "aiokafka.record.default_records:DefaultRecordBatch.next_offset",
         "aiokafka.record.default_records:DefaultRecordBatch.validate_crc",
-        "cramjam:DecompressionError",  # aiokafka's extras bring cramjam
-        "cramjam:lz4.decompress_into",
-        "cramjam:snappy.decompress_raw",
-        "cramjam:snappy.decompress_raw_len",
-        "cramjam:zstd.decompress_into",
     ],
     "postgres/pipeline.py": [
         "psycopg:AsyncConnection._pipeline",

@@ -4,6 +4,7 @@ update els.crash_marks
 set "offset" = 0,
     records = null,
     deaths = 0,
+    unpacking = false,
     in_hand = false,
     marked_at = transaction_timestamp()
 where topic = :topic

@@ -1,6 +1,6 @@
 -- Reads the numbers of ops.health, for metrics: ages in seconds, 0 where nothing waits. Cheap, however much waits: see
 -- the view.
--- Index: those of ops.health. Locks: none.
+-- Index: those of ops.health, rejected_bytes_pkey. Locks: none.
 select
     pending,
     coalesce(extract(epoch from now() - oldest_pending), 0)::float8 as pending_oldest_seconds,
@@ -15,5 +15,10 @@ select
     coalesce(extract(epoch from oldest_transaction), 0)::float8 as oldest_transaction_seconds,
     behind_records,
     coalesce(extract(epoch from now() - applied_until), 0)::float8 as applied_age_seconds,
-    lost_inputs
+    lost_inputs,
+    (
+        select coalesce(sum(bytes), 0)::float8
+        from els.rejected_bytes
+        where hour > now() - interval '1 day'
+    ) as quarantine_bytes
 from ops.health

@@ -17,6 +17,7 @@ import pytest
 from deploy.local.processes import plain_environment
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Reason, Rejection
+from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.intake import Intake
 from service.operators.errors import Conflict
@@ -527,7 +528,7 @@ def test_an_input_that_is_rejected_again_stays_open_with_its_new_reason(
     for each in bad:
         pod.take(each)
     ended = service("quarantine", "replay", "--reason", "invalid_field", "--json", ELS_MAX_MESSAGE_BYTES="4194304")
-    reasons = ["not_json", "conflicting_registration", "unpublishable"]
+    reasons = ["not_json", "conflicting_registration", "invalid_field"]
     assert (ended.status, ended.err) == (1, "3 of 3 could not be replayed\n")
     assert [row["outcome"] for row in ended.json] == reasons
     assert all(row["error"] for row in ended.json)
@@ -585,7 +586,7 @@ async def test_a_replay_of_an_input_that_is_closed_meanwhile_changes_nothing(
     intake = Intake(database, IntakeLimits(), Health("database"), forget)
     await intake.take([rejected_by_a_bug(content("b", "t"))])
     (id_,) = ids(conn)
-    replay = Replay(database, Operator("me"), IntakeLimits(), {CONTENT_PROVISIONED: 1_000_000})
+    replay = Replay(database, Operator("me"), IntakeLimits(), DEFAULT_LIMITS)
     with psycopg.connect(database_url) as holder:
         holder.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
         replaying = asyncio.create_task(replay.replay(id_))
@@ -710,3 +711,28 @@ def test_a_batch_that_is_not_complete_has_nothing_to_publish_again(
     assert service("batches", "republish", "x").failed_with(1, "batch x is not registered")
     assert conn.execute("select count(*) from ops.outbox_events").fetchone() == (1,)
     assert written(conn) == []
+
+
+def test_an_input_that_has_killed_a_process_is_replayed_in_another_one(
+    service: CommandLine, pod: Pod, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.take(rejected_by_a_bug(content("b", "t1")), rejected_by_a_bug(content("b", "t2")))
+    conn.execute("update els.quarantine set reason = 'killed_the_process'")
+    first, second = ids(conn)
+    ended = service("quarantine", "replay", str(first), "--why", "it was fixed", "--json", PYTHONPATH=str(ROOT))
+    assert (ended.status, ended.json[0]["outcome"]) == (0, "pending")
+    monkeypatch.setattr("service.operators.apart.sys.executable", "/bin/false")
+    ended = service("quarantine", "replay", str(second), "--json")
+    assert (ended.status, ended.json[0]["outcome"]) == (1, "killed_the_process")
+    assert conn.execute("select state from els.quarantine order by id").fetchall() == [("replayed",), ("open",)]
+    actions = conn.execute("select details ->> 'outcome', why from els.operator_actions order by id").fetchall()
+    assert actions == [("pending", "it was fixed"), ("killed_the_process", "")]
+
+
+def test_a_topic_is_resumed_although_its_next_records_are_bad(
+    conn: psycopg.Connection[Any], service: CommandLine
+) -> None:
+    conn.execute("insert into els.topic_refusals values (%s, 1000, now())", [CONTENT_PROVISIONED])
+    assert service("quarantine", "resume", CONTENT_PROVISIONED, "--skip-refused").status == 0
+    states = conn.execute("select in_a_row, stopped_at, skips from els.topic_refusals").fetchall()
+    assert states == [(0, None, True)]

@@ -13,10 +13,11 @@ from deploy.local.postgres import Postgres
 from deploy.servers.brokers import Broker, delete_topics
 from deploy.servers.pods import pods, until
 from service.consumer import reader
+from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import CONTENT_PROVISIONED
 from service.postgres import migration
 from tests.support.builders.batches import record_batch
-from tests.support.builders.inputs import MEBIBYTE, content
+from tests.support.builders.inputs import content
 from tests.support.checks.invariants import violations
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, consumer_fixture, moves
 
@@ -151,14 +152,13 @@ async def test_a_poll_ends_at_its_limit_of_bytes(
     strict_consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "SLICE", 1)
-    monkeypatch.setattr(reader, "POLL_BYTES", MEBIBYTE)
     # All arrive at once: compressed, they are one small record batch.
-    values = [content("b", f"t{number}", original_file_name="x" * 300_000) for number in range(12)]
+    values = [content("b", f"t{number}", unknown_field="x" * 900_000) for number in range(40)]
     await strict_consumers.publish_batch(CONTENT_PROVISIONED, record_batch(values, compression="gzip"), len(values))
     running = await strict_consumers.start()
     await strict_consumers.all_committed()
-    assert strict_consumers.value(PENDING) == 12
-    assert max(len(effects.records) for effects in running.effects) <= 4
+    assert strict_consumers.value(PENDING) == 40
+    assert max(len(effects.records) for effects in running.effects) <= DEFAULT_LIMITS.poll_bytes // 900_000 + 1
 
 
 # -- unavailable servers

@@ -10,8 +10,10 @@ from aiokafka import TopicPartition
 
 from deploy.servers.pods import Pod, killed, pods, until
 from service.consumer import offsets
+from service.consumer.crash_marks import HANGING_SECONDS
 from service.consumer.offsets import OffsetCommitter
 from service.domain.topics import CONTENT_PROVISIONED
+from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import content
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
 from tests.support.selection import partly_in_test_all
@@ -88,6 +90,75 @@ async def test_a_record_that_was_alone_in_three_crashes_is_rejected(
         pod.terminate()
         assert await pod.ended() == 0
     assert strict_consumers.value("select count(*) from els.crash_marks") == 0
+
+
+@pytest.mark.only_in_test_all("a record batch that kills the process when it is unpacked, and a record that hangs")
+async def test_a_record_batch_that_was_alone_in_three_crashes_is_rejected_unread(
+    tmp_path: Path, strict_consumers: ConsumerFixture
+) -> None:
+    for names in (("t1", "t2"), ("t3", "mine", "t5"), ("t6", "t7")):  # a record batch each
+        batch = record_batch([content("b", name) for name in names])
+        await strict_consumers.publish_batch(CONTENT_PROVISIONED, batch, len(names))
+    settings = {
+        "ELS_DATABASE_URL": strict_consumers.app_url,
+        **strict_consumers.broker.settings,
+        "ELS_CONSUMER_GROUP": strict_consumers.group,
+        "ELS_SESSION_TIMEOUT_SECONDS": "1",
+        "MINE": "unpack",
+    }
+    crashes = 0
+    with pods(tmp_path, settings) as started:
+        while crashes <= 5:
+            (pod,) = started.start(module="tests.support.pods.crash_on_record")
+            if not await crashes_or(pod, lambda: strict_consumers.value(PENDING) == 4):
+                break
+            crashes += 1
+        assert crashes == 4, "once in a poll, then three times with that batch alone"
+        await strict_consumers.all_committed()
+        assert strict_consumers.rejected() == [(CONTENT_PROVISIONED, "killed_the_process")]
+        pod.terminate()
+        assert await pod.ended() == 0
+    assert strict_consumers.value("select count(*) from els.crash_marks") == 0
+
+
+@pytest.mark.only_in_test_all("a record batch that kills the process when it is unpacked, and a record that hangs")
+async def test_a_record_that_hangs_until_the_pod_is_stopped_is_rejected(
+    tmp_path: Path, strict_consumers: ConsumerFixture
+) -> None:
+    """A liveness probe stops such a pod with SIGTERM, and after a while with SIGKILL."""
+    hangs = content("b", "mine", padding="x" * 300_000)  # decoded in a thread
+    for value in (content("b", "t1"), hangs, content("b", "t2")):
+        await strict_consumers.publish(CONTENT_PROVISIONED, value)
+    settings = {
+        "ELS_DATABASE_URL": strict_consumers.app_url,
+        **strict_consumers.broker.settings,
+        "ELS_CONSUMER_GROUP": strict_consumers.group,
+        "ELS_SESSION_TIMEOUT_SECONDS": "1",
+        "ELS_DRAIN_SECONDS": "1",
+        "MINE": "hang",
+    }
+    stops = 0
+
+    def has_logged(event: str) -> bool:
+        return any(entry.get("event") == event for entry in pod.logged())
+
+    def done() -> bool:
+        return bool(strict_consumers.value(PENDING) == 2)
+
+    with pods(tmp_path, settings) as started:
+        while stops <= 5:
+            (pod,) = started.start(module="tests.support.pods.crash_on_record")
+            await until(lambda: has_logged("hangs") or done(), BOUND, pod.last_lines)
+            if done():
+                break
+            await asyncio.sleep(HANGING_SECONDS + 0.5)  # SPEC, section 5
+            pod.terminate()
+            await until(lambda: has_logged("stopped"), BOUND, pod.last_lines)
+            pod.kill()
+            stops += 1
+        assert stops == 4, "once in a poll, then three times with that record alone"
+        await strict_consumers.all_committed()
+        assert strict_consumers.rejected() == [(CONTENT_PROVISIONED, "killed_the_process")]
 
 
 async def crashes_or(pod: Pod, condition: Callable[[], bool]) -> bool:

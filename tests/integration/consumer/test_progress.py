@@ -14,7 +14,8 @@ from deploy.local.postgres import Postgres
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, SLOT_ASSIGNED
+from service.domain.input_limits import InputLimits
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 from service.kafka.connection import client_options
 from service.kafka.group import Membership
 from service.kafka.topics import create_topics
@@ -24,7 +25,7 @@ from service.recovery.recovery import Recovered, RecoveryOptions, recover
 from service.store.operator_actions import Operator
 from service.store.outbox import EVENTS_PER_ROW
 from tests.support.builders.batches import record_batch
-from tests.support.builders.inputs import MEBIBYTE, content, registration
+from tests.support.builders.inputs import content, registration
 from tests.support.checks.invariants import violations
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, consumer_fixture
 from tests.support.servers.failover import copy_data, replace
@@ -53,7 +54,7 @@ async def recovered(consumers: ConsumerFixture) -> Recovered:
     options = RecoveryOptions(
         consumers.group,
         IntakeLimits(),
-        dict.fromkeys(INCOMING_TOPICS, MEBIBYTE),
+        InputLimits(),
         Operator("a test", "restored"),
         quiet_seconds=0.5,
     )

@@ -13,18 +13,22 @@ from aiohttp import ClientSession
 
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Reason, Rejection
+from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import BATCH_READY, CONTENT_PROVISIONED
 from service.http import admin, endpoints
 from service.http.server import Http
+from service.http.tokens import Tokens
 from service.intake.intake import Intake
 from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
+from service.runtime import metrics
 from service.runtime.health import Health
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
 from tests.support.interleaving.interleaving import forget
 
 TOKEN = "a token of Åsa's"
+VIEWER = "a token for reading"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
 MEBIBYTE = 1024 * 1024
 
@@ -34,8 +38,8 @@ class Served:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url, pool_size=2, timeouts=Timeouts(lock_timeout=200))
-        self.operations = Operations(self.database, IntakeLimits(), dict.fromkeys((CONTENT_PROVISIONED,), MEBIBYTE))
-        applications = {"/admin/": admin.application(self.operations, f"{TOKEN}\n")}
+        self.operations = Operations(self.database, IntakeLimits(), DEFAULT_LIMITS)
+        applications = {"/admin/": admin.application(self.operations, Tokens(TOKEN, VIEWER))}
         self.http = Http("127.0.0.1", 0, Health(), self._refresh, applications)
 
     async def _refresh(self) -> None:
@@ -102,6 +106,26 @@ async def test_an_unauthorized_response_names_the_scheme(served: Served) -> None
                 assert (response.status, response.headers["WWW-Authenticate"]) == (401, 'Bearer realm="admin"')
 
 
+async def test_the_token_of_a_viewer_reads_and_does_not_act(served: Served) -> None:
+    assert (await served.send("GET", "pending", token=VIEWER))[0] == 200
+    status, problem = await served.send("POST", "quarantine/replay", token=VIEWER, json={"all": True})
+    assert (status, problem["detail"]) == (403, "the token of a viewer can read, and not act")
+
+
+async def test_wrong_tokens_are_counted_and_answered_slowly(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("service.http.tokens.asyncio.sleep", pause)
+    before = metrics.HTTP_REJECTED.labels("token")._value.get()
+    for _ in range(3):
+        assert (await served.send("GET", "pending", token="not the token"))[0] == 401
+    assert metrics.HTTP_REJECTED.labels("token")._value.get() - before == 3
+    assert pauses == [1.0] * 3
+
+
 async def test_the_page_shows_every_endpoint_and_loads_nothing(served: Served) -> None:
     url = f"http://127.0.0.1:{served.http.port}/admin/"
     async with ClientSession() as client, client.get(url, headers={"Authorization": f"bearer {TOKEN}"}) as response:
@@ -135,9 +159,9 @@ async def test_pending_content_is_listed_in_pages_and_shown_with_all_fields(serv
 
 
 async def test_long_names_are_cut_in_lists(served: Served) -> None:
-    await served.take(provisioned("b", "t", original_file_name="x" * 100_000))
+    await served.take(provisioned("b", "t", original_file_name="x" * 1_000))
     assert len((await served.get("pending"))[1]["rows"][0]["original_file_name"]) == 255
-    assert len((await served.get("pending/show", batch="b", text="t"))[1]["original_file_name"]) == 100_000
+    assert len((await served.get("pending/show", batch="b", text="t"))[1]["original_file_name"]) == 1_000
 
 
 def restored(contents: int, failures: int = 0, **skipped: list[str]) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Tests that the endpoints report liveness, the errors of the parts, and the metrics."""
 
+from asyncio import StreamReader, StreamWriter, open_connection
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
 
+from service.http import server
 from service.http.server import Http
 from service.runtime.health import Health
-from service.runtime.metrics import QUARANTINED
+from service.runtime.metrics import HTTP_REJECTED, QUARANTINED
 
 
 class Endpoints:
@@ -91,3 +93,64 @@ async def test_an_address_in_use_is_an_error_at_once(endpoints: Endpoints) -> No
 async def test_an_unknown_path_is_not_found(endpoints: Endpoints) -> None:
     status, *_ = await endpoints.get("/admin/")
     assert status == 404
+
+
+# -- strangers
+
+
+async def connected(
+    endpoints: Endpoints, sent: bytes = b"GET /healthz HTTP/1.1\r\nHo"
+) -> tuple[StreamReader, StreamWriter]:
+    reader, writer = await open_connection("127.0.0.1", endpoints.http.port)
+    writer.write(sent)
+    return reader, writer
+
+
+async def is_closed(reader: StreamReader) -> bool:
+    try:
+        return await reader.read(1) == b""
+    except ConnectionError:
+        return True
+
+
+async def test_connections_that_ask_for_nothing_give_way(endpoints: Endpoints) -> None:
+    silent = [await connected(endpoints) for _ in range(server.MOST_CONNECTIONS + 5)]
+    for _ in range(3):
+        assert (await endpoints.get("/healthz"))[0] == 200
+    assert await is_closed(silent[0][0])
+    for _, writer in silent:
+        writer.close()
+
+
+async def test_a_connection_without_a_whole_request_is_closed(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FIRST_REQUEST_SECONDS", 0.1)
+    reader, writer = await connected(endpoints)
+    assert await is_closed(reader)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", b"GET /\xff HTTP/9\r\n\r\n"]
+)
+async def test_a_request_that_is_no_http_is_counted_and_leaves_no_traceback(
+    endpoints: Endpoints, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = HTTP_REJECTED.labels("malformed")._value.get()
+    reader, writer = await connected(endpoints, request_)
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.")
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert b"aiohttp" not in answer
+    assert b"Traceback" not in answer
+    assert HTTP_REJECTED.labels("malformed")._value.get() - before == 1
+    assert caplog.records == []
+
+
+async def test_answers_are_neither_cached_nor_guessed_at_and_name_no_version(endpoints: Endpoints) -> None:
+    async with ClientSession() as client, client.get(f"http://127.0.0.1:{endpoints.http.port}/healthz") as response:
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["Server"] == "els"

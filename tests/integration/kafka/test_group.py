@@ -66,7 +66,7 @@ async def test_a_slow_transfer_of_a_large_record_is_not_silence(
     running.consumer._assignment.membership._options = replace(running.consumer._options, session_timeout=6)
     proxy.slow(0.3)
     instructions = random.Random(1).randbytes(2 * MEBIBYTE).hex()
-    await consumers.publish(BATCH_REGISTERED, registration("b", ["e1"], essay_instructions=instructions))
+    await consumers.publish(BATCH_REGISTERED, registration("b", ["e1"], unknown_field=instructions))
     await consumers.becomes("select count(*) from els.batches", 1)
     assert not running._task.done()
     proxy.flow()

@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
 from deploy.servers.pods import until
+from service.postgres import migration
 from service.postgres.session import PLANNER, Timeouts
 
 ROWS = {"SELECT", "INSERT", "UPDATE", "DELETE"}
@@ -32,6 +33,7 @@ TABLES = {
     "relay_shards": CHANGE,
     "quarantine": ROWS,
     "topic_refusals": ROWS,
+    "rejected_bytes": ROWS,
     "crash_marks": ROWS,
     "progress": ROWS,
     "server_identity": ROWS,
@@ -101,11 +103,20 @@ def test_els_ops_sees_no_table(database: Connection[tuple[Any, ...]], table: str
         "select els.oldest_transaction()",
         "set role els_app",
         "set role els_owner",
+        "set role els_ops",
+        "select lo_create(0)",
+        "select lo_from_bytea(0, 'x')",
+        "select pg_advisory_lock(1)",
+        "select pg_try_advisory_lock_shared(1, 2)",
+        "select pg_advisory_xact_lock(g) from generate_series(1, 20000) as g",
+        "alter role els_ops set statement_timeout = 0",
+        "alter role els_ops password 'mine'",
+        "alter role els_ops login",
     ],
 )
 def test_els_ops_changes_nothing(database: Connection[tuple[Any, ...]], command: str) -> None:
     operator = f"els_test_{secrets.token_hex(6)}"  # roles are the whole server's, tests run side by side
-    database.execute(f"create role {operator} in role els_ops".encode())
+    database.execute(f"create role {operator}; grant els_ops to {operator} with inherit true, set false".encode())
     try:
         with database.transaction(force_rollback=True):
             database.execute(f"set local session authorization {operator}".encode())
@@ -264,11 +275,41 @@ def test_els_owner_owns_everything(database: Connection[tuple[Any, ...]]) -> Non
 def test_the_owner_has_no_login_and_no_role_has_a_privilege_that_it_does_not_need(
     database: Connection[tuple[Any, ...]],
 ) -> None:
+    """Earlier releases, which other tests run on this server, gave els_ops a login."""
     roles = database.execute(
-        "select rolname::text, rolcanlogin, rolsuper or rolcreatedb or rolcreaterole or rolbypassrls"
-        " from pg_roles where rolname in ('els_owner', 'els_app', 'els_ops') order by 1"
+        "select rolname::text, rolcanlogin and rolname <> 'els_ops', rolsuper or rolcreatedb or rolcreaterole"
+        " or rolbypassrls from pg_roles where rolname in ('els_owner', 'els_app', 'els_ops') order by 1"
     ).fetchall()
-    assert roles == [("els_app", True, False), ("els_ops", True, False), ("els_owner", False, False)]
+    assert roles == [("els_app", True, False), ("els_ops", False, False), ("els_owner", False, False)]
+
+
+def test_the_service_deletes_no_operator_action_that_is_younger_than_30_days(
+    database: Connection[tuple[Any, ...]],
+) -> None:
+    database.execute(
+        "insert into els.operator_actions (at, who, action, why)"
+        " select now() - make_interval(days => days), 'me', 'purge', 'a test'"
+        " from unnest(array[0, 29, 31]) as days"
+    )
+    with database.transaction():
+        database.execute("set local role els_app")
+        deleted = database.execute("delete from els.operator_actions returning now() - at > interval '30 days'")
+        assert deleted.fetchall() == [(True,)]
+
+
+def test_the_roles_are_set_up_anew_with_each_migration(
+    database: Connection[tuple[Any, ...]], database_url: str
+) -> None:
+    """A person gets the timeouts; in this database, nobody may make temporary tables any more."""
+    person = f"els_test_{secrets.token_hex(6)}"
+    database.execute(f"create role {person} login; grant els_ops to {person} with inherit true, set false".encode())
+    try:
+        migration.upgrade(database_url)
+        assert configured(database, person) == configured(database, "els_ops")
+        may_fill = "select has_database_privilege(%s, current_database(), 'temporary')"
+        assert database.execute(may_fill, [person]).fetchone() == (False,)
+    finally:
+        database.execute(f"drop role {person}".encode())
 
 
 def configured(database: Connection[tuple[Any, ...]], role: str) -> dict[str, str]:

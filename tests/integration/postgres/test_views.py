@@ -664,3 +664,20 @@ def test_health_reads_nothing_that_has_a_history(history: Connection[dict[str, A
     found = plan(history, "select * from ops.health")
     for table in ("slots", "batches", "excess_content"):
         assert f" on {table}" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Åsa's essay.docx", "Åsa's essay.docx"),
+        ("\x1b[31mred", "\ufffd[31mred"),
+        ("a\u202efdp.exe", "a\ufffdfdp.exe"),
+        ("c1\x9b31m", "c1\ufffd31m"),
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("two\nlines", "two\ufffdlines"),
+    ],
+)
+def test_names_of_files_are_shown_without_what_a_terminal_or_a_spreadsheet_obeys(
+    database: Connection[dict[str, Any]], name: str, shown: str
+) -> None:
+    assert database.execute("select els.shown(%s) as shown", [name]).fetchone() == {"shown": shown}

@@ -15,7 +15,7 @@ from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.consumer.consumer import Consumer
 from service.domain.delivery import IntakeLimits
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.intake import Intake
 from service.kafka.connection import client_options
 from service.kafka.group import ConsumerOptions
@@ -24,7 +24,7 @@ from service.postgres.pool import Database
 from service.relay.relay import Relay
 from service.runtime import tracing
 from service.runtime.health import Health
-from tests.support.builders.inputs import MEBIBYTE, content, registration
+from tests.support.builders.inputs import content, registration
 from tests.support.interleaving.interleaving import forget
 
 CONTENT = "00-" + "c" * 32 + "-" + "1" * 16 + "-01"
@@ -60,7 +60,7 @@ async def test_every_step_from_poll_to_publication_links_the_traces_of_its_input
         database,
         Intake(database, IntakeLimits(), health, forget),
         health,
-        ConsumerOptions(group=uuid4().hex, max_bytes=dict.fromkeys(INCOMING_TOPICS, MEBIBYTE)),
+        ConsumerOptions(group=uuid4().hex),
         lag=lambda *_: None,
     )
     relay = Relay(database, lambda: Producer(client_options(tansu.bootstrap_servers), idempotent=False))

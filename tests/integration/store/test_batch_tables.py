@@ -38,6 +38,7 @@ OTHER_TABLES: Mapping[str, str] = {
     "relay_shards": "one row for each shard of the outbox",
     "quarantine": "by topic and record; a record need not name a batch",
     "topic_refusals": "one row for each input topic",
+    "rejected_bytes": "a row for each input topic and hour of two days",
     "crash_marks": "by topic and partition; a record need not name a batch",
     "progress": "one row for each input partition",
     "server_identity": "one row",

@@ -44,9 +44,9 @@ async def test_a_record_that_alone_was_handled_at_each_crash_is_the_culprit(mark
     for number in range(CRASHES):
         await marks.take(f"pod {number}", 10, 1)
         mark = await marks.claim(f"pod {number + 1}")
-        assert mark == (10, 1, number + 1)
+        assert mark == Mark(10, 1, number + 1)
     assert mark
-    assert crash_marks.isolation_range(mark, 10, 2_000) == IsolationRange(11, 1, culprit=10)
+    assert crash_marks.isolation_range(mark, 10, 2_000) == IsolationRange(11, 1, is_unpacked=True, culprit=10)
 
 
 async def test_crashes_before_the_record_was_handled_do_not_count_against_it(marks: Marks) -> None:
@@ -54,7 +54,7 @@ async def test_crashes_before_the_record_was_handled_do_not_count_against_it(mar
     await marks.take("pod 0", 10, 1)
     for number in range(1, CRASHES + 2):  # each crashes for another reason, before it comes to the record
         mark = await marks.claim(f"pod {number}")
-        assert mark == (10, 1, 1)
+        assert mark == Mark(10, 1, 1)
         assert crash_marks.isolation_range(Mark(*mark), 10, 2_000).culprit is None
 
 

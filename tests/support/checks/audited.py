@@ -2,12 +2,11 @@
 
 from deploy.servers.brokers import Broker
 from service.audit.audit import TIMEOUTS, Report, Scope, audit
-from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
+from service.domain.input_limits import InputLimits
 from service.kafka import connection
 from service.postgres.pool import Database
 
 MEBIBYTE = 1024 * 1024
-MAX_BYTES = {**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * MEBIBYTE}
 
 
 async def audited(
@@ -22,7 +21,7 @@ async def audited(
     """Returns the report of an audit; by default, all pods have the same clock."""
     database = Database(database_url, pool_size=1, timeouts=TIMEOUTS)
     try:
-        scope = Scope(group, MAX_BYTES, retention, whole=whole, clocks_apart=clocks_apart)
+        scope = Scope(group, InputLimits(), retention, whole=whole, clocks_apart=clocks_apart)
         return await audit(database, connection.client_options(broker.bootstrap_servers), scope)
     finally:
         await database.close()

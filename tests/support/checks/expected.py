@@ -38,6 +38,7 @@ WORKINGS = (
     "outbox_format",
     "crash_marks",
     "topic_refusals",
+    "rejected_bytes",
     "alembic_version",
     "progress",
     "server_identity",

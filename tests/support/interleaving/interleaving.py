@@ -64,6 +64,7 @@ TABLES: Final = (
     "outbox_pages",
     "quarantine",
     "topic_refusals",
+    "rejected_bytes",
 )
 
 COMMIT, HEAR, DIE = "commit", "hear", "die"

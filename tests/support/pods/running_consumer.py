@@ -15,7 +15,6 @@ from deploy.servers.pods import until
 from service.application import run_until_stopped
 from service.consumer.consumer import Consumer
 from service.domain.delivery import IntakeLimits
-from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.kafka import topics
@@ -50,7 +49,6 @@ class Running:
                 replay=replay,
                 max_poll_records=100,
                 drain=10,
-                max_bytes={**dict.fromkeys(INCOMING_TOPICS, MEBIBYTE), BATCH_REGISTERED: 16 * MEBIBYTE},
             ),
             lag=lambda *_: None,
         )

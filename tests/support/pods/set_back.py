@@ -15,6 +15,7 @@ from aiokafka import ConsumerRecord
 from deploy.local.postgres import installed_programs
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
+from service.domain.input_limits import InputLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
 from service.history.topics import open_reader, read_to_end, topic_partitions
 from service.kafka.connection import client_options
@@ -26,7 +27,6 @@ from service.relay.relay import Relay
 from service.store.operator_actions import Operator
 from service.store.outbox import EVENTS_PER_ROW
 from tests.support.builders.inputs import content, failure, registration
-from tests.support.checks.audited import MAX_BYTES
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture
 
 FILLED_BY_MIGRATIONS = ("alembic_version", "outbox_format", "policy", "relay_shards")
@@ -146,7 +146,7 @@ class SetBack:
         given = RecoveryOptions(
             self.consumers.group,
             IntakeLimits(),
-            MAX_BYTES,
+            InputLimits(),
             Operator("a test", "set back"),
             **{"quiet_seconds": 0.3, **options},
         )

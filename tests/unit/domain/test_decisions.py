@@ -77,51 +77,67 @@ def slots(number: int, batch_id: str = "b") -> list[Slot]:
 # -- admission
 
 
+def rejections(*rejected: bool) -> list[bytes | None]:
+    """Different rejections, and None for each valid record."""
+    return [b"%d" % number if is_rejected else None for number, is_rejected in enumerate(rejected)]
+
+
 def test_everything_is_admitted_below_the_limit() -> None:
-    assert decide_admission([False, True, True, False], NONE, 3, probing=False) == Admit(4)
+    assert decide_admission(rejections(False, True, True, False), NONE, 3, probing=False) == Admit(4)
 
 
 def test_a_topic_is_admitted_up_to_the_record_that_reaches_the_limit() -> None:
-    assert decide_admission([True] * 5, NONE, 3, probing=False) == Admit(3)
-    assert decide_admission([True] * 5, RejectionCounter(2, paused=False), 3, probing=False) == Admit(1)
+    assert decide_admission(rejections(*[True] * 5), NONE, 3, probing=False) == Admit(3)
+    assert decide_admission(rejections(*[True] * 5), RejectionCounter(2, paused=False), 3, probing=False) == Admit(1)
+
+
+def test_repeats_of_one_rejection_count_once() -> None:
+    assert decide_admission([b"same"] * 5, NONE, 2, probing=False) == Admit(5)
+    assert decide_admission([b"same", b"same", b"other", b"same"], NONE, 2, probing=False) == Admit(3)
+
+
+def test_a_topic_whose_rejections_are_skipped_takes_them_all() -> None:
+    skipping = RejectionCounter(2, paused=False, skips=True)
+    assert decide_admission(rejections(*[True] * 5), skipping, 3, probing=False) == Admit(5)
 
 
 def test_a_valid_record_restarts_the_count_of_rejections() -> None:
-    assert decide_admission([True, True, False, True, True, False], NONE, 3, probing=False) == Admit(6)
+    assert decide_admission(rejections(True, True, False, True, True, False), NONE, 3, probing=False) == Admit(6)
 
 
 def test_nothing_is_admitted_of_a_paused_topic() -> None:
-    assert decide_admission([False, False], PAUSED, 1_000, probing=False) == Admit(0)
+    assert decide_admission([None, None], PAUSED, 1_000, probing=False) == Admit(0)
 
 
 def test_a_probe_admits_one_valid_record_of_a_paused_topic() -> None:
-    assert decide_admission([False, False], PAUSED, 1_000, probing=True) == Admit(1)
-    assert decide_admission([True, False], PAUSED, 1_000, probing=True) == Admit(0)
+    assert decide_admission([None, None], PAUSED, 1_000, probing=True) == Admit(1)
+    assert decide_admission([b"bad", None], PAUSED, 1_000, probing=True) == Admit(0)
 
 
 @given(st.lists(st.booleans(), min_size=1), st.integers(0, 5), st.integers(1, 6))
 def test_a_topic_never_takes_a_record_behind_the_limit(rejected: list[bool], before: int, limit: int) -> None:
-    admitted = decide_admission(rejected, RejectionCounter(before, paused=False), limit, probing=False).count
+    counter = RejectionCounter(before, paused=False)
+    admitted = decide_admission(rejections(*rejected), counter, limit, probing=False).count
     consecutive = before
     for number, is_rejected in enumerate(rejected, start=1):
         consecutive = consecutive + 1 if is_rejected else 0
-        if consecutive >= limit:
+        if is_rejected and consecutive >= limit:
             assert admitted == number
             return
     assert admitted == len(rejected)
 
 
 @pytest.mark.parametrize(
-    ("rejected", "count"),
+    ("records", "count"),
     [
         ([], CountRejections(0, restarted=False)),
-        ([True, True], CountRejections(2, restarted=False)),
-        ([True, False], CountRejections(0, restarted=True)),
-        ([False, True, True], CountRejections(2, restarted=True)),
+        (["rejected", "repeat", "rejected"], CountRejections(2, restarted=False)),
+        (["rejected", "valid"], CountRejections(0, restarted=True)),
+        (["valid", "rejected", "rejected"], CountRejections(2, restarted=True)),
     ],
 )
-def test_rejections_are_counted_from_the_last_valid_record_on(rejected: list[bool], count: CountRejections) -> None:
-    assert count_rejections(rejected) == count
+def test_rejections_are_counted_from_the_last_valid_record_on(records: list[Any], count: CountRejections) -> None:
+    assert count_rejections(records) == count
 
 
 # -- new batches

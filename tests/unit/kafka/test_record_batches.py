@@ -1,28 +1,48 @@
 """Tests that every record of a fetch is returned once, whatever its bytes: readable, or as raw bytes with a reason."""
 
+import asyncio
 import tracemalloc
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.kafka.record_batches import LARGEST_INFLATED, Records, Unreadable
+from service.domain.delivery import Unreadable, fingerprint
+from service.domain.events import Reason
+from service.domain.input_limits import DEFAULT_LIMITS, KEPT_BYTES, WHOLE_BYTES
+from service.domain.topics import CONTENT_PROVISIONED
+from service.kafka.deliveries import open_batch
+from service.kafka.record_batches import Records
+from service.kafka.unpacking import Bytes
 from tests.support.builders.batches import CODECS, HEADER_BYTES, at, corrupt, record_batch, signed
 
 VALUES = [b"first", None, b"third"]
+TP = TopicPartition(CONTENT_PROVISIONED, 0)
 
 
 def read(data: bytes) -> list[Any]:
-    """Iterate over the batches of a fetch as aiokafka does."""
+    """Takes the batches of a fetch as aiokafka does, and unpacks them as the consumer does."""
     records, found = Records(data), []
     while records.has_next():
         batch = records.next_batch()
         assert batch.validate_crc()
-        if not batch.is_control_batch:
-            found += list(batch)
+        if batch.is_control_batch:
+            continue
+        (fetched,) = batch
+        assert (fetched.offset, fetched.value) == (batch.next_offset - 1, batch)
+        found += asyncio.run(unpacked(batch))
         assert not found or found[-1].offset < batch.next_offset
+    return found
+
+
+async def unpacked(batch: Any) -> list[Any]:
+    opened, found = await open_batch(TP, batch, DEFAULT_LIMITS), []
+    while not opened.is_done:
+        taken, _ = await opened.take(7, DEFAULT_LIMITS.poll_bytes)
+        found += taken
     return found
 
 
@@ -108,14 +128,16 @@ def test_a_batch_that_cannot_be_inflated_is_raw(number: int) -> None:
 def test_a_batch_that_inflates_beyond_the_limit_is_raw_and_takes_bounded_memory(compression: str) -> None:
     whole = record_batch([b"small"])
     number, compressed = CODECS[compression]
-    batch = signed(whole[:HEADER_BYTES], bytes(compressed(bytes(LARGEST_INFLATED + 1))), number)
+    batch = signed(whole[:HEADER_BYTES], bytes(compressed(bytes(DEFAULT_LIMITS.inflated_bytes + 1))), number)
     tracemalloc.start()
     (record,) = read(batch)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "inflates to more than" in unreadable(record).why
-    assert bytes(record.value) == batch
-    assert peak < 3 * LARGEST_INFLATED
+    assert unreadable(record).reason is Reason.TOO_LARGE
+    assert bytes(record.value) == (batch if len(batch) <= WHOLE_BYTES else batch[:KEPT_BYTES])
+    assert fingerprint(record) == fingerprint(Bytes(None, batch))
+    assert peak < 2.5 * DEFAULT_LIMITS.inflated_bytes
 
 
 @given(st.binary(max_size=200), st.integers(0, 5), st.integers(0, 120), st.binary(min_size=1, max_size=8))

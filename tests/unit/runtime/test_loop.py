@@ -1,11 +1,12 @@
 """Tests that a loop survives every error of its step, wakes when it is woken, and stops when it is stopped."""
 
 import asyncio
+import time
 from contextlib import suppress
 
 from structlog.testing import capture_logs
 
-from service.runtime.loop import Backoff, Loop, Throttle, cancelled
+from service.runtime.loop import Backoff, Loop, Throttle, cancelled, watch_blocking
 
 BOUND = 60
 """Seconds after which a wait has failed."""
@@ -150,3 +151,16 @@ def test_pauses_stay_below_a_bound_that_doubles_up_to_the_longest() -> None:
         backoff = Backoff(first=1, longest=4)
         for bound in (1, 2, 4, 4, 4):
             assert 0 <= backoff.pause() <= bound
+
+
+async def test_the_longest_time_that_the_process_blocked_its_event_loop_is_reported() -> None:
+    reports: list[float] = []
+    watching = asyncio.create_task(watch_blocking(reports.append, every=0.01))
+    await asyncio.sleep(0.03)
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    while not reports or reports[-1] < 0.15:  # noqa: ASYNC110  the watch runs on the same loop
+        await asyncio.sleep(0.01)
+    watching.cancel()
+    assert reports == sorted(reports)
