@@ -11,6 +11,7 @@ from deploy.servers.pods import pods, until
 from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.builders import hostile
 from tests.support.builders.inputs import content
+from tests.support.checks.audited import check_audit
 from tests.support.pods.limited import LIMIT
 from tests.support.pods.running_consumer import consumer_fixture
 from tests.support.servers import memory
@@ -18,7 +19,6 @@ from tests.support.servers import memory
 STALL_SECONDS = 1.0
 """SPEC, section 5: the event loop never stalls for longer."""
 BOUND = 240
-LOST = 'select topic, "partition", first_offset from ops.lost_inputs'
 
 
 @pytest.mark.only_in_test_all("hostile record batches")
@@ -56,3 +56,4 @@ async def test_a_pod_with_little_memory_survives_every_record_batch_that_a_broke
             assert float(blocked) < STALL_SECONDS
             assert group is None or memory.killed(group) == 0
             assert await running.stop() == [0]
+        await check_audit(app_url, apache, consumers.group)  # each input is applied, a repeat, or in quarantine

@@ -115,12 +115,29 @@ def test_a_malformed_setting_is_named_in_one_line(monkeypatch: pytest.MonkeyPatc
         f"postgresql://user:{SECRET}%zz@db/els",
         f"postgresql://user:{SECRET}@[::1/els",
         f"postgresql://user@db/els?{SECRET}=1",
+        f"postgresql://user:p@{SECRET}@db/els",
+        f"postgresql://user@db/{SECRET}@db/els",
         f"{SECRET}",
     ],
 )
 def test_an_error_about_a_url_does_not_quote_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("ELS_DATABASE_URL", url)
     assert SECRET not in error_message()
+
+
+def test_an_error_about_the_brokers_does_not_quote_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELS_KAFKA_BOOTSTRAP_SERVERS", f"one:9092,user:{SECRET}@two:9092")
+    assert error_message() == "ELS_KAFKA_BOOTSTRAP_SERVERS: its entry 2 is not host:port"
+
+
+def test_tokens_are_long_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELS_VIEWER_TOKEN", "x" * 15)
+    assert error_message() == "ELS_VIEWER_TOKEN: should have at least 16 characters"
+    monkeypatch.setenv("ELS_VIEWER_TOKEN", "x" * 16 + "\n")
+    monkeypatch.setenv("ELS_ADMIN_TOKEN", "x" * 16)
+    assert error_message() == "ELS_VIEWER_TOKEN: should not be the same as ELS_ADMIN_TOKEN"
+    monkeypatch.setenv("ELS_ADMIN_TOKEN", " \n")
+    assert load_settings().admin_token is None
 
 
 def test_printed_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

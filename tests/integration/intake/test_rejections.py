@@ -19,6 +19,8 @@ from tests.support.builders.inputs import content, delivery, provisioned, regist
 from tests.support.interleaving.interleaving import forget
 
 LIMIT = 10
+ENOUGH = 10_000
+"""Bytes of rejections within a day that pause a topic."""
 
 _numbers = count()
 
@@ -28,7 +30,7 @@ class Pod:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url, pool_size=1)
-        limits = IntakeLimits(consecutive_rejections=LIMIT)
+        limits = IntakeLimits(LIMIT, ENOUGH)
         self.intake = Intake(self.database, limits, Health("database"), forget)
 
     async def take(self, *deliveries: Delivery, probing: bool = False) -> Outcome:
@@ -252,3 +254,53 @@ async def test_one_input_is_read_completely_and_a_missing_one_is_none(
     assert row is not None
     assert (row["value"], row["key"], row["headers"]) == (b"\xff", None, [["a", "1"]])
     assert row["reason"] == "not_utf8"
+
+
+# -- repeats, bytes, and rejections that are skipped
+
+
+async def test_repeats_of_one_rejection_count_once_over_all_polls_and_pods(
+    pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
+) -> None:
+    for pod in pods * 3:
+        outcome = await pod.take(*(bad(value=b"the same") for _ in range(LIMIT)))
+        assert outcome.paused == set()
+    assert rejection_counters(conn) == {CONTENT_PROVISIONED: (1, False)}
+    assert quarantined(conn, "deliveries") == [(6 * LIMIT,)]
+
+
+async def test_a_topic_pauses_while_too_many_bytes_of_it_were_rejected_within_a_day(
+    pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
+) -> None:
+    one, two = pods
+    size = ENOUGH // 2 + 1
+    assert (await one.take(bad(value=b"a" * size))).paused == set()
+    assert (await one.take(bad(value=b"a" * size))).paused == set(), "a repeat takes no room"
+    assert (await two.take(bad(value=b"b" * size))).paused == {CONTENT_PROVISIONED}
+    outcome = await one.take(provisioned("b", "t1"))
+    assert (len(outcome.not_admitted), outcome.paused) == (1, {CONTENT_PROVISIONED})
+    assert (await one.take(provisioned("b", "t1"), probing=True)).paused == {CONTENT_PROVISIONED}, "a valid one"
+    conn.execute("update els.rejected_bytes set hour = hour - interval '25 hours'")
+    assert (await one.take(provisioned("b", "t2"))).paused == set()
+
+
+async def test_a_topic_that_was_paused_because_of_bytes_is_resumed(
+    pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
+) -> None:
+    pod, _ = pods
+    assert (await pod.take(bad(value=b"a" * ENOUGH))).paused == {CONTENT_PROVISIONED}
+    assert await resume(pod, CONTENT_PROVISIONED)
+    assert (await pod.take(bad(value=b"b"))).paused == set()
+
+
+async def test_rejections_that_an_operator_skips_do_not_pause_the_topic_before_the_next_valid_record(
+    pods: tuple[Pod, Pod], conn: psycopg.Connection[Any]
+) -> None:
+    pod, _ = pods
+    await pod.take(*bads(LIMIT))
+    async with pod.database.transaction() as connection:
+        assert await quarantine.resume_topic(connection, CONTENT_PROVISIONED, skips=True)
+    outcome = await pod.take(*bads(3 * LIMIT))
+    assert (outcome.not_admitted, outcome.paused) == ([], set())
+    assert (await pod.take(provisioned("b", "t"))).paused == set()
+    assert (await pod.take(*bads(LIMIT))).paused == {CONTENT_PROVISIONED}

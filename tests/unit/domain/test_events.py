@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -321,6 +322,47 @@ def test_a_value_may_be_as_long_as_the_limit_and_no_longer() -> None:
     answer = decode(CONTENT_PROVISIONED, value, max_bytes=len(value) - 1)
     assert isinstance(answer, Rejection)
     assert answer.reason == Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "longest", "letter"),
+    [
+        (CONTENT, ("data", "original_file_name"), 1_024, "Å"),
+        (FAILURE, ("data", "original_file_name"), 1_024, "x"),
+        (REGISTRATION, ("data", "user_id"), 1_024, "x"),
+        (REGISTRATION, ("data", "class_id"), 1_024, "x"),
+        (REGISTRATION, ("data", "org_id"), 1_024, "x"),
+        (REGISTRATION, ("data", "essay_instructions"), 64 * 1024, "x"),
+        (REGISTRATION, ("data", "essay_instructions"), 32 * 1024, "Å"),  # two bytes
+        (FAILURE, ("data", "validation_error_detail", "message"), 64 * 1024, "x"),
+    ],
+)
+def test_a_text_that_is_kept_may_be_as_long_as_its_limit_and_no_longer(
+    document: dict[str, Any], path: tuple[str, ...], longest: int, letter: str
+) -> None:
+    for length, why in ((longest, None), (longest + 1, Reason.INVALID_FIELD)):
+        changed = copy.deepcopy(document)
+        place = changed
+        for name in path[:-1]:
+            place = place[name]
+        place[path[-1]] = letter * length
+        assert reason(changed) == why
+
+
+def test_json_may_have_as_many_values_as_the_limit_and_no_more() -> None:
+    values = [0] * 900
+    document = {**CONTENT, "unknown": values}
+    bound = text(document).count(b",") + text(document).count(b"[") + text(document).count(b"{") + 1
+
+    def rejected(most: int, given: object) -> bool:
+        answer = decode(CONTENT_PROVISIONED, text(given), max_bytes=MIB, max_values=most)
+        return isinstance(answer, Rejection) and answer.reason == Reason.TOO_LARGE
+
+    assert not rejected(bound, document)
+    assert rejected(bound - 1, document)
+    # Within a string there are no values, wherever it is cut when it is read in pieces.
+    strings = {**CONTENT, "unknown": ['\\"[,{' * 20_000, ",", "\\\\", "[" * 70_000]}
+    assert not rejected(60, strings)
 
 
 ENVELOPE_REQUIRED = [

@@ -16,7 +16,8 @@ from service.domain.input_limits import DEFAULT_LIMITS, KEPT_BYTES, WHOLE_BYTES
 from service.domain.topics import CONTENT_PROVISIONED
 from service.kafka.deliveries import open_batch
 from service.kafka.record_batches import Records
-from service.kafka.unpacking import Bytes
+from service.kafka.unpacking import SMALL_BYTES, Bytes
+from tests.support.builders import hostile
 from tests.support.builders.batches import CODECS, HEADER_BYTES, at, corrupt, record_batch, signed
 
 VALUES = [b"first", None, b"third"]
@@ -138,6 +139,55 @@ def test_a_batch_that_inflates_beyond_the_limit_is_raw_and_takes_bounded_memory(
     assert bytes(record.value) == (batch if len(batch) <= WHOLE_BYTES else batch[:KEPT_BYTES])
     assert fingerprint(record) == fingerprint(Bytes(None, batch))
     assert peak < 2.5 * DEFAULT_LIMITS.inflated_bytes
+
+
+def header(name: bytes, value: bytes) -> bytes:
+    return hostile.varint(len(name)) + name + hostile.varint(len(value)) + value
+
+
+LIMITS = DEFAULT_LIMITS
+EXCEEDING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "headers": (
+        {"headers": LIMITS.headers + 1, "block": header(b"h", b"") * (LIMITS.headers + 1)},
+        {"headers": LIMITS.headers, "block": header(b"h", b"") * LIMITS.headers},
+    ),
+    "header bytes": (
+        {"headers": 1, "block": header(b"h", bytes(LIMITS.header_bytes))},
+        {"headers": 1, "block": header(b"h", bytes(LIMITS.header_bytes - 1))},
+    ),
+    "a key": ({"key": bytes(LIMITS.key_bytes + 1)}, {"key": bytes(LIMITS.key_bytes)}),
+}
+"""A record that exceeds a bound, and one that just does not."""
+
+
+@pytest.mark.parametrize("what", EXCEEDING)
+@pytest.mark.parametrize("padding", [0, SMALL_BYTES], ids=["a small batch", "a large batch"])
+def test_a_record_that_exceeds_a_bound_is_too_large_and_those_beside_it_are_read(what: str, padding: int) -> None:
+    beyond, within = EXCEEDING[what]
+    bodies = [
+        hostile.record(0, value=b"before" + bytes(padding // 2)),
+        hostile.record(1, value=b"beyond", **beyond),
+        hostile.record(2, value=b"within", **within),
+        hostile.record(3, value=b"behind" + bytes(padding // 2)),
+    ]
+    found = read(hostile.batch(b"".join(bodies), 4, "none"))
+    assert [(record.offset, bytes(record.value)[:6]) for record in found] == [
+        (0, b"before"),
+        (1, b"beyond"),
+        (2, b"within"),
+        (3, b"behind"),
+    ]
+    assert unreadable(found[1]).reason is Reason.TOO_LARGE
+    assert fingerprint(found[1]) == fingerprint(Bytes(beyond.get("key"), b"beyond"))
+    assert not any(isinstance(record.value, Unreadable) for record in (found[0], found[2], found[3]))
+
+
+def test_of_a_value_beyond_what_is_kept_the_first_bytes_and_the_identity_are_kept() -> None:
+    value = bytes(range(256)) * (WHOLE_BYTES // 256 + 1)
+    (record,) = read(hostile.batch(hostile.record(0, value=value), 1, "none"))
+    assert bytes(record.value) == value[:KEPT_BYTES]
+    assert unreadable(record).reason is Reason.TOO_LARGE
+    assert fingerprint(record) == fingerprint(Bytes(None, value))
 
 
 @given(st.binary(max_size=200), st.integers(0, 5), st.integers(0, 120), st.binary(min_size=1, max_size=8))
