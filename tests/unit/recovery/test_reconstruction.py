@@ -335,6 +335,21 @@ def test_failures_that_were_stored_before_the_topics_begin_keep_their_slots() ->
     assert (result.slots, result.cleared, result.failures, result.contradictions) == ([], [], [], [])
 
 
+def test_a_batch_of_which_the_topics_have_only_the_errors_stays_as_it_is() -> None:
+    """What was announced of its slots, and that it was ready, is older than what is read."""
+    stored = stored_batch(("e1", "t1"), ("e2", None))
+    stored.slots[1] = StoredSlot("e2", 2, "failed", None, "f2", MORNING)
+    for state, upload in (("slot", "f2"), ("surplus", "f3")):
+        waits = received(VALIDATION_FAILED, failure("b", upload)).failure("b")
+        stored.failures.append(StoredFailure(state, waits))
+    listed = [{"essay_id": "f2", "file_name": "f2.txt", "failed_at": stamp(1)}]
+    errors = published(VALIDATION_ERRORS, 6, failed_essays=listed, error_summary={"critical_failure": False})
+    result = changes([errors], [], stored, known_since=MORNING + timedelta(hours=1))
+    assert (result.slots, result.cleared, result.failures, result.decide) == ([], [], [], [])
+    # Where the topics reach back to the slot, the content in it was never announced, and is decided anew.
+    assert ("slot", "e1") in changes([errors], [], stored).cleared
+
+
 def test_a_slot_that_only_a_list_names_keeps_its_row() -> None:
     stored = stored_batch(("e1", "t1"), ("e2", None), second=0)
     result = changes([ready(900, ("e1", "t1"), ("e2", "t2")), assigned("e2", "t2", 899)], texts("t2"), stored)
