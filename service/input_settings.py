@@ -25,7 +25,7 @@ class InputSettings(BaseSettings):
         DEFAULT_LIMITS.json_values,
         ge=100_000,
         le=10_000_000,
-        description="Most JSON values in a message: each takes 100 bytes of memory. A record beyond this bound, or "
+        description="Most JSON values in a message: each takes 60 to 110 bytes. A record beyond this bound, or "
         "beyond one of the next three, goes to quarantine.",
     )
     max_key_bytes: int = Field(

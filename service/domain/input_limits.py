@@ -19,7 +19,7 @@ KEPT_BYTES = MEBIBYTE
 """Beyond it, quarantine keeps so many bytes."""
 
 VALUE_COST = 64
-"""Bytes of memory that a JSON value takes, whatever its length: `[0]` has two, and is parsed into more."""
+"""Bytes of memory that a JSON value takes at least, whatever its length: `[0]` has two."""
 
 RECORD_COST = 500
 """Bytes of memory that a record takes, beside those of its key, value and headers."""

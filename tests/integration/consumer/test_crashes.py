@@ -66,11 +66,7 @@ async def test_a_record_that_was_alone_in_three_crashes_is_rejected(
     records = [content("b", f"t{number}") for number in range(40)]
     records[23] = content("b", "mine")
     await strict_consumers.publish(CONTENT_PROVISIONED, *records)
-    settings = {
-        "ELS_DATABASE_URL": strict_consumers.app_url,
-        **strict_consumers.broker.settings,
-        "ELS_CONSUMER_GROUP": strict_consumers.group,
-        "ELS_SESSION_TIMEOUT_SECONDS": "1",
+    settings = settings_of(strict_consumers) | {
         "ELS_MAX_POLL_RECORDS": "16",
         "MINE": mine,
     }
@@ -99,11 +95,7 @@ async def test_a_record_batch_that_was_alone_in_three_crashes_is_rejected_unread
     for names in (("t1", "t2"), ("t3", "mine", "t5"), ("t6", "t7")):  # a record batch each
         batch = record_batch([content("b", name) for name in names])
         await strict_consumers.publish_batch(CONTENT_PROVISIONED, batch, len(names))
-    settings = {
-        "ELS_DATABASE_URL": strict_consumers.app_url,
-        **strict_consumers.broker.settings,
-        "ELS_CONSUMER_GROUP": strict_consumers.group,
-        "ELS_SESSION_TIMEOUT_SECONDS": "1",
+    settings = settings_of(strict_consumers) | {
         "MINE": "unpack",
     }
     crashes = 0
@@ -129,11 +121,7 @@ async def test_a_record_that_hangs_until_the_pod_is_stopped_is_rejected(
     hangs = content("b", "mine", padding="x" * 300_000)  # decoded in a thread
     for value in (content("b", "t1"), hangs, content("b", "t2")):
         await strict_consumers.publish(CONTENT_PROVISIONED, value)
-    settings = {
-        "ELS_DATABASE_URL": strict_consumers.app_url,
-        **strict_consumers.broker.settings,
-        "ELS_CONSUMER_GROUP": strict_consumers.group,
-        "ELS_SESSION_TIMEOUT_SECONDS": "1",
+    settings = settings_of(strict_consumers) | {
         "ELS_DRAIN_SECONDS": "1",
         "MINE": "hang",
     }
@@ -159,6 +147,15 @@ async def test_a_record_that_hangs_until_the_pod_is_stopped_is_rejected(
         assert stops == 4, "once in a poll, then three times with that record alone"
         await strict_consumers.all_committed()
         assert strict_consumers.rejected() == [(CONTENT_PROVISIONED, "killed_the_process")]
+
+
+def settings_of(consumers: ConsumerFixture) -> dict[str, str]:
+    return {
+        "ELS_DATABASE_URL": consumers.app_url,
+        **consumers.broker.settings,
+        "ELS_CONSUMER_GROUP": consumers.group,
+        "ELS_SESSION_TIMEOUT_SECONDS": "1",
+    }
 
 
 async def crashes_or(pod: Pod, condition: Callable[[], bool]) -> bool:
