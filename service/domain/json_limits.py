@@ -50,22 +50,29 @@ def is_too_deep(value: bytes) -> bool:
     return DEEPEST + 1 in accumulate(compress(steps, map(not_, inside)))
 
 
-_LONE_SURROGATE = re.compile(
-    rb"(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-)
+_HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATE = re.compile(rb"(?<!%b)%b|%b(?!%b)" % (_HIGH, _LOW, _HIGH, _LOW))
+_BETWEEN_PAIRS = re.compile(rb"(?<!%b)\\u|\\u(?!%b)" % (_HIGH, _LOW[3:]))
 
 
 def lone_surrogates_as_nul(value: bytes) -> bytes:
     """Replace the escapes of lone surrogates by that of NUL.
 
     The parser rejects a lone surrogate anywhere in the JSON. NUL can be parsed, and is rejected only in a field that is
-    stored.
+    stored. One substitution would keep other threads from running while it replaces millions, so it is done in chunks.
     """
     if b"\0" in value or b"\\u" not in value:
         return value
     # An escaped backslash before a "u" does not begin the escape of a surrogate, so it is replaced meanwhile.
-    return _LONE_SURROGATE.sub(rb"\\u0000", value.replace(rb"\\", b"\0")).replace(b"\0", rb"\\")
+    marked = value.replace(rb"\\", b"\0")
+    parts, begin = [], 0
+    while begin < len(marked):
+        cut = _BETWEEN_PAIRS.search(marked, begin + _CHUNK)
+        end = cut.start() if cut else len(marked)
+        parts.append(_LONE_SURROGATE.sub(rb"\\u0000", marked[begin:end]))
+        begin = end
+    return b"".join(parts).replace(b"\0", rb"\\")
 
 
 def unstorable_part(value: object) -> str | None:

@@ -25,6 +25,7 @@ from aiokafka import TopicPartition
 
 from service.cli import parser as commandline
 from service.domain import incoming as events
+from service.domain import json_limits
 from service.domain.events import LONGEST_ERROR, Incoming, Rejection
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
@@ -297,16 +298,15 @@ def _guide(runs: int) -> None:
             return (data[:1] + _corrupt(dice, data[1:]))[:most]
         return bytes(atheris.Mutate(data, most))
 
-    for name in (
-        "decode",
-        "_too_deep",
-        "_lone_surrogates_as_nul",
-        "_keepable",
-        "_misdirected",
-        "_diagnosis",
-        "_miscounted",
+    for module, names in (
+        (events, ("decode", "_storable", "_misdirected", "_diagnosis", "_miscounted")),
+        (json_limits, ("has_too_many_values", "is_too_deep", "lone_surrogates_as_nul", "unstorable_part")),
     ):
-        setattr(events, name, atheris.instrument_func(getattr(events, name)))
+        for name in names:
+            instrumented = atheris.instrument_func(getattr(module, name))
+            for user in (module, events):
+                if hasattr(user, name):
+                    setattr(user, name, instrumented)
     atheris.Setup([sys.argv[0], f"-runs={runs}", "-max_len=20000", "-verbosity=0"], once, custom_mutator=mutate)
     atheris.Fuzz()
 

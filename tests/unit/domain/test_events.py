@@ -243,6 +243,19 @@ def test_a_lone_surrogate_in_an_ignored_field_does_not_change_the_pairs_and_back
     assert event.original_file_name == name
 
 
+@given(
+    st.lists(st.sampled_from([b"\\ud800", b"\\uDFfe", b"\\udbff", b"\\\\", b"\\u0041", b"\\ud8", b"\\", b"u", b"x"])),
+    st.integers(1, 9),
+)
+def test_lone_surrogates_are_found_whatever_the_chunks(pieces: list[bytes], size: int) -> None:
+    value = b"".join(pieces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_limits, "_CHUNK", len(value))
+        expected = json_limits.lone_surrogates_as_nul(value)
+        patch.setattr(json_limits, "_CHUNK", size)
+        assert json_limits.lone_surrogates_as_nul(value) == expected
+
+
 def test_of_a_repeated_field_the_last_one_counts() -> None:
     value = text(CONTENT)
     assert reason(value.replace(b'"text_storage_id":', b'"text_storage_id": 5, "text_storage_id":')) is None
