@@ -5,6 +5,7 @@ exit of the command line. With `python -m tests.prove.fuzz RUNS`, atheris choose
 """
 
 import asyncio
+import inspect
 import json
 import random
 import resource
@@ -298,15 +299,10 @@ def _guide(runs: int) -> None:
             return (data[:1] + _corrupt(dice, data[1:]))[:most]
         return bytes(atheris.Mutate(data, most))
 
-    for module, names in (
-        (events, ("decode", "_storable", "_misdirected", "_diagnosis", "_miscounted")),
-        (json_limits, ("has_too_many_values", "is_too_deep", "lone_surrogates_as_nul", "unstorable_part")),
-    ):
-        for name in names:
-            instrumented = atheris.instrument_func(getattr(module, name))
-            for user in (module, events):
-                if hasattr(user, name):
-                    setattr(user, name, instrumented)
+    for module in (events, json_limits):
+        for name, each in inspect.getmembers(module, inspect.isfunction):
+            if each.__module__ in (events.__name__, json_limits.__name__):
+                setattr(module, name, atheris.instrument_func(each))
     atheris.Setup([sys.argv[0], f"-runs={runs}", "-max_len=20000", "-verbosity=0"], once, custom_mutator=mutate)
     atheris.Fuzz()
 

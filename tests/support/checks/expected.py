@@ -133,8 +133,8 @@ async def everything(database_url: str) -> dict[str, list[str]]:
 async def read_back(broker: Broker, topics: Sequence[str] = OUTGOING) -> dict[str, list[ConsumerRecord]]:
     """Returns every record of the topics, in order within each partition.
 
-    Reads from offset 0 up to a record that it publishes itself. The embedded broker's first offset may be too high, when
-    two producers wrote the first records at the same moment, and its end offset too low.
+    Reads from offset 0 up to a record that it publishes itself. The embedded broker's first offset may be too high,
+    when two producers wrote the first records at the same moment, and its end offset too low.
     """
     partitions = await _partitions(broker, topics)
     ends = await _ends(broker, partitions)
