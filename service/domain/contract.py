@@ -43,7 +43,9 @@ class BatchEntity(TypedDict):
     parent_id: None
 
 
-class BatchMetadata(TypedDict):
+class BatchMetadata(BatchEntity):
+    """The older generation of consumers reads `entity`, the newer one the same fields beside it."""
+
     entity: BatchEntity
     timestamp: Time
     processing_stage: None
@@ -103,15 +105,27 @@ class BatchReady(TypedDict):
     class_type: Literal["REGULAR", "GUEST"]
     teacher_first_name: None
     teacher_last_name: None
+    student_prompt_ref: dict[str, Any] | None
+
+
+ErrorCode = Literal[
+    "EMPTY_CONTENT",
+    "CONTENT_TOO_SHORT",
+    "CONTENT_TOO_LONG",
+    "RAW_STORAGE_FAILED",
+    "TEXT_EXTRACTION_FAILED",
+    "ENCRYPTED_FILE_UNSUPPORTED",
+    "UNKNOWN_VALIDATION_ERROR",
+]
 
 
 class ErrorDetail(TypedDict):
-    error_code: str | None
+    error_code: ErrorCode
     message: str
-    correlation_id: str | None
-    timestamp: Time | None
-    service: str | None
-    operation: str | None
+    correlation_id: UUID
+    timestamp: Time
+    service: str
+    operation: str
     details: dict[str, Any]
     stack_trace: str | None
     trace_id: str | None
@@ -127,7 +141,7 @@ class FailedEssay(TypedDict):
 
 class ErrorSummary(TypedDict):
     total_errors: int
-    error_categories: dict[str, int]
+    error_categories: dict[ErrorCode, int]
     critical_failure: bool
 
 

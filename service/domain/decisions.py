@@ -15,8 +15,6 @@ from service.domain.contract import ExcessReason
 from service.domain.events import (
     BatchRegistered,
     ContentProvisioned,
-    Reason,
-    Rejection,
     Upload,
     ValidationFailed,
     WaitingFailure,
@@ -166,10 +164,10 @@ class RepeatRegistration(NamedTuple):
     registration: BatchRegistered
 
 
-class Reject(NamedTuple):
-    """Quarantine the record."""
+class RejectConflict(NamedTuple):
+    """The batch is registered with another set of essays: quarantine the record."""
 
-    rejection: Rejection
+    registration: BatchRegistered
 
 
 def essay_set_of(essay_ids: Iterable[str]) -> bytes:
@@ -182,20 +180,14 @@ def essay_set_of(essay_ids: Iterable[str]) -> bytes:
     return digest.digest()
 
 
-def decide_registration(known: bytes | None, registration: BatchRegistered) -> Register | RepeatRegistration | Reject:
+def decide_registration(
+    known: bytes | None, registration: BatchRegistered
+) -> Register | RepeatRegistration | RejectConflict:
     """Decide about a registration. `known` is the registered essay set, None where the batch is not registered."""
     essay_set = essay_set_of(registration.essay_ids)
     if known is None:
         return Register(registration, essay_set)
-    if essay_set == known:
-        return RepeatRegistration(registration)
-    why = f"batch {registration.batch_id} is registered with another set of essays; the first registration stands"
-    return Reject(Rejection(Reason.CONFLICTING_REGISTRATION, why))
-
-
-def differences(first: Mapping[str, object], registration: BatchRegistered) -> list[str]:
-    """Return the names of the fields in which a repeated registration differs from the first."""
-    return [name for name, value in first.items() if getattr(registration, name) != value]
+    return RepeatRegistration(registration) if essay_set == known else RejectConflict(registration)
 
 
 # -- slots

@@ -53,9 +53,11 @@ _HEAD = re.compile(
 
 _METADATA = b'"metadata":'
 
+_SOURCE = SOURCE_SERVICE.encode()
+
 
 def headers_of(event: bytes) -> list[tuple[str, bytes]]:
-    """Return the Kafka headers of an event of this service: its id, type and correlation id, and its trace context.
+    """Return the Kafka headers of an event of this service: its id, type, correlation id and source, and its trace.
 
     Reads the ends of the envelope only, since `data` may be many megabytes. The quoted name of a field cannot occur
     within a string, where quotes are escaped. Raises ValueError where `event` is no such envelope.
@@ -64,10 +66,17 @@ def headers_of(event: bytes) -> list[tuple[str, bytes]]:
     if head is None:
         raise ValueError("not an event of this service")
     event_id, event_type, correlation_id = head.groups()
-    headers = [("event_id", event_id), ("event_type", event_type), ("correlation_id", correlation_id)]
+    headers = [
+        ("event_id", event_id),
+        ("event_type", event_type),
+        ("correlation_id", correlation_id),
+        ("source_service", _SOURCE),
+    ]
     if not event.endswith(b"null}"):
         trace = orjson.loads(event[event.rindex(_METADATA) + len(_METADATA) : -1])
         headers += [(name, str(trace[name]).encode()) for name in ("traceparent", "tracestate") if name in trace]
+        if parent := trace.get("traceparent"):
+            headers.append(("trace_id", str(parent)[3:35].encode()))
     return headers
 
 
@@ -98,8 +107,10 @@ def batch_entity(batch_id: str) -> BatchEntity:
 
 def batch_metadata(batch_id: str, event: str, time: str) -> BatchMetadata:
     """Return the `metadata` that the `data` of several events contains."""
+    entity = batch_entity(batch_id)
     return {
-        "entity": batch_entity(batch_id),
+        "entity": entity,
+        **entity,
         "timestamp": time,
         "processing_stage": None,
         "started_at": None,

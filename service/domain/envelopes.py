@@ -1,5 +1,6 @@
 """Defines the JSON of incoming records as pydantic models, for both generations of producers."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -47,6 +48,15 @@ LONGEST_TEXT = 64 * 1024
 Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_fits)]
 """Instructions and messages: at most 64 KiB in UTF-8."""
 
+
+def _is_small(value: dict[str, Any]) -> dict[str, Any]:
+    _fits(json.dumps(value, ensure_ascii=False))
+    return value
+
+
+SmallObject = Annotated[dict[str, Any], AfterValidator(_is_small)]
+"""An object of any shape: at most 64 KiB of JSON."""
+
 Size = Annotated[int, Field(ge=0, le=INT64)]
 
 
@@ -76,6 +86,7 @@ class RegistrationData(InputData):
     essay_instructions: Text | None = None
     class_id: Name | None = None
     org_id: Name | None = None
+    student_prompt_ref: SmallObject | None = None
 
 
 class UploadData(InputData):

@@ -26,6 +26,7 @@ class BatchRegistered:
     essay_instructions: str
     class_id: str | None
     org_id: str | None
+    student_prompt_ref: dict[str, Any] | None
     correlation_id: UUID
     traceparent: str | None
     tracestate: str | None

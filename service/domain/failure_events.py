@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
+from uuid import UUID
 
 from service.domain.contract import (
+    ErrorCode,
     ErrorDetail,
     ErrorSummary,
     FailedEssay,
@@ -20,20 +22,26 @@ from service.domain.topics import (
 
 LONGEST_MESSAGE = 1024
 
-LEAST_CODE, LEAST_NAME = 26, 16
+SHORT_CODE, SHORT_NAME = 26, 16
 """Bytes of the error code (enough for every known code) and of the file name in the smallest form of a failure."""
+
+_CODES: Final = frozenset(get_args(ErrorCode))
+_UNKNOWN: Final = "UNKNOWN_VALIDATION_ERROR"
+ORIGINAL_CODE: Final = "original_error_code"
+"""The field of `details` that has the code of the producer, where that is not on the contract's list."""
 
 LARGEST_WITH_DETAILS = 16 * 1024 * 1024
 
 
 class FailedSlot(NamedTuple):
-    """A failed slot with the failure that took it. `error_detail` is that of `ValidationFailed`."""
+    """A failed slot with the failure that took it. `error_detail` and its correlation id are of `ValidationFailed`."""
 
     file_upload_id: str
     original_file_name: str
     validation_error_code: str
     error_detail: dict[str, Any]
     failed_at: datetime
+    correlation_id: UUID
 
 
 async def validation_errors(
@@ -48,15 +56,15 @@ async def validation_errors(
     """Build the event of a complete batch with failed slots. Each call of `failures` reads their pages anew.
 
     Where the event would be larger than `LARGEST_WITH_DETAILS`, it is built again without details and stack traces.
-    Where it would still be larger than its topic allows, each failure is reduced to its identity, its time and the
-    beginnings of its file name and its code: 100,000 failures with UUIDs as upload ids fit then, so that a batch does
-    not remain unannounced because of long error texts. Raises Unpublishable where even that is too large.
+    Where it would still be larger than its topic allows, the file name and the message are cut to their beginnings;
+    then, beyond about 80,000 failures, only the codes of the details remain, though the contract requires more. So
+    100,000 failures with UUIDs as upload ids fit, and a batch does not remain unannounced because of long error texts.
+    Raises Unpublishable where even that is too large.
     """
-    enough = min(max_bytes, LARGEST_WITH_DETAILS)
-    for essay, most in ((_failed_essay, enough), (_bare_failure, max_bytes)):
+    for essay, most in ((_failed_essay, min(max_bytes, LARGEST_WITH_DETAILS)), (_bare, max_bytes), (_short, max_bytes)):
         with suppress(Unpublishable):
             return await _errors(batch_id, failures(), essay, critical_failure, origin, now, most)
-    return await _errors(batch_id, failures(), _least_failure, critical_failure, origin, now, max_bytes)
+    return await _errors(batch_id, failures(), _shortest, critical_failure, origin, now, max_bytes)
 
 
 async def _errors(
@@ -69,7 +77,7 @@ async def _errors(
     max_bytes: int,
 ) -> Outgoing:
     time = rfc3339(now)
-    categories = Counter[str]()
+    categories = Counter[ErrorCode]()
     summary: ErrorSummary = {
         "total_errors": 0,
         "error_categories": categories,
@@ -84,37 +92,34 @@ async def _errors(
         "metadata": batch_metadata(batch_id, "batch.validation.errors", time),
     }
 
-    code_bytes = 0
-
     def counted(failure: FailedSlot) -> FailedEssay:
-        nonlocal code_bytes
-        if failure.validation_error_code not in categories:
-            # Unknown codes are kept unchanged, however many and long they are.
-            code_bytes += len(failure.validation_error_code)
-            if code_bytes > max_bytes:
-                raise Unpublishable(VALIDATION_ERRORS, batch_id, max_bytes)
-        categories[failure.validation_error_code] += 1
+        listed = essay(failure)
+        categories[listed["error_detail"]["error_code"]] += 1
         summary["total_errors"] += 1
-        return essay(failure)
+        return listed
 
     return await paged_event(
         VALIDATION_ERRORS, batch_id, data, origin, time, max_bytes, ("failed_essays", failures, counted)
     )
 
 
-def _failed_essay(failure: FailedSlot) -> FailedEssay:
+def _failed_essay(failure: FailedSlot, *, bare: bool = False) -> FailedEssay:
     kept = failure.error_detail
     message: str = kept["message"]
-    # In the order of the contract: jsonb does not preserve the order of fields.
+    code, original = _codes(kept.get("error_code"), failure.validation_error_code)
+    details = {} if bare else kept.get("details") or {}
+    if original is not None:
+        details = {**details, ORIGINAL_CODE: original}
+    # What the producer left out is filled in: strict readers require these fields.
     detail: ErrorDetail = {
-        "error_code": kept.get("error_code"),
+        "error_code": code,
         "message": _beginning(message, LONGEST_MESSAGE),
-        "correlation_id": kept.get("correlation_id"),
-        "timestamp": kept.get("timestamp"),
-        "service": kept.get("service"),
-        "operation": kept.get("operation"),
-        "details": kept.get("details") or {},
-        "stack_trace": kept.get("stack_trace"),
+        "correlation_id": kept.get("correlation_id") or failure.correlation_id,
+        "timestamp": kept.get("timestamp") or rfc3339(failure.failed_at),
+        "service": _value(kept.get("service"), "file_service"),
+        "operation": _value(kept.get("operation"), "validate_content"),
+        "details": details,
+        "stack_trace": None if bare else kept.get("stack_trace"),
         "trace_id": kept.get("trace_id"),
         "span_id": kept.get("span_id"),
     }
@@ -126,14 +131,35 @@ def _failed_essay(failure: FailedSlot) -> FailedEssay:
     }
 
 
-def _bare_failure(failure: FailedSlot) -> FailedEssay:
-    return _failed_essay(failure._replace(error_detail={**failure.error_detail, "details": {}, "stack_trace": None}))
+def _codes(stated: str | None, code: str) -> tuple[ErrorCode, str | None]:
+    """Return the first code that is on the contract's list, and the first one that is not, where there is one.
+
+    The detail's own code, `stated`, comes before that of the failure.
+    """
+    given = [each for each in (stated, code) if each is not None]
+    known: Any = next((each for each in given if each in _CODES), _UNKNOWN)
+    return known, next((each for each in given if each not in _CODES), None)
 
 
-def _least_failure(failure: FailedSlot) -> FailedEssay:
-    name = _beginning(failure.original_file_name, LEAST_NAME)
-    code = _beginning(failure.validation_error_code, LEAST_CODE)
-    return _failed_essay(failure._replace(original_file_name=name, error_detail={"message": code}))
+def _value(given: str | None, otherwise: str) -> str:
+    return otherwise if given is None else given
+
+
+def _bare(failure: FailedSlot) -> FailedEssay:
+    return _failed_essay(failure, bare=True)
+
+
+def _short(failure: FailedSlot) -> FailedEssay:
+    name = _beginning(failure.original_file_name, SHORT_NAME)
+    code, original = _codes(failure.error_detail.get("error_code"), failure.validation_error_code)
+    detail = {"message": _beginning(original or "", SHORT_CODE), "error_code": code}
+    return _failed_essay(failure._replace(original_file_name=name, validation_error_code=code, error_detail=detail))
+
+
+def _shortest(failure: FailedSlot) -> FailedEssay:
+    listed: Any = _short(failure)
+    listed["error_detail"] |= dict.fromkeys(("correlation_id", "timestamp", "service", "operation")) | {"message": ""}
+    return listed  # type: ignore[no-any-return]
 
 
 def _beginning(text: str, size: int) -> str:

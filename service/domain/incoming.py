@@ -110,6 +110,7 @@ def _registration(envelope: IncomingEnvelope[RegistrationData]) -> BatchRegister
         data.essay_instructions or "",
         data.class_id,
         data.org_id,
+        data.student_prompt_ref,
         envelope.correlation_id,
         *_trace(envelope.metadata),
     )
@@ -211,8 +212,9 @@ def _trace(metadata: InputMetadata | None) -> tuple[str | None, str | None]:
 
 def _storable(event: Incoming | Rejection, value: bytes) -> Incoming | Rejection:
     """Return the event, or its rejection where a text or a number in it cannot be stored."""
-    # A NUL can only arrive as its escape, and arbitrary numbers only in the details of a failure.
-    if isinstance(event, Rejection) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
+    # A NUL can only arrive as its escape, and arbitrary numbers only in an object of any shape.
+    has_any_shape = isinstance(event, ValidationFailed) or getattr(event, "student_prompt_ref", None)
+    if isinstance(event, Rejection) or not (has_any_shape or rb"\u0000" in value):
         return event
     for field in fields(event):
         unstorable = unstorable_part(getattr(event, field.name))

@@ -8,6 +8,7 @@ in pages, so that only the payload is in memory.
 
 from collections.abc import AsyncIterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from service.domain.contract import (
     BatchReady,
@@ -115,6 +116,7 @@ async def batch_ready(
     course_code: CourseCode,
     essay_instructions: str,
     class_id: str | None,
+    student_prompt_ref: dict[str, Any] | None,
     essays: AsyncIterable[Sequence[tuple[str, str]]],
     origin: Origin,
     now: datetime,
@@ -135,6 +137,7 @@ async def batch_ready(
         "class_type": "REGULAR" if class_id else "GUEST",
         "teacher_first_name": None,
         "teacher_last_name": None,
+        "student_prompt_ref": student_prompt_ref,
     }
     return await paged_event(
         BATCH_READY, batch_id, data, origin, time, max_bytes, ("ready_essays", essays, _ready_essay)

@@ -153,6 +153,7 @@ async def announcements_of(
             row.course_code,
             row.essay_instructions,
             row.class_id,
+            row.student_prompt_ref,
             essays,
             origin,
             completed_at,

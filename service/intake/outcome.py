@@ -9,6 +9,7 @@ from uuid import UUID
 
 from service.domain.delivery import Delivery
 from service.domain.events import ContentProvisioned, Rejection
+from service.domain.repeats import FileDifference
 
 EffectKind = Literal[
     "batch_registered",
@@ -109,6 +110,8 @@ class Effects:
     """The trace contexts of the first contents that had waited, at most as many as a span has links."""
     differences: list[tuple[str, list[str]]] = field(default_factory=list)
     """Batches whose repeated registration differs from the first, with the names of the fields."""
+    other_files: list[FileDifference] = field(default_factory=list)
+    """Repeated contents that name another file than the first."""
     rejected: list[tuple[Delivery, Rejection]] = field(default_factory=list)
     """Rejected records that were not in quarantine before."""
     published: int = 0

@@ -11,16 +11,19 @@ from service.domain.decisions import (
     Defer,
     Postpone,
     Register,
-    Reject,
+    RejectConflict,
     RepeatRegistration,
     Slot,
     decide_new_batches,
     decide_registration,
-    differences,
     reconcile,
 )
 from service.domain.delivery import Delivery
 from service.domain.events import BatchRegistered, ContentProvisioned
+from service.domain.repeats import (
+    conflict,
+    differences,
+)
 from service.intake.outcome import ReconciledEffects
 from service.intake.work import PollWork
 from service.runtime.tracing import LINKS
@@ -42,6 +45,7 @@ class Registrations:
         await self._defer_large()
         new: list[Register] = []
         repeats: list[Delivery] = []
+        conflicts: list[Delivery] = []
         for batch in self._work.batches.values():
             known = batch.state.essay_set if batch.state else None
             for delivery in batch.registrations:
@@ -52,10 +56,12 @@ class Registrations:
                         self._work.record("batch_registered", delivery)
                     case RepeatRegistration():
                         repeats.append(delivery)
-                    case Reject():
-                        self._work.effects.rejected.append((delivery, decision.rejection))
+                    case RejectConflict():
+                        conflicts.append(delivery)
         if new:
             await self._create(new)
+        if conflicts:
+            await self._reject(conflicts)
         if repeats:
             await self._compare(repeats)
 
@@ -135,6 +141,14 @@ class Registrations:
             await slots.insert_excess_content(work.conn, left_over)
             await work.publish([work.excess(content, reason) for content, reason in left_over])
 
+    async def _reject(self, conflicts: Sequence[Delivery]) -> None:
+        registrations: list[BatchRegistered] = [delivery.event for delivery in conflicts]  # type: ignore[misc]
+        essay_ids = await batches.read_essay_ids(self._work.conn, list({each.batch_id for each in registrations}))
+        self._work.effects.rejected += [
+            (delivery, conflict(essay_ids[registration.batch_id], registration))
+            for delivery, registration in zip(conflicts, registrations, strict=True)
+        ]
+
     async def _compare(self, repeats: Sequence[Delivery]) -> None:
         """Note, for the log, in which fields a repeated registration differs from the first one, which stays valid."""
         registrations: list[BatchRegistered] = [delivery.event for delivery in repeats]  # type: ignore[misc]
@@ -146,7 +160,7 @@ class Registrations:
             row = rows[registration.batch_id]
             first: dict[str, object] = {
                 name: getattr(row, name)
-                for name in ("course_code", "user_id", "essay_instructions", "class_id", "org_id")
+                for name in ("course_code", "user_id", "essay_instructions", "class_id", "org_id", "student_prompt_ref")
             }
             first["essay_ids"] = essay_ids[registration.batch_id]
             if different := differences(first, registration):

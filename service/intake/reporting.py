@@ -39,11 +39,7 @@ _log = structlog.get_logger(__name__)
 
 async def report(effects: Effects) -> None:
     """Count and log the effects of a transaction. Call it after the commit."""
-    for _, rejection in effects.rejected:
-        metrics.QUARANTINED.labels(str(rejection.reason)).inc()
-    for _, names in effects.differences:
-        for name in names:
-            metrics.REGISTRATION_DIFFERENCES.labels(name).inc()
+    _count_findings(effects)
     records = iter(effects.records)
     while some := list(islice(records, AT_ONCE)):
         _count(some)
@@ -51,8 +47,31 @@ async def report(effects: Effects) -> None:
             log_many(_fields(each) for each in some)
         if len(some) == AT_ONCE:
             await asyncio.sleep(0)
+    _log_findings(effects)
+
+
+def _count_findings(effects: Effects) -> None:
+    for _, rejection in effects.rejected:
+        metrics.QUARANTINED.labels(str(rejection.reason)).inc()
+    for _, names in effects.differences:
+        for name in names:
+            metrics.REGISTRATION_DIFFERENCES.labels(name).inc()
+    for other_file in effects.other_files:
+        for name in other_file.fields:
+            metrics.CONTENT_DIFFERENCES.labels(name).inc()
+
+
+def _log_findings(effects: Effects) -> None:
     for batch_id, names in effects.differences:
         _log.warning("registration_differs", batch_id=batch_id, fields=names)
+    for known, repeat, fields in effects.other_files:
+        _log.warning(
+            "content_differs",
+            batch_id=repeat.batch_id,
+            text_storage_id=repeat.text_storage_id,
+            first={name: getattr(known, name) for name in fields},
+            repeat={name: getattr(repeat, name) for name in fields},
+        )
     for delivery, rejection in effects.rejected:
         _log.warning(
             "input_rejected",

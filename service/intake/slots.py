@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import starmap
 from typing import Final, Literal
 
 from psycopg.errors import SerializationFailure
@@ -16,6 +17,7 @@ from service.domain.decisions import (
 )
 from service.domain.enveloped import Outgoing
 from service.domain.events import ContentProvisioned, Upload, ValidationFailed, WaitingFailure
+from service.domain.repeats import file_difference
 from service.intake.outcome import EffectKind, EffectRecord
 from service.intake.work import BatchWork, PollWork, all_uploads, uploads_of
 from service.store import pending_content, slots, validation_failures
@@ -71,6 +73,13 @@ class Slots:
         failures += [(failure, "surplus") for batch in self._work.batches.values() for failure in batch.surplus]
         if failures:
             await self._store_failures(failures)
+
+    async def compare_repeats(self) -> None:
+        """Note, for the log, which repeated contents name another file than the first, which remains in effect."""
+        repeated = self._work.repeated
+        if repeated:
+            known = await slots.read_known_files(self._work.conn, repeated)
+            self._work.effects.other_files += filter(None, starmap(file_difference, known))
 
     async def _drop_known(self, registered: Sequence[BatchWork]) -> None:
         work = self._work

@@ -61,6 +61,7 @@ async def apply(
         await slots.store_waiting()
         await Announcement(work, slots.events).announce()
         await work.outbox.flush()
+        await slots.compare_repeats()
     if not replaying:
         await rejections.store()
     return work.outcome

@@ -82,6 +82,7 @@ class PollWork:
         self.outcome = Outcome(Effects())
         self.effects = self.outcome.effects
         self.outbox = OutboxWriter(conn)
+        self.repeated: list[ContentProvisioned] = []
 
     def batch(self, batch_id: str) -> BatchWork:
         """Return the work on a batch, created where there is none yet."""
@@ -113,8 +114,9 @@ class PollWork:
     def record_repeat(self, delivery: Delivery) -> None:
         """Add the effect that a delivery repeats a known input."""
         match delivery.event:
-            case ContentProvisioned():
+            case ContentProvisioned() as content:
                 self.record("content_repeated", delivery)
+                self.repeated.append(content)
             case ValidationFailed():
                 self.record("failure_repeated", delivery)
             case _:

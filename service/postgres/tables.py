@@ -87,6 +87,7 @@ batches = Table(
     _not_null("essay_instructions", Text),
     Column("class_id", Text),
     Column("org_id", Text),
+    Column("student_prompt_ref", JSON),
     *_trace(),
     _not_null("registered_at", _TIME),
     _not_null("changed_at", _TIME),

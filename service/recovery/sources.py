@@ -8,6 +8,7 @@ from uuid import UUID
 
 from service.domain.decisions import Register, essay_set_of
 from service.domain.events import ValidationFailed
+from service.domain.failure_events import ORIGINAL_CODE
 from service.domain.json_limits import unstorable_part
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.recovery.announced import Announced
@@ -93,7 +94,7 @@ class Sources:
             upload,
             text_of(listed.get("file_name"), LONGEST_NAME) or "",
             None,  # type: ignore[arg-type]  # no output reports it
-            text_of(detail["error_code"]) or "UNKNOWN_VALIDATION_ERROR",
+            _code_of(detail),
             detail,
             None,  # type: ignore[arg-type]
             time_of(listed.get("failed_at")) or self._announced.completed_at or BEGINNING,
@@ -101,6 +102,13 @@ class Sources:
             None,
             None,
         )
+
+
+def _code_of(detail: dict[str, Any]) -> str:
+    """Return the code of a failure: its own where the event keeps that, so that the event can be built again."""
+    details = detail["details"]
+    original = details.get(ORIGINAL_CODE) if isinstance(details, dict) else None
+    return text_of(original) or text_of(detail["error_code"]) or "UNKNOWN_VALIDATION_ERROR"
 
 
 def _is_announced(candidate: Content, announced: Content) -> bool:

@@ -36,6 +36,9 @@ DUPLICATES = Counter(
 REGISTRATION_DIFFERENCES = Counter(
     "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]
 )
+CONTENT_DIFFERENCES = Counter(
+    "els_content_differences_total", "Repeated contents that name another file than the first.", ["field"]
+)
 LOST_INPUTS = Counter("els_inputs_lost_total", "Records that a topic no longer has, although unread.", ["topic"])
 OUTBOX_PUBLISHED = Counter("els_outbox_published_total", "Events acknowledged by the broker.", ["topic"])
 EVENT_TO_PUBLISH = Histogram(

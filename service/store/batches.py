@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
 from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
@@ -32,6 +33,7 @@ class RegisteredBatch(NamedTuple):
     essay_instructions: str
     class_id: str | None
     org_id: str | None
+    student_prompt_ref: dict[str, Any] | None
     correlation_id: Any
     traceparent: str | None
     tracestate: str | None
@@ -85,6 +87,9 @@ def registration_columns(registrations: Sequence[Register]) -> dict[str, object]
         "essay_instructions": Texts([batch.essay_instructions for batch in batches]),
         "class_ids": Texts([batch.class_id for batch in batches]),
         "org_ids": Texts([batch.org_id for batch in batches]),
+        "student_prompt_refs": Texts(
+            [None if ref is None else orjson.dumps(ref) for ref in (batch.student_prompt_ref for batch in batches)]
+        ),
         **origin_columns(batches),
     }
 

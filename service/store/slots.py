@@ -10,9 +10,13 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from service.domain.contract import ExcessReason
-from service.domain.decisions import Assign, Slot
+from service.domain.decisions import (
+    Assign,
+    Slot,
+)
 from service.domain.events import ContentProvisioned, Upload, WaitingFailure
 from service.domain.failure_events import FailedSlot
+from service.domain.repeats import KnownFile
 from service.postgres import queries
 from service.postgres.arrays import Integers, Texts
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows, stream_rows
@@ -45,6 +49,19 @@ async def find_known_content(
     )
     known = (contents[ordinal - 1] for (ordinal,) in rows)
     return {(content.batch_id, content.text_storage_id) for content in known}
+
+
+async def read_known_files(
+    conn: AsyncConnection[Any], contents: Sequence[ContentProvisioned]
+) -> list[tuple[KnownFile, ContentProvisioned]]:
+    """Read the files that these contents were recorded with; not those of contents that are not recorded."""
+    rows = await fetch_rows(
+        conn,
+        "read_known_files",
+        batch_ids=Texts([content.batch_id for content in contents]),
+        text_storage_ids=Texts([content.text_storage_id for content in contents]),
+    )
+    return [(KnownFile(*file), contents[ordinal - 1]) for ordinal, *file in rows]
 
 
 async def claim_slots(conn: AsyncConnection[Any], wanted: Mapping[str, int]) -> list[Slot]:

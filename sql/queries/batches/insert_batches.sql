@@ -4,18 +4,18 @@
 -- Index: batches_pkey, incomplete_batches_pkey. Locks: the new rows.
 insert into els.batches (
     batch_id, expected, essay_set, course_code, user_id, essay_instructions, class_id, org_id,
-    correlation_id, traceparent, tracestate, registered_at, changed_at
+    student_prompt_ref, correlation_id, traceparent, tracestate, registered_at, changed_at
 )
 select
     batch_id, expected, essay_set, course_code, user_id, essay_instructions, class_id, org_id,
-    correlation_id, traceparent, tracestate, transaction_timestamp(), transaction_timestamp()
+    student_prompt_ref::json, correlation_id, traceparent, tracestate, transaction_timestamp(), transaction_timestamp()
 from unnest(
     :batch_ids::text[], :expected::bigint[], :essay_sets::bytea[], :course_codes::text[], :user_ids::text[],
-    :essay_instructions::text[], :class_ids::text[], :org_ids::text[],
+    :essay_instructions::text[], :class_ids::text[], :org_ids::text[], :student_prompt_refs::text[],
     :correlation_ids::uuid[], :traceparents::text[], :tracestates::text[]
 ) as registered (
     batch_id, expected, essay_set, course_code, user_id, essay_instructions, class_id, org_id,
-    correlation_id, traceparent, tracestate
+    student_prompt_ref, correlation_id, traceparent, tracestate
 )
 where not exists (
         select

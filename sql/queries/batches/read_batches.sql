@@ -2,6 +2,6 @@
 -- Index: batches_pkey. Locks: none.
 select
     batch_id, expected, assigned, failed, course_code, user_id, essay_instructions, class_id, org_id,
-    correlation_id, traceparent, tracestate, registered_at, completed_at
+    student_prompt_ref, correlation_id, traceparent, tracestate, registered_at, completed_at
 from els.batches
 where batch_id = any(:batch_ids::text[])

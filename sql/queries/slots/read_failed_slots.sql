@@ -3,7 +3,7 @@
 -- Index: slots_failure, validation_failures_pkey. Locks: none.
 select
     failures.file_upload_id, failures.original_file_name, failures.validation_error_code, failures.error_detail,
-    failures.failed_at
+    failures.failed_at, failures.correlation_id
 from els.slots
 inner join els.validation_failures as failures
     on failures.batch_id = any(array[slots.batch_id])

@@ -13,6 +13,10 @@ from psycopg.rows import dict_row
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Incoming, Reason, Rejection
 from service.domain.incoming import decode
+from service.domain.repeats import (
+    FileDifference,
+    KnownFile,
+)
 from service.domain.topics import (
     BATCH_READY,
     BATCH_REGISTERED,
@@ -364,6 +368,7 @@ async def test_a_registration_with_another_set_is_quarantined_and_changes_nothin
     await applier.poll(registration(essays=["e1", "other"]))
     rejected = applier.row("quarantine")
     assert rejected["reason"] == Reason.CONFLICTING_REGISTRATION
+    assert "1 of its 2 ids (e2) are missing in this one, and 1 of its 2 ids (other) in the first" in rejected["error"]
     assert rejected["deliveries"] == 2
     after = applier.rows("select b.*, s.* from els.batches as b join els.slots as s using (batch_id)")
     assert [row[5] for row in after] == [row[5] for row in before]  # essay_set
@@ -392,6 +397,28 @@ async def test_an_identical_repeated_registration_has_no_differences(applier: Ap
     again = await applier.once(*deliveries(registration(essays=["x", "y"])))
     assert (outcome.effects.differences, again.effects.differences) == ([], [])
     assert repeats(again).total() == 1
+
+
+@pytest.mark.parametrize("history", ["slot", "excess", "pending", "removed", "poll"])
+async def test_a_repeated_content_with_another_file_is_reported_and_changes_nothing(
+    applier: ApplyFixture, history: str
+) -> None:
+    first = content("c1", file_upload_id="first", file_size_bytes=1, content_md5_hash=None)
+    again = content("c1", file_upload_id="again", file_size_bytes=2, content_md5_hash="given now")
+    if history == "excess":
+        await applier.poll(registration(essays=1), content("c0"))
+    if history == "slot":
+        await applier.poll(registration(essays=1))
+    together = [first] if history == "poll" else []
+    if not together:
+        await applier.poll(first)
+    if history == "removed":
+        applier.conn.execute("update els.pending_content set state = 'removed', closed_at = now()")
+    before = None if together else invariants.state(applier.conn)
+    outcome = await applier.once(*deliveries(*together, again, first))
+    known = KnownFile("first", None, 1)
+    assert outcome.effects.other_files == [FileDifference(known, again, ("file_upload_id", "file_size_bytes"))]
+    assert before is None or invariants.state(applier.conn) == before
 
 
 # -- traces and correlations

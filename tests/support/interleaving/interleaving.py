@@ -633,7 +633,7 @@ _TOPICS: Mapping[type, str] = {
 def registration(batch_id: str = "b", essays: int | Sequence[str] = 1, **fields: Any) -> BatchRegistered:
     """A batch of so many essays, e1, e2, …, or of those named."""
     essay_ids = tuple(f"e{n + 1}" for n in range(essays)) if isinstance(essays, int) else tuple(essays)
-    event = BatchRegistered(batch_id, essay_ids, "ENG5", "teacher", "", None, None, UUID(int=1), None, None)
+    event = BatchRegistered(batch_id, essay_ids, "ENG5", "teacher", "", None, None, None, UUID(int=1), None, None)
     return replace(event, **fields)
 
 

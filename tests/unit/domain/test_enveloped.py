@@ -32,9 +32,17 @@ def test_headers_are_read_from_the_envelope_whatever_it_contains(
         "event_id": str(event.event_id).encode(),
         "event_type": b"a.topic",
         "correlation_id": str(correlation_id).encode(),
+        "source_service": b"essay-lifecycle-service",
         **{name: value.encode() for name, value in trace.items() if value},
+        **({"trace_id": traceparent[3:35].encode()} if traceparent else {}),
     }
     assert b"\n" not in event.payload, "events are separated by line ends"
+
+
+def test_the_trace_id_is_part_of_the_traceparent() -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    event = small_event("a.topic", "b", "", {}, Origin(UUID(int=1), parent), "2026-11-29T00:00:00Z", 1 << 20)
+    assert dict(headers_of(bytes(event.payload)))["trace_id"] == b"4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"no JSON", b'{"event_type":"a.topic","event_id":"x"}'])

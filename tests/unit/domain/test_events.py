@@ -104,6 +104,7 @@ def test_a_registration_of_the_older_generation_is_read_whole() -> None:
         "Write about a book you have read.",
         None,
         None,
+        None,
         CORRELATION,
         None,
         None,
@@ -112,14 +113,31 @@ def test_a_registration_of_the_older_generation_is_read_whole() -> None:
 
 def test_a_registration_of_the_newer_generation_has_no_instructions_and_may_name_class_and_org() -> None:
     named = having(having(NEWER[0], "data.class_id", "class-1"), "data.org_id", "org-1")
-    event = read(named)
+    prompt = {"references": {"student_prompt_text": {"storage_id": "prompt-1", "path": "p/1.txt"}}}
+    event = read(having(named, "data.student_prompt_ref", prompt))
     assert isinstance(event, BatchRegistered)
-    assert (event.batch_id, event.essay_instructions, event.class_id, event.org_id) == (
+    assert (event.batch_id, event.essay_instructions, event.class_id, event.org_id, event.student_prompt_ref) == (
         BATCH,
         "",
         "class-1",
         "org-1",
+        prompt,
     )
+
+
+@pytest.mark.parametrize(
+    "prompt", ["p/1.txt", [], {"a": "\0"}, {"\0": 1}, {"a": 2**63}, {"a": float("inf")}, {"a": "x" * 2**16}]
+)
+def test_a_prompt_that_is_no_small_object_that_can_be_stored_is_rejected(prompt: object) -> None:
+    assert reason(having(NEWER[0], "data.student_prompt_ref", prompt)) in (Reason.INVALID_FIELD, Reason.NOT_JSON)
+
+
+def test_every_record_of_the_real_producers_is_accepted() -> None:
+    records = [json.loads(line) for line in (DATA / "streams" / "producers.jsonl").read_text().splitlines()]
+    events = [read(each["value"], each["topic"]) for each in records]
+    assert len(events) == 80
+    assert not [event for event in events if isinstance(event, Rejection)]
+    assert {event.student_prompt_ref is None for event in events if isinstance(event, BatchRegistered)} == {True, False}
 
 
 @pytest.mark.parametrize(("document", "traceparent"), [(CONTENT, TRACEPARENT), (NEWER[1], None)])
@@ -743,6 +761,7 @@ def failed_slot(upload: str = "upload-0002", **detail: Any) -> FailedSlot:
         event.validation_error_code,
         {**event.error_detail, **detail},
         event.failed_at,
+        event.correlation_id,
     )
 
 
@@ -787,7 +806,7 @@ def build(name: str, data: dict[str, Any], origin: Origin) -> Outgoing:
             pages = paged(ready[:1], [], ready[1:])
             course, instructions = data["course_code"], data["essay_instructions"]
             return asyncio.run(
-                outgoing.batch_ready(BATCH, course, instructions, None, pages, origin, at, max_bytes=MIB)
+                outgoing.batch_ready(BATCH, course, instructions, None, None, pages, origin, at, max_bytes=MIB)
             )
         case "out.batch_readiness_timeout":
             return asyncio.run(
@@ -821,7 +840,7 @@ def errors(
 
 def ready(*pages: Sequence[tuple[str, str]], class_id: str | None = None, max_bytes: int = MIB) -> Outgoing:
     return asyncio.run(
-        outgoing.batch_ready(BATCH, "SV1", "", class_id, paged(*pages), ORIGIN, NOW, max_bytes=max_bytes)
+        outgoing.batch_ready(BATCH, "SV1", "", class_id, None, paged(*pages), ORIGIN, NOW, max_bytes=max_bytes)
     )
 
 
@@ -904,7 +923,7 @@ def test_pages_are_joined_whatever_they_contain(pages: list[list[tuple[str, str]
 def test_a_batch_whose_id_looks_like_the_list_of_its_essays_is_announced_completely() -> None:
     batch = '"ready_essays":[],"failed_essays":[]'
     event = asyncio.run(
-        outgoing.batch_ready(batch, "SV1", batch, None, paged([("e", "t")]), ORIGIN, NOW, max_bytes=MIB)
+        outgoing.batch_ready(batch, "SV1", batch, None, None, paged([("e", "t")]), ORIGIN, NOW, max_bytes=MIB)
     )
     data = json.loads(event.payload)["data"]
     assert (data["batch_id"], data["essay_instructions"]) == (batch, batch)
@@ -926,10 +945,8 @@ def test_an_event_may_be_as_long_as_its_limit_and_no_longer() -> None:
     assert BATCH in str(raised.value)
     length = len(errors([failed_slot()]).payload)
     assert len(errors([failed_slot()], max_bytes=length).payload) == length
-    least = len(errors([failed_slot()], max_bytes=length - 1).payload)
-    assert least < length
     with pytest.raises(Unpublishable):
-        errors([failed_slot()], max_bytes=least - 1)
+        errors([failed_slot()], max_bytes=100)
 
 
 def test_no_further_page_is_read_once_an_event_is_too_long() -> None:
@@ -941,19 +958,59 @@ def test_no_further_page_is_read_once_an_event_is_too_long() -> None:
             yield [("e" * 100, "t" * 100)] * 100
 
     with pytest.raises(Unpublishable):
-        asyncio.run(outgoing.batch_ready(BATCH, "SV1", "", None, endless(), ORIGIN, NOW, max_bytes=100_000))
+        asyncio.run(outgoing.batch_ready(BATCH, "SV1", "", None, None, endless(), ORIGIN, NOW, max_bytes=100_000))
     assert len(given_out) < 10
 
 
 def test_errors_are_counted_by_their_code() -> None:
-    slots = [failed_slot(f"u{n}")._replace(validation_error_code=code) for n, code in enumerate('abab"')]
+    given = [
+        ("EMPTY_CONTENT", "x"),
+        (None, "CONTENT_TOO_LONG"),
+        ("RAW_STORAGE_FAILED", "EMPTY_CONTENT"),
+        (None, "b" * 1_024),
+        ('"', "EMPTY_CONTENT"),
+        ("c", "d"),
+    ]
+    slots = [
+        failed_slot(f"u{n}", error_code=own, details={"a": 1})._replace(validation_error_code=code)
+        for n, (own, code) in enumerate(given)
+    ]
     data = json.loads(errors(slots[:2], slots[2:], critical=True).payload)["data"]
     assert data["error_summary"] == {
-        "total_errors": 5,
-        "error_categories": {"a": 2, "b": 2, '"': 1},
+        "total_errors": 6,
+        "error_categories": {
+            "EMPTY_CONTENT": 2,
+            "CONTENT_TOO_LONG": 1,
+            "RAW_STORAGE_FAILED": 1,
+            "UNKNOWN_VALIDATION_ERROR": 2,
+        },
         "critical_failure": True,
     }
-    assert [essay["essay_id"] for essay in data["failed_essays"]] == ["u0", "u1", "u2", "u3", "u4"]
+    assert [essay["essay_id"] for essay in data["failed_essays"]] == ["u0", "u1", "u2", "u3", "u4", "u5"]
+    details = [essay["error_detail"]["details"] for essay in data["failed_essays"]]
+    assert [each.get("original_error_code") for each in details] == ["x", None, None, "b" * 1_024, '"', "c"]
+    assert {each["a"] for each in details} == {1}
+
+
+def test_what_a_producer_left_out_is_filled_in_and_what_it_gave_is_kept() -> None:
+    names = ("error_code", "correlation_id", "timestamp", "service", "operation", "details")
+    nothing: dict[str, Any] = dict.fromkeys(names)
+    slots = [failed_slot(**nothing), failed_slot(service="", operation="store", timestamp="t")]
+    first, second = json.loads(errors(slots).payload)["data"]["failed_essays"]
+    assert first["error_detail"] == {
+        "error_code": "EMPTY_CONTENT",
+        "message": "The file holds no text.",
+        "correlation_id": str(CORRELATION),
+        "timestamp": first["failed_at"],
+        "service": "file_service",
+        "operation": "validate_content",
+        "details": {},
+        "stack_trace": None,
+        "trace_id": None,
+        "span_id": None,
+    }
+    kept = second["error_detail"]
+    assert (kept["service"], kept["operation"], kept["timestamp"]) == ("", "store", "t")
 
 
 @pytest.mark.parametrize(
@@ -976,19 +1033,29 @@ def test_details_and_stack_traces_are_left_out_where_the_event_would_exceed_16_m
         assert (detail["details"], detail["stack_trace"], detail["trace_id"]) == ({}, None, "t")
 
 
-def test_a_batch_of_failures_only_is_announced_however_long_their_texts_are() -> None:
-    one = failed_slot(message="m" * 2_000, details={"a": "x"}, operation="o" * 2_000)._replace(
-        original_file_name="ö" * 2_000, validation_error_code="ENCRYPTED_FILE_UNSUPPORTED"
-    )
-    slots = [one._replace(file_upload_id=str(UUID(int=number))) for number in range(100_000)]
+def test_the_code_of_the_producer_remains_where_the_details_are_left_out() -> None:
+    slots = [
+        failed_slot(f"u{n}", error_code="n" * 1_024, details={"a": "x" * MIB})._replace(validation_error_code="x")
+        for n in range(17)
+    ]
+    for essay in json.loads(errors(slots).payload)["data"]["failed_essays"]:
+        assert essay["error_detail"]["details"] == {"original_error_code": "n" * 1_024}
+
+
+@pytest.mark.parametrize("number", [80_000, 100_000])
+def test_a_batch_of_failures_only_is_announced_however_long_their_texts_are(number: int) -> None:
+    code = "ENCRYPTED_FILE_UNSUPPORTED"
+    long = failed_slot(message="m" * 2_000, details={"a": "x"}, operation="o" * 2_000, error_code=code)
+    one = long._replace(original_file_name="ö" * 2_000, validation_error_code=code)
+    slots = [one._replace(file_upload_id=str(UUID(int=number))) for number in range(number)]
     event = errors(slots, max_bytes=IntakeLimits().large_event_bytes)
     data = json.loads(event.payload)["data"]
     assert [essay["essay_id"] for essay in data["failed_essays"]] == [slot.file_upload_id for slot in slots]
     assert data["failed_essays"][0]["file_name"] == "ö" * 8
-    assert data["failed_essays"][0]["error_detail"]["message"] == "ENCRYPTED_FILE_UNSUPPORTED"
-    assert data["error_summary"]["error_categories"] == {"ENCRYPTED_FILE_UNSUPPORTED": 100_000}
-    envelope: Any = contract.Envelope
-    TypeAdapter(envelope[contract.ValidationErrors]).validate_json(event.payload)
+    assert data["error_summary"]["error_categories"] == {code: number}
+    if number == 80_000:
+        envelope: Any = contract.Envelope
+        TypeAdapter(envelope[contract.ValidationErrors]).validate_json(event.payload)
 
 
 def test_a_large_number_as_jsonb_returns_it_can_be_published() -> None:

@@ -12,10 +12,15 @@ from structlog.testing import capture_logs
 
 from service.domain.delivery import Delivery
 from service.domain.events import Reason, Rejection
+from service.domain.repeats import (
+    FileDifference,
+    KnownFile,
+)
 from service.intake import reporting
 from service.intake.outcome import EffectKind, EffectRecord, EffectRecords, Effects
 from service.runtime import logging
 from tests.support.builders.inputs import provisioned
+from tests.support.interleaving.interleaving import content
 
 CORRELATION = uuid4()
 DELIVERY: Delivery = provisioned("b", "t")
@@ -77,6 +82,29 @@ async def test_a_rejected_input_is_logged_with_its_batch_id() -> None:
     (line,) = logs
     assert (line["event"], line["log_level"], line["batch_id"]) == ("input_rejected", "warning", "b")
     assert str(UUID(line["correlation_id"])) == line["correlation_id"]
+
+
+async def test_a_repeat_that_names_another_file_is_a_warning_with_both_values_and_is_counted() -> None:
+    def counted() -> list[float]:
+        names = ("file_upload_id", "content_md5_hash", "file_size_bytes")
+        return [REGISTRY.get_sample_value("els_content_differences_total", {"field": name}) or 0 for name in names]
+
+    repeat = content("t", file_upload_id="again", file_size_bytes=2)
+    difference = FileDifference(KnownFile("first", None, 1), repeat, ("file_upload_id", "file_size_bytes"))
+    before = counted()
+    with capture_logs() as logs:
+        await reporting.report(Effects(other_files=[difference]))
+    assert logs == [
+        {
+            "event": "content_differs",
+            "log_level": "warning",
+            "batch_id": "b",
+            "text_storage_id": "t",
+            "first": {"file_upload_id": "first", "file_size_bytes": 1},
+            "repeat": {"file_upload_id": "again", "file_size_bytes": 2},
+        }
+    ]
+    assert [after - was for was, after in zip(before, counted(), strict=True)] == [1, 0, 1]
 
 
 async def test_effects_are_counted_although_logging_fails(monkeypatch: pytest.MonkeyPatch) -> None:
