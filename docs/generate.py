@@ -15,6 +15,7 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
+from docs.fields import FIELDS
 from service.domain import contract, topics
 from service.domain import incoming as events
 from service.http import admin
@@ -32,7 +33,18 @@ MESSAGES: Final = {
     topics.CONTENT_PROVISIONED: ("EssayContentProvisioned", "A batch has this text (from the File Service)."),
     topics.VALIDATION_FAILED: ("EssayValidationFailed", "An upload yields no text (from the File Service)."),
     topics.SLOT_ASSIGNED: ("EssaySlotAssigned", "A content has got its slot (to clients)."),
-    topics.BATCH_READY: ("BatchEssaysReady", "Every slot is taken; lists the assigned ones (to BOS)."),
+    topics.ASSOCIATIONS_CONFIRMED: (
+        "StudentAssociationsConfirmed",
+        "The students of a batch with a class are confirmed (from Class Management).",
+    ),
+    topics.BATCH_COMPLETED: (
+        "BatchContentProvisioningCompleted",
+        "Every slot is taken; lists the assigned ones (to BOS).",
+    ),
+    topics.BATCH_READY: (
+        "BatchEssaysReady",
+        "The batch may be processed: it is complete, and its class is confirmed where it has one (to BOS).",
+    ),
     topics.EXCESS_CONTENT: ("ExcessContentProvisioned", "A content found no open slot (to BOS)."),
     topics.VALIDATION_ERRORS: ("BatchValidationErrors", "Every slot is taken, these by failures (to BOS)."),
     topics.PENDING_EXPIRED: ("PendingContentExpired", "A registration did not come in time (to BOS and operators)."),
@@ -42,9 +54,19 @@ MESSAGES: Final = {
 
 HEADERS: Final = {
     "type": "object",
-    "required": ["event_id", "event_type", "correlation_id"],
+    "required": ["event_id", "event_type", "correlation_id", "source_service", "seq"],
     "properties": {
-        name: {"type": "string"} for name in ("event_id", "event_type", "correlation_id", "traceparent", "tracestate")
+        name: {"type": "string", "description": what}
+        for name, what in (
+            ("event_id", "the same as in the envelope"),
+            ("event_type", "the same as in the envelope"),
+            ("correlation_id", "the same as in the envelope"),
+            ("source_service", "essay-lifecycle-service"),
+            ("seq", "a decimal integer that orders the events of a batch, across topics"),
+            ("traceparent", "W3C trace context, where it is known"),
+            ("tracestate", "W3C trace context, where it is known"),
+            ("trace_id", "the 32 hex digits of the trace, where it is known"),
+        )
     },
 }
 
@@ -96,9 +118,54 @@ def _schemas() -> tuple[Json, Json]:
     references, made = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS + "{model}")
     text = json.dumps([made["$defs"], {topic: references[topic, mode] for topic in MESSAGES}])
     for name in made["$defs"]:
-        text = re.sub(rf'(?<=["/]){name}(?=")', name.strip("_").replace("__", "_"), text)
+        text = re.sub(rf'(?<=["/]){name}(?=")', _name_of(name), text)
     schemas, payloads = json.loads(text)
+    for name, schema in schemas.items():
+        _describe(name, schema)
+    for topic, payload in payloads.items():
+        _restrict(topic, schemas, payload["$ref"].removeprefix(SCHEMAS))
     return schemas, payloads
+
+
+def _name_of(model: str) -> str:
+    """A name that no other schema has: that of the message for an envelope, with `Data` for what is in it."""
+    for topic, (message, _) in MESSAGES.items():
+        data = _data_of(topic)
+        if model in (f"Envelope_{data}_", f"IncomingEnvelope_{data}_"):
+            return message
+        if model == data:
+            return f"{message}Data"
+    return model
+
+
+def _data_of(topic: str) -> str:
+    known: Any = contract.DATA_OF.get(topic)
+    return str((known or events.ENVELOPE_OF[topic].model_fields["data"].annotation).__name__)
+
+
+def _describe(name: str, schema: Json) -> None:
+    """Give a schema its own title, and each of its fields a description, and times their format."""
+    schema["title"] = name
+    for field, value in schema.get("properties", {}).items():
+        value.pop("title", None)
+        value["description"] = FIELDS.get(f"{name}.{field}") or FIELDS[field]
+        for each in (value, *value.get("anyOf", ())):
+            if "[0-9]{2}:[0-9]{2}" in each.get("pattern", "").replace(r"\d\d", "[0-9]{2}"):
+                each["format"] = "date-time"
+
+
+def _restrict(topic: str, schemas: Json, name: str) -> None:
+    """Add what no model states and a record is rejected for."""
+    schemas[name]["properties"]["event_type"] |= {"const": topic}
+    if topic not in topics.INCOMING_TOPICS:
+        return
+    schemas[name]["properties"]["schema_version"] |= {"const": topics.SCHEMA_VERSION}
+    data = schemas[f"{name}Data"]
+    # Not as `anyOf`, of which generators make two models.
+    data["not"] = {"properties": {name: {"type": "null"} for name in ("batch_id", "entity_id")}}
+    if topic == topics.BATCH_REGISTERED:
+        data["properties"]["essay_ids"] |= {"minItems": 1, "maxItems": events.MOST_ESSAYS, "uniqueItems": True}
+        data["properties"]["expected_essay_count"] |= {"minimum": 1, "maximum": events.MOST_ESSAYS}
 
 
 def _samples() -> dict[str, list[Json]]:
@@ -114,7 +181,7 @@ def _configuration(topic: str) -> Json:
 
 
 def _key(topic: str) -> Json:
-    ours = topic in topics.OUTGOING_TOPICS or topic == topics.BATCH_REGISTERED
+    ours = topic in topics.OUTGOING_TOPICS or topic in topics.LISTING_TOPICS
     return {"type": "string", "description": "the batch id" if ours else "the file_upload_id"}
 
 

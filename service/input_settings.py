@@ -19,7 +19,7 @@ class InputSettings(BaseSettings):
         16 * MEBIBYTE,
         ge=1024,
         le=32 * MEBIBYTE,
-        description="Largest accepted registration; larger ones go to quarantine too.",
+        description="Largest accepted registration or confirmation; larger ones go to quarantine too.",
     )
     max_json_values: int = Field(
         DEFAULT_LIMITS.json_values,

@@ -138,6 +138,11 @@ class Settings(InputSettings):
     batch_timeout_seconds: int = Field(
         _DAY, ge=1, le=10 * _YEAR, description="Time after which a batch that is not complete is reported."
     )
+    ready_waits_for_associations: bool = Field(
+        True,
+        description="BatchEssaysReady of a batch with a class waits until StudentAssociationsConfirmed has arrived. "
+        "Turned off, it is sent at once, and the next purge round announces the batches that wait.",
+    )
     batch_retention_seconds: int | None = Field(
         None,
         ge=_DAY,

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, Unsu
 from service.consumer.consumer import Consumer
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
-from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
+from service.domain.topics import INCOMING_TOPICS, LISTING_TOPICS
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.kafka.connection import CertificateError, client_options
@@ -87,13 +87,17 @@ def broker_error(error: Exception) -> str:
 
 def intake_limits(settings: Settings) -> IntakeLimits:
     """Build the limits of the intake."""
-    return IntakeLimits(settings.consecutive_rejections_limit, settings.quarantine_max_bytes)
+    return IntakeLimits(
+        settings.consecutive_rejections_limit,
+        settings.quarantine_max_bytes,
+        ready_waits=settings.ready_waits_for_associations,
+    )
 
 
 def input_limits(settings: Settings) -> InputLimits:
     """Build the bounds of what is unpacked and decoded."""
     sizes = dict.fromkeys(INCOMING_TOPICS, settings.max_message_bytes)
-    sizes[BATCH_REGISTERED] = settings.max_registration_bytes
+    sizes |= dict.fromkeys(LISTING_TOPICS, settings.max_registration_bytes)
     return InputLimits(
         sizes,
         json_values=settings.max_json_values,
@@ -114,6 +118,7 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
         batch_timeout=settings.batch_timeout_seconds,
         batch_retention=settings.batch_retention_seconds,
         closed_retention=settings.closed_retention_seconds,
+        ready_waits=settings.ready_waits_for_associations,
     )
 
 

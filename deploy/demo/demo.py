@@ -28,6 +28,8 @@ from rich.text import Text
 
 from deploy.demo.story import PRODUCERS, Batch, Input, Missing, Outcome, World, by_batch, until, world
 from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -68,16 +70,18 @@ def _message(error: Exception) -> str:
 
 async def _play(settings: Mapping[str, str], screen: "Screen", name: str) -> bool:
     story = Batch(f"{name}-1", slots=6, contents=7)
-    race = [_racing(f"{name}-{number}", number) for number in range(2, RACING + 2)]
+    regular = Batch(f"{name}-2", slots=2, contents=2, newer=True)
+    race = [_racing(f"{name}-{number}", number) for number in range(3, RACING + 3)]
     async with world(settings) as service:
         _introduce(screen, service)
         await _content_first(screen, service, story)
         await _registration(screen, service, story)
         await _repeats(screen, service, story)
         await _last_slot(screen, service, story)
+        await _confirmation(screen, service, regular)
         await _race(screen, service, race)
-        outcome = await service.outcome([story, *race])
-    return _judge(screen, claims([story, *race], story, outcome), service.repeats)
+        outcome = await service.outcome([story, regular, *race])
+    return _judge(screen, claims([story, regular, *race], story, outcome), service.repeats)
 
 
 # The parts of the demo
@@ -218,8 +222,28 @@ async def _last_slot(screen: "Screen", service: World, story: Batch) -> None:
     )
 
 
+async def _confirmation(screen: "Screen", service: World, regular: Batch) -> None:
+    screen.heading("5 · A class is confirmed")
+    screen.sends(BATCH_REGISTERED, f"registration of {regular.batch_id}, which names a class, and its 2 texts")
+    seen = len(service.events)
+    await service.send(regular.registration(), regular.content(1), regular.content(2))
+    await _until_batch_is(service, regular, "complete")
+    await service.settle()
+    _show_events(screen, service, regular, since=seen)
+    screen.say(
+        "All slots are taken, and BatchContentProvisioningCompleted is published. BatchEssaysReady waits until the "
+        "students of the class are confirmed. A confirmation may also come first, even before the registration."
+    )
+    screen.sends(ASSOCIATIONS_CONFIRMED, "which students have written the 2 essays")
+    seen = len(service.events)
+    await service.send(regular.confirmation())
+    await _until_batch_is(service, regular, "ready")
+    await service.settle()
+    _show_events(screen, service, regular, since=seen)
+
+
 async def _race(screen: "Screen", service: World, race: Sequence[Batch]) -> None:
-    screen.heading("5 · The race")
+    screen.heading("6 · The race")
     deliveries = [event for batch in race for event in batch.inputs()]
     deliveries += random.sample(deliveries, len(deliveries) // 10)
     random.shuffle(deliveries)
@@ -320,6 +344,8 @@ def _gist(topic: str, data: Mapping[str, Any]) -> str:
         return f"{data['text_storage_id']} assigned to {data['essay_id']}"
     if topic == EXCESS_CONTENT:
         return f"{data['text_storage_id']}, {data['reason']}"
+    if topic == BATCH_COMPLETED:
+        return f"completed with {data['provisioned_count']} of {data['expected_count']} essays"
     if topic == BATCH_READY:
         return f"ready with {len(data['ready_essays'])} essays"
     return str(data["event"])
@@ -406,13 +432,21 @@ def claims(batches: Sequence[Batch], contradicted: Batch, end: Outcome) -> list[
             f"{len(end.data(SLOT_ASSIGNED))} events",
         ),
         Claim(
+            "BatchContentProvisioningCompleted: one per batch",
+            _same(map(_completed, end.data(BATCH_COMPLETED)), _ready_by_slots(end)),
+            f"{len(end.data(BATCH_COMPLETED))} events",
+        ),
+        Claim(
             "BatchEssaysReady: one per batch, slots in order",
             _same(map(_ready, end.data(BATCH_READY)), _ready_by_slots(end)),
             f"{len(end.data(BATCH_READY))} events",
         ),
         Claim(
-            "BatchEssaysReady: never before one of its slots",
-            all(_last(end, SLOT_ASSIGNED, b) <= _last(end, BATCH_READY, b) for b in batches),
+            "BatchEssaysReady: never before its slots are announced",
+            all(
+                _last(end, SLOT_ASSIGNED, b) <= _last(end, BATCH_COMPLETED, b) <= _last(end, BATCH_READY, b)
+                for b in batches
+            ),
             f"{len(end.batches)} batches",
         ),
         Claim(
@@ -427,7 +461,8 @@ def claims(batches: Sequence[Batch], contradicted: Batch, end: Outcome) -> list[
         ),
         Claim(
             "no other events were published",
-            {event.topic for event in end.events} <= {SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT, VALIDATION_ERRORS},
+            {event.topic for event in end.events}
+            <= {SLOT_ASSIGNED, BATCH_COMPLETED, BATCH_READY, EXCESS_CONTENT, VALIDATION_ERRORS},
             f"{len(OUTGOING_TOPICS)} topics read",
         ),
         Claim(
@@ -458,6 +493,11 @@ def _ready_by_slots(end: Outcome) -> list[Any]:
     """Returns what each BatchEssaysReady must contain, according to the slots."""
     essays = by_batch((batch, (essay, text)) for batch, _, essay, state, text, _ in end.slots if state == "assigned")
     return [(batch, tuple(essays[batch])) for batch, state in end.batches if state == "ready"]
+
+
+def _completed(data: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    essays = data["essays_for_processing"]
+    return data["batch_id"], tuple((each["essay_id"], each["text_storage_id"]) for each in essays)
 
 
 def _ready(data: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -20,7 +20,13 @@ import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
+from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    OUTGOING_TOPICS,
+    VALIDATION_FAILED,
+)
 from service.settings import Settings
 from service.wiring import kafka_options
 
@@ -28,6 +34,10 @@ PATIENCE = 20.0
 """The bound of each wait, in seconds; most take a fraction of a second."""
 
 PRODUCERS = 3
+
+CLASS = "class-9b"
+
+SOURCES = {BATCH_REGISTERED: "batch-service", ASSOCIATIONS_CONFIRMED: "class_management_service"}
 
 
 class Missing(Exception):
@@ -48,7 +58,7 @@ class Input:
                 "event_id": str(uuid4()),
                 "event_type": self.topic,
                 "event_timestamp": _now(),
-                "source_service": "batch-service" if self.topic == BATCH_REGISTERED else "file-service",
+                "source_service": SOURCES.get(self.topic, "file-service"),
                 "schema_version": 1,
                 "correlation_id": str(uuid4()),
                 "data_schema_uri": None,
@@ -100,12 +110,12 @@ class Batch:
         """Returns all inputs, each once."""
         contents = [self.content(number) for number in range(1, self.contents + 1)]
         failures = [self.failure(number) for number in range(1, self.failures + 1)]
-        return [self.registration(), *contents, *failures]
+        return [self.registration(), *contents, *failures, *([self.confirmation()] if self.newer else [])]
 
     def registration(self, essays: Sequence[str] | None = None) -> Input:
         essays = self.essays if essays is None else essays
         generation: dict[str, Any] = (
-            {"student_prompt_ref": None, "org_id": None, "class_id": "class-9b"}
+            {"student_prompt_ref": None, "org_id": None, "class_id": CLASS}
             if self.newer
             else {"essay_instructions": "Write about a book that you have read."}
         )
@@ -141,6 +151,15 @@ class Batch:
                 "validation_error_code": "EMPTY_CONTENT",
                 "validation_error_detail": {"message": "The file holds no text."},
             },
+        )
+
+    def confirmation(self) -> Input:
+        """Confirms the students of the class, which only newer producers name."""
+        associations = [{"essay_id": essay, "student_id": f"student-{essay}"} for essay in self.essays]
+        return Input(
+            ASSOCIATIONS_CONFIRMED,
+            self.batch_id,
+            {"batch_id": self.batch_id, "class_id": CLASS, "associations": associations},
         )
 
     def _upload(self, upload: str, file_name: str, size: int) -> dict[str, Any]:

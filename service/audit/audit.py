@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
-from service.audit.checks import UNKNOWN, Finding, Knowledge, judge
+from service.audit.checks import judge
+from service.audit.findings import UNKNOWN, Finding, Knowledge
 from service.domain.delivery import fingerprint
 from service.domain.events import Rejection
 from service.domain.input_limits import InputLimits

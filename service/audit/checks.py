@@ -6,15 +6,19 @@ never as a violation. The other rules are the invariants I1 to I9, and `order`. 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
+from service.audit.findings import UNKNOWN, Finding, Findings, Knowledge
+from service.audit.publications import final, order, repeats
 from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
     EXCESS_CONTENT,
+    OUTGOING_TOPICS,
     PENDING_EXPIRED,
     READINESS_TIMEOUT,
     SLOT_ASSIGNED,
@@ -24,45 +28,11 @@ from service.domain.topics import (
 from service.history.facts import ONLY_OUTPUT, EventFact, History, digest
 
 
-class Finding(NamedTuple):
-    """A violation of a rule, or, where `rule` is `unknown`, something that cannot be known any more."""
-
-    rule: str
-    batch_id: str
-    detail: str
-
-
-UNKNOWN: Final = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """How far back the topics and the tables reach."""
-
-    since: Mapping[str, float]
-    """By topic: every record about what happened from then on is still there."""
-    kept_since: float = 0.0
-    """Rows about what happened before may have been deleted after their retention."""
-    quarantined: Callable[[str, str], str | None] = lambda _topic, _fingerprint: None
-    """Returns the state of the rejected input with this topic and fingerprint, None where there is none."""
-    clocks_apart: float = 5.0
-    """How much the clocks of two pods may differ, where events can only be ordered by time."""
-    incomplete: frozenset[str] = frozenset()
-    """Batches that were announced, and whose registration a recovery has found in no topic."""
-
-    def reaches(self, topic: str, at: float) -> bool:
-        """Return whether the topic still contains everything since `at`."""
-        return at >= self.since.get(topic, float("inf"))
-
-
 def judge(history: History, known: Knowledge) -> Iterator[Finding]:
     """Yield every violation in the history of a batch, and what cannot be known about it."""
-    for rule in (_places, _waits, _batch, _slots, _inputs, _origins, _events, _repeats, _final, _order):
+    for rule in (_places, _waits, _confirmations, _batch, _slots, _inputs, _origins, _events, repeats, final, order):
         for name, detail in rule(history, known):
             yield Finding(name, history.batch_id, detail)
-
-
-Findings = Iterator[tuple[str, str]]
 
 
 def _places(history: History, _: Knowledge) -> Findings:
@@ -93,6 +63,18 @@ def _waits(history: History, _: Knowledge) -> Findings:
         yield "I3", f"content {history.excess[0].text} is excess, and the batch is not registered"
 
 
+def _confirmations(history: History, _: Knowledge) -> Findings:
+    """I4: no confirmation waits for a registered batch, and none that is in effect is without its batch."""
+    for each in history.confirmations:
+        if bool(history.batch) == (each.state == "pending"):
+            is_registered = "registered" if history.batch else "not registered"
+            yield "I4", f"confirmation {each.class_id} is {each.state}, and the batch is {is_registered}"
+        elif each.state == "applied" and history.batch and history.batch.confirmed_at is None:
+            yield "I4", f"confirmation {each.class_id} is applied, and the batch is not confirmed"
+        elif history.batch and history.batch.state == "complete" and each.class_id in ("", history.batch.class_id):
+            yield "I4", f"confirmation {each.class_id} is {each.state}, and the batch waits for it"
+
+
 def _batch(history: History, _: Knowledge) -> Findings:
     """I3 and I5: the counters, the state and the excess content of a batch agree with its slots."""
     if not history.batch:
@@ -101,7 +83,8 @@ def _batch(history: History, _: Knowledge) -> Findings:
         return
     counted = {state: sum(slot.state == state for slot in history.slots) for state in ("open", "assigned", "failed")}
     batch = history.batch
-    state = "registered" if counted["open"] else "ready" if counted["assigned"] else "failed"
+    full = "complete" if batch.state == "complete" and batch.class_id and batch.confirmed_at is None else "ready"
+    state = "registered" if counted["open"] else full if counted["assigned"] else "failed"
     wanted = (len(history.slots), counted["assigned"], counted["failed"], state)
     if (batch.expected, batch.assigned, batch.failed, batch.state) != wanted:
         yield (
@@ -140,6 +123,7 @@ def _inputs(history: History, known: Knowledge) -> Findings:
         CONTENT_PROVISIONED: _texts(history).keys(),
         VALIDATION_FAILED: {failure.upload for failure in history.failures},
         BATCH_REGISTERED: {history.batch.essay_set} if history.batch else set(),
+        ASSOCIATIONS_CONFIRMED: {confirmation.class_id for confirmation in history.confirmations},
     }
     for each in history.inputs:
         if not each.done or each.subject in applied[each.topic]:
@@ -150,7 +134,12 @@ def _inputs(history: History, known: Knowledge) -> Findings:
         yield UNKNOWN if each.at < known.kept_since else "I8", what
 
 
-_NAMES = {CONTENT_PROVISIONED: "content", VALIDATION_FAILED: "failure", BATCH_REGISTERED: "registration"}
+_NAMES = {
+    CONTENT_PROVISIONED: "content",
+    VALIDATION_FAILED: "failure",
+    BATCH_REGISTERED: "registration",
+    ASSOCIATIONS_CONFIRMED: "confirmation",
+}
 
 
 def _texts(history: History) -> dict[str, tuple[str, float]]:
@@ -165,8 +154,8 @@ def _texts(history: History) -> dict[str, tuple[str, float]]:
 def _origins(history: History, known: Knowledge) -> Findings:
     """I8: everything that is stored was received, with the same contents."""
     received: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for each in history.inputs:
-        received[each.topic, each.subject].add(each.content_digest)
+    for record in history.inputs:
+        received[record.topic, record.subject].add(record.content_digest)
     for text, (stored, at) in _texts(history).items():
         if stored == ONLY_OUTPUT:
             continue
@@ -175,6 +164,8 @@ def _origins(history: History, known: Knowledge) -> Findings:
         if failure.origin:
             continue
         yield from _origin(known, VALIDATION_FAILED, failure.upload, "", failure.stored_at, received)
+    for each in history.confirmations:
+        yield from _origin(known, ASSOCIATIONS_CONFIRMED, each.class_id, "", each.stored_at, received)
     if history.batch:
         order = digest([slot.essay_id for slot in history.slots])
         yield from _origin(
@@ -198,7 +189,7 @@ def _origin(
 def _events(history: History, known: Knowledge) -> Findings:
     """I5 and I6: everything that must be announced is announced, and every announcement is true."""
     wanted = _wanted_events(history)
-    for topic in (SLOT_ASSIGNED, EXCESS_CONTENT, PENDING_EXPIRED, VALIDATION_ERRORS, BATCH_READY, READINESS_TIMEOUT):
+    for topic in OUTGOING_TOPICS:
         announced = history.events_by_subject(topic)
         for subject, (_, at) in wanted[topic].items():
             if subject not in announced:
@@ -208,6 +199,10 @@ def _events(history: History, known: Knowledge) -> Findings:
             settled = [event for event in events if event.settled or event.in_outbox]
             if settled:
                 yield from _true(topic, subject, settled, wanted[topic].get(subject), history, known)
+
+
+_LISTING: Final = (BATCH_COMPLETED, BATCH_READY)
+"""The topics whose events list all content of a batch."""
 
 
 def _true(
@@ -226,11 +221,11 @@ def _true(
             history.batch_id in known.incomplete or all(event.sent_at < known.kept_since for event in events)
         )
         yield (
-            UNKNOWN if deleted else "I5" if topic == BATCH_READY else "I6",
+            UNKNOWN if deleted else "I5" if topic in _LISTING else "I6",
             f"{what} contradicts the tables",
         )
     elif any(event.announced_digest not in ("", wanted[0]) for event in events):
-        yield "I5" if topic == BATCH_READY else "I6", f"{what} differs from the tables"
+        yield "I5" if topic in _LISTING else "I6", f"{what} differs from the tables"
 
 
 def _event_name(topic: str, subject: str) -> str:
@@ -251,94 +246,13 @@ def _wanted_events(history: History) -> dict[str, dict[str, tuple[str, float]]]:
     }
     batch = history.batch
     if batch and batch.completed_at is not None:
-        if assigned:
-            wanted[BATCH_READY][""] = digest([[each.essay_id, each.text] for each in assigned]), batch.completed_at
+        listed = digest([[each.essay_id, each.text] for each in assigned])
+        if batch.state == "complete" or batch.ready_announced_at:
+            wanted[BATCH_COMPLETED][""] = listed, batch.completed_at
+        if batch.state == "ready":
+            wanted[BATCH_READY][""] = listed, batch.ready_announced_at or batch.completed_at
         if failed:
             wanted[VALIDATION_ERRORS][""] = digest(failed, not assigned), batch.completed_at
     if batch and batch.timed_out_at is not None:
         wanted[READINESS_TIMEOUT][""] = "", batch.timed_out_at
     return wanted
-
-
-def _repeats(history: History, _: Knowledge) -> Findings:
-    """I7: an event that is published again has the same id and the same bytes."""
-    first: dict[str, EventFact] = {}
-    for event in history.events:
-        if event.event_id != event.expected_id:
-            yield "I7", f"{event.topic} has the id {event.event_id}, not {event.expected_id}"
-        known = first.setdefault(event.event_id, event)
-        if known.record_digest != event.record_digest:
-            yield "I7", f"{event.topic} {event.event_id} is published again with other bytes"
-
-
-def _final(history: History, _: Knowledge) -> Findings:
-    """I9: no two published events contradict each other, whatever the tables state."""
-    essays, texts = defaultdict(set), defaultdict(set)
-    for event in history.published(SLOT_ASSIGNED):
-        essays[event.subject].add(event.essay_id)
-        texts[event.essay_id].add(event.subject)
-    for text, of_text in essays.items():
-        if len(of_text) > 1:
-            yield "I9", f"content {text} was announced in the slots {', '.join(sorted(of_text))}"
-    for essay_id, of_slot in texts.items():
-        if len(of_slot) > 1:
-            yield "I9", f"slot {essay_id} was announced with the contents {', '.join(sorted(of_slot))}"
-    for text in sorted(essays.keys() & {event.subject for event in history.published(EXCESS_CONTENT)}):
-        yield "I9", f"content {text} was announced in a slot and as excess"
-    for topic in (BATCH_READY, VALIDATION_ERRORS):
-        if len({event.announced_digest for event in history.published(topic)}) > 1:
-            yield "I9", f"{topic} was announced with two different lists"
-
-
-def _order(history: History, known: Knowledge) -> Findings:
-    """Order: within a batch, events are first acknowledged in the order of their commits, as far as it can be known."""
-    published = _first(history.published())
-    slots = {slot.essay_id: slot for slot in history.slots}
-    commits: dict[tuple[str, int], list[EventFact]] = defaultdict(list)
-    for event in published:
-        if event.topic == SLOT_ASSIGNED and (slot := slots.get(event.essay_id)):
-            # Transactions of two pods may begin in the same microsecond and commit in either order.
-            commits[event.stamp, slot.written_by].append(event)
-    for (stamp, _), events in commits.items():
-        taken = [slots[event.essay_id].position for event in sorted(events, key=lambda event: event.place)]
-        # Offsets of different partitions cannot be compared, after partitions were added to the topic.
-        if taken != sorted(taken) and len({event.partition for event in events}) == 1:
-            yield "order", f"the slots of {stamp} were announced in the order {taken[:20]}"
-    yield from _ready_comes_last(history, published, known)
-
-
-def _ready_comes_last(history: History, published: Sequence[EventFact], known: Knowledge) -> Findings:
-    """Order: BatchEssaysReady is published after the batch's slots and after its validation errors."""
-    for ready in (event for event in published if event.topic == BATCH_READY):
-        published_ids = {event.event_id for event in published}
-        for event in history.events:
-            if event.topic not in (SLOT_ASSIGNED, VALIDATION_ERRORS):
-                continue
-            if event.in_outbox and event.event_id not in published_ids:
-                yield (
-                    "order",
-                    f"the batch is announced, and {event.topic} {event.subject} is not published yet",
-                )
-        for event in published:
-            late = event.sent_at - ready.sent_at
-            if event.topic in (SLOT_ASSIGNED, VALIDATION_ERRORS) and late > known.clocks_apart:
-                yield (
-                    "order",
-                    f"{event.topic} {event.subject} was published {late:.3f} s after BatchEssaysReady",
-                )
-
-
-def _first(events: Iterable[EventFact]) -> list[EventFact]:
-    """Return the first publication of each event: within a partition by offset, since the clocks of relays differ."""
-    first: dict[str, EventFact] = {}
-    for event in events:
-        known = first.get(event.event_id)
-        if known is None or _is_before(event, known):
-            first[event.event_id] = event
-    return list(first.values())
-
-
-def _is_before(one: EventFact, other: EventFact) -> bool:
-    if one.partition == other.partition:
-        return one.place < other.place
-    return one.sent_at < other.sent_at

@@ -115,7 +115,8 @@ async def migrate(settings: Settings, _: Namespace) -> int:
     try:
         if unsupported := await server_error(settings.migration_url):
             raise CommandError(f"ELS_MIGRATION_DATABASE_URL: {unsupported}")
-        notes = migration.upgrade(settings.migration_url, pending_ttl_seconds=settings.pending_ttl_seconds)
+        policy = {"pending_ttl": settings.pending_ttl_seconds, "batch_timeout": settings.batch_timeout_seconds}
+        notes = migration.upgrade(settings.migration_url, policy=policy)
     except (migration.MigrationError, psycopg.Error) as error:
         raise CommandError(f"ELS_MIGRATION_DATABASE_URL: {one_line(error)}") from None
     for note in notes:

@@ -143,6 +143,17 @@ def _add_process(commands: Commands) -> None:
     )
     acknowledge.add_argument("ids", type=row_id, metavar="ID", nargs="*", help="only these lost inputs (default: all)")
     with_operator(acknowledge)
+    send = add(
+        commands,
+        "cli.sending.send",
+        "send",
+        "publish events to the input topics, as the neighbouring services do; for trying it out",
+    )
+    send.add_argument(
+        "file", metavar="FILE", help="JSON: one event, or several one after the other; - reads standard input"
+    )
+    send.add_argument("--force", action="store_true", help="also publish what the service will reject")
+    with_json(send)
     topics = group(commands, "topics", "create the Kafka topics of the service")
     with_json(
         add(
@@ -272,7 +283,9 @@ def _add_batches(commands: Commands) -> None:
     listing = with_pages(
         add(commands, "cli.operators.batches_list", "list", "list registered batches in the order of their ids")
     )
-    listing.add_argument("--state", choices=("registered", "ready", "failed"), help="only in this state (default: all)")
+    listing.add_argument(
+        "--state", choices=("registered", "complete", "ready", "failed"), help="only in this state (default: all)"
+    )
     listing.add_argument("--user", type=short_text, metavar="USER", help="only batches that this user registered")
     listing.add_argument("--after", type=short_text, metavar="BATCH", help=f"only batches after this one; {_CURSOR}")
     age_filters(listing, "registered")

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
     PENDING_EXPIRED,
@@ -33,7 +34,8 @@ READ_SECONDS: Final = 10.0
 EVENT_KINDS: Final[Mapping[str, str]] = {
     SLOT_ASSIGNED: "slot",
     EXCESS_CONTENT: "excess",
-    BATCH_READY: "completed",
+    BATCH_COMPLETED: "completed",
+    BATCH_READY: "ready",
     VALIDATION_ERRORS: "completed",
     PENDING_EXPIRED: "expired",
     READINESS_TIMEOUT: "timeout",

@@ -7,6 +7,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
     PENDING_EXPIRED,
@@ -93,6 +94,19 @@ class PendingExpired(TypedDict):
     timestamp: Time
 
 
+class ProvisioningCompleted(TypedDict):
+    event: Literal["batch.content.provisioning.completed"]
+    batch_id: str
+    provisioned_count: int
+    expected_count: int
+    course_code: CourseCode
+    user_id: str
+    class_id: str | None
+    essays_for_processing: list[ReadyEssay]
+    correlation_id: UUID
+    timestamp: Time
+
+
 class BatchReady(TypedDict):
     event: Literal["batch.essays.ready"]
     batch_id: str
@@ -167,6 +181,7 @@ class ReadinessTimeout(TypedDict):
 
 DATA_OF: dict[str, Any] = {
     SLOT_ASSIGNED: SlotAssigned,
+    BATCH_COMPLETED: ProvisioningCompleted,
     BATCH_READY: BatchReady,
     EXCESS_CONTENT: ExcessContent,
     VALIDATION_ERRORS: ValidationErrors,

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from service.domain.contract import ExcessReason
 from service.domain.events import (
+    AssociationsConfirmed,
     BatchRegistered,
     ContentProvisioned,
     Upload,
@@ -59,62 +60,6 @@ class BatchState:
     def full(self) -> bool:
         """Whether every slot is taken."""
         return self.assigned + self.failed == self.expected
-
-
-@dataclass(frozen=True, slots=True)
-class RejectionCounter:
-    """The consecutive rejections of a topic, counted over all pods, and whether they have paused it."""
-
-    consecutive: int
-    paused: bool
-    skips: bool = False
-    """Whether rejections do not pause it before the next valid record."""
-
-
-# -- admission: which records of a topic are processed
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Process the first `count` records of the topic. The others stay on it, since it is paused or pauses now."""
-
-    count: int
-
-
-def decide_admission(
-    rejected: Sequence[bytes | None], counter: RejectionCounter, limit: int, *, probing: bool
-) -> Admit:
-    """Decide how many records of a topic to process.
-
-    `rejected` has the identity of each record, in order, that is rejected, and None for each that is not. The topic
-    pauses with the record that makes `limit` different consecutive rejections. No record of a paused topic is
-    processed, except one valid record of a probe.
-    """
-    if counter.paused:
-        return Admit(1 if probing and rejected[0] is None else 0)
-    before, different = counter.consecutive, set[bytes]()
-    for taken, identity in enumerate(rejected, start=1):
-        if identity is None:
-            before, different = 0, set()
-            continue
-        different.add(identity)
-        if not counter.skips and before + len(different) >= limit:
-            return Admit(taken)
-    return Admit(len(rejected))
-
-
-@dataclass(frozen=True, slots=True)
-class CountRejections:
-    """Add to the counter of a topic, or, with `restarted`, set it: a valid record came before these rejections."""
-
-    consecutive: int
-    restarted: bool
-
-
-def count_rejections(records: Sequence[Literal["valid", "rejected", "repeat"]]) -> CountRejections:
-    """Count the consecutive rejections at the end of these records. A repeat of a rejection does not count."""
-    last_valid = max((number for number, each in enumerate(records, start=1) if each == "valid"), default=0)
-    return CountRejections(records[last_valid:].count("rejected"), last_valid > 0)
 
 
 # -- new batches: which of them this transaction registers
@@ -295,6 +240,58 @@ def reconcile(content: ContentProvisioned, essay_ids: Sequence[str], assigned: i
     if assigned < len(essay_ids):
         return Assign(Slot(content.batch_id, essay_ids[assigned], assigned + 1), content)
     return DeclareExcess(content, "NO_AVAILABLE_SLOT")
+
+
+# -- confirmations
+
+
+class ConfirmableBatch(NamedTuple):
+    """What decides about the confirmation of a batch. Its counter row is locked."""
+
+    state: str
+    class_id: str | None
+    is_confirmed: bool
+
+
+class Confirm(NamedTuple):
+    """The confirmation is in effect: a complete batch is announced as ready."""
+
+    confirmation: AssociationsConfirmed
+    state: Literal["applied"] = "applied"
+
+
+class LeaveConfirmation(NamedTuple):
+    """The confirmation is recorded, and changes nothing."""
+
+    confirmation: AssociationsConfirmed
+    why: Literal["no_class", "batch_failed", "another_class", "confirmed_before"]
+    state: Literal["unused"] = "unused"
+
+
+def decide_confirmation(batch: ConfirmableBatch, confirmation: AssociationsConfirmed) -> Confirm | LeaveConfirmation:
+    """Decide about a confirmation of a registered batch."""
+    if not batch.class_id:
+        return LeaveConfirmation(confirmation, "no_class")
+    if batch.state == "failed":
+        return LeaveConfirmation(confirmation, "batch_failed")
+    if confirmation.class_id not in ("", batch.class_id):
+        return LeaveConfirmation(confirmation, "another_class")
+    return LeaveConfirmation(confirmation, "confirmed_before") if batch.is_confirmed else Confirm(confirmation)
+
+
+def decide_confirmations(
+    confirmations: Iterable[tuple[AssociationsConfirmed, ConfirmableBatch]],
+) -> list[Confirm | LeaveConfirmation]:
+    """Decide about several, of any batches: the first that is in effect confirms its batch."""
+    decisions: list[Confirm | LeaveConfirmation] = []
+    confirmed: set[str] = set()
+    for confirmation, batch in confirmations:
+        is_confirmed = batch.is_confirmed or confirmation.batch_id in confirmed
+        decision = decide_confirmation(batch._replace(is_confirmed=is_confirmed), confirmation)
+        if isinstance(decision, Confirm):
+            confirmed.add(confirmation.batch_id)
+        decisions.append(decision)
+    return decisions
 
 
 # -- announcements

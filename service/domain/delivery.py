@@ -63,12 +63,16 @@ def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str |
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """The consecutive rejections, and the rejected bytes of a day, that pause a topic; the largest published events."""
+    """The consecutive rejections, and the rejected bytes of a day, that pause a topic; the largest published events.
+
+    With `ready_waits`, BatchEssaysReady of a batch with a class waits until the class is confirmed.
+    """
 
     consecutive_rejections: int = 1_000
     rejected_bytes: int = 1024 * 1024 * 1024
     event_bytes: int = ORDINARY_RECORD - RECORD_ROOM
     large_event_bytes: int = LARGEST_RECORD - RECORD_ROOM
+    ready_waits: bool = True
 
 
 def fingerprint(record: _Keyed) -> bytes:

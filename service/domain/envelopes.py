@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandler, PlainValidator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from service.domain.events import (
@@ -34,8 +34,11 @@ Timestamp = Annotated[datetime, _Rfc3339]
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 
+Class = Annotated[str, Field(max_length=255)]
+"""The id of a class, which is part of a key; "" names none."""
+
 Name = Annotated[str, Field(max_length=1_024)]
-"""A text that is kept and shown as one line: a file name, a user, a class, an organisation, a code."""
+"""A text that is kept and shown as one line: a file name, a user, an organisation, a code."""
 
 
 def _fits(text: str) -> str:
@@ -60,6 +63,10 @@ SmallObject = Annotated[dict[str, Any], AfterValidator(_is_small)]
 Size = Annotated[int, Field(ge=0, le=INT64)]
 
 
+def _nothing(_: object) -> None:
+    return None
+
+
 class StrictModel(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -72,24 +79,29 @@ class InputMetadata(StrictModel):
 class InputData(StrictModel):
     """The fields that all inputs share. The older generation names the batch `batch_id`, the newer one `entity_id`."""
 
-    event: str
     batch_id: Id | None = None
     entity_id: Id | None = None
 
 
-class RegistrationData(InputData):
+class NamedData(InputData):
+    """An input with the field `event`: all but confirmations."""
+
+    event: str
+
+
+class RegistrationData(NamedData):
     expected_essay_count: int
     # FailFast, since a list of eight million wrong elements would make as many errors in memory.
     essay_ids: Annotated[tuple[Id, ...], FailFast()]
     course_code: CourseCode
     user_id: Name
     essay_instructions: Text | None = None
-    class_id: Name | None = None
+    class_id: Class | None = None
     org_id: Name | None = None
     student_prompt_ref: SmallObject | None = None
 
 
-class UploadData(InputData):
+class UploadData(NamedData):
     file_upload_id: Id
     original_file_name: Name
     raw_file_storage_id: Id
@@ -119,6 +131,12 @@ class FailureDetail(StrictModel):
 class FailureData(UploadData):
     validation_error_code: Name
     validation_error_detail: FailureDetail
+
+
+class ConfirmationData(InputData):
+    associations: list[Annotated[None, PlainValidator(_nothing, json_schema_input_type=Any)]]
+    """Only their number is kept, so that no objects are made of a hundred thousand of them."""
+    class_id: Class | None = None
 
 
 _AnyData = TypeVar("_AnyData", bound=InputData)

@@ -65,10 +65,22 @@ class ValidationFailed:
     tracestate: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class AssociationsConfirmed:
+    """The students of a batch are confirmed. `class_id` is "" where it names no class; `associations` are counted."""
+
+    batch_id: str
+    class_id: str
+    associations: int
+    correlation_id: UUID
+    traceparent: str | None
+    tracestate: str | None
+
+
 Upload = ContentProvisioned | ValidationFailed
 """The events that can take a slot."""
 
-Incoming = BatchRegistered | Upload
+Incoming = BatchRegistered | Upload | AssociationsConfirmed
 
 
 class WaitingFailure(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.domain.envelopes import (
+    ConfirmationData,
     ContentData,
     EnvelopeHead,
     FailureData,
@@ -25,6 +26,7 @@ from service.domain.envelopes import (
 )
 from service.domain.events import (
     LONGEST_ERROR,
+    AssociationsConfirmed,
     BatchRegistered,
     ContentProvisioned,
     Incoming,
@@ -41,6 +43,7 @@ from service.domain.json_limits import (
     unstorable_part,
 )
 from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
     INCOMING_TOPICS,
@@ -102,6 +105,8 @@ def _registration(envelope: IncomingEnvelope[RegistrationData]) -> BatchRegister
     batch_id = _batch_id(data)
     if isinstance(batch_id, Rejection):
         return batch_id
+    if unstorable := data.student_prompt_ref and unstorable_part(data.student_prompt_ref):
+        return _rejected(Reason.INVALID_FIELD, f"data.student_prompt_ref: {unstorable}")
     return _miscounted(data) or BatchRegistered(
         batch_id,
         data.essay_ids,
@@ -140,10 +145,21 @@ def _failure(envelope: IncomingEnvelope[FailureData]) -> ValidationFailed | Reje
     )
 
 
+def _confirmation(envelope: IncomingEnvelope[ConfirmationData]) -> AssociationsConfirmed | Rejection:
+    data = envelope.data
+    batch_id = _batch_id(data)
+    if isinstance(batch_id, Rejection):
+        return batch_id
+    return AssociationsConfirmed(
+        batch_id, data.class_id or "", len(data.associations), envelope.correlation_id, *_trace(envelope.metadata)
+    )
+
+
 ENVELOPE_OF: dict[str, Any] = {
     BATCH_REGISTERED: IncomingEnvelope[RegistrationData],
     CONTENT_PROVISIONED: IncomingEnvelope[ContentData],
     VALIDATION_FAILED: IncomingEnvelope[FailureData],
+    ASSOCIATIONS_CONFIRMED: IncomingEnvelope[ConfirmationData],
 }
 """The type of the value by topic, also for the generated AsyncAPI document."""
 
@@ -151,6 +167,7 @@ _READ: dict[str, Callable[[Any], Incoming | Rejection]] = {
     BATCH_REGISTERED: _registration,
     CONTENT_PROVISIONED: _content,
     VALIDATION_FAILED: _failure,
+    ASSOCIATIONS_CONFIRMED: _confirmation,
 }
 
 _READERS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], Incoming | Rejection]]] = {
@@ -212,9 +229,9 @@ def _trace(metadata: InputMetadata | None) -> tuple[str | None, str | None]:
 
 def _storable(event: Incoming | Rejection, value: bytes) -> Incoming | Rejection:
     """Return the event, or its rejection where a text or a number in it cannot be stored."""
-    # A NUL can only arrive as its escape, and arbitrary numbers only in an object of any shape.
-    has_any_shape = isinstance(event, ValidationFailed) or getattr(event, "student_prompt_ref", None)
-    if isinstance(event, Rejection) or not (has_any_shape or rb"\u0000" in value):
+    # A NUL can only arrive as its escape, and arbitrary numbers only in the details of a failure;
+    # `student_prompt_ref` is checked in `_registration`.
+    if isinstance(event, Rejection) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
         return event
     for field in fields(event):
         unstorable = unstorable_part(getattr(event, field.name))

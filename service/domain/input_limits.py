@@ -7,7 +7,7 @@ hold a thousand times its size. A pod with 512 MiB must survive all of it. Witho
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from service.domain.topics import BATCH_REGISTERED, INCOMING_TOPICS
+from service.domain.topics import INCOMING_TOPICS, LISTING_TOPICS
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
@@ -30,7 +30,7 @@ class InputLimits:
     """The bounds, in bytes where they are not counts."""
 
     value_bytes: Mapping[str, int] = field(
-        default_factory=lambda: dict.fromkeys(INCOMING_TOPICS, MEBIBYTE) | {BATCH_REGISTERED: 16 * MEBIBYTE}
+        default_factory=lambda: dict.fromkeys(INCOMING_TOPICS, MEBIBYTE) | dict.fromkeys(LISTING_TOPICS, 16 * MEBIBYTE)
     )
     """The largest value accepted, by topic."""
     json_values: int = MOST_VALUES

@@ -1,4 +1,4 @@
-"""Builds the six events that this service publishes, as bytes.
+"""Builds the events that this service publishes, as bytes.
 
 The TypedDicts of `contract` describe them: mypy checks the builders against them, tests validate the results with them
 (pydantic reads TypedDicts), and they cost nothing at run time. An event that is built again for the same subject has
@@ -15,12 +15,14 @@ from service.domain.contract import (
     ExcessContent,
     ExcessReason,
     PendingExpired,
+    ProvisioningCompleted,
     ReadinessTimeout,
     ReadyEssay,
     SlotAssigned,
 )
 from service.domain.enveloped import Origin, Outgoing, batch_entity, batch_metadata, paged_event, small_event
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
     PENDING_EXPIRED,
@@ -111,6 +113,41 @@ def pending_expired(
     return small_event(PENDING_EXPIRED, batch_id, time + text_storage_id, data, origin, time, max_bytes)
 
 
+async def batch_completed(
+    batch_id: str,
+    course_code: CourseCode,
+    user_id: str,
+    class_id: str | None,
+    essays: AsyncIterable[Sequence[tuple[str, str]]],
+    assigned: int,
+    expected: int,
+    origin: Origin,
+    now: datetime,
+    *,
+    max_bytes: int,
+) -> Outgoing:
+    """Build BatchContentProvisioningCompleted: every slot is taken, and `assigned` of the `expected` have content.
+
+    `essays` are pages as in `batch_ready`.
+    """
+    time = rfc3339(now)
+    data: ProvisioningCompleted = {
+        "event": "batch.content.provisioning.completed",
+        "batch_id": batch_id,
+        "provisioned_count": assigned,
+        "expected_count": expected,
+        "course_code": course_code,
+        "user_id": user_id,
+        "class_id": class_id,
+        "essays_for_processing": [],
+        "correlation_id": origin.correlation_id,
+        "timestamp": time,
+    }
+    return await paged_event(
+        BATCH_COMPLETED, batch_id, data, origin, time, max_bytes, ("essays_for_processing", essays, _ready_essay)
+    )
+
+
 async def batch_ready(
     batch_id: str,
     course_code: CourseCode,
@@ -123,7 +160,10 @@ async def batch_ready(
     *,
     max_bytes: int,
 ) -> Outgoing:
-    """Build BatchEssaysReady: every slot is taken. `essays` are pages of (essay_id, text_storage_id) in slot order."""
+    """Build BatchEssaysReady: every slot is taken, and the class is confirmed where that is waited for.
+
+    `essays` are pages of (essay_id, text_storage_id) in slot order.
+    """
     time = rfc3339(now)
     data: BatchReady = {
         "event": "batch.essays.ready",

@@ -10,7 +10,11 @@ CONTENT_PROVISIONED = "huleedu.file.essay.content.provisioned.v1"
 
 VALIDATION_FAILED = "huleedu.file.essay.validation.failed.v1"
 
+ASSOCIATIONS_CONFIRMED = "huleedu.class.student.associations.confirmed.v1"
+
 SLOT_ASSIGNED = "huleedu.els.essay.slot.assigned.v1"
+
+BATCH_COMPLETED = "huleedu.batch.content.provisioning.completed.v1"
 
 BATCH_READY = "huleedu.els.batch.essays.ready.v1"
 
@@ -22,10 +26,14 @@ PENDING_EXPIRED = "huleedu.els.pending.content.expired.v1"
 
 READINESS_TIMEOUT = "huleedu.els.batch.readiness.timeout.v1"
 
-INCOMING_TOPICS = (BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED)
+INCOMING_TOPICS = (BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED, ASSOCIATIONS_CONFIRMED)
+
+LISTING_TOPICS = (BATCH_REGISTERED, ASSOCIATIONS_CONFIRMED)
+"""The input topics whose events list all essays of a batch: the size limit of registrations holds for both."""
 
 OUTGOING_TOPICS = (
     SLOT_ASSIGNED,
+    BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
     VALIDATION_ERRORS,
@@ -37,7 +45,7 @@ ORDINARY_RECORD = 2 * 1024 * 1024
 """Largest record of an ordinary output topic in bytes: an event that is built from an input of 1 MiB always fits."""
 
 LARGEST_RECORD = 32 * 1024 * 1024
-"""Largest record in bytes of the topic of registrations, and of the topics of events that list slots."""
+"""Largest record in bytes of the topics of events that list essays: registrations, confirmations, and our own."""
 
 RECORD_ROOM = 64 * 1024
 """Bytes of a record that are reserved for its key and headers and those of its record batch; the value has the rest."""

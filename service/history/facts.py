@@ -18,7 +18,7 @@ def digest(*values: object) -> str:
 
 
 class InputFact(NamedTuple):
-    """A readable input record. `subject` identifies the content, the failed upload, or the set of essays."""
+    """A readable input record. `subject` identifies the content, the failed upload, the class, or the set of essays."""
 
     topic: str
     subject: str
@@ -38,9 +38,14 @@ class BatchFact(NamedTuple):
     assigned: int
     failed: int
     state: str
+    class_id: str
+    """"" where it has none."""
     registered_at: float
     completed_at: float | None
     timed_out_at: float | None
+    confirmed_at: float | None = None
+    ready_announced_at: float | None = None
+    """None where a release has announced it that announced no completion."""
 
 
 class SlotFact(NamedTuple):
@@ -87,6 +92,14 @@ class FailureFact(NamedTuple):
     origin: str | None = None
 
 
+class ConfirmationFact(NamedTuple):
+    """A confirmation of students."""
+
+    class_id: str
+    state: str
+    stored_at: float
+
+
 class EventFact(NamedTuple):
     """An event of this service, on its topic or in the outbox. `subject` is the content that it concerns, else ""."""
 
@@ -113,9 +126,18 @@ class EventFact(NamedTuple):
         return self.partition < 0
 
 
-Fact = InputFact | BatchFact | SlotFact | WaitingFact | ExcessFact | FailureFact | EventFact
+Fact = InputFact | BatchFact | SlotFact | WaitingFact | ExcessFact | FailureFact | ConfirmationFact | EventFact
 
-KINDS: Final[tuple[type[Any], ...]] = (InputFact, BatchFact, SlotFact, WaitingFact, ExcessFact, FailureFact, EventFact)
+KINDS: Final[tuple[type[Any], ...]] = (
+    InputFact,
+    BatchFact,
+    SlotFact,
+    WaitingFact,
+    ExcessFact,
+    FailureFact,
+    ConfirmationFact,
+    EventFact,
+)
 
 
 @dataclass(slots=True)
@@ -129,6 +151,7 @@ class History:
     waiting: list[WaitingFact] = field(default_factory=list)
     excess: list[ExcessFact] = field(default_factory=list)
     failures: list[FailureFact] = field(default_factory=list)
+    confirmations: list[ConfirmationFact] = field(default_factory=list)
     events: list[EventFact] = field(default_factory=list)
 
     @classmethod
@@ -149,6 +172,8 @@ class History:
                     history.excess.append(fact)
                 case FailureFact():
                     history.failures.append(fact)
+                case ConfirmationFact():
+                    history.confirmations.append(fact)
                 case EventFact():
                     history.events.append(fact)
         history.slots.sort(key=lambda slot: slot.position)

@@ -28,12 +28,18 @@ async def read_tables(database: Database, ledger: Ledger, counts: Counter[str]) 
 
 
 def _batch(
-    _: str, essay_set: bytes, expected: int, assigned: int, failed: int, state: str, *times: datetime | None
+    _: str,
+    essay_set: bytes,
+    expected: int,
+    assigned: int,
+    failed: int,
+    state: str,
+    class_id: str,
+    registered_at: datetime,
+    *times: datetime | None,
 ) -> facts.BatchFact:
-    registered_at, completed_at, timed_out_at = map(_seconds, times)
-    return facts.BatchFact(
-        essay_set.hex(), expected, assigned, failed, state, registered_at or 0.0, completed_at, timed_out_at
-    )
+    since, later = registered_at.timestamp(), map(_seconds, times)
+    return facts.BatchFact(essay_set.hex(), expected, assigned, failed, state, class_id, since, *later)
 
 
 def _slot(
@@ -92,6 +98,10 @@ def _failure(_: str, upload: str, state: str, stored_at: datetime, source: str |
     return facts.FailureFact(upload, state, stored_at.timestamp(), source)
 
 
+def _confirmation(_: str, class_id: str, state: str, stored_at: datetime) -> facts.ConfirmationFact:
+    return facts.ConfirmationFact(class_id, state, stored_at.timestamp())
+
+
 def _in_outbox(batch_id: str, topic: str, payload: str, seq: int, created_at: datetime) -> EventFact:
     event = event_of(topic, batch_id.encode(), payload.encode(), -1, seq, created_at.timestamp(), settled=False)
     if event is None:
@@ -105,6 +115,7 @@ _FACT_OF: Final[Mapping[AuditStatement, Callable[..., Fact]]] = {
     "audit_pending_content": _waiting,
     "audit_excess_content": _excess,
     "audit_validation_failures": _failure,
+    "audit_confirmations": _confirmation,
     "audit_outbox": _in_outbox,
 }
 

@@ -14,9 +14,10 @@ from aiokafka.structs import OffsetAndMetadata
 
 from service.domain import contract, enveloped
 from service.domain.decisions import essay_set_of
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming
+from service.domain.events import AssociationsConfirmed, BatchRegistered, ContentProvisioned, Incoming
 from service.domain.input_limits import DEFAULT_LIMITS, InputLimits
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
     INCOMING_TOPICS,
@@ -157,9 +158,9 @@ async def _of_coordinator(
 
 
 def describe_input(event: Incoming) -> tuple[str, str]:
-    """Return the subject of an input (content, failed upload or set of essays) and the digest of its other fields.
+    """Return the subject of an input (content, failed upload, class, set of essays) and the digest of its other fields.
 
-    The digest is "" for a validation failure, whose other fields are not compared.
+    The digest is "" for a validation failure and a confirmation, whose other fields are not compared.
     """
     match event:
         case BatchRegistered():
@@ -175,6 +176,8 @@ def describe_input(event: Incoming) -> tuple[str, str]:
                 event.traceparent,
                 event.tracestate,
             )
+        case AssociationsConfirmed():
+            return event.class_id, ""
         case _:
             return event.file_upload_id, ""
 
@@ -212,6 +215,10 @@ def _digest_of(data: Mapping[str, Any], origin: Sequence[Any], *names: str) -> s
     return digest(*(data[name] for name in names), *origin)
 
 
+def _essays_of(essays: Sequence[Mapping[str, Any]]) -> str:
+    return digest([[essay["essay_id"], essay["text_storage_id"]] for essay in essays])
+
+
 _DIGEST_OF: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
     SLOT_ASSIGNED: lambda data, origin: _digest_of(
         data, origin, "essay_id", "text_storage_id", "file_upload_id", "original_file_name"
@@ -220,9 +227,8 @@ _DIGEST_OF: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]
     PENDING_EXPIRED: lambda data, origin: _digest_of(
         data, origin, "text_storage_id", "file_upload_id", "original_file_name"
     ),
-    BATCH_READY: lambda data, _: digest(
-        [[essay["essay_id"], essay["text_storage_id"]] for essay in data["ready_essays"]]
-    ),
+    BATCH_COMPLETED: lambda data, _: _essays_of(data["essays_for_processing"]),
+    BATCH_READY: lambda data, _: _essays_of(data["ready_essays"]),
     VALIDATION_ERRORS: lambda data, _: digest(
         [essay["essay_id"] for essay in data["failed_essays"]], data["error_summary"]["critical_failure"]
     ),

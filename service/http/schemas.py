@@ -257,7 +257,7 @@ class Resumed(ResponseModel):
 
 
 class ListBatches(_AgeFilters, _PageRequest):
-    state: Literal["registered", "ready", "failed"] | None = Field(None, description="only in this state")
+    state: Literal["registered", "complete", "ready", "failed"] | None = Field(None, description="only in this state")
     user: ShortText | None = Field(None, description="only of this user")
     after: ShortText | None = Field(None, description="`next` of the previous page")
 
@@ -309,6 +309,8 @@ class BatchDetail(BatchListRow):
     traceparent: str | None
     tracestate: str | None
     changed_at: datetime
+    confirmed_at: datetime | None = Field(description="when the confirmation of its class was applied")
+    ready_at: datetime | None = Field(description="when it was announced as ready")
     excess: int
     to_be_published: int
     slots: list[SlotRow]

@@ -21,7 +21,7 @@ def is_caused_by_data(error: BaseException) -> bool:
     state = sqlstate_of(error)
     if state is None:
         return isinstance(error, psycopg.DataError)
-    return state.startswith("22") or state in ("23502", "23514", "54001")
+    return state.startswith("22") or state in ("23502", "23514", "54000", "54001")
 
 
 def rejection_of(error: Exception) -> Rejection:

@@ -13,6 +13,7 @@ from service.domain.repeats import FileDifference
 
 EffectKind = Literal[
     "batch_registered",
+    "batch_completed",
     "batch_ready",
     "batch_failed",
     "content_pending",
@@ -21,8 +22,12 @@ EffectKind = Literal[
     "failure_pending",
     "failure_slot",
     "failure_surplus",
+    "confirmation_pending",
+    "confirmation_applied",
+    "confirmation_unused",
     "content_repeated",
     "failure_repeated",
+    "confirmation_repeated",
     "registration_repeated",
     "rejection_repeated",
 ]
@@ -40,9 +45,9 @@ class EffectRecord(NamedTuple):
     delivery: Delivery | None = None
     """The delivery of the input, None where the upload had waited in the database."""
     detail: str | None = None
-    """The essay id of the assigned slot, or the reason of an excess."""
+    """The essay id of the assigned slot, the reason of an excess, or why a confirmation is unused."""
     seconds: float | None = None
-    """How long a content waited for the registration, or a batch took from its registration to its completion."""
+    """How long a content waited for the registration, or a batch took from that until it was ready or failed."""
 
 
 class ReconciledEffects:

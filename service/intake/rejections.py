@@ -3,7 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from service.domain.decisions import CountRejections, RejectionCounter, count_rejections, decide_admission
+from service.domain.admission import (
+    CountRejections,
+    RejectionCounter,
+    count_rejections,
+    decide_admission,
+)
 from service.domain.delivery import Delivery, fingerprint
 from service.domain.events import Rejection
 from service.intake.outcome import EffectRecord

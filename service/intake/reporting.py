@@ -18,6 +18,7 @@ from service.runtime.logging import log_many
 # Created with their labels at import, so that each counter starts at 0 and its first increase is visible.
 _COUNTERS: Mapping[EffectKind, Counter] = {
     "batch_registered": metrics.BATCHES_REGISTERED,
+    "batch_completed": metrics.BATCHES_WAITING,
     "batch_ready": metrics.BATCHES_READY,
     "batch_failed": metrics.BATCHES_FAILED,
     "content_pending": metrics.PENDING_STORED,
@@ -25,8 +26,12 @@ _COUNTERS: Mapping[EffectKind, Counter] = {
     "failure_pending": metrics.VALIDATION_FAILURES.labels("pending"),
     "failure_slot": metrics.VALIDATION_FAILURES.labels("slot"),
     "failure_surplus": metrics.VALIDATION_FAILURES.labels("surplus"),
+    "confirmation_pending": metrics.CONFIRMATIONS.labels("pending"),
+    "confirmation_applied": metrics.CONFIRMATIONS.labels("applied"),
+    "confirmation_unused": metrics.CONFIRMATIONS.labels("unused"),
     "content_repeated": metrics.DUPLICATES.labels("content"),
     "failure_repeated": metrics.DUPLICATES.labels("failure"),
+    "confirmation_repeated": metrics.DUPLICATES.labels("confirmation"),
     "registration_repeated": metrics.DUPLICATES.labels("registration"),
     "rejection_repeated": metrics.DUPLICATES.labels("refusal"),
 }

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import starmap
 from typing import Final, Literal
 
 from psycopg.errors import SerializationFailure
@@ -17,7 +16,6 @@ from service.domain.decisions import (
 )
 from service.domain.enveloped import Outgoing
 from service.domain.events import ContentProvisioned, Upload, ValidationFailed, WaitingFailure
-from service.domain.repeats import file_difference
 from service.intake.outcome import EffectKind, EffectRecord
 from service.intake.work import BatchWork, PollWork, all_uploads, uploads_of
 from service.store import pending_content, slots, validation_failures
@@ -75,18 +73,20 @@ class Slots:
             await self._store_failures(failures)
 
     async def compare_repeats(self) -> None:
-        """Note, for the log, which repeated contents name another file than the first, which remains in effect."""
+        """Compare repeated contents with the file that is recorded, where it has not been read yet."""
         repeated = self._work.repeated
         if repeated:
-            known = await slots.read_known_files(self._work.conn, repeated)
-            self._work.effects.other_files += filter(None, starmap(file_difference, known))
+            known = await slots.find_known_content(self._work.conn, repeated)
+            for content in repeated:
+                if file := known.get((content.batch_id, content.text_storage_id)):
+                    self._work.compare(file, content)
 
     async def _drop_known(self, registered: Sequence[BatchWork]) -> None:
         work = self._work
         contents = all_uploads(registered, lambda batch: batch.contents)
         if contents:
-            for batch_id, identity in await slots.find_known_content(work.conn, contents):
-                work.record_repeat(work.batches[batch_id].contents.pop(identity))
+            for (batch_id, identity), file in (await slots.find_known_content(work.conn, contents)).items():
+                work.record_repeat(work.batches[batch_id].contents.pop(identity), file)
         failures = all_uploads(registered, lambda batch: batch.failures)
         if failures:
             for batch_id, identity in await validation_failures.find_known_failures(work.conn, failures):

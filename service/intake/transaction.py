@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Rejection
 from service.intake.announcement import Announcement
+from service.intake.confirmations import Confirmations
 from service.intake.outcome import Outcome
 from service.intake.registrations import Registrations
 from service.intake.rejections import Rejections
@@ -56,9 +57,12 @@ async def apply(
     if work.batches:
         slots = Slots(work)
         await lock_unregistered(work, states)
+        confirmations = Confirmations(work)
         await Registrations(work).register()
+        await confirmations.find_waiting()
         await slots.take_slots()
         await slots.store_waiting()
+        await confirmations.store_waiting()
         await Announcement(work, slots.events).announce()
         await work.outbox.flush()
         await slots.compare_repeats()

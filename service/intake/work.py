@@ -12,7 +12,8 @@ from service.domain.contract import ExcessReason
 from service.domain.decisions import BatchState, Slot
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.enveloped import Origin, Outgoing
-from service.domain.events import ContentProvisioned, Incoming, Upload, ValidationFailed
+from service.domain.events import AssociationsConfirmed, ContentProvisioned, Incoming, Upload, ValidationFailed
+from service.domain.repeats import KnownFile, file_difference
 from service.intake.outcome import EffectKind, EffectRecord, Effects, Outcome
 from service.store.outbox import OutboxWriter
 
@@ -21,12 +22,18 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class BatchWork:
-    """The deliveries of a poll for one batch, each identity once, and what this transaction did to the batch."""
+    """The deliveries of a poll for one batch, each identity once, and what this transaction did to the batch.
+
+    The identity of a content is its text, of a failure its upload, of a confirmation its class.
+    """
 
     batch_id: str
     registrations: list[Delivery] = field(default_factory=list)
     contents: dict[str, Delivery] = field(default_factory=dict)
     failures: dict[str, Delivery] = field(default_factory=dict)
+    confirmations: dict[str, Delivery] = field(default_factory=dict)
+    waiting_confirmations: list[AssociationsConfirmed] = field(default_factory=list)
+    """Those that came before the registration that this transaction applies."""
     state: BatchState | None = None
     """None while the batch is not registered."""
     created: bool = False
@@ -50,13 +57,25 @@ class BatchWork:
                 return self.contents.setdefault(identity, delivery) is not delivery
             case ValidationFailed(file_upload_id=identity):
                 return self.failures.setdefault(identity, delivery) is not delivery
+            case AssociationsConfirmed(class_id=identity):
+                return self.confirmations.setdefault(identity, delivery) is not delivery
             case _:
                 self.registrations.append(delivery)
                 return False
 
     def deliveries(self) -> list[Delivery]:
         """Return all deliveries of the batch."""
-        return [*self.registrations, *self.contents.values(), *self.failures.values()]
+        uploads = [*self.contents.values(), *self.failures.values()]
+        return [*self.registrations, *uploads, *self.confirmations.values()]
+
+    @property
+    def to_confirm(self) -> dict[str, AssociationsConfirmed]:
+        """The confirmations of a registered batch by class, those that waited first."""
+        if self.state is None:
+            return {}
+        waited = {each.class_id: each for each in self.waiting_confirmations}
+        delivered: dict[str, Any] = {class_id: each.event for class_id, each in self.confirmations.items()}
+        return {**waited, **{class_id: each for class_id, each in delivered.items() if class_id not in waited}}
 
     def delivery_of(self, upload: Upload) -> Delivery:
         """Return the delivery of the upload."""
@@ -83,6 +102,7 @@ class PollWork:
         self.effects = self.outcome.effects
         self.outbox = OutboxWriter(conn)
         self.repeated: list[ContentProvisioned] = []
+        """Repeats whose files are to be compared with those that are recorded."""
 
     def batch(self, batch_id: str) -> BatchWork:
         """Return the work on a batch, created where there is none yet."""
@@ -111,16 +131,26 @@ class PollWork:
         upload = getattr(event, "text_storage_id", None) or getattr(event, "file_upload_id", None)
         self.effects.records.append(EffectRecord(kind, event.batch_id, upload, event.correlation_id, delivery, detail))
 
-    def record_repeat(self, delivery: Delivery) -> None:
-        """Add the effect that a delivery repeats a known input."""
+    def record_repeat(self, delivery: Delivery, file: KnownFile | None = None) -> None:
+        """Add the effect that a delivery repeats a known input. `file` is that of a content, where it has been read."""
         match delivery.event:
             case ContentProvisioned() as content:
                 self.record("content_repeated", delivery)
-                self.repeated.append(content)
+                if file is None:
+                    self.repeated.append(content)
+                else:
+                    self.compare(file, content)
             case ValidationFailed():
                 self.record("failure_repeated", delivery)
+            case AssociationsConfirmed():
+                self.record("confirmation_repeated", delivery)
             case _:
                 self.record("registration_repeated", delivery)
+
+    def compare(self, file: KnownFile, repeat: ContentProvisioned) -> None:
+        """Note, for the log, whether a repeated content names another file than the first, which remains in effect."""
+        if difference := file_difference(file, repeat):
+            self.effects.other_files.append(difference)
 
     # -- events
 

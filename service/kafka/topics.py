@@ -14,6 +14,8 @@ from aiokafka.errors import (
 )
 
 from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -35,9 +37,11 @@ INCOMING: Final[Mapping[str, Mapping[str, str]]] = {
     BATCH_REGISTERED: _LARGE,
     CONTENT_PROVISIONED: {},
     VALIDATION_FAILED: {},
+    ASSOCIATIONS_CONFIRMED: _LARGE,
 }
 OUTGOING: Final[Mapping[str, Mapping[str, str]]] = {
     SLOT_ASSIGNED: _OUTGOING,
+    BATCH_COMPLETED: _LARGE,
     BATCH_READY: _LARGE,
     EXCESS_CONTENT: _OUTGOING,
     VALIDATION_ERRORS: _LARGE,

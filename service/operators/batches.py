@@ -5,12 +5,12 @@ from typing import Any
 
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Outgoing, Unpublishable
-from service.intake.announcement import announcements_of
 from service.operators.errors import Conflict, NotFound
 from service.operators.transactions import Page, transaction
 from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
 from service.store import batches, operator_actions, outbox, pending_content, slots
+from service.store.announcements import announcements_of
 from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingFilter
 
@@ -52,8 +52,7 @@ class BatchActions:
                 if row.completed_at is None:
                     taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
                     raise Conflict(f"batch {batch_id} has announced nothing yet: {taken}")
-                pages, limit = slots.stream_assigned_slots(conn, batch_id), self._limits.large_event_bytes
-                announced = announcements_of(conn, row, pages, row.completed_at, max_bytes=limit)
+                announced = announcements_of(conn, row, max_bytes=self._limits.large_event_bytes)
                 events = [event async for event in announced]
                 await outbox.insert_outbox(conn, events)
                 details = {"events": [{"topic": event.topic, "event_id": event.event_id} for event in events]}

@@ -6,7 +6,7 @@ retries, so that the service's statements do not queue up behind a waiting `alte
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -46,23 +46,23 @@ class MigrationError(Exception):
     """The database can not be migrated. The message is one line that says why."""
 
 
-def upgrade(url: str, *, pending_ttl_seconds: int | None = None) -> list[str]:
+def upgrade(url: str, *, policy: Mapping[str, int] | None = None) -> list[str]:
     """Migrate to the newest revision, with views and grants. Returns notes for the operator.
 
-    `url` is libpq's. `pending_ttl_seconds` is the time to live that ops.pending_content shows; without it, the stored
-    one stays. Raises MigrationError or psycopg.Error.
+    `url` is libpq's. `policy` has the time limits in seconds that the views go by: pending_ttl and batch_timeout. What
+    it does not name stays. Raises MigrationError or psycopg.Error.
     """
     config = Config(_ROOT / "alembic.ini")
     with connect(url) as connection:
         config.attributes["connection"] = connection
         _retry_on(_TABLES_IN_USE, lambda: command.upgrade(config, "head"))
-        if pending_ttl_seconds is not None:
-            with as_owner(connection):
-                _run(connection, _SET_PENDING_TTL, {"seconds": pending_ttl_seconds})
+        with as_owner(connection):
+            for name, seconds in (policy or {}).items():
+                _run(connection, _SET_POLICY, {"name": name, "seconds": seconds})
     return list(config.attributes["notes"])
 
 
-_SET_PENDING_TTL: Final = "update els.policy set seconds = %(seconds)s where name = 'pending_ttl'"
+_SET_POLICY: Final = "update els.policy set seconds = %(seconds)s where name = %(name)s"
 
 
 @contextmanager

@@ -87,19 +87,21 @@ batches = Table(
     _not_null("essay_instructions", Text),
     Column("class_id", Text),
     Column("org_id", Text),
-    Column("student_prompt_ref", JSON),
     *_trace(),
     _not_null("registered_at", _TIME),
     _not_null("changed_at", _TIME),
     Column("completed_at", _TIME),
     Column("timed_out_at", _TIME),
+    Column("student_prompt_ref", JSON),
+    Column("confirmed_at", _TIME),
+    Column("ready_announced_at", _TIME),
     PrimaryKeyConstraint("batch_id", name="batches_pkey"),
     _length("batches", "batch_id"),
     CheckConstraint("expected between 1 and 100000", name="batches_expected_check"),
     CheckConstraint("assigned >= 0 and failed >= 0 and assigned + failed <= expected", name="batches_counts_check"),
     CheckConstraint(
-        "state = case when assigned + failed < expected then 'registered'"
-        " when assigned > 0 then 'ready' else 'failed' end",
+        "case when assigned + failed < expected then state = 'registered' when assigned = 0 then state = 'failed'"
+        " else state = 'ready' or state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null end",
         name="batches_state_check",
     ),
     CheckConstraint("(completed_at is null) = (state = 'registered')", name="batches_completed_check"),
@@ -111,6 +113,7 @@ batches = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
     ),
+    Index("batches_unconfirmed", "completed_at", postgresql_where=text("state = 'complete'")),
     Index("batches_late", "registered_at", postgresql_where=text("state = 'registered' and timed_out_at is null")),
     Index(
         "batches_ended",
@@ -259,6 +262,22 @@ validation_failures = Table(
     ),
     Index("validation_failures_due", "waiting_since", postgresql_where=text("state = 'pending'")),
     Index("validation_failures_expired", "closed_at", postgresql_where=text("state = 'expired'")),
+)
+
+confirmations = Table(
+    "confirmations",
+    METADATA,
+    _not_null("batch_id", Text),
+    _not_null("class_id", Text),
+    _not_null("state", Text),
+    _not_null("associations", Integer),
+    *_trace(),
+    _not_null("stored_at", _TIME),
+    PrimaryKeyConstraint("batch_id", "class_id", name="confirmations_pkey"),
+    _length("confirmations", "batch_id"),
+    CheckConstraint("char_length(class_id) <= 255", name="confirmations_class_id_check"),
+    CheckConstraint("state in ('pending', 'applied', 'unused')", name="confirmations_state_check"),
+    Index("confirmations_waiting", "stored_at", postgresql_where=text("state = 'pending'")),
 )
 
 outbox = Table(

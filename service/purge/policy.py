@@ -17,6 +17,8 @@ class RetentionPolicy:
     batch_timeout: int
     batch_retention: int | None = None
     closed_retention: int | None = None
+    ready_waits: bool = True
+    """Whether BatchEssaysReady of a batch with a class waits until the class is confirmed."""
 
 
 def too_short(policy: RetentionPolicy, kept: Mapping[str, float]) -> list[str]:
@@ -44,9 +46,14 @@ class PurgeReport:
     expired_content: int = 0
     expired_failures: int = 0
     timed_out_batches: int = 0
+    settled_confirmations: int = 0
+    """Confirmations that waited although their batch was registered."""
+    ended_waits: int = 0
+    """Complete batches that are announced as ready, since their confirmations are not waited for any more."""
     deleted_content: int = 0
     deleted_failures: int = 0
     deleted_batches: int = 0
+    deleted_confirmations: int = 0
     deleted_removed: int = 0
     deleted_quarantine: int = 0
     deleted_actions: int = 0

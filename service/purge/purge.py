@@ -15,23 +15,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-import structlog
 from psycopg import AsyncConnection
 
-from service.domain import outgoing
 from service.domain.delivery import IntakeLimits
-from service.domain.enveloped import Origin, Outgoing, Unpublishable
 from service.postgres.pool import Database
+from service.purge.confirmations import settle_confirmations
+from service.purge.events import expired_event, publish, publish_ready, timeout_event
 from service.purge.policy import Chunk, PurgeReport, RetentionPolicy, due_before, is_held, time_before, turn_of
 from service.runtime.metrics import TRANSACTION
-from service.store import batches, outbox, retention, slots
+from service.store import batches, retention
 from service.store.retention import (
+    ClearingStatement,
     DueStatement,
-    EndedBatch,
     EndingStatement,
-    ExpiredContent,
     LateBatch,
     PurgeTurn,
+    SizedBatch,
     UploadKey,
 )
 
@@ -44,11 +43,8 @@ BATCHES_PER_CHUNK = 50
 SLOTS_PER_CHUNK = 5_000
 """Slots of these batches together. A batch that has more gets a transaction of its own."""
 
-_log = structlog.get_logger(__name__)
-
-
 Committed = Callable[[Chunk], None]
-_Sized = TypeVar("_Sized", LateBatch, EndedBatch)
+_Sized = TypeVar("_Sized", LateBatch, SizedBatch)
 _PurgeTask = Callable[[AsyncConnection[Any], datetime], Awaitable[Chunk]]
 
 
@@ -81,6 +77,10 @@ async def count_due(database: Database, policy: RetentionPolicy, now: datetime |
             expired=time_before(now, policy.expired_retention),
             ended=None if policy.batch_retention is None else time_before(now, policy.batch_retention),
             closed=None if policy.closed_retention is None else time_before(now, policy.closed_retention),
+            confirmations=None
+            if policy.batch_retention is None
+            else due_before(turn, turn.registrations_until, policy.batch_retention),
+            waits=policy.ready_waits,
         )
     report = PurgeReport(held=is_held(turn))
     for task, count in counts.items():
@@ -114,14 +114,19 @@ class _Round:
         yield self.expire_content
         yield self.expire_failures
         yield self.report_late_batches
+        yield self.settle_confirmations
+        if not self.policy.ready_waits:
+            yield self.end_waits
         yield self.delete_expired_content
         yield self.delete_expired_failures
-        if self.policy.batch_retention is not None:
+        if (seconds := self.policy.batch_retention) is not None:
             yield self.delete_batches
-        if self.policy.closed_retention is not None:
-            yield self.delete_removed
-            yield self.delete_quarantine
-            yield self.delete_actions
+            yield self.delete_confirmations
+        if (seconds := self.policy.closed_retention) is not None:
+            yield self._clearing("deleted_removed", "delete_removed_content", seconds)
+            yield self._clearing("deleted_quarantine", "delete_closed_quarantine", seconds)
+            # Last, so that no action is deleted before the rows that it closed, whose `closed_at` is its `at`.
+            yield self._clearing("deleted_actions", "delete_operator_actions", seconds)
 
     async def _chunk(self, task: _PurgeTask) -> bool:
         """Run one transaction of a task. Returns whether the task may have more to do."""
@@ -153,8 +158,8 @@ class _Round:
         due = due_before(self.turn, self.turn.registrations_until, self.policy.pending_ttl)
         keys, more = await self._lock_due(conn, "find_due_content", due)
         expired = await retention.expire_content(conn, keys, due, now) if keys and due else []
-        events = [event for content in expired if (event := _expired_event(content, now, self.limits.event_bytes))]
-        await _publish(conn, events)
+        events = [event for content in expired if (event := expired_event(content, now, self.limits.event_bytes))]
+        await publish(conn, events)
         return Chunk(
             "expired_content",
             [(each.batch_id, each.text_storage_id, each.correlation_id) for each in expired],
@@ -228,29 +233,32 @@ class _Round:
             return Chunk("timed_out_batches")
         late = await retention.find_late_batches(conn, due, BATCHES_PER_CHUNK)
         some = _for_one_transaction(late)
-        events = [event for batch in some if (event := await self._timeout(conn, batch, now))]
-        await _publish(conn, events)
+        events = [
+            event
+            for batch in some
+            if (
+                event := await timeout_event(conn, batch, self.policy.batch_timeout, now, self.limits.large_event_bytes)
+            )
+        ]
+        await publish(conn, events)
         if some:
             await retention.mark_timed_out(conn, [batch.batch_id for batch in some], now)
         more = len(late) == BATCHES_PER_CHUNK or len(some) < len(late)
         return Chunk("timed_out_batches", [(batch.batch_id,) for batch in some], len(events), more)
 
-    async def _timeout(self, conn: AsyncConnection[Any], batch: LateBatch, now: datetime) -> Outgoing | None:
-        try:
-            return await outgoing.readiness_timeout(
-                batch.batch_id,
-                slots.stream_assigned_slots(conn, batch.batch_id),
-                slots.read_open_slots(conn, batch.batch_id),
-                batch.expected,
-                batch.assigned,
-                self.policy.batch_timeout,
-                Origin(batch.correlation_id, batch.traceparent, batch.tracestate),
-                now,
-                max_bytes=self.limits.large_event_bytes,
-            )
-        except Unpublishable as error:
-            _log_unpublishable(error)
-            return None
+    async def settle_confirmations(self, conn: AsyncConnection[Any], _: datetime) -> Chunk:
+        """Apply confirmations that wait although their batch is registered."""
+        return await settle_confirmations(conn, BATCHES_PER_CHUNK, self.limits.large_event_bytes)
+
+    async def end_waits(self, conn: AsyncConnection[Any], _: datetime) -> Chunk:
+        """Announce the batches as ready that are complete, since confirmations are not waited for any more."""
+        found = await retention.find_unconfirmed_batches(conn, BATCHES_PER_CHUNK)
+        some = [batch.batch_id for batch in _for_one_transaction(found)]
+        if some:
+            await retention.end_waiting(conn, some)
+        published = await publish_ready(conn, some, self.limits.large_event_bytes)
+        more = len(found) == BATCHES_PER_CHUNK or len(some) < len(found)
+        return Chunk("ended_waits", [(batch_id,) for batch_id in some], published, more)
 
     async def delete_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Delete batches that ended long ago, with all rows that belong to them."""
@@ -263,30 +271,20 @@ class _Round:
         more = len(found) == BATCHES_PER_CHUNK or len(some) < len(found)
         return Chunk("deleted_batches", [(batch_id,) for batch_id in deleted], more=more)
 
-    # -- rows that were closed
+    async def delete_confirmations(self, conn: AsyncConnection[Any], _: datetime) -> Chunk:
+        """Delete confirmations whose registration did not come within the retention of batches."""
+        due = due_before(self.turn, self.turn.registrations_until, self.policy.batch_retention or 0)
+        done = await retention.clear(conn, "delete_old_confirmations", due, ROWS_PER_CHUNK) if due else []
+        return Chunk("deleted_confirmations", done, more=len(done) == ROWS_PER_CHUNK)
 
-    async def delete_removed(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Delete content that operators removed, at the end of its retention."""
-        return await self._clear(conn, "deleted_removed", "delete_removed_content", now)
+    def _clearing(self, task: str, clearing: ClearingStatement, seconds: int) -> _PurgeTask:
+        """Return the task that deletes rows which were closed, or have waited, for longer than so many seconds."""
 
-    async def delete_quarantine(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Delete rejected inputs that were replayed or discarded, at the end of their retention."""
-        return await self._clear(conn, "deleted_quarantine", "delete_closed_quarantine", now)
+        async def clear(conn: AsyncConnection[Any], now: datetime) -> Chunk:
+            done = await retention.clear(conn, clearing, time_before(now, seconds), ROWS_PER_CHUNK)
+            return Chunk(task, done, more=len(done) == ROWS_PER_CHUNK)
 
-    async def delete_actions(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
-        """Delete operator actions at the end of their retention.
-
-        This task runs last: an action is not deleted before the rows that it closed, whose `closed_at` is its `at`.
-        """
-        return await self._clear(conn, "deleted_actions", "delete_operator_actions", now)
-
-    async def _clear(
-        self, conn: AsyncConnection[Any], task: str, clearing: retention.ClearingStatement, now: datetime
-    ) -> Chunk:
-        done = await retention.clear(
-            conn, clearing, time_before(now, self.policy.closed_retention or 0), ROWS_PER_CHUNK
-        )
-        return Chunk(task, done, more=len(done) == ROWS_PER_CHUNK)
+        return clear
 
 
 def _for_one_transaction(found: Sequence[_Sized]) -> list[_Sized]:
@@ -302,31 +300,3 @@ def _for_one_transaction(found: Sequence[_Sized]) -> list[_Sized]:
             break
         some.append(batch)
     return some
-
-
-def _expired_event(content: ExpiredContent, now: datetime, max_bytes: int) -> Outgoing | None:
-    origin = Origin(content.correlation_id, content.traceparent, content.tracestate)
-    try:
-        return outgoing.pending_expired(
-            content.batch_id,
-            content.text_storage_id,
-            content.file_upload_id,
-            content.original_file_name,
-            content.stored_at,
-            now,
-            origin,
-            max_bytes=max_bytes,
-        )
-    except Unpublishable as error:
-        _log_unpublishable(error)
-        return None
-
-
-async def _publish(conn: AsyncConnection[Any], events: Sequence[Outgoing]) -> None:
-    if events:
-        await outbox.insert_outbox(conn, events)
-
-
-def _log_unpublishable(error: Unpublishable) -> None:
-    """Log an event that is too large for its topic. It must not stop the purge; the change is made without it."""
-    _log.error("event_not_published", topic=error.topic, batch_id=error.batch_id, error=str(error))

@@ -1,12 +1,13 @@
 """Resolves the announcements of one batch: the first record is authoritative, those that contradict it are listed."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, get_args
 
 from service.domain.contract import ExcessReason
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
     PENDING_EXPIRED,
@@ -16,6 +17,8 @@ from service.domain.topics import (
 )
 from service.recovery.facts import Published, text_of, time_of
 from service.store.recovery import Content
+
+_ESSAYS_OF: Final[Mapping[str, str]] = {BATCH_COMPLETED: "essays_for_processing", BATCH_READY: "ready_essays"}
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class Announced:
     """By content: what its announcement states of it."""
     excess: dict[str, Published] = field(default_factory=dict)
     expired: dict[str, Published] = field(default_factory=dict)
+    completed: Published | None = None
     ready: Published | None = None
     errors: Published | None = None
     timeout: Published | None = None
@@ -41,7 +45,7 @@ class Announced:
     @property
     def registered(self) -> bool:
         """Whether an announcement shows that the batch was registered."""
-        return bool(self.slots or self.excess or self.ready or self.errors or self.timeout)
+        return bool(self.slots or self.excess or self.listed or self.errors or self.timeout)
 
     @property
     def completed_at(self) -> datetime | None:
@@ -51,7 +55,12 @@ class Announced:
     @property
     def ended(self) -> Published | None:
         """The announcement of the batch's completion."""
-        return self.ready or self.errors
+        return self.completed or self.errors or self.ready
+
+    @property
+    def listed(self) -> Published | None:
+        """The announcement that lists all content of the batch."""
+        return self.completed or self.ready
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -83,7 +92,7 @@ def resolve(announcements: Iterable[Published]) -> Announced:
 
 def _order(each: Published) -> tuple[object, ...]:
     """Offsets of different topics say nothing: what is in a list of the same millisecond was announced before."""
-    return each.at, each.topic == BATCH_READY, each.partition, each.offset
+    return each.at, each.topic in _ESSAYS_OF, each.topic == BATCH_READY, each.partition, each.offset
 
 
 def _slot(known: Announced, each: Published) -> None:
@@ -106,7 +115,7 @@ def _assigned(known: Announced, each: Published, essay_id: str, content: Content
         known.essay_of[text] = essay_id
         known.contents[text] = content
     elif known.essay_of.get(text) == essay_id:
-        if each.topic == SLOT_ASSIGNED and known.slots[essay_id].topic == BATCH_READY:
+        if each.topic == SLOT_ASSIGNED and known.slots[essay_id].topic in _ESSAYS_OF:
             known.slots[essay_id], known.contents[text] = each, content
     else:
         _contradicted(known, each, f"slot {essay_id} has content {text}, and was announced with another one")
@@ -131,30 +140,39 @@ def _expired(known: Announced, each: Published) -> None:
         known.contents.setdefault(text, each.content)
 
 
+def _completed(known: Announced, each: Published) -> None:
+    _list(known, each)
+    known.completed = known.completed or each
+
+
 def _ready(known: Announced, each: Published) -> None:
-    essays = list(_listed(each.named("ready_essays")))
-    if known.ready is None:
-        known.ready = each
+    _list(known, each)
+    known.ready = known.ready or each
+
+
+def _list(known: Announced, each: Published) -> None:
+    essays = list(_essays(each))
+    if known.listed is None:
         for essay_id, text in essays:
             _assigned(known, each, essay_id, Content(text))
-    elif essays != list(_listed(known.ready.named("ready_essays"))):
-        _contradicted(known, each, "BatchEssaysReady was announced with another list")
+    elif essays != list(_essays(known.listed)):
+        _contradicted(known, each, "its content was announced with another list")
     if known.errors and _is_critical(known.errors):
-        _contradicted(known, each, "it is ready, and was announced as failed")
+        _contradicted(known, each, "it is complete, and was announced as failed")
 
 
 def _errors(known: Announced, each: Published) -> None:
     known.errors = known.errors or each
-    if known.ready and _is_critical(each):
-        _contradicted(known, each, "it has failed, and was announced as ready")
+    if known.listed and _is_critical(each):
+        _contradicted(known, each, "it has failed, and was announced as complete")
 
 
 def _is_critical(errors: Published) -> bool:
     return bool(errors.named("error_summary").get("critical_failure"))
 
 
-def _listed(essays: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    for each in essays:
+def _essays(listing: Published) -> Iterator[tuple[str, str]]:
+    for each in listing.named(_ESSAYS_OF[listing.topic]):
         essay_id, text = text_of(each.get("essay_id")), text_of(each.get("text_storage_id"))
         if essay_id and text:
             yield essay_id, text
@@ -168,6 +186,7 @@ _ADD: Final[Mapping[str, Callable[[Announced, Published], None]]] = {
     SLOT_ASSIGNED: _slot,
     EXCESS_CONTENT: _excess,
     PENDING_EXPIRED: _expired,
+    BATCH_COMPLETED: _completed,
     BATCH_READY: _ready,
     VALIDATION_ERRORS: _errors,
     READINESS_TIMEOUT: _timeout,

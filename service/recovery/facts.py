@@ -9,8 +9,16 @@ from uuid import UUID
 import orjson
 
 from service.domain.delivery import Delivery
-from service.domain.events import BatchRegistered, ContentProvisioned, Rejection, ValidationFailed
+from service.domain.events import (
+    AssociationsConfirmed,
+    BatchRegistered,
+    ContentProvisioned,
+    Rejection,
+    ValidationFailed,
+)
 from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -79,6 +87,7 @@ _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     SLOT_ASSIGNED: ("essay_id", "text_storage_id", "file_upload_id", "original_file_name"),
     EXCESS_CONTENT: ("text_storage_id", "original_file_name", "reason"),
     PENDING_EXPIRED: ("text_storage_id", "file_upload_id", "original_file_name", "stored_at", "expired_at"),
+    BATCH_COMPLETED: ("essays_for_processing",),
     BATCH_READY: ("ready_essays",),
     VALIDATION_ERRORS: ("failed_essays", "error_summary"),
     READINESS_TIMEOUT: (),
@@ -87,11 +96,12 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     SLOT_ASSIGNED: ("essay_id", "text_storage_id"),
     EXCESS_CONTENT: ("text_storage_id",),
     PENDING_EXPIRED: ("text_storage_id", "file_upload_id", "original_file_name"),
+    BATCH_COMPLETED: (),
     BATCH_READY: (),
     VALIDATION_ERRORS: (),
     READINESS_TIMEOUT: (),
 }
-_LISTS: Final = ("ready_essays", "failed_essays")
+_LISTS: Final = ("essays_for_processing", "ready_essays", "failed_essays")
 
 
 class Received(NamedTuple):
@@ -193,6 +203,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     BATCH_REGISTERED: _fields_of(BatchRegistered),
     CONTENT_PROVISIONED: _fields_of(ContentProvisioned),
     VALIDATION_FAILED: _fields_of(ValidationFailed),
+    ASSOCIATIONS_CONFIRMED: _fields_of(AssociationsConfirmed),
 }
 
 

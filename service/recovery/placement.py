@@ -1,7 +1,7 @@
 """Writes what was announced, batch by batch, and decides anew what the announcements contradict."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -9,14 +9,14 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from service.domain.delivery import Delivery, IntakeLimits
-from service.domain.events import ContentProvisioned, ValidationFailed
-from service.domain.topics import BATCH_READY, VALIDATION_ERRORS
-from service.intake.announcement import announcements_of
+from service.domain.events import ContentProvisioned, Incoming, ValidationFailed
+from service.domain.topics import BATCH_READY
 from service.intake.transaction import apply
 from service.recovery.facts import Published, Received
 from service.recovery.reconstruction import Reconstruction, reconstruct
 from service.recovery.state import Recovering
-from service.store import batches, recovery, slots
+from service.store import batches, confirmations, recovery
+from service.store.announcements import COMPLETION, announcements_of
 from service.store.outbox import OutboxWriter
 
 PAGE_FACTS: Final = 8_000
@@ -73,7 +73,7 @@ async def place(
             counts["contents"] += len(each.contents)
             counts["decided again"] += len(each.decide)
         if not dry_run:
-            counts["events deleted"] = await _write(conn, changed, limits.large_event_bytes)
+            counts["events deleted"] = await _write(conn, changed, limits)
             await _decide(conn, changed, replace(limits, consecutive_rejections=UNLIMITED))
             incomplete = {each.batch_id for each in changed if each.incomplete}
             kept = {batch_id: [tuple(each) for each in known] for batch_id, known, _ in page if batch_id in incomplete}
@@ -84,10 +84,13 @@ async def place(
     return changed, counts
 
 
-async def _write(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], max_bytes: int) -> int:
+async def _write(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], limits: IntakeLimits) -> int:
     events = [(each.batch_id, event_id) for each in changed for event_id in each.event_ids]
     deleted = await recovery.delete_announced_events(conn, events)
-    if cleared := [(each.batch_id, *what) for each in changed for what in each.cleared]:
+    cleared = [(each.batch_id, *what) for each in changed for what in each.cleared]
+    # A batch that had failed, say, may not have failed now.
+    cleared += [(each.batch_id, "confirmation", "") for each in changed if each.changes_slots]
+    if cleared:
         await recovery.clear_batches(conn, cleared)
     if registered := [each.register for each in changed if each.register]:
         await recovery.insert_recovered_batches(conn, registered)
@@ -100,39 +103,37 @@ async def _write(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], 
     if failures := [failure for each in changed for failure in each.failures]:
         await recovery.write_failures(conn, failures)
     if times := {each.batch_id: each.times for each in changed if each.times}:
-        complete = {id_: time for id_, time in (await recovery.count_recovered(conn, times)).items() if time}
-        full = [each for each in changed if each.changes_slots and each.batch_id in complete]
-        await _announce(conn, full, complete, max_bytes)
+        counted = await recovery.count_recovered(conn, times, waits=limits.ready_waits)
+        full = [each for each in changed if each.changes_slots and counted.get(each.batch_id)]
+        await _announce(conn, full, limits.large_event_bytes)
     return deleted
 
 
-async def _announce(
-    conn: AsyncConnection[Any], changed: Sequence[Reconstruction], complete: Mapping[str, datetime], max_bytes: int
-) -> None:
-    """Announce batches that are complete, as far as that was not announced."""
-    due = [each for each in changed if not each.announced >= {BATCH_READY, VALIDATION_ERRORS}]
-    rows = await batches.read_batches(conn, [each.batch_id for each in due])
+async def _announce(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], max_bytes: int) -> None:
+    """Announce batches that are full, as far as that was not announced."""
+    # One that is ready has announced everything else before, unless an earlier release did not announce it at all.
+    due = {each.batch_id: COMPLETION - each.announced for each in changed if BATCH_READY not in each.announced}
     writer = OutboxWriter(conn)
-    for each in due:
-        row, completed_at = rows[each.batch_id], complete[each.batch_id]
-        # A failed batch is never ready, and one that is ready has announced its failures before.
-        if BATCH_READY in each.announced or (VALIDATION_ERRORS in each.announced and not row.assigned):
-            continue
-        essays = slots.stream_assigned_slots(conn, each.batch_id)
-        async for event in announcements_of(conn, row, essays, completed_at, max_bytes=max_bytes):
-            if event.topic not in each.announced:
-                await writer.add([event])
+    for batch_id, row in (await batches.read_batches(conn, list(due))).items():
+        async for event in announcements_of(conn, row, max_bytes=max_bytes, topics=due[batch_id]):
+            await writer.add([event])
     await writer.flush()
 
 
 async def _decide(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], limits: IntakeLimits) -> None:
-    """Decide anew what is not announced: content before failures, within each batch."""
+    """Decide anew what is not announced: within each batch content, failures, then confirmations."""
+    changing = [each.batch_id for each in changed if each.changes_slots]
+    waiting = await confirmations.read_pending_confirmations(conn, changing) if changing else []
     for kind in (ContentProvisioned, ValidationFailed):
-        uploads = [upload for each in changed for upload in each.decide if isinstance(upload, kind)]
-        for start in range(0, len(uploads), DECIDED):
-            deliveries = [
-                Delivery("recovery", 0, number, None, None, (), upload)
-                for number, upload in enumerate(uploads[start : start + DECIDED])
-            ]
-            # All are of registered batches, whose open slots nobody else can hold.
-            await apply(conn, deliveries, limits, exclusive=True)
+        await _apply(conn, [input_ for each in changed for input_ in each.decide if isinstance(input_, kind)], limits)
+    await _apply(conn, waiting, limits)
+
+
+async def _apply(conn: AsyncConnection[Any], inputs: Sequence[Incoming], limits: IntakeLimits) -> None:
+    for start in range(0, len(inputs), DECIDED):
+        deliveries = [
+            Delivery("recovery", 0, number, None, None, (), input_)
+            for number, input_ in enumerate(inputs[start : start + DECIDED])
+        ]
+        # All are of registered batches, whose open slots nobody else can hold.
+        await apply(conn, deliveries, limits, exclusive=True)

@@ -12,6 +12,7 @@ from service.domain.decisions import Register
 from service.domain.enveloped import event_id
 from service.domain.events import ContentProvisioned, ValidationFailed
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
     SLOT_ASSIGNED,
@@ -20,7 +21,15 @@ from service.domain.topics import (
 from service.recovery.announced import Announced, resolve
 from service.recovery.facts import Published, Received, time_of
 from service.recovery.sources import BEGINNING, Sources
-from service.store.recovery import Content, Stored, StoredContent, StoredFailure, StoredSlot
+from service.store.recovery import (
+    AnnouncedTimes,
+    Content,
+    Stored,
+    StoredBatch,
+    StoredContent,
+    StoredFailure,
+    StoredSlot,
+)
 
 
 @dataclass(slots=True)
@@ -38,8 +47,8 @@ class Reconstruction:
     contents: list[StoredContent] = field(default_factory=list)
     """Excess and expired content to write."""
     failures: list[StoredFailure] = field(default_factory=list)
-    times: tuple[datetime | None, datetime | None] | None = None
-    """When the batch became complete and when it was reported late, as announced. None: leave the batch alone."""
+    times: AnnouncedTimes | None = None
+    """As announced. None: leave the batch alone."""
     event_ids: set[str] = field(default_factory=set)
     """Events to delete from the outbox."""
     decide: list[ContentProvisioned | ValidationFailed] = field(default_factory=list)
@@ -69,6 +78,22 @@ def reconstruct(
     batch = _Batch(batch_id, known, Sources(batch_id, known, received, stored), stored, known_since)
     batch.decide()
     return batch.result
+
+
+def _times(known: Announced, before: StoredBatch | None) -> AnnouncedTimes:
+    """Return what announcements state. `before` is the batch as it is stored, if its row stays.
+
+    A batch may be confirmed long after it became complete, so that only the second is in what is read. Then its row
+    states the first.
+    """
+    completed = known.completed or known.errors or (known.ready if not before or not before.completed_at else None)
+    knows_completions = known.completed or (before and (before.state == "complete" or before.ready_announced_at))
+    return AnnouncedTimes(
+        completed.time if completed else None,
+        known.timeout.time if known.timeout else None,
+        known.ready.time if known.ready and knows_completions else None,
+        known.ready is not None,
+    )
 
 
 class _Batch:
@@ -102,14 +127,17 @@ class _Batch:
         self._count()
 
     def _count(self) -> None:
-        batch, timeout = self.stored.batch, self.known.timeout
-        times = self.known.completed_at, timeout.time if timeout else None
-        before = (batch.completed_at, batch.timed_out_at) if batch else (None, None)
-        if self.result.changes_slots or any(
-            time not in (None, known) for time, known in zip(times, before, strict=True)
+        batch = self.stored.batch
+        times = _times(self.known, batch if self.result.register is None else None)
+        known = self.known
+        before = (batch.completed_at, batch.timed_out_at, batch.ready_announced_at) if batch else (None, None, None)
+        if (
+            self.result.changes_slots
+            or (known.ready and batch and batch.state != "ready")
+            or any(time not in (None, stored) for time, stored in zip(times[:3], before, strict=True))
         ):
             self.result.times = times
-        ended = {BATCH_READY: self.known.ready, VALIDATION_ERRORS: self.known.errors}
+        ended = {BATCH_COMPLETED: known.completed, BATCH_READY: known.ready, VALIDATION_ERRORS: known.errors}
         if self.result.changes_slots:
             self.result.event_ids |= {str(event_id(topic, self.batch_id)) for topic in ended}
         self.result.announced = frozenset(topic for topic, each in ended.items() if each is not None)
@@ -127,8 +155,8 @@ class _Batch:
                     return True
                 if announced and known.essay_of.get(text) != slot.essay_id:
                     return True
-                # The list of ready names all content; without it, the slot may have been announced before what is read.
-                if not announced and (known.ready or (known.completed_at and not self._is_older(slot))):
+                # The list of a completion names all content; without it, the slot may have been announced before that.
+                if not announced and (known.listed or (known.completed_at and not self._is_older(slot))):
                     return True
             elif slot.state == "failed" and (announced or (known.errors and slot.file_upload_id not in failed)):
                 return True
@@ -163,7 +191,7 @@ class _Batch:
         if announcement is None:
             return None
         text = self.known.text_of[essay_id]
-        if announcement.topic == BATCH_READY and before and before.content and before.content.text_storage_id == text:
+        if announcement.topic != SLOT_ASSIGNED and before and before.content and before.content.text_storage_id == text:
             return before  # its own announcement is older than what is read
         content = self.sources.content(text)
         return StoredSlot(essay_id, position, "assigned", content, None, announcement.time)
@@ -173,7 +201,7 @@ class _Batch:
 
         Its failed uploads were announced in slot order. Its list names all of its content, if there is one.
         """
-        kept = {} if self.known.ready else {key: slot for key, slot in kept.items() if slot.state == "assigned"}
+        kept = {} if self.known.listed else {key: slot for key, slot in kept.items() if slot.state == "assigned"}
         positions = {essay_id: position for position, essay_id in enumerate(essay_ids, start=1)}
         left = [essay_id for essay_id in essay_ids if essay_id not in self.known.slots and essay_id not in kept]
         before = {slot.essay_id: slot for slot in self.stored.slots if slot.state == "failed"}

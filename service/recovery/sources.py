@@ -64,7 +64,7 @@ class Sources:
     def _registered_at(self, registration: Received) -> datetime:
         """Return a time that is not after the first announcement: the true one is in no topic."""
         known = self._announced
-        ended = [each for each in (known.ready, known.errors, known.timeout) if each]
+        ended = [each for each in (known.completed, known.ready, known.errors, known.timeout) if each]
         first = min(each.time for each in [*known.slots.values(), *known.excess.values(), *ended])
         received = progress.time_of(registration.at)
         return min(first, received) if received else first

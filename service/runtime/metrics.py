@@ -19,6 +19,12 @@ EXPIRED = Counter("els_pending_content_expired_total", "Contents whose batch was
 EXCESS = Counter("els_excess_content_total", "Contents that found no open slot in their batch.", ["reason"])
 SLOTS_ASSIGNED = Counter("els_slots_assigned_total", "Slots assigned to a content.")
 BATCHES_REGISTERED = Counter("els_batches_registered_total", "Batches registered.")
+BATCHES_WAITING = Counter(
+    "els_batches_waiting_for_class_total", "Batches that became complete before their class was confirmed."
+)
+CONFIRMATIONS = Counter(
+    "els_confirmations_total", "Confirmations of students, by outcome: pending, applied, unused.", ["outcome"]
+)
 BATCHES_READY = Counter("els_batches_ready_total", "Batches announced as ready.")
 BATCHES_FAILED = Counter("els_batches_failed_total", "Batches whose slots were all taken by failures.")
 BATCH_READY_SECONDS = Histogram(
@@ -31,7 +37,9 @@ PURGED = Counter("els_purged_total", "Rows handled by purge rounds, by purge tas
 QUARANTINED = Counter("els_quarantined_total", "Rejected inputs (dead letters).", ["reason"])
 VALIDATION_FAILURES = Counter("els_validation_failures_total", "Validation failures, by outcome.", ["outcome"])
 DUPLICATES = Counter(
-    "els_duplicates_total", "Duplicate inputs, by kind: content, failure, registration, refusal (rejection).", ["event"]
+    "els_duplicates_total",
+    "Duplicate inputs, by kind: content, failure, confirmation, registration, refusal (rejection).",
+    ["event"],
 )
 REGISTRATION_DIFFERENCES = Counter(
     "els_registration_differences_total", "Repeated registrations that differ from the first.", ["field"]

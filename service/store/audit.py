@@ -21,6 +21,7 @@ AuditStatement = Literal[
     "audit_quarantine",
     "audit_slots",
     "audit_validation_failures",
+    "audit_confirmations",
 ]
 
 AUDIT_PAGE: Final = 5_000

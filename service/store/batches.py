@@ -25,6 +25,7 @@ class RegisteredBatch(NamedTuple):
     """A batch as in els.batches: its first registration, its counters and its times."""
 
     batch_id: str
+    state: str
     expected: int
     assigned: int
     failed: int
@@ -39,6 +40,9 @@ class RegisteredBatch(NamedTuple):
     tracestate: str | None
     registered_at: datetime
     completed_at: datetime | None
+    confirmed_at: datetime | None
+    ready_announced_at: datetime | None
+    """Null where it is not announced, and where a release has announced it that announced no completion."""
 
 
 BatchStates = tuple[datetime, dict[str, BatchState]]
@@ -95,10 +99,11 @@ def registration_columns(registrations: Sequence[Register]) -> dict[str, object]
 
 
 async def count_taken(
-    conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]]
+    conn: AsyncConnection[Any], taken: Mapping[str, tuple[int, int]], *, waits: bool = True
 ) -> PendingResult[dict[str, BatchCount]]:
     """Add (assigned, failed) to the counters of batches, and lock these rows until the transaction ends.
 
+    With `waits`, a batch with a class that becomes full is ready only when it is confirmed.
     The result raises SerializationFailure where a batch was deleted meanwhile, at the end of its retention.
     """
 
@@ -114,6 +119,7 @@ async def count_taken(
         batch_ids=Texts(list(taken)),
         assigned=Integers([assigned for assigned, _ in taken.values()]),
         failed=Integers([failed for _, failed in taken.values()]),
+        waits=waits,
     )
 
 

@@ -12,7 +12,10 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from service.domain.decisions import CountRejections, RejectionCounter
+from service.domain.admission import (
+    CountRejections,
+    RejectionCounter,
+)
 from service.domain.delivery import Delivery, fingerprint
 from service.domain.events import Rejection
 from service.postgres.arrays import Blobs, Integers, Texts

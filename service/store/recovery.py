@@ -69,6 +69,18 @@ class StoredFailure(NamedTuple):
     failure: ValidationFailed
 
 
+class AnnouncedTimes(NamedTuple):
+    """What announcements state of a batch: when it became complete, was reported late, and became ready.
+
+    `ready_at` is None where a release has announced that which announced nothing else of a completion.
+    """
+
+    completed_at: datetime | None
+    timed_out_at: datetime | None
+    ready_at: datetime | None
+    is_ready: bool
+
+
 class StoredBatch(NamedTuple):
     """A registered batch."""
 
@@ -78,6 +90,8 @@ class StoredBatch(NamedTuple):
     assigned: int
     failed: int
     expected: int
+    state: str
+    ready_announced_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -251,15 +265,21 @@ async def complete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str])
 
 
 async def count_recovered(
-    conn: AsyncConnection[Any], times: Mapping[str, tuple[datetime | None, datetime | None]]
+    conn: AsyncConnection[Any], times: Mapping[str, AnnouncedTimes], *, waits: bool
 ) -> dict[str, datetime | None]:
-    """Set the counters of batches by their slots, and (completed, timed out). Returns when each is complete."""
+    """Set the counters of batches by their slots, and the times. Returns when each is complete.
+
+    With `waits`, a batch with a class is ready only when it is confirmed.
+    """
     rows = await fetch_rows(
         conn,
         "count_recovered",
         batch_ids=Texts(list(times)),
-        completed_at=Times([completed_at for completed_at, _ in times.values()]),
-        timed_out_at=Times([timed_out_at for _, timed_out_at in times.values()]),
+        completed_at=Times([each.completed_at for each in times.values()]),
+        timed_out_at=Times([each.timed_out_at for each in times.values()]),
+        ready_at=Times([each.ready_at for each in times.values()]),
+        is_ready=[each.is_ready for each in times.values()],
+        waits=waits,
     )
     return dict(rows)
 

@@ -23,7 +23,9 @@ UploadKey = tuple[str, str]
 
 DueStatement = Literal["find_due_content", "find_due_failures", "find_old_expired_content", "find_old_expired_failures"]
 EndingStatement = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
-ClearingStatement = Literal["delete_removed_content", "delete_closed_quarantine", "delete_operator_actions"]
+ClearingStatement = Literal[
+    "delete_removed_content", "delete_closed_quarantine", "delete_operator_actions", "delete_old_confirmations"
+]
 
 
 class ExpiredContent(NamedTuple):
@@ -50,8 +52,8 @@ class LateBatch(NamedTuple):
     tracestate: str | None
 
 
-class EndedBatch(NamedTuple):
-    """A batch that was complete, or reported as late, long ago."""
+class SizedBatch(NamedTuple):
+    """A batch with its number of slots."""
 
     batch_id: str
     expected: int
@@ -105,11 +107,14 @@ async def count_due(
     expired: datetime,
     ended: datetime | None,
     closed: datetime | None,
+    confirmations: datetime | None,
+    waits: bool,
 ) -> dict[str, int]:
     """Count what has passed its time limit, by the names of PurgeReport. A time of None means that all is kept."""
     cursor = await conn.execute(
         STATEMENTS["count_due"],
-        {"pending_due": pending, "late_due": late, "expired_due": expired, "ended_due": ended, "closed_due": closed},
+        {"pending_due": pending, "late_due": late, "expired_due": expired, "ended_due": ended, "closed_due": closed}
+        | {"waits": waits, "confirmations_due": confirmations},
     )
     (counts,) = await cursor.fetchall()
     return {column.name: count for column, count in zip(cursor.description or (), counts, strict=True)}
@@ -138,7 +143,7 @@ async def end(
 
 
 async def clear(conn: AsyncConnection[Any], clearing: ClearingStatement, due: datetime, page: int) -> list[UploadKey]:
-    """Delete rows that were closed long ago. Returns (batch_id, text_storage_id), (topic, id) or (action, id)."""
+    """Delete rows of long ago. Returns their keys: (batch_id, text_storage_id or class_id), (topic or action, id)."""
     return await fetch_rows(conn, clearing, due=due, page=page)
 
 
@@ -152,12 +157,22 @@ async def mark_timed_out(conn: AsyncConnection[Any], batch_ids: Sequence[str], n
     await conn.execute(STATEMENTS["mark_timed_out"], {"batch_ids": Texts(batch_ids), "now": now})
 
 
+async def find_unconfirmed_batches(conn: AsyncConnection[Any], page: int) -> list[SizedBatch]:
+    """Find batches that wait for a confirmation, the oldest first, and lock them until the transaction ends."""
+    return [SizedBatch(*row) for row in await fetch_rows(conn, "find_unconfirmed_batches", page=page)]
+
+
+async def end_waiting(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
+    """Make batches ready that waited for a confirmation."""
+    await conn.execute(STATEMENTS["end_waiting"], {"batch_ids": Texts(batch_ids)})
+
+
 async def find_ended_batches(
     conn: AsyncConnection[Any], due: datetime, skipped: Collection[str], page: int
-) -> list[EndedBatch]:
+) -> list[SizedBatch]:
     """Find batches that ended long ago, the oldest first, without skipped ones."""
     rows = await fetch_rows(conn, "find_ended_batches", due=due, skipped=Texts(sorted(skipped)), page=page)
-    return [EndedBatch(*row) for row in rows]
+    return [SizedBatch(*row) for row in rows]
 
 
 async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], due: datetime) -> list[str]:

@@ -39,29 +39,16 @@ async def insert_slots(conn: AsyncConnection[Any], slots: Iterable[tuple[Slot, C
 
 async def find_known_content(
     conn: AsyncConnection[Any], contents: Sequence[ContentProvisioned]
-) -> set[tuple[str, str]]:
-    """Find the contents that are in a slot, excess or removed. Returns (batch_id, text_storage_id)."""
+) -> dict[tuple[str, str], KnownFile]:
+    """Find the contents that are recorded, with their files, by (batch_id, text_storage_id)."""
     rows = await fetch_rows(
         conn,
         "find_known_content",
         batch_ids=Texts([content.batch_id for content in contents]),
         text_storage_ids=Texts([content.text_storage_id for content in contents]),
     )
-    known = (contents[ordinal - 1] for (ordinal,) in rows)
-    return {(content.batch_id, content.text_storage_id) for content in known}
-
-
-async def read_known_files(
-    conn: AsyncConnection[Any], contents: Sequence[ContentProvisioned]
-) -> list[tuple[KnownFile, ContentProvisioned]]:
-    """Read the files that these contents were recorded with; not those of contents that are not recorded."""
-    rows = await fetch_rows(
-        conn,
-        "read_known_files",
-        batch_ids=Texts([content.batch_id for content in contents]),
-        text_storage_ids=Texts([content.text_storage_id for content in contents]),
-    )
-    return [(KnownFile(*file), contents[ordinal - 1]) for ordinal, *file in rows]
+    known = ((contents[ordinal - 1], KnownFile(*file)) for ordinal, *file in rows)
+    return {(content.batch_id, content.text_storage_id): file for content, file in known}
 
 
 async def claim_slots(conn: AsyncConnection[Any], wanted: Mapping[str, int]) -> list[Slot]:

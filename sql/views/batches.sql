@@ -9,7 +9,7 @@ select
     failed,
     expected - assigned - failed as open,
     registered_at,
-    case when state = 'ready' then completed_at end as ready_at,
+    case when state = 'ready' then coalesce(ready_announced_at, completed_at) end as ready_at,
     now() - registered_at as age,
     course_code,
     user_id,
@@ -18,25 +18,27 @@ select
     correlation_id,
     completed_at,
     timed_out_at,
-    changed_at
+    changed_at,
+    confirmed_at
 from els.batches;
 
 comment on view ops.batches is
     'Each batch that is registered, with its counters.';
 comment on column ops.batches.batch_id is 'the batch, as the Batch Orchestrator Service names it';
-comment on column ops.batches.state is 'registered: waits for uploads; ready: no slot is open; failed: every slot holds a failure';
+comment on column ops.batches.state is 'registered: waits for uploads; complete: no slot is open, and it waits for the confirmation of its class; ready: announced as ready; failed: every slot holds a failure';
 comment on column ops.batches.expected is 'slots of the batch';
 comment on column ops.batches.assigned is 'slots that hold a content';
 comment on column ops.batches.failed is 'slots that hold a validation failure';
 comment on column ops.batches.open is 'slots that are open';
 comment on column ops.batches.registered_at is 'when its registration was committed';
-comment on column ops.batches.ready_at is 'when its last slot was taken; null unless it is ready';
+comment on column ops.batches.ready_at is 'when it was announced as ready; null unless it was';
 comment on column ops.batches.age is 'time since registered_at';
 comment on column ops.batches.course_code is 'course of the essays, as registered';
 comment on column ops.batches.user_id is 'who uploads, as registered';
 comment on column ops.batches.class_id is 'class, where the registration names one';
 comment on column ops.batches.org_id is 'organisation, where the registration names one';
 comment on column ops.batches.correlation_id is 'correlation id of the registration';
-comment on column ops.batches.completed_at is 'when its last slot was taken, whether it became ready or failed';
+comment on column ops.batches.completed_at is 'when its last slot was taken, whether it became complete, ready or failed';
 comment on column ops.batches.timed_out_at is 'when it was reported as late; null unless it was';
 comment on column ops.batches.changed_at is 'when one of its counters or its state last changed';
+comment on column ops.batches.confirmed_at is 'when the confirmation of its class was applied; null unless it was';

@@ -1,8 +1,8 @@
--- Shows the numbers to read first, and what needs attention. Reads only rows that wait or are open, never slots,
--- batches or anything else that has a history, and of those rows only the first. So it may be queried every second
+-- Shows the numbers to read first, and what needs attention. Reads only rows that wait or are open, never slots
+-- or anything else that has a history, and of those rows only the first. So it may be queried every second
 -- while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 2,000 rows of the outbox, and
 -- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
--- outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open.
+-- outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, batches_unconfirmed.
 
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
@@ -183,6 +183,18 @@ with estimates as materialized (
                 where policy.name = 'pending_ttl'
             ) then
                 'contents have waited more than half of their time for a registration: ops.pending_batches'
+            end,
+            case when exists (
+                select
+                from els.batches
+                where state = 'complete'
+                and completed_at < now() - (
+                    select make_interval(secs => policy.seconds)
+                    from els.policy
+                    where policy.name = 'batch_timeout'
+                )
+            ) then
+                'batches are complete, and the confirmation of their class is late: ops.batches'
             end,
             case when expired_last_day > 0 then
                 expired_last_day || ' contents expired in the last day: ops.expired_content'

@@ -5,7 +5,7 @@
 
 create view ops.invariant_violations as
 with recent as materialized (
-    select batch_id, expected, assigned, failed, state
+    select batch_id, expected, assigned, failed, state, class_id, confirmed_at
     from els.batches
     where changed_at > now() - interval '1 hour'
 ), counted as materialized (
@@ -186,6 +186,21 @@ from judged
 where state in ('pending', 'expired')
 and registered_at is not null
 union all
+select 'I4', batch_id, format('the confirmation of class %s is pending, but registered since %s', class_id, registered_at)
+from (
+    select
+        batch_id,
+        class_id,
+        (
+            select batches.registered_at
+            from els.batches
+            where batches.batch_id = confirmations.batch_id
+        ) as registered_at
+    from els.confirmations
+    where state = 'pending'
+) as confirmations
+where registered_at is not null
+union all
 select 'I5', batch_id, format('failure %s took slot %s and is %s', file_upload_id, essay_id, state)
 from judged
 where essay_id is not null
@@ -227,8 +242,9 @@ select
 from counted
 where state <> case
     when slots_open > 0 then 'registered'
-    when slots_assigned > 0 then 'ready'
-    else 'failed'
+    when slots_assigned = 0 then 'failed'
+    when state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null then 'complete'
+    else 'ready'
 end
 union all
 select 'I5', batch_id, format('is %s and is announced as ready by %s events', state, events)

@@ -13,7 +13,7 @@ from deploy.demo import demo, story
 from deploy.demo.story import Batch, Event, Outcome
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import pods
-from service.domain.topics import BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
+from service.domain.topics import BATCH_COMPLETED, BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
 
 
 @pytest.fixture
@@ -94,11 +94,11 @@ def good() -> Outcome:
     ]
     events += [
         Event(
-            BATCH_READY,
+            topic,
             ready,
             {
                 "batch_id": ready,
-                "ready_essays": [
+                name: [
                     {"essay_id": essay, "text_storage_id": text}
                     for batch, _, essay, _, text, _ in slots
                     if batch == ready
@@ -107,6 +107,7 @@ def good() -> Outcome:
             2,
         )
         for ready in "bfx"
+        for topic, name in ((BATCH_COMPLETED, "essays_for_processing"), (BATCH_READY, "ready_essays"))
     ]
     events.append(Event(VALIDATION_ERRORS, "f", {"batch_id": "f", "failed_essays": [{}]}, 2))
     events.append(Event(EXCESS_CONTENT, "x", {"batch_id": "x", "text_storage_id": "text-2"}, 2))
@@ -137,8 +138,10 @@ def test_every_check_passes_on_the_correct_result(good: Outcome) -> None:
         (lambda end: {"slots": end.slots[:-1]}, "each failed upload"),
         (lambda end: {"events": end.events[1:]}, "EssaySlotAssigned"),
         (lambda end: {"events": [*end.events, end.events[0]]}, "EssaySlotAssigned"),
-        (lambda end: {"events": [*end.events, end.events[5]]}, "BatchEssaysReady: one per"),
-        (lambda end: {"events": end.events[:5] + end.events[6:]}, "BatchEssaysReady: one per"),
+        (lambda end: {"events": [*end.events, end.events[5]]}, "BatchContentProvisioningCompleted: one per"),
+        (lambda end: {"events": end.events[:5] + end.events[6:]}, "BatchContentProvisioningCompleted: one per"),
+        (lambda end: {"events": [*end.events, end.events[6]]}, "BatchEssaysReady: one per"),
+        (lambda end: {"events": end.events[:6] + end.events[7:]}, "BatchEssaysReady: one per"),
         (
             lambda end: {"events": [dataclasses.replace(end.events[0], published_at=3), *end.events[1:]]},
             "BatchEssaysReady: never before",

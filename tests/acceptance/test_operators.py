@@ -13,7 +13,14 @@ from aiohttp import ClientSession
 from deploy.servers.brokers import Broker
 from deploy.servers.databases import url_as
 from deploy.servers.pods import Pod, pods, until
-from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, PENDING_EXPIRED, SLOT_ASSIGNED
+from service.domain.topics import (
+    BATCH_COMPLETED,
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    PENDING_EXPIRED,
+    SLOT_ASSIGNED,
+)
 from tests.support.builders.inputs import content, registration
 from tests.support.builders.replay import Record, Replay
 from tests.support.checks.audited import check_audit
@@ -89,7 +96,7 @@ async def test_expired_content_is_restored_and_registered_late_with_one_event_pe
 
         published = first_occurrences(await read_back(kafka))
         counts = {topic: len(events) for topic, events in published.events.items() if events}
-        assert counts == {PENDING_EXPIRED: 3, SLOT_ASSIGNED: 3, BATCH_READY: 1}
+        assert counts == {PENDING_EXPIRED: 3, SLOT_ASSIGNED: 3, BATCH_COMPLETED: 1, BATCH_READY: 1}
         assert published.repeats == 0
         assert found(conn, "select who, action from ops.operator_actions") == [("me", "pending restore")]
         assert found(conn, "table ops.invariant_violations") == []
@@ -138,7 +145,7 @@ async def test_inputs_that_a_bug_rejected_are_replayed_after_the_fix(
         assert found(conn, "select state, assigned, open from ops.batches") == [("ready", 40, 0)]
         published = first_occurrences(await read_back(kafka))
         counts = {topic: len(events) for topic, events in published.events.items() if events}
-        assert counts == {SLOT_ASSIGNED: 40, BATCH_READY: 1}
+        assert counts == {SLOT_ASSIGNED: 40, BATCH_COMPLETED: 1, BATCH_READY: 1}
         assert found(conn, "table ops.invariant_violations") == []
         await check_audit(database_url, kafka, group)
         assert await running.stop() == [0]

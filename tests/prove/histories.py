@@ -24,6 +24,7 @@ from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Rejection
 from service.domain.input_limits import InputLimits
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     CONTENT_PROVISIONED,
     EXCESS_CONTENT,
@@ -64,11 +65,14 @@ class Expected:
     """Content or failure → pending, expired, removed, slot, excess, surplus; in the order of arrival."""
     announced: Counter[tuple[str, str]] = field(default_factory=Counter)
     timed_out: bool = False
+    class_id: str | None = None
+    confirmations: dict[str, str] = field(default_factory=dict)
+    """Class → pending, applied, unused; in the order of arrival."""
 
-    def register(self, essays: tuple[str, ...]) -> None:
+    def register(self, essays: tuple[str, ...], class_id: str | None) -> None:
         if self.essays is not None:
             return
-        self.essays = essays
+        self.essays, self.class_id = essays, class_id
         waiting = [upload for upload, place in self.places.items() if place in ("pending", "expired")]
         for upload in sorted(waiting, key=_is_failure):  # content before failures, each in order of arrival
             self._assign(upload)
@@ -94,7 +98,30 @@ class Expected:
         if len(open_slots) == 1:
             failed = [each for each in self.slots.values() if _is_failure(each)]
             self.announced[VALIDATION_ERRORS, ""] += bool(failed)
-            self.announced[BATCH_READY, ""] += len(failed) < len(self.slots)
+            self.announced[BATCH_COMPLETED, ""] += len(failed) < len(self.slots)
+        self._announce_ready()
+
+    @property
+    def complete(self) -> bool:
+        return self.essays is not None and len(self.slots) == len(self.essays)
+
+    @property
+    def failed(self) -> bool:
+        return self.complete and all(map(_is_failure, self.slots.values()))
+
+    def _announce_ready(self) -> None:
+        confirmed = not self.class_id or "applied" in self.confirmations.values()
+        if self.complete and not self.failed and confirmed:
+            self.announced[BATCH_READY, ""] = 1
+
+    def confirm(self, class_id: str) -> None:
+        """Comes after the uploads of its transaction."""
+        if self.confirmations.setdefault(class_id, "pending") != "pending" or self.essays is None:
+            return
+        fits = self.class_id and class_id in ("", self.class_id) and "applied" not in self.confirmations.values()
+        # Whether the batch has failed is evaluated when its own transaction has counted.
+        self.confirmations[class_id] = "applied" if fits and not self.failed else "unused"
+        self._announce_ready()
 
     def expire(self) -> None:
         for upload, place in self.places.items():
@@ -189,6 +216,7 @@ class History:
         self._observer = observer
         self.batches = {f"b{number}": Expected() for number in range(self.dice.choice((1, 2, 3)))}
         self._sizes = {batch_id: self.dice.randint(1, 6) for batch_id in self.batches}
+        self._classes = {batch_id: self.dice.choice((None, "8a")) for batch_id in self.batches}
         self.delivered: list[Delivery] = []
         self.rejected: set[str] = set()
         self.steps: list[str] = []
@@ -259,9 +287,14 @@ class History:
         if registrations and batch.essays is None:
             for upload in uploads:  # pending first, so that one rule assigns all
                 batch.places.setdefault(upload, "pending")
-            batch.register(registrations[0].essay_ids)
+            batch.register(registrations[0].essay_ids, registrations[0].class_id)
         for upload in uploads:
             batch.arrive(upload)
+        confirmed = [event.class_id for event in arrived if isinstance(event, events.AssociationsConfirmed)]
+        if batch.essays is None:
+            confirmed.sort()  # those of one transaction have waited since the same time
+        for class_id in [*batch.confirmations, *confirmed]:
+            batch.confirm(class_id)
         for registration in registrations:
             if set(registration.essay_ids) != set(batch.essays or ()):
                 self.rejected.add(f"{registration.batch_id} {sorted(registration.essay_ids)}")
@@ -273,7 +306,9 @@ class History:
                 return self._registration(batch_id)
             case chance if chance < 0.3:
                 return inputs.failed(batch_id, f"f{self.dice.randint(1, 4)}")
-            case chance if chance < 0.36:
+            case chance if chance < 0.4:
+                return inputs.confirmed(batch_id, self.dice.choice(("8a", "8a", "8a", "8b", None)))
+            case chance if chance < 0.46:
                 value = self.dice.choice((None, b"", b"{}", b"\xff", b"[" * 99))
                 return inputs.delivery(CONTENT_PROVISIONED, value)
         correlation = UUID(int=self.dice.randint(1, 3))  # a repeat may have another correlation id
@@ -287,7 +322,7 @@ class History:
             essays.append("e-other")
         if self.dice.random() < 0.3 and self.batches[batch_id].essays is not None:
             self.dice.shuffle(essays)
-        return inputs.registered(batch_id, *essays)
+        return inputs.registered(batch_id, *essays, class_id=self._classes[batch_id])
 
     def _later(self) -> datetime:
         """Returns another time with each call: content that expires again is another event."""
@@ -340,6 +375,7 @@ class History:
             for what, wanted, query in (
                 ("slots", batch.slots, _SLOTS),
                 ("places", batch.places, _PLACES),
+                ("confirmations", batch.confirmations, _CONFIRMATIONS),
                 (
                     "announced",
                     {f"{topic} {about}": count for (topic, about), count in batch.announced.items() if count},
@@ -368,6 +404,9 @@ _PLACES = """
     union all select text_storage_id, 'excess' from els.excess_content where batch_id = %(batch_id)s
     union all select text_storage_id, state from els.pending_content where batch_id = %(batch_id)s
     union all select file_upload_id, state from els.validation_failures where batch_id = %(batch_id)s
+"""
+_CONFIRMATIONS = """
+    select class_id, state from els.confirmations where batch_id = %(batch_id)s
 """
 _ANNOUNCED = """
     select topic || ' ' || coalesce(event::json -> 'data' ->> 'text_storage_id', ''), count(*)

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from deploy.servers.brokers import Broker
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.domain.topics import ASSOCIATIONS_CONFIRMED, BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from tests.support.builders import inputs
 
 Input = tuple[str, bytes | None, bytes]
@@ -21,9 +21,13 @@ GARBAGE = (None, b"", b"{", b"\xff\xfe", b"[" * 99, b'{"event_type": "x"}')
 
 
 def batch(dice: random.Random, batch_id: str, size: int) -> list[Input]:
-    """Returns the inputs of one batch: repeats, failures, excess content, contradictions, invalid records."""
+    """Returns the inputs of one batch: repeats, failures, excess content, contradictions, classes, invalid records."""
     essays = [f"{batch_id}-e{number}" for number in range(size)]
-    sent: list[Input] = [(BATCH_REGISTERED, inputs.registration(batch_id, essays), batch_id.encode())]
+    class_id = dice.choice((None, "8a"))
+    registration = inputs.registration(batch_id, essays, class_id=class_id)
+    sent: list[Input] = [(BATCH_REGISTERED, registration, batch_id.encode())]
+    if class_id or dice.random() < 0.05:
+        sent.append((ASSOCIATIONS_CONFIRMED, inputs.confirmation(batch_id, "8a"), batch_id.encode()))
     for number in range(size + (dice.random() < 0.1)):
         name = f"{batch_id}-{number}"
         if dice.random() < 0.03:

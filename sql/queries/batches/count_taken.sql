@@ -2,7 +2,7 @@
 -- transaction that publishes for a registered batch runs this after it has its slots and before it inserts its outbox
 -- rows. The lock on the counter row makes them run one after the other, so the last one sees the batch complete, and
 -- outbox numbers follow the order of commits. A row that was waited for is read in its newest version. A row to which
--- nothing is added is locked, but not written.
+-- nothing is added is locked, but not written. With `waits`, a batch with a class is ready only when it is confirmed.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_pkey. Locks: the batches' rows, in the order of their ids, until the transaction ends.
 with held as materialized (
@@ -11,7 +11,8 @@ with held as materialized (
         batches.expected,
         batches.assigned + taken.assigned as assigned,
         batches.failed + taken.failed as failed,
-        taken.assigned + taken.failed as newly
+        taken.assigned + taken.failed as newly,
+        :waits::boolean and coalesce(batches.class_id, '') <> '' and batches.confirmed_at is null as waits
     from unnest(:batch_ids::text[], :assigned::bigint[], :failed::bigint[]) as taken (batch_id, assigned, failed)
     inner join els.batches
         on batches.batch_id = any(array[taken.batch_id])
@@ -24,10 +25,15 @@ counted as (
         failed = held.failed,
         state = case
             when held.assigned + held.failed < held.expected then 'registered'
-            when held.assigned > 0 then 'ready'
-            else 'failed'
+            when held.assigned = 0 then 'failed'
+            when held.waits then 'complete'
+            else 'ready'
         end,
         completed_at = case when held.assigned + held.failed = held.expected then transaction_timestamp() end,
+        ready_announced_at = case
+            when held.assigned + held.failed = held.expected and held.assigned > 0 and not held.waits
+                then transaction_timestamp()
+        end,
         changed_at = transaction_timestamp()
     from held
     where batches.batch_id = any(array[held.batch_id])

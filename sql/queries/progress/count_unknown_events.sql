@@ -31,5 +31,6 @@ where to_timestamp(event.published_at / 1000.0) >= coalesce((select max(checked_
                 and excess_content.text_storage_id = event.text_storage_id
         )
         when event.kind = 'timeout' then batches.timed_out_at is null
+        when event.kind = 'ready' then batches.state <> 'ready'
         else batches.completed_at is null
     end)

@@ -1,6 +1,8 @@
 -- Takes out of these batches what a recovery writes anew, each by its keys (arrays in step, by kind: batch, slot, content,
--- failure). A slot becomes open; a batch is deleted with its slots.
--- Index: batches_pkey, slots_pkey, pending_content_pkey, excess_content_pkey, validation_failures_pkey. Locks: the rows.
+-- failure, confirmation). A slot becomes open. A batch is deleted with its slots, and its confirmations wait again. For a
+-- confirmation there is no key: all of its batch that changed nothing wait again, to be decided anew.
+-- Index: batches_pkey, slots_pkey, confirmations_pkey, pending_content_pkey, excess_content_pkey,
+-- validation_failures_pkey. Locks: the rows.
 with cleared as (
     select *
     from unnest(:batch_ids::text[], :kinds::text[], :keys::text[]) as cleared (batch_id, kind, key)
@@ -35,6 +37,13 @@ slot as (
     where cleared.kind = 'slot'
         and slots.batch_id = cleared.batch_id
         and slots.essay_id = cleared.key
+),
+confirmation as (
+    update els.confirmations
+    set state = 'pending'
+    from cleared
+    where confirmations.batch_id = cleared.batch_id
+        and (cleared.kind = 'batch' or cleared.kind = 'confirmation' and confirmations.state = 'unused')
 ),
 pending as (
     delete from els.pending_content

@@ -21,6 +21,17 @@ select
     ) as timed_out_batches,
     (
         select count(*)
+        from els.batches
+        where state = 'complete'
+            and not :waits::boolean
+    ) as ended_waits,
+    (
+        select count(*)
+        from els.expirable_confirmations
+        where stored_at <= :confirmations_due::timestamptz
+    ) as deleted_confirmations,
+    (
+        select count(*)
         from els.pending_content
         where state = 'expired'
             and closed_at <= :expired_due::timestamptz
@@ -36,6 +47,7 @@ select
         from els.batches
         where coalesce(completed_at, timed_out_at) <= :ended_due::timestamptz
             and changed_at <= :ended_due::timestamptz
+            and state <> 'complete'
             and not exists (
                 select
                 from els.unpublished
@@ -47,6 +59,13 @@ select
                 from els.excess_content
                 where excess_content.batch_id = batches.batch_id
                     and excess_content.declared_at > :ended_due::timestamptz
+                offset 0
+            )
+            and not exists (
+                select
+                from els.confirmations
+                where confirmations.batch_id = batches.batch_id
+                    and confirmations.stored_at > :ended_due::timestamptz
                 offset 0
             )
             and not exists (

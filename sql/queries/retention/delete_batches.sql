@@ -7,6 +7,7 @@ with ended as materialized (
     select batch_id
     from els.batches
     where batch_id = any(:batch_ids::text[])
+        and state <> 'complete'
         and case when coalesce(completed_at, timed_out_at) <= :due::timestamptz then changed_at <= :due::timestamptz end
         and not exists (
             select
@@ -23,6 +24,13 @@ with ended as materialized (
         )
         and not exists (
             select
+            from els.confirmations
+            where confirmations.batch_id = batches.batch_id
+                and confirmations.stored_at > :due::timestamptz
+            offset 0
+        )
+        and not exists (
+            select
             from els.validation_failures
             where validation_failures.batch_id = batches.batch_id
                 and validation_failures.stored_at > :due::timestamptz
@@ -35,6 +43,10 @@ slots as (
 ),
 excess_content as (
     delete from els.excess_content
+    where batch_id = any(array(select ended.batch_id from ended))
+),
+confirmations as (
+    delete from els.confirmations
     where batch_id = any(array(select ended.batch_id from ended))
 ),
 pending_content as (

@@ -15,9 +15,16 @@ from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
 from deploy.servers.ports import reserved_port
 from service.__main__ import STATUS_TERMINATED
-from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
+from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
+    BATCH_READY,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    INCOMING_TOPICS,
+)
 from service.kafka import topics as kafka_module
 from service.postgres.schema import EXPECTED_REVISION
+from tests.support.builders.inputs import confirmation, content, registration
 from tests.support.builders.outbox import INSERT_ROW, event, row_of
 from tests.support.builders.progress import say_applied
 from tests.support.checks.expected import read_back
@@ -204,10 +211,43 @@ def test_a_waiting_command_ends_at_sigterm_even_as_process_1(tmp_path: Path, dat
             | {"ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY},
             cwd=tmp_path,
         ) as waiting:
-            there = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            clients = "datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()"
+            there = f"select from pg_stat_activity where {clients}"
             assert wait_until(lambda: other.execute(there).rowcount > 0, 90, every=0.05)
             waiting.terminate()
             assert waiting.wait(10) == STATUS_TERMINATED
+
+
+def test_events_are_sent_to_their_topics_with_the_batch_as_key(
+    service: CommandLine, kafka: Broker, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.json"
+    events = [registration("b", ["e1"], class_id="8a"), content("b", "t"), confirmation("b", "8a")]
+    file.write_bytes(b"\n".join(events))
+    ended = service("send", str(file), "--json", **kafka.settings)
+    assert ended.status == 0, ended
+    topics = [BATCH_REGISTERED, CONTENT_PROVISIONED, ASSOCIATIONS_CONFIRMED]
+    assert [(row["topic"], row["batch"]) for row in json.loads(ended.out)] == [(topic, "b") for topic in topics]
+    records = asyncio.run(read_back(kafka, topics))
+    assert [[record.key for record in records[topic]] for topic in topics] == [[b"b"]] * 3
+    assert [json.loads(records[topic][0].value) for topic in topics] == [json.loads(event) for event in events]
+
+
+def test_what_would_be_rejected_is_not_sent_unless_it_is_forced(
+    service: CommandLine, kafka: Broker, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.json"
+    file.write_bytes(content("b", "t") + registration("b", []))
+    assert service("send", str(file), **kafka.settings).failed_with(1, "event 2 would be rejected: no_essays")
+    assert service("send", str(file), "--force", **kafka.settings).status == 0
+    sent = asyncio.run(read_back(kafka, [BATCH_REGISTERED, CONTENT_PROVISIONED]))
+    assert {topic: len(records) for topic, records in sent.items()} == {BATCH_REGISTERED: 1, CONTENT_PROVISIONED: 1}
+    file.write_text('{"event_type": "another"}')
+    assert service("send", str(file), **kafka.settings).failed_with(1, "event 1: its event_type is not an input topic")
+    for wrong in ("", "{", "no JSON"):
+        file.write_text(wrong)
+        assert service("send", str(file), **kafka.settings).status == 2
+    assert service("send", str(tmp_path / "missing"), **kafka.settings).status == 2
 
 
 def test_relay_once_publishes_the_outbox_and_ends(
@@ -497,5 +537,5 @@ def test_check_compares_retentions_with_those_of_the_topics(service: CommandLine
     ended = service("check", "--json", **apache.settings, ELS_EXPIRED_RETENTION_SECONDS="60")
     messages = [row["told"] for row in ended.json if not row["ok"]]
     assert ended.status == 1
-    assert len(messages) == 3
+    assert len(messages) == len(INCOMING_TOPICS)
     assert all("ELS_EXPIRED_RETENTION_SECONDS is 60" in each for each in messages)

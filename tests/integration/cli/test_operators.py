@@ -685,11 +685,11 @@ def test_the_events_of_a_batch_are_published_again_unchanged_after_all_others(
     outbox = "select event_id, topic, event from ops.outbox_events order by seq"
     before = conn.execute(outbox).fetchall()
     ended = service("batches", "republish", "b", "--why", "BOS lost it")
-    assert (ended.status, len(ended.out.splitlines())) == (0, 2)
-    assert conn.execute(outbox).fetchall() == before + before[-2:]
+    assert (ended.status, len(ended.out.splitlines())) == (0, 3)
+    assert conn.execute(outbox).fetchall() == before + before[-3:]
     ((_, action, batch_id, _, why, details),) = written(conn)
     assert (action, batch_id, why) == ("batches republish", "b", "BOS lost it")
-    assert [each["event_id"] for each in details["events"]] == [str(row[0]) for row in before[-2:]]
+    assert [each["event_id"] for each in details["events"]] == [str(row[0]) for row in before[-3:]]
 
 
 def test_a_failed_batch_publishes_its_errors_again_and_no_ready_event(

@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from aiokafka import TopicPartition
 
+from deploy.servers.brokers import PARTITIONS
 from deploy.servers.pods import Pod, killed, pods, until
 from service.consumer import offsets
 from service.consumer.crash_marks import HANGING_SECONDS
 from service.consumer.offsets import OffsetCommitter
-from service.domain.topics import CONTENT_PROVISIONED
+from service.domain.topics import CONTENT_PROVISIONED, INCOMING_TOPICS
 from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import content
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
@@ -44,7 +45,11 @@ async def test_isolated_records_are_not_skipped_when_their_partition_is_revoked_
     joined = await strict_consumers.start()
     strict_consumers.running.remove(joined)
     await joined.stop()
-    await until(lambda: running.partitions == 9, BOUND, lambda: "not all partitions are assigned again")
+    await until(
+        lambda: running.partitions == len(INCOMING_TOPICS) * PARTITIONS,
+        BOUND,
+        lambda: "not all partitions are assigned again",
+    )
     assert running.consumer._assignment.partitions[tp] is not before
     with psycopg.connect(strict_consumers.conn.info.dsn, password=strict_consumers.conn.info.password) as other:
         other.execute("select pg_advisory_xact_lock(hashtextextended('held', 0))")

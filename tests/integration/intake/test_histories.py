@@ -26,7 +26,7 @@ def expire_without_events(patch: pytest.MonkeyPatch) -> None:
     async def publish(*_: object) -> None:
         pass
 
-    patch.setattr(purge, "_publish", publish)
+    patch.setattr(purge, "publish", publish)
 
 
 def assign_failures_first(patch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,16 @@ import pytest
 from service.domain.events import Incoming
 from tests.support.checks import invariants
 from tests.support.interleaving import points
-from tests.support.interleaving.interleaving import Report, Stage, content, deliveries, failure, registration, stage
+from tests.support.interleaving.interleaving import (
+    Report,
+    Stage,
+    confirmation,
+    content,
+    deliveries,
+    failure,
+    registration,
+    stage,
+)
 from tests.support.selection import partly_in_test_all
 
 
@@ -28,6 +37,8 @@ class Race:
 
 c1, c2, c3 = content("c1"), content("c2"), content("c3")
 f1, f2 = failure("f1"), failure("f2")
+k, any_class, other_class = confirmation(), confirmation(""), confirmation("8b")
+regular = registration(essays=1, class_id="8a")
 
 RACES = {
     "content and its registration": Race([], {"A": [c1], "R": [registration(essays=1)]}),
@@ -56,6 +67,14 @@ RACES = {
     "two registrations that contradict each other": Race(
         [[c1]], {"A": [registration(essays=1)], "B": [registration(essays=2)]}
     ),
+    "a confirmation and its registration": Race([[c1]], {"A": [k], "R": [regular]}),
+    "a confirmation and the last slot": Race([[regular]], {"A": [c1], "B": [k]}),
+    "a confirmation and the last slot, which fails": Race([[regular]], {"A": [f1], "B": [k]}),
+    "a confirmation, and content with its registration": Race([], {"A": [k], "R": [regular, c1]}),
+    "a confirmation twice": Race([[regular, c1]], {"A": [k], "B": [k]}),
+    "an early confirmation twice": Race([], {"A": [k], "B": [k]}),
+    "two confirmations of one batch": Race([[regular, c1]], {"A": [k], "B": [any_class]}),
+    "the confirmations of two classes and the last slot": Race([[regular]], {"A": [c1, other_class], "B": [k]}),
     "two batches in turn": Race(
         [[registration("b", 1), registration("d", 1)]],
         {"A": [content("c1", "b"), content("c2", "d")], "B": [content("c3", "d"), content("c4", "b")]},
@@ -64,6 +83,7 @@ RACES = {
 
 RACES_OF_THREE = {
     "content, its registration and content": Race([], {"A": [c1], "R": [registration(essays=1)], "B": [c2]}, deaths=1),
+    "content, a confirmation and their registration": Race([], {"A": [c1], "R": [regular], "B": [k]}, deaths=1),
     "one early content twice and its registration": Race(
         [], {"A": [c1], "R": [registration(essays=1)], "B": [c1]}, deaths=1
     ),

@@ -2,15 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
-from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Incoming, Reason, Rejection
 from service.domain.incoming import decode
 from service.domain.repeats import (
@@ -18,6 +15,7 @@ from service.domain.repeats import (
     KnownFile,
 )
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -29,68 +27,14 @@ from service.domain.topics import (
 from service.intake import registrations
 from service.intake import transaction as applying
 from service.intake.outcome import Outcome
-from service.intake.transaction import apply
-from service.postgres.pool import Database
 from service.store import pending_content
 from tests.support.checks import invariants
 from tests.support.interleaving.interleaving import content, deliver, deliveries, failure, registration
+from tests.support.pods.applier import ApplyFixture
 
 CONTRACT = Path(__file__).parents[2] / "data" / "contract"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER_TRACE = "00-11111111111111111111111111111111-2222222222222222-01"
-
-
-class ApplyFixture:
-    """Applies polls to a database, and reads the rows and events afterwards."""
-
-    def __init__(self, database: Database, conn: psycopg.Connection[Any]) -> None:
-        self.database, self.conn = database, conn
-
-    async def poll(self, *events: Incoming | Rejection) -> None:
-        """Apply a poll completely, as the consumer does, and check the invariants."""
-        await deliver(self.database, deliveries(*events))
-        assert invariants.violations(self.conn) == []
-
-    async def once(self, *arrived: Delivery, exclusive: bool = False) -> Outcome:
-        """Apply a poll in one transaction, and commit it."""
-        async with self.database.transaction() as conn:
-            return await apply(conn, arrived, IntakeLimits(), exclusive=exclusive)
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return self.conn.execute(query).fetchall()
-
-    def row(self, table: str) -> dict[str, Any]:
-        """The only row of a table."""
-        (row,) = self.conn.cursor(row_factory=dict_row).execute(f"select * from els.{table}").fetchall()
-        return row
-
-    def slots(self, batch_id: str = "b") -> list[str | None]:
-        """The contents of the slots in slot order: a text, `failed:` with an upload, or None."""
-        rows = self.conn.execute(
-            "select case state when 'failed' then 'failed:' || file_upload_id else text_storage_id end"
-            " from els.slots where batch_id = %s order by position",
-            [batch_id],
-        )
-        return [value for (value,) in rows]
-
-    def excess(self) -> dict[str, str]:
-        return dict(self.rows("select text_storage_id, reason from els.excess_content"))
-
-    def outbox(self, batch_id: str = "b") -> list[dict[str, Any]]:
-        """The events of a batch in the order in which they will be published."""
-        rows = self.conn.execute("select event from ops.outbox_events where batch_id = %s order by seq", [batch_id])
-        return [json.loads(event) for (event,) in rows]
-
-    def topics(self, batch_id: str = "b") -> list[str]:
-        return [event["event_type"] for event in self.outbox(batch_id)]
-
-
-@pytest.fixture
-async def applier(database_url: str) -> AsyncIterator[ApplyFixture]:
-    database = Database(database_url)
-    with psycopg.connect(database_url, autocommit=True) as conn:
-        yield ApplyFixture(database, conn)
-    await database.close()
 
 
 def sample(name: str) -> Any:
@@ -158,7 +102,7 @@ async def test_pending_content_beyond_the_slots_is_excess_and_the_batch_is_ready
     await applier.poll(registration(essays=2))
     assert applier.slots() == ["c1", "c2"]
     assert applier.excess() == {"c3": "NO_AVAILABLE_SLOT"}
-    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
+    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_COMPLETED, BATCH_READY]
 
 
 async def test_slots_have_the_order_of_the_registration(applier: ApplyFixture) -> None:
@@ -173,7 +117,14 @@ async def test_in_one_poll_pending_content_is_assigned_before_content_of_the_pol
     await applier.poll(content("c2"), content("c1"), registration(essays=2), content("c3"))
     assert applier.slots() == ["early", "c2"]
     assert applier.excess() == {"c1": "NO_AVAILABLE_SLOT", "c3": "NO_AVAILABLE_SLOT"}
-    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, EXCESS_CONTENT, EXCESS_CONTENT, BATCH_READY]
+    assert applier.topics() == [
+        SLOT_ASSIGNED,
+        SLOT_ASSIGNED,
+        EXCESS_CONTENT,
+        EXCESS_CONTENT,
+        BATCH_COMPLETED,
+        BATCH_READY,
+    ]
 
 
 async def test_expired_content_is_found_by_a_late_registration_and_removed_content_is_not(
@@ -207,9 +158,13 @@ async def test_events_equal_the_samples_of_the_contract(applier: ApplyFixture) -
     await applier.poll(arrived(CONTENT_PROVISIONED, "in.essay_content_provisioned"))
     await applier.poll(arrived(BATCH_REGISTERED, "in.batch_essays_registered"))
     await applier.poll(arrived(VALIDATION_FAILED, "in.essay_validation_failed"))
-    assigned, errors, ready = applier.outbox(batch)
+    assigned, errors, completed, ready = applier.outbox(batch)
     assert timeless(assigned) == timeless(sample("out.essay_slot_assigned"))
     assert timeless(errors) == timeless(sample("out.batch_validation_errors"))
+    expected = timeless(sample("out.batch_content_provisioning_completed"))
+    del expected["data"]["essays_for_processing"][1]
+    expected["data"]["provisioned_count"] = 1
+    assert timeless(completed) == expected
     expected = timeless(sample("out.batch_essays_ready"))
     del expected["data"]["ready_essays"][1]
     assert timeless(ready) == expected
@@ -223,7 +178,7 @@ async def test_content_of_a_full_batch_is_excess(applier: ApplyFixture) -> None:
     await applier.poll(registration(essays=1), content("c1"))
     await applier.poll(content("c2"))
     assert applier.excess() == {"c2": "BATCH_FULL"}
-    assert applier.topics() == [SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT]
+    assert applier.topics() == [SLOT_ASSIGNED, BATCH_COMPLETED, BATCH_READY, EXCESS_CONTENT]
 
 
 async def test_content_whose_poll_takes_the_last_slot_for_another_has_no_available_slot(applier: ApplyFixture) -> None:
@@ -237,7 +192,7 @@ async def test_a_poll_that_takes_the_last_slot_declares_excess_in_the_same_trans
     outcome = await applier.once(*deliveries(content("c1"), content("c2")))
     assert outcome.deferred == []
     assert applier.excess() == {"c2": "NO_AVAILABLE_SLOT"}
-    assert applier.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_READY]
+    assert applier.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, BATCH_COMPLETED, BATCH_READY]
 
 
 async def test_records_of_held_batches_are_deferred_and_the_rest_of_the_poll_is_committed(
@@ -267,8 +222,8 @@ async def test_a_failure_takes_a_slot_after_all_content(applier: ApplyFixture) -
     await applier.poll(failure("f1"), content("c1"))
     await applier.poll(content("c2"))
     assert applier.slots() == ["c1", "failed:f1", "c2"]
-    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_READY]
-    errors, ready = (event["data"] for event in applier.outbox()[-2:])
+    assert applier.topics() == [SLOT_ASSIGNED, SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_COMPLETED, BATCH_READY]
+    errors, _, ready = (event["data"] for event in applier.outbox()[-3:])
     assert [essay["essay_id"] for essay in errors["failed_essays"]] == ["f1"]
     assert errors["error_summary"] == {
         "total_errors": 1,
@@ -427,11 +382,12 @@ async def test_a_repeated_content_with_another_file_is_reported_and_changes_noth
 async def test_events_carry_the_trace_of_their_input(applier: ApplyFixture) -> None:
     await applier.poll(content("c1", traceparent=TRACE, tracestate="a=1"), content("c2"))
     await applier.poll(registration(essays=1, traceparent=OTHER_TRACE), content("c3", traceparent=TRACE))
-    assert applier.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, EXCESS_CONTENT, BATCH_READY]
+    assert applier.topics() == [SLOT_ASSIGNED, EXCESS_CONTENT, EXCESS_CONTENT, BATCH_COMPLETED, BATCH_READY]
     assert [event["metadata"] for event in applier.outbox()] == [
         {"traceparent": TRACE, "tracestate": "a=1"},
         None,
         {"traceparent": TRACE},
+        {"traceparent": OTHER_TRACE},
         {"traceparent": OTHER_TRACE},
     ]
     batch, first = registration().correlation_id, content("c1").correlation_id
@@ -465,7 +421,7 @@ async def test_a_poll_of_many_batches_treats_each_like_a_poll_of_its_own(applier
     assert applier.excess() == {"c1": "BATCH_FULL"}
     assert applier.row("pending_content")["text_storage_id"] == "c2"
     assert applier.row("quarantine")["reason"] == Reason.NOT_JSON
-    assert applier.topics("open") == [SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_READY]
+    assert applier.topics("open") == [SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_COMPLETED, BATCH_READY]
     assert applier.topics("new") == [VALIDATION_ERRORS]
 
 
@@ -502,8 +458,8 @@ async def test_a_batch_of_many_pages_ends_like_a_small_one(
     await applier.poll(*(content(f"c{n}") for n in range(20)), *(failure(f"f{n}") for n in range(20)))
     await applier.poll(registration(essays=30), content("last"))
     assert applier.slots() == [*(f"c{n}" for n in range(20)), "last", *(f"failed:f{n}" for n in range(9))]
-    assert applier.topics() == [SLOT_ASSIGNED] * 21 + [VALIDATION_ERRORS, BATCH_READY]
-    errors, ready = (event["data"] for event in applier.outbox()[-2:])
+    assert applier.topics() == [SLOT_ASSIGNED] * 21 + [VALIDATION_ERRORS, BATCH_COMPLETED, BATCH_READY]
+    errors, _, ready = (event["data"] for event in applier.outbox()[-3:])
     assert len(ready["ready_essays"]) == 21
     assert [essay["essay_id"] for essay in errors["failed_essays"]] == [f"f{n}" for n in range(9)]
 
@@ -520,7 +476,7 @@ async def test_an_event_that_is_built_again_has_the_same_id(applier: ApplyFixtur
             "truncate els.batches, els.slots, els.excess_content, els.validation_failures, els.outbox_pages"
         )
     assert ids[0] == ids[1]
-    assert len(set(ids[0])) == len(ids[0]) == 4
+    assert len(set(ids[0])) == len(ids[0]) == 5
 
 
 async def test_pages_of_pending_content_are_bounded_in_bytes(applier: ApplyFixture) -> None:

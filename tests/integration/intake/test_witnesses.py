@@ -7,17 +7,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
 
 from service.domain.decisions import BatchCount, BatchState
-from service.intake import transaction
+from service.domain.repeats import KnownFile
+from service.intake import confirmations, transaction
 from service.intake.announcement import Announcement
 from service.intake.work import PollWork
 from service.postgres.statements import STATEMENTS
 from service.store import batches, slots
+from service.store.batches import RegisteredBatch
 from tests.integration.intake.test_races import RACES, complaints, run
 from tests.support.interleaving.interleaving import stage
 from tests.support.selection import partly_in_test_all
@@ -107,8 +110,8 @@ def without_a_read_before_excess(patch: Patch) -> None:
     blind: ContextVar[bool] = ContextVar("blind", default=False)
     find_known_content, declare_excess = slots.find_known_content, Announcement._declare_excess
 
-    async def find(conn: Conn, contents: Sequence[Any]) -> set[tuple[str, str]]:
-        return set() if blind.get() else await find_known_content(conn, contents)
+    async def find(conn: Conn, contents: Sequence[Any]) -> dict[tuple[str, str], KnownFile]:
+        return {} if blind.get() else await find_known_content(conn, contents)
 
     async def declare(announcement: Announcement, *arguments: Any) -> None:
         token = blind.set(True)
@@ -127,14 +130,19 @@ group by batch_id
 """
 
 
+Counting = Awaitable[dict[str, BatchCount]]
+
+
 def with_slots_counted_instead_of_the_counter_row(patch: Patch) -> None:
     """Each transaction counts its own slots and the committed ones."""
     count_taken = batches.count_taken
 
-    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, BatchCount]]:
+    async def count(
+        conn: Conn, taken: Mapping[str, tuple[int, int]], *, waits: bool
+    ) -> Awaitable[dict[str, BatchCount]]:
         cursor = await conn.execute(COUNT_SLOTS, {"batch_ids": list(taken)})
         counted = {row[0]: BatchCount(*row[1:]) for row in await cursor.fetchall()}
-        await (await count_taken(conn, taken))
+        await (await count_taken(conn, taken, waits=waits))
 
         async def result() -> dict[str, BatchCount]:
             return counted
@@ -149,15 +157,33 @@ def with_the_list_read_before_the_counter_row(patch: Patch) -> None:
     early: ContextVar[dict[str, list[tuple[str, str]]]] = ContextVar("early")
     count_taken, read_assigned_slots = batches.count_taken, slots.read_assigned_slots
 
-    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]]) -> Awaitable[dict[str, BatchCount]]:
+    async def count(
+        conn: Conn, taken: Mapping[str, tuple[int, int]], *, waits: bool
+    ) -> Awaitable[dict[str, BatchCount]]:
         early.set(await read_assigned_slots(conn, list(taken)))
-        return await count_taken(conn, taken)
+        return await count_taken(conn, taken, waits=waits)
 
     async def read(_conn: Conn, batch_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
         return {batch_id: early.get()[batch_id] for batch_id in batch_ids}
 
     patch.setattr(batches, "count_taken", count)
     patch.setattr(slots, "read_assigned_slots", read)
+
+
+def with_the_confirmed_batch_read_before_the_counter_row(patch: Patch) -> None:
+    """A confirmation does not see that the batch has become complete meanwhile."""
+    early: ContextVar[dict[str, RegisteredBatch]] = ContextVar("early")
+    count_taken = batches.count_taken
+
+    async def count(conn: Conn, taken: Mapping[str, tuple[int, int]], *, waits: bool) -> Counting:
+        early.set(await batches.read_batches(conn, list(taken)))
+        return await count_taken(conn, taken, waits=waits)
+
+    async def read(_conn: Conn, _batch_ids: Sequence[str]) -> dict[str, RegisteredBatch]:
+        return early.get()
+
+    patch.setattr(batches, "count_taken", count)
+    patch.setattr(confirmations, "batches", SimpleNamespace(read_batches=read))
 
 
 def without_a_change_of_the_code(_patch: Patch) -> None:
@@ -198,6 +224,9 @@ WITNESSES = {
     "the read before excess": Witness(without_a_read_before_excess, "one content twice on the last slot", "I1"),
     "the counter row": Witness(
         with_slots_counted_instead_of_the_counter_row, "two contents on the last two slots", "I5"
+    ),
+    "the read of a confirmed batch after the counter row": Witness(
+        with_the_confirmed_batch_read_before_the_counter_row, "a confirmation and the last slot", "I"
     ),
     "the read of the list after the counter row": Witness(
         with_the_list_read_before_the_counter_row, "two contents on the last two slots", "I5"

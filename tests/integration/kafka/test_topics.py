@@ -46,6 +46,8 @@ def test_events_that_list_every_slot_fit_their_topics() -> None:
     large = {name for name, configs in TOPICS.items() if configs == LARGE}
     assert large == {
         "huleedu.batch.essays.registered.v1",
+        "huleedu.class.student.associations.confirmed.v1",
+        "huleedu.batch.content.provisioning.completed.v1",
         "huleedu.els.batch.essays.ready.v1",
         "huleedu.els.batch.validation.errors.v1",
         "huleedu.els.batch.readiness.timeout.v1",

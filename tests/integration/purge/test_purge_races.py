@@ -14,7 +14,7 @@ import pytest
 from psycopg.errors import DeadlockDetected
 
 from service.domain.delivery import IntakeLimits
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Upload
+from service.domain.events import ContentProvisioned, Incoming, Upload
 from service.domain.topics import BATCH_READY, PENDING_EXPIRED, READINESS_TIMEOUT, SLOT_ASSIGNED
 from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
@@ -154,7 +154,7 @@ async def run_deletion(played: Stage, poll: Sequence[Incoming], essays: int = 1)
     policy = replace(POLICY, batch_retention=int((LATER - datetime.now(UTC)).total_seconds()) + 86_400)
 
     async def check(played: Stage, crashed: Sequence[str]) -> list[str]:
-        uploads = [event for event in poll if not isinstance(event, BatchRegistered) and event != c1]
+        uploads = [event for event in poll if isinstance(event, Upload) and event != c1]
         brought = {kind_and_name(event) for event in uploads} if "A" not in crashed else set()
         lost = brought - set(played.observer.execute(KEPT).fetchall())
         if "P" not in crashed and played.observer.execute("select from els.batches where batch_id = 'd'").fetchone():

@@ -15,6 +15,7 @@ from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -274,7 +275,7 @@ async def test_another_implementation_is_taken_over_without_contradiction(stack:
     stack.start_relay()
     await stack.published()
     topics = Counter(topic for topic, _, value in await stack.outputs() if b'"event_id"' in value)
-    assert topics == {SLOT_ASSIGNED: 2, EXCESS_CONTENT: 1, BATCH_READY: 1}
+    assert topics == {SLOT_ASSIGNED: 2, EXCESS_CONTENT: 1, BATCH_COMPLETED: 1, BATCH_READY: 1}
 
 
 @LEAVES
@@ -313,4 +314,4 @@ async def test_more_failures_than_slots_wait_for_a_lost_registration(stack: SetB
     states = stack.consumers.conn.execute("select state from els.validation_failures order by state")
     assert [state for (state,) in states] == ["slot", "slot", "surplus"]
     topics = stack.consumers.conn.execute("select topic from ops.outbox_events order by seq, topic desc")
-    assert {topic for (topic,) in topics} == {VALIDATION_ERRORS, BATCH_READY}
+    assert {topic for (topic,) in topics} == {VALIDATION_ERRORS, BATCH_COMPLETED, BATCH_READY}

@@ -199,8 +199,10 @@ async def test_a_row_becomes_a_record_with_its_key_value_and_headers(stage: Stag
         "event_id": stage.written["batch-å"][0],
         "event_type": topic.encode(),
         "correlation_id": str(CORRELATION_ID).encode(),
+        "source_service": b"essay-lifecycle-service",
         "traceparent": b"00-aa-bb-01",
         "tracestate": b'x="metadata":null',
+        "trace_id": b"aa-bb-01",
     }
 
 
@@ -222,7 +224,7 @@ async def test_headers_without_a_value_are_left_out(stage: Stage) -> None:
     async with stage.running(stage.relay()):
         await until(stage.is_empty)
     [record] = await stage.records(topic, 1)
-    assert [name for name, _ in record.headers] == ["event_id", "event_type", "correlation_id", "seq"]
+    assert [name for name, _ in record.headers] == ["event_id", "event_type", "correlation_id", "source_service", "seq"]
 
 
 async def test_the_first_acknowledgements_of_a_batch_come_in_commit_order_after_crashes(

@@ -24,6 +24,7 @@ BATCH_TABLES: Mapping[str, str] = {
     "pending_content": "batch_id",
     "excess_content": "batch_id",
     "validation_failures": "batch_id",
+    "confirmations": "batch_id",
     "outbox": "aggregateid",
     "outbox_blocked": "batch_id",
     "incomplete_batches": "batch_id",
@@ -51,7 +52,7 @@ OTHER_TABLES: Mapping[str, str] = {
 
 KEYS = (PrimaryKeyConstraint, UniqueConstraint)
 
-MAIN_PATH = ("batches", "slots", "pending_content", "validation_failures", "outbox", "relays")
+MAIN_PATH = ("batches", "slots", "pending_content", "validation_failures", "confirmations", "outbox", "relays")
 """The modules of service/store whose statements events go through; some have statements for operators, too."""
 
 NOT_BY_BATCH = {
@@ -61,6 +62,7 @@ NOT_BY_BATCH = {
     "forget_blocked": "it reads all blocked batches, which are few",
     "find_expired": "for operators: a page of the expired content and failures of all batches",
     "count_expired": "for operators: the expired content and failures of all batches",
+    "find_stranded_confirmations": "for the purge: what waits for a batch that is registered",
     "list_batches": "for operators: a page of all batches",
     "list_pending_content": "for operators: a page of the pending content of all batches",
 }

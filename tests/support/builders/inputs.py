@@ -11,7 +11,7 @@ from uuid import uuid4
 from service.domain import incoming as events
 from service.domain.delivery import Delivery
 from service.domain.events import Incoming, Rejection
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.domain.topics import ASSOCIATIONS_CONFIRMED, BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 
 CONTRACT = Path(__file__).parents[2] / "data" / "contract"
 MEBIBYTE = 1024 * 1024
@@ -61,6 +61,13 @@ def failure(batch_id: str, upload: str, **data: Any) -> bytes:
     return json.dumps(envelope).encode()
 
 
+def confirmation(batch_id: str, class_id: str | None, associations: int = 1) -> bytes:
+    """Returns a StudentAssociationsConfirmed."""
+    envelope = _envelope("student_associations_confirmed", batch_id=batch_id, class_id=class_id)
+    envelope["data"]["associations"] = envelope["data"]["associations"][:1] * associations
+    return json.dumps(envelope).encode()
+
+
 def delivery(
     topic: str,
     value: bytes | None,
@@ -76,9 +83,14 @@ def delivery(
     return Delivery(topic, partition, next(_offsets) if offset is None else offset, key, value, headers, decoded)
 
 
-def registered(batch_id: str, *essay_ids: str) -> Delivery:
+def registered(batch_id: str, *essay_ids: str, **data: Any) -> Delivery:
     """Returns the delivery of a registration."""
-    return delivery(BATCH_REGISTERED, registration(batch_id, essay_ids))
+    return delivery(BATCH_REGISTERED, registration(batch_id, essay_ids, **data))
+
+
+def confirmed(batch_id: str, class_id: str | None) -> Delivery:
+    """Returns the delivery of a confirmation."""
+    return delivery(ASSOCIATIONS_CONFIRMED, confirmation(batch_id, class_id))
 
 
 def provisioned(batch_id: str, text: str, **data: Any) -> Delivery:

@@ -6,7 +6,7 @@ Reads the recording as plain JSON, without the service's own models, so that the
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,12 +24,21 @@ from deploy.servers.pods import until
 from tests.support.builders.replay import STREAMS, Record
 
 SLOT_ASSIGNED = "huleedu.els.essay.slot.assigned.v1"
+BATCH_COMPLETED = "huleedu.batch.content.provisioning.completed.v1"
 BATCH_READY = "huleedu.els.batch.essays.ready.v1"
 EXCESS_CONTENT = "huleedu.els.excess.content.provisioned.v1"
 VALIDATION_ERRORS = "huleedu.els.batch.validation.errors.v1"
 PENDING_EXPIRED = "huleedu.els.pending.content.expired.v1"
 READINESS_TIMEOUT = "huleedu.els.batch.readiness.timeout.v1"
-OUTGOING = (SLOT_ASSIGNED, BATCH_READY, EXCESS_CONTENT, VALIDATION_ERRORS, PENDING_EXPIRED, READINESS_TIMEOUT)
+OUTGOING = (
+    SLOT_ASSIGNED,
+    BATCH_COMPLETED,
+    BATCH_READY,
+    EXCESS_CONTENT,
+    VALIDATION_ERRORS,
+    PENDING_EXPIRED,
+    READINESS_TIMEOUT,
+)
 
 # Not part of the state: which relay works, crash marks, progress, and the counters of consecutive rejections.
 WORKINGS = (
@@ -273,6 +282,8 @@ async def _check_published(database_url: str, published: Published, records: Seq
             _check_wrapping(topic, event)
     _check_slots(published, slots, inputs)
     _check_excess(published, excess, inputs)
+    silent = "select batch_id from els.batches where state = 'ready' and ready_announced_at is null"
+    _check_completed(published, batches, slots, inputs, {row["batch_id"] for row in await _rows(database_url, silent)})
     _check_ready(published, batches, slots, inputs)
     _check_errors(published, batches, slots, inputs)
     _check_order(published, slots)
@@ -289,6 +300,9 @@ def _check_wrapping(topic: str, event: Event) -> None:
     headers |= {"traceparent": traceparent} if traceparent else {}
     headers |= {"tracestate": tracestate} if tracestate else {}
     published = [(name, value.decode()) for name, value in record.headers if name != "seq"]
+    if "source_service" in dict(published):  # code of release 0.1 publishes fewer
+        headers["source_service"] = "essay-lifecycle-service"
+        headers |= {"trace_id": traceparent.split("-")[1]} if traceparent else {}
     _same(f"headers of {topic}", dict(published), headers)
     _same(f"number of headers of {topic}", len(published), len(headers))
     _same(f"key of {topic}", record.key.decode(), event.data["batch_id"])
@@ -339,12 +353,7 @@ def _check_ready(
     for batch_id, events in announced.items():
         _same(f"announcements of {batch_id}", len(events), 1)
         data, registration = events[0].data, inputs.registrations[batch_id]
-        essays = [
-            {"essay_id": slot["essay_id"], "text_storage_id": slot["text_storage_id"]}
-            for slot in slots[batch_id]
-            if slot["state"] == "assigned"
-        ]
-        _same(f"ready essays of {batch_id}", data["ready_essays"], essays)
+        _same(f"ready essays of {batch_id}", data["ready_essays"], _essays(slots[batch_id]))
         _same(f"origin of ready {batch_id}", events[0].origin, registration.origin)
         course = told[batch_id]["course_code"]
         wanted = {
@@ -354,6 +363,42 @@ def _check_ready(
             "essay_instructions": registration.instructions,
         }
         _same(f"course of {batch_id}", {name: data[name] for name in wanted}, wanted)
+
+
+def _check_completed(
+    published: Published,
+    batches: Sequence[Json],
+    slots: Mapping[str, list[Json]],
+    inputs: "Inputs",
+    silent: Collection[str],
+) -> None:
+    """`silent` are batches that code of release 0.1 has announced, which publishes no completions."""
+    announced = published.of(BATCH_COMPLETED)
+    complete = {row["batch_id"]: row for row in batches if row["state"] in ("complete", "ready")}
+    complete = {batch_id: row for batch_id, row in complete.items() if batch_id not in silent}
+    _same("complete batches", sorted(announced), sorted(complete))
+    for batch_id, events in announced.items():
+        _same(f"completions of {batch_id}", len(events), 1)
+        data, row = events[0].data, complete[batch_id]
+        wanted = {
+            "provisioned_count": row["assigned"],
+            "expected_count": row["expected"],
+            "course_code": row["course_code"],
+            "user_id": row["user_id"],
+            "class_id": row["class_id"],
+            "essays_for_processing": _essays(slots[batch_id]),
+            "correlation_id": events[0].envelope["correlation_id"],
+        }
+        _same(f"completion of {batch_id}", {name: data[name] for name in wanted}, wanted)
+        _same(f"origin of the completion of {batch_id}", events[0].origin, inputs.registrations[batch_id].origin)
+
+
+def _essays(slots: Sequence[Json]) -> list[Json]:
+    return [
+        {"essay_id": slot["essay_id"], "text_storage_id": slot["text_storage_id"]}
+        for slot in slots
+        if slot["state"] == "assigned"
+    ]
 
 
 def _check_errors(
@@ -376,7 +421,7 @@ def _check_errors(
 
 
 def _check_order(published: Published, slots: Mapping[str, list[Json]]) -> None:
-    """Asserts the order within one commit: slots in slot order, then its excess, errors, ready.
+    """Asserts the order within one commit: slots in slot order, then its excess, errors, completed, ready.
 
     The timestamp of a record is set when its producer accepts it, after the acknowledgement of the records before.
     """
@@ -388,8 +433,9 @@ def _check_order(published: Published, slots: Mapping[str, list[Json]]) -> None:
             commits[event.envelope["event_timestamp"]].append(position[event.data["essay_id"]])
         for taken in commits.values():
             _same(f"order of slots of {batch_id}", taken, sorted(taken))
-    for batch_id in ready.keys() | errors.keys():
-        last = [*errors.get(batch_id, []), *ready.get(batch_id, [])]
+    completed = published.of(BATCH_COMPLETED)
+    for batch_id in completed.keys() | ready.keys() | errors.keys():
+        last = [*errors.get(batch_id, []), *completed.get(batch_id, []), *ready.get(batch_id, [])]
         completed_at = last[0].envelope["event_timestamp"]
         before = published.of(SLOT_ASSIGNED)[batch_id] + [
             event for event in excess.get(batch_id, []) if event.envelope["event_timestamp"] == completed_at

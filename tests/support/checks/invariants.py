@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from service.domain.decisions import essay_set_of
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
+from service.domain.events import AssociationsConfirmed, BatchRegistered, ContentProvisioned, Incoming, ValidationFailed
 
 Connection = psycopg.Connection[Any]
 
@@ -19,6 +19,10 @@ SLOT_ASSIGNED = "huleedu.els.essay.slot.assigned.v1"
 EXCESS = "huleedu.els.excess.content.provisioned.v1"
 ERRORS = "huleedu.els.batch.validation.errors.v1"
 READY = "huleedu.els.batch.essays.ready.v1"
+COMPLETED = "huleedu.batch.content.provisioning.completed.v1"
+
+ORDER = ", ".join(f"'{topic}'" for topic in (SLOT_ASSIGNED, EXCESS, ERRORS, COMPLETED, READY))
+"""The order of the events of one commit, as SQL."""
 
 # Each query returns the batch and the detail of a violation.
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -84,6 +88,21 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         where validation_failures.state in ('pending', 'expired')
         """,
         """
+        select batch_id, format('confirmation %s is %s', confirmations.class_id, confirmations.state)
+        from els.confirmations
+        left join els.batches using (batch_id)
+        where (confirmations.state = 'pending') <> (batches.batch_id is null)
+            or confirmations.state = 'applied' and batches.confirmed_at is null
+        """,
+        """
+        select batches.batch_id, format('is confirmed, with %s confirmations applied', count(confirmations.class_id))
+        from els.batches
+        left join els.confirmations on confirmations.batch_id = batches.batch_id and confirmations.state = 'applied'
+        where confirmed_at is not null
+        group by batches.batch_id
+        having count(confirmations.class_id) <> 1
+        """,
+        """
         select batch_id, format('failure %s is %s, the batch is not registered', file_upload_id, state)
         from els.validation_failures
         where state in ('slot', 'surplus')
@@ -110,8 +129,10 @@ TABLES: Mapping[str, tuple[str, ...]] = {
             slots.slots::int, slots.assigned::int, slots.failed::int,
             case
                 when slots.assigned + slots.failed < slots.slots then 'registered'
-                when slots.assigned > 0 then 'ready'
-                else 'failed'
+                when slots.assigned = 0 then 'failed'
+                when batches.class_id <> '' and batches.confirmed_at is null and batches.state = 'complete'
+                    then 'complete'
+                else 'ready'
             end
         )
         """,
@@ -143,12 +164,28 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
             ))
         """,
         f"""
+        select event.batch_id, format('is %s and announced as complete with %s', batches.state, event.data)
+        from event
+        left join els.batches using (batch_id)
+        where event.type = '{COMPLETED}'
+            and (coalesce(batches.state, '') not in ('complete', 'ready')
+                or event.data -> 'essays_for_processing' is distinct from (
+                select jsonb_agg(
+                    jsonb_build_object('essay_id', essay_id, 'text_storage_id', text_storage_id)
+                    order by position
+                )
+                from els.slots
+                where slots.batch_id = event.batch_id
+                    and slots.state = 'assigned'
+            ))
+        """,
+        f"""
         select event.batch_id, format('is %s and announced with errors %s', batches.state, event.data)
         from event
         left join els.batches using (batch_id)
         where event.type = '{ERRORS}'
             and (
-                batches.state not in ('ready', 'failed')
+                batches.state not in ('complete', 'ready', 'failed')
                 or (event.data -> 'error_summary' -> 'critical_failure')::boolean <> (batches.state = 'failed')
                 or jsonb_path_query_array(event.data, '$.failed_essays[*].essay_id')
                     is distinct from (
@@ -163,9 +200,10 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         select batch_id, format('%s is numbered after the announcement', later.type)
         from event as later
         join event as announcement using (batch_id)
-        where announcement.type in ('{READY}', '{ERRORS}')
+        where announcement.type in ('{READY}', '{COMPLETED}', '{ERRORS}')
             and later.seq > announcement.seq
-            and later.type in ('{SLOT_ASSIGNED}', '{ERRORS}')
+            and later.type in ('{SLOT_ASSIGNED}', '{ERRORS}', '{COMPLETED}')
+            and (announcement.type, later.type) <> ('{ERRORS}', '{COMPLETED}')
         """,
     ),
     "I6 an event says what is so": (
@@ -205,9 +243,9 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         f"""
         select batch_id, format('in one commit %s comes after %s', later.type, earlier.type)
         from (select *, array_position(
-            array['{SLOT_ASSIGNED}', '{EXCESS}', '{ERRORS}', '{READY}'], type) as rank from event) as later
+            array[{ORDER}], type) as rank from event) as later
         join (select *, array_position(
-            array['{SLOT_ASSIGNED}', '{EXCESS}', '{ERRORS}', '{READY}'], type) as rank from event) as earlier
+            array[{ORDER}], type) as rank from event) as earlier
             using (batch_id, created_at)
         where later.seq > earlier.seq
             and later.rank < earlier.rank
@@ -247,6 +285,16 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
 # These hold only while the outbox has all its rows.
 ANNOUNCEMENTS: Mapping[str, tuple[str, ...]] = {
     "I5 a batch is announced once": (
+        f"""
+        select batch_id, format('is %s and announced %s times as complete', state, announced)
+        from (
+            select batch_id, state, (
+                select count(*) from event where event.batch_id = batches.batch_id and event.type = '{COMPLETED}'
+            ) as announced
+            from els.batches
+        ) as batches
+        where announced <> (state in ('complete', 'ready'))::int
+        """,
         f"""
         select batch_id, format('is %s and announced %s times as ready', state, announced)
         from (
@@ -361,6 +409,9 @@ def _missing_of(conn: Connection, batch_id: str, arrived: list[Incoming]) -> Ite
         yield f"contents {sorted(contents)} arrived; {waiting=} {assigned=} {excess=}"
     if recorded != failures:
         yield f"failures {sorted(failures)} arrived; {recorded=}"
+    confirmed = found("select class_id from els.confirmations where batch_id = %s")
+    waits_for = found("select class_id from els.batches where batch_id = %s and state = 'complete'")
+    yield from _missing_confirmations(arrived, confirmed, waits_for)
     announced = {essay_set_of(registration.essay_ids) for registration in registrations}
     if bool(announced) != bool(sets) or not sets <= announced:
         yield "the batch is registered with a set that no registration has"
@@ -377,12 +428,22 @@ def _missing_of(conn: Connection, batch_id: str, arrived: list[Incoming]) -> Ite
             yield f"{len(taken)} of {len(slots)} slots are taken; {contents=} {failures=}"
 
 
+def _missing_confirmations(arrived: Iterable[Incoming], stored: set[str], waits_for: set[str]) -> Iterable[str]:
+    classes = {event.class_id for event in arrived if isinstance(event, AssociationsConfirmed)}
+    if stored != classes:
+        yield f"confirmations {sorted(classes)} arrived; {stored=}"
+    for class_id in waits_for:
+        if classes & {class_id, ""}:
+            yield f"it waits for the confirmation of {class_id}, and {sorted(classes)} arrived"
+
+
 _STATE = """
     select 'batches', b::text from els.batches as b
     union all select 'slots', s::text from els.slots as s
     union all select 'pending_content', p::text from els.pending_content as p
     union all select 'excess_content', e::text from els.excess_content as e
     union all select 'validation_failures', v::text from els.validation_failures as v
+    union all select 'confirmations', c::text from els.confirmations as c
     union all select 'outbox', o::text from els.unpublished as o
     union all select 'quarantine', row(topic, fingerprint, state, reason)::text from els.quarantine
 """

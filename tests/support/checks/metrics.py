@@ -30,6 +30,7 @@ GAUGES = {
 COUNTERS = {
     "els_batches_registered_total": "select count(*) from els.batches",
     "els_batches_ready_total": "select count(*) from els.batches where state = 'ready'",
+    "els_batches_waiting_for_class_total": "select count(*) from els.batches where ready_announced_at > completed_at",
     "els_batches_failed_total": "select count(*) from els.batches where state = 'failed'",
     "els_slots_assigned_total": "select count(*) from els.slots where state = 'assigned'",
     "els_excess_content_total": "select reason, count(*) from els.excess_content group by reason",
@@ -42,7 +43,9 @@ UPLOADS = (
     "excess_content",
     "pending_content",
     "validation_failures",
+    "confirmations",
 )
+CONFIRMED = "select state, count(*) from els.confirmations where state <> 'pending' group by state"
 OBSERVED = {
     "els_pending_content_age_seconds": "els_pending_content_reconciled_total",
     "els_batch_ready_seconds": "els_batches_ready_total",
@@ -72,6 +75,7 @@ async def check_metrics(
     await until(settled, 90, lambda: f"gauges: {[_gauges_differ(each, database_url) for each in told]} {_lag(told)}")
     with psycopg.connect(database_url) as conn:
         wanted = {name: _counted(conn, query) for name, query in COUNTERS.items()}
+        confirmed = _counted(conn, CONFIRMED)
         inputs = sum(_counted(conn, f"select count(*) from els.{table}")[()] for table in ("batches", "quarantine"))
         inputs += sum(_counted(conn, f"select count(*) from els.{table}")[()] for table in UPLOADS)
     wanted["els_outbox_published_total"] = Counter(
@@ -79,6 +83,9 @@ async def check_metrics(
     )
     for name, counts in wanted.items():
         assert _sum(told, name) == counts, name
+    confirmations = _sum(told, "els_confirmations_total")
+    del confirmations["pending",]  # those have been applied since, or not used
+    assert confirmations == confirmed
     stored, reconciled = (_sum(told, f"els_pending_content_{what}_total").total() for what in ("stored", "reconciled"))
     assert stored - reconciled == _counted_once(database_url, GAUGES["els_pending_content"])
     assert _sum(told, "els_duplicates_total").total() == records - inputs

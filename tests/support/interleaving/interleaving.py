@@ -33,8 +33,15 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.pq import TransactionStatus
 
 from service.domain.delivery import Delivery, IntakeLimits
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Rejection, ValidationFailed
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.domain.events import (
+    AssociationsConfirmed,
+    BatchRegistered,
+    ContentProvisioned,
+    Incoming,
+    Rejection,
+    ValidationFailed,
+)
+from service.domain.topics import ASSOCIATIONS_CONFIRMED, BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.postgres import arrays, statements
@@ -60,6 +67,7 @@ TABLES: Final = (
     "pending_content",
     "excess_content",
     "validation_failures",
+    "confirmations",
     "outbox",
     "outbox_pages",
     "quarantine",
@@ -358,9 +366,9 @@ async def _work(actor: Actor, work: Work) -> None:
         await (work(database) if callable(work) else deliver(database, work))
 
 
-async def deliver(database: Database, deliveries: Sequence[Delivery]) -> None:
+async def deliver(database: Database, deliveries: Sequence[Delivery], limits: IntakeLimits | None = None) -> None:
     """Apply a poll as the consumer does: what is free first, then what was set aside, each batch alone."""
-    intake = Intake(database, IntakeLimits(), Health(), forget)
+    intake = Intake(database, limits or IntakeLimits(), Health(), forget)
     outcome = await intake.take(deliveries)
     await intake.take_exclusive(outcome.deferred)
 
@@ -627,6 +635,7 @@ _TOPICS: Mapping[type, str] = {
     BatchRegistered: BATCH_REGISTERED,
     ContentProvisioned: CONTENT_PROVISIONED,
     ValidationFailed: VALIDATION_FAILED,
+    AssociationsConfirmed: ASSOCIATIONS_CONFIRMED,
 }
 
 
@@ -655,3 +664,8 @@ def failure(name: str, batch_id: str = "b", **fields: Any) -> ValidationFailed:
         batch_id, name, f"{name}.txt", f"raw-{name}", "EMPTY_CONTENT", detail, 0, failed_at, origin, None, None
     )
     return replace(event, **fields)
+
+
+def confirmation(class_id: str = "8a", batch_id: str = "b", associations: int = 1) -> AssociationsConfirmed:
+    """The class `class_id` is confirmed; "" names none."""
+    return AssociationsConfirmed(batch_id, class_id, associations, uuid5(NAMESPACE_OID, class_id), None, None)

@@ -16,7 +16,13 @@ from deploy.local.postgres import installed_programs
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, VALIDATION_FAILED
+from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
+    BATCH_REGISTERED,
+    CONTENT_PROVISIONED,
+    OUTGOING_TOPICS,
+    VALIDATION_FAILED,
+)
 from service.history.topics import open_reader, read_to_end, topic_partitions
 from service.kafka.connection import client_options
 from service.kafka.producer import Producer
@@ -26,7 +32,7 @@ from service.recovery.recovery import Recovered, RecoveryOptions, recover
 from service.relay.relay import Relay
 from service.store.operator_actions import Operator
 from service.store.outbox import EVENTS_PER_ROW
-from tests.support.builders.inputs import content, failure, registration
+from tests.support.builders.inputs import confirmation, content, failure, registration
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture
 
 FILLED_BY_MIGRATIONS = ("alembic_version", "outbox_format", "policy", "relay_shards")
@@ -186,14 +192,18 @@ async def set_back_fixture(consumers: ConsumerFixture) -> AsyncIterator[SetBack]
 
 
 def traffic(chance: random.Random, name: str, batches: int) -> list[Input]:
-    """Makes the inputs of some batches in a random order: early and late content, failures, repeats, too many."""
+    """Makes the inputs of some batches in a random order: early and late ones, failures, repeats, too many, classes."""
     inputs: list[Input] = []
     for number in range(batches):
         batch_id = f"{name}{number}"
         size = chance.randint(1, 6)
+        class_id = chance.choice((None, "8a"))
         if chance.random() < 0.9:
-            value = registration(batch_id, [f"{batch_id}-e{essay}" for essay in range(size)])
+            value = registration(batch_id, [f"{batch_id}-e{essay}" for essay in range(size)], class_id=class_id)
             inputs.append((BATCH_REGISTERED, chance.randrange(3), value))
+        choices: list[list[str | None]] = [[], ["8a"], ["8a", "8b"], [None, "8a"]]
+        classes = chance.choice(choices)
+        inputs += [(ASSOCIATIONS_CONFIRMED, chance.randrange(3), confirmation(batch_id, each)) for each in classes]
         for text in range(chance.randint(0, size + 2)):
             value = content(batch_id, f"{batch_id}-t{text}")
             inputs += [(CONTENT_PROVISIONED, chance.randrange(3), value)] * (1 + (chance.random() < 0.1))

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.audit.checks import UNKNOWN, Knowledge, judge
+from service.audit.checks import judge
+from service.audit.findings import UNKNOWN, Knowledge
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
@@ -46,12 +48,13 @@ def event(topic: str, subject: str, announced: str, place: int, **fields: Any) -
 
 RECEIVED = InputFact(CONTENT_PROVISIONED, "x1", "content x1", 1.0, True, "f1")
 REGISTERED = InputFact(BATCH_REGISTERED, "set", digest(["e1", "e2"]), 1.0, True, "f2")
-BATCH = BatchFact("set", 2, 1, 1, "ready", 2.0, 3.0, None)
+BATCH = BatchFact("set", 2, 1, 1, "ready", "", 2.0, 3.0, None, None, 3.0)
 SLOT_1 = SlotFact("e1", 1, "assigned", "x1", "u1", "content x1", "announced x1", 3.0)
 SLOT_2 = SlotFact("e2", 2, "failed", None, "u2", "", "", 3.0)
 EXCESS = ExcessFact("x2", "content x2", "announced x2", 4.0)
 ASSIGNED = event(SLOT_ASSIGNED, "x1", "announced x1", 0, essay_id="e1")
 READY = event(BATCH_READY, "", digest([["e1", "x1"]]), 2)
+COMPLETED = event(BATCH_COMPLETED, "", digest([["e1", "x1"]]), 1)
 ERRORS = event(VALIDATION_ERRORS, "", digest(["u2"], False), 1)
 
 GOOD: tuple[Fact, ...] = (
@@ -66,6 +69,7 @@ GOOD: tuple[Fact, ...] = (
     FailureFact("u2", "slot", 2.0),
     ASSIGNED,
     ERRORS,
+    COMPLETED,
     READY,
     event(EXCESS_CONTENT, "x2", "announced x2", 3),
     ASSIGNED._replace(place=9),

@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 from docs import generate
+from docs.fields import FIELDS
+from service.domain.events import Rejection
+from service.domain.incoming import decode
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 
 SAMPLES = sorted((Path(__file__).parents[2] / "data" / "contract").glob("*.json"))
@@ -61,6 +64,55 @@ def test_every_sample_fits_and_is_shown(path: Path) -> None:
     sample = json.loads(path.read_text())
     assert complaints(sample["event_type"], sample) == []
     assert {"payload": sample} in MESSAGES[sample["event_type"]]["examples"]
+
+
+def test_no_two_schemas_have_the_same_title_and_each_field_is_described() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert [schema["title"] for schema in schemas.values()] == list(schemas)
+    fields = [(name, field, value) for name, each in schemas.items() for field, value in each["properties"].items()]
+    assert [(name, field) for name, field, value in fields if not value.get("description")] == []
+    times = {field for _, field, value in fields if "date-time" in json.dumps(value)}
+    assert times == {"timestamp", "event_timestamp", "stored_at", "expired_at", "failed_at"}
+
+
+def test_every_description_is_of_a_field_that_there_is() -> None:
+    there = {
+        each
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        for field in schema["properties"]
+        for each in (field, f"{name}.{field}")
+    }
+    assert set(FIELDS) <= there
+
+
+def changed(name: str, **data: Any) -> Any:
+    sample = json.loads((SAMPLES[0].parent / f"{name}.json").read_text())
+    return {**sample, "data": {**sample["data"], **data}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        changed("in.batch_essays_registered", essay_ids=[]),
+        changed("in.batch_essays_registered", essay_ids=["e", "e"]),
+        changed("in.batch_essays_registered", expected_essay_count=0),
+        changed("in.batch_essays_registered", expected_essay_count=100_001),
+        changed("in.batch_essays_registered", batch_id=None),
+        changed("in.batch_essays_registered", batch_id="b" * 256),
+        changed("in.student_associations_confirmed", associations=None),
+        changed("in.essay_content_provisioned", file_size_bytes=-1),
+        {**changed("in.essay_content_provisioned"), "schema_version": 2},
+    ],
+)
+def test_what_the_service_rejects_does_not_fit_as_far_as_a_schema_can_say(value: Any) -> None:
+    assert complaints(value["event_type"], value)
+    document = json.dumps(value).encode()
+    assert isinstance(decode(value["event_type"], document, max_bytes=2_000_000), Rejection)
+
+
+def test_another_event_type_does_not_fit() -> None:
+    for name, message in MESSAGES.items():
+        assert complaints(name, message["examples"][0]["payload"] | {"event_type": "another"})
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)

@@ -11,31 +11,37 @@ from hypothesis import strategies as st
 
 import service.intake
 from service.domain import decisions
-from service.domain.decisions import (
+from service.domain.admission import (
     Admit,
+    CountRejections,
+    RejectionCounter,
+    count_rejections,
+    decide_admission,
+)
+from service.domain.decisions import (
     Announce,
     Assign,
     BatchCount,
     BatchState,
     CheckCounter,
-    CountRejections,
+    Confirm,
+    ConfirmableBatch,
     DeclareExcess,
     Defer,
     DeferUpload,
+    LeaveConfirmation,
     NoSlotLeft,
     Postpone,
     Register,
     RejectConflict,
-    RejectionCounter,
     RepeatContent,
     RepeatRegistration,
     Retry,
     Slot,
     assign_slots,
-    count_rejections,
-    decide_admission,
     decide_announcements,
     decide_by_counter,
+    decide_confirmation,
     decide_excess,
     decide_new_batches,
     decide_registration,
@@ -43,7 +49,7 @@ from service.domain.decisions import (
     essay_set_of,
     reconcile,
 )
-from service.domain.events import BatchRegistered, Upload, WaitingFailure
+from service.domain.events import AssociationsConfirmed, BatchRegistered, Upload, WaitingFailure
 from tests.support.interleaving.interleaving import content, failure
 
 NONE = RejectionCounter(0, paused=False)
@@ -261,6 +267,37 @@ def test_waiting_content_is_reconciled_in_slot_order_and_the_rest_is_excess() ->
     )
 
 
+# -- confirmations
+
+WAITS = ConfirmableBatch("complete", "8b", is_confirmed=False)
+
+
+def confirmation(class_id: str = "8b") -> AssociationsConfirmed:
+    return AssociationsConfirmed("b", class_id, 2, UUID(int=1), None, None)
+
+
+@pytest.mark.parametrize("state", ["registered", "complete", "ready"])
+@pytest.mark.parametrize("class_id", ["8b", ""])
+def test_a_confirmation_of_the_class_is_in_effect_whatever_the_batch_waits_for(state: str, class_id: str) -> None:
+    given = confirmation(class_id)
+    assert kinds(decide_confirmation(WAITS._replace(state=state), given)) == kinds(Confirm(given))
+
+
+@pytest.mark.parametrize(
+    ("batch", "class_id", "why"),
+    [
+        (WAITS._replace(class_id=None), "8b", "no_class"),
+        (WAITS._replace(class_id=""), "", "no_class"),
+        (WAITS._replace(state="failed"), "8b", "batch_failed"),
+        (WAITS, "8c", "another_class"),
+        (WAITS._replace(is_confirmed=True), "", "confirmed_before"),
+    ],
+)
+def test_any_other_confirmation_changes_nothing(batch: ConfirmableBatch, class_id: str, why: Any) -> None:
+    given = confirmation(class_id)
+    assert kinds(decide_confirmation(batch, given)) == kinds(LeaveConfirmation(given, why))
+
+
 # -- announcements
 
 
@@ -310,7 +347,7 @@ def test_each_decision_is_matched_in_the_intake() -> None:
 
     folder = Path(service.intake.__path__[0])
     carried_out = "\n".join(path.read_text() for path in folder.glob("*.py"))
-    known = {"Slot", "BatchCount", "BatchState", "RejectionCounter", "Admit"}  # facts, and a bare number
+    known = {"Slot", "BatchCount", "BatchState", "ConfirmableBatch"}  # facts
     kinds = [
         name
         for name, value in vars(decisions).items()

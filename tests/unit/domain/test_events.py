@@ -23,7 +23,15 @@ from service.domain import events as events_
 from service.domain.contract import DATA_OF
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Origin, Outgoing, Unpublishable
-from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Rejection, ValidationFailed
+from service.domain.events import (
+    AssociationsConfirmed,
+    BatchRegistered,
+    ContentProvisioned,
+    Incoming,
+    Reason,
+    Rejection,
+    ValidationFailed,
+)
 from service.domain.failure_events import FailedSlot
 from service.domain.incoming import decode
 from service.domain.topics import (
@@ -53,7 +61,9 @@ def sample(name: str) -> dict[str, Any]:
 REGISTRATION = sample("in.batch_essays_registered")
 CONTENT = sample("in.essay_content_provisioned")
 FAILURE = sample("in.essay_validation_failed")
+CONFIRMATION = sample("in.student_associations_confirmed")
 SAMPLES = [REGISTRATION, CONTENT, FAILURE]
+EVERY = [*SAMPLES, CONFIRMATION]
 NEWER = [sample("in.batch_essays_registered.newer"), sample("in.essay_content_provisioned.newer")]
 
 
@@ -140,6 +150,32 @@ def test_every_record_of_the_real_producers_is_accepted() -> None:
     assert {event.student_prompt_ref is None for event in events if isinstance(event, BatchRegistered)} == {True, False}
 
 
+def test_a_confirmation_is_read_whatever_its_associations_are() -> None:
+    assert read(CONFIRMATION) == AssociationsConfirmed(BATCH, "class-8b", 2, CORRELATION, None, None)
+    anything: list[Any] = [None, 5, "a", [], {"essay_id": 5}]
+    other = having(having(CONFIRMATION, "data.associations", anything), "data.class_id", None)
+    by_entity = having(having(other, "data.batch_id", None), "data.entity_id", "b2")
+    assert read(by_entity) == AssociationsConfirmed("b2", "", 5, CORRELATION, None, None)
+    assert read(having(other, "data.associations", [])) == AssociationsConfirmed(BATCH, "", 0, CORRELATION, None, None)
+
+
+@pytest.mark.parametrize("associations", [ABSENT, None, {}, "a", 5])
+def test_the_associations_of_a_confirmation_are_a_list(associations: object) -> None:
+    assert reason(having(CONFIRMATION, "data.associations", associations)) == Reason.INVALID_FIELD
+
+
+@pytest.mark.parametrize(("path", "value"), [("class_id", 5), ("class_id", "\0"), ("batch_id", None), ("batch_id", 5)])
+def test_the_ids_of_a_confirmation_are_texts(path: str, value: object) -> None:
+    assert reason(having(CONFIRMATION, f"data.{path}", value)) == Reason.INVALID_FIELD
+
+
+def test_a_confirmation_may_have_a_hundred_thousand_associations() -> None:
+    association = {"essay_id": "e" * 36, "student_id": None, "confidence_score": 0.9, "validation_method": "human"}
+    event = read(having(CONFIRMATION, "data.associations", [association] * 100_000))
+    assert isinstance(event, AssociationsConfirmed)
+    assert event.associations == 100_000
+
+
 @pytest.mark.parametrize(("document", "traceparent"), [(CONTENT, TRACEPARENT), (NEWER[1], None)])
 def test_content_of_either_generation_is_read_whole(document: dict[str, Any], traceparent: str | None) -> None:
     assert read(document) == ContentProvisioned(
@@ -180,7 +216,7 @@ def test_of_an_error_detail_only_the_message_is_required_and_all_ten_fields_are_
     assert event.error_detail == {**nothing, "message": "m", "details": {}}
 
 
-@pytest.mark.parametrize("document", SAMPLES + NEWER)
+@pytest.mark.parametrize("document", EVERY + NEWER)
 def test_unknown_fields_are_ignored_whatever_is_in_them(document: dict[str, Any]) -> None:
     noise = b'"zz": [NaN, 1e400, -Infinity, 123456789012345678901234567890, "\\u0000\\ud800"], '
     value = text(document).replace(b"{", b"{" + noise, 1).replace(b'"data": {', b'"data": {' + noise)
@@ -361,7 +397,8 @@ def test_a_value_may_be_as_long_as_the_limit_and_no_longer() -> None:
         (CONTENT, ("data", "original_file_name"), 1_024, "Å"),
         (FAILURE, ("data", "original_file_name"), 1_024, "x"),
         (REGISTRATION, ("data", "user_id"), 1_024, "x"),
-        (REGISTRATION, ("data", "class_id"), 1_024, "x"),
+        (REGISTRATION, ("data", "class_id"), 255, "x"),
+        (CONFIRMATION, ("data", "class_id"), 255, "x"),
         (REGISTRATION, ("data", "org_id"), 1_024, "x"),
         (REGISTRATION, ("data", "essay_instructions"), 64 * 1024, "x"),
         (REGISTRATION, ("data", "essay_instructions"), 32 * 1024, "Å"),  # two bytes
@@ -575,7 +612,7 @@ def test_an_unknown_course_code_is_rejected() -> None:
     assert reason(having(REGISTRATION, "data.course_code", "ENG8")) == Reason.INVALID_FIELD
 
 
-@pytest.mark.parametrize("document", SAMPLES)
+@pytest.mark.parametrize("document", EVERY)
 def test_batch_id_and_entity_id_must_not_differ(document: dict[str, Any]) -> None:
     assert reason(having(document, "data.entity_id", "another")) == Reason.BATCH_IDS_DIFFER
 
@@ -583,7 +620,7 @@ def test_batch_id_and_entity_id_must_not_differ(document: dict[str, Any]) -> Non
 @pytest.mark.parametrize("topic", INCOMING_TOPICS)
 @pytest.mark.parametrize("kind", [*INCOMING_TOPICS, *OUTGOING_TOPICS, "huleedu.else.v1", "\ud800"])
 def test_an_event_type_must_be_that_of_its_topic(topic: str, kind: str) -> None:
-    document = next(document for document in SAMPLES if document["event_type"] == topic)
+    document = next(document for document in EVERY if document["event_type"] == topic)
     expected = Reason.WRONG_TOPIC if kind in (*INCOMING_TOPICS, *OUTGOING_TOPICS) else Reason.UNKNOWN_EVENT_TYPE
     assert reason(having(document, "event_type", kind), topic) == (None if kind == topic else expected)
 
@@ -659,7 +696,7 @@ def test_no_bytes_make_decode_raise(topic: str, value: bytes) -> None:
     assert isinstance(read(value, topic), Rejection)
 
 
-@given(st.sampled_from(SAMPLES + NEWER), st.data())
+@given(st.sampled_from(EVERY + NEWER), st.data())
 def test_no_change_to_a_valid_event_makes_decode_raise_or_accept_an_unstorable_value(
     document: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -807,6 +844,12 @@ def build(name: str, data: dict[str, Any], origin: Origin) -> Outgoing:
             course, instructions = data["course_code"], data["essay_instructions"]
             return asyncio.run(
                 outgoing.batch_ready(BATCH, course, instructions, None, None, pages, origin, at, max_bytes=MIB)
+            )
+        case "out.batch_content_provisioning_completed":
+            listed = [(essay["essay_id"], essay["text_storage_id"]) for essay in data["essays_for_processing"]]
+            course, user, pages = data["course_code"], data["user_id"], paged(listed[:1], listed[1:])
+            return asyncio.run(
+                outgoing.batch_completed(BATCH, course, user, None, pages, 2, 2, origin, at, max_bytes=MIB)
             )
         case "out.batch_readiness_timeout":
             return asyncio.run(

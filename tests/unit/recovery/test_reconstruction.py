@@ -11,10 +11,12 @@ from aiokafka import ConsumerRecord
 
 from service.domain.decisions import essay_set_of
 from service.domain.topics import (
+    BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
     EXCESS_CONTENT,
+    OUTGOING_TOPICS,
     PENDING_EXPIRED,
     READINESS_TIMEOUT,
     SLOT_ASSIGNED,
@@ -23,7 +25,15 @@ from service.domain.topics import (
 )
 from service.recovery.facts import Published, Received, announcement_of, received_of
 from service.recovery.reconstruction import Reconstruction, reconstruct
-from service.store.recovery import Content, Stored, StoredBatch, StoredContent, StoredFailure, StoredSlot
+from service.store.recovery import (
+    AnnouncedTimes,
+    Content,
+    Stored,
+    StoredBatch,
+    StoredContent,
+    StoredFailure,
+    StoredSlot,
+)
 from tests.support.builders.inputs import content, delivery, failure, registration
 
 MORNING = datetime(2026, 11, 29, 8, 0, 0, 123456, UTC)
@@ -64,6 +74,11 @@ def excess(text: str, second: int, reason: str = "BATCH_FULL") -> Published:
 def ready(second: int, *essays: tuple[str, str]) -> Published:
     listed = [{"essay_id": essay_id, "text_storage_id": text} for essay_id, text in essays]
     return published(BATCH_READY, second, ready_essays=listed)
+
+
+def completed(second: int, *essays: tuple[str, str]) -> Published:
+    listed = [{"essay_id": essay_id, "text_storage_id": text} for essay_id, text in essays]
+    return published(BATCH_COMPLETED, second, essays_for_processing=listed)
 
 
 EXPIRED = published(
@@ -131,6 +146,8 @@ def stored_batch(*slots: tuple[str, str | None], second: int = 0, excess: Sequen
         taken,
         0,
         len(slots),
+        "ready" if taken == len(slots) else "registered",
+        at if taken == len(slots) else None,
     )
     contents = [StoredContent("excess", "BATCH_FULL", at, None, stored_content(text)) for text in excess]
     return Stored(batch, rows, contents)
@@ -147,10 +164,59 @@ def test_a_batch_that_is_lost_is_stored_as_announced() -> None:
     assert [(each.state, each.stored_at, each.content) for each in result.contents] == [
         ("excess", MORNING + timedelta(seconds=8), stored_content("t3"))
     ]
-    assert result.times == (MORNING + timedelta(seconds=7), None)
+    assert result.times == AnnouncedTimes(MORNING + timedelta(seconds=7), None, None, is_ready=True)
     assert result.register is not None
     assert result.register[1] <= MORNING + timedelta(seconds=5)
     assert (result.contradictions, result.incomplete, result.decide) == ([], False, [])
+
+
+def test_a_completion_names_the_content_and_the_time_before_the_batch_is_ready() -> None:
+    announced = [assigned("e1", "t1", 5), completed(6, ("e1", "t1"), ("e2", "t2"))]
+    result = changes(announced, [essays("e1", "e2"), *texts("t1", "t2")])
+    assert filled(result) == [("e1", 1, "assigned", "t1"), ("e2", 2, "assigned", "t2")]
+    assert result.times == AnnouncedTimes(MORNING + timedelta(seconds=6), None, None, is_ready=False)
+    assert result.announced == {BATCH_COMPLETED}
+    result = changes([*announced, ready(9, ("e1", "t1"), ("e2", "t2"))], [essays("e1", "e2"), *texts("t1", "t2")])
+    six, nine = (MORNING + timedelta(seconds=second) for second in (6, 9))
+    assert result.times == AnnouncedTimes(six, None, nine, is_ready=True)
+    assert result.announced == {BATCH_COMPLETED, BATCH_READY}
+
+
+def test_a_batch_that_was_announced_as_ready_is_not_waiting_any_more() -> None:
+    stored = stored_batch(("e1", "t1"), second=5)
+    assert stored.batch is not None
+    stored.batch = stored.batch._replace(state="complete", ready_announced_at=None)
+    announced = [assigned("e1", "t1", 5), completed(5, ("e1", "t1"))]
+    assert changes(announced, [essays("e1"), *texts("t1")], stored).times is None
+    result = changes([*announced, ready(8, ("e1", "t1"))], [essays("e1"), *texts("t1")], stored)
+    five, eight = (MORNING + timedelta(seconds=second) for second in (5, 8))
+    assert (result.times, result.slots) == (AnnouncedTimes(five, None, eight, is_ready=True), [])
+
+
+@pytest.mark.parametrize("state", ["complete", "ready"])
+def test_the_time_of_a_completion_that_is_older_than_what_is_read_stays(state: str) -> None:
+    """The batch was confirmed long after it became complete: only that it is ready is read."""
+    stored = stored_batch(("e1", "t1"), second=5)
+    assert stored.batch is not None
+    eight = MORNING + timedelta(seconds=8)
+    stored.batch = stored.batch._replace(state=state, ready_announced_at=eight if state == "ready" else None)
+    result = changes([ready(8, ("e1", "t1"))], [], stored)
+    assert result.slots == []
+    assert result.times == (None if state == "ready" else AnnouncedTimes(None, None, eight, is_ready=True))
+
+
+def test_what_a_pod_has_announced_on_a_restored_database_yields_to_the_time_on_the_topic() -> None:
+    stored = stored_batch(("e1", "t1"), second=5)
+    assert stored.batch is not None
+    stored.batch = stored.batch._replace(ready_announced_at=MORNING + timedelta(seconds=60))
+    result = changes([ready(8, ("e1", "t1"))], [], stored)
+    assert result.times == AnnouncedTimes(None, None, MORNING + timedelta(seconds=8), is_ready=True)
+
+
+def test_a_completion_and_ready_with_different_lists_contradict_each_other() -> None:
+    result = changes([completed(5, ("e1", "t1")), ready(6, ("e1", "t2"))], [essays("e1"), *texts("t1", "t2")])
+    assert filled(result) == [("e1", 1, "assigned", "t1")]
+    assert len(result.contradictions) == 1
 
 
 def test_what_the_database_states_already_is_not_written() -> None:
@@ -166,7 +232,7 @@ def test_a_decision_that_contradicts_an_announcement_yields() -> None:
     assert filled(result) == [("e1", 1, "assigned", "t3")]
     assert set(result.cleared) == {("slot", "e1"), ("slot", "e2"), ("content", "t3")}
     assert {each.text_storage_id for each in result.decide} == {"t1", "t2"}  # type: ignore[union-attr]
-    assert result.times == (None, None)
+    assert result.times == AnnouncedTimes(None, None, None, is_ready=False)
 
 
 def test_what_was_stored_before_the_topics_begin_stays() -> None:
@@ -322,7 +388,7 @@ def test_expired_content_is_stored_as_announced_while_its_batch_is_not_registere
 def test_a_report_of_a_late_batch_is_not_repeated() -> None:
     late = published(READINESS_TIMEOUT, 9)
     result = changes([late], [], stored_batch(("e1", None)))
-    assert result.times == (None, MORNING + timedelta(seconds=9))
+    assert result.times == AnnouncedTimes(None, MORNING + timedelta(seconds=9), None, is_ready=False)
     assert result.slots == []
 
 
@@ -397,7 +463,7 @@ def test_fields_of_odd_types_count_as_missing(odd: Any) -> None:
         odd,
         {"essay_id": "e1", "text_storage_id": "t1", "error_detail": odd, "failed_at": odd, "file_name": odd},
     ]
-    for topic in (SLOT_ASSIGNED, EXCESS_CONTENT, PENDING_EXPIRED, BATCH_READY, VALIDATION_ERRORS, READINESS_TIMEOUT):
+    for topic in OUTGOING_TOPICS:
         for name in ("essay_id", "text_storage_id", "file_upload_id", "original_file_name", "reason", "stored_at"):
             good = {
                 "essay_id": "e1",

@@ -1,0 +1,73 @@
+"""Builds the announcements of a batch's completion from its rows.
+
+An announcement that is built again from the same rows is the same event byte for byte.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+
+from service.domain import failure_events, outgoing
+from service.domain.enveloped import Origin, Outgoing
+from service.domain.topics import BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS
+from service.store import slots
+from service.store.batches import RegisteredBatch
+
+COMPLETION: Final = frozenset({VALIDATION_ERRORS, BATCH_COMPLETED, BATCH_READY})
+"""The topics on which a completion is announced."""
+
+Essays = Callable[[], AsyncIterable[Sequence[tuple[str, str]]]]
+
+
+async def announcements_of(
+    conn: AsyncConnection[Any],
+    row: RegisteredBatch,
+    *,
+    max_bytes: int,
+    topics: Collection[str] = COMPLETION,
+    essays: Essays | None = None,
+) -> AsyncIterator[Outgoing]:
+    """Yield what is announced of a full batch, on these topics: errors, its completion, and that it is ready.
+
+    Each call of `essays` yields pages of (essay_id, text_storage_id) of the assigned slots, in slot order; otherwise
+    they are read. Raises Unpublishable.
+    """
+    essays = essays or (lambda: slots.stream_assigned_slots(conn, row.batch_id))
+    origin = Origin(row.correlation_id, row.traceparent, row.tracestate)
+    if row.completed_at is None:
+        return
+    if row.failed and VALIDATION_ERRORS in topics:
+        yield await failure_events.validation_errors(
+            row.batch_id,
+            lambda: slots.read_failed_slots(conn, row.batch_id),
+            row.assigned == 0,
+            origin,
+            row.completed_at,
+            max_bytes=max_bytes,
+        )
+    if BATCH_COMPLETED in topics and (row.state == "complete" or row.ready_announced_at):
+        yield await outgoing.batch_completed(
+            row.batch_id,
+            row.course_code,
+            row.user_id,
+            row.class_id,
+            essays(),
+            row.assigned,
+            row.expected,
+            origin,
+            row.completed_at,
+            max_bytes=max_bytes,
+        )
+    if BATCH_READY in topics and row.state == "ready":
+        yield await outgoing.batch_ready(
+            row.batch_id,
+            row.course_code,
+            row.essay_instructions,
+            row.class_id,
+            row.student_prompt_ref,
+            essays(),
+            origin,
+            row.ready_announced_at or row.completed_at,
+            max_bytes=max_bytes,
+        )

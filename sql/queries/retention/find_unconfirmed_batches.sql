@@ -1,0 +1,8 @@
+-- Finds batches that are complete and wait for a confirmation, and locks their counter rows, as find_late_batches does.
+-- Index: batches_unconfirmed. Locks: the rows, for no key update, skipping those that others hold.
+select batch_id, expected
+from els.batches
+where state = 'complete'
+order by completed_at
+limit :page
+for no key update skip locked
