@@ -14,6 +14,8 @@ from deploy.demo.story import Batch, Event, Outcome
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import pods
 from service.domain.topics import BATCH_COMPLETED, BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
+from tests.support.checks.expected import read_back
+from tests.support.checks.readers import read_strictly
 
 
 @pytest.fixture
@@ -41,7 +43,9 @@ def played(settings: dict[str, str]) -> tuple[int, str]:
     return status, paper.getvalue()
 
 
-def test_the_demo_can_be_repeated_on_one_service_and_all_checks_pass(service: None, settings: dict[str, str]) -> None:
+def test_the_demo_can_be_repeated_on_one_service_and_all_checks_pass(
+    service: None, settings: dict[str, str], kafka: Broker
+) -> None:
     for _ in range(2):
         status, paper = played(settings)
         assert status == 0, paper
@@ -49,6 +53,11 @@ def test_the_demo_can_be_repeated_on_one_service_and_all_checks_pass(service: No
         assert "✗" not in paper
         assert "\x1b" not in paper
         assert max(map(len, paper.splitlines())) <= 100
+    published = asyncio.run(read_back(kafka))
+    assert all(published[topic] for topic in (SLOT_ASSIGNED, BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS))
+    for topic, records in published.items():
+        for record in records:
+            read_strictly(topic, record.value)
 
 
 def test_a_demo_without_a_service_says_what_is_missing_and_where_to_find_the_cause(

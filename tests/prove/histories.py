@@ -45,6 +45,7 @@ from service.store.pending_content import PendingFilter
 from tests.prove.report import Row, Task
 from tests.support.builders import inputs
 from tests.support.checks import invariants
+from tests.support.checks.readers import read_strictly
 from tests.support.interleaving.interleaving import TABLES, deliver
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
@@ -371,6 +372,8 @@ class History:
     def _wrong(self) -> list[str]:
         found = invariants.violations(self._observer)
         found += [str(row) for row in self._observer.execute("select * from ops.invariant_violations")]
+        for topic, event in self._observer.execute("select topic, event from ops.outbox_events"):
+            read_strictly(topic, event)
         for batch_id, batch in self.batches.items():
             for what, wanted, query in (
                 ("slots", batch.slots, _SLOTS),

@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import until
 from tests.support.builders.replay import STREAMS, Record
+from tests.support.checks.readers import read_strictly
 
 SLOT_ASSIGNED = "huleedu.els.essay.slot.assigned.v1"
 BATCH_COMPLETED = "huleedu.batch.content.provisioning.completed.v1"
@@ -300,7 +301,8 @@ def _check_wrapping(topic: str, event: Event) -> None:
     headers |= {"traceparent": traceparent} if traceparent else {}
     headers |= {"tracestate": tracestate} if tracestate else {}
     published = [(name, value.decode()) for name, value in record.headers if name != "seq"]
-    if "source_service" in dict(published):  # code of release 0.1 publishes fewer
+    if "source_service" in dict(published):  # code of release 0.1 publishes fewer, and another form
+        read_strictly(topic, record.value)
         headers["source_service"] = "essay-lifecycle-service"
         headers |= {"trace_id": traceparent.split("-")[1]} if traceparent else {}
     _same(f"headers of {topic}", dict(published), headers)
