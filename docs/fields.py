@@ -1,8 +1,17 @@
-"""Describes each field of the events, for docs/asyncapi.yaml: by its name, or by its schema and its name."""
+"""Describes schemas and fields for docs/asyncapi.yaml. A field is named alone, or with its schema before it."""
 
 from typing import Final
 
 FIELDS: Final = {
+    # schemas
+    "BatchEntity": "Reference to the batch.",
+    "BatchMetadata": "Reference to the batch, for both generations of consumers: in `entity` and beside it.",
+    "ErrorDetail": "What exactly went wrong.",
+    "ErrorSummary": "The number of failures.",
+    "FailedEssay": "A failed slot.",
+    "FailureDetail": "What exactly went wrong. Only `message` is required.",
+    "InputMetadata": "W3C trace context.",
+    "ReadyEssay": "An assigned slot.",
     # envelopes
     "event_id": "Identity of the event. Of our own events a UUIDv5: an event that is published again has the same.",
     "event_type": "The name of the topic.",
@@ -11,7 +20,6 @@ FIELDS: Final = {
     "schema_version": "Version of the envelope and of `data`.",
     "correlation_id": "Identity of the request that led to the event; copied from the input that caused it.",
     "data_schema_uri": "Not used.",
-    "data": "The event itself.",
     "metadata": "W3C trace context (`traceparent`, `tracestate`), or null.",
     "traceparent": "W3C trace context. An invalid one is ignored.",
     "tracestate": "W3C trace context. Used only beside a valid `traceparent`.",
@@ -43,7 +51,6 @@ FIELDS: Final = {
     # content and failures
     "content_md5_hash": "MD5 of the text, where it is known.",
     "validation_error_code": "Why the upload yields no text. A code that is not in the contract is kept as it is.",
-    "validation_error_detail": "What exactly went wrong.",
     "error_code": "Why the upload yields no text.",
     "message": "The error in words.",
     "service": "The service that found the error.",
@@ -58,8 +65,6 @@ FIELDS: Final = {
     "expired_at": "When it expired.",
     "provisioned_count": "Slots that hold a text.",
     "essays_for_processing": "The assigned slots, in the order of the registration's `essay_ids`.",
-    "batch_entity": "The batch.",
-    "entity": "The batch, for the older generation of consumers.",
     "processing_stage": "Not used.",
     "started_at": "Not used.",
     "completed_at": "Not used.",
@@ -71,9 +76,7 @@ FIELDS: Final = {
     "failed_essays": "The failed slots, in slot order.",
     "FailedEssay.essay_id": "The `file_upload_id` of the failed upload: not one of the registration's `essay_ids`.",
     "file_name": "Name of the uploaded file.",
-    "error_detail": "What exactly went wrong.",
     "failed_at": "When the upload failed: `timestamp` of its EssayValidationFailed.",
-    "error_summary": "The number of failures.",
     "total_errors": "Failed slots.",
     "error_categories": "Failed slots by `error_code`.",
     "critical_failure": "True if no text got a slot: the batch has failed.",

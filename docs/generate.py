@@ -144,10 +144,13 @@ def _data_of(topic: str) -> str:
 
 
 def _describe(name: str, schema: Json) -> None:
-    """Give a schema its own title, and each of its fields a description, and times their format."""
-    schema["title"] = name
+    """Give a schema a title and a description, each of its fields a description, and times their format."""
+    summary = next((summary for message, summary in MESSAGES.values() if name in (message, f"{message}Data")), None)
+    schema |= {"title": name, "description": summary or FIELDS[name]}
     for field, value in schema.get("properties", {}).items():
         value.pop("title", None)
+        if "$ref" in value:  # generators make a second model of a reference with a description
+            continue
         value["description"] = FIELDS.get(f"{name}.{field}") or FIELDS[field]
         for each in (value, *value.get("anyOf", ())):
             if "[0-9]{2}:[0-9]{2}" in each.get("pattern", "").replace(r"\d\d", "[0-9]{2}"):
