@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import psycopg
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
 from service.consumer.partitions import Assignment, Partition
 from service.consumer.paused_topics import PausedTopics
+from service.postgres.errors import is_refusal
 from service.postgres.pool import Database
 from service.store import progress
 
@@ -35,8 +38,15 @@ class AppliedTimes:
     async def note(self, located: Sequence[Partition]) -> None:
         """Note up to which time the partitions are applied, except for paused topics, which have unread records.
 
-        Raises KafkaError, TimeoutError, psycopg.Error.
+        Raises psycopg.Error where the database refuses. The intake and the watchdog report other errors.
         """
+        try:
+            await self._note(located)
+        except (psycopg.Error, KafkaError, TimeoutError) as error:
+            if is_refusal(error):
+                raise
+
+    async def _note(self, located: Sequence[Partition]) -> None:
         wanted = [
             each.tp
             for each in located

@@ -156,8 +156,7 @@ class Progress:
             for partition, step in zip(moving, steps, strict=True):
                 partition.applied(step.next_offset, ())
             if not self._options.replay:
-                with suppress(psycopg.Error, KafkaError, TimeoutError):  # the intake and the watchdog report them
-                    await self._times.note(located)
+                await self._times.note(located)
 
     # -- where to continue
 

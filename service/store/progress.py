@@ -127,20 +127,21 @@ async def read_clock(conn: AsyncConnection[Any]) -> datetime:
     return now  # type: ignore[no-any-return]
 
 
-async def mark_applied(
-    conn: AsyncConnection[Any], ends: Mapping[TopicPartition, tuple[int, int, datetime]]
-) -> set[TopicPartition]:
-    """Note up to which time partitions are applied, by (epoch, end, time). Returns those whose row is at the end."""
+async def mark_applied(conn: AsyncConnection[Any], ends: Mapping[TopicPartition, tuple[int, int, datetime]]) -> None:
+    """Note up to which time partitions are applied, by (epoch, end, time). Their rows have reached these ends.
+
+    Raises psycopg.Error, also where a row has lost what was seen committed.
+    """
     given = list(ends.values())
-    rows = await fetch_rows(
-        conn,
-        "mark_applied",
-        **_partitions(list(ends)),
-        epochs=Integers([epoch for epoch, _, _ in given]),
-        ends=Integers([end for _, end, _ in given]),
-        times=Times([at for _, _, at in given]),
+    await conn.execute(
+        STATEMENTS["mark_applied"],
+        {
+            **_partitions(list(ends)),
+            "epochs": Integers([epoch for epoch, _, _ in given]),
+            "ends": Integers([end for _, end, _ in given]),
+            "times": Times([at for _, _, at in given]),
+        },
     )
-    return {TopicPartition(*row) for row in rows}
 
 
 async def read_progress(conn: AsyncConnection[Any]) -> dict[TopicPartition, ProgressRow]:
