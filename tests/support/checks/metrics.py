@@ -30,7 +30,6 @@ GAUGES = {
 COUNTERS = {
     "els_batches_registered_total": "select count(*) from els.batches",
     "els_batches_ready_total": "select count(*) from els.batches where state = 'ready'",
-    "els_batches_waiting_for_class_total": "select count(*) from els.batches where ready_announced_at > completed_at",
     "els_batches_failed_total": "select count(*) from els.batches where state = 'failed'",
     "els_slots_assigned_total": "select count(*) from els.slots where state = 'assigned'",
     "els_excess_content_total": "select reason, count(*) from els.excess_content group by reason",
@@ -45,6 +44,9 @@ UPLOADS = (
     "validation_failures",
     "confirmations",
 )
+WAITED_LEAST = "select count(*) from els.batches where ready_announced_at > completed_at"
+REGULAR = "select count(*) from els.batches where class_id <> '' and ready_announced_at is not null"
+"""Of two transactions with the same time, the second may have waited for the first."""
 CONFIRMED = "select state, count(*) from els.confirmations where state <> 'pending' group by state"
 OBSERVED = {
     "els_pending_content_age_seconds": "els_pending_content_reconciled_total",
@@ -76,6 +78,7 @@ async def check_metrics(
     with psycopg.connect(database_url) as conn:
         wanted = {name: _counted(conn, query) for name, query in COUNTERS.items()}
         confirmed = _counted(conn, CONFIRMED)
+        waited_least, regular = (_counted(conn, query).total() for query in (WAITED_LEAST, REGULAR))
         inputs = sum(_counted(conn, f"select count(*) from els.{table}")[()] for table in ("batches", "quarantine"))
         inputs += sum(_counted(conn, f"select count(*) from els.{table}")[()] for table in UPLOADS)
     wanted["els_outbox_published_total"] = Counter(
@@ -83,6 +86,7 @@ async def check_metrics(
     )
     for name, counts in wanted.items():
         assert _sum(told, name) == counts, name
+    assert waited_least <= _sum(told, "els_batches_waiting_for_class_total").total() <= regular
     confirmations = _sum(told, "els_confirmations_total")
     del confirmations["pending",]  # those have been applied since, or not used
     assert confirmations == confirmed
