@@ -18,7 +18,7 @@ UNIT = [
     "--ignore=tests/unit/deploy/test_local_postgres.py",
     "--ignore=tests/unit/deploy/test_observability.py",
     # Ten seconds for one property of the wire format.
-    "--deselect=tests/unit/domain/test_events.py::test_a_batch_of_failures_only_is_announced_however_long_their_texts_are",
+    "--deselect=tests/unit/domain/test_outgoing.py::test_a_batch_of_failures_only_is_announced_however_long_their_texts_are",
 ]
 INTEGRATION = [
     "tests/integration/cli/test_commands.py::test_every_command_prints_help_without_settings",

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from service.domain.topics import OUTGOING_TOPICS
+from tests.support.builders.samples import ORIGIN, sample
 from tests.support.checks.readers import NEWER, OLDER, read_strictly
-from tests.unit.domain.test_events import ORIGIN, OUT_SAMPLES, build, sample
+from tests.unit.domain.test_outgoing import OUT_SAMPLES, build
 
 
 @pytest.mark.parametrize("name", OUT_SAMPLES)
