@@ -15,6 +15,7 @@ from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
 from service.domain.topics import (
+    ASSOCIATIONS_CONFIRMED,
     BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
@@ -32,7 +33,7 @@ from service.purge.policy import RetentionPolicy
 from service.purge.purge import purge_once
 from service.recovery.state import NotRecoverable, begin
 from service.runtime.health import Health
-from tests.support.builders.inputs import content, delivery, failure, registration
+from tests.support.builders.inputs import confirmation, content, delivery, failure, registration
 from tests.support.checks.audited import check_audit
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture, consumer_fixture
 from tests.support.pods.set_back import Input, Output, SetBack, set_back_fixture, traffic
@@ -136,7 +137,7 @@ async def test_what_a_pod_has_decided_on_a_restored_database_yields(stack: SetBa
     await check_recovered(stack, before)
 
 
-BATCH_TABLES = ("batches", "slots", "pending_content", "excess_content", "validation_failures")
+BATCH_TABLES = ("batches", "slots", "pending_content", "excess_content", "validation_failures", "confirmations")
 MONTH = 30 * 86_400
 
 
@@ -315,3 +316,25 @@ async def test_more_failures_than_slots_wait_for_a_lost_registration(stack: SetB
     assert [state for (state,) in states] == ["slot", "slot", "surplus"]
     topics = stack.consumers.conn.execute("select topic from ops.outbox_events order by seq, topic desc")
     assert {topic for (topic,) in topics} == {VALIDATION_ERRORS, BATCH_COMPLETED, BATCH_READY}
+
+
+@LEAVES
+async def test_a_confirmation_that_changed_nothing_counts_where_its_batch_has_not_failed(stack: SetBack) -> None:
+    """On a restored database a pod has given the last slot to a failure; the topics have a content in it."""
+    await stack.consumers.start()
+    await stack.send([(BATCH_REGISTERED, 0, registration("b", ["e1"], class_id="8a"))])
+    await stack.consumers.all_committed()
+    await stack.send([(VALIDATION_FAILED, 0, failure("b", "f1"))])
+    await stack.consumers.all_committed()
+    await stack.send([(ASSOCIATIONS_CONFIRMED, 0, confirmation("b", "8a"))])
+    await stack.consumers.all_committed()
+    await stack.consumers.stop()
+    assert stack.consumers.value("select state from els.confirmations") == "unused"
+    essay = {"essay_id": "e1", "text_storage_id": "t1"}
+    await stack.announce(SLOT_ASSIGNED, "b", **essay)
+    await stack.announce(BATCH_COMPLETED, "b", essays_for_processing=[essay])
+    assert (await stack.recover()).contradictions == []
+    assert stack.consumers.value("select state from els.confirmations") == "applied"
+    assert stack.consumers.value("select state from els.batches") == "ready"
+    topics = stack.consumers.conn.execute("select topic from ops.outbox_events order by seq").fetchall()
+    assert topics == [(BATCH_READY,)]
