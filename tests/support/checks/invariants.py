@@ -137,6 +137,11 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         )
         """,
         """
+        select batch_id, format('it was ready at %s, before it was complete at %s', ready_announced_at, completed_at)
+        from els.batches
+        where ready_announced_at < completed_at
+        """,
+        """
         select batch_id, format('failure %s is %s, its slot is %s', file_upload_id, failures.state, slots.essay_id)
         from els.validation_failures as failures
         full join (select * from els.slots where state = 'failed') as slots using (batch_id, file_upload_id)
