@@ -84,7 +84,7 @@ def _add_process(commands: Commands) -> None:
         "migrate the schema, views and grants of the database to this version",
     )
     with_json(
-        add(commands, "cli.commands.check", "check", "check settings, connections, schema, topics and retentions")
+        add(commands, "cli.environment.check", "check", "check settings, connections, schema, topics and retentions")
     )
     purge = add(
         commands,
@@ -158,7 +158,7 @@ def _add_process(commands: Commands) -> None:
     with_json(
         add(
             topics,
-            "cli.commands.topics_create",
+            "cli.environment.topics_create",
             "create",
             "create missing topics; report existing ones whose configuration is too small",
         )
