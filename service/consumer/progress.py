@@ -187,7 +187,7 @@ class Progress:
             await self._begin_replay(partitions, committed)
             return
         own = {partition.tp: partition for partition in partitions}
-        async with open_reader(self._kafka, reset="none") as reader:
+        async with open_reader(self._kafka, whole_log=True) as reader:
             beginnings, ends = await reader.beginning_offsets(list(own)), await reader.end_offsets(list(own))
             compared = await compare(reader, {tp: row for tp, row in rows.items() if tp in own}, beginnings, ends)
             observed = {
@@ -234,7 +234,7 @@ class Progress:
     ) -> None:
         """Continue at the group's offsets, or at the first records that there are."""
         tps = [partition.tp for partition in partitions]
-        async with open_reader(self._kafka) as reader:
+        async with open_reader(self._kafka, whole_log=True) as reader:
             beginnings, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
         for partition in partitions:
             tp = partition.tp

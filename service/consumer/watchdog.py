@@ -85,7 +85,7 @@ class Watchdog:
         lag = {tp: max(0, end - min(partitions[tp].taken, default=partitions[tp].reached)) for tp, end in ends.items()}
         for tp, records in lag.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
-                self._report_lag(tp, records)
+                self._report_lag(tp, records + max(0, self._assignment.membership.appended(tp) - ends[tp]))
         if len(partitions) < len(self._assignment.partitions):
             return  # it is not known where to continue in some, and the attempt to find out reports its errors
         if not any(records for tp, records in lag.items() if tp.topic not in self._paused.names):

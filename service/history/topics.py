@@ -45,15 +45,18 @@ COORDINATOR_SECONDS: Final = 20.0
 
 
 @asynccontextmanager
-async def open_reader(kafka: Mapping[str, Any], *, reset: str = "earliest") -> AsyncIterator[AIOKafkaConsumer]:
+async def open_reader(kafka: Mapping[str, Any], *, whole_log: bool = False) -> AsyncIterator[AIOKafkaConsumer]:
     """Open a consumer without a group, which changes no offsets. It reads record batches. Raises KafkaError.
 
-    With `reset` "none", a read from an offset that the topic does not have raises OffsetOutOfRangeError.
+    It reads what a pod reads: committed transactions, up to the first one that is open. With `whole_log` it is about
+    the log itself: it reads all records up to its end, and an offset that the log does not have raises
+    OffsetOutOfRangeError.
     """
     reader = AIOKafkaConsumer(
         **kafka,
         group_id=None,
-        auto_offset_reset=reset,
+        auto_offset_reset="none" if whole_log else "earliest",
+        isolation_level="read_uncommitted" if whole_log else "read_committed",
         enable_auto_commit=False,
         max_partition_fetch_bytes=1024 * 1024,
         fetch_max_bytes=8 * 1024 * 1024,

@@ -89,6 +89,7 @@ class Membership:
             client_id=client_id,
             enable_auto_commit=False,
             auto_offset_reset="none",  # where to continue is decided by the rows of the database
+            isolation_level="read_committed",
             session_timeout_ms=int(options.session_timeout * 1000),
             heartbeat_interval_ms=int(options.session_timeout * 1000 / 4),
             rebalance_timeout_ms=int(options.rebalance_timeout * 1000),
@@ -217,7 +218,7 @@ class Membership:
             return False
 
     async def ends(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return the end offsets of these partitions.
+        """Return the end offsets of these partitions: behind the last record that may be read.
 
         Raises KafkaError, IllegalStateError after a rebalance meanwhile, TimeoutError where there was no answer, and
         Stalled where there has been none for `silence_timeout`.
@@ -233,6 +234,12 @@ class Membership:
             raise
         self._silent_since = math.inf
         return ends
+
+    def appended(self, tp: TopicPartition) -> int:
+        """Return the offset behind the last record of a partition, as far as known: also of an open transaction."""
+        with suppress(IllegalStateError):
+            return self._client.highwater(tp) or 0
+        return 0
 
     def _check_silence(self, asked_at: float, partial: Mapping[int, int]) -> None:
         """Raise Stalled where a request was not answered and nothing else was received for `silence_timeout`.

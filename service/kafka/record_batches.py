@@ -2,14 +2,16 @@
 
 aiokafka unpacks in the fetch, on the event loop and without bounds: a record batch of 4 kB may take 1.5 GB. It also
 raises for a wrong checksum and for a malformed record, and would fetch the same bytes again, as would every other pod.
-Here each record batch is one record to aiokafka, and `unpacking` reads what is in it.
+Here each record batch is one record to aiokafka, and `unpacking` reads what is in it. A record batch of an aborted
+transaction is returned as well, without records: aiokafka would drop it, and its offsets would look like missing ones.
 
 The layout of a record batch (magic 2) is in Kafka's protocol guide, under "Record Batch".
 """
 
 import asyncio
 import struct
-from collections.abc import Container, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +25,8 @@ LAYOUT: Final = struct.Struct(">qiibIhiqqqhii")
 """Base offset, length, leader epoch, magic, checksum, attributes, last offset delta, first and last timestamp, three
 numbers of the producer, number of records."""
 _MAGIC: Final = 2
+_ABORT: Final = struct.Struct(">hh").pack(0, 0)
+"""The key of a marker that aborts a transaction: its version and its type."""
 
 
 class FetchedBatch(NamedTuple):
@@ -42,6 +46,8 @@ class Records:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._aborted: deque[tuple[int, int]] = deque()
+        self._aborting: set[int] = set()
         self._begin = self._end = 0
         self._find_next()
         self.leader_epoch: int = LAYOUT.unpack_from(data)[2] if self.has_next() else -1
@@ -55,11 +61,31 @@ class Records:
         """Return whether another whole batch follows: the last one of a fetch may be cut off."""
         return self._begin < self._end <= len(self._data)
 
+    def hide(self, aborted: Iterable[tuple[int, int]]) -> None:
+        """Return the batches of these transactions without records.
+
+        Each is a producer's number and the offset at which its transaction begins, in the order of these offsets.
+        """
+        self._aborted = deque(aborted)
+
     def next_batch(self) -> "RecordBatch":
         """Return the next batch."""
-        raw = self._data[self._begin : self._end]
+        batch = RecordBatch(self._data[self._begin : self._end])
         self._find_next()
-        return RecordBatch(raw)
+        if self._aborted or self._aborting:
+            self._check_aborted(batch)
+        return batch
+
+    def _check_aborted(self, batch: "RecordBatch") -> None:
+        while self._aborted and self._aborted[0][1] <= batch.base_offset:
+            self._aborting.add(self._aborted.popleft()[0])
+        if not batch.is_readable:
+            # It may be the marker at the end of any of them: what is committed behind it must not be lost.
+            self._aborting.clear()
+        elif batch.transaction_of in self._aborting:
+            if batch.aborts:
+                self._aborting.remove(batch.transaction_of)
+            batch.is_empty = True
 
     def _find_next(self) -> None:
         self._begin = self._end
@@ -70,11 +96,23 @@ class Records:
 class RecordBatch:
     """One record batch, with the attributes and methods that aiokafka uses. None of them raises."""
 
-    __slots__ = ("base_offset", "codec", "first", "is_corrupt", "is_marker", "magic", "next_offset", "raw")
+    __slots__ = (
+        "aborts",
+        "base_offset",
+        "codec",
+        "first",
+        "is_corrupt",
+        "is_empty",
+        "is_readable",
+        "magic",
+        "next_offset",
+        "raw",
+        "transaction_of",
+    )
 
     is_control_batch = False  # aiokafka would drop it, and its offsets would look like missing ones
     is_transactional = False
-    producer_id = None  # used by aiokafka only with the isolation level read_committed
+    producer_id = None  # the same
 
     def __init__(self, raw: bytes) -> None:
         reader = DefaultRecordBatch(raw)
@@ -87,8 +125,13 @@ class RecordBatch:
         self.is_corrupt: bool = is_known and not reader.validate_crc()
         self.codec: int = reader.compression_type if is_known else 0
         self.next_offset: int = max(reader.next_offset if is_known else 0, reader.base_offset + 1)
-        self.is_marker: bool = is_known and not self.is_corrupt and reader.is_control_batch
-        """Whether it is the end of a transaction, and has no input."""
+        self.is_readable: bool = is_known and not self.is_corrupt
+        self.transaction_of: int | None = reader.producer_id if self.is_readable and reader.is_transactional else None
+        """The number of the producer whose transaction it belongs to; None where it belongs to none."""
+        self.is_empty: bool = self.is_readable and reader.is_control_batch
+        """Whether it has no input: it is the marker at the end of a transaction, or its transaction is aborted."""
+        self.aborts: bool = self.is_empty and _is_abort(reader)
+        """Whether it is the marker that aborts its transaction."""
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -102,6 +145,13 @@ class RecordBatch:
         yield FetchedBatch(self.next_offset - 1, self)
 
 
+def _is_abort(reader: DefaultRecordBatch) -> bool:
+    try:
+        return bool(next(reader).key == _ABORT)
+    except Exception:  # noqa: BLE001  it raises many kinds of errors
+        return False
+
+
 class FetchResult(fetcher.FetchResult):  # type: ignore[misc]
     """The fetched records of one partition. Those of another leader than before are dropped, once.
 
@@ -110,6 +160,11 @@ class FetchResult(fetcher.FetchResult):  # type: ignore[misc]
     """
 
     _partition_records: Any
+
+    def __init__(self, tp: TopicPartition, *, partition_records: Any, **rest: Any) -> None:
+        super().__init__(tp, partition_records=partition_records, **rest)
+        if isinstance(partition_records._records, Records):  # noqa: SLF001
+            partition_records._records.hide(partition_records._aborted_transactions)  # noqa: SLF001
 
     def getall(self, max_records: int | None = None) -> list[Any]:
         """Return the next records, or none where another leader has appended them."""

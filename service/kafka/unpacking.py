@@ -57,7 +57,7 @@ class Unpacking:
 
 async def unpack(batch: RecordBatch, most_value_bytes: int, limits: InputLimits) -> Unpacking:
     """Inflate a batch, in a thread unless it is small. The records are read from the result one by one."""
-    if batch.is_marker:
+    if batch.is_empty:
         return Unpacking(iter(()))
     if why := _unusable(batch):
         return Unpacking(iter([whole(batch, why, corrupt=batch.is_corrupt)]), mean_cost=len(batch))

@@ -149,7 +149,7 @@ async def _resumed(
 ) -> dict[TopicPartition, Resumption]:
     """Return where to continue behind the rows of these partitions, as a pod does that takes them over."""
     there = {tp: row for tp, row in rows.items() if tp in inputs}
-    async with open_reader(kafka, reset="none") as reader:
+    async with open_reader(kafka, whole_log=True) as reader:
         beginnings, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
         compared = await compare(reader, there, beginnings, ends)
     return {

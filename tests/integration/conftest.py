@@ -33,3 +33,11 @@ async def strict_consumers(app_url: str, database_url: str, strict_broker: Broke
     """On Apache Kafka if it is installed, else on Tansu: for long tests, since Tansu is slow with groups."""
     async with consumer_fixture(app_url, database_url, strict_broker) as consumers:
         yield consumers
+
+
+@pytest.fixture
+async def on_apache(app_url: str, database_url: str, apache: Broker) -> AsyncIterator[ConsumerFixture]:
+    """On a broker that deletes records, sees at once who leaves a group, and has transactions."""
+    async with consumer_fixture(app_url, database_url, apache) as consumers:
+        consumers.restarts = True
+        yield consumers

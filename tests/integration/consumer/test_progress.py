@@ -1,7 +1,6 @@
 """Tests that a consumer notices a database or a topic that was set back, on a real server and a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,6 @@ LEAVES = pytest.mark.only_in_test_all("leaving a group, which the embedded broke
 def restarting(strict_consumers: ConsumerFixture) -> ConsumerFixture:
     strict_consumers.restarts = True
     return strict_consumers
-
-
-@pytest.fixture
-async def on_apache(app_url: str, database_url: str, apache: Broker) -> AsyncIterator[ConsumerFixture]:
-    """On a broker that deletes records, sees at once who leaves a group, and has transactions."""
-    async with consumer_fixture(app_url, database_url, apache) as consumers:
-        consumers.restarts = True
-        yield consumers
 
 
 async def recovered(consumers: ConsumerFixture) -> Recovered:

@@ -13,6 +13,7 @@ _LENGTH = slice(8, 12)
 _CRC = slice(17, 21)
 _ATTRIBUTES = slice(21, 23)
 _NAME = "a-name"
+_TRANSACTIONAL, _CONTROL = 0x10, 0x20
 
 CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {
     "none": (0, bytes),
@@ -24,16 +25,34 @@ CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {
 }
 
 
-def record_batch(values: Sequence[bytes | None], *, compression: str = "none", name: bytes = b"\xff-name") -> bytes:
-    """Builds a record batch; each record has one header with the name `name`, of six bytes."""
+def record_batch(
+    values: Sequence[bytes | None],
+    *,
+    compression: str = "none",
+    name: bytes = b"\xff-name",
+    transaction_of: int | None = None,
+) -> bytes:
+    """Builds a record batch; each record has one header with the name `name`, of six bytes.
+
+    `transaction_of` is the number of the producer whose transaction it belongs to.
+    """
     now = round(time.time() * 1000)  # a broker deletes records that are older than the topic's retention
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
+    in_transaction = transaction_of is not None
+    builder = DefaultRecordBatchBuilder(2, 0, in_transaction, transaction_of or -1, -1, -1, 1 << 30)
     for number, value in enumerate(values):
         builder.append(number, now, b"key", value, [(_NAME, b"1")])
     built = bytes(builder.build())
     header, body = built[:HEADER_BYTES], built[HEADER_BYTES:].replace(_NAME.encode(), name)
     number, compressed = CODECS[compression]
-    return signed(header, bytes(compressed(body)), number)
+    return signed(header, bytes(compressed(body)), number | (_TRANSACTIONAL if in_transaction else 0))
+
+
+def marker(producer: int, *, aborts: bool, key: bytes | None = None) -> bytes:
+    """Builds the marker that ends a producer's transaction."""
+    builder = DefaultRecordBatchBuilder(2, 0, 1, producer, 0, -1, 1 << 30)
+    builder.append(0, 0, struct.pack(">hh", 0, not aborts) if key is None else key, b"\0" * 6, [])
+    built = bytes(builder.build())
+    return signed(built[:HEADER_BYTES], built[HEADER_BYTES:], _TRANSACTIONAL | _CONTROL)
 
 
 def signed(header: bytes, body: bytes, codec_number: int = 0) -> bytes:

@@ -1,0 +1,101 @@
+"""Tests transactions of producers: only what is committed is an input, and none leaves a lag behind."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from deploy.servers.pods import until
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
+from tests.support.builders.inputs import content, registration
+from tests.support.checks.audited import check_audit
+from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
+
+TP = TopicPartition(CONTENT_PROVISIONED, 0)
+STATES = "select string_agg(essay_id || ' ' || state, ', ' order by position) from els.slots"
+NOTHING = "select (select count(*) from els.batches) + (select count(*) from els.quarantine)"
+
+
+@asynccontextmanager
+async def transactional(consumers: ConsumerFixture) -> AsyncIterator[AIOKafkaProducer]:
+    async with AIOKafkaProducer(
+        bootstrap_servers=consumers.broker.bootstrap_servers, transactional_id=f"upstream-{uuid4()}"
+    ) as producer:
+        yield producer
+
+
+async def reports_lag(running: Running, records: Mapping[TopicPartition, int] = MappingProxyType({})) -> None:
+    """Waits until these are the lags that are reported, and that of every other partition is reported as 0."""
+    found: dict[TopicPartition, int | None] = {}
+    running.consumer._watchdog._report_lag = found.__setitem__
+
+    def reported() -> bool:
+        wanted = dict.fromkeys(running.consumer._assignment.partitions, 0) | dict(records)
+        return found == wanted
+
+    await until(reported, BOUND, lambda: f"lag {found}")
+
+
+async def test_an_aborted_transaction_is_no_input(on_apache: ConsumerFixture, database_url: str) -> None:
+    """Not while it is open, and not afterwards: the registration that follows is the first one."""
+    running = await on_apache.start()
+    async with transactional(on_apache) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(BATCH_REGISTERED, registration("b", ["wrong"]), b"b", partition=0)
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "aborted"), b"b", partition=0)
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "aborted too"), b"b", partition=0)
+        # What is behind it in the same partition waits for its end, and nothing else does.
+        await on_apache.publish(CONTENT_PROVISIONED, content("b", "behind"))
+        await on_apache.publish(CONTENT_PROVISIONED, content("b", "beside"), partition=1)
+        await on_apache.becomes(PENDING, 1)
+        await reports_lag(running, {TP: 3, TopicPartition(BATCH_REGISTERED, 0): 1})
+        await producer.abort_transaction()
+    await on_apache.becomes(PENDING, 2)
+    assert on_apache.value(NOTHING) == 0
+    await on_apache.publish(BATCH_REGISTERED, registration("b", ["right", "other"]))
+    await on_apache.becomes(STATES, "right assigned, other assigned")
+    await reports_lag(running)
+    assert all(not each.gaps_until for each in running.consumer._assignment.partitions.values())
+    await check_audit(database_url, on_apache.broker, on_apache.group)
+
+
+async def test_of_one_producer_the_committed_transactions_are_applied(
+    on_apache: ConsumerFixture, database_url: str
+) -> None:
+    """It aborts every second one. All are in the topic before the first fetch, so that one fetch has many of them."""
+    async with transactional(on_apache) as producer:
+        for number in range(40):
+            await producer.begin_transaction()
+            for part in range(3):
+                await producer.send(CONTENT_PROVISIONED, content("b", f"t{number}-{part}"), b"b", partition=0)
+            await (producer.abort_transaction() if number % 2 else producer.commit_transaction())
+    running = await on_apache.start()
+    await on_apache.becomes(PENDING, 60)
+    await reports_lag(running)
+    committed = on_apache.conn.execute("select text_storage_id from els.pending_content").fetchall()
+    assert {text for (text,) in committed} == {f"t{number}-{part}" for number in range(0, 40, 2) for part in range(3)}
+    await check_audit(database_url, on_apache.broker, on_apache.group)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_pod_that_starts_within_a_transaction_reads_it_as_the_others_do(
+    on_apache: ConsumerFixture, committed: bool
+) -> None:
+    """The offset at which it continues is before the transaction, or before its end."""
+    await on_apache.start()
+    async with transactional(on_apache) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "within"), b"b", partition=0)
+        await on_apache.publish(CONTENT_PROVISIONED, content("b", "beside"), partition=1)
+        await on_apache.becomes(PENDING, 1)
+        await on_apache.stop()
+        running = await on_apache.start()
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "within, later"), b"b", partition=0)
+        await (producer.commit_transaction() if committed else producer.abort_transaction())
+    await on_apache.publish(CONTENT_PROVISIONED, content("b", "behind"))
+    await on_apache.becomes(PENDING, 4 if committed else 2)
+    await reports_lag(running)
+    assert on_apache.value("select count(*) from els.lost_inputs") == 0
