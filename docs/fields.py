@@ -18,7 +18,7 @@ FIELDS: Final = {
     "event_timestamp": "When the event was made.",
     "source_service": "The service that made the event.",
     "schema_version": "Version of the envelope and of `data`.",
-    "correlation_id": "Identity of the request that led to the event; copied from the input that caused it.",
+    "correlation_id": "Identity of the request. An event of the service has that of the input that caused it.",
     "data_schema_uri": "Not used.",
     "metadata": "W3C trace context (`traceparent`, `tracestate`), or null.",
     "traceparent": "W3C trace context. An invalid one is ignored.",

@@ -29,7 +29,7 @@ SCHEMAS: Final = "#/components/schemas/"
 Json = dict[str, Any]
 
 MESSAGES: Final = {
-    topics.BATCH_REGISTERED: ("BatchEssaysRegistered", "A batch will hold these essays (from BOS)."),
+    topics.BATCH_REGISTERED: ("BatchEssaysRegistered", "A batch will hold these essays (from the Batch Orchestrator)."),
     topics.CONTENT_PROVISIONED: ("EssayContentProvisioned", "A batch has this text (from the File Service)."),
     topics.VALIDATION_FAILED: ("EssayValidationFailed", "An upload yields no text (from the File Service)."),
     topics.SLOT_ASSIGNED: ("EssaySlotAssigned", "A content has got its slot (to clients)."),
@@ -39,22 +39,28 @@ MESSAGES: Final = {
     ),
     topics.BATCH_COMPLETED: (
         "BatchContentProvisioningCompleted",
-        "Every slot is taken; lists the assigned ones (to BOS).",
+        "Every slot is taken; lists the assigned ones (to the Batch Orchestrator).",
     ),
     topics.BATCH_READY: (
         "BatchEssaysReady",
-        "The batch may be processed: it is complete, and its class is confirmed where it has one (to BOS).",
+        "A complete batch, with its class confirmed if it has one, may be processed (to the Batch Orchestrator).",
     ),
-    topics.EXCESS_CONTENT: ("ExcessContentProvisioned", "A content found no open slot (to BOS)."),
-    topics.VALIDATION_ERRORS: ("BatchValidationErrors", "Every slot is taken, these by failures (to BOS)."),
-    topics.PENDING_EXPIRED: ("PendingContentExpired", "A registration did not come in time (to BOS and operators)."),
-    topics.READINESS_TIMEOUT: ("BatchReadinessTimeout", "A batch is not complete in time (to BOS)."),
+    topics.EXCESS_CONTENT: ("ExcessContentProvisioned", "A content found no open slot (to the Batch Orchestrator)."),
+    topics.VALIDATION_ERRORS: (
+        "BatchValidationErrors",
+        "Every slot is taken, these by failures (to the Batch Orchestrator).",
+    ),
+    topics.PENDING_EXPIRED: (
+        "PendingContentExpired",
+        "A registration did not come in time (to the Batch Orchestrator and operators).",
+    ),
+    topics.READINESS_TIMEOUT: ("BatchReadinessTimeout", "A batch is not complete in time (to the Batch Orchestrator)."),
 }
 """Each topic's message: its name and what it says."""
 
 HEADERS: Final = {
     "type": "object",
-    "required": ["event_id", "event_type", "correlation_id", "source_service", "seq"],
+    "required": ["event_id", "event_type", "correlation_id"],
     "properties": {
         name: {"type": "string", "description": what}
         for name, what in (
@@ -62,7 +68,10 @@ HEADERS: Final = {
             ("event_type", "the same as in the envelope"),
             ("correlation_id", "the same as in the envelope"),
             ("source_service", "essay-lifecycle-service"),
-            ("seq", "a decimal integer that orders the events of a batch, across topics"),
+            (
+                "seq",
+                "a decimal integer that orders the events of a batch, across topics; events of release 0.1 have none",
+            ),
             ("traceparent", "W3C trace context, where it is known"),
             ("tracestate", "W3C trace context, where it is known"),
             ("trace_id", "the 32 hex digits of the trace, where it is known"),
@@ -80,7 +89,8 @@ def asyncapi() -> Json:
         "info": {
             "title": "Essay Lifecycle Service",
             "version": "1",
-            "description": "Made from the code by `make docs`. The rules that no schema tells (which of two names of a "
+            "description": "Made from the code by `make docs`. The ids and times of the samples are placeholders. "
+            "The rules that no schema can express (which of two names of a "
             "batch, how essays are counted, in which order events come) are in events.md, beside this file.",
         },
         "defaultContentType": "application/json",

@@ -75,7 +75,7 @@ def _print_addresses(stack: Stack, settings: dict[str, str]) -> None:
         ("Log", os.path.relpath(stack.service.log, here)),
         (
             "Settings",
-            f"{os.path.relpath(stack.home / 'env', here)}  (set -a; . .local/env; python -m service …)",
+            f"{os.path.relpath(stack.home / 'env', here)}  (set -a; . .local/env; .venv/bin/els …)",
         ),
         ("Next", "make demo (a demonstration), make down (stops everything)"),
     ]

@@ -142,7 +142,7 @@ class Stack:
         passwords = self._passwords(server.place)
         with psycopg.connect(server.url(DATABASE), autocommit=True) as conn:
             conn.execute("create extension if not exists pg_stat_statements")
-            if not conn.execute("select from pg_roles where rolname = %s", [OPERATOR]).fetchone():
+            if not conn.execute("select 1 from pg_roles where rolname = %s", [OPERATOR]).fetchone():
                 member = sql.SQL("create role {0}; grant els_ops to {0} with inherit true, set false")
                 conn.execute(member.format(sql.Identifier(OPERATOR)))
             for role in ("els_app", OPERATOR):

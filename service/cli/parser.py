@@ -298,7 +298,7 @@ def _add_batches(commands: Commands) -> None:
         commands,
         "cli.operators.batches_republish",
         "republish",
-        "publish BatchEssaysReady and BatchValidationErrors of a complete batch again",
+        "publish again what a full batch announced: its validation errors, its completion, and that it is ready",
     )
     with_operator(republish).add_argument("batch", type=short_text, metavar="BATCH")
 

@@ -31,7 +31,7 @@ async def send(settings: Settings, options: Namespace) -> int:
         decoded = incoming.decode(topic, value, max_bytes=limits.value_bytes[topic], max_values=limits.json_values)
         if isinstance(decoded, Rejection) and not options.force:
             raise CommandError(f"event {number} would be rejected: {decoded.reason}: {decoded.error}")
-        events.append((topic, "" if isinstance(decoded, Rejection) else decoded.batch_id, value))
+        events.append((topic, _batch_of(event) if isinstance(decoded, Rejection) else decoded.batch_id, value))
     producer = AIOKafkaProducer(
         **kafka_options(settings),
         acks="all",
@@ -50,6 +50,13 @@ async def send(settings: Settings, options: Namespace) -> int:
         await producer.stop()
     print_rows(rows, options.json)
     return 0
+
+
+def _batch_of(event: Any) -> str:
+    """Return what a rejected event names as its batch; "" where it names none."""
+    data = event.get("data")
+    found = data.get("batch_id", data.get("entity_id")) if isinstance(data, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _events_of(path: str) -> Iterator[Any]:

@@ -1,8 +1,15 @@
-"""Tests what `make up` does with the database."""
+"""Tests what `make up` and `make down` do."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
+import pytest
+from rich.console import Console
 
-from deploy.local.stack import begin_new_epochs
+from deploy.local.processes import plain_environment
+from deploy.local.stack import Stack, begin_new_epochs
+from deploy.servers.pods import ROOT
 from service.domain.topics import CONTENT_PROVISIONED
 
 
@@ -18,3 +25,28 @@ def test_a_new_broker_has_new_topics(app_url: str, database_url: str) -> None:
         begin_new_epochs(app_url)
         found = conn.execute("select epoch, next_offset, record_offset, record_digest, applied_until from els.progress")
         assert found.fetchall() == [(4, 0, None, None, None)]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A stack of a checkout of its own, which has nothing but the code."""
+    made = Stack(tmp_path, plain_environment() | {"PYTHONPATH": str(ROOT)}, Console(quiet=True))
+    try:
+        yield made
+    finally:
+        with made.exclusively():
+            made.clean()
+
+
+@pytest.mark.timeout(300)
+def test_up_may_be_called_at_any_time_and_keeps_the_data(stack: Stack) -> None:
+    with stack.exclusively():
+        settings = stack.up()
+        with psycopg.connect(settings["ELS_MIGRATION_DATABASE_URL"], autocommit=True) as conn:
+            conn.execute("create table kept ()")
+        assert stack.up() == settings
+        stack.down()
+        assert not any(stack.running().values())
+        assert stack.up()["ELS_DATABASE_URL"] == settings["ELS_DATABASE_URL"]
+    with psycopg.connect(settings["ELS_MIGRATION_DATABASE_URL"], autocommit=True) as conn:
+        conn.execute("table kept")
