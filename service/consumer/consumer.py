@@ -16,9 +16,11 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
+from service.consumer.applied import AppliedTimes
 from service.consumer.crash_marks import CrashMarks
 from service.consumer.deferred import DeferredRecords
 from service.consumer.isolation import Isolation
+from service.consumer.locator import Locator
 from service.consumer.offsets import OffsetCommitter
 from service.consumer.partitions import Assignment, Partition, PartitionRead, first_offsets_of, offsets_of
 from service.consumer.paused_topics import PausedTopics
@@ -57,7 +59,9 @@ class Consumer:
         self._marks = CrashMarks(database, self._reader.hanging, enabled=not options.replay)
         self._offsets = OffsetCommitter(self._assignment)
         self._paused = PausedTopics(database, health)
-        self._progress = Progress(kafka, database, options, self._assignment, self._paused, health)
+        times = AppliedTimes(database, self._assignment, self._paused)
+        self._progress = Progress(database, options, self._assignment, times, health)
+        self._locator = Locator(kafka, database, options, self._assignment, times, health)
         self._watchdog = Watchdog(self._assignment, self._paused, health, options, lag)
         self._deferred = DeferredRecords(intake, self._progress, self._watchdog.progressed)
         self._isolation = Isolation(
@@ -82,19 +86,12 @@ class Consumer:
             if not await membership.join(stop):
                 return
             self._watchdog.started()
-            beside = [
-                asyncio.create_task(each)
-                for each in (
-                    self._offsets.commit_periodically(),
-                    self._watchdog.watch(),
-                    self._progress.keep(),
-                    self._deferred.watch(),
-                )
-            ]
+            watching = (self._offsets.commit_periodically, self._watchdog.watch, self._deferred.watch)
+            beside = [asyncio.create_task(each()) for each in (*watching, self._progress.keep, self._locator.run)]
             await self._until(stop, beside)
             await self._drain()
         except psycopg.Error as error:
-            await self._progress.failed(error)
+            await self._locator.failed(error)
             raise
         finally:
             await self._deferred.abandon(beside)
@@ -133,8 +130,6 @@ class Consumer:
         ahead: asyncio.Task[list[PartitionRead]] | None = None
         try:
             while not stop.is_set():
-                if unknown := [each for each in self._assignment.partitions.values() if each.row is None]:
-                    await self._progress.locate(unknown)
                 isolated, probing = self._isolation.next(), self._paused.is_probe_due()
                 if ahead is not None and (isolated or probing):
                     # Concurrent reads of one partition could return its records out of order.
@@ -183,6 +178,8 @@ class Consumer:
             for read in taken:
                 partition, tp = read.partition, read.partition.tp
                 partition.taken.clear()
+                if partition.row is None:
+                    self._assignment.changed.set()
                 if read.stale:
                     continue
                 partition.deferred |= deferred.get(tp, set())
@@ -228,6 +225,7 @@ class Consumer:
         for tp, mark in left_behind.items():
             partitions[tp].mark = mark
         self._assignment.partitions = partitions
+        self._assignment.changed.set()
         self._watchdog.assigned()
         _log.info("partitions_assigned", partitions=len(tps), isolated=len(left_behind))
 

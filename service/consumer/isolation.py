@@ -54,7 +54,7 @@ class Isolation:
         if read.epoch != partition.epoch:
             return []
         if batch is None or batch.first >= isolation.end:
-            if batch or await self._assignment.membership.is_at_the_end(partition.tp):
+            if batch or await self._assignment.membership.brokers.is_at_the_end(partition.tp):
                 await self._marks.end_isolation(partition.tp)
                 partition.isolation = None
             return []

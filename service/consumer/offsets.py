@@ -6,7 +6,7 @@ import structlog
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.consumer.partitions import Assignment
-from service.kafka.group import Stalled
+from service.kafka.broker_view import Stalled
 from service.runtime.loop import Throttle
 
 COMMIT_SECONDS = 0.2
@@ -27,7 +27,7 @@ class OffsetCommitter:
 
         Raises Stalled where the coordinator does not answer: the client would wait for longer than a rebalance takes.
         """
-        timeout = self._assignment.membership.silence_timeout
+        timeout = self._assignment.membership.brokers.silence_timeout
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:

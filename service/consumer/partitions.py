@@ -1,5 +1,6 @@
 """Tracks the progress of the assigned partitions, and which of their records to fetch again."""
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -202,6 +203,23 @@ class Assignment:
     def __init__(self) -> None:
         self.partitions: dict[TopicPartition, Partition] = {}
         self.membership: Membership
+        self.changed = asyncio.Event()
+        """Set when partitions are assigned, or it is not known any more where to continue in one."""
+
+    @property
+    def unknown(self) -> list[Partition]:
+        """The partitions with a leader of which it is not known where to continue, and nothing is in the database."""
+        return [
+            each
+            for each in self.partitions.values()
+            if each.row is None and not each.taken and self.membership.brokers.has_leader(each.tp)
+        ]
+
+    def lose(self, tp: TopicPartition) -> None:
+        """Forget where to continue in a partition, if it is assigned."""
+        if partition := self.partitions.get(tp):
+            partition.lose()
+            self.changed.set()
 
     def rewind(self, partition: Partition, offset: int) -> None:
         """Fetch from this offset again. Reads from before are stale then."""
@@ -211,8 +229,7 @@ class Assignment:
     def check_leaders(self) -> None:
         """Forget where to continue in partitions with a new leader: it may have truncated the log."""
         for tp in self.membership.new_leaders():
-            if partition := self.partitions.get(tp):
-                partition.lose()
+            self.lose(tp)
 
     def drop(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Remove revoked partitions. Returns those that were assigned."""

@@ -121,7 +121,7 @@ class PollReader:
             self._assignment.check_leaders()
         except OffsetOutOfRangeError as error:
             for tp in error.args[0]:
-                by_tp[tp][0].lose()
+                self._assignment.lose(tp)
             return False
         for tp, batches in fetched.items():
             partition, epoch = by_tp[tp]

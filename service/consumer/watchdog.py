@@ -9,7 +9,8 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.consumer.partitions import Assignment
 from service.consumer.paused_topics import PausedTopics
-from service.kafka.group import ConsumerOptions, Stalled
+from service.kafka.broker_view import Stalled
+from service.kafka.group import ConsumerOptions
 from service.runtime.health import Health
 
 LAG_CHECK_SECONDS = 1.0
@@ -50,7 +51,7 @@ class Watchdog:
         """The group has given partitions to this consumer, possibly none."""
         self._is_assigned = True
         self.started()
-        self._health.set_healthy("consumer")
+        self._report()
 
     def revoked(self) -> None:
         """The group is rebalancing."""
@@ -74,19 +75,20 @@ class Watchdog:
     async def _check_lag(self) -> None:
         partitions = {tp: each for tp, each in self._assignment.partitions.items() if each.row is not None}
         try:
-            ends = await self._assignment.membership.ends(list(partitions))
+            ends = await self._assignment.membership.brokers.ends(list(partitions))
         except IllegalStateError:
             return  # there was a rebalance meanwhile
         except (KafkaError, TimeoutError) as error:
-            self._health.set_error("consumer", f"no answer from the broker: {type(error).__name__}")
+            why = self._assignment.membership.brokers.throttled or type(error).__name__
+            self._health.set_error("consumer", f"no answer from the broker: {why}")
             return
         if self._is_assigned:
             self._assigned_at = time.monotonic()
         lag = {tp: max(0, end - min(partitions[tp].taken, default=partitions[tp].reached)) for tp, end in ends.items()}
         for tp, records in lag.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
-                self._report_lag(tp, records + max(0, self._assignment.membership.appended(tp) - ends[tp]))
-        if len(partitions) < len(self._assignment.partitions):
+                self._report_lag(tp, records + max(0, self._assignment.membership.brokers.appended(tp) - ends[tp]))
+        if self._assignment.unknown:
             return  # it is not known where to continue in some, and the attempt to find out reports its errors
         if not any(records for tp, records in lag.items() if tp.topic not in self._paused.names):
             self.progressed()
@@ -101,4 +103,11 @@ class Watchdog:
             self._health.set_error("consumer", why)
             raise Stalled(why)
         if self._assignment.partitions:
+            self._report()
+
+    def _report(self) -> None:
+        """Report whether all input topics can be read: also those whose partitions other pods have."""
+        if lacking := self._assignment.membership.brokers.lacking():
+            self._health.set_error("consumer", f"{lacking}; the others are read")
+        else:
             self._health.set_healthy("consumer")

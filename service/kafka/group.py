@@ -1,11 +1,9 @@
 """Wraps aiokafka's consumer as a membership of the consumer group.
 
-It adds what aiokafka lacks: fetches that can be abandoned, the detection of a broker that no longer answers (aiokafka
-would wait for it without end), and a stop in bounded time. Only this module uses private parts of aiokafka's consumer.
+It adds what aiokafka lacks: fetches that can be abandoned and take bounded memory, and a stop in bounded time.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from service.domain import topics
 from service.domain.input_limits import InputLimits
 from service.kafka import record_batches
+from service.kafka.broker_view import SILENT_SECONDS, BrokerView
 from service.kafka.record_batches import RecordBatch, fetched_bytes, new_leaders
 from service.runtime.loop import cancelled
 
@@ -25,8 +24,8 @@ CALM_SECONDS = 1.0
 CALM_FACTOR = 10
 """After this many seconds without records, fetches wait this many times longer: a hundred fetches a second cost a tenth
 of a core."""
-SILENT_SECONDS = 6.0
-"""A membership ends when a broker does not answer for this long, or for the session's timeout where that is longer."""
+METADATA_SECONDS = 5.0
+"""How often the brokers are asked which topics and partitions there are. By default aiokafka does so every 300 s."""
 
 
 PROGRESS_METADATA = "els/progress/"
@@ -67,10 +66,6 @@ class ConsumerOptions:
         return self.drain / 12
 
 
-class Stalled(Exception):
-    """No progress despite lag, no assigned partition, or no answer from a broker: a new membership is needed."""
-
-
 class Membership:
     """One membership of the group, from `join` to `leave`. It is not used again."""
 
@@ -81,8 +76,6 @@ class Membership:
         self._options = options
         self._fetches: set[asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]]] = set()
         self._room = asyncio.Event()
-        self._received_at = time.monotonic()
-        self._silent_since = math.inf
         self._client = AIOKafkaConsumer(
             **kafka,
             group_id=options.group,
@@ -90,6 +83,7 @@ class Membership:
             enable_auto_commit=False,
             auto_offset_reset="none",  # where to continue is decided by the rows of the database
             isolation_level="read_committed",
+            metadata_max_age_ms=int(METADATA_SECONDS * 1000),
             session_timeout_ms=int(options.session_timeout * 1000),
             heartbeat_interval_ms=int(options.session_timeout * 1000 / 4),
             rebalance_timeout_ms=int(options.rebalance_timeout * 1000),
@@ -101,14 +95,12 @@ class Membership:
             fetch_max_bytes=4 * 1024 * 1024,
         )
         self._client.subscribe(topics=list(topics.INCOMING_TOPICS), listener=listener)
-
-    @property
-    def silence_timeout(self) -> float:
-        """Seconds without an answer from a broker after which the membership ends."""
-        return max(SILENT_SECONDS, self._options.session_timeout)
+        self.brokers = BrokerView(self._client, options.session_timeout)
+        # By default it waits for all topics. One that is missing is reported, and the others are read.
+        self._client._wait_topics = self._client._client.force_metadata_update  # noqa: SLF001
 
     async def join(self, stop: asyncio.Event) -> bool:
-        """Connect to the group. Returns False where `stop` was set meanwhile: a client waits long for a missing topic.
+        """Connect to the group. Returns False where `stop` was set meanwhile.
 
         Raises KafkaError.
         """
@@ -209,66 +201,14 @@ class Membership:
         """
         await self._client.commit({tp: offset_text(*each) for tp, each in offsets.items()})
 
-    async def is_at_the_end(self, tp: TopicPartition) -> bool:
-        """Return whether the position is at the end of the partition: an empty fetch may also mean a slow broker."""
-        try:
-            highwater = self._client.highwater(tp)
-            return highwater is not None and await self._client.position(tp) >= highwater
-        except IllegalStateError:
-            return False
-
-    async def ends(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return the end offsets of these partitions: behind the last record that may be read.
-
-        Raises KafkaError, IllegalStateError after a rebalance meanwhile, TimeoutError where there was no answer, and
-        Stalled where there has been none for `silence_timeout`.
-        """
-        asked_at, partial = time.monotonic(), self._partial_responses()
-        try:
-            async with asyncio.timeout(self.silence_timeout / 2):
-                ends: Mapping[TopicPartition, int] = await self._client.end_offsets(tps)
-        except IllegalStateError:  # a KafkaError as well, but not a missing answer
-            raise
-        except (KafkaError, TimeoutError):
-            self._check_silence(asked_at, partial)
-            raise
-        self._silent_since = math.inf
-        return ends
-
-    def appended(self, tp: TopicPartition) -> int:
-        """Return the offset behind the last record of a partition, as far as known: also of an open transaction."""
-        with suppress(IllegalStateError):
-            return self._client.highwater(tp) or 0
-        return 0
-
-    def _check_silence(self, asked_at: float, partial: Mapping[int, int]) -> None:
-        """Raise Stalled where a request was not answered and nothing else was received for `silence_timeout`.
-
-        The connection may be dead. By then the group has reassigned the partitions, and the client itself would wait
-        for longer than a rebalance takes. While bytes arrive, the broker is slow and not silent. `partial` is the
-        result of `_partial_responses` at `asked_at`.
-        """
-        self._silent_since = min(self._silent_since, asked_at)
-        if any(size and size != partial.get(connection) for connection, size in self._partial_responses().items()):
-            self._silent_since = time.monotonic()  # a large response delays those behind it on its connection
-        silent = time.monotonic() - max(self._silent_since, self._received_at)
-        if silent >= self.silence_timeout:
-            raise Stalled(f"no word from the broker for {silent:.0f} s")
-
-    def _partial_responses(self) -> dict[int, int]:
-        """Return the bytes of partly received responses, by connection."""
-        connections = self._client._client._conns.values()  # noqa: SLF001  aiokafka has no other way
-        return {id(each): len(each._reader._buffer) for each in connections if each._reader is not None}  # noqa: SLF001
-
     def _set_fetch_wait(self, has_records: bool) -> None:
         """Make fetches wait for a short time while records arrive, and for longer afterwards.
 
         A broker may answer a fetch that finds no records only when its wait is over, and answers other requests of the
         connection after it. So the wait is short enough not to look like silence.
         """
-        now = time.monotonic()
         if has_records:
-            self._received_at = now
-        is_calm = now - self._received_at > CALM_SECONDS
+            self.brokers.received_at = time.monotonic()
+        is_calm = time.monotonic() - self.brokers.received_at > CALM_SECONDS
         wait_ms = int(min(self._options.fetch_wait * (CALM_FACTOR if is_calm else 1), SILENT_SECONDS / 4) * 1000)
         self._client._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001  aiokafka has no other way, once it runs

@@ -48,6 +48,9 @@ CONTENT_DIFFERENCES = Counter(
     "els_content_differences_total", "Repeated contents that name another file than the first.", ["field"]
 )
 LOST_INPUTS = Counter("els_inputs_lost_total", "Records that a topic no longer has, although unread.", ["topic"])
+THROTTLED = Counter(
+    "els_kafka_throttled_seconds_total", "Time for which brokers delayed a client because of a quota.", ["client"]
+)
 OUTBOX_PUBLISHED = Counter("els_outbox_published_total", "Events acknowledged by the broker.", ["topic"])
 EVENT_TO_PUBLISH = Histogram(
     "els_event_to_publish_seconds",

@@ -11,8 +11,8 @@ from aiokafka.client import ConnectionGroup
 from deploy.servers.pods import until
 from service.consumer import watchdog
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
-from service.kafka import group as membership_module
-from service.kafka.group import Stalled
+from service.kafka import broker_view
+from service.kafka.broker_view import Stalled
 from tests.support.builders.inputs import MEBIBYTE, content, registration
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
 from tests.support.servers.proxy import Proxy, kafka_through
@@ -42,9 +42,9 @@ async def test_a_broker_that_does_not_answer_any_more_is_reconnected(
 ) -> None:
     """The client itself would wait for 40 s, longer than a rebalance may take."""
     monkeypatch.setattr(watchdog, "LAG_CHECK_SECONDS", 0.1)
-    monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
+    monkeypatch.setattr(broker_view, "SILENT_SECONDS", 1)
     running = await consumers.start()
-    running.consumer._assignment.membership._options = replace(running.consumer._options, session_timeout=1)
+    running.consumer._assignment.membership.brokers._session_timeout = 1
     for connection in running.consumer._assignment.membership._client._client._conns.values():
         connection._writer.transport.pause_reading()
     with pytest.raises(Stalled, match="no word from the broker"):
@@ -62,8 +62,8 @@ async def test_a_slow_transfer_of_a_large_record_is_not_silence(
     running = await consumers.start()
     await consumers.becomes(PENDING, 1)
     # Long enough for a broker on a busy machine, and a third of what the record takes.
-    monkeypatch.setattr(membership_module, "SILENT_SECONDS", 6)
-    running.consumer._assignment.membership._options = replace(running.consumer._options, session_timeout=6)
+    monkeypatch.setattr(broker_view, "SILENT_SECONDS", 6)
+    running.consumer._assignment.membership.brokers._session_timeout = 6
     proxy.slow(0.3)
     instructions = random.Random(1).randbytes(2 * MEBIBYTE).hex()
     await consumers.publish(BATCH_REGISTERED, registration("b", ["e1"], unknown_field=instructions))
@@ -78,7 +78,7 @@ async def test_a_coordinator_that_does_not_answer_commits_is_reconnected_without
     consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records arrive meanwhile, since they have connections of their own."""
-    monkeypatch.setattr(membership_module, "SILENT_SECONDS", 1)
+    monkeypatch.setattr(broker_view, "SILENT_SECONDS", 1)
     await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"))  # the producer has its connections from now on
     before = asyncio.all_tasks()
     running = await consumers.start()

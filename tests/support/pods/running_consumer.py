@@ -141,19 +141,27 @@ class ConsumerFixture:
 
     async def delete_records(self, tp: TopicPartition, before: int) -> None:
         """Deletes the records below an offset, as a retention or an administrator does."""
-        async with self._admin() as admin:
+        async with self.admin() as admin:
             await admin.delete_records({tp: RecordsToDelete(before_offset=before)})
 
     async def create_again(self, topic: str) -> None:
         """Deletes a topic with its records, and creates it with the same number of partitions."""
-        async with self._admin() as admin:
+        await self.delete_topic(topic)
+        await self.create_topic(topic)
+
+    async def delete_topic(self, topic: str) -> None:
+        """Deletes a topic with its records."""
+        async with self.admin() as admin:
             await admin.delete_topics([topic])
-        options = client_options(self.broker.bootstrap_servers)
-        await topics.create_topics(options, partitions=3, replication=1, topics={topic: {}})
         self.ends = {tp: end for tp, end in self.ends.items() if tp.topic != topic}
 
+    async def create_topic(self, topic: str) -> None:
+        """Creates a topic."""
+        options = client_options(self.broker.bootstrap_servers)
+        await topics.create_topics(options, partitions=3, replication=1, topics={topic: {}})
+
     @asynccontextmanager
-    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers)
         await admin.start()
         try:

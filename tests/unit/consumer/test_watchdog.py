@@ -7,7 +7,8 @@ import pytest
 from service.application import WAITS_FOR_STANDBY
 from service.consumer.partitions import Assignment
 from service.consumer.watchdog import Watchdog
-from service.kafka.group import ConsumerOptions, Stalled
+from service.kafka.broker_view import Stalled
+from service.kafka.group import ConsumerOptions
 from service.runtime.health import Health
 
 
