@@ -1,7 +1,7 @@
 """Runs Apache Kafka with this machine's Java: a broker and controller in one process, fetched through Maven.
 
 Production runs this broker, so its behaviour decides. The test chooses the folder of the data, which survives `kill`
-and `start`.
+and `start`. `kafka_cluster` runs several of them as one cluster.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,16 +104,77 @@ class Security:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The place of a broker in its cluster: its id, and the controller ports of all brokers by their ids."""
+
+    id: int
+    controllers: Mapping[int, int]
+
+    @property
+    def replicas(self) -> int:
+        """The replicas of internal topics, and the default of others."""
+        return min(3, len(self.controllers))
+
+    def settings(self) -> dict[str, str]:
+        """Returns the properties that name the broker and its cluster."""
+        replicas, in_sync = str(self.replicas), str(max(1, self.replicas - 1))
+        return {
+            "process.roles": "broker,controller",
+            "node.id": str(self.id),
+            "controller.quorum.voters": ",".join(
+                f"{number}@{LOOPBACK}:{port}" for number, port in self.controllers.items()
+            ),
+            "controller.listener.names": "CONTROLLER",
+            "default.replication.factor": replicas,
+            "min.insync.replicas": in_sync,
+            "offsets.topic.replication.factor": replicas,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": in_sync,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": in_sync,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A listener with a password, and rights by ACLs: the user has those that are granted, everybody else has all."""
+
+    username: str
+    password: str
+    port: int
+
+    @property
+    def listener(self) -> str:
+        """Returns the listener with its address."""
+        return f"LOGIN://{LOOPBACK}:{self.port}"
+
+    def settings(self) -> dict[str, str]:
+        """Returns the properties of the broker."""
+        module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        return {
+            "listener.name.login.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.login.plain.sasl.jaas.config": f'{module} required user_{self.username}="{self.password}";',
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+
+
 class ApacheKafka:
     """One broker with its data under `home`. After a restart it has all records that it acknowledged."""
 
     idempotence = True
+    heap = "1g"
 
-    def __init__(self, home: Path, security: Security | None = None) -> None:
+    def __init__(
+        self, home: Path, security: Security | None = None, *, node: Node | None = None, login: Login | None = None
+    ) -> None:
+        """Without `node`, it is a cluster of its own."""
         self.home = home
         self._security = security
+        self._login = login
+        self._node = node or Node(1, {1: reserved_port()})
         self.port = reserved_port()
-        self._controller_port = reserved_port()
         self.bootstrap_servers = f"{LOOPBACK}:{self.port}"
         self.program = Program("Apache Kafka", home / "kafka.json", home / "kafka.log")
 
@@ -133,6 +195,22 @@ class ApacheKafka:
     def kill(self) -> None:
         """Ends it as a crash would (SIGKILL)."""
         self.program.stop((signal.SIGKILL, 10))
+
+    def running(self) -> bool:
+        """Returns whether its process exists."""
+        return self.program.running()
+
+    def freeze(self) -> None:
+        """Stops it from running (SIGSTOP), with its connections open, until `thaw`."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it run again after `freeze`. Does nothing where it has ended."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if identity := self.program.identity():
+            os.kill(identity.pid, number)
 
     def _prepare(self, properties: Path) -> None:
         (self.home / "log4j2.properties").write_text(LOG4J)
@@ -156,27 +234,20 @@ class ApacheKafka:
 
     def _settings(self) -> dict[str, str]:
         secure = self._security.listeners() if self._security else {}
-        brokers = ",".join([f"PLAINTEXT://{self.bootstrap_servers}", *secure.values()])
-        controller = f"CONTROLLER://{LOOPBACK}:{self._controller_port}"
+        login = [self._login.listener] if self._login else []
+        brokers = ",".join([f"PLAINTEXT://{self.bootstrap_servers}", *secure.values(), *login])
+        controller = f"CONTROLLER://{LOOPBACK}:{self._node.controllers[self._node.id]}"
         return {
-            "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
+            **self._node.settings(),
             "listeners": f"{brokers},{controller}",
             "advertised.listeners": brokers,
-            "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
-            ",PASSWORD:SASL_SSL,CERTIFICATE:SSL",
+            ",PASSWORD:SASL_SSL,CERTIFICATE:SSL,LOGIN:SASL_PLAINTEXT",
             "log.dirs": str(self.home / "data"),
             # A missing topic is an error, as in production.
             "auto.create.topics.enable": "false",
-            "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "4",
-            "transaction.state.log.replication.factor": "1",
-            "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "4",
-            "share.coordinator.state.topic.replication.factor": "1",
-            "share.coordinator.state.topic.min.isr": "1",
             # A group starts with its first member, without a wait for more.
             "group.initial.rebalance.delay.ms": "0",
             # So small that a session can expire within a test.
@@ -186,6 +257,7 @@ class ApacheKafka:
             "broker.session.timeout.ms": "2000",
             "log.segment.delete.delay.ms": "1000",
             **(self._security.settings() if self._security else {}),
+            **(self._login.settings() if self._login else {}),
         }
 
     def _java(self, main: str, *arguments: str) -> list[str]:
@@ -194,7 +266,7 @@ class ApacheKafka:
             raise StackError("Java 17 or newer is missing")
         return [
             found,
-            "-Xmx1g",
+            f"-Xmx{self.heap}",
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             f"-Dlog4j2.configurationFile={self.home / 'log4j2.properties'}",

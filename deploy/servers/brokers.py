@@ -71,7 +71,7 @@ class Broker:
 
     def segment(self, topic: str, partition: int) -> Path | None:
         """Returns the file with the first records of a partition, or None if it is not accessible."""
-        if not isinstance(self._server, OwnApacheKafka):
+        if not isinstance(self._server, ApacheKafka):
             return None
         return self._server.home / "data" / f"{topic}-{partition}" / f"{0:020}.log"
 
@@ -83,13 +83,6 @@ class Broker:
 
 class OwnTansu(Tansu):
     """Tansu with the interface of Server."""
-
-    def running(self) -> bool:
-        return self.program.running()
-
-
-class OwnApacheKafka(ApacheKafka):
-    """Apache Kafka with the interface of Server."""
 
     def running(self) -> bool:
         return self.program.running()
@@ -111,7 +104,7 @@ def tansu() -> Iterator[Broker]:
 def apache() -> Iterator[Broker]:
     """Starts Apache Kafka: in a container if there is a Docker engine, else with this machine's Java."""
     with tempfile.TemporaryDirectory(prefix="els-test-", ignore_cleanup_errors=True) as home:
-        server = docker.ApacheKafkaContainer() if docker.answers() else OwnApacheKafka(Path(home))
+        server = docker.ApacheKafkaContainer() if docker.answers() else ApacheKafka(Path(home))
         try:
             server.start()
             yield Broker("apache", server.bootstrap_servers, server=server)
@@ -123,7 +116,7 @@ def apache() -> Iterator[Broker]:
 def secure_apache(security: Security) -> Iterator[Broker]:
     """Starts Apache Kafka with this machine's Java, with TLS listeners beside the plain one."""
     with tempfile.TemporaryDirectory(prefix="els-test-", ignore_cleanup_errors=True) as home:
-        server = OwnApacheKafka(Path(home), security)
+        server = ApacheKafka(Path(home), security)
         try:
             server.start()
             yield Broker("apache", server.bootstrap_servers, server=server)

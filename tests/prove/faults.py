@@ -26,7 +26,8 @@ from psycopg import sql
 from deploy.local.postgres import Postgres
 from deploy.local.processes import LOOPBACK, StackError
 from deploy.servers import brokers, databases
-from deploy.servers.brokers import Broker, OwnApacheKafka, committed_offsets
+from deploy.servers.apache_kafka import ApacheKafka
+from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import SESSION_SECONDS, Pods, pods
 from deploy.servers.ports import reserved_port
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
@@ -48,7 +49,7 @@ SMALL_DISK: Final = "6g"
 FAKETIME: Final = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
-class ProxiedKafka(OwnApacheKafka):
+class ProxiedKafka(ApacheKafka):
     """Apache Kafka with a second listener whose advertised address is a proxy; the pods use it.
 
     The measurement connects directly, so that it does not wait for its own connections.
