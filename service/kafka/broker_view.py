@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.domain.topics import INCOMING_TOPICS
-from service.kafka.quota import Quota
+from service.kafka.responses import Responses
 
 SILENT_SECONDS = 6.0
 """A membership ends when a broker does not answer for this long, or for the session's timeout where that is longer."""
@@ -30,7 +30,7 @@ class BrokerView:
         self._client = client
         self._cluster = client._client.cluster  # noqa: SLF001  aiokafka has no other way
         self._session_timeout = session_timeout
-        self._quota = Quota(client._client, "consumer")  # noqa: SLF001  aiokafka has no other way
+        self._responses = Responses(client._client, "consumer")  # noqa: SLF001  aiokafka has no other way
         self._silent_since = math.inf
         self.received_at = time.monotonic()
         """When records were received last."""
@@ -42,8 +42,8 @@ class BrokerView:
 
     @property
     def throttled(self) -> str | None:
-        """Say for how long the brokers delay this consumer because of a quota; None where they do not."""
-        return self._quota.told
+        """Say that a broker delays this consumer because of a quota; None where none does."""
+        return self._responses.quota
 
     def lacking(self) -> str | None:
         """Say which input topics or partitions cannot be read now; None where all can."""
@@ -104,7 +104,7 @@ class BrokerView:
         self._silent_since = min(self._silent_since, asked_at)
         if any(size and size != partial.get(connection) for connection, size in self._partial_responses().items()):
             self._silent_since = time.monotonic()  # a large response delays those behind it on its connection
-        silent = time.monotonic() - max(self._silent_since, self.received_at, self._quota.until)
+        silent = time.monotonic() - max(self._silent_since, self.received_at, self._responses.throttled_until)
         if silent >= self.silence_timeout:
             raise Stalled(f"no word from the broker for {silent:.0f} s")
 

@@ -18,6 +18,7 @@ from service.domain.topics import (
     LARGEST_RECORD,
 )
 from service.kafka.connection import REQUEST_MS
+from service.kafka.responses import Responses
 
 RECORD_BATCH: Final = 900_000
 """Bytes of a record batch that the relay sends: below a topic's default limit (1,048,588), so that a broker rejects
@@ -58,6 +59,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
         # would only know that there was no answer.
         self._message_accumulator._batch_ttl = ANSWER_MS / 1000  # noqa: SLF001  aiokafka takes the request's timeout
         self.idempotent = idempotent
+        self._responses = Responses(self.client, "relay")
         self._named: set[str] = set()
         self._retry_after: dict[str, float] = {}
 
@@ -108,15 +110,15 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
         """Return whether the partition has a leader, as far as the metadata says."""
         return self.client.cluster.leader_for_partition(TopicPartition(topic, partition)) not in (None, -1)
 
-    async def close(self, seconds: float) -> None:
-        """Send what is waiting, within so many seconds, and close."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stop()
-        except (TimeoutError, asyncio.CancelledError) as ended:
-            await self.abandon()
-            if isinstance(ended, asyncio.CancelledError):
-                raise
+    @property
+    def throttled_until(self) -> float:
+        """The monotonic time up to which a broker delays this producer because of a quota."""
+        return self._responses.throttled_until
+
+    def why_unanswered(self, topic: str, partition: int) -> Exception:
+        """Return why records of a partition are not acknowledged, as far as the broker has told it."""
+        refusal = self._responses.refusal(TopicPartition(topic, partition))
+        return refusal or TimeoutError(self._responses.quota or "the broker does not acknowledge the records")
 
     async def abandon(self) -> None:
         """Close at once, without waiting for records that are being sent.

@@ -20,13 +20,12 @@ from service.domain.topics import INCOMING_TOPICS
 from service.history.topics import count_members, open_reader, topic_partitions
 from service.kafka.group import offset_text
 from service.postgres.pool import Database
-from service.relay.producer_line import ACK_SECONDS, CLOSING_SECONDS
 from service.store import operator_actions, progress, recovery
 from service.store.operator_actions import Operator, Subject
 from service.store.progress import DatabaseState, ProgressRow
 from service.store.recovery import RecoveryState
 
-QUIET_SECONDS: Final = ACK_SECONDS + CLOSING_SECONDS
+QUIET_SECONDS: Final = 21.0
 """The longest time in which a relay that has stopped may still send."""
 
 LEAVE_SECONDS: Final = 120.0

@@ -1,8 +1,10 @@
 """Keeps the producer of one relay worker: creates it when it is needed, and replaces it after a failure."""
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final, cast
+from typing import cast
 
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -14,19 +16,21 @@ ACK_SECONDS, SLOWEST_BYTES_PER_SECOND = 6.0, 500_000
 """Time to wait for an acknowledgement: a base in seconds, plus the time for the bytes in flight at the slowest speed.
 Without a limit, an idempotent producer waits for ever."""
 
-CLOSING_SECONDS: Final = 15.0
-"""Time that a replaced producer has to finish sending its records."""
-
 
 class ProducerLine:
-    """Owns the producer of one relay worker. A producer that failed is closed in the background."""
+    """Owns the producer of one relay worker.
+
+    A producer that failed is closed as soon as nobody waits for its acknowledgements: it would go on sending what
+    failed, beside its successor, which sends the same.
+    """
 
     def __init__(self, producers: Callable[[], Producer]) -> None:
         self._producers = producers
         self._producer: Producer | None = None
         self._starting = asyncio.Lock()
         self._in_flight = 0
-        self._closing: set[asyncio.Task[None]] = set()
+        self._sends: Counter[Producer] = Counter()
+        self._closing: dict[Producer, asyncio.Task[None]] = {}
 
     async def producer(self) -> Producer:
         """Returns a connected producer. Raises KafkaError or TimeoutError."""
@@ -47,7 +51,8 @@ class ProducerLine:
             await producer.find(topics)
         except (errors.KafkaError, TimeoutError) as error:
             # Its connection may be dead without an error: it would wait there for ever.
-            self._replace(producer, error)
+            if producer.idempotent or not isinstance(error, errors.BrokerResponseError):
+                self._replace(producer)
             raise
         return producer
 
@@ -58,36 +63,70 @@ class ProducerLine:
         except (errors.KafkaError, TimeoutError) as unreachable:
             return cast("Exception", unreachable)
         self._in_flight += (size := records.size())
+        self._sends[producer] += 1
         try:
             await asyncio.sleep(0)  # lets the other sends of the wave add to the bytes in flight
-            async with asyncio.timeout(ACK_SECONDS + self._in_flight / SLOWEST_BYTES_PER_SECOND):
-                await (await producer.send_batch(records, topic, partition=partition))
-        except (errors.KafkaError, TimeoutError, AssertionError) as error:
-            self._replace(producer, error)
-            unknown: Exception = errors.UnknownTopicOrPartitionError(topic)
-            return unknown if producer.partition(topic, b"") is None else error
+            if await self._is_acknowledged(producer, records, topic, partition):
+                return None
+            self._replace(producer)
+            error = producer.why_unanswered(topic, partition)
+        except (errors.KafkaError, TimeoutError, AssertionError) as failed:
+            error = failed
+            # One that is not idempotent can be kept if the broker did respond.
+            if producer.idempotent or not isinstance(error, errors.BrokerResponseError):
+                self._replace(producer)
         finally:
             self._in_flight -= size
-        return None
+            self._sends[producer] -= 1
+            self._close_unused(producer)
+        unknown: Exception = errors.UnknownTopicOrPartitionError(topic)
+        return unknown if producer.partition(topic, b"") is None else error
 
-    def _replace(self, producer: Producer, error: Exception) -> None:
-        """Replace a producer that failed. One that is not idempotent can be kept if the broker did respond."""
-        if self._producer is not producer:
-            return
-        if producer.idempotent or not isinstance(error, errors.BrokerResponseError):
+    async def _is_acknowledged(self, producer: Producer, records: BatchBuilder, topic: str, partition: int) -> bool:
+        """Send a record batch. Returns False where there was no answer in time.
+
+        Time during which a broker delays the producer because of a quota does not count. Raises KafkaError.
+        """
+
+        async def send() -> None:
+            await (await producer.send_batch(records, topic, partition=partition))
+
+        begun_at, sending = time.monotonic(), asyncio.create_task(send())
+        try:
+            while not sending.done():
+                since = max(begun_at, producer.throttled_until)
+                left = since + ACK_SECONDS + self._in_flight / SLOWEST_BYTES_PER_SECOND - time.monotonic()
+                if left <= 0:
+                    return False
+                await asyncio.wait([sending], timeout=left)
+        finally:
+            if not sending.done():
+                await cancelled([sending])
+        sending.result()
+        return True
+
+    def _replace(self, producer: Producer) -> None:
+        """Replace a producer that failed, unless it is replaced already."""
+        if self._producer is producer:
             self._producer = None
-            task = asyncio.create_task(producer.close(CLOSING_SECONDS))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_unused(producer)
+
+    def _close_unused(self, producer: Producer) -> None:
+        """Close a replaced producer, once nobody waits for it."""
+        if self._producer is not producer and not self._sends[producer] and producer not in self._closing:
+            del self._sends[producer]
+            self._closing[producer] = task = asyncio.create_task(producer.abandon())
+            task.add_done_callback(lambda _: self._closing.pop(producer))
 
     def renew(self) -> None:
         """Use a new producer from now on: after a network failure elsewhere, this connection may be lost as well."""
         if self._producer is not None:
-            self._replace(self._producer, TimeoutError())
+            self._replace(self._producer)
 
     async def abandon(self) -> None:
         """Close all producers at once, without waiting for records in flight."""
-        await cancelled(list(self._closing))
         producer, self._producer = self._producer, None
-        if producer is not None:
-            await producer.abandon()
+        for each in {producer, *self._sends}:
+            if each is not None and each not in self._closing:
+                await each.abandon()
+        await asyncio.gather(*self._closing.values())

@@ -1,186 +1,27 @@
 """Tests that the relay keeps the order of each batch and loses nothing, whatever crashes or cannot be published."""
 
 import asyncio
-import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from functools import partial
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
-from aiokafka import AIOKafkaConsumer, errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from deploy.local.tansu import Tansu
-from deploy.servers.ports import reserved_port
-from service.domain.enveloped import Origin, Outgoing
-from service.kafka import producer as producer_module
-from service.kafka.connection import client_options
+from service.domain.enveloped import Origin
 from service.kafka.producer import Producer
-from service.kafka.topics import create_topics
 from service.postgres import arrays
-from service.postgres.liveness import hang_up
-from service.postgres.pool import Database
-from service.relay import producer_line, watermark
-from service.relay.producer_line import ProducerLine
+from service.relay import watermark
 from service.relay.relay import Relay
 from service.store import outbox
 from service.store import relays as relays_
 from service.store.outbox import FetchLimits
 from service.store.relays import SHARDS
 from tests.support.builders.outbox import CORRELATION_ID, event
-from tests.support.builders.producers import noting_ids
-from tests.support.servers.proxy import Proxy, kafka_through
-
-BOUND = 90
-"""Seconds after which a wait has failed."""
-
-LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
-
-
-class Recording(Producer):
-    """A producer that records the order of acknowledgements. `gate` can delay its sends."""
-
-    def __init__(self, options: dict[str, Any], acknowledged: list[bytes], gate: asyncio.Event | None = None) -> None:
-        super().__init__(options, idempotent=False)
-        self._acknowledged, self._gate = acknowledged, gate
-        self.reached = asyncio.Event()
-
-    def create_batch(self) -> Any:
-        return noting_ids(super().create_batch())
-
-    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
-        self.reached.set()
-        if self._gate is not None:
-            await self._gate.wait()
-        future = await super().send_batch(batch, topic, partition=partition)
-
-        def settled(done: asyncio.Future[Any]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                self._acknowledged.extend(batch.ids)
-
-        future.add_done_callback(settled)
-        return future
-
-
-class Rejecting(Recording):
-    """A producer of a broker that rejects record batches with certain events, as too large."""
-
-    def __init__(self, options: dict[str, Any], acknowledged: list[bytes], rejected: set[bytes]) -> None:
-        super().__init__(options, acknowledged)
-        self._rejected = rejected
-
-    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
-        if self._rejected & set(batch.ids):
-            raise errors.MessageSizeTooLargeError(topic)
-        return await super().send_batch(batch, topic, partition=partition)
-
-
-class Stage:
-    """A database with an outbox, a broker with topics, and the acknowledged events."""
-
-    def __init__(self, url: str, database: Database, options: dict[str, Any]) -> None:
-        self.url, self.database, self.options = url, database, options
-        self.topics: list[str] = []
-        self.acknowledged: list[bytes] = []
-        self.written: dict[str, list[bytes]] = {}
-
-    async def create(self, count: int = 1, partitions: int = 3, configs: dict[str, str] | None = None) -> list[str]:
-        names = [f"relay.{uuid4().hex}" for _ in range(count)]
-        await self.create_named(names, partitions, configs or LARGE)
-        return names
-
-    async def create_named(self, names: Sequence[str], partitions: int, configs: dict[str, str]) -> None:
-        topics = dict.fromkeys(names, configs)
-        await create_topics(self.options, partitions=partitions, replication=1, topics=topics)
-        self.topics += names
-
-    async def commit(self, *events: tuple[str, str, str]) -> None:
-        """Commit events of (batch, topic, text) in one transaction."""
-        async with self.database.transaction() as conn:
-            await self.write(conn, *(event(*each) for each in events))
-
-    async def write(self, conn: psycopg.AsyncConnection[Any], *events: Outgoing) -> None:
-        await outbox.insert_outbox(conn, events)
-        for each in events:
-            self.written.setdefault(each.batch_id, []).append(str(each.event_id).encode())
-
-    def relay(self, gate: asyncio.Event | None = None, **options: Any) -> Relay:
-        return Relay(self.database, lambda: Recording(self.options, self.acknowledged, gate), **options)
-
-    @asynccontextmanager
-    async def running(self, *relays: Relay) -> AsyncIterator[asyncio.Event]:
-        stop = asyncio.Event()
-        tasks = [asyncio.create_task(relay.run(stop)) for relay in relays]
-        try:
-            yield stop
-        finally:
-            stop.set()
-            await asyncio.wait_for(asyncio.gather(*tasks), BOUND)
-
-    async def all(self, query: str) -> list[tuple[Any, ...]]:
-        async with self.database.transaction() as conn:
-            return await (await conn.execute(query)).fetchall()
-
-    async def left(self) -> int:
-        """Returns how many events are in the outbox."""
-        return int((await self.all("select count(*) from ops.outbox_events"))[0][0])
-
-    async def is_empty(self) -> bool:
-        return await self.left() == 0
-
-    async def owners(self) -> dict[UUID | None, int]:
-        return dict(await self.all("select relay, count(*) from els.relay_shards group by relay"))
-
-    async def expire_leases(self) -> None:
-        async with self.database.transaction() as conn:
-            await conn.execute("update els.relays set expires_at = clock_timestamp() - interval '1 second'")
-
-    def assert_in_order(self) -> None:
-        """Check that every row was acknowledged, for the first time after all earlier rows of its batch."""
-        first = {event_id: place for place, event_id in reversed(list(enumerate(self.acknowledged)))}
-        for batch_id, event_ids in self.written.items():
-            places = [first[event_id] for event_id in event_ids]
-            assert places == sorted(places), batch_id
-
-    async def records(self, topic: str, count: int) -> list[Any]:
-        """Returns at least `count` records of all partitions together, in the order of each partition.
-
-        The topic may be so new that the consumer must refresh its metadata.
-        """
-        consumer = AIOKafkaConsumer(topic, **self.options, auto_offset_reset="earliest", metadata_max_age_ms=500)
-        await consumer.start()
-        try:
-            found: list[Any] = []
-            async with asyncio.timeout(BOUND):
-                while len(found) < count:
-                    for records in (await consumer.getmany(timeout_ms=200)).values():
-                        found += records
-            return found
-        finally:
-            await consumer.stop()
-
-
-def text_of(record: Any) -> str:
-    return str(json.loads(record.value)["data"]["text"])
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(BOUND):
-        while not await condition():  # noqa: ASYNC110  the condition depends on other processes
-            await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def stage(database_url: str, kafka: Any) -> AsyncIterator[Stage]:
-    database = Database(database_url)
-    yield Stage(database_url, database, client_options(getattr(kafka, "bootstrap_servers", kafka)))
-    await database.close()
+from tests.support.pods.relay_stage import BOUND, LARGE, Recording, Rejecting, Stage, text_of, until
 
 
 async def test_a_row_becomes_a_record_with_its_key_value_and_headers(stage: Stage) -> None:
@@ -293,69 +134,6 @@ async def test_a_paused_relay_that_continues_after_its_successor_only_repeats(st
     await zombie.close()
     assert len(stage.acknowledged) > len(stage.written["b"])
     stage.assert_in_order()
-
-
-async def test_a_new_topic_is_found_on_a_new_connection_if_the_broker_stops_responding(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The client itself would retry on the same connection."""
-    monkeypatch.setattr(producer_module, "ANSWER_MS", 1_000)
-    known, new = await stage.create(2)
-    relay = stage.relay()
-    async with stage.running(relay):
-        await stage.commit(("b", known, "{}"))
-        await until(stage.is_empty)
-        producer = relay._worker._line._producer
-        assert producer is not None
-        for connection in producer.client._conns.values():
-            connection._writer.transport.pause_reading()
-        await stage.commit(("b", new, "{}"))
-        await until(stage.is_empty)
-    assert len(await stage.records(new, 1)) == 1
-
-
-async def test_a_small_record_batch_waits_for_a_large_one_on_the_same_connection(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both are sent in one request: if the small one timed out, its producer would be replaced again and again."""
-    monkeypatch.setattr(producer_line, "ACK_SECONDS", 1.0)
-    proxy = await Proxy(int(str(stage.options["bootstrap_servers"]).rpartition(":")[2])).start()
-    monkeypatch.setattr("aiokafka.client.create_conn", partial(kafka_through, proxy))
-    [topic] = await stage.create()
-    line = ProducerLine(lambda: Producer(stage.options, idempotent=False))
-    try:
-        producer = await line.producer_for([topic])
-        proxy.slow(0.1)
-        waves = []
-        for partition, size in enumerate([100, 3_000_000, 100]):
-            records = producer.create_batch()
-            assert records.append(timestamp=None, key=b"b", value=b"x" * size, headers=[])
-            waves.append(line.send(records, topic, partition))
-        assert await asyncio.gather(*waves) == [None, None, None]
-        assert line._in_flight == 0, "the time to wait for an acknowledgement grows with it"
-    finally:
-        await line.abandon()
-        await proxy.stop()
-
-
-async def test_a_relay_that_lost_its_database_session_replaces_its_producer(stage: Stage) -> None:
-    """A network failure may break both connections, and the relay would wait for each in turn."""
-    [topic] = await stage.create()
-    relay = stage.relay()
-
-    async def has_new_producer() -> bool:
-        for session in stage.database._idle:
-            hang_up(session.connection)
-        return relay._worker._line._producer is not producer
-
-    async with stage.running(relay):
-        await stage.commit(("b", topic, "1"))
-        await until(stage.is_empty)
-        producer = relay._worker._line._producer
-        assert producer is not None
-        await until(has_new_producer)
-        await stage.commit(("b", topic, "2"))
-        await until(stage.is_empty)
 
 
 async def test_a_missing_topic_blocks_only_its_batches_until_it_exists(stage: Stage) -> None:
@@ -537,35 +315,6 @@ async def test_a_commit_of_another_pod_wakes_the_relay_of_the_shard(stage: Stage
         await stage.commit(*[(f"batch-{n}", topic, "x") for n in range(100)])
         relays[0].wake()
         await until(stage.is_empty)
-
-
-async def test_while_the_broker_is_unavailable_nothing_is_lost_or_blocked(stage: Stage, tmp_path: Path) -> None:
-    broker = Tansu(tmp_path, reserved_port())
-    stage.options = client_options(broker.bootstrap_servers)
-    topic = f"relay.{uuid4().hex}"
-    await stage.commit(*[(f"batch-{n % 5}", topic, "x") for n in range(50)])
-    relay = stage.relay()
-
-    async def has_failed() -> bool:
-        return "Kafka" in (relay.error or "")
-
-    try:
-        async with stage.running(relay):
-            await until(has_failed)
-            assert await stage.left() == 50
-            assert await stage.all("select from els.outbox_blocked") == []
-            broker.start()
-            await stage.create_named([topic], 3, LARGE)
-            await until(stage.is_empty)
-            broker.kill()
-            await stage.commit(("batch-1", topic, "x"))
-            relay.wake()
-            await until(has_failed)
-            assert await stage.left() == 1
-    finally:
-        broker.stop()
-    stage.written["batch-1"].pop()
-    stage.assert_in_order()
 
 
 async def test_a_row_of_a_transaction_that_commits_late_is_not_skipped(stage: Stage) -> None:
