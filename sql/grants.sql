@@ -36,7 +36,7 @@ to els_app;
 
 -- Rows of the outbox, and operator actions, are inserted and deleted, never updated.
 grant select, insert, delete on els.outbox_pages, els.outbox, els.operator_actions to els_app;
-grant select, insert, update on els.lost_inputs to els_app;
+grant select, insert, update on els.lost_inputs, els.output_topics to els_app;
 grant select, update on els.relay_shards, els.policy, els.outbox_format to els_app;
 
 grant usage on schema ops to els_ops;

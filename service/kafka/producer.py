@@ -27,9 +27,17 @@ only a record that is too large by itself."""
 ANSWER_MS: Final = 5_000
 """Milliseconds to wait for the answer to a small request."""
 
+METADATA_MS: Final = 5_000
+"""How often the brokers are asked which topics and partitions there are. By default aiokafka does so every 300 s."""
+
 UPLOAD_MS: Final = 80_000
 """Milliseconds to wait for the answer to a produce request: enough for the largest event on a slow connection. The
 relay itself waits for less long where it sends less."""
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Return the partition of a key by the rule of the default partitioner."""
+    return _hash(key) % partitions
 
 
 @lru_cache(maxsize=20_000)
@@ -54,6 +62,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
             max_batch_size=RECORD_BATCH,
             max_request_size=LARGEST_RECORD,
             request_timeout_ms=UPLOAD_MS,
+            metadata_max_age_ms=METADATA_MS,
         )
         # A partition's error is raised after it was tried for this long: earlier than the timeout of the sender, which
         # would only know that there was no answer.
@@ -101,10 +110,9 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
         known = self.client.cluster.available_partitions_for_topic(topic)
         return topic not in self._named or (not known and self._retry_after.get(topic, 0) <= now)
 
-    def partition(self, topic: str, key: bytes) -> int | None:
-        """Return the partition of a key by the rule of the default partitioner, None for an unknown topic."""
-        partitions = self.client.cluster.partitions_for_topic(topic)
-        return _hash(key) % len(partitions) if partitions else None
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, 0 for an unknown topic."""
+        return len(self.client.cluster.partitions_for_topic(topic) or ())
 
     def has_leader(self, topic: str, partition: int) -> bool:
         """Return whether the partition has a leader, as far as the metadata says."""

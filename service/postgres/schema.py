@@ -7,7 +7,7 @@ from psycopg import AsyncConnection
 from service.postgres.pool import Database
 from service.postgres.session import APPLICATION_NAME, PLANNER, conninfo
 
-EXPECTED_REVISION: Final = "0008"
+EXPECTED_REVISION: Final = "0009"
 """The revision that this code is written for: the last file of migrations/versions. Revisions are numbers of four
 digits, so that they compare as texts."""
 

@@ -539,6 +539,17 @@ lost_inputs = Table(
     Index("lost_inputs_open", "id", postgresql_where=text("acknowledged_at is null")),
 )
 
+output_topics = Table(
+    "output_topics",
+    METADATA,
+    _not_null("topic", Text),
+    _not_null("partitions", Integer),
+    _not_null("found", Integer),
+    _not_null("found_at", _TIME, server_default=text("transaction_timestamp()")),
+    PrimaryKeyConstraint("topic", name="output_topics_pkey"),
+    CheckConstraint("partitions between 1 and found", name="output_topics_check"),
+)
+
 purge_hold = Table(
     "purge_hold",
     METADATA,

@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterable
 from uuid import UUID, uuid4
 
 from service.postgres.pool import Database
+from service.relay.partitions import AgreedPartitions
 from service.store import relays
 
 
 class Lease:
     """Holds the shards that this relay may serve until its lease ends, by its own clock."""
 
-    def __init__(self, database: Database, seconds: float, took: Callable[[], None]) -> None:
-        """`took` is called after shards became this relay's. `seconds` is how long a lease lasts."""
+    def __init__(
+        self, database: Database, seconds: float, took: Callable[[], None], partitions: AgreedPartitions
+    ) -> None:
+        """`took` is called after shards became this relay's. `seconds` is how long a lease lasts.
+
+        The agreed `partitions` are read anew whenever the lease is renewed.
+        """
         self.relay: UUID = uuid4()
         self.shards: frozenset[int] = frozenset()
         self.leaving: frozenset[int] = frozenset()
@@ -23,6 +29,7 @@ class Lease:
         self._seconds = seconds
         self._until = float("-inf")
         self._took = took
+        self._partitions = partitions
 
     @property
     def is_valid(self) -> bool:
@@ -47,6 +54,7 @@ class Lease:
             await relays.renew_relay(conn, self.relay, self._seconds)
             await relays.end_previous_format(conn)
             share = await relays.share_shards(conn, self.relay)
+            await self._partitions.read(conn)
         held = frozenset(share.held + share.taken)
         fresh = held - self.shards | set(share.taken)
         kept_last = sorted(held, key=lambda shard: (shard not in self.leaving, -shard))

@@ -80,7 +80,7 @@ class ProducerLine:
             self._sends[producer] -= 1
             self._close_unused(producer)
         unknown: Exception = errors.UnknownTopicOrPartitionError(topic)
-        return unknown if producer.partition(topic, b"") is None else error
+        return error if producer.partitions(topic) else unknown
 
     async def _is_acknowledged(self, producer: Producer, records: BatchBuilder, topic: str, partition: int) -> bool:
         """Send a record batch. Returns False where there was no answer in time.

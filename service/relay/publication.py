@@ -8,9 +8,10 @@ from itertools import chain, groupby
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from service.kafka.producer import Producer
+from service.kafka.producer import Producer, partition_of
 from service.relay.events import OutboxEvent, events_of
 from service.relay.leases import Lease
+from service.relay.partitions import AgreedPartitions
 from service.relay.producer_line import ProducerLine
 from service.runtime.errors import one_line
 from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED, observe_many
@@ -48,7 +49,9 @@ class Publication:
     all its events of this wave are acknowledged.
     """
 
-    def __init__(self, line: ProducerLine, lease: Lease, rows: Sequence[OutboxRow]) -> None:
+    def __init__(
+        self, line: ProducerLine, lease: Lease, partitions: AgreedPartitions, rows: Sequence[OutboxRow]
+    ) -> None:
         self.acknowledged: list[OutboxKey] = []
         """Rows whose events are all acknowledged."""
         self.error: Exception | None = None
@@ -56,6 +59,7 @@ class Publication:
         """Whether the broker acknowledged any event."""
         self._line = line
         self._lease = lease
+        self._partitions = partitions
         self._read_at = time.monotonic()
         self._blocked: dict[bytes, Blocked] = {}
         self._held: dict[bytes, tuple[OutboxEvent, Exception]] = {}
@@ -69,7 +73,9 @@ class Publication:
     async def publish(self) -> None:
         """Publish the events until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
         waiting = self._waiting
-        producer = await self._line.producer_for({event.topic for event in self.events})
+        topics = {event.topic for event in self.events}
+        producer = await self._line.producer_for(topics)
+        await self._partitions.agree({topic: count for topic in topics if (count := producer.partitions(topic))})
         self._new_records = producer.create_batch
         while waiting:
             wave, waiting = self._next_wave(waiting, producer)
@@ -124,7 +130,9 @@ class Publication:
                 continue  # another relay serves this shard, or will soon
             end = _run_length(events)
             topic = events[0].topic
-            wave.setdefault((topic, producer.partition(topic, batch_id)), []).extend(events[:end])
+            count = self._partitions.count(topic) if producer.partitions(topic) else None
+            partition = None if count is None else partition_of(batch_id, count)
+            wave.setdefault((topic, partition), []).extend(events[:end])
             if end < len(events):
                 later[batch_id] = events[end:]
         return wave, later

@@ -24,6 +24,7 @@ import structlog
 from service.kafka.producer import Producer
 from service.postgres.pool import Database
 from service.relay.leases import Lease
+from service.relay.partitions import AgreedPartitions
 from service.relay.worker import Worker
 from service.runtime.loop import Loop, cancelled
 from service.store import relays
@@ -58,8 +59,9 @@ class Relay:
         self._drain_seconds = drain_seconds
         self._running = False
         self._must_notify = False
-        self._lease = Lease(database, lease_seconds, self._took_shards)
-        self._worker = Worker(database, self._lease, producers, limits)
+        partitions = AgreedPartitions(database)
+        self._lease = Lease(database, lease_seconds, self._took_shards, partitions)
+        self._worker = Worker(database, self._lease, partitions, producers, limits)
         self._renewal = Loop("relay_lease", self._lease.renew, lease_seconds / 3)
         self._working = Loop("relay", self._worker.step, poll_seconds, self._worker.wake)
         self._notifying = Loop("relay_notify", self._notify, poll_seconds)

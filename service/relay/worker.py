@@ -14,6 +14,7 @@ from service.kafka.producer import Producer
 from service.postgres.pipeline import PendingResult
 from service.postgres.pool import Database
 from service.relay.leases import Lease
+from service.relay.partitions import AgreedPartitions
 from service.relay.producer_line import ProducerLine
 from service.relay.publication import Publication
 from service.relay.watermark import Watermark
@@ -42,11 +43,17 @@ class Worker:
     """
 
     def __init__(
-        self, database: Database, lease: Lease, producers: Callable[[], Producer], limits: FetchLimits
+        self,
+        database: Database,
+        lease: Lease,
+        partitions: AgreedPartitions,
+        producers: Callable[[], Producer],
+        limits: FetchLimits,
     ) -> None:
         self.wake = asyncio.Event()
         self._database = database
         self._lease = lease
+        self._partitions = partitions
         self._limits = limits
         self._line = ProducerLine(producers)
         self._watermark = Watermark()
@@ -67,7 +74,7 @@ class Worker:
             raise
         if not rows:
             return False
-        publication = Publication(self._line, self._lease, rows)
+        publication = Publication(self._line, self._lease, self._partitions, rows)
         events = publication.events
         try:
             with tracing.step("publish") as step:

@@ -165,6 +165,15 @@ with estimates as materialized (
             case when topics_stopped > 0 then
                 topics_stopped || ' input topics are paused: ops.stopped_topics'
             end,
+            (
+                select format(
+                    '%s has %s partitions, and events go to the first %s only: ops.output_topics', topic, found, partitions
+                )
+                from els.output_topics
+                where found <> partitions
+                order by topic
+                limit 1
+            ),
             case when relays = 0 then
                 'no pod publishes events'
             end,

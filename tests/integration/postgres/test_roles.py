@@ -45,6 +45,7 @@ TABLES = {
     "expirable_failures": {"SELECT"},
     "expirable_confirmations": {"SELECT"},
     "lost_inputs": {"SELECT", "INSERT", "UPDATE"},
+    "output_topics": {"SELECT", "INSERT", "UPDATE"},
     "policy": CHANGE,
     "operator_actions": ADD_AND_DELETE,
     "alembic_version": {"SELECT"},

@@ -22,12 +22,13 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from deploy.servers.brokers import Broker
 from service.domain.enveloped import Outgoing
 from service.kafka.connection import client_options
-from service.kafka.producer import Producer
+from service.kafka.producer import Producer, partition_of
 from service.kafka.topics import create_topics
 from service.postgres.pool import Database
 from service.relay import worker as worker_module
 from service.relay.events import OutboxEvent
 from service.relay.leases import Lease
+from service.relay.partitions import AgreedPartitions
 from service.relay.publication import Publication
 from service.relay.worker import Worker
 from service.store import outbox
@@ -41,6 +42,7 @@ from tests.support.interleaving.interleaving import HEAR, Actor, Died, Left, Rep
 FIRST, SECOND = "prove.first", "prove.second"
 BATCHES = ("b-0", "b-1")
 
+PARTITIONS = 1
 WRITES_TO_TOPICS = Footprint(reads=frozenset({"topics"}), ends=frozenset({"topics"}))
 ZOMBIE = UUID(int=1)
 ALL_IS_THE_ZOMBIES = f"""
@@ -157,9 +159,9 @@ class Cut(Producer):
 
 @asynccontextmanager
 async def topics_of(broker: Broker) -> AsyncIterator[Topics]:
-    """Create topics of one partition each. Checks at the end that the broker has what the producers recorded."""
+    """Create the topics. Checks at the end that the broker has what the producers recorded."""
     options = client_options(broker.bootstrap_servers)
-    await create_topics(options, partitions=1, replication=1, topics={FIRST: {}, SECOND: {}})
+    await create_topics(options, partitions=PARTITIONS, replication=1, topics={FIRST: {}, SECOND: {}})
     topics = Topics(options)
     try:
         yield topics
@@ -231,12 +233,15 @@ def insert(observer: psycopg.Connection[Any], row: Sequence[Outgoing], *, previo
 
 
 def new_lease(database: Database) -> Lease:
-    return Lease(database, 3600, lambda: None)
+    return Lease(database, 3600, lambda: None, AgreedPartitions(database))
 
 
 async def publish(producer: Producer, database: Database, lease: Lease, limits: FetchLimits) -> None:
     """Publish until nothing is left."""
-    worker = Worker(database, lease, lambda: producer, limits)
+    partitions = AgreedPartitions(database)
+    # They are agreed before, in no step of the race.
+    partitions._agreed = partitions._found = dict.fromkeys((FIRST, SECOND), PARTITIONS)
+    worker = Worker(database, lease, partitions, lambda: producer, limits)
     try:
         while await worker.step():
             pass
@@ -283,7 +288,7 @@ def without_waves(patch: pytest.MonkeyPatch) -> None:
         wave: dict[tuple[str, int | None], list[OutboxEvent]] = {}
         for batch_id, events in waiting.items():
             for each in events:
-                wave.setdefault((each.topic, producer.partition(each.topic, batch_id)), []).append(each)
+                wave.setdefault((each.topic, partition_of(batch_id, PARTITIONS)), []).append(each)
         return wave, {}
 
     patch.setattr(Publication, "_next_wave", everything)

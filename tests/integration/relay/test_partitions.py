@@ -1,0 +1,76 @@
+"""Tests that relays agree on the partitions of an output topic, so that those that are added split no batch."""
+
+from collections import defaultdict
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+from service.store.output_topics import Adopted, adopt_partitions
+from tests.support.pods.relay_stage import Stage, text_of, until
+
+HEALTH = "select line from ops.health cross join unnest(attention) as line where line like '%partitions%'"
+BATCHES = [f"batch-{number}" for number in range(40)]
+
+
+async def add_partitions(stage: Stage, topic: str, count: int) -> None:
+    admin = AIOKafkaAdminClient(**stage.options)
+    await admin.start()
+    try:
+        await admin.create_partitions({topic: NewPartitions(count)})
+    finally:
+        await admin.close()
+
+
+async def published(stage: Stage, topic: str, text: str) -> None:
+    await stage.commit(*((batch, topic, text) for batch in BATCHES))
+    await until(stage.is_empty)
+
+
+def places(records: list[Any], *texts: str) -> dict[bytes, set[int]]:
+    """Returns the partitions of each batch's events with one of these texts."""
+    found: dict[bytes, set[int]] = defaultdict(set)
+    for record in records:
+        if text_of(record) in texts:
+            found[record.key].add(record.partition)
+    return found
+
+
+async def test_added_partitions_are_reported_and_used_when_they_are_adopted(apache_stage: Stage) -> None:
+    """The relay that starts afterwards knows only the new number, and the other one the old one, for a while."""
+    stage = apache_stage
+    [topic] = await stage.create(partitions=2)
+    async with stage.running(stage.relay(lease_seconds=1)):
+        await published(stage, topic, "first")
+        await add_partitions(stage, topic, 5)
+        async with stage.running(stage.relay(lease_seconds=1)):
+            await published(stage, topic, "second")
+
+            async def is_reported() -> bool:
+                return await stage.all(HEALTH) == [
+                    (f"{topic} has 5 partitions, and events go to the first 2 only: ops.output_topics",)
+                ]
+
+            await until(is_reported)
+            before = await stage.records(topic, 2 * len(BATCHES))
+            assert {len(some) for some in places(before, "first", "second").values()} == {1}
+            async with stage.database.transaction() as conn:
+                assert await adopt_partitions(conn) == [Adopted(topic, 2, 5)]
+
+            async def are_used() -> bool:
+                await published(stage, topic, "third")
+                return len(set.union(*places(await stage.records(topic, 1), "third").values())) == 5
+
+            await until(are_used)
+            assert await stage.all(HEALTH) == []
+
+
+async def test_of_a_topic_with_fewer_partitions_those_are_used(apache_stage: Stage) -> None:
+    """It was created anew."""
+    stage = apache_stage
+    [topic] = await stage.create(partitions=2)
+    async with stage.database.transaction() as conn:
+        await conn.execute("insert into els.output_topics (topic, partitions, found) values (%s, 5, 5)", [topic])
+    async with stage.running(stage.relay()):
+        await published(stage, topic, "text")
+    assert await stage.all("select partitions, found from ops.output_topics") == [(2, 2)]
+    assert len(await stage.records(topic, len(BATCHES))) == len(BATCHES)
