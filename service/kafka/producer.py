@@ -125,8 +125,8 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
 
     def why_unanswered(self, topic: str, partition: int) -> Exception:
         """Return why records of a partition are not acknowledged, as far as the broker has told it."""
-        refusal = self._responses.refusal(TopicPartition(topic, partition))
-        return refusal or TimeoutError(self._responses.quota or "the broker does not acknowledge the records")
+        rejection = self._responses.rejection(TopicPartition(topic, partition))
+        return rejection or TimeoutError(self._responses.quota or "the broker does not acknowledge the records")
 
     async def abandon(self) -> None:
         """Close at once, without waiting for records that are being sent.

@@ -1,4 +1,4 @@
-"""Notes what aiokafka ignores in the responses of brokers: delays because of a quota, and why records are refused.
+"""Notes what aiokafka ignores in the responses of brokers: delays because of a quota, and why records are rejected.
 
 A broker answers a request at once, says for how long it will not read from the connection, and is then silent for that
 long (KIP-219). While a partition lacks replicas, an idempotent producer of aiokafka tries again without end and without
@@ -23,7 +23,7 @@ class Responses:
         """`client` is an AIOKafkaClient, whose `send` is replaced. `name` is the label of its metric."""
         self._send, client.send = client.send, self._sent
         self._name = name
-        self._refusals: dict[TopicPartition, int] = {}
+        self._rejections: dict[TopicPartition, int] = {}
         self.throttled_until = 0.0
         """The monotonic time up to which a broker delays this client because of a quota."""
 
@@ -33,9 +33,9 @@ class Responses:
         left = self.throttled_until - time.monotonic()
         return f"a quota of the broker delays it for {left:.1f} s" if left > 0 else None
 
-    def refusal(self, tp: TopicPartition) -> Exception | None:
-        """Return the error with which the broker last refused records of a partition; None where it took them."""
-        code = self._refusals.get(tp)
+    def rejection(self, tp: TopicPartition) -> Exception | None:
+        """Return the error with which the broker last rejected records of a partition; None where it took them."""
+        code = self._rejections.get(tp)
         return None if code is None else for_code(code)()
 
     async def _sent(self, node: Any, request: Any, **options: Any) -> Any:
@@ -44,7 +44,7 @@ class Responses:
             self.throttled_until = max(self.throttled_until, time.monotonic() + milliseconds / 1000)
             THROTTLED.labels(self._name).inc(milliseconds / 1000)
         if isinstance(request, ProduceRequest):
-            self._note_refusals(
+            self._note_rejections(
                 {
                     TopicPartition(topic, each[0]): each[1]
                     for topic, partitions in response.topics
@@ -53,9 +53,9 @@ class Responses:
             )
         return response
 
-    def _note_refusals(self, codes: Mapping[TopicPartition, int]) -> None:
+    def _note_rejections(self, codes: Mapping[TopicPartition, int]) -> None:
         for tp, code in codes.items():
             if code:
-                self._refusals[tp] = code
+                self._rejections[tp] = code
             else:
-                self._refusals.pop(tp, None)
+                self._rejections.pop(tp, None)
