@@ -100,8 +100,11 @@ class Settings(InputSettings):
     kafka_topic_partitions: int = Field(
         12, ge=1, le=1000, description="Partitions of each topic that `topics create` creates."
     )
-    kafka_topic_replication: int = Field(
-        1, ge=1, le=15, description="Replicas of each topic that `topics create` creates. Use 3 in production."
+    kafka_topic_replication: int | None = Field(
+        None,
+        ge=1,
+        le=15,
+        description="Replicas that each topic should have. Default: as many as there are brokers, at most 3.",
     )
 
     consumer_group: str = Field(

@@ -15,6 +15,7 @@ from service.intake.outcome import Effects
 from service.kafka.connection import CertificateError, client_options
 from service.kafka.group import ConsumerOptions
 from service.kafka.producer import Producer
+from service.kafka.rights import NotAllowed
 from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
@@ -75,6 +76,8 @@ def broker_error(error: Exception) -> str:
             setting = "SSL_CERTFILE"  # the broker does not accept our certificate
         case ssl.SSLError():
             setting = "SECURITY_PROTOCOL"
+        case NotAllowed():
+            setting, message = error.option.upper(), str(error)
         case SaslAuthenticationFailed():
             setting = "SASL_PASSWORD"
         case UnsupportedSaslMechanismError():

@@ -6,6 +6,7 @@
 `oldest_postgres`   a PostgreSQL of the oldest supported version; `too_old_postgres` of the one before it
 `kafka`             a broker with fresh topics: the embedded one, in `make test-all` Apache Kafka too
 `tansu`, `apache`   the same for a test that is about one of them
+`guarded_cluster`   three brokers of Apache Kafka without topics, and a user without rights
 """
 
 import asyncio
@@ -17,8 +18,9 @@ import hypothesis
 import pytest
 
 from deploy.local.postgres import Postgres
-from deploy.servers import brokers, databases, leftovers, postgres_versions
+from deploy.servers import apache_kafka, brokers, databases, leftovers, postgres_versions
 from deploy.servers.brokers import Broker
+from deploy.servers.kafka_cluster import kafka_cluster
 from deploy.servers.postgres_versions import OldestSupportedPostgres, TooOldPostgres
 from tests.support import selection
 from tests.support.selection import (  # noqa: F401 - pytest finds its hooks here
@@ -30,6 +32,8 @@ from tests.support.selection import (  # noqa: F401 - pytest finds its hooks her
     pytest_testnodedown,
     pytest_xdist_auto_num_workers,
 )
+from tests.support.servers import acls
+from tests.support.servers.acls import GuardedCluster
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -126,6 +130,21 @@ def apache(apache_server: Broker) -> Broker:
     apache_server.start()  # the test before may have killed it
     asyncio.run(apache_server.reset_topics())
     return apache_server
+
+
+@pytest.fixture(scope="session")
+def guarded_cluster_server() -> Iterator[GuardedCluster]:
+    if missing := apache_kafka.missing():
+        pytest.skip(missing)
+    with kafka_cluster(username=acls.USER, password=acls.PASSWORD) as cluster:
+        yield GuardedCluster(cluster)
+
+
+@pytest.fixture
+def guarded_cluster(guarded_cluster_server: GuardedCluster) -> GuardedCluster:
+    """Without topics and rights, and with all brokers: the test before may have killed one."""
+    asyncio.run(guarded_cluster_server.reset())
+    return guarded_cluster_server
 
 
 @pytest.fixture(scope="session")

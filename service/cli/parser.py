@@ -84,7 +84,12 @@ def _add_process(commands: Commands) -> None:
         "migrate the schema, views and grants of the database to this version",
     )
     with_json(
-        add(commands, "cli.environment.check", "check", "check settings, connections, schema, topics and retentions")
+        add(
+            commands,
+            "cli.environment.check",
+            "check",
+            "check settings, connections, schema, topics, rights and retentions",
+        )
     )
     purge = add(
         commands,
@@ -154,14 +159,23 @@ def _add_process(commands: Commands) -> None:
     )
     send.add_argument("--force", action="store_true", help="also publish what the service will reject")
     with_json(send)
-    topics = group(commands, "topics", "create the Kafka topics of the service")
+    topics = group(commands, "topics", "create and alter the Kafka topics of the service")
     with_json(
         add(
             topics,
-            "cli.environment.topics_create",
+            "cli.topics.topics_create",
             "create",
-            "create missing topics; report existing ones whose configuration is too small",
+            "create missing topics; report existing ones that have too few replicas or take too small records",
         )
+    )
+    alter = add(
+        topics,
+        "cli.topics.topics_alter",
+        "alter",
+        "raise replicas and sizes of existing topics to what is needed; exit status 1 if something remains to be done",
+    )
+    with_json(alter).add_argument(
+        "--dry-run", action="store_true", help="only show what would be altered (exit status 1 if anything)"
     )
 
 

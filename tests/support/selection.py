@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.servers import brokers, postgres_versions
+from deploy.servers import apache_kafka, brokers, postgres_versions
 from tests.support.servers import pythons
 
 GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}
@@ -28,6 +28,7 @@ NOT_EMBEDDED = {
     "secure_kafka": "over TLS",
     "apache": "on Apache Kafka",
     "apache_server": "on Apache Kafka",
+    "guarded_cluster": "on three brokers",
     "oldest_postgres": "on PostgreSQL 17",
     "too_old_postgres": "on PostgreSQL 16",
 }
@@ -39,6 +40,7 @@ ONE_WORKER = {
     "apache": "apache",
     "apache_server": "apache",
     "strict_broker": "apache",
+    "guarded_cluster": "cluster",
     "oldest_postgres": "versions",
     "too_old_postgres": "versions",
 }
@@ -161,6 +163,7 @@ def missing(config: pytest.Config) -> dict[str, str]:
         return {}
     found = {
         "on Apache Kafka": None if NAMED_KAFKA else apache_missing(),
+        "on three brokers": apache_kafka.missing(),
         "over TLS": brokers.secured_missing(),
         "with promtool": promtool_missing(),
         "on PostgreSQL 16 and 17": postgres_versions.missing(),

@@ -27,6 +27,28 @@ PARTS: Mapping[str, Sequence[str]] = {
         "aiokafka.conn:collect_hosts",
         "aiokafka.conn:create_conn",
     ],
+    "kafka/alteration.py": [
+        "aiokafka.admin:AIOKafkaAdminClient._send_to_controller",
+    ],
+    "kafka/cluster.py": [
+        "aiokafka.admin:AIOKafkaAdminClient._client",
+        "aiokafka.admin:AIOKafkaAdminClient._send_request",
+        "aiokafka.client:AIOKafkaClient.cluster",
+        "aiokafka.cluster:ClusterMetadata.brokers",
+        "aiokafka.protocol.admin:DescribeConfigsRequest",
+    ],
+    "kafka/errors.py": [
+        "aiokafka.cluster:ClusterMetadata.unauthorized_topics",
+    ],
+    "kafka/requests.py": [
+        "aiokafka.protocol.api:Request.prepare",
+        "aiokafka.protocol.api:RequestStruct",
+        "aiokafka.protocol.api:Response",
+        "aiokafka.protocol.types:Schema",
+    ],
+    "kafka/rights.py": [
+        "aiokafka.protocol.admin:ApiVersionRequest",
+    ],
     "http/server.py": [
         "aiohttp.web_response:SERVER_SOFTWARE",
     ],

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 from service.kafka.connection import client_options
-from service.kafka.topics import TOPICS, check_topics, create_topics
+from service.kafka.topics import TOPICS, Difference, create_topics, differences, read_topics
 
 LARGE = {"max.message.bytes": str(32 * 1024 * 1024)}
 
@@ -16,30 +16,29 @@ def options(kafka: Any) -> dict[str, Any]:
 async def test_missing_topics_are_created_once_without_differences(kafka: Any) -> None:
     large, small = f"topic.{uuid4().hex}", f"topic.{uuid4().hex}"
     topics = {large: LARGE, small: {}}
-    missing, _ = await check_topics(options(kafka), topics)
-    assert sorted(missing) == sorted(topics)
+    assert sorted((await read_topics(options(kafka), topics)).missing) == sorted(topics)
     created, different = await create_topics(options(kafka), partitions=2, replication=1, topics=topics)
     assert sorted(created) == sorted(topics)
     assert different == []
     assert await create_topics(options(kafka), partitions=2, replication=1, topics=topics) == ([], [])
-    assert await check_topics(options(kafka), topics) == ([], [])
+    cluster = await read_topics(options(kafka), topics)
+    assert (cluster.missing, differences(cluster, topics)) == ([], [])
+    assert {name: len(each.partitions) for name, each in cluster.topics.items()} == {large: 2, small: 2}
 
 
 async def test_a_topic_with_too_low_a_limit_is_reported(kafka: Any) -> None:
     name = f"topic.{uuid4().hex}"
     small = {name: {"max.message.bytes": "1000000"}}
     await create_topics(options(kafka), partitions=1, replication=1, topics=small)
-    missing, different = await check_topics(options(kafka), {name: LARGE})
-    assert missing == []
-    assert [(d.topic, d.name, d.wanted, d.found) for d in different] == [
-        (name, "max.message.bytes", LARGE["max.message.bytes"], "1000000")
-    ]
+    found = differences(await read_topics(options(kafka), [name]), {name: LARGE})
+    assert found == [Difference(name, "max.message.bytes", LARGE["max.message.bytes"], "1000000")]
 
 
 async def test_a_topic_with_a_higher_limit_is_not_reported(kafka: Any) -> None:
     name = f"topic.{uuid4().hex}"
     await create_topics(options(kafka), partitions=1, replication=1, topics={name: LARGE})
-    assert await check_topics(options(kafka), {name: {"max.message.bytes": "2097152"}}) == ([], [])
+    cluster = await read_topics(options(kafka), [name])
+    assert differences(cluster, {name: {"max.message.bytes": "2097152"}}) == []
 
 
 def test_events_that_list_every_slot_fit_their_topics() -> None:
