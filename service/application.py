@@ -21,6 +21,7 @@ from service.http.tokens import Tokens
 from service.intake import reporting as intake_reporting
 from service.intake.outcome import Effects
 from service.kafka import topics
+from service.kafka.errors import describe
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error, server_error
 from service.purge import reporting as purge_reporting
@@ -256,8 +257,8 @@ async def run_until_stopped(
         try:
             await part(stop)
         except Exception as error:  # noqa: BLE001  a part is run again after any error
-            health.set_error(name, one_line(error))
-            _log.error("part_failed", part=name, error=one_line(error), exc_info=not _is_of_a_dependency(error))
+            health.set_error(name, describe(error))
+            _log.error("part_failed", part=name, error=describe(error), exc_info=not _is_of_a_dependency(error))
             if asyncio.get_running_loop().time() - started > 60:
                 backoff.failures = 0
             await asyncio.wait([stopping], timeout=backoff.pause())
