@@ -119,7 +119,7 @@ async def _check_schema(database: Database) -> None:
 
 async def _check_broker(settings: Settings) -> None:
     try:
-        await topics.read_topics(wiring.kafka_options(settings), ())
+        await topics.reach(wiring.kafka_options(settings))
     except (KafkaError, OSError) as error:
         raise NotReady(wiring.broker_error(error)) from None
 

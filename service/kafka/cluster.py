@@ -10,6 +10,7 @@ from typing import Any, Final
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResourceType
 from aiokafka.errors import (
+    IncompatibleBrokerVersion,
     KafkaConnectionError,
     LeaderNotAvailableError,
     NodeNotReadyError,
@@ -125,10 +126,13 @@ async def ask(admin: AIOKafkaAdminClient, request: Any, node: int | None = None)
     """Send a request to this broker, or to any: one that has just gone is still listed. Raises KafkaError."""
     known = [broker.nodeId for broker in admin._client.cluster.brokers()]  # noqa: SLF001  aiokafka has no other way
     *others, last = [node] if node is not None else random.sample(known, len(known))
-    for other in others:
-        with suppress(NodeNotReadyError, KafkaConnectionError):
-            return await admin._send_request(request, other)  # noqa: SLF001
-    return await admin._send_request(request, last)  # noqa: SLF001
+    try:
+        for other in others:
+            with suppress(NodeNotReadyError, KafkaConnectionError):
+                return await admin._send_request(request, other)  # noqa: SLF001
+        return await admin._send_request(request, last)  # noqa: SLF001
+    except NotImplementedError:  # aiokafka's word for a version that the broker does not know
+        raise IncompatibleBrokerVersion(f"{type(request).__name__} needs Kafka 2.4 or newer") from None
 
 
 def operations(bits: int) -> frozenset[Operation] | None:

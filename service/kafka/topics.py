@@ -105,6 +105,12 @@ async def create_topics(
         return created, differences(cluster, existing, replication)
 
 
+async def reach(options: Mapping[str, Any]) -> None:
+    """Connect to the brokers. Raises KafkaError or OSError where none answers."""
+    async with admin_client(options) as admin:
+        await admin.list_topics()
+
+
 async def read_topics(options: Mapping[str, Any], topics: Iterable[str] = TOPICS) -> ClusterState:
     """Read the state of these topics. Raises KafkaError where the broker is unavailable."""
     async with admin_client(options) as admin:
