@@ -4,7 +4,14 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaConnectionError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
 
 from service.consumer.consumer import Consumer
 from service.domain.delivery import IntakeLimits
@@ -13,6 +20,7 @@ from service.domain.topics import INCOMING_TOPICS, LISTING_TOPICS
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.kafka.connection import CertificateError, client_options
+from service.kafka.errors import describe
 from service.kafka.group import ConsumerOptions
 from service.kafka.producer import Producer
 from service.kafka.rights import NotAllowed
@@ -22,7 +30,6 @@ from service.postgres.session import Timeouts
 from service.purge.policy import RetentionPolicy
 from service.relay.relay import Relay
 from service.runtime import metrics
-from service.runtime.errors import one_line
 from service.runtime.health import Health
 from service.settings import Settings, SettingsError
 
@@ -67,7 +74,7 @@ def kafka_options(settings: Settings) -> dict[str, object]:
 
 def broker_error(error: Exception) -> str:
     """Describe why the broker could not be used, in one line that names the setting to check."""
-    setting, message = "BOOTSTRAP_SERVERS", one_line(error)
+    setting, message = "BOOTSTRAP_SERVERS", describe(error)
     match error:
         case ssl.SSLCertVerificationError():
             # OpenSSL says "mismatch" both for a host name and for an address that the certificate lacks.
@@ -78,6 +85,8 @@ def broker_error(error: Exception) -> str:
             setting = "SECURITY_PROTOCOL"
         case NotAllowed():
             setting, message = error.option.upper(), str(error)
+        case TopicAuthorizationFailedError() | GroupAuthorizationFailedError() | ClusterAuthorizationFailedError():
+            setting = "SASL_USERNAME"
         case SaslAuthenticationFailed():
             setting = "SASL_PASSWORD"
         case UnsupportedSaslMechanismError():

@@ -154,18 +154,20 @@ async def _reassign(
     return rejected
 
 
+def is_too_early(cluster: ClusterState, difference: Difference) -> bool:
+    """Return whether a topic would take no records after this: its `min.insync.replicas` would exceed those in sync."""
+    state = cluster.topics.get(difference.topic)
+    return difference.name == MIN_IN_SYNC and (state is None or state.in_sync < int(difference.wanted))
+
+
 async def _raise_configs(
     admin: AIOKafkaAdminClient, options: Mapping[str, Any], cluster: ClusterState, wanted: Sequence[Difference]
 ) -> dict[Difference, str]:
-    """Raise configurations. Returns the errors.
-
-    `min.insync.replicas` is not raised above the replicas that are in sync: the topic would take no records.
-    """
+    """Raise configurations. Returns the errors."""
     errors: dict[Difference, str] = {}
     raised: dict[str, list[Difference]] = {}
     for each in wanted:
-        state = cluster.topics.get(each.topic)
-        if each.name == MIN_IN_SYNC and (state is None or state.in_sync < int(each.wanted)):
+        if is_too_early(cluster, each):
             errors[each] = WAITING
         elif each.name != REPLICATION:
             raised.setdefault(each.topic, []).append(each)

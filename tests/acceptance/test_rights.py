@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -58,6 +58,19 @@ def records() -> list[Record]:
     ]
 
 
+async def run_command(folder: Path, settings: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "service", *command],
+        env={**plain_environment(), "PYTHONPATH": str(ROOT), **settings},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 async def test_a_pod_needs_no_other_rights(
     tmp_path: Path, guarded_cluster: GuardedCluster, app_url: str, database_url: str
 ) -> None:
@@ -73,16 +86,7 @@ async def test_a_pod_needs_no_other_rights(
     published = await read_back(guarded_cluster.broker, [SLOT_ASSIGNED, BATCH_READY])
     assert [[record.key for record in some] for some in published.values()] == [[b"b"], [b"b"]]
     for command in ("check", "audit", "recover --dry-run"):
-        ended = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "service", *command.split()],
-            env={**plain_environment(), "PYTHONPATH": str(ROOT), **settings},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        ended = await run_command(tmp_path, settings, *command.split())
         assert "Authorization" not in ended.stdout + ended.stderr
         assert ended.returncode == 0, (command, ended)
 
@@ -129,3 +133,14 @@ async def test_a_pod_that_may_not_read_is_not_ready_and_says_so(
 
         await until(says_so, 60, pod.last_lines, every=0.5)
         await running.stop()
+
+
+async def test_an_audit_that_may_not_read_what_was_published_says_so(
+    tmp_path: Path, guarded_cluster: GuardedCluster, app_url: str
+) -> None:
+    await grant(guarded_cluster, without=[(BATCH_READY, Operation.READ)])
+    await Replay(guarded_cluster.broker, [Record(0, BATCH_READY, b"b", b"{}")]).run()
+    ended = await run_command(tmp_path, settings_of(guarded_cluster, app_url), "audit")
+    assert ended.returncode == 1
+    expected = f"ELS_KAFKA_SASL_USERNAME: TopicAuthorizationFailedError: {BATCH_READY}: our Kafka user lacks a right"
+    assert ended.stderr.splitlines()[-1].startswith(expected)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from service.domain.topics import BATCH_READY, CONTENT_PROVISIONED, SLOT_ASSIGNED
-from service.kafka.alteration import place_replicas
+from service.kafka.alteration import is_too_early, place_replicas
 from service.kafka.cluster import ClusterState, PartitionState, TopicState
 from service.kafka.rights import grants_idempotence
 from service.kafka.topics import Difference, differences, faults, min_in_sync, retentions, supported_replication
@@ -118,6 +118,14 @@ def test_a_replica_on_a_broker_that_is_down_stays() -> None:
 def test_there_are_no_more_replicas_than_brokers() -> None:
     assert dict(place_replicas(cluster(2, t=topic([1])), "t", 3)) == {0: [1, 2]}
     assert dict(place_replicas(cluster(1, t=topic([1])), "t", 3)) == {}
+
+
+def test_min_insync_replicas_does_not_rise_above_the_replicas_in_sync() -> None:
+    needed = Difference("t", "min.insync.replicas", "2", "1")
+    assert is_too_early(cluster(3, t=topic([1, 2, 3], [1, 2, 3], in_sync=1)), needed)
+    assert not is_too_early(cluster(3, t=topic([1, 2, 3], in_sync=2)), needed)
+    assert is_too_early(cluster(3), needed)
+    assert not is_too_early(cluster(3, t=topic([1], in_sync=1)), Difference("t", "max.message.bytes", "2", "1"))
 
 
 def test_retentions_that_are_not_reported_are_left_out() -> None:
