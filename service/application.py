@@ -23,7 +23,9 @@ from service.intake.outcome import Effects
 from service.kafka import topics
 from service.kafka.errors import describe
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION, schema_error, server_error
+from service.postgres.schema import EXPECTED_REVISION, schema_error
+from service.postgres.server import pooler_error, server_error
+from service.postgres.watch import DatabaseWatch
 from service.purge import reporting as purge_reporting
 from service.purge.clocks import Clocks
 from service.purge.policy import Chunk
@@ -36,11 +38,6 @@ from service.settings import Settings
 
 ROLES: Final = ("consumer", "relay", "purge")
 """The roles of a process; by default it has all of them."""
-
-WAITS_FOR_STANDBY: Final = "the database waits for a synchronous standby"
-
-DATABASE_CHECK_SECONDS: Final = 1.0
-"""Pause between two checks of the database, in seconds."""
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -58,8 +55,9 @@ class NotReady(Exception):
 async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False) -> None:
     """Run the parts of the given roles until SIGTERM or SIGINT, then drain. A replay reads all inputs once more.
 
-    Raises NotReady if, at the start, the database or the broker is unavailable, the version or the encoding of the
-    database is not supported, the schema has another revision than the code needs, or the HTTP address cannot be used.
+    Raises NotReady if, at the start, the database or the broker is unavailable, the server is of no use (its version,
+    the encoding of the database, a standby, read-only, another pooler than the setting says), the schema has another
+    revision than the code needs, or the HTTP address cannot be used.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -100,8 +98,9 @@ def collect_rarely() -> None:
 
 
 async def _check_server(settings: Settings) -> None:
+    url = settings.database_url.get_secret_value()
     try:
-        error = await server_error(settings.database_url.get_secret_value())
+        error = await server_error(url) or await pooler_error(url, settings.database_pooler)
     except psycopg.Error as unavailable:
         error = one_line(unavailable)
     if error:
@@ -133,6 +132,7 @@ class _Process:
         # A failing purge is retried and does not make the process unready.
         self._health = Health("database", *(role for role in roles if role != "purge"))
         self._purges = "purge" in roles
+        self._database_watch = DatabaseWatch(database, settings.database_url.get_secret_value(), self._health)
         self._gauges = Gauges(database, self._health)
         self._admin_database = wiring.open_database(settings, sessions=wiring.ADMIN_SESSIONS)
         self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, self._admin_api())
@@ -172,7 +172,7 @@ class _Process:
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
         consumed = asyncio.Event()
         watching = asyncio.gather(
-            self._watch_database(), self._gauges.watch(), watch_blocking(metrics.LOOP_BLOCKED.set)
+            self._database_watch.run(), self._gauges.watch(), watch_blocking(metrics.LOOP_BLOCKED.set)
         )
         relaying = asyncio.create_task(self._relay_until(consumed))
         purging = asyncio.create_task(self._purge_until(stop))
@@ -217,33 +217,9 @@ class _Process:
 
     # -- health
 
-    async def _watch_database(self) -> None:
-        """Check periodically that the database is available, with the schema revision that this code needs."""
-        while True:
-            try:
-                error = await database_error(self._database)
-            except Exception as unavailable:  # noqa: BLE001  after any error, the next check may succeed
-                error = one_line(unavailable)
-            self._report("database", error)
-            await asyncio.sleep(DATABASE_CHECK_SECONDS)
-
     async def _check_relay(self) -> None:
         if self._relay:
-            self._report("relay", self._relay.error)
-
-    def _report(self, part: str, error: str | None) -> None:
-        if error:
-            self._health.set_error(part, error)
-        else:
-            self._health.set_healthy(part)
-
-
-async def database_error(database: Database) -> str | None:
-    """Say in one line why the database is of no use; None where it is. Raises psycopg.Error.
-
-    Transactions that wait for a standby may hold all sessions, so they are looked at before one is taken.
-    """
-    return WAITS_FOR_STANDBY if database.waits_for_standby else await schema_error(database)
+            self._health.report("relay", self._relay.error)
 
 
 async def run_until_stopped(

@@ -8,14 +8,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
-from service.input_settings import InputSettings
+from service.database_settings import DatabaseSettings
 
 PREFIX = "ELS_"
 
@@ -41,7 +47,7 @@ def _list_of_brokers(servers: str) -> str:
     return ",".join(brokers)
 
 
-class Settings(InputSettings):
+class Settings(DatabaseSettings):
     """Holds the settings of one process. `load_settings` creates it; other packages get plain values from it."""
 
     model_config = SettingsConfigDict(
@@ -52,22 +58,6 @@ class Settings(InputSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
-    )
-
-    database_url: SecretStr = Field(
-        description="URL of PostgreSQL: `postgresql://user:password@host:port/database?sslmode=…`. Everything that "
-        "libpq accepts works (several hosts, a socket in `host`)."
-    )
-    migration_database_url: SecretStr | None = Field(
-        None,
-        description="URL of the same database for `migrate`: with a role that may act as the owner, and not through "
-        "a transaction pooler. Default: `ELS_DATABASE_URL`.",
-    )
-    database_pool_size: int = Field(10, ge=4, le=100, description="Database connections of one process.")
-    database_transaction_pooler: bool = Field(
-        False,
-        description="Set to `true` if connections go through a transaction pooler (PgBouncer). Then the service uses "
-        "no prepared statements and no LISTEN, and takes timeouts and planner settings from the role `els_app`.",
     )
 
     kafka_bootstrap_servers: Annotated[str, AfterValidator(_list_of_brokers)] = Field(
@@ -186,11 +176,6 @@ class Settings(InputSettings):
         "json", description="Format of the log. `json`: one object per line; `console`: lines for people."
     )
 
-    @property
-    def migration_url(self) -> str:
-        """Returns the URL that `migrate` connects to, with its password."""
-        return (self.migration_database_url or self.database_url).get_secret_value()
-
     @field_validator("kafka_security_protocol", "kafka_sasl_mechanism", "log_level", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
@@ -200,13 +185,6 @@ class Settings(InputSettings):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
-
-    @field_validator("database_url", "migration_database_url")
-    @classmethod
-    def _is_a_database_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            _check_database_url(url.get_secret_value())
-        return url
 
     @field_validator("admin_token", "viewer_token")
     @classmethod
@@ -295,19 +273,3 @@ def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "value_error" or "SecretStr" in str(field.annotation):
         return f"{variable}: {message}"
     return f"{variable}: {message}, and not {str(detail['input'])[:100]!r}"
-
-
-def _check_database_url(url: str) -> None:
-    """Raise ValueError for a malformed URL. Does not repeat libpq's message, which may quote the password."""
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("should begin with postgresql://")
-    try:
-        parts = conninfo_to_dict(url)
-    except (ProgrammingError, UnicodeError):
-        raise ValueError("is not a URL that PostgreSQL's client library can read") from None
-    # The client library ends the password at the first @, and its errors quote what follows as the host's name.
-    if any("@" in str(parts.get(name) or "") for name in ("host", "hostaddr", "dbname")):
-        raise ValueError("should have one @ only; in a password, write it as %40, and a / as %2F")
-    for port in str(parts.get("port") or "").split(","):
-        if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-            raise ValueError("its port should be a number from 1 to 65535")

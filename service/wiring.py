@@ -36,6 +36,12 @@ from service.settings import Settings, SettingsError
 ADMIN_SESSIONS: Final = 2
 """Sessions in the pool of operator actions. It is a separate pool, so that they never make the consumer wait."""
 
+UNPOOLED_SESSIONS: Final = 3
+"""Sessions of a pod outside of its pools: LISTEN, and for moments a check of the server and one of a session."""
+
+SPARE_SESSIONS: Final = 10
+"""Sessions that `check` counts for everybody else: operators, dashboards, a migration, a backup."""
+
 REPLAY_SUFFIX: Final = ".replay"
 """What the group of a replay is called, after the service's group."""
 
@@ -49,9 +55,17 @@ def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions
     return Database(
         settings.database_url.get_secret_value(),
         pool_size=sessions or settings.database_pool_size,
-        pooler=settings.database_transaction_pooler,
+        pooler=settings.database_pooler,
         timeouts=timeouts,
     )
+
+
+def sessions_needed(settings: Settings) -> int:
+    """Compute how many sessions of the server all pods and their operators need at most."""
+    pod = settings.database_pool_size + UNPOOLED_SESSIONS
+    if settings.admin_token or settings.viewer_token:
+        pod += ADMIN_SESSIONS
+    return settings.max_pods * pod + SPARE_SESSIONS
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:
@@ -160,12 +174,12 @@ def consumer_of(
 
 def relay_of(settings: Settings, database: Database) -> Relay:
     """Build the relay."""
-    options, pooler = kafka_options(settings), settings.database_transaction_pooler
+    options, listen = kafka_options(settings), settings.database_pooler != "transaction"
     return Relay(
         database,
         lambda: Producer(options, idempotent=settings.kafka_enable_idempotence),
-        listen=not pooler,
-        poll_seconds=0.1 if pooler else 1.0,
+        listen=listen,
+        poll_seconds=1.0 if listen else 0.1,
         drain_seconds=settings.drain_seconds * RELAY_SHARE,
     )
 

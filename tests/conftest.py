@@ -4,6 +4,7 @@
 `server_url`        the PostgreSQL that these databases are in, as superuser
 `durable_postgres`  a PostgreSQL of the test's own with durable settings: it may be killed and started
 `oldest_postgres`   a PostgreSQL of the oldest supported version; `too_old_postgres` of the one before it
+`pgbouncer`         puts PgBouncer in front of a server, in session or transaction mode
 `kafka`             a broker with fresh topics: the embedded one, in `make test-all` Apache Kafka too
 `tansu`, `apache`   the same for a test that is about one of them
 `guarded_cluster`   three brokers of Apache Kafka without topics, and a user without rights
@@ -12,13 +13,15 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import hypothesis
 import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.servers import apache_kafka, brokers, databases, leftovers, postgres_versions
+from deploy.servers import pgbouncer as pooling
 from deploy.servers.brokers import Broker
 from deploy.servers.kafka_cluster import kafka_cluster
 from deploy.servers.postgres_versions import OldestSupportedPostgres, TooOldPostgres
@@ -38,6 +41,8 @@ from tests.support.servers.acls import GuardedCluster
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+Pooling = Callable[..., AbstractContextManager[str]]
 
 MAY_DELETE = "ELS_TEST_DELETES_TOPICS"
 
@@ -102,6 +107,13 @@ def _other_version(kind: type[Postgres]) -> Iterator[Postgres]:
         pytest.skip(missing)
     with databases.embedded_server(durable=False, kind=kind) as server:
         yield server
+
+
+@pytest.fixture
+def pgbouncer() -> Pooling:
+    if missing := pooling.missing():
+        pytest.skip(missing)
+    return pooling.pgbouncer
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from service.application import run as run_process
 from service.audit import audit
 from service.cli.output import CommandError, print_json, print_rows, warn
 from service.postgres.pool import Database
-from service.postgres.schema import EXPECTED_REVISION, server_error
+from service.postgres.schema import EXPECTED_REVISION
+from service.postgres.server import server_error
 from service.purge import policy, purge
 from service.relay.relay import Relay
 from service.runtime import tracing

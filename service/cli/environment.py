@@ -8,17 +8,19 @@ import psycopg
 from service.cli.output import print_rows
 from service.cli.topics import check_broker
 from service.postgres.pool import Database
-from service.postgres.schema import (
+from service.postgres.schema import read_revision, schema_error
+from service.postgres.server import (
+    connections_error,
     durability_warning,
     planner_error,
-    read_revision,
-    schema_error,
+    pooler_error,
     server_error,
+    timeouts_error,
 )
 from service.runtime.errors import one_line
 from service.settings import Settings
 from service.store.progress import behind_error, previous_release_warning
-from service.wiring import open_database
+from service.wiring import open_database, sessions_needed
 
 
 async def check(settings: Settings, options: Namespace) -> int:
@@ -34,19 +36,27 @@ async def check(settings: Settings, options: Namespace) -> int:
 
 
 async def _check_database(settings: Settings, database: Database) -> list[dict[str, Any]]:
+    url = settings.database_url.get_secret_value()
     try:
-        if unsupported := await server_error(settings.database_url.get_secret_value()):
+        if unsupported := await server_error(url):
             return [_row("database", False, f"ELS_DATABASE_URL: {unsupported}")]
+        if wrong_pooler := await pooler_error(url, settings.database_pooler):
+            return [_row("pooler", False, wrong_pooler)]
+        wrong = {
+            "timeouts": await timeouts_error(database),
+            "planner": await planner_error(database),
+            "connections": await connections_error(database, sessions_needed(settings)),
+        }
         wrong_schema, revision = await schema_error(database), await read_revision(database)
-        wrong_plan, not_durable = await planner_error(database), await durability_warning(database)
+        not_durable = await durability_warning(database)
         behind = None if wrong_schema else await behind_error(database)
         previous = None if wrong_schema else await previous_release_warning(database)
     except psycopg.Error as error:
         return [_row("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
+    rows = [_row(check, False, error) for check, error in wrong.items() if error]
     if wrong_schema:
-        return [_row("schema", False, wrong_schema)]
-    rows = [_row("database", True, f"reachable, schema at {revision}")]
-    rows += [_row("planner", False, wrong_plan)] if wrong_plan else []
+        return [*rows, _row("schema", False, wrong_schema)]
+    rows.insert(0, _row("database", True, f"reachable, schema at {revision}"))
     rows += [_row("progress", False, behind)] if behind else []
     rows += [_row("progress", True, f"warning: {previous}")] if previous else []
     return rows + ([_row("durability", True, f"warning: {not_durable}")] if not_durable else [])

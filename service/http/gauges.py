@@ -89,6 +89,7 @@ class Gauges(Collector):
     def __init__(self, database: Database, health: Health) -> None:
         self._database = database
         self._health = health
+        self._reading = asyncio.Lock()
         self.queries = (
             GaugeQuery("read_health", HEALTH, every=5, rest=20),
             GaugeQuery("count_violations", VIOLATIONS, every=60, rest=100),
@@ -135,7 +136,8 @@ class Gauges(Collector):
         pause = 0.0
         while True:
             await asyncio.sleep(pause)
-            pause = await self.read(query)
+            async with self._reading:  # one session of the pool for both
+                pause = await self.read(query)
 
     def _failed(self, query: GaugeQuery, error: psycopg.Error) -> None:
         """Drop the values. Logs the error once, however long it lasts."""

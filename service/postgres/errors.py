@@ -1,5 +1,6 @@
 """Classifies database errors by their SQLSTATE."""
 
+import re
 from typing import Final
 
 import psycopg
@@ -9,6 +10,32 @@ def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE of a driver's error, also of one that SQLAlchemy wrapped; None for any other error."""
     original = getattr(error, "orig", None) or error
     return original.sqlstate if isinstance(original, psycopg.Error) else None
+
+
+_CONNECTING: Final = (
+    (
+        "startup parameter",
+        "a pooler in front of the server rejects `options`: set ELS_DATABASE_POOLER to its pool_mode",
+    ),
+    (
+        "too many clients|remaining connection slots|too many connections|no more connections allowed",
+        "too few connections: see docs/deployment.md",
+    ),
+    ("session is read-only|server is in hot standby", "the server accepts no writes: read-only, or a standby"),
+)
+"""Errors of a connection attempt, which have no SQLSTATE, and what they mean to an operator."""
+
+
+def explained(error: psycopg.OperationalError) -> psycopg.OperationalError:
+    """Return an error of a connection attempt that says what to do, followed by the text of the server.
+
+    Returns the given error where there is nothing to add.
+    """
+    text = " ".join(str(error).split())
+    for pattern, meaning in _CONNECTING:
+        if re.search(pattern, text):
+            return psycopg.OperationalError(f"{meaning} ({text})")
+    return error
 
 
 def is_server_lost(error: BaseException) -> bool:

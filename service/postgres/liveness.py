@@ -38,14 +38,12 @@ class Served(IntEnum):
 # A session that is in no transaction will send nothing more. Each transaction holds a lock on its own virtual id, which
 # every role may see; in pg_stat_activity, a session that took another role sees no state, not even its own.
 IS_SERVED = f"""
-select
-    pg_backend_pid(),
-    case
-        when exists (select from pg_stat_activity where pid = watched.pid and wait_event = 'SyncRep')
-            then {Served.BY_STANDBY:d}
-        when exists (select from pg_locks where pid = watched.pid and locktype = 'virtualxid') then {Served.YES:d}
-        else {Served.NO:d}
-    end
+select case
+    when exists (select from pg_stat_activity where pid = watched.pid and wait_event = 'SyncRep')
+        then {Served.BY_STANDBY:d}
+    when exists (select from pg_locks where pid = watched.pid and locktype = 'virtualxid') then {Served.YES:d}
+    else {Served.NO:d}
+end
 from (values (%s::int)) as watched (pid)
 """  # noqa: S608
 

@@ -18,7 +18,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from service.postgres.errors import sqlstate_of
+from service.postgres.errors import explained, sqlstate_of
 from service.postgres.session import DURABLE, Timeouts, conninfo
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -81,7 +81,10 @@ def connect(url: str) -> Iterator[Connection]:
 
 def _open(info: str) -> "psycopg.Connection[tuple[object, ...]]":
     """Connect, with isolation level and durability set for all transactions. Raises psycopg.Error."""
-    connection = psycopg.connect(info, autocommit=True)
+    try:
+        connection = psycopg.connect(info, autocommit=True)
+    except psycopg.OperationalError as error:
+        raise explained(error) from None
     connection.execute(DURABLE)
     connection.autocommit = False
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED

@@ -26,6 +26,9 @@ LARGE_PARAMETERS = 16 * 1024
 class Connection(AsyncConnection[Any]):
     """A connection whose `pipeline` collects statements, and waits for one result at a time."""
 
+    server_pid = 0
+    """The process id of its session on the server, where it has one of its own."""
+
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
         """Collect the statements of the body; a result is read where it is awaited. Pipelines can not be nested.

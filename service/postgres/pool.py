@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.errors import InFailedSqlTransaction
 
 from service.postgres import arrays
-from service.postgres.errors import is_server_lost
+from service.postgres.errors import explained, is_server_lost
 from service.postgres.liveness import (
     CHECK_AFTER_SECONDS,
     GRACE_SECONDS,
@@ -34,7 +34,8 @@ from service.postgres.session import (
     BEGIN,
     BEGIN_DURABLE,
     CONNECT_SECONDS,
-    DURABLE,
+    START,
+    Pooler,
     Timeouts,
     conninfo,
 )
@@ -45,10 +46,13 @@ _POOL_TIMEOUT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
 """A connection that is older is closed, not used again."""
 
+_UNUSED_SECONDS = 60
+"""A connection that was not used for so long is closed: after a peak, the server's slots are free for other pods."""
+
 
 @dataclass(slots=True)
 class _Session:
-    """A connection of the pool. `since` is the monotonic time at which it was opened.
+    """A connection of the pool. `since` and `used` are the monotonic times at which it was opened and last returned.
 
     `generation` is that of the pool at that time: it rises when all older connections become unusable.
     """
@@ -56,6 +60,7 @@ class _Session:
     connection: Connection
     generation: int
     since: float
+    used: float = 0.0
 
 
 class Database:
@@ -66,18 +71,19 @@ class Database:
         url: str,
         *,
         pool_size: int = 10,
-        pooler: bool = False,
+        pooler: Pooler = "none",
         timeouts: Timeouts | None = None,
     ) -> None:
         """Create an empty pool, without connecting.
 
-        `url` is libpq's (`postgresql://…`). `pooler` means that a transaction pooler is in between: then there are no
-        prepared statements, and no session settings but those of the role.
+        `url` is libpq's (`postgresql://…`).
         """
-        self._conninfo = conninfo(url, APPLICATION_NAME, None if pooler else timeouts or Timeouts())
+        timeouts = timeouts or Timeouts()
+        self._conninfo = conninfo(url, APPLICATION_NAME, timeouts if pooler == "none" else None)
         self.pooler = pooler
-        self._prepare_threshold = None if pooler else 5
-        self._longest_seconds = (timeouts or Timeouts()).transaction_timeout / 1000 + GRACE_SECONDS
+        self._start = timeouts.start() if pooler == "session" else START
+        self._changes_session = pooler == "transaction"
+        self._longest_seconds = timeouts.transaction_timeout / 1000 + GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)
         self._idle: list[_Session] = []
         self._checking = asyncio.Lock()
@@ -91,7 +97,7 @@ class Database:
         The commit is durable (`synchronous_commit` at least `on`), unless the body sets another.
 
         With `pipelined`, statements are sent together when a result is awaited, and the commit with the last ones: this
-        takes fewer round trips, and an error is raised by the next await. Ignored behind a pooler.
+        takes fewer round trips, and an error is raised by the next await. Ignored behind a transaction pooler.
 
         Raises psycopg.Error, also where no connection was free in time, and where the body caught the error of a
         statement. After an error of the commit itself without a SQLSTATE the outcome is unknown: run the transaction
@@ -100,20 +106,23 @@ class Database:
         async with self._session() as connection:
             async with self._pipeline(connection, pipelined):
                 # Not prepared: where that failed, the statements after it would run outside a transaction.
-                await connection.execute(BEGIN_DURABLE if self.pooler else BEGIN, prepare=False)
+                await connection.execute(BEGIN_DURABLE if self._changes_session else BEGIN, prepare=False)
                 yield connection
                 ended = await _commit(connection)
             # The commit of a failed transaction is a rollback, and no error of the server.
             if ended.statusmessage != "COMMIT":
                 raise InFailedSqlTransaction("a statement failed: the transaction is rolled back")
 
-    async def connect_unpooled(self) -> AsyncConnection:
+    async def connect_unpooled(self) -> Connection:
         """Open a connection outside the pool, in autocommit, for LISTEN. The caller closes it."""
         return await self._connect()
 
     @property
     def waits_for_standby(self) -> bool:
-        """Tell whether a commit has waited for a synchronous standby for long. Unknown behind a pooler: False."""
+        """Tell whether a commit has waited for a synchronous standby for long.
+
+        Unknown behind a transaction pooler: False.
+        """
         return bool(self._waiting_for_standby)
 
     async def close(self) -> None:
@@ -125,8 +134,8 @@ class Database:
 
     @asynccontextmanager
     async def _pipeline(self, connection: Connection, wanted: bool) -> AsyncIterator[None]:
-        """Begin a pipeline where it is wanted, and no pooler is in between."""
-        if not wanted or self.pooler:
+        """Begin a pipeline where it is wanted, and all of it goes to one session of the server."""
+        if not wanted or self._changes_session:
             yield
             return
         async with connection.pipeline():
@@ -162,11 +171,13 @@ class Database:
         No timeout of TCP detects a peer that acknowledges every byte and never answers. A commit may wait for a standby
         for any time: a session that took the place of this one would wait, too, and the server would keep both.
         """
-        pid, clock = connection.pgconn.backend_pid, asyncio.get_running_loop().time
+        # Unknown behind a transaction pooler, and behind one of which nobody has told.
+        known = self.pooler == "session" or connection.server_pid == connection.pgconn.backend_pid
+        pid, clock = connection.server_pid, asyncio.get_running_loop().time
         ends_at = clock() + self._longest_seconds - CHECK_AFTER_SECONDS
         try:
             while True:
-                served = Served.YES if self.pooler else await self._is_served(pid)
+                served = await self._is_served(pid) if known else Served.YES
                 if served is Served.BY_STANDBY:
                     self._waiting_for_standby.add(pid)
                 elif clock() > ends_at or not (served or is_receiving(connection)):
@@ -177,20 +188,17 @@ class Database:
         hang_up(connection)
 
     async def _is_served(self, pid: int) -> Served:
-        """Tell what the server does for a session. YES where unknown.
-
-        It is unknown behind a pooler, also one of sessions: the process id that the client knows is not the server's.
-        """
+        """Tell what the server does for a session. YES where unknown."""
         try:
             # One check at a time, so as not to load a slow server further.
             async with self._checking, asyncio.timeout(CONNECT_SECONDS), await self.connect_unpooled() as conn:
-                own_pid, served = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (None, Served.YES)
-                return Served(served) if own_pid == conn.pgconn.backend_pid else Served.YES
+                (served,) = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (Served.YES,)
+                return Served(served)
         except (psycopg.Error, TimeoutError):
             return Served.YES
 
     async def _take(self) -> "_Session":
-        """Take the connection that was used last, or open one. So those that are not needed get old and are closed."""
+        """Take the connection that was used last, or open one. So those that are not needed stay unused."""
         while self._idle:
             session = self._idle.pop()
             if time.monotonic() - session.since < _RECYCLE_SECONDS:
@@ -203,7 +211,10 @@ class Database:
         if session.generation != self._generation:
             session.connection.pgconn.finish()
         elif not session.connection.closed:
+            session.used = time.monotonic()
             self._idle.append(session)
+        while self._idle and self._idle[0].used < time.monotonic() - _UNUSED_SECONDS:
+            self._idle.pop(0).connection.pgconn.finish()
 
     async def _roll_back_or_close(self, connection: AsyncConnection, error: BaseException) -> None:
         """Roll back after an error of the body. After a cancellation, or where the rollback fails, close.
@@ -221,15 +232,20 @@ class Database:
 
     async def _connect(self) -> Connection:
         """Open a connection in autocommit: `transaction` sends begin and commit, so that a pipeline can hold them."""
-        connection = await Connection.connect(
-            self._conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
-        )
-        if not self.pooler:  # there each transaction does it
+        try:
+            connection = await Connection.connect(
+                self._conninfo, autocommit=True, prepare_threshold=None if self._changes_session else 5
+            )
+        except psycopg.OperationalError as error:
+            raise explained(error) from None
+        if not self._changes_session:  # there each transaction does it
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    await connection.execute(DURABLE)
+                    started = await (await connection.execute(self._start)).fetchone()
             except TimeoutError:
+                connection.pgconn.finish()
                 raise psycopg.OperationalError("a new database session does not answer") from None
+            connection.server_pid = started[1] if started else 0
         connection.cursor_factory = Cursor
         arrays.register(connection)
         return connection

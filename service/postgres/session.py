@@ -1,12 +1,19 @@
 """Builds the connection string of a session, with its timeouts, planner settings and TCP settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 APPLICATION_NAME: Final = "essay-lifecycle-service"
+
+Pooler = Literal["none", "session", "transaction"]
+"""What stands in front of the server.
+
+A session pooler rejects `options` in the startup message. A transaction pooler hands out another session of the server
+for each transaction: no prepared statements, no LISTEN, and no session settings but those of the role.
+"""
 
 CONNECT_SECONDS = 5
 """How long a connection attempt may take."""
@@ -21,21 +28,21 @@ _CLIENT_TCP: Mapping[str, Any] = {
 
 # The statements of intake, relay and purge probe indexes for a few rows. The planner guesses the length of an array,
 # and its statistics lag behind the tables; it must not choose a scan because of that (docs/decisions/0003-plans.md).
-PLANNER = (
-    "-c enable_hashjoin=off",
-    "-c enable_mergejoin=off",
-    "-c enable_bitmapscan=off",
-    "-c enable_seqscan=off",
-    "-c jit=off",
-)
+PLANNER: Mapping[str, str] = {
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+}
 
 # After these the server ends the session of a pod that has disappeared, so that its locks are free before the timeouts.
-_SERVER_TCP = (
-    "-c tcp_keepalives_idle=5",
-    "-c tcp_keepalives_interval=2",
-    "-c tcp_keepalives_count=3",
-    "-c tcp_user_timeout=10000",
-)
+_SERVER_TCP: Mapping[str, str] = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 
 
 BEGIN: Final = "begin isolation level read committed"
@@ -53,6 +60,10 @@ select set_config(
 DURABLE: Final = _AT_LEAST_ON.format(is_local="false")
 """Makes commits of a session at least as durable as `on`, whatever is the default. Only `remote_apply` is more."""
 
+START: Final = f"{DURABLE}, pg_backend_pid()"
+"""The first statement of a session: makes it durable, and returns the server's process id as the second column. Behind
+a pooler, the id that the client was given is not the server's."""
+
 BEGIN_DURABLE: Final = f"{BEGIN}; {_AT_LEAST_ON.format(is_local='true')}"
 """The same for one transaction, in one message: a transaction pooler hands out sessions with unknown settings."""
 
@@ -67,10 +78,20 @@ class Timeouts:
     transaction_timeout: int = 120_000
     client_connection_check_interval: int = 5_000
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Returns all settings of a session, by name."""
+        timeouts = {name: str(value) for name, value in asdict(self).items()}
+        return {**timeouts, **PLANNER, **_SERVER_TCP, "TimeZone": "UTC"}
+
     def options(self) -> str:
         """Return libpq's `options`, which the server applies when the session starts."""
-        timeouts = [f"-c {timeout.name}={getattr(self, timeout.name)}" for timeout in fields(self)]
-        return " ".join([*timeouts, *PLANNER, *_SERVER_TCP, "-c TimeZone=UTC"])
+        return " ".join(f"-c {name}={value}" for name, value in self.settings.items())
+
+    def start(self) -> str:
+        """Return `START` for a session that could not be started with `options`: applies the settings, too."""
+        settings = (f"set_config('{name}', '{value}', false)" for name, value in self.settings.items())
+        return ", ".join([START, *settings])
 
 
 def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:

@@ -16,6 +16,10 @@ class Health:
         """Record why a part is not healthy. `why` is one line and contains no secret."""
         self._errors[part] = why
 
+    def report(self, part: str, error: str | None) -> None:
+        """Record the error of a part, as `set_error` does; None: it is healthy."""
+        self._errors[part] = error
+
     @property
     def parts(self) -> Mapping[str, str | None]:
         """Returns the error of each part; None if it is healthy."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.servers import apache_kafka, brokers, postgres_versions
+from deploy.servers import apache_kafka, brokers, pgbouncer, postgres_versions
 from tests.support.servers import pythons
 
 GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}
@@ -31,6 +31,7 @@ NOT_EMBEDDED = {
     "guarded_cluster": "on three brokers",
     "oldest_postgres": "on PostgreSQL 17",
     "too_old_postgres": "on PostgreSQL 16",
+    "pgbouncer": "behind PgBouncer",
 }
 """Fixtures that need more than the embedded servers, and what their tests are about."""
 
@@ -167,6 +168,7 @@ def missing(config: pytest.Config) -> dict[str, str]:
         "over TLS": brokers.secured_missing(),
         "with promtool": promtool_missing(),
         "on PostgreSQL 16 and 17": postgres_versions.missing(),
+        "behind PgBouncer": pgbouncer.missing(),
         **{f"on Python {version}": pythons.missing(version) for version in pythons.others()},
     }
     return {what: why for what, why in found.items() if why}

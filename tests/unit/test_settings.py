@@ -15,7 +15,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(f"ELS_{name.upper()}", raising=False)
-    monkeypatch.delenv("ELS_REFUSALS_IN_A_ROW_LIMIT", raising=False)
+    for former in ("ELS_REFUSALS_IN_A_ROW_LIMIT", "ELS_DATABASE_TRANSACTION_POOLER"):
+        monkeypatch.delenv(former, raising=False)
     monkeypatch.setenv("ELS_DATABASE_URL", f"postgresql://els_app:{SECRET}@db:5432/els?sslmode=require")
     monkeypatch.setenv("ELS_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
 
@@ -128,6 +129,28 @@ def test_an_error_about_a_url_does_not_quote_it(monkeypatch: pytest.MonkeyPatch,
 def test_an_error_about_the_brokers_does_not_quote_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELS_KAFKA_BOOTSTRAP_SERVERS", f"one:9092,user:{SECRET}@two:9092")
     assert error_message() == "ELS_KAFKA_BOOTSTRAP_SERVERS: its entry 2 is not host:port"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "pooler"),
+    [
+        ("ELS_DATABASE_POOLER", "session", "session"),
+        ("ELS_DATABASE_POOLER", "Transaction", "transaction"),
+        ("ELS_DATABASE_TRANSACTION_POOLER", "true", "transaction"),
+        ("ELS_DATABASE_TRANSACTION_POOLER", "False", "none"),
+        ("ELS_DATABASE_TRANSACTION_POOLER", "", "none"),
+    ],
+)
+def test_the_pooler_is_named_or_was_a_boolean(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, pooler: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert load_settings().database_pooler == pooler
+
+
+def test_a_wrong_pooler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELS_DATABASE_POOLER", "statement")
+    assert error_message().startswith("ELS_DATABASE_POOLER (or its former name ELS_DATABASE_TRANSACTION_POOLER): ")
 
 
 def test_tokens_are_long_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from tests.support.builders.outbox import INSERT_ROW, event, row_of
 from tests.support.builders.progress import say_applied
 from tests.support.checks.expected import read_back
 from tests.support.pods.command_line import NOBODY, ROOT, CommandLine
+
+Pooling = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture
@@ -323,10 +327,56 @@ def test_check_reports_wrong_planner_settings(service: CommandLine, app_url: str
     assert (ended.status, row["ok"]) == (1, False)
     assert row["told"].startswith("jit is on: set by the options")
     # Here the login is not the role, so its defaults are missing: as behind a pooler that connected before `migrate`.
-    pooled = service("check", "--json", ELS_DATABASE_TRANSACTION_POOLER="true")
+    pooled = service("check", "--json", ELS_DATABASE_POOLER="transaction")
     (row,) = [row for row in pooled.json if row["check"] == "planner"]
     assert "enable_seqscan is on" in row["told"]
     assert "run `migrate`" in row["told"]
+
+
+def found(service: CommandLine, check: str, **settings: str) -> str:
+    """What `check` says about an error, which is the only one of its kind; its exit status is 1."""
+    ended = service("check", "--json", **settings)
+    (row,) = [row for row in ended.json if row["check"] == check and not row["ok"]]
+    assert ended.status == 1
+    return str(row["told"])
+
+
+def test_check_reports_a_database_that_is_read_only(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute(f"alter database {conn.info.dbname} set default_transaction_read_only = on".encode())
+    assert "read-only: default_transaction_read_only is on (set by: database)" in found(service, "database")
+    assert service("run").failed_with(1, "ELS_DATABASE_URL: read-only: ")
+
+
+def test_check_reports_too_few_connections(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    needed = 20 * (6 + 3 + 2) + 10
+    told = found(service, "connections", ELS_MAX_PODS="20", ELS_VIEWER_TOKEN="x" * 16)
+    assert "max_connections without the reserved ones is " in told
+    assert f"and {needed} are needed" in told
+    conn.execute(f"alter database {conn.info.dbname} connection limit 18".encode())
+    assert "CONNECTION LIMIT of the database is 18, and 19 are needed" in found(service, "connections")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_check_and_the_start_report_a_pooler_that_is_not_named(
+    service: CommandLine, pgbouncer: Pooling, database_url: str, mode: str
+) -> None:
+    with pgbouncer(database_url, mode) as url:
+        assert f"set ELS_DATABASE_POOLER to {mode}" in found(service, "pooler", ELS_DATABASE_URL=url)
+        assert service("run", ELS_DATABASE_URL=url).failed_with(1, f"set ELS_DATABASE_POOLER to {mode}")
+        named = service("check", "--json", ELS_DATABASE_URL=url, ELS_DATABASE_POOLER=mode)
+        assert {row["check"]: row["ok"] for row in named.json}["database"]
+        told = {row["check"] for row in named.json if not row["ok"]}
+        # The login is not els_app, so behind a transaction pooler it has no settings.
+        assert told == ({"broker"} if mode == "session" else {"broker", "timeouts", "planner"})
+
+
+def test_check_reports_a_timeout_of_the_role_that_is_too_short(
+    service: CommandLine, pgbouncer: Pooling, database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute(f"alter database {conn.info.dbname} set statement_timeout = '15ms'".encode())
+    with pgbouncer(database_url, "transaction") as url:
+        told = found(service, "timeouts", ELS_DATABASE_URL=url, ELS_DATABASE_POOLER="transaction")
+    assert "statement_timeout is 15 ms and should be 60000 ms" in told
 
 
 def test_check_warns_where_commits_are_not_durable_by_default(

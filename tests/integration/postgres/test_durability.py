@@ -11,8 +11,8 @@ from service.intake.transaction import apply
 from service.postgres import migration
 from service.postgres import pool as database_module
 from service.postgres.pool import Database
-from service.postgres.schema import durability_warning
-from service.postgres.session import BEGIN, Timeouts
+from service.postgres.server import durability_warning
+from service.postgres.session import BEGIN, Pooler, Timeouts
 from tests.support.interleaving.interleaving import content, deliver, deliveries, registration
 
 BOUND = 90
@@ -59,11 +59,11 @@ async def test_content_that_waited_for_its_registration_sees_it_whatever_the_def
     await database.close()
 
 
-@pytest.mark.parametrize("pooler", [False, True])
+@pytest.mark.parametrize("pooler", ["none", "session", "transaction"])
 @pytest.mark.parametrize("pipelined", [False, True])
 @pytest.mark.parametrize(("default", "used"), [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")])
 async def test_transactions_are_durable_whatever_the_default_is(
-    observer: psycopg.AsyncConnection, database_url: str, pooler: bool, pipelined: bool, default: str, used: str
+    observer: psycopg.AsyncConnection, database_url: str, pooler: Pooler, pipelined: bool, default: str, used: str
 ) -> None:
     set_default(database_url, synchronous_commit=default)
     database = Database(database_url, pooler=pooler)

@@ -419,13 +419,19 @@ async def test_a_transaction_that_takes_long_is_not_ended(
     await database.close()
 
 
-async def test_behind_a_pooler_of_sessions_it_is_unknown_what_the_server_knows(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_sessions_that_are_not_used_for_a_while_are_closed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gives its clients numbers of its own, and a transaction that takes long must not be ended."""
-    assert not await database._is_served(2**30)
-    monkeypatch.setattr(database_module, "IS_SERVED", "select pg_backend_pid() + 1, %s::int is null")
-    assert await database._is_served(2**30)
+    database = Database(database_url)
+    async with database.transaction() as one, database.transaction() as other:
+        pass
+    monkeypatch.setattr(database_module, "_UNUSED_SECONDS", 0.2)
+    async with asyncio.timeout(BOUND):
+        while not other.closed:
+            pid = await backend(database)
+            await asyncio.sleep(0.01)
+    assert pid == await backend(database) == one.info.backend_pid
+    await database.close()
 
 
 async def test_where_begin_fails_no_statement_runs_as_a_transaction_of_its_own(

@@ -11,11 +11,11 @@ import pytest
 from psycopg.errors import ReadOnlySqlTransaction
 
 from deploy.local.postgres import Postgres
-from service.application import WAITS_FOR_STANDBY, database_error
 from service.postgres import pool
 from service.postgres.pipeline import Connection
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts, conninfo
+from service.postgres.watch import WAITS_FOR_STANDBY, database_error
 
 BOUND = 90
 """Seconds after which a wait has failed."""

@@ -4,11 +4,11 @@ from typing import Any, cast
 
 import pytest
 
-from service.application import WAITS_FOR_STANDBY
 from service.consumer.partitions import Assignment
 from service.consumer.watchdog import Watchdog
 from service.kafka.broker_view import Stalled
 from service.kafka.group import ConsumerOptions
+from service.postgres.watch import WAITS_FOR_STANDBY
 from service.runtime.health import Health
 
 

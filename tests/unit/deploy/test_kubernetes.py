@@ -146,6 +146,10 @@ def test_a_stop_leaves_time_for_the_drain() -> None:
     assert DEPLOYMENT["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= drain + 5
 
 
+def test_check_compares_the_sessions_of_as_many_pods_as_there_may_be() -> None:
+    assert int(settings(BASE, PRODUCTION)["ELS_MAX_PODS"]) == SCALED["maxReplicaCount"]
+
+
 def test_there_are_never_more_pods_than_partitions() -> None:
     partitions = int(settings(BASE, PRODUCTION)["ELS_KAFKA_TOPIC_PARTITIONS"])
     assert SCALED["minReplicaCount"] <= SCALED["maxReplicaCount"] <= partitions
