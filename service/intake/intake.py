@@ -20,6 +20,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from service.domain.delivery import Delivery, IntakeLimits, contexts
 from service.domain.events import Rejection
+from service.intake.attempts import Attempts
 from service.intake.errors import is_caused_by_data, rejection_of
 from service.intake.outcome import Effects, Outcome
 from service.intake.transaction import apply
@@ -78,7 +79,7 @@ class Intake:
     ) -> None:
         self._database = database
         self._limits = limits
-        self._health = health
+        self._attempts = Attempts(database, health)
         self._committed = committed
         self._exclusive_at_once = asyncio.Semaphore(EXCLUSIVE_AT_ONCE)
 
@@ -118,10 +119,14 @@ class Intake:
         for delivery in deliveries:
             by_batch.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
         waiting, how = deque(by_batch.values()), _How(progress, exclusive=True)
-        while waiting:
-            outcome = await self._retry(partial(self._take_turn, waiting.popleft(), how))
-            if outcome.deferred:
-                waiting.append(outcome.deferred)
+        with self._attempts.attempt() as attempt:
+            while waiting:
+                outcome = await self._retry(partial(self._take_turn, waiting.popleft(), how))
+                if outcome.deferred:
+                    waiting.append(outcome.deferred)
+                    await attempt.locked()
+                else:
+                    attempt.succeeded()
 
     async def _poll(self, deliveries: Sequence[Delivery], how: _How) -> Outcome:
         try:
@@ -200,21 +205,21 @@ class Intake:
     async def _retry(self, step: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Run a step until it succeeds, is refused, or is cancelled."""
         backoff = Backoff(first=0.05, longest=5.0)
-        while True:
-            try:
-                outcome = await step()
-            except Exception as error:
-                if is_refusal(error):
-                    raise
-                # Every other error is one of the environment.
-                if not is_contention(error):
-                    self._health.set_error("transactions", one_line(error))
-                if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
-                    _log.warning("transaction_failed", error=one_line(error), failures=backoff.failures)
-                await asyncio.sleep(backoff.pause())
-            else:
-                self._health.set_healthy("transactions")
-                return outcome
+        with self._attempts.attempt() as attempt:
+            while True:
+                try:
+                    return await step()
+                except Exception as error:
+                    if is_refusal(error):
+                        raise
+                    # Every other error is one of the environment.
+                    if is_contention(error):
+                        await attempt.locked()
+                    else:
+                        attempt.failed(one_line(error))
+                    if backoff.failures in (3, 10) or backoff.failures % 100 == 99:
+                        _log.warning("transaction_failed", error=one_line(error), failures=backoff.failures)
+                    await asyncio.sleep(backoff.pause())
 
 
 def _batch_ids(deliveries: Sequence[Delivery]) -> frozenset[str]:

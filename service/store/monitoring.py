@@ -25,6 +25,12 @@ async def read_gauges(conn: AsyncConnection[Any], statement: GaugeStatement) -> 
     return [float(value) for value in row]
 
 
+async def find_table_lock(conn: AsyncConnection[Any]) -> NamedRow | None:
+    """Find a lock on a whole table that keeps the service from writing: mode, table, pid, login and application."""
+    rows = await fetch_named_rows(conn, "find_table_lock")
+    return rows[0] if rows else None
+
+
 async def watch_health(conn: AsyncConnection[Any]) -> NamedRow:
     """Read ops.health and the statistics of the outbox, in one row."""
     (row,) = await fetch_named_rows(conn, "watch_health")

@@ -15,6 +15,7 @@ from deploy.servers.ports import reserved_port
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import ContentProvisioned
 from service.domain.topics import CONTENT_PROVISIONED
+from service.intake import attempts
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.postgres.pool import Database
@@ -302,6 +303,52 @@ async def test_rejected_inputs_wait_for_a_locked_quarantine(applier: IntakeFixtu
     outcome = await asyncio.wait_for(taken, BOUND)
     assert outcome.deferred == []
     assert [count for *_, count in applier.rejected()] == [2]
+
+
+TABLES = ["batches", "slots", "pending_content", "outbox_pages", "quarantine"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_a_table_that_somebody_locks_is_reported_with_who_it_is(
+    applier: IntakeFixture, database_url: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "LOCKED_SECONDS", 1.0)
+    await applier.deliver(registered("b", "e1"))
+    bad = delivery(CONTENT_PROVISIONED, b"{")
+    with holding(database_url, f"lock table els.{table}") as other:
+        taking = asyncio.create_task(applier.deliver(provisioned("b", "t"), provisioned("new", "t"), bad))
+        await until(lambda: not applier.health.ready, BOUND, lambda: "it is not reported")
+        (why,) = applier.health.parts.values()
+        told = f"a lock is held by others for long: AccessExclusiveLock on els.{table} by process "
+        assert why == f"{told}{other.info.backend_pid} ({other.info.user}, unknown program)"
+    await asyncio.wait_for(taking, BOUND)
+    assert applier.health.ready
+
+
+async def test_batches_that_wait_for_locks_are_reported_together(
+    applier: IntakeFixture, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its turn seldom, but nothing gets through."""
+    monkeypatch.setattr(attempts, "LOCKED_SECONDS", 1.0)
+    poll = [provisioned(f"b{number}", "t") for number in range(200)]
+    with holding(database_url, "lock table els.pending_content"):
+        taking = [asyncio.create_task(applier.intake.take_exclusive([each])) for each in poll]
+        # By itself, none would be reported before its second turn: after 200 / 3 turns of 0.1 s.
+        await until(lambda: not applier.health.ready, 6, lambda: "it is not reported")
+    await asyncio.wait_for(asyncio.gather(*taking), BOUND)
+    assert applier.health.ready
+
+
+async def test_what_is_cancelled_is_not_reported_later(applier: IntakeFixture, database_url: str) -> None:
+    await applier.deliver(registered("b", "e1"))
+    with holding(database_url, "lock table els.slots"):
+        taking = asyncio.create_task(applier.deliver(provisioned("b", "t")))
+        await until(lambda: not applier.health.ready, 15, lambda: "it is not reported")
+        taking.cancel()
+        await asyncio.wait([taking])
+        assert not applier.health.ready
+    await applier.deliver(provisioned("b", "t"))
+    assert applier.health.ready
 
 
 def waits_for_a_lock(conn: psycopg.Connection[Any]) -> bool:
