@@ -115,7 +115,8 @@ begin
 end
 $$;
 
--- ops.health shows the oldest transaction of all users: its function runs as the owner, which must see them.
+-- ops.health shows the oldest transaction of all users, and what standbys read: its functions run as the owner, which
+-- must see them.
 do $$
 begin
     grant pg_read_all_stats to els_owner;

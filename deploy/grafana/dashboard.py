@@ -171,6 +171,13 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 ("max(els_oldest_transaction_seconds)", "oldest"),
             ),
             _graph(
+                "Transactions held back",
+                "short",
+                "dead rows are kept for a standby or a replication slot",
+                ("max(els_held_back_transactions)", "transactions"),
+                ("max(els_inactive_replication_slots)", "inactive slots"),
+            ),
+            _graph(
                 "Expired, late, failed",
                 "short",
                 "within the last hour",

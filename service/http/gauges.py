@@ -42,6 +42,8 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_inputs_applied_age_seconds": "Age of the time up to which all input partitions are known to be applied.",
     "els_lost_inputs_open": "Losses of inputs that no operator has acknowledged.",
     "els_quarantine_bytes": "Bytes of the rejected inputs that were new within a day.",
+    "els_held_back_transactions": "Transactions whose dead rows are kept for a standby or a replication slot.",
+    "els_inactive_replication_slots": "Replication slots that nobody has used for 5 minutes.",
 }
 """Help texts of the gauges, in the order of the columns of read_health."""
 

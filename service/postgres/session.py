@@ -86,12 +86,17 @@ class Timeouts:
 
     def options(self) -> str:
         """Return libpq's `options`, which the server applies when the session starts."""
-        return " ".join(f"-c {name}={value}" for name, value in self.settings.items())
+        return options_of(self.settings)
 
     def start(self) -> str:
         """Return `START` for a session that could not be started with `options`: applies the settings, too."""
         settings = (f"set_config('{name}', '{value}', false)" for name, value in self.settings.items())
         return ", ".join([START, *settings])
+
+
+def options_of(settings: Mapping[str, str]) -> str:
+    """Return libpq's `options` for settings of a session."""
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:

@@ -23,8 +23,28 @@ as $$
     ) as transactions
 $$;
 
+-- Returns what else keeps dead rows from being removed, apart from transactions: standbys that report what they still
+-- read (hot_standby_feedback), through their slot or without one, and replication slots that nobody uses, which keep WAL,
+-- too. `transactions` is how many are newer than the oldest that is still seen; null where only rows of catalogs are kept.
+-- It runs as the owner, who sees the standbys.
+create or replace function els.held_back()
+returns table (name text, transactions bigint, inactive_since timestamptz)
+language sql stable security definer set search_path = pg_catalog
+as $$
+    select slot_name::text, age(xmin)::bigint, inactive_since
+    from pg_replication_slots
+    where wal_status is distinct from 'lost'
+    union all
+    select application_name, age(backend_xmin)::bigint, null
+    from pg_stat_replication
+    where backend_xmin is not null
+$$;
+
 create view ops.health as
-with estimates as materialized (
+with held_back as materialized (
+    select name, coalesce(transactions, 0) as transactions, inactive_since < now() - interval '5 minutes' as is_inactive
+    from els.held_back()
+), estimates as materialized (
     -- rows per page at the last vacuum or analyze, times the pages that there are
     select oid, reltuples * pg_relation_size(oid) / current_setting('block_size')::integer / nullif(relpages, 0) as rows
     from pg_class
@@ -130,6 +150,8 @@ with estimates as materialized (
         end as quarantine_open,
         (select count(*) from els.topic_refusals where topic_refusals.stopped_at is not null) as topics_stopped,
         els.oldest_transaction() as oldest_transaction,
+        (select coalesce(max(held_back.transactions), 0) from held_back) as held_back_transactions,
+        (select count(*) from held_back where held_back.is_inactive) as inactive_slots,
         (select count(*) from els.lost_inputs where lost_inputs.acknowledged_at is null) as lost_inputs,
         (select greatest(1, coalesce(recovery.records, 1)) from els.recovery) as behind_records,
         (select min(progress.applied_until) from els.progress) as applied_until
@@ -210,7 +232,24 @@ with estimates as materialized (
             end,
             case when oldest_transaction > interval '1 minute' then
                 'a transaction is older than a minute and keeps dead rows: pg_stat_activity'
-            end
+            end,
+            (
+                select
+                    'replication slots are inactive for more than 5 minutes and keep WAL and dead rows ('
+                    || string_agg(els.shown(name), ', ' order by name)
+                    || '): pg_replication_slots'
+                from held_back
+                where is_inactive
+            ),
+            (
+                select
+                    'dead rows of more than 20,000 transactions are kept for a standby ('
+                    || string_agg(els.shown(name), ', ' order by name)
+                    || '): pg_stat_replication'
+                from held_back
+                where transactions > 20000
+                and is_inactive is not true
+            )
         ], null) as attention
     from numbers
 )
@@ -230,7 +269,9 @@ select
     relays,
     coalesce(behind_records, 0) as behind_records,
     applied_until,
-    lost_inputs
+    lost_inputs,
+    held_back_transactions,
+    inactive_slots
 from judged;
 
 comment on view ops.health is
@@ -251,3 +292,5 @@ comment on column ops.health.relays is 'pods that publish events';
 comment on column ops.health.behind_records is 'how many records the database is behind its topics, at least 1 while it is behind or in recovery, else 0';
 comment on column ops.health.applied_until is 'everything that the input topics had at this time is applied, of the partitions of which that is known';
 comment on column ops.health.lost_inputs is 'losses of inputs that no operator has acknowledged';
+comment on column ops.health.held_back_transactions is 'dead rows of so many transactions are kept for a standby or a replication slot';
+comment on column ops.health.inactive_slots is 'replication slots that nobody has used for 5 minutes; they keep WAL and dead rows';

@@ -20,5 +20,7 @@ select
         select coalesce(sum(bytes), 0)::float8
         from els.rejected_bytes
         where hour > now() - interval '1 day'
-    ) as quarantine_bytes
+    ) as quarantine_bytes,
+    held_back_transactions,
+    inactive_slots
 from ops.health

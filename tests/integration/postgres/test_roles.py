@@ -104,6 +104,7 @@ def test_els_ops_sees_no_table(database: Connection[tuple[Any, ...]], table: str
         "insert into ops.slots (batch_id, essay_id, position) values ('b', 'e', 1)",
         "select nextval('els.arrivals')",
         "select els.oldest_transaction()",
+        "select * from els.held_back()",
         "set role els_app",
         "set role els_owner",
         "set role els_ops",
@@ -200,7 +201,7 @@ def test_functions_that_run_as_the_owner_have_a_fixed_search_path(
         and prosecdef
     """
     found = dict(database.execute(definers).fetchall())
-    assert set(found) == {"oldest_transaction", "refuse_previous_relay"}
+    assert set(found) == {"oldest_transaction", "held_back", "refuse_previous_relay"}
     assert all(any(setting.startswith("search_path=") for setting in config or ()) for config in found.values())
 
 
@@ -323,7 +324,7 @@ def configured(database: Connection[tuple[Any, ...]], role: str) -> dict[str, st
 def test_els_app_has_the_planner_of_a_pods_own_sessions(database: Connection[tuple[Any, ...]]) -> None:
     """Behind a pooler what a session is started with is not sent."""
     settings = configured(database, "els_app")
-    planner = dict(option.removeprefix("-c ").split("=") for option in PLANNER)
+    planner = dict(PLANNER)
     assert planner.items() <= settings.items()
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 
 from deploy.servers import databases
 from deploy.servers.pods import ROOT
-from service.postgres.session import PLANNER
+from service.postgres.session import PLANNER, options_of
 from service.postgres.statements import STATEMENTS
 from service.postgres.tables import METADATA
 
@@ -95,7 +95,7 @@ def planner(server_url: str, template: str) -> Iterator[psycopg.Connection[Any]]
     """A session in which no table is too small for its index."""
     with (
         databases.cloned(server_url, template) as url,
-        psycopg.connect(url, autocommit=True, options=" ".join(PLANNER)) as connection,
+        psycopg.connect(url, autocommit=True, options=options_of(PLANNER)) as connection,
     ):
         yield connection
 

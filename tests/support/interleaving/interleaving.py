@@ -46,7 +46,7 @@ from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.postgres import arrays, statements
 from service.postgres.pool import Database
-from service.postgres.session import PLANNER
+from service.postgres.session import PLANNER, options_of
 from service.runtime.health import Health
 from service.runtime.loop import Backoff
 from tests.support.checks.footprints import OUTBOX_NUMBERS, Footprint, footprint
@@ -607,7 +607,7 @@ def _turn_back(path: list[_Node]) -> bool:
 @asynccontextmanager
 async def stage(url: str, actors: int) -> AsyncIterator[Stage]:
     """A stage for so many actors. A ring of waits is found at once; nobody gives up waiting."""
-    options = " ".join(["-c deadlock_timeout=1ms", *PLANNER])
+    options = options_of({"deadlock_timeout": "1ms", **PLANNER})
     opened: list[AsyncConnection[Any]] = []
     try:
         opened += [await _GatedConnection.connect(url, options=options) for _ in range(actors)]
