@@ -19,7 +19,7 @@ SESSION_CHECK_SECONDS: Final = 1.0
 SERVER_CHECK_SECONDS: Final = 5.0
 """Pause between two checks in a new session: whether the server can be reached, allows one more, and accepts writes."""
 
-UNANSWERED_SECONDS: Final = 12.0
+UNANSWERED_SECONDS: Final = 11.0
 """A check that takes longer has failed. Longer than it takes to wait for a free session, or to connect."""
 
 

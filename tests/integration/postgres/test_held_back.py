@@ -1,18 +1,14 @@
 """Tests that ops.health names replication slots and standbys that keep dead rows from being removed."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psycopg
 import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import wait_until
-from deploy.servers.ports import reserved_port
 from service.postgres import migration
+from tests.support.servers.standby import standby_of
 
 BOUND = 60
 """Seconds after which a wait has failed."""
@@ -60,41 +56,6 @@ def test_a_slot_that_nobody_uses_is_named(conn: psycopg.Connection, kind: str) -
     assert conn.execute("select inactive_slots from ops.at_once").fetchone() == (1,)
     conn.execute("select pg_drop_replication_slot('left')")
     assert attention(conn, "ops.at_once") == []
-
-
-def started_standby(primary: Postgres, slot: str) -> Postgres:
-    """A standby of a copy of the data, whose application name is its slot's if it has one."""
-    place = primary.place.with_name("standby")
-    primary.stop()
-    place.mkdir()
-    subprocess.run(["cp", "-a", primary.data, place / "data"], check=True)
-    if primary.account:
-        os.chown(place, primary.account.uid, primary.account.gid)
-    primary.start()
-    signal = place / "data" / "standby.signal"
-    signal.touch()
-    if primary.account:
-        os.chown(signal, primary.account.uid, primary.account.gid)
-    with (place / "data" / "postgresql.auto.conf").open("a") as settings:
-        settings.write(f"primary_conninfo = '{primary.url()}?application_name=reports'\n")
-        settings.write(f"primary_slot_name = '{slot}'\n")
-        settings.write("hot_standby_feedback = on\nwal_receiver_status_interval = 1s\n")
-    home = place.with_name("home")
-    home.mkdir()
-    standby = Postgres(place, home, reserved_port(), primary._password, account=primary.account)
-    standby.programs = primary.programs  # type: ignore[method-assign]  # they lie where the account can run them
-    standby.start()
-    return standby
-
-
-@contextmanager
-def standby_of(primary: Postgres, slot: str) -> Iterator[Postgres]:
-    standby = started_standby(primary, slot)
-    try:
-        yield standby
-    finally:
-        standby.stop()
-        shutil.rmtree(standby.place)
 
 
 @pytest.mark.timeout(200)

@@ -12,6 +12,7 @@ from service.postgres.pool import Database
 from service.postgres.schema import read_revision
 from service.postgres.server import planner_error, pooler_error, server_error, timeouts_error
 from service.postgres.session import Pooler, Timeouts
+from service.postgres.watch import database_error
 from service.relay.relay import CHANNEL
 
 Pooling = Callable[..., AbstractContextManager[str]]
@@ -113,6 +114,19 @@ async def test_a_pooler_that_the_setting_does_not_name_is_named(
     with pgbouncer(database_url, mode, **(ACCEPTING if accepts_options else {})) as url:
         error = await pooler_error(url, setting)
         assert told in error if told and error else error == told
+
+
+@pytest.mark.parametrize("setting", ["none", "session"])
+async def test_a_running_pod_reports_a_pooler_that_shares_sessions(
+    pgbouncer: Pooling, database_url: str, setting: Pooler
+) -> None:
+    with pgbouncer(database_url, "transaction", **ACCEPTING) as url:
+        database = Database(url, pooler=setting)
+        assert await database_error(database) is None
+        async with await psycopg.AsyncConnection.connect(url) as other:
+            await other.execute("select 1")  # now the other one has the server's session
+            assert "set ELS_DATABASE_POOLER to transaction" in (await database_error(database) or "")
+        await database.close()
 
 
 async def test_a_pooler_that_gives_one_session_only_is_named(

@@ -1,5 +1,7 @@
 """Which PostgreSQL the service runs on: the oldest supported version works, an older one is refused at the start."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
@@ -10,6 +12,7 @@ from deploy.servers import databases
 from tests.support.checks.inner_run import run_tests
 from tests.support.pods.command_line import NOBODY, CommandLine
 
+Pooling = Callable[..., AbstractContextManager[str]]
 SETTING = {"run": "ELS_DATABASE_URL", "relay": "ELS_DATABASE_URL", "migrate": "ELS_MIGRATION_DATABASE_URL"}
 
 
@@ -32,6 +35,16 @@ def test_check_reports_a_server_that_is_too_old(service: CommandLine, too_old_po
     told = {row["check"]: row["told"] for row in ended.json if not row["ok"]}
     assert ended.status == 1
     assert told["database"].startswith("ELS_DATABASE_URL: the server is PostgreSQL 16.")
+
+
+@pytest.mark.parametrize("setting", ["none", "session", "transaction"])
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_server_that_is_too_old_is_named_behind_a_pooler(
+    service: CommandLine, too_old_postgres: Postgres, pgbouncer: Pooling, mode: str, setting: str
+) -> None:
+    with pgbouncer(too_old_postgres.url(), mode) as url:
+        ended = service("run", ELS_DATABASE_URL=url, ELS_DATABASE_POOLER=setting)
+    assert ended.failed_with(1, "ELS_DATABASE_URL: the server is PostgreSQL 16.")
 
 
 @pytest.mark.parametrize("command", SETTING)

@@ -17,6 +17,7 @@ from service.postgres.pool import Database
 from service.postgres.watch import DatabaseWatch, database_error
 from service.runtime.health import Health
 from tests.support.servers.proxy import Proxy
+from tests.support.servers.standby import become_standby
 
 REPORTED_SECONDS = 15
 """SPEC, section 5."""
@@ -72,18 +73,15 @@ async def test_a_database_that_becomes_read_only_is_reported(migrated: Postgres,
 async def test_a_server_that_becomes_a_standby_is_reported(migrated: Postgres) -> None:
     url = migrated.url()
     async with watched(Database(url), url) as health:
-        await asyncio.to_thread(become_standby, migrated)
+        await asyncio.to_thread(restart_as_standby, migrated)
         await reported(health, "the server is a standby")
         execute(url, "select pg_promote()")
         await reported(health, None)
 
 
-def become_standby(server: Postgres) -> None:
+def restart_as_standby(server: Postgres) -> None:
     server.stop()
-    marker = server.data / "standby.signal"
-    marker.touch()
-    if account := server.account:
-        os.chown(marker, account.uid, account.gid)
+    become_standby(server)
     server.start()
 
 
@@ -91,7 +89,7 @@ async def test_no_session_stays_on_a_standby_that_the_name_led_to(migrated: Post
     """With a URL that allows standbys, since libpq would not open such a session."""
     url = f"{migrated.url()}?target_session_attrs=any"
     database = Database(url)
-    await asyncio.to_thread(become_standby, migrated)
+    await asyncio.to_thread(restart_as_standby, migrated)
     async with database.transaction() as one, database.transaction() as other:
         pass
     assert "the server is a standby" in (await database_error(database) or "")

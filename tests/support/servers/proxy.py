@@ -52,6 +52,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def lead_to(self, target: int) -> None:
+        """Passes new connections on to another port, as a name does that points to another server."""
+        self._target = target
+
     def cut(self) -> int:
         """Resets all open connections. Returns their number."""
         links = list(self._links)
