@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import psycopg
 import pytest
 
+from service.postgres import liveness
 from service.postgres import pool as database_module
 from service.postgres.pool import Database
 from service.postgres.schema import read_revision
@@ -152,6 +153,7 @@ async def test_no_session_is_closed_where_a_pooler_shares_them_and_nobody_has_to
     monkeypatch.setattr(database_module, "CHECK_AFTER_SECONDS", 0.05)
     monkeypatch.setattr(database_module, "RECHECK_SECONDS", 0.05)
     monkeypatch.setattr(database_module, "IS_SERVED", "select 0 * %s")
+    monkeypatch.setattr(liveness, "RECEIVING_MS", 50)
     with pgbouncer(database_url, "transaction", **ACCEPTING) as url:
         database = Database(url)
         async with database.transaction() as conn:
