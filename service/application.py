@@ -7,6 +7,7 @@ import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import psycopg
@@ -24,7 +25,7 @@ from service.kafka import topics
 from service.kafka.errors import describe
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
-from service.postgres.server import pooler_error, server_error
+from service.postgres.server import connections_error, pooler_error, server_error
 from service.postgres.watch import DatabaseWatch
 from service.purge import reporting as purge_reporting
 from service.purge.clocks import Clocks
@@ -68,6 +69,7 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
     try:
         await _check_server(settings)
         await _check_schema(database)
+        await _check_connections(settings, database)
         await _check_broker(settings)
         await _Process(settings, database, roles, replay=replay).run(stop)
     finally:
@@ -114,6 +116,13 @@ async def _check_schema(database: Database) -> None:
         raise NotReady(f"ELS_DATABASE_URL: {one_line(unavailable)}") from None
     if error:
         raise NotReady(error)
+
+
+async def _check_connections(settings: Settings, database: Database) -> None:
+    """Only warn: the pods may work with fewer sessions for long."""
+    with suppress(psycopg.Error):
+        if error := await connections_error(database, wiring.sessions_needed(settings)):
+            _log.warning("connections_too_few", error=error)
 
 
 async def _check_broker(settings: Settings) -> None:

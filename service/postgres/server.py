@@ -19,7 +19,9 @@ _STATE: Final = """
 select
     pg_is_in_recovery(),
     current_setting('transaction_read_only')::boolean,
-    (select source from pg_settings where name = 'default_transaction_read_only'),
+    case when current_setting('transaction_read_only')::boolean then
+        (select source from pg_settings where name = 'default_transaction_read_only')
+    end,
     pg_backend_pid()
 """
 
@@ -84,11 +86,8 @@ async def pooler_error(url: str, pooler: Pooler) -> str | None:
     async with await _connect(url) as one:
         if pooler == "none" and await _server_pid(one) == one.pgconn.backend_pid:
             return None
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS), await _connect(url) as other:
-                seen = [{await _server_pid(each) for each in (one, other)} for _ in range(_ROUNDS)]
-        except TimeoutError:
-            return "too few connections: the pooler gives no second session (see its default_pool_size)"
+        async with await _connect(url) as other:
+            seen = [{await _server_pid(each) for each in (one, other)} for _ in range(_ROUNDS)]
     if len(seen[0]) == 1 or any(pids != seen[0] for pids in seen):
         return _SHARES
     if pooler == "none":
@@ -177,14 +176,22 @@ async def _settings(database: Database, names: list[str]) -> dict[str, str]:
 async def _connect(url: str) -> AsyncConnection[Any]:
     """Open a connection without our settings. To a server that accepts no writes if there is no other."""
     try:
-        return await AsyncConnection.connect(
-            conninfo(url, APPLICATION_NAME, None), autocommit=True, prepare_threshold=None
-        )
+        connection = await _open(conninfo(url, APPLICATION_NAME, None))
     except psycopg.OperationalError as error:
         if "read-only" not in str(error):
             raise explained(error) from None
-    anyone = conninfo(make_conninfo(url, target_session_attrs="any"), APPLICATION_NAME, None)
-    return await AsyncConnection.connect(anyone, autocommit=True, prepare_threshold=None)
+        connection = await _open(conninfo(make_conninfo(url, target_session_attrs="any"), APPLICATION_NAME, None))
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.execute("select")
+    except TimeoutError:  # a pooler accepts a client before it has a session for it
+        connection.pgconn.finish()
+        raise psycopg.OperationalError("too few connections: the pooler gives no session in time") from None
+    return connection
+
+
+async def _open(info: str) -> AsyncConnection[Any]:
+    return await AsyncConnection.connect(info, autocommit=True, prepare_threshold=None)
 
 
 async def _server_pid(connection: AsyncConnection[Any]) -> int:

@@ -58,6 +58,17 @@ async def test_the_morning_behind_a_pooler(
     await check_audit(database_url, tansu, group)
 
 
+async def test_a_pod_warns_of_too_few_connections_when_it_starts(
+    tmp_path: Path, app_url: str, tansu: Broker, group: str
+) -> None:
+    settings = {"ELS_DATABASE_URL": app_url, "ELS_CONSUMER_GROUP": group, "ELS_MAX_PODS": "1000"}
+    with pods(tmp_path, settings, tansu.settings) as running:
+        (pod,) = running.start()
+        await running.ready()
+        (warning,) = [entry for entry in pod.logged() if entry["event"] == "connections_too_few"]
+    assert "and 9010 are needed" in warning["error"]
+
+
 async def test_a_table_that_somebody_locks_is_reported(
     tmp_path: Path, app_url: str, database_url: str, tansu: Broker, group: str
 ) -> None:
