@@ -177,6 +177,14 @@ def _add_process(commands: Commands) -> None:
     with_json(alter).add_argument(
         "--dry-run", action="store_true", help="only show what would be altered (exit status 1 if anything)"
     )
+    with_json(
+        add(
+            topics,
+            "cli.topics.topics_adopt",
+            "adopt",
+            "publish to the partitions, too, that were added to the output topics; stop the relays before",
+        )
+    )
 
 
 def _add_pending(pending: Commands) -> None:

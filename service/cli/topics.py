@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import psycopg
 from aiokafka.errors import KafkaError
 
 from service.cli.output import CommandError, print_rows, warn
@@ -18,8 +19,10 @@ from service.kafka.cluster import ClusterState, Operation, read_cluster
 from service.kafka.connection import admin_client
 from service.purge import policy
 from service.recovery import reading
+from service.runtime.errors import one_line
 from service.settings import Settings
-from service.wiring import REPLAY_SUFFIX, broker_error, kafka_options, retention_policy
+from service.store import output_topics
+from service.wiring import REPLAY_SUFFIX, broker_error, kafka_options, open_database, retention_policy
 
 _UNAVAILABLE = (KafkaError, OSError, TimeoutError)
 
@@ -68,6 +71,26 @@ async def topics_alter(settings: Settings, options: Namespace) -> int:
         warn(line)
     is_left = bool(left) or any(each.error is not None for each in altered.alterations)
     return 1 if is_left or (options.dry_run and rows) else 0
+
+
+async def topics_adopt(settings: Settings, options: Namespace) -> int:
+    """Make relays use the partitions that were added to output topics."""
+    database = open_database(settings)
+    try:
+        async with admin_client(kafka_options(settings)) as admin:
+            cluster = await read_cluster(admin, OUTGOING_TOPICS)
+        async with database.transaction() as conn:
+            found = {topic: len(state.partitions) for topic, state in cluster.topics.items()}
+            await output_topics.note_partitions(conn, found)
+            adopted = await output_topics.adopt_partitions(conn)
+    except _UNAVAILABLE as error:
+        raise CommandError(broker_error(error)) from None
+    except psycopg.Error as error:
+        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
+    finally:
+        await database.close()
+    print_rows([each._asdict() for each in adopted], options.json)
+    return 0
 
 
 class Check(NamedTuple):

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.domain.topics import INCOMING_TOPICS
+from service.kafka.errors import absence, describe
 from service.kafka.responses import Responses
 
 SILENT_SECONDS = 6.0
@@ -48,11 +49,9 @@ class BrokerView:
     def lacking(self) -> str | None:
         """Say which input topics or partitions cannot be read now; None where all can."""
         for topic in INCOMING_TOPICS:
-            if topic in self._cluster.unauthorized_topics:
-                return f"this user has no right to read {topic}"
             partitions = self._cluster.partitions_for_topic(topic)
             if not partitions:
-                return f"the input topic {topic} is missing"
+                return describe(absence(self._cluster, topic))
             for partition in sorted(partitions):
                 if not self.has_leader(TopicPartition(topic, partition)):
                     return f"partition {partition} of {topic} has no leader"

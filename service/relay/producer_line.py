@@ -9,6 +9,7 @@ from typing import cast
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from service.kafka.errors import absence
 from service.kafka.producer import Producer
 from service.runtime.loop import cancelled
 
@@ -79,8 +80,7 @@ class ProducerLine:
             self._in_flight -= size
             self._sends[producer] -= 1
             self._close_unused(producer)
-        unknown: Exception = errors.UnknownTopicOrPartitionError(topic)
-        return error if producer.partitions(topic) else unknown
+        return error if producer.partitions(topic) else absence(producer.client.cluster, topic)
 
     async def _is_acknowledged(self, producer: Producer, records: BatchBuilder, topic: str, partition: int) -> bool:
         """Send a record batch. Returns False where there was no answer in time.

@@ -8,12 +8,12 @@ from itertools import chain, groupby
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from service.kafka.errors import absence, describe
 from service.kafka.producer import Producer, partition_of
 from service.relay.events import OutboxEvent, events_of
 from service.relay.leases import Lease
 from service.relay.partitions import AgreedPartitions
 from service.relay.producer_line import ProducerLine
-from service.runtime.errors import one_line
 from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED, observe_many
 from service.store.outbox import Blocked, OutboxKey, OutboxRow
 
@@ -82,7 +82,7 @@ class Publication:
             async with asyncio.TaskGroup() as group:
                 for (topic, partition), run in wave.items():
                     if partition is None:
-                        self._hold(run, errors.UnknownTopicOrPartitionError(topic))
+                        self._hold(run, absence(producer.client.cluster, topic))
                     elif not producer.has_leader(topic, partition):
                         self._hold(run, errors.LeaderNotAvailableError(f"{topic} {partition}"))
                     else:
@@ -187,7 +187,7 @@ class Publication:
 
     def _block(self, row: OutboxRow, acknowledged: int, topic: str, error: Exception) -> None:
         self._blocked[row.batch_id] = Blocked(
-            row.batch_id, row.seq, acknowledged, topic.encode(), one_line(error, 2000)
+            row.batch_id, row.seq, acknowledged, topic.encode(), describe(error, 2000)
         )
 
     def _block_held(self) -> None:

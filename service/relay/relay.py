@@ -21,6 +21,7 @@ from typing import Final
 import psycopg
 import structlog
 
+from service.kafka.errors import describe
 from service.kafka.producer import Producer
 from service.postgres.pool import Database
 from service.relay.leases import Lease
@@ -63,7 +64,7 @@ class Relay:
         self._lease = Lease(database, lease_seconds, self._took_shards, partitions)
         self._worker = Worker(database, self._lease, partitions, producers, limits)
         self._renewal = Loop("relay_lease", self._lease.renew, lease_seconds / 3)
-        self._working = Loop("relay", self._worker.step, poll_seconds, self._worker.wake)
+        self._working = Loop("relay", self._worker.step, poll_seconds, self._worker.wake, describe=describe)
         self._notifying = Loop("relay_notify", self._notify, poll_seconds)
         self._listening = Loop("relay_listen", self._listen, poll_seconds) if listen else None
 

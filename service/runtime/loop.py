@@ -96,6 +96,8 @@ class Loop:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     backoff: Backoff = field(default_factory=Backoff)
     error: str | None = None
+    describe: Callable[[Exception], str] = one_line
+    """Makes one line of an error."""
     _throttle: Throttle = field(default_factory=Throttle)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -132,7 +134,7 @@ class Loop:
             waking.cancel()
 
     def _failed(self, error: Exception) -> float:
-        self.error = one_line(error)
+        self.error = self.describe(error)
         pause = self.backoff.pause()
         if self._throttle.due():
             _log.warning("background_task_failed", loop=self.name, error=self.error, failures=self.backoff.failures)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -151,3 +152,16 @@ def test_topics_alter_names_topics_that_it_may_not_see(service: CommandLine, gua
     assert (ended.status, ended.json) == (1, [])
     assert sum("lacks Describe on topic" in line for line in ended.err.splitlines()) == len(TOPICS)
     assert all(topic in ended.err for topic in OUTGOING_TOPICS)
+
+
+# -- topics adopt
+
+
+def test_partitions_that_were_added_are_adopted(service: CommandLine, kafka: Broker, app_url: str) -> None:
+    """Whether a relay has found them or not."""
+    with psycopg.connect(app_url, autocommit=True) as conn:
+        conn.execute("insert into els.output_topics (topic, partitions, found) values (%s, 2, 2)", [BATCH_READY])
+    adopted = service("topics", "adopt", "--json", **kafka.settings)
+    assert (adopted.status, adopted.json) == (0, [{"topic": BATCH_READY, "used_before": 2, "partitions": 3}])
+    again = service("topics", "adopt", "--json", **kafka.settings)
+    assert (again.status, again.json) == (0, [])

@@ -36,7 +36,8 @@ async def test_a_topic_that_is_missing_at_the_start_is_named_and_read_when_it_is
 ) -> None:
     await on_apache.delete_topic(VALIDATION_FAILED)
     running = await on_apache.start()
-    await reported(running, f"the input topic {VALIDATION_FAILED} is missing; the others are read")
+    await reported(running, f"{VALIDATION_FAILED}: the topic is missing")
+    await reported(running, "the others are read")
     await on_apache.publish(CONTENT_PROVISIONED, content("b", "t"))
     await on_apache.becomes(PENDING, 1)
     await on_apache.create_topic(VALIDATION_FAILED)
@@ -54,7 +55,7 @@ async def test_a_topic_that_is_deleted_is_named_and_read_when_it_is_there_again(
     await on_apache.publish(VALIDATION_FAILED, failure("b", "u"))
     await on_apache.all_committed()
     await on_apache.delete_topic(topic)
-    await reported(running, f"the input topic {topic} is missing")
+    await reported(running, f"{topic}: the topic is missing")
     await on_apache.create_topic(topic)
     await on_apache.publish(CONTENT_PROVISIONED, content("b", "t2"))
     await on_apache.publish(VALIDATION_FAILED, failure("b", "u2"))

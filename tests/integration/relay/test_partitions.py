@@ -5,7 +5,8 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
-from service.store.output_topics import Adopted, adopt_partitions
+from service.store import output_topics
+from service.store.output_topics import Adopted
 from tests.support.pods.relay_stage import Stage, text_of, until
 
 HEALTH = "select line from ops.health cross join unnest(attention) as line where line like '%partitions%'"
@@ -54,7 +55,8 @@ async def test_added_partitions_are_reported_and_used_when_they_are_adopted(apac
             before = await stage.records(topic, 2 * len(BATCHES))
             assert {len(some) for some in places(before, "first", "second").values()} == {1}
             async with stage.database.transaction() as conn:
-                assert await adopt_partitions(conn) == [Adopted(topic, 2, 5)]
+                assert await output_topics.adopt_partitions(conn) == [Adopted(topic, 2, 5)]
+                assert await output_topics.adopt_partitions(conn) == []
 
             async def are_used() -> bool:
                 await published(stage, topic, "third")
