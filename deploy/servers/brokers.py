@@ -67,7 +67,7 @@ class Broker:
     async def create_topics(self, partitions: int = PARTITIONS) -> None:
         """Creates the topics that are missing."""
         options = connection.client_options(self.bootstrap_servers)
-        await kafka.create_topics(options, partitions=partitions, replication=1)
+        await kafka.create_topics(options, partitions=partitions, replication=None)
 
     def segment(self, topic: str, partition: int) -> Path | None:
         """Returns the file with the first records of a partition, or None if it is not accessible."""

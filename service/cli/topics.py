@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import psycopg
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from service.cli.output import CommandError, print_rows, warn
@@ -104,17 +105,12 @@ class Check(NamedTuple):
 async def check_broker(settings: Settings) -> list[Check]:
     """Check the connection, our rights, the topics and their retentions."""
     options = kafka_options(settings)
-    groups = [settings.consumer_group, settings.consumer_group + REPLAY_SUFFIX]
     try:
         async with admin_client(options) as admin:
             cluster = await read_cluster(admin, kafka.TOPICS)
-            missing = rights.missing_on_topics(cluster)
-            missing += await rights.missing_on_groups(admin, groups)
-            missing += await rights.missing_on_cluster(admin, cluster, idempotent=settings.kafka_enable_idempotence)
+            rows = [Check("broker", True, "reachable"), *await _check_rights(settings, admin, cluster)]
     except _UNAVAILABLE as error:
         return [Check("broker", False, broker_error(error))]
-    rows = [Check("broker", True, "reachable")]
-    rows += [Check("right", False, broker_error(rights.NotAllowed(right, options))) for right in missing]
     rows += [Check("topic", False, f"{topic} is missing: run topics create") for topic in cluster.missing]
     rows += [Check("topic", True, f"warning: {line}") for line in _unreadable(cluster, options)]
     # The embedded broker does not report some settings: nobody can fix that, so it is not an error.
@@ -126,6 +122,19 @@ async def check_broker(settings: Settings) -> list[Check]:
         warning = "" if fault.is_error else "warning: "
         rows.append(Check("topic", not fault.is_error, f"{warning}{fault.topic}: {fault.message}"))
     return rows + _check_retentions(settings, cluster)
+
+
+async def _check_rights(settings: Settings, admin: AIOKafkaAdminClient, cluster: ClusterState) -> list[Check]:
+    missing, rows = rights.missing_on_topics(cluster), []
+    try:
+        missing += await rights.missing_on_groups(
+            admin, [settings.consumer_group, settings.consumer_group + REPLAY_SUFFIX]
+        )
+        missing += await rights.missing_on_cluster(admin, cluster, idempotent=settings.kafka_enable_idempotence)
+    except _UNAVAILABLE as error:
+        rows = [Check("right", False, broker_error(error))]
+    options = kafka_options(settings)
+    return rows + [Check("right", False, broker_error(rights.NotAllowed(right, options))) for right in missing]
 
 
 def _check_retentions(settings: Settings, cluster: ClusterState) -> list[Check]:

@@ -19,6 +19,9 @@ _CAUSES: Final[dict[type[BaseException], str]] = {
     errors.NotEnoughReplicasAfterAppendError: _MISSING_REPLICAS,
     errors.LeaderNotAvailableError: _NO_LEADER,
     errors.NotLeaderForPartitionError: _NO_LEADER,
+    errors.GroupCoordinatorNotAvailableError: (
+        "the consumer group has no coordinator: the brokers that have the topic __consumer_offsets are down"
+    ),
     errors.UnknownTopicOrPartitionError: "the topic is missing; `els topics create` creates it",
     errors.MessageSizeTooLargeError: "the topic's max.message.bytes is too small; `els topics alter` raises it",
 }

@@ -10,12 +10,15 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
+    KafkaConnectionError,
     KafkaError,
+    NodeNotReadyError,
     NoError,
     NotCoordinatorForGroupError,
     for_code,
 )
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 from service.kafka.cluster import ClusterState, Operation, ask, operations
@@ -34,7 +37,13 @@ _DESCRIBE_CLUSTER: Final = 60
 """The number of a request that brokers know since Kafka 2.8, and since then Write on any topic is sufficient for an
 idempotent producer."""
 
-_TRANSIENT: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+_TRANSIENT: Final = (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+    NodeNotReadyError,
+    KafkaConnectionError,
+)
 
 
 class MissingRight(NamedTuple):
@@ -106,25 +115,34 @@ def _missing(
 async def missing_on_groups(admin: AIOKafkaAdminClient, groups: Iterable[str]) -> list[MissingRight]:
     """Return the rights that this client lacks on consumer groups, which need not exist.
 
-    Raises KafkaError, and TimeoutError where a group has no coordinator for some seconds.
+    Raises KafkaError, also where a group has no coordinator for some seconds.
     """
     found = [_missing("group", group, NEEDED_ON_GROUPS, await _allowed_on_group(admin, group)) for group in groups]
     return [right for right in found if right is not None]
 
 
 async def _allowed_on_group(admin: AIOKafkaAdminClient, group: str) -> frozenset[Operation] | None:
-    async with asyncio.timeout(REQUEST_MS / 1000):
-        while True:
-            try:
-                answer = await ask(admin, DescribeGroups([group]), await admin.find_coordinator(group))
-                ((code, *_, authorized),) = answer.groups
-                if (error := for_code(code)) is NoError:
-                    return operations(authorized)
-                raise error(group)
-            except GroupAuthorizationFailedError:
-                return frozenset()
-            except _TRANSIENT:  # a new cluster first creates the topic of the offsets
-                await asyncio.sleep(0.1)
+    try:
+        async with asyncio.timeout(REQUEST_MS / 1000):
+            while True:
+                try:
+                    return await _operations_on_group(admin, group)
+                except GroupAuthorizationFailedError:
+                    return frozenset()
+                except _TRANSIENT:  # a new cluster first creates the topic of the offsets
+                    await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise GroupCoordinatorNotAvailableError(group) from None
+
+
+async def _operations_on_group(admin: AIOKafkaAdminClient, group: str) -> frozenset[Operation] | None:
+    found = await ask(admin, FindCoordinatorRequest(group, 0))
+    if (error := for_code(found.error_code)) is not NoError:
+        raise error(group)
+    ((code, *_, authorized),) = (await ask(admin, DescribeGroups([group]), found.coordinator_id)).groups
+    if (error := for_code(code)) is not NoError:
+        raise error(group)
+    return operations(authorized)
 
 
 async def missing_on_cluster(

@@ -48,6 +48,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     ],
     "kafka/rights.py": [
         "aiokafka.protocol.admin:ApiVersionRequest",
+        "aiokafka.protocol.coordination:FindCoordinatorRequest",
     ],
     "http/server.py": [
         "aiohttp.web_response:SERVER_SOFTWARE",

@@ -154,6 +154,20 @@ def test_topics_alter_names_topics_that_it_may_not_see(service: CommandLine, gua
     assert all(topic in ended.err for topic in OUTGOING_TOPICS)
 
 
+def test_check_works_while_a_broker_is_down_and_says_so(service: CommandLine, guarded_cluster: GuardedCluster) -> None:
+    settings = guarded_cluster.broker.settings
+    assert service("topics", "create", **settings).status == 0
+    asyncio.run(guarded_cluster.all_know(*TOPICS))
+    guarded_cluster.cluster.nodes[2].kill()
+    while True:
+        ended = service("check", "--json", **settings)
+        warnings = [row["told"] for row in told(ended, "topic") if "2 of 3 replicas" in row["told"]]
+        assert [row for row in ended.json if row["check"] in ("broker", "right") and not row["ok"]] == []
+        if len(warnings) == len(TOPICS) and all(line.startswith("warning: ") for line in warnings):
+            break
+    assert ended.status == 0
+
+
 # -- topics adopt
 
 

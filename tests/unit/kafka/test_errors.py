@@ -18,6 +18,7 @@ from service.kafka.errors import absence, describe
         (errors.NotEnoughReplicasError(), "NotEnoughReplicasError: missing replicas: "),
         (errors.NotEnoughReplicasAfterAppendError(), "NotEnoughReplicasAfterAppendError: missing replicas: "),
         (errors.LeaderNotAvailableError("t 0"), "LeaderNotAvailableError: t 0: the partition has no leader"),
+        (errors.GroupCoordinatorNotAvailableError("g"), "GroupCoordinatorNotAvailableError: g: the consumer group has"),
         (errors.UnknownTopicOrPartitionError("t"), "UnknownTopicOrPartitionError: t: the topic is missing"),
     ],
 )
