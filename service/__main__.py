@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for client in ("aiokafka", "psycopg"):
         logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
-        settings = load_settings(needs_database=not options.command.startswith("topics_"))
+        settings = load_settings(needs_database=options.command not in ("topics_create", "topics_alter"))
         command = getattr(import_module(f"service.{options.module}"), options.command)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status: int = runner.run(command(settings, options))

@@ -38,8 +38,11 @@ async def _replace(broker: Broker, name: str, configs: dict[str, str], partition
 
 
 def replace(broker: Broker, name: str, configs: dict[str, str], partitions: int = 3) -> None:
-    """Deletes one of our topics and creates it as others would."""
-    asyncio.run(_replace(broker, name, configs, partitions))
+    """Deletes one of our topics and creates it as others would.
+
+    Apache Kafka may give a topic the properties of a deleted one of the same name, as far as none are named.
+    """
+    asyncio.run(_replace(broker, name, {"max.message.bytes": "1048588"} | configs, partitions))
 
 
 def told(ended: Ended, check: str) -> list[dict[str, Any]]:

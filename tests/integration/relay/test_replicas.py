@@ -17,18 +17,15 @@ async def cluster_stage(database_url: str, guarded_cluster: GuardedCluster) -> A
     await database.close()
 
 
-async def create(stage: Stage, topic: str, configs: dict[str, str]) -> str:
-    await create_topics(stage.options, partitions=3, replication=3, topics={topic: configs})
-    return topic
-
-
 @pytest.mark.parametrize("idempotent", [False, True])
 async def test_missing_replicas_are_reported_as_such_and_cause_no_repeats(
     cluster_stage: Stage, guarded_cluster: GuardedCluster, idempotent: bool
 ) -> None:
     """Each producer that gave up would otherwise go on sending, and all of them succeed when the replicas are back."""
     stage, nodes = cluster_stage, guarded_cluster.cluster.nodes
-    topic = await create(stage, f"replicas.{idempotent}", {"min.insync.replicas": "3"})
+    topic = f"replicas.{idempotent}"
+    await create_topics(stage.options, partitions=3, replication=3, topics={topic: {}})
+    await stage.configure(topic, {"min.insync.replicas": "3"})
     relay = stage.relay(idempotent=idempotent)
     nodes[3].stop()
     async with stage.running(relay):
