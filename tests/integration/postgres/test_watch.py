@@ -109,6 +109,7 @@ async def test_a_server_without_free_connections_is_reported(migrated: Postgres)
         await reported(health, None)
 
 
+@pytest.mark.only_in_test_all("a frozen server")
 async def test_a_server_that_is_frozen_or_does_not_answer_is_reported(migrated: Postgres) -> None:
     url = migrated.url()
     identity = migrated.program.identity()
