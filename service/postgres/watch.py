@@ -30,12 +30,12 @@ class DatabaseWatch:
         self._database = database
         self._url = url
         self._health = health
-        self._errors: dict[str, str | None] = {}
+        # The server first, since that check tells apart why no session can be opened.
+        self._errors: dict[str, str | None] = {"server": "starting", "session": "starting"}
 
     async def run(self) -> None:
         """Check until cancelled."""
         await asyncio.gather(
-            # First, since it tells apart why no session can be opened.
             self._repeat("server", partial(server_error, self._url), SERVER_CHECK_SECONDS),
             self._repeat("session", partial(database_error, self._database), SESSION_CHECK_SECONDS),
         )
@@ -54,7 +54,7 @@ class DatabaseWatch:
 
     def _report(self, name: str, error: str | None) -> None:
         self._errors[name] = error
-        self._health.report("database", self._errors.get("server") or self._errors.get("session"))
+        self._health.report("database", next(filter(None, self._errors.values()), None))
 
 
 async def database_error(database: Database) -> str | None:
