@@ -1,7 +1,6 @@
 """Tests what becomes of sessions whose server accepts no writes any more, or waits for a standby."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
@@ -16,6 +15,7 @@ from service.postgres.pipeline import Connection
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts, conninfo
 from service.postgres.watch import WAITS_FOR_STANDBY, database_error
+from tests.support.servers.standby import become_standby
 
 BOUND = 90
 """Seconds after which a wait has failed."""
@@ -72,10 +72,7 @@ async def test_where_a_server_becomes_read_only_no_idle_session_is_used_again(
 
 async def test_a_standby_is_not_used_until_it_is_promoted(database: Database, durable_postgres: Postgres) -> None:
     durable_postgres.stop()
-    signal = durable_postgres.data / "standby.signal"
-    signal.touch()
-    if account := durable_postgres.account:
-        os.chown(signal, account.uid, account.gid)
+    become_standby(durable_postgres)
     durable_postgres.start()
     with pytest.raises(psycopg.OperationalError, match=r"terminat|closed"):
         await write(database)

@@ -1,6 +1,5 @@
 """Replaces a PostgreSQL server by an earlier copy of its data, as a restore or a failover with loss of data does."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import psycopg
 
 from deploy.local.postgres import Postgres
+from tests.support.servers.standby import become_standby
 
 
 def copy_data(server: Postgres, copy: Path) -> None:
@@ -23,10 +23,7 @@ def replace(server: Postgres, copy: Path, *, is_promoted: bool) -> None:
     shutil.rmtree(server.data)
     _move(copy, server.data)
     if is_promoted:
-        signal = server.data / "standby.signal"
-        signal.touch()
-        if account := server.account:
-            os.chown(signal, account.uid, account.gid)
+        become_standby(server)
     server.start()
     if is_promoted:
         with psycopg.connect(server.url(), autocommit=True) as conn:
