@@ -106,8 +106,7 @@ class Watchdog:
             self._report()
 
     def _report(self) -> None:
-        """Report whether all input topics can be read: also those whose partitions other pods have."""
-        if lacking := self._assignment.membership.brokers.lacking():
-            self._health.set_error("consumer", f"{lacking}; the others are read")
-        else:
-            self._health.set_healthy("consumer")
+        """Report what delays or prevents the reading of input topics, also where other pods have the partitions."""
+        brokers = self._assignment.membership.brokers
+        lacking = brokers.lacking()
+        self._health.report("consumer", f"{lacking}; the others are read" if lacking else brokers.throttled)

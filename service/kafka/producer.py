@@ -119,6 +119,11 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
         return self.client.cluster.leader_for_partition(TopicPartition(topic, partition)) not in (None, -1)
 
     @property
+    def throttled(self) -> str | None:
+        """Say that a broker delays this producer for long because of a quota; None where none does."""
+        return self._responses.quota
+
+    @property
     def throttled_until(self) -> float:
         """The monotonic time up to which a broker delays this producer because of a quota."""
         return self._responses.throttled_until

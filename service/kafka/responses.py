@@ -7,13 +7,16 @@ an error.
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import TopicPartition
 from aiokafka.errors import for_code
 from aiokafka.protocol.produce import ProduceRequest
 
 from service.runtime.metrics import THROTTLED
+
+NOTABLE_SECONDS: Final = 0.5
+"""A shorter delay is not reported. It is counted, as all are."""
 
 
 class Responses:
@@ -29,9 +32,9 @@ class Responses:
 
     @property
     def quota(self) -> str | None:
-        """Say that a broker delays this client because of a quota; None where none does."""
+        """Say that a broker delays this client for long because of a quota; None where none does."""
         left = self.throttled_until - time.monotonic()
-        return f"a quota of the broker delays it for {left:.1f} s" if left > 0 else None
+        return f"a quota of the broker delays it for {left:.1f} s" if left > NOTABLE_SECONDS else None
 
     def rejection(self, tp: TopicPartition) -> Exception | None:
         """Return the error with which the broker last rejected records of a partition; None where it took them."""

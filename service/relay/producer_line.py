@@ -33,6 +33,11 @@ class ProducerLine:
         self._sends: Counter[Producer] = Counter()
         self._closing: dict[Producer, asyncio.Task[None]] = {}
 
+    @property
+    def throttled(self) -> str | None:
+        """Say that a broker delays the producer for long because of a quota; None where none does."""
+        return self._producer.throttled if self._producer else None
+
     async def producer(self) -> Producer:
         """Returns a connected producer. Raises KafkaError or TimeoutError."""
         async with self._starting:

@@ -70,13 +70,13 @@ class Relay:
 
     @property
     def error(self) -> str | None:
-        """Returns what keeps the relay from publishing; None if it is healthy."""
+        """Returns what keeps the relay from publishing, or delays it for long; None if it is healthy."""
         if not self._running:
             return "the relay is not running"
         errors = [f"{loop.name}: {loop.error}" for loop in (self._working, self._renewal) if loop.error]
         if not errors and not self._lease.is_valid:
             return "the relay has no lease"
-        return "; ".join(errors) or None
+        return "; ".join(errors) or self._worker.throttled
 
     @property
     def shards(self) -> frozenset[int]:

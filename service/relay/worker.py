@@ -63,6 +63,11 @@ class Worker:
         self._unblocked: list[bytes] = []
         self._blocked_log = Throttle()
 
+    @property
+    def throttled(self) -> str | None:
+        """Say that a broker delays what is published for long because of a quota; None where none does."""
+        return self._line.throttled
+
     async def step(self) -> bool:
         """Publish the next rows. Returns whether there were any. Raises psycopg.Error, KafkaError or TimeoutError."""
         try:
