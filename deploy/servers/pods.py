@@ -96,9 +96,9 @@ class Pod:
         """Returns its metrics in Prometheus' text format."""
         return await asyncio.to_thread(_fetched, f"http://{LOOPBACK}:{self._port()}/metrics")
 
-    async def readiness(self) -> str:
-        """Returns the body of /readyz, which names its parts, or the error."""
-        return (await asyncio.to_thread(_readiness, f"http://{LOOPBACK}:{self._port()}/readyz"))[1]
+    def readiness(self) -> tuple[bool, str]:
+        """Returns whether /readyz reports that it is ready, and the body of the answer, or the error."""
+        return _readiness(f"http://{LOOPBACK}:{self._port()}/readyz")
 
     def _port(self) -> int | None:
         return next((entry["port"] for entry in self.logged() if entry.get("event") == "started"), None)

@@ -33,7 +33,7 @@ async def reported(pod: Pod, *texts: str) -> None:
 
     async def is_reported() -> bool:
         nonlocal last
-        last = await pod.readiness()
+        _, last = await asyncio.to_thread(pod.readiness)
         return all(text in last for text in texts)
 
     await until(is_reported, REPORTED_SECONDS, lambda: f"{last}, and not {texts}")
@@ -116,10 +116,10 @@ async def test_a_name_that_leads_to_a_standby_for_a_while(
             with pods(tmp_path, {"ELS_DATABASE_URL": url, "ELS_CONSUMER_GROUP": group}, tansu.settings) as running:
                 (pod,) = running.start()
                 await running.ready()
-                proxy.lead_to(standby.port)
+                proxy.point_to(standby.port)
                 proxy.cut()
                 await reported(pod, "the server is a standby")
-                proxy.lead_to(primary.port)
+                proxy.point_to(primary.port)
                 await pod.ready(REPORTED_SECONDS)
                 await until(lambda: sessions(standby) == 0, REPORTED_SECONDS, lambda: "sessions stay on the standby")
                 assert sessions(primary) > 0

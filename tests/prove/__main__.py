@@ -21,6 +21,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deploy.servers import brokers, databases
 from tests.prove.faults import under_load
+from tests.prove.field.run import field
 from tests.prove.fuzz import fuzz, guided
 from tests.prove.fuzz_operators import fuzz_operators
 from tests.prove.histories import histories
@@ -93,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, help="records per second (default: 300 for soak, the maximum for faults)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
     parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the table of field to this file (Markdown), and JSON beside it",
+    )
+    parser.add_argument(
         "--add",
         type=Path,
         nargs="+",
@@ -147,6 +154,7 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "faults": lambda task, options: asyncio.run(
         under_load(task, apache=_apache(options), rate=options.rate, only=options.only, without=options.without)
     ),
+    "field": lambda task, options: asyncio.run(field(task, only=options.only, report=options.report)),
     "total": lambda *_: [],
     "soak": lambda task, options: asyncio.run(
         soak(

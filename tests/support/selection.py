@@ -29,6 +29,7 @@ NOT_EMBEDDED = {
     "apache": "on Apache Kafka",
     "apache_server": "on Apache Kafka",
     "guarded_cluster": "on three brokers",
+    "field_servers": "in the field: on Apache Kafka, with other clients",
     "oldest_postgres": "on PostgreSQL 17",
     "too_old_postgres": "on PostgreSQL 16",
     "pgbouncer": "behind PgBouncer",
@@ -42,6 +43,7 @@ ONE_WORKER = {
     "apache_server": "apache",
     "strict_broker": "apache",
     "guarded_cluster": "cluster",
+    "field_servers": "field",
     "oldest_postgres": "versions",
     "too_old_postgres": "versions",
 }

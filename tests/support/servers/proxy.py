@@ -52,16 +52,16 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def lead_to(self, target: int) -> None:
-        """Passes new connections on to another port, as a name does that points to another server."""
-        self._target = target
-
     def cut(self) -> int:
         """Resets all open connections. Returns their number."""
         links = list(self._links)
         for link in links:
             link.abort()
         return len(links)
+
+    def point_to(self, target: int) -> None:
+        """Passes new connections on to another port, as a name does that is changed."""
+        self._target = target
 
     def stall(self) -> None:
         """Passes nothing on until `flow`; new connections are accepted but not answered."""

@@ -1,0 +1,104 @@
+"""Producers as they are in the field: librdkafka and Java, every codec, transactions."""
+
+import asyncio
+from collections import Counter
+from functools import partial
+from typing import Final
+
+from tests.prove.field import traffic
+from tests.prove.field.environment import Kind
+from tests.prove.field.play import Cell, Play
+from tests.prove.field.topics import REGISTERED
+from tests.prove.field.traffic import CODECS, Librdkafka, Record
+from tests.support.builders import inputs
+
+ONE: Final = Kind()
+TRANSACTIONS: Final = 10
+HELD_SECONDS: Final = 8.0
+"""Longer than a session of the consumer group (6 s)."""
+
+
+async def librdkafka(codec: str, play: Play) -> None:
+    """Sends everything with a codec, as it comes."""
+    await play.send(play.batches(), compression_type=codec, enable_idempotence=False, batch_size=16_000)
+
+
+async def idempotent(play: Play) -> None:
+    """Sends everything with an idempotent producer."""
+    await play.send(play.batches(), enable_idempotence=True, compression_type="lz4")
+
+
+async def java(codec: str, play: Play) -> None:
+    """Sends everything with Kafka's own client."""
+    servers, acknowledged = play.world.kafka.servers, play.judge.acknowledged
+    await asyncio.to_thread(traffic.send_with_java, servers, acknowledged, codec, play.batches())
+
+
+def transactional(play: Play) -> Librdkafka:
+    """Returns a producer with a transactional id."""
+    return Librdkafka(
+        play.world.kafka.servers, play.judge.acknowledged, transactional_id=f"{play.prefix}-t", compression_type="zstd"
+    )
+
+
+def false_start(play: Play, some: list[Record]) -> list[Record]:
+    """Returns inputs that contradict the registrations among `some`: to be aborted, as if they had never been."""
+    made = []
+    for record in some:
+        if record.topic == REGISTERED:
+            name = record.key.decode()
+            made.append(record._replace(value=inputs.registration(name, [f"{name}-aborted"])))
+            made.append(traffic.content(name, f"{name}-aborted"))
+    return made
+
+
+async def transactions(play: Play, *, commits: bool, aborts: bool) -> None:
+    """Sends batches in transactions; before each, one that contradicts it is aborted."""
+    client = transactional(play)
+    for _ in range(TRANSACTIONS):
+        some = play.batches(15)
+        if aborts:
+            await asyncio.to_thread(client.begin)
+            await asyncio.to_thread(client.end, false_start(play, some), commits=False)
+        if commits:
+            await asyncio.to_thread(client.begin)
+            await asyncio.to_thread(client.end, some, commits=True)
+        else:
+            await play.send(some)
+
+
+async def hanging(play: Play, *, commits: bool) -> None:
+    """A transaction stays open for some seconds, while others send to the same partitions."""
+    client, some = transactional(play), play.batches(50)
+    sent = some if commits else false_start(play, some)
+    async with play.load():
+        await asyncio.to_thread(client.begin)
+        async with play.fault():
+            await asyncio.to_thread(client.end, sent, commits=commits, holds=HELD_SECONDS)
+        if not commits:
+            await play.send(some)
+
+
+async def killed(play: Play) -> None:
+    """A producer disappears in the midst of a transaction; its successor fences it, and sends everything."""
+    some = play.batches(50)
+    client = Librdkafka(play.world.kafka.servers, Counter(), transactional_id=f"{play.prefix}-t")
+    await asyncio.to_thread(client.begin)
+    await asyncio.to_thread(client.send, false_start(play, some))
+    await asyncio.to_thread(client.finish)
+    successor = transactional(play)
+    await asyncio.to_thread(successor.begin)
+    await asyncio.to_thread(successor.end, some, commits=True)
+
+
+CELLS: Final = [
+    *(Cell(f"librdkafka, {codec}", ONE, partial(librdkafka, codec), in_ci=codec == "zstd") for codec in CODECS),
+    Cell("librdkafka, idempotent", ONE, idempotent),
+    *(Cell(f"Java, {codec}", ONE, partial(java, codec), in_ci=codec == "snappy") for codec in CODECS),
+    Cell("transactions, committed", ONE, partial(transactions, commits=True, aborts=False)),
+    Cell("transactions, aborted", ONE, partial(transactions, commits=False, aborts=True)),
+    Cell("transactions, mixed", ONE, partial(transactions, commits=True, aborts=True), in_ci=True),
+    Cell("transaction open for 8 s, then committed", ONE, partial(hanging, commits=True)),
+    Cell("transaction open for 8 s, then aborted", ONE, partial(hanging, commits=False)),
+    Cell("producer lost in a transaction", ONE, killed),
+]

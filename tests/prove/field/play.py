@@ -1,0 +1,214 @@
+"""Plays one cell of the matrix: an environment, clients, perhaps a fault; then the judge decides."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import uuid4
+
+import psycopg
+from confluent_kafka import KafkaException
+
+from deploy.local.processes import StackError
+from tests.prove.field import traffic
+from tests.prove.field.environment import Environment, Kind
+from tests.prove.field.judge import Judge, Verdict
+from tests.prove.field.topics import CONFIRMED, READY, REGISTERED
+from tests.prove.field.traffic import Librdkafka, Record, Steady
+from tests.prove.field.watch import Watch
+from tests.support.builders import inputs
+
+REPORTED_SECONDS: Final = 15.0
+"""SPEC: a fault is reported within so many seconds."""
+SETTLED_SECONDS: Final = 120.0
+"""Inputs without an outcome after so many seconds are lost."""
+STILL_SECONDS: Final = 40.0
+"""They are lost as well where nothing has changed for so long."""
+QUIET_SECONDS: Final = 2.0
+"""Whatever contradicts may come so long after the last outcome."""
+MINIMUM_READY: Final = 20
+"""Batches of a cell; with fewer it has tested nothing."""
+TROUBLE: Final = (AssertionError, StackError, psycopg.Error, KafkaException, OSError, RuntimeError)
+
+
+class Play:
+    """What a cell works with: its environment, its own batches, and the judge of these."""
+
+    def __init__(self, world: Environment, seed: int) -> None:
+        self.world = world
+        self.dice = random.Random(seed)
+        self.prefix = f"f{uuid4().hex[:8]}"
+        self.judge = Judge(world.kafka.servers, self.prefix)
+        self.watch = Watch(world.pods)
+        self.began = self.over = time.monotonic()
+        """The fault; without one, the whole cell."""
+
+    async def send(self, some: Sequence[Record], **config: Any) -> None:
+        """Sends records with librdkafka, and waits for their acknowledgements."""
+        client = Librdkafka(self.world.kafka.servers, self.judge.acknowledged, **config)
+        await asyncio.to_thread(client.send, some)
+        await asyncio.to_thread(client.finish)
+
+    def batches(self, count: int = 150) -> list[Record]:
+        """Returns the inputs of new batches."""
+        return traffic.batches(self.dice, f"{self.prefix}-{self.dice.randrange(10**9)}", count)
+
+    @asynccontextmanager
+    async def load(self, *, rate: float = 15, without: str = "") -> AsyncIterator[None]:
+        """Sends batches at a steady rate (of batches per second); nothing to the topic `without`."""
+        steady = Steady(
+            self.world.kafka.servers,
+            self.judge.acknowledged,
+            self.dice,
+            f"{self.prefix}-{self.dice.randrange(10**9)}",
+            rate,
+            without,
+        )
+        steady.start()
+        try:
+            await asyncio.sleep(2)  # so that the fault meets work that is in progress
+            yield
+            await asyncio.sleep(2)
+        finally:
+            await asyncio.to_thread(steady.stop)
+
+    @asynccontextmanager
+    async def fault(self) -> AsyncIterator[None]:
+        """Notes when the fault begins and when it is over."""
+        self.began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.over = time.monotonic()
+
+    async def applied(self, seconds: float = SETTLED_SECONDS) -> Verdict:
+        """Waits until everything that was sent has its outcome. Returns the verdict, also if it has not in time."""
+        end, state, changed = time.monotonic() + seconds, (0, 0), time.monotonic()
+        while True:
+            try:
+                verdict = await asyncio.to_thread(self.judge.judge, self.world.url())
+                if state != (state := (len(verdict.lost), verdict.outputs)):
+                    changed = time.monotonic()
+                if not verdict.lost or time.monotonic() > min(end, changed + STILL_SECONDS):
+                    return verdict
+            except (psycopg.Error, KafkaException, TimeoutError):
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(0.3)
+
+    async def recovered(self) -> float:
+        """Sends a batch that needs all input topics and partitions. Returns the seconds until it is ready."""
+        since = self.over
+        name = f"{self.prefix}-probe-{self.dice.randrange(10**9)}"
+        await self.send(probe(name))
+        end = time.monotonic() + SETTLED_SECONDS
+        while time.monotonic() < end:
+            await asyncio.to_thread(self.judge.read)
+            if self.judge.has(READY, name):
+                return time.monotonic() - since
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{name} was not ready within {SETTLED_SECONDS:.0f} s; {self.watch.summary(self.began)}")
+
+
+def probe(name: str) -> list[Record]:
+    """Returns a batch of a class with so many uploads that each partition has some, and a failure."""
+    essays, key = [f"{name}-e{number}" for number in range(30)], name.encode()
+    uploads = [traffic.content(name, f"{name}-{number}") for number in range(29)]
+    return [
+        *uploads,
+        traffic.failure(name, f"{name}-29"),
+        Record(REGISTERED, key, inputs.registration(name, essays, class_id="8a")),
+        Record(CONFIRMED, key, inputs.confirmation(name, "8a")),
+    ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the matrix. `names` is a pattern for what must be reported; None where nothing need be.
+
+    With `spoils`, the environment is not used for another cell. `in_ci` cells belong to the short form.
+    """
+
+    what: str
+    kind: Kind
+    play: Callable[[Play], Awaitable[None]]
+    names: str | None = None
+    spoils: bool = False
+    in_ci: bool = False
+    recovers_within: float = SETTLED_SECONDS
+
+
+@dataclass
+class Outcome:
+    """The result of a cell. Times are in seconds; None where there was nothing, or where it never came."""
+
+    cell: str
+    environment: str
+    inputs: int = 0
+    batches: int = 0
+    ready: int = 0
+    lost: list[str] = field(default_factory=list)
+    contradicted: list[str] = field(default_factory=list)
+    repeated: int = 0
+    must_report: bool = False
+    reported: float | None = None
+    ready_again: float | None = None
+    late: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    pods_that_died: int = 0
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Returns whether nothing was lost or contradicted, and the fault was reported in time."""
+        return not (self.lost or self.contradicted or self.late)
+
+
+async def played(cell: Cell, world: Environment, seed: int) -> Outcome:
+    """Plays a cell in a running environment. Whatever goes wrong is in the outcome."""
+    outcome = Outcome(cell.what, str(cell.kind), must_report=cell.names is not None)
+    started = time.monotonic()
+    play = await asyncio.to_thread(Play, world, seed)
+    watching = asyncio.create_task(play.watch.run(world.url))
+    try:
+        await cell.play(play)
+        if play.over <= play.began:  # without a fault: the time until everything is processed counts
+            play.over = time.monotonic()
+        outcome.ready_again = await play.recovered()
+        await _judge(play, outcome)
+    except TROUBLE as error:
+        outcome.lost.append(f"{type(error).__name__}: {error}")
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    _note_times(cell, play, outcome)
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+async def _judge(play: Play, outcome: Outcome) -> None:
+    await play.applied()
+    await asyncio.sleep(QUIET_SECONDS)
+    verdict = await asyncio.to_thread(play.judge.judge, play.world.url())
+    outcome.lost += verdict.lost
+    outcome.contradicted += verdict.contradicted + verdict.split
+    outcome.inputs, outcome.batches, outcome.ready = verdict.inputs, verdict.batches, verdict.ready
+    outcome.repeated = verdict.repeated
+    if verdict.ready < MINIMUM_READY:
+        outcome.lost.append(f"only {verdict.ready} batches are ready: the cell has tested nothing")
+
+
+def _note_times(cell: Cell, play: Play, outcome: Outcome) -> None:
+    outcome.said, outcome.pods_that_died = play.watch.summary(play.began), play.watch.deaths
+    if outcome.ready_again is not None and outcome.ready_again > cell.recovers_within:
+        outcome.late.append(f"ready again after {outcome.ready_again:.1f} s, not {cell.recovers_within:.0f}")
+    if cell.names is None:
+        return
+    outcome.reported = play.watch.first(cell.names, play.began)
+    if outcome.reported is None:
+        outcome.late.append(f"never reported: nothing said matches {cell.names!r}")
+    elif outcome.reported > REPORTED_SECONDS:
+        outcome.late.append(f"reported after {outcome.reported:.1f} s")
