@@ -66,7 +66,7 @@ async def play(cell: Cell, kept: Servers, seed: int) -> Outcome:
         async with asyncio.timeout(LONGEST_SECONDS):
             outcome = await played(cell, await kept.of(cell.kind), seed)
     except TROUBLE as error:
-        outcome = Outcome(cell.what, str(cell.kind), lost=[f"{type(error).__name__}: {error}"])
+        outcome = Outcome(cell.what, str(cell.kind), errors=[f"{type(error).__name__}: {error}"])
         await kept.close()
     if cell.spoils or not outcome.passed:
         await kept.drop()
@@ -95,6 +95,7 @@ def _print(outcome: Outcome) -> None:
 def _row(outcome: Outcome) -> Row:
     row = Row(PART, f"{outcome.cell} ({outcome.environment})", outcome.inputs, "inputs", outcome.seconds)
     row.found = [f"lost: {each}" for each in outcome.lost] + [f"contradicted: {each}" for each in outcome.contradicted]
+    row.found += outcome.errors
     row.late = outcome.late
     row.times = [] if outcome.ready_again is None else [outcome.ready_again]
     row.more = {"ready": outcome.ready, "repeated": outcome.repeated, "pods died": outcome.pods_that_died}
@@ -124,7 +125,7 @@ def write(file: Path, outcomes: Iterable[Outcome]) -> None:
         "",
     ]
     for each in failed:
-        wrong = [*each.lost, *each.contradicted, *each.late]
+        wrong = [*each.errors, *each.late, *each.contradicted, *each.lost]
         lines += [f"**{each.cell}** ({each.environment}): {len(wrong)} findings, the first:", ""]
         lines += [f"- {text[:300]}" for text in wrong[:3]] + [""]
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ CELLS: Final = [
     Cell("rolling restart of three brokers", THREE, roll),
     Cell("leaders moved", THREE, move_leaders),
     Cell("a broker frozen for 20 s", THREE, freeze),
-    Cell("two of three brokers killed", THREE, kill_two, names="(consumer|relay): "),
-    Cell("all three brokers killed", THREE, kill_all, names="(consumer|relay): "),
+    Cell("two of three brokers killed", THREE, kill_two, names="broker"),
+    Cell("all three brokers killed", THREE, kill_all, names="broker"),
     Cell("one of three brokers away, three replicas needed", THREE, replica_missing, names="replica"),
 ]

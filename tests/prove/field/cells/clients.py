@@ -1,6 +1,7 @@
 """Producers as they are in the field: librdkafka and Java, every codec, transactions."""
 
 import asyncio
+import time
 from collections import Counter
 from functools import partial
 from typing import Final
@@ -14,6 +15,8 @@ from tests.support.builders import inputs
 
 ONE: Final = Kind()
 TRANSACTIONS: Final = 10
+QUIET_SECONDS: Final = 75.0
+"""Longer than a pod waits until it holds a consumer that does not move for stuck (60 s)."""
 HELD_SECONDS: Final = 8.0
 """Longer than a session of the consumer group (6 s)."""
 
@@ -91,6 +94,18 @@ async def killed(play: Play) -> None:
     await asyncio.to_thread(successor.end, some, commits=True)
 
 
+async def quiet(play: Play) -> None:
+    """Nothing is sent for longer than the watchdog waits, after a transaction; there is nothing to complain about."""
+    client = transactional(play)
+    await asyncio.to_thread(client.begin)
+    await asyncio.to_thread(client.end, play.batches(50), commits=True)
+    await play.applied()
+    since = time.monotonic()
+    await asyncio.sleep(QUIET_SECONDS)
+    said = play.watch.first("consumer: ", since)
+    assert said is None, f"a quiet consumer was reported after {said:.0f} s: {play.watch.summary(since)}"
+
+
 CELLS: Final = [
     *(Cell(f"librdkafka, {codec}", ONE, partial(librdkafka, codec), in_ci=codec == "zstd") for codec in CODECS),
     Cell("librdkafka, idempotent", ONE, idempotent),
@@ -100,5 +115,6 @@ CELLS: Final = [
     Cell("transactions, mixed", ONE, partial(transactions, commits=True, aborts=True), in_ci=True),
     Cell("transaction open for 8 s, then committed", ONE, partial(hanging, commits=True)),
     Cell("transaction open for 8 s, then aborted", ONE, partial(hanging, commits=False)),
+    Cell("a quiet minute after a transaction", ONE, quiet),
     Cell("producer lost in a transaction", ONE, killed),
 ]

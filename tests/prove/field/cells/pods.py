@@ -83,7 +83,7 @@ CELLS: Final = [
     Cell("a pod killed", ONE, kill, in_ci=True),
     Cell("a pod frozen for 20 s", ONE, freeze),
     Cell("rolling deployment of all pods", ONE, deploy),
-    Cell("the only broker killed", ONE, kill_broker, names="(consumer|relay): "),
+    Cell("the only broker killed", ONE, kill_broker, names="broker"),
     Cell("the only broker restarted", ONE, restart_broker),
     Cell("PostgreSQL killed", ONE, kill_postgres, names="database: "),
     Cell("PostgreSQL restarted", ONE, restart_postgres, in_ci=True),

@@ -73,15 +73,32 @@ async def output_recreated(play: Play) -> None:
         play.judge.reader.begin_again(READY)
 
 
-async def add_partitions(play: Play, topic: str) -> None:
-    """Adds a partition to a topic while batches arrive."""
+async def add_input_partition(play: Play) -> None:
+    """Adds a partition to an input topic while batches arrive."""
     await load_once(play)
-    admin = play.world.kafka.admin
     async with play.load():
         async with play.fault():
-            for added in admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)]).values():
-                await asyncio.to_thread(added.result)
+            await asyncio.to_thread(_add_partition, play, CONTENT)
         await asyncio.sleep(10)  # producers know of it within some seconds
+
+
+async def add_output_partition(play: Play) -> None:
+    """Adds a partition to an output topic in the midst of batches, and restarts a pod, which then knows of it."""
+    some = play.batches(150)
+    async with play.load():
+        await play.send(some[: len(some) // 2])
+        async with play.fault():
+            await asyncio.to_thread(_add_partition, play, SLOT)
+            play.world.pods.all[0].kill()
+            play.world.pods.all[0].start()
+            await play.world.ready()
+        await play.send(some[len(some) // 2 :])
+
+
+def _add_partition(play: Play, topic: str) -> None:
+    admin = play.world.kafka.admin
+    for added in admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)]).values():
+        added.result()
 
 
 async def trim(play: Play) -> None:
@@ -159,9 +176,9 @@ CELLS: Final = [
          spoils=True),
     Cell("input topic deleted and created", ONE, recreated, recovers_within=READ_WITHIN, spoils=True),
     Cell("output topic deleted and created", ONE, output_recreated, spoils=True),
-    Cell("partition added to an input topic", ONE, partial(add_partitions, topic=CONTENT), spoils=True,
+    Cell("partition added to an input topic", ONE, add_input_partition, spoils=True,
          recovers_within=READ_WITHIN),
-    Cell("partition added to an output topic", ONE, partial(add_partitions, topic=SLOT), names="partition",
+    Cell("partition added to an output topic", ONE, add_output_partition, names="partition",
          spoils=True),
     Cell("input topic trimmed after it was read", ONE, trim),
     Cell("input topic trimmed before it was read", ONE, trim_unread, names="lost", spoils=True),
