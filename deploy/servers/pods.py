@@ -98,7 +98,8 @@ class Pod:
 
     def readiness(self) -> tuple[bool, str]:
         """Returns whether /readyz reports that it is ready, and the body of the answer, or the error."""
-        return _readiness(f"http://{LOOPBACK}:{self._port()}/readyz")
+        port = self._port()
+        return (False, "it does not listen yet") if port is None else _readiness(f"http://{LOOPBACK}:{port}/readyz")
 
     def _port(self) -> int | None:
         return next((entry["port"] for entry in self.logged() if entry.get("event") == "started"), None)
@@ -107,10 +108,7 @@ class Pod:
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError(f"the pod has ended with {self._process.returncode}:\n{self.last_lines()}")
-        port = self._port()
-        if port is None:
-            return False
-        is_ready, self._readyz = await asyncio.to_thread(_readiness, f"http://{LOOPBACK}:{port}/readyz")
+        is_ready, self._readyz = await asyncio.to_thread(self.readiness)
         return is_ready
 
 

@@ -12,9 +12,9 @@ import pytest_asyncio
 from confluent_kafka import Producer
 
 from deploy.servers import brokers, kafka_tools
+from tests.prove.field.batches import Verdict
 from tests.prove.field.cells import CELLS
 from tests.prove.field.cells.pods import ONE
-from tests.prove.field.judge import Verdict
 from tests.prove.field.play import Cell, Play
 from tests.prove.field.run import Servers, play, servers
 from tests.prove.field.topics import CONTENT, READY, SLOT, Seen

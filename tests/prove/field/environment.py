@@ -27,7 +27,7 @@ from deploy.servers import databases
 from deploy.servers.apache_kafka import ApacheKafka, Login
 from deploy.servers.kafka_cluster import KafkaCluster
 from deploy.servers.pgbouncer import PgBouncer
-from deploy.servers.pods import ROOT, Pods, pods, until
+from deploy.servers.pods import ROOT, Pods, pods
 from deploy.servers.ports import reserved_port
 from deploy.servers.postgres_versions import OldestSupportedPostgres
 from deploy.servers.standby import NAME, Standby, standby_of
@@ -175,12 +175,6 @@ class Environment:
     def point_to(self, server: Postgres) -> None:
         """Points the name of the database to this server; open connections stay where they are."""
         self.database.point_to(server.port)
-
-    async def ready(self) -> None:
-        """Waits until all pods are ready."""
-        await until(
-            lambda: all(pod.readiness()[0] for pod in self.pods.all), 120, lambda: str([pod.readiness()[1] for pod in
-            self.pods.all]), 0.3)  # fmt: skip
 
 
 @contextmanager

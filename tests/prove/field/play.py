@@ -14,8 +14,9 @@ from confluent_kafka import KafkaException
 
 from deploy.local.processes import StackError
 from tests.prove.field import traffic
+from tests.prove.field.batches import Verdict
 from tests.prove.field.environment import Environment, Kind
-from tests.prove.field.judge import Judge, Verdict
+from tests.prove.field.judge import Judge
 from tests.prove.field.topics import CONFIRMED, READY, REGISTERED
 from tests.prove.field.traffic import Librdkafka, Record, Steady
 from tests.prove.field.watch import Watch
@@ -45,8 +46,9 @@ class Play:
         self.prefix = f"f{uuid4().hex[:8]}"
         self.judge = Judge(world.kafka.servers, self.prefix)
         self.watch = Watch(world.pods)
-        self.began = self.over = time.monotonic()
-        """The fault; without one, the whole cell."""
+        self.began = time.monotonic()
+        """When the fault began; without one, the cell."""
+        self._probing: asyncio.Task[float | None] | None = None
 
     async def send(self, some: Sequence[Record], **config: Any) -> None:
         """Sends records with librdkafka, and waits for their acknowledgements."""
@@ -79,12 +81,27 @@ class Play:
 
     @asynccontextmanager
     async def fault(self) -> AsyncIterator[None]:
-        """Notes when the fault begins and when it is over."""
+        """Notes when the fault begins; at its end, measures until a new batch is ready."""
         self.began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.over = time.monotonic()
+        yield
+        self.end_fault()
+
+    def end_fault(self) -> None:
+        """Begins to measure until a new batch is ready; anew where a fault turns out to have lasted longer."""
+        self.give_up()
+        self._probing = asyncio.create_task(self._recovered())
+
+    def give_up(self) -> None:
+        """Ends the measurement."""
+        if self._probing is not None:
+            self._probing.cancel()
+
+    async def ready_again(self) -> float | None:
+        """Returns the seconds from the end of the fault (without one: from now) until a new batch is ready, or None."""
+        if self._probing is None:
+            self.end_fault()
+        assert self._probing is not None
+        return await self._probing
 
     async def applied(self, seconds: float = SETTLED_SECONDS) -> Verdict:
         """Waits until everything that was sent has its outcome. Returns the verdict, also if it has not in time."""
@@ -101,13 +118,11 @@ class Play:
                     raise
             await asyncio.sleep(0.3)
 
-    async def recovered(self) -> float | None:
-        """Sends a batch that needs all inputs. Returns the seconds from the fault's end until it is ready, or None."""
-        since = self.over
+    async def _recovered(self) -> float | None:
+        since = time.monotonic()
         name = f"{self.prefix}-probe-{self.dice.randrange(10**9)}"
         await self.send(probe(name))
-        end = time.monotonic() + READY_SECONDS
-        while time.monotonic() < end:
+        while time.monotonic() < since + READY_SECONDS:
             await asyncio.to_thread(self.judge.read)
             if self.judge.has(READY, name):
                 return time.monotonic() - since
@@ -181,13 +196,14 @@ async def played(cell: Cell, world: Environment, seed: int) -> Outcome:
     watching = asyncio.create_task(play.watch.run(world.url))
     try:
         await cell.play(play)
-        if play.over <= play.began:  # without a fault: the time until everything is processed counts
-            play.over = time.monotonic()
-        outcome.ready_again = await play.recovered()
+        outcome.ready_again = await play.ready_again()
         await _judge(cell, play, outcome)
     except TROUBLE as error:
         outcome.errors.append(f"{type(error).__name__}: {error}")
     finally:
+        play.give_up()
+        if watching.done():
+            outcome.errors.append(f"the watch ended: {watching.exception()!r}")
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     _note_times(cell, play, outcome)

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import time
 from contextlib import suppress
 from typing import Final
 
@@ -60,6 +59,20 @@ async def through_pooler(play: Play) -> None:
             await asyncio.to_thread(bouncer.stop)
             await asyncio.sleep(1)
             await asyncio.to_thread(bouncer.start)
+
+
+async def undeclared_pooler(play: Play) -> None:
+    """A pod does not know that a transaction pooler shares its sessions."""
+    pod = play.world.pods.all[0]
+    right = pod._environment
+    async with play.load(), play.fault():
+        pod.kill()
+        pod._environment = {**right, "ELS_DATABASE_TRANSACTION_POOLER": "false"}
+        pod.start()
+        await asyncio.sleep(15)
+        pod._environment = right
+        pod.kill()
+        pod.start()
 
 
 async def name_points_to_standby(play: Play) -> None:
@@ -155,7 +168,7 @@ async def recovered_if_behind(play: Play) -> bool:
     if not found:
         return False
     await asyncio.to_thread(lambda: els("recover", "--acts", "/dev/null", **play.world.settings))
-    play.over = time.monotonic()
+    play.end_fault()
     return True
 
 
@@ -166,6 +179,7 @@ CELLS: Final = [
     Cell("a backup restored", ONE, restore, names=BEHIND, spoils=True),
     Cell("everything, and a restart of the pooler", Kind(pooler="session"), through_pooler),
     Cell("everything, and a restart of the pooler", Kind(pooler="transaction"), through_pooler),
+    Cell("the pooler is not declared", Kind(pooler="transaction"), undeclared_pooler, names="pooler", spoils=True),
     Cell("the name points to the standby for 5 s", ASYNC, name_points_to_standby, names="read.?only|standby"),
     Cell("failover", ASYNC, fail_over, spoils=True),
     Cell("failover that loses commits", ASYNC, fail_over_with_loss, names=BEHIND, spoils=True),

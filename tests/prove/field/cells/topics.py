@@ -29,11 +29,10 @@ async def load_once(play: Play) -> None:
 async def missing(play: Play) -> None:
     """An input topic is missing for 20 s."""
     await load_once(play)
-    async with play.load(without=FAILURE):
-        async with play.fault():
-            await asyncio.to_thread(play.world.kafka.delete_topics, FAILURE)
-            await asyncio.sleep(20)
-            await asyncio.to_thread(play.world.kafka.create_topics)
+    async with play.load(without=FAILURE), play.fault():
+        await asyncio.to_thread(play.world.kafka.delete_topics, FAILURE)
+        await asyncio.sleep(20)
+        await asyncio.to_thread(play.world.kafka.create_topics)
         play.judge.reader.begin_again(FAILURE)
 
 
@@ -47,7 +46,7 @@ async def missing_at_start(play: Play) -> None:
             pod.start()
         await asyncio.sleep(20)
         await asyncio.to_thread(play.world.kafka.create_topics)
-    play.judge.reader.begin_again(FAILURE)
+        play.judge.reader.begin_again(FAILURE)
 
 
 async def recreated(play: Play) -> None:
@@ -57,7 +56,7 @@ async def recreated(play: Play) -> None:
     async with play.fault():
         await asyncio.to_thread(play.world.kafka.delete_topics, CONTENT)
         await asyncio.to_thread(play.world.kafka.create_topics)
-    play.judge.reader.begin_again(CONTENT)
+        play.judge.reader.begin_again(CONTENT)
     await play.send(play.batches(60))
 
 
@@ -70,7 +69,7 @@ async def output_recreated(play: Play) -> None:
         async with play.fault():
             await asyncio.to_thread(play.world.kafka.delete_topics, READY)
             await asyncio.to_thread(play.world.kafka.create_topics)
-        play.judge.reader.begin_again(READY)
+            play.judge.reader.begin_again(READY)
 
 
 async def add_input_partition(play: Play) -> None:
@@ -91,7 +90,7 @@ async def add_output_partition(play: Play) -> None:
             await asyncio.to_thread(_add_partition, play, SLOT)
             play.world.pods.all[0].kill()
             play.world.pods.all[0].start()
-            await play.world.ready()
+            await play.world.pods.ready()
         await play.send(some[len(some) // 2 :])
 
 
@@ -127,7 +126,7 @@ async def trim_unread(play: Play) -> None:
         for pod in play.world.pods.all:
             pod.start()
         play.watch.down.clear()
-        await play.world.ready()
+        await play.world.pods.ready()
     await asyncio.sleep(10)
 
 
