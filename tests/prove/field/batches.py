@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.prove.field.topics import COMPLETED, ERRORS, EXCESS, READY, SLOT, Seen
+from tests.prove.field.topics import COMPLETED, ERRORS, EXCESS, EXPIRED, LATE, READY, SLOT, Seen
 
 Json = dict[str, Any]
 
@@ -93,7 +93,14 @@ class OneBatch:
         if self._stored.batch is None or set(essays) != set(self._stored.slots):
             self._lost(f"its registration: {self._stored.batch}, {len(self._stored.slots)} slots of {len(essays)}")
             return
-        for found in (self._slots(), self._contents(), self._failures(), self._ends(essays), self._order()):
+        for found in (
+            self._slots(),
+            self._contents(),
+            self._failures(),
+            self._ends(essays),
+            self._limits(),
+            self._order(),
+        ):
             self._verdict.contradicted += [f"{self._name}: {each}" for each in found]
         self._look_for_losses(essays)
 
@@ -160,14 +167,19 @@ class OneBatch:
                 pairs = [(each["essay_id"], each["text_storage_id"]) for each in event["data"][listed]]
                 if dict(pairs) != given or [essay for essay, _ in pairs] != [one for one in essays if one in given]:
                     yield f"{topic} lists {pairs}; given were {given}"
-                if self._open():
-                    yield f"{topic}, and {self._open()} slots are open"
+                if self._open() or not given:
+                    yield f"{topic}, and {self._open()} slots are open, {len(given)} hold a text"
         for event in self._announced.of(READY):
             class_id = self._sent.registrations[0].get("class_id")
             if event["data"]["class_type"] != ("REGULAR" if class_id else "GUEST"):
                 yield f"ready as {event['data']['class_type']}, and its class is {class_id}"
             if class_id and not self._sent.confirmations:
                 yield "ready without the confirmation of its class"
+
+    def _limits(self) -> Iterator[str]:
+        for topic in (EXPIRED, LATE):
+            if self._announced.events[topic]:
+                yield f"{topic} within minutes, and the limits are days"
 
     def _order(self) -> Iterator[str]:
         """Ready is written after everything else, and numbered so."""

@@ -1,4 +1,7 @@
-"""Watches what the service says of itself while a fault lasts: `/readyz` of each pod, and `ops.health`."""
+"""Watches what the service says of itself while a fault lasts.
+
+That is what `/readyz` of each pod and `ops.health` say, and the last line of a pod that has ended.
+"""
 
 import asyncio
 import json
@@ -47,6 +50,7 @@ class Watch:
             if number not in self.down:
                 if pod.has_ended:
                     self.deaths += 1
+                    self._note(f"pod {number} ended", [pod.last_lines(1)])
                     pod.start()
                 _, body = await asyncio.to_thread(pod.readiness)
                 self._note(f"pod {number}", _errors(body))

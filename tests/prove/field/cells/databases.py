@@ -125,6 +125,19 @@ async def fail_over_synchronously(play: Play) -> None:
         assert not await recovered_if_behind(play), "commits were lost"
 
 
+async def fail_over_while_commits_wait(play: Play) -> None:
+    """The synchronous standby receives nothing any more, so that commits wait; then it takes over without them.
+
+    Nobody was told that they were done, so nothing may follow from them.
+    """
+    async with play.load():
+        await asyncio.to_thread(disconnect, play)
+        await asyncio.sleep(8)
+        async with play.fault():
+            await asyncio.to_thread(play.world.fail_over)
+        assert not await recovered_if_behind(play), "commits were lost that had been acknowledged"
+
+
 async def standby_away(play: Play) -> None:
     """The synchronous standby is away for 15 s: commits wait, and none is cancelled."""
     standby = play.world.standby
@@ -177,12 +190,15 @@ CELLS: Final = [
     Cell("a table locked for 30 s", ONE, lock, names="transactions: |database: .*lock|waits? for"),
     Cell("sessions ended again and again", ONE, end_sessions),
     Cell("a backup restored", ONE, restore, names=BEHIND, spoils=True),
-    Cell("everything, and a restart of the pooler", Kind(pooler="session"), through_pooler),
-    Cell("everything, and a restart of the pooler", Kind(pooler="transaction"), through_pooler),
+    Cell("the pooler restarted", Kind(pooler="session"), through_pooler),
+    Cell("the pooler restarted", Kind(pooler="transaction"), through_pooler),
+    Cell("sessions ended again and again", Kind(pooler="session"), end_sessions),
+    Cell("sessions ended again and again", Kind(pooler="transaction"), end_sessions),
     Cell("the pooler is not declared", Kind(pooler="transaction"), undeclared_pooler, names="pooler", spoils=True),
     Cell("the name points to the standby for 5 s", ASYNC, name_points_to_standby, names="read.?only|standby"),
     Cell("failover", ASYNC, fail_over, spoils=True),
     Cell("failover that loses commits", ASYNC, fail_over_with_loss, names=BEHIND, spoils=True),
     Cell("the standby away for 15 s", SYNC, standby_away, names="standby"),
     Cell("failover", SYNC, fail_over_synchronously, spoils=True),
+    Cell("failover while commits wait", SYNC, fail_over_while_commits_wait, spoils=True),
 ]
