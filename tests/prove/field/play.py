@@ -228,6 +228,8 @@ async def _judge(cell: Cell, play: Play, outcome: Outcome) -> None:
 
 def _note_times(cell: Cell, play: Play, outcome: Outcome) -> None:
     outcome.said, outcome.pods_that_died = play.watch.summary(play.began), play.watch.deaths
+    if outcome.errors:
+        return
     if outcome.ready_again is None:
         outcome.late.append(f"not ready again within {READY_SECONDS:.0f} s")
     elif outcome.ready_again > cell.recovers_within:

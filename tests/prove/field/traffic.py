@@ -138,7 +138,7 @@ def send_with_java(servers: str, acknowledged: Acknowledged, codec: str, some: S
         run_tool(
             "ConsoleProducer",
             *("--bootstrap-server", servers, "--topic", topic, "--request-required-acks", "all"),
-            *("--command-property", f"compression.type={codec}", "--command-property", "linger.ms=20"),
+            *("--compression-codec", codec, "--command-property", "linger.ms=20"),
             *("--reader-property", "parse.key=true", "--reader-property", "key.separator=\t"),
             given=b"".join(record.key + b"\t" + record.value + b"\n" for record in mine),
         )

@@ -6,14 +6,17 @@ from collections import Counter
 from functools import partial
 from typing import Final
 
+from deploy.servers.apache_kafka import ApacheKafka
 from tests.prove.field import traffic
 from tests.prove.field.environment import Kind
 from tests.prove.field.play import Cell, Play
-from tests.prove.field.topics import REGISTERED
+from tests.prove.field.topics import CONTENT, REGISTERED
 from tests.prove.field.traffic import CODECS, Librdkafka, Record
 from tests.support.builders import inputs
 
 ONE: Final = Kind()
+ATTRIBUTES: Final = 22
+"""The byte of a record batch whose lowest three bits number its codec, in the order of `CODECS`."""
 TRANSACTIONS: Final = 10
 QUIET_SECONDS: Final = 75.0
 """Longer than a pod waits until it holds a consumer that does not move for stuck (60 s)."""
@@ -21,9 +24,29 @@ HELD_SECONDS: Final = 8.0
 """Longer than a session of the consumer group (6 s)."""
 
 
+class Segment:
+    """The file of a partition that the broker writes to; tells the codecs of what is added to it."""
+
+    def __init__(self, play: Play) -> None:
+        server = play.world.kafka.server
+        assert isinstance(server, ApacheKafka)
+        self._path = server.home / "data" / f"{CONTENT}-0" / f"{0:020}.log"
+        self._begin = self._path.stat().st_size
+
+    def codecs(self) -> set[str]:
+        """Returns the codecs of the record batches that were added."""
+        added, found = self._path.read_bytes()[self._begin :], set()
+        while len(added) > ATTRIBUTES:
+            found.add(CODECS[added[ATTRIBUTES] & 7])
+            added = added[12 + int.from_bytes(added[8:12], "big") :]
+        return found
+
+
 async def librdkafka(codec: str, play: Play) -> None:
     """Sends everything with a codec, as it comes."""
+    segment = Segment(play)
     await play.send(play.batches(), compression_type=codec, enable_idempotence=False, batch_size=16_000)
+    assert segment.codecs() == {codec}, f"sent with {segment.codecs()}"
 
 
 async def idempotent(play: Play) -> None:
@@ -34,7 +57,9 @@ async def idempotent(play: Play) -> None:
 async def java(codec: str, play: Play) -> None:
     """Sends everything with Kafka's own client."""
     servers, acknowledged = play.world.kafka.servers, play.judge.acknowledged
+    segment = Segment(play)
     await asyncio.to_thread(traffic.send_with_java, servers, acknowledged, codec, play.batches())
+    assert segment.codecs() == {codec}, f"sent with {segment.codecs()}"
 
 
 def transactional(play: Play) -> Librdkafka:
