@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 from confluent_kafka import Producer
 
-from deploy.servers import brokers, kafka_tools
 from tests.prove.field.batches import Verdict
 from tests.prove.field.cells import CELLS
 from tests.prove.field.cells.pods import ONE
+from tests.prove.field.environment import missing
 from tests.prove.field.play import Cell, Play
+from tests.prove.field.play import played as play_in
 from tests.prove.field.run import Servers, play, servers
 from tests.prove.field.topics import CONTENT, READY, SLOT, Seen
 
@@ -26,8 +27,8 @@ SHORT = [cell for cell in CELLS if cell.in_ci]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def field_servers() -> AsyncIterator[Servers]:
-    if missing := brokers.apache_missing() or kafka_tools.missing():
-        pytest.skip(missing)
+    if why := missing():
+        pytest.skip(why)
     async with servers() as kept:
         yield kept
 
@@ -36,6 +37,17 @@ async def field_servers() -> AsyncIterator[Servers]:
 async def test_nothing_is_lost_or_contradicted(field_servers: Servers, cell: Cell) -> None:
     outcome = await play(cell, field_servers, seed=1)
     assert outcome.passed, outcome
+
+
+async def test_a_fault_that_is_not_named_fails_its_cell(field_servers: Servers) -> None:
+    async def no_fault(played: Play) -> None:
+        await played.send(played.batches(30))
+
+    cell = Cell("a fault", ONE, no_fault, names="what nobody says")
+    outcome = await play_in(cell, await field_servers.of(ONE), seed=1)
+    assert (outcome.lost, outcome.contradicted, outcome.errors) == ([], [], [])
+    assert outcome.late == ["never reported: nothing said matches 'what nobody says'"]
+    assert not outcome.passed
 
 
 def records_of(played: Play, topic: str) -> list[Seen]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.servers import apache_kafka, brokers, pgbouncer, postgres_versions
+from deploy.servers import apache_kafka, brokers, kafka_tools, pgbouncer, postgres_versions
 from tests.support.servers import pythons
 
 GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}
@@ -168,6 +168,7 @@ def missing(config: pytest.Config) -> dict[str, str]:
         "on Apache Kafka": None if NAMED_KAFKA else apache_missing(),
         "on three brokers": apache_kafka.missing(),
         "over TLS": brokers.secured_missing(),
+        "in the field": kafka_tools.missing(),
         "with promtool": promtool_missing(),
         "on PostgreSQL 16 and 17": postgres_versions.missing(),
         "behind PgBouncer": pgbouncer.missing(),

@@ -23,13 +23,13 @@ from confluent_kafka.admin import (
 
 from deploy.local.postgres import OUTSIDE, Postgres
 from deploy.local.processes import LOOPBACK, StackError, plain_environment
-from deploy.servers import databases
+from deploy.servers import apache_kafka, databases, kafka_tools, pgbouncer
 from deploy.servers.apache_kafka import ApacheKafka, Login
 from deploy.servers.kafka_cluster import KafkaCluster
 from deploy.servers.pgbouncer import PgBouncer
 from deploy.servers.pods import ROOT, Pods, pods
 from deploy.servers.ports import reserved_port
-from deploy.servers.postgres_versions import OldestSupportedPostgres
+from deploy.servers.postgres_versions import OLDEST_SUPPORTED, OldestSupportedPostgres
 from deploy.servers.standby import NAME, Standby, standby_of
 from service.postgres import migration
 from tests.prove.field.topics import COMPLETED, INPUTS, OUTPUTS, QUIET
@@ -57,6 +57,16 @@ class Kind:
         parts = [f"{self.brokers} broker{'s' * (self.brokers > 1)}", f"PostgreSQL {self.postgres}"]
         parts += [f"{self.standby} standby"] * bool(self.standby) + [f"PgBouncer, {self.pooler}"] * bool(self.pooler)
         return ", ".join(parts)
+
+
+def missing(kind: Kind = Kind()) -> str | None:
+    """Returns a text that says what this machine lacks for an environment of this kind, or None."""
+    return (
+        apache_kafka.missing()
+        or kafka_tools.missing()
+        or (OLDEST_SUPPORTED.missing() if kind.postgres == 17 else None)
+        or (pgbouncer.missing() if kind.pooler else None)
+    )
 
 
 class Kafka:

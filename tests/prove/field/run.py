@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.prove.field.cells import CELLS
-from tests.prove.field.environment import Environment, Kafka, Kind, brokers, environment
+from tests.prove.field.environment import Environment, Kafka, Kind, brokers, environment, missing
 from tests.prove.field.play import TROUBLE, Cell, Outcome, played
 from tests.prove.report import Row, Task
 
@@ -76,6 +76,8 @@ async def play(cell: Cell, kept: Servers, seed: int) -> Outcome:
 async def field(task: Task, *, only: str = "", report: Path | None = None) -> list[Row]:
     """Plays all cells with `only` in their name or kind. Writes Markdown to `report`, and JSON beside it."""
     cells = [cell for cell in CELLS if only in cell.what or only in str(cell.kind)]
+    left_out = {cell: why for cell in cells if (why := missing(cell.kind))}
+    cells = [cell for cell in cells if cell not in left_out]
     outcomes: list[Outcome] = []
     async with servers() as kept:
         for number, cell in enumerate(cells):
@@ -84,7 +86,9 @@ async def field(task: Task, *, only: str = "", report: Path | None = None) -> li
             _print(outcomes[-1])
             if report:  # after each cell: a run of many minutes may be interrupted
                 write(report, outcomes)
-    return [_row(each) for each in outcomes]
+    return [_row(each) for each in outcomes] + [
+        Row(PART, f"{cell.what} ({cell.kind})", unit="inputs", more={"left out": why}) for cell, why in left_out.items()
+    ]
 
 
 def _print(outcome: Outcome) -> None:
