@@ -185,7 +185,13 @@ class Outcome:
     @property
     def passed(self) -> bool:
         """Returns whether nothing was lost or contradicted, and the fault was reported in time."""
-        return not (self.lost or self.contradicted or self.late or self.errors)
+        return not self.findings
+
+    @property
+    def findings(self) -> list[str]:
+        """Returns everything that is wrong."""
+        lost = [f"lost: {each}" for each in self.lost]
+        return [*self.errors, *self.late, *(f"contradicted: {each}" for each in self.contradicted), *lost]
 
 
 async def played(cell: Cell, world: Environment, seed: int) -> Outcome:

@@ -98,8 +98,7 @@ def _print(outcome: Outcome) -> None:
 
 def _row(outcome: Outcome) -> Row:
     row = Row(PART, f"{outcome.cell} ({outcome.environment})", outcome.inputs, "inputs", outcome.seconds)
-    row.found = [f"lost: {each}" for each in outcome.lost] + [f"contradicted: {each}" for each in outcome.contradicted]
-    row.found += outcome.errors
+    row.found = [each for each in outcome.findings if each not in outcome.late]
     row.late = outcome.late
     row.times = [] if outcome.ready_again is None else [outcome.ready_again]
     row.more = {"ready": outcome.ready, "repeated": outcome.repeated, "pods died": outcome.pods_that_died}
@@ -129,9 +128,8 @@ def write(file: Path, outcomes: Iterable[Outcome]) -> None:
         "",
     ]
     for each in failed:
-        wrong = [*each.errors, *each.late, *each.contradicted, *each.lost]
-        lines += [f"**{each.cell}** ({each.environment}): {len(wrong)} findings, the first:", ""]
-        lines += [f"- {text[:300]}" for text in wrong[:3]] + [""]
+        lines += [f"**{each.cell}** ({each.environment}): {len(each.findings)} findings, the first:", ""]
+        lines += [f"- `{text[:200]}`" for text in each.findings[:3]] + [""]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines).rstrip() + "\n")
     shown = [asdict(each) | {"lost": each.lost[:20], "contradicted": each.contradicted[:20]} for each in some]
