@@ -84,13 +84,14 @@ class Watchdog:
             return
         if self._is_assigned:
             self._assigned_at = time.monotonic()
-        lag = {tp: max(0, end - min(partitions[tp].taken, default=partitions[tp].reached)) for tp, end in ends.items()}
-        for tp, records in lag.items():
+        places = {tp: min(partitions[tp].taken, default=partitions[tp].reached) for tp in ends}
+        for tp, place in places.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
-                self._report_lag(tp, records + max(0, self._assignment.membership.brokers.appended(tp) - ends[tp]))
+                appended = max(ends[tp], self._assignment.membership.brokers.appended(tp))
+                self._report_lag(tp, max(0, appended - place))
         if self._assignment.unknown:
             return  # it is not known where to continue in some, and the attempt to find out reports its errors
-        if not any(records for tp, records in lag.items() if tp.topic not in self._paused.names):
+        if not any(ends[tp] > place for tp, place in places.items() if tp.topic not in self._paused.names):
             self.progressed()
         self._check_progress()
 
