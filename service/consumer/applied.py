@@ -56,7 +56,7 @@ class AppliedTimes:
             async with self._database.transaction() as conn:
                 now = await progress.read_clock(conn)
             # After the time was read: everything that was there then is below these ends, also in open transactions.
-            ends = await self._assignment.membership.brokers.ends(wanted)
+            ends = await self._assignment.membership.brokers.ends(wanted, whole_log=True)
             self._ends |= {tp: (end, now) for tp, end in ends.items()}
             self._ends_at |= dict.fromkeys(wanted, time.monotonic())
         known = {each.tp: each for each in located if each.tp.topic not in self._paused.names}

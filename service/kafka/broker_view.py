@@ -8,8 +8,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.domain.topics import INCOMING_TOPICS
@@ -75,8 +77,10 @@ class BrokerView:
         except IllegalStateError:
             return False
 
-    async def ends(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return the end offsets of these partitions, as far as they have a leader: behind what may be read.
+    async def ends(self, tps: Sequence[TopicPartition], *, whole_log: bool = False) -> Mapping[TopicPartition, int]:
+        """Return the end offsets of these partitions, as far as they have a leader.
+
+        They are behind what may be read; with `whole_log`, behind all records, also those of open transactions.
 
         Raises KafkaError, IllegalStateError after a rebalance meanwhile, TimeoutError where there was no answer, and
         Stalled where there has been none for `silence_timeout`.
@@ -84,7 +88,7 @@ class BrokerView:
         asked_at, partial = time.monotonic(), self._partial_responses()
         try:
             async with asyncio.timeout(self.silence_timeout / 2):
-                ends: Mapping[TopicPartition, int] = await self._client.end_offsets([*filter(self.has_leader, tps)])
+                ends = await self._end_offsets([*filter(self.has_leader, tps)], whole_log)
         except IllegalStateError:  # a KafkaError as well, but not a missing answer
             raise
         except (KafkaError, TimeoutError):
@@ -92,6 +96,13 @@ class BrokerView:
             raise
         self._silent_since = math.inf
         return ends
+
+    async def _end_offsets(self, tps: Sequence[TopicPartition], whole_log: bool) -> Mapping[TopicPartition, int]:
+        fetcher = self._client._fetcher  # noqa: SLF001  aiokafka has no other way
+        if whole_log:
+            fetcher = copy(fetcher)
+            fetcher._isolation_level = READ_UNCOMMITTED  # noqa: SLF001  the same
+        return await fetcher.end_offsets(tps, int(self.silence_timeout * 1000))  # type: ignore[no-any-return]
 
     def _check_silence(self, asked_at: float, partial: Mapping[int, int]) -> None:
         """Raise Stalled where a request was not answered and nothing else was received for `silence_timeout`.

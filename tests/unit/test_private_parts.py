@@ -66,6 +66,10 @@ PARTS: Mapping[str, Sequence[str]] = {
     ],
     "kafka/broker_view.py": [
         "aiokafka:AIOKafkaConsumer._client",
+        "aiokafka:AIOKafkaConsumer._fetcher",
+        "aiokafka.consumer.fetcher:Fetcher._isolation_level",
+        "aiokafka.consumer.fetcher:Fetcher.end_offsets",
+        "aiokafka.consumer.fetcher:READ_UNCOMMITTED",
         "aiokafka.client:AIOKafkaClient._conns",
         "aiokafka.client:AIOKafkaClient.cluster",
         "aiokafka.cluster:ClusterMetadata.leader_for_partition",

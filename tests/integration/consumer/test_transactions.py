@@ -99,3 +99,19 @@ async def test_a_pod_that_starts_within_a_transaction_reads_it_as_the_others_do(
     await on_apache.becomes(PENDING, 4 if committed else 2)
     await reports_lag(running)
     assert on_apache.value("select count(*) from els.lost_inputs") == 0
+
+
+async def test_while_a_transaction_is_open_its_partition_is_not_applied_to_its_end(on_apache: ConsumerFixture) -> None:
+    """Else a content expires although its registration is in the transaction, and is committed later."""
+    applied = "select applied_until > '{}' from els.progress where topic = '{}' and \"partition\" = {}"
+    await on_apache.start()
+    async with transactional(on_apache) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(BATCH_REGISTERED, registration("b", ["e"]), b"b", partition=0)
+        began = on_apache.value("select now()::text")
+        for number in range(2):  # each partition is looked at anew some seconds later
+            await on_apache.becomes(applied.format(began, BATCH_REGISTERED, 1), True)
+            assert not on_apache.value(applied.format(began, BATCH_REGISTERED, 0)), number
+            began, before = on_apache.value("select now()::text"), began
+        await producer.commit_transaction()
+    await on_apache.becomes(applied.format(before, BATCH_REGISTERED, 0), True)
