@@ -203,7 +203,11 @@ with held_back as materialized (
                 'events have waited more than 30 seconds to be published: ops.outbox_backlog'
             end,
             case when outbox_blocked > 0 then
-                outbox_blocked || ' batches can not be published: ops.outbox_blocked'
+                format(
+                    '%s batches can not be published (%s): ops.outbox_blocked',
+                    outbox_blocked,
+                    (select left(blocked.error, 200) from els.outbox_blocked as blocked limit 1)
+                )
             end,
             case when quarantine_open > 0 then
                 quarantine_open || ' rejected inputs are open: ops.quarantine'

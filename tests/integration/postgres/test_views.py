@@ -365,7 +365,7 @@ ATTENTION = {
     ),
     "a blocked batch": (
         "insert into els.outbox_blocked values ('b', 1, 'one', 'too large', now(), now())",
-        ("1 batches can not be published: ops.outbox_blocked",),
+        ("1 batches can not be published (too large): ops.outbox_blocked",),
     ),
     "a rejected input": ("rejected('topic', 'x')", ("1 rejected inputs are open: ops.quarantine",)),
     "an incomplete batch": (
