@@ -132,8 +132,14 @@ def write(file: Path, outcomes: Iterable[Outcome]) -> None:
         lines += [f"- `{text[:200]}`" for text in each.findings[:3]] + [""]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines).rstrip() + "\n")
-    shown = [asdict(each) | {"lost": each.lost[:20], "contradicted": each.contradicted[:20]} for each in some]
-    file.with_suffix(".json").write_text(json.dumps(shown, indent=1) + "\n")
+    file.with_suffix(".json").write_text(json.dumps([_shown(each) for each in some], indent=1) + "\n")
+
+
+def _shown(outcome: Outcome) -> dict[str, object]:
+    """Returns the outcome for scripts: numbers for the long lists, and the first findings."""
+    numbers = {"lost": len(outcome.lost), "contradicted": len(outcome.contradicted), "passed": outcome.passed}
+    findings = [text[:300] for text in outcome.findings[:5]]
+    return asdict(outcome) | numbers | {"findings": findings, "said": [text[:300] for text in outcome.said]}
 
 
 def _line(outcome: Outcome) -> str:
