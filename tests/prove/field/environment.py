@@ -236,7 +236,7 @@ async def environment(kind: Kind, kafka: Kafka) -> AsyncIterator[Environment]:
             "ELS_CONSUMER_GROUP": f"{GROUP}-{uuid4().hex[:6]}",
         }
         if bouncer:
-            settings["ELS_DATABASE_TRANSACTION_POOLER"] = "true"
+            settings["ELS_DATABASE_POOLER"] = str(kind.pooler)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="els-field-", ignore_cleanup_errors=True)))
         running = stack.enter_context(pods(folder, settings))
         world = Environment(kind, kafka, postgres, database, running, settings, standby, bouncer)

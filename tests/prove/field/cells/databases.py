@@ -67,7 +67,7 @@ async def undeclared_pooler(play: Play) -> None:
     right = pod._environment
     async with play.load(), play.fault():
         pod.kill()
-        pod._environment = {**right, "ELS_DATABASE_TRANSACTION_POOLER": "false"}
+        pod._environment = {**right, "ELS_DATABASE_POOLER": "none"}
         pod.start()
         await asyncio.sleep(15)
         pod._environment = right
