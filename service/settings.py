@@ -4,7 +4,9 @@ Every setting is a field of `Settings`; docs/configuration.md is generated from 
 an error, a repr or a log line.
 """
 
+import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +34,9 @@ _BROKER = re.compile(r"(?:[^\s,:@\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})
 
 
 SHORTEST_TOKEN = 16
+
+ALIKE = 0.85
+"""How alike a variable and a setting are (at most 1) if one is taken for a misspelt other."""
 
 
 class SettingsError(Exception):
@@ -233,6 +238,18 @@ def load_settings(*, needs_database: bool = True) -> Settings:
         raise SettingsError(f".env: cannot be read: {error}") from None
 
 
+def misspelt_settings() -> list[str]:
+    """Name each variable of the environment that is no setting, but resembles one: it is ignored."""
+    known = {_variable(name) for name in Settings.model_fields}
+    known |= {str(each) for field in Settings.model_fields.values() for each in _former_names(field)}
+    likely = {
+        name: get_close_matches(name, known, n=1, cutoff=ALIKE)
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX) and name not in known
+    }
+    return [f"{name} is no setting, and is ignored: {alike[0]} may be meant" for name, alike in likely.items() if alike]
+
+
 def settings_table() -> str:
     """Returns all settings as the Markdown table of docs/configuration.md."""
     rows = ["| setting | default | |", "|---|---|---|"]
@@ -243,6 +260,10 @@ def settings_table() -> str:
 
 def _variable(name: str) -> str:
     return PREFIX + name.upper()
+
+
+def _former_names(field: FieldInfo) -> list[Any]:
+    return field.validation_alias.choices[1:] if isinstance(field.validation_alias, AliasChoices) else []
 
 
 def _default(field: FieldInfo) -> str:
@@ -265,8 +286,8 @@ def _message(detail: ErrorDetails) -> str:
     name = str(detail["loc"][0]).removeprefix(PREFIX).lower()  # an alias is the whole name of the variable
     field = Settings.model_fields[name]
     variable = _variable(name)
-    if isinstance(field.validation_alias, AliasChoices):
-        variable += f" (or its former name {field.validation_alias.choices[-1]})"  # it does not say which one was read
+    for former in _former_names(field):
+        variable += f" (or its former name {former})"  # it does not say which one was read
     if detail["type"] == "missing":
         return f"{variable}: is not set"
     message = message[:1].lower() + message[1:]

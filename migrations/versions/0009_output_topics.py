@@ -1,4 +1,4 @@
-"""The number of partitions of each output topic, on which all relays agree.
+"""The number of partitions of each output topic, on which all relays agree; open transactions of producers.
 
 Revision ID: 0009
 Revises: 0008
@@ -26,7 +26,9 @@ create table if not exists els.output_topics (
 
 def upgrade() -> None:
     op.execute(OUTPUT_TOPICS)
+    op.execute("alter table els.progress add column if not exists open_transaction_since timestamptz")
 
 
 def downgrade() -> None:
     op.execute("drop table els.output_topics cascade")
+    op.execute("alter table els.progress drop column open_transaction_since cascade")

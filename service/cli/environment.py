@@ -18,7 +18,7 @@ from service.postgres.server import (
     timeouts_error,
 )
 from service.runtime.errors import one_line
-from service.settings import Settings
+from service.settings import Settings, misspelt_settings
 from service.store.progress import behind_error, previous_release_warning
 from service.wiring import open_database, sessions_needed
 
@@ -29,6 +29,7 @@ async def check(settings: Settings, options: Namespace) -> int:
     try:
         rows = await _check_database(settings, database)
         rows += [_row(*each) for each in await check_broker(settings)]
+        rows += [_row("settings", True, f"warning: {line}") for line in misspelt_settings()]
     finally:
         await database.close()
     print_rows(rows, options.json)

@@ -164,6 +164,7 @@ class Consumer:
                     read.partition.take(read.deliveries)
                 if read.partition.tp not in refetch:
                     read.partition.skip_to(read.position)
+                    self._watchdog.progressed()
             deliveries = [delivery for read in taken for delivery in read.deliveries]
             if not deliveries:
                 for tp, first in refetch.items():

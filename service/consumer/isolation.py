@@ -58,7 +58,7 @@ class Isolation:
                 await self._marks.end_isolation(partition.tp)
                 partition.isolation = None
             return []
-        if batch.first == isolation.culprit and isolation.is_batch:
+        if batch.first == isolation.culprit and isolation.is_batch and not batch.is_empty:
             partition.fetched.popleft()
             read.opened(batch)
             read.deliveries.append(killed(partition.tp, whole(batch, "it is skipped")))

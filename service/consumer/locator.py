@@ -21,6 +21,7 @@ from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 from service.history.comparison import compare
 from service.history.resumption import Observed, Resumption, records_behind, resume
 from service.history.topics import committed_offsets, open_reader, topic_partitions
+from service.kafka.errors import describe
 from service.kafka.group import ConsumerOptions, committed_epoch
 from service.postgres.errors import BEHIND, is_refusal, sqlstate_of
 from service.postgres.pool import Database
@@ -33,6 +34,9 @@ from service.store.progress import LastRecord, LostInputs, ProgressRow
 
 LOCATE_SECONDS: Final = 1.0
 """Pause after an attempt that failed, and between two looks for partitions that have a leader again."""
+
+ANSWER_SECONDS: Final = 12.0
+"""How long an attempt may take: a client waits for longer where a partition has lost its leader."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +63,8 @@ class Locator:
         self._assignment = assignment
         self._times = times
         self._health = health
+        self._together = True
+        """Whether partitions are located all at once: after an error one by one, since only one may be at fault."""
         self._compared: str | None = None
         """The server whose tables were compared with the output topics since the last refusal to write."""
 
@@ -97,13 +103,19 @@ class Locator:
 
     async def _try_to_locate(self, unknown: Collection[Partition]) -> None:
         """Find where to continue in these partitions. An unavailable server is only reported: it is tried again."""
-        try:
-            await self._locate(unknown)
-        except (KafkaError, TimeoutError, psycopg.Error) as error:
-            if is_refusal(error):
-                raise
-            self._health.set_error("consumer", f"the progress can not be compared: {one_line(error)}")
-            await asyncio.sleep(LOCATE_SECONDS)
+        some = [unknown] if self._together else [[each] for each in unknown]
+        for partitions in some:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._locate(partitions)
+            except (KafkaError, TimeoutError, psycopg.Error) as error:
+                if is_refusal(error):
+                    raise
+                self._together = False
+                self._health.set_error("consumer", f"the progress can not be compared: {describe(error)}")
+                await asyncio.sleep(LOCATE_SECONDS)
+            else:
+                self._together = True
 
     async def _locate(self, partitions: Collection[Partition]) -> None:
         """Find and write where to continue in these partitions. Those that another pod has changed stay unknown.
@@ -187,7 +199,8 @@ class Locator:
         if self._assignment.partitions.get(partition.tp) is partition:
             if epoch != partition.row_epoch:
                 # Transactions of the epoch before keep the old object, and are refused.
-                partition = Partition(partition.tp, mark=partition.mark, isolation=partition.isolation)
+                # Nor do the marks of the log before say anything of this one.
+                partition = Partition(partition.tp)
                 self._assignment.partitions[partition.tp] = partition
             partition.committed = committed
             self._times.forget(partition.tp)

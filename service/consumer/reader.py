@@ -23,6 +23,8 @@ POLL_MS = 250
 """How long a poll waits for the first record. It bounds the delay of a stop."""
 SLICE = 250
 """Records that are read and decoded before other tasks of the event loop run."""
+MOST_BATCHES: Final = 2_000
+"""Record batches that are opened in a poll. They may have no records."""
 BACKLOG_LIMIT: Final = 4
 """How many polls' worth of records may be deferred. Beyond that, the partitions that they came from are not read."""
 
@@ -82,21 +84,23 @@ class PollReader:
         partitions = [self._assignment.partitions[tp] for tp in tps]
         reads = {each.tp: PartitionRead(each, each.epoch) for each in partitions}
         turns: deque[Partition] = deque(each for each in partitions if each.fetched)
-        number, left = 0, self._options.limits.poll_bytes
+        number, opened, left = 0, 0, self._options.limits.poll_bytes
         with tracing.step("receive") as step:
-            while number < records and left > 0 and not any(read.stale for read in reads.values()):
+            # Also where batches have no records, since their transactions are aborted.
+            while number < records and opened < MOST_BATCHES and left > 0 and not any(map(_is_stale, reads.values())):
                 if not self._continued(tps):
                     while turns and not turns[0].fetched:
                         turns.popleft()
                     if not turns:
-                        if number and self.idle.is_set():
+                        if (number or opened) and self.idle.is_set():
                             break
-                        enough = self.idle if number else None
+                        enough = self.idle if number or opened else None
                         if not await self.fetch(partitions, wait_ms, enough) and self.idle.is_set():
                             break
                         turns.extend(each for each in partitions if each.fetched)
                         continue
                     await self.open(reads[turns[0].tp])
+                    opened += 1
                     turns.rotate(-1)
                 partition, taken, cost = await self.take(min(SLICE, records - number), left)
                 reads[partition.tp].deliveries += await self.decode(partition.tp, taken)
@@ -194,3 +198,7 @@ class PollReader:
         self._working = (tp, time.monotonic())
         yield
         self._working = None
+
+
+def _is_stale(read: PartitionRead) -> bool:
+    return read.stale

@@ -87,8 +87,7 @@ class Watchdog:
         places = {tp: min(partitions[tp].taken, default=partitions[tp].reached) for tp in ends}
         for tp, place in places.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
-                appended = max(ends[tp], self._assignment.membership.brokers.appended(tp))
-                self._report_lag(tp, max(0, appended - place))
+                self._report_lag(tp, max(0, ends[tp] - place))
         if self._assignment.unknown:
             return  # it is not known where to continue in some, and the attempt to find out reports its errors
         if not any(ends[tp] > place for tp, place in places.items() if tp.topic not in self._paused.names):
@@ -103,7 +102,7 @@ class Watchdog:
             why = f"no progress for {seconds:.0f} s although there is lag"
             self._health.set_error("consumer", why)
             raise Stalled(why)
-        if self._assignment.partitions:
+        if self._is_assigned:
             self._report()
 
     def _report(self) -> None:

@@ -61,8 +61,8 @@ async def open_reader(kafka: Mapping[str, Any], *, whole_log: bool = False) -> A
         max_partition_fetch_bytes=1024 * 1024,
         fetch_max_bytes=8 * 1024 * 1024,
     )
-    await record_batches.start(reader)
     try:
+        await record_batches.start(reader)
         yield reader
     finally:
         await reader.stop()
@@ -116,8 +116,8 @@ async def read_range(
 async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list[TopicPartition]]:
     """Return the partitions of the input topics and of the output topics. Raises KafkaError."""
     admin = AIOKafkaAdminClient(**kafka)
-    await admin.start()
     try:
+        await admin.start()
         described = await admin.describe_topics([*INCOMING_TOPICS, *OUTGOING_TOPICS])
     finally:
         await admin.close()
@@ -148,8 +148,8 @@ async def _of_coordinator(
 ) -> _Answer:
     """Ask the coordinator of a group, which a broker that has just started may not know yet."""
     admin = AIOKafkaAdminClient(**kafka)
-    await admin.start()
     try:
+        await admin.start()
         async with asyncio.timeout(COORDINATOR_SECONDS):
             while True:
                 try:

@@ -12,7 +12,7 @@ from copy import copy
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import BrokerResponseError, IllegalStateError, KafkaError
 
 from service.domain.topics import INCOMING_TOPICS
 from service.kafka.errors import absence, describe
@@ -63,17 +63,28 @@ class BrokerView:
         """Return whether a broker serves the partition now, as far as is known."""
         return self._cluster.leader_for_partition(tp) not in (None, -1)
 
-    def appended(self, tp: TopicPartition) -> int:
-        """Return the offset behind the last record of a partition, as far as known: also of an open transaction."""
+    def stable_end(self, tp: TopicPartition) -> int | None:
+        """Return where the last fetch found the first open transaction, or the end; None where it is not known.
+
+        Raises IllegalStateError where the partition is not assigned.
+        """
+        stable: int | None = self._client.last_stable_offset(tp)
+        if stable is None or stable < 0:
+            stable = self._client.highwater(tp)
+        return stable
+
+    def open_transaction(self, tp: TopicPartition) -> int | None:
+        """Return the offset at which records wait for the end of a producer's transaction; None where none is known."""
         with suppress(IllegalStateError):
-            return self._client.highwater(tp) or 0
-        return 0
+            stable, end = self.stable_end(tp), self._client.highwater(tp)
+            return stable if stable is not None and end is not None and stable < end else None
+        return None
 
     async def is_at_the_end(self, tp: TopicPartition) -> bool:
-        """Return whether the position is at the end of the partition: an empty fetch may also mean a slow broker."""
+        """Return whether the position is at the end of what may be read: an empty fetch may also mean a slow broker."""
         try:
-            highwater = self._client.highwater(tp)
-            return highwater is not None and await self._client.position(tp) >= highwater
+            end = self.stable_end(tp)
+            return end is not None and await self._client.position(tp) >= end
         except IllegalStateError:
             return False
 
@@ -90,6 +101,8 @@ class BrokerView:
             async with asyncio.timeout(self.silence_timeout / 2):
                 ends = await self._end_offsets([*filter(self.has_leader, tps)], whole_log)
         except IllegalStateError:  # a KafkaError as well, but not a missing answer
+            raise
+        except BrokerResponseError:
             raise
         except (KafkaError, TimeoutError):
             self._check_silence(asked_at, partial)

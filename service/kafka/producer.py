@@ -128,6 +128,11 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
         """The monotonic time up to which a broker delays this producer because of a quota."""
         return self._responses.throttled_until
 
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
+        """Send a record batch. Returns a future of its acknowledgement."""
+        self._responses.forget(TopicPartition(topic, partition))
+        return await super().send_batch(batch, topic, partition=partition)
+
     def why_unanswered(self, topic: str, partition: int) -> Exception:
         """Return why records of a partition are not acknowledged, as far as the broker has told it."""
         rejection = self._responses.rejection(TopicPartition(topic, partition))

@@ -25,6 +25,8 @@ LAYOUT: Final = struct.Struct(">qiibIhiqqqhii")
 """Base offset, length, leader epoch, magic, checksum, attributes, last offset delta, first and last timestamp, three
 numbers of the producer, number of records."""
 _MAGIC: Final = 2
+LARGEST_MARKER: Final = 128
+"""Bytes of a record batch that may be a marker: it has a key of 4 bytes and a value of 6."""
 _ABORT: Final = struct.Struct(">hh").pack(0, 0)
 """The key of a marker that aborts a transaction: its version and its type."""
 
@@ -80,8 +82,9 @@ class Records:
         while self._aborted and self._aborted[0][1] <= batch.base_offset:
             self._aborting.add(self._aborted.popleft()[0])
         if not batch.is_readable:
-            # It may be the marker at the end of any of them: what is committed behind it must not be lost.
-            self._aborting.clear()
+            if len(batch) <= LARGEST_MARKER:
+                # It may be the marker at the end of any of them: what is committed behind it must not be lost.
+                self._aborting.clear()
         elif batch.transaction_of in self._aborting:
             if batch.aborts:
                 self._aborting.remove(batch.transaction_of)

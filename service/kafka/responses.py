@@ -36,6 +36,10 @@ class Responses:
         left = self.throttled_until - time.monotonic()
         return f"a quota of the broker delays it for {left:.1f} s" if left > NOTABLE_SECONDS else None
 
+    def forget(self, tp: TopicPartition) -> None:
+        """Forget the last rejection: other records are sent."""
+        self._rejections.pop(tp, None)
+
     def rejection(self, tp: TopicPartition) -> Exception | None:
         """Return the error with which the broker last rejected records of a partition; None where it took them."""
         code = self._rejections.get(tp)

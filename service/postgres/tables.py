@@ -487,6 +487,7 @@ progress = Table(
     Column("record_digest", LargeBinary),
     Column("applied_until", _TIME),
     _not_null("previous_release", Boolean, server_default=text("false")),
+    Column("open_transaction_since", _TIME),
     PrimaryKeyConstraint("topic", "partition", name="progress_pkey"),
     postgresql_with={"fillfactor": 50},
 )

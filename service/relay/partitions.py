@@ -4,13 +4,17 @@ The partition of a key depends on that number. If each relay took it from its ow
 would split the events of a batch between two partitions, in each pod at another moment.
 """
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from psycopg import AsyncConnection
 
 from service.postgres.pool import Database
 from service.store import output_topics
+
+FEWER_SECONDS: Final = 15.0
+"""A topic that has fewer partitions for so long was created anew."""
 
 
 class AgreedPartitions:
@@ -19,6 +23,7 @@ class AgreedPartitions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._found: dict[str, int] = {}
+        self._fewer_since: dict[str, float] = {}
         self._agreed: dict[str, int] = {}
 
     def count(self, topic: str) -> int | None:
@@ -34,10 +39,25 @@ class AgreedPartitions:
 
         Costs nothing where it finds what it found before.
         """
-        changed = {topic: count for topic, count in found.items() if self._found.get(topic) != count}
+        changed = {
+            topic: count
+            for topic, count in found.items()
+            # A database that lost the row, or was replaced by one without it, is told again.
+            if (self._found.get(topic) != count or topic not in self._agreed) and self._is_sure(topic, count)
+        }
         if not changed:
             return
         async with self._database.transaction() as conn:
             await output_topics.note_partitions(conn, changed)
             await self.read(conn)
         self._found |= changed
+
+    def _is_sure(self, topic: str, count: int) -> bool:
+        """Return whether a topic has so many partitions: a broker that lags may report fewer, for a while.
+
+        Meanwhile, what belongs to the others is held, since they have no leader.
+        """
+        if count >= self._agreed.get(topic, count):
+            self._fewer_since.pop(topic, None)
+            return True
+        return time.monotonic() - self._fewer_since.setdefault(topic, time.monotonic()) > FEWER_SECONDS

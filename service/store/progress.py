@@ -127,6 +127,12 @@ async def read_clock(conn: AsyncConnection[Any]) -> datetime:
     return now  # type: ignore[no-any-return]
 
 
+async def note_open_transactions(conn: AsyncConnection[Any], are_open: Mapping[TopicPartition, bool]) -> None:
+    """Note whether a producer's transaction has been open in these partitions for long. Raises psycopg.Error."""
+    parameters = {**_partitions(list(are_open)), "are_open": list(are_open.values())}
+    await conn.execute(STATEMENTS["note_open_transactions"], parameters)
+
+
 async def mark_applied(conn: AsyncConnection[Any], ends: Mapping[TopicPartition, tuple[int, int, datetime]]) -> None:
     """Note up to which time partitions are applied, by (epoch, end, time). Their rows have reached these ends.
 

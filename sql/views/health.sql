@@ -181,6 +181,16 @@ with held_back as materialized (
                 from els.purge_hold
                 where acknowledged_at is null
             ),
+            (
+                select format(
+                    'for more than a minute, records of %s partition %s have waited for the end of a producer''s'
+                    ' transaction: ops.progress', topic, "partition"
+                )
+                from els.progress
+                where open_transaction_since is not null
+                order by topic, "partition"
+                limit 1
+            ),
             case when applied_until < now() - interval '1 hour' then
                 'for more than an hour, a partition has not been applied to its end, so nothing expires: ops.progress'
             end,

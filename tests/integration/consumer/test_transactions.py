@@ -1,5 +1,6 @@
 """Tests transactions of producers: only what is committed is an input, and none leaves a lag behind."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -9,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from deploy.servers.pods import until
+from service.consumer import applied, reader
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from tests.support.builders.inputs import content, registration
 from tests.support.checks.audited import check_audit
@@ -51,7 +53,7 @@ async def test_an_aborted_transaction_is_no_input(on_apache: ConsumerFixture, da
         await on_apache.publish(CONTENT_PROVISIONED, content("b", "behind"))
         await on_apache.publish(CONTENT_PROVISIONED, content("b", "beside"), partition=1)
         await on_apache.becomes(PENDING, 1)
-        await reports_lag(running, {TP: 3, TopicPartition(BATCH_REGISTERED, 0): 1})
+        await reports_lag(running)
         await producer.abort_transaction()
     await on_apache.becomes(PENDING, 2)
     assert on_apache.value(NOTHING) == 0
@@ -103,15 +105,59 @@ async def test_a_pod_that_starts_within_a_transaction_reads_it_as_the_others_do(
 
 async def test_while_a_transaction_is_open_its_partition_is_not_applied_to_its_end(on_apache: ConsumerFixture) -> None:
     """Else a content expires although its registration is in the transaction, and is committed later."""
-    applied = "select applied_until > '{}' from els.progress where topic = '{}' and \"partition\" = {}"
+    until_then = "select applied_until > '{}' from els.progress where topic = '{}' and \"partition\" = {}"
     await on_apache.start()
     async with transactional(on_apache) as producer:
         await producer.begin_transaction()
         await producer.send_and_wait(BATCH_REGISTERED, registration("b", ["e"]), b"b", partition=0)
         began = on_apache.value("select now()::text")
         for number in range(2):  # each partition is looked at anew some seconds later
-            await on_apache.becomes(applied.format(began, BATCH_REGISTERED, 1), True)
-            assert not on_apache.value(applied.format(began, BATCH_REGISTERED, 0)), number
+            await on_apache.becomes(until_then.format(began, BATCH_REGISTERED, 1), True)
+            assert not on_apache.value(until_then.format(began, BATCH_REGISTERED, 0)), number
             began, before = on_apache.value("select now()::text"), began
         await producer.commit_transaction()
-    await on_apache.becomes(applied.format(before, BATCH_REGISTERED, 0), True)
+    await on_apache.becomes(until_then.format(before, BATCH_REGISTERED, 0), True)
+
+
+async def test_a_transaction_that_stays_open_is_a_line_of_the_health(
+    on_apache: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it ends, also where another pod owns the partition then."""
+    monkeypatch.setattr(applied, "OPEN_SECONDS", 1.0)
+    line = "select line from ops.health cross join unnest(attention) as line where line like '%transaction%'"
+    told = f"for more than a minute, records of {TP.topic} partition 0 have waited for the end of a producer's"
+    await on_apache.start()
+    async with transactional(on_apache) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "within"), b"b", partition=0)
+        await on_apache.becomes(line, f"{told} transaction: ops.progress")
+        await on_apache.stop()
+        await producer.commit_transaction()
+    await on_apache.start()
+    await on_apache.becomes(line, None)
+
+
+async def test_a_backlog_of_aborted_transactions_is_passed(on_apache: ConsumerFixture) -> None:
+    """A poll that meets only those has no records, and ends all the same."""
+    async with transactional(on_apache) as producer:
+        for _ in range(reader.MOST_BATCHES // 10):
+            await producer.begin_transaction()
+            await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "aborted"), b"b", partition=0)
+            await producer.abort_transaction()
+        running = await on_apache.start()
+        partition, places, enough = running.consumer._assignment.partitions[TP], [0], asyncio.Event()
+        aborting = asyncio.create_task(abort_until(enough, producer))
+        for _ in range(3):  # while they go on, too
+            await until(lambda: partition.reached > places[-1], BOUND, lambda: f"at {partition.reached}")
+            places.append(partition.reached)
+        enough.set()
+        await aborting
+    await on_apache.publish(CONTENT_PROVISIONED, content("b", "behind"))
+    await on_apache.becomes(PENDING, 1)
+
+
+async def abort_until(enough: asyncio.Event, producer: AIOKafkaProducer) -> None:
+    while not enough.is_set():
+        await producer.begin_transaction()
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "aborted"), b"b", partition=0)
+        await producer.abort_transaction()
