@@ -25,7 +25,7 @@ from service.kafka import topics
 from service.kafka.errors import describe
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
-from service.postgres.server import connections_error, pooler_error, server_error
+from service.postgres.server import connections_error, planner_error, pooler_error, server_error, timeouts_error
 from service.postgres.watch import DatabaseWatch
 from service.purge import reporting as purge_reporting
 from service.purge.clocks import Clocks
@@ -69,7 +69,7 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
     try:
         await _check_server(settings)
         await _check_schema(database)
-        await _check_connections(settings, database)
+        await _check_sessions(settings, database)
         await _check_broker(settings)
         await _Process(settings, database, roles, replay=replay).run(stop)
     finally:
@@ -118,11 +118,14 @@ async def _check_schema(database: Database) -> None:
         raise NotReady(error)
 
 
-async def _check_connections(settings: Settings, database: Database) -> None:
-    """Only warn: the pods may work with fewer sessions for long."""
+async def _check_sessions(settings: Settings, database: Database) -> None:
+    """Only warn: the pods may work for long with fewer sessions, and without the settings that a pooler has dropped."""
     with suppress(psycopg.Error):
-        if error := await connections_error(database, wiring.sessions_needed(settings)):
+        pods = wiring.sessions_of_pods(settings)
+        if error := await connections_error(database, pods, wiring.SPARE_SESSIONS):
             _log.warning("connections_too_few", error=error)
+        if error := await timeouts_error(database) or await planner_error(database):
+            _log.warning("session_settings_missing", error=error)
 
 
 async def _check_broker(settings: Settings) -> None:

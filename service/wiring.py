@@ -60,12 +60,12 @@ def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions
     )
 
 
-def sessions_needed(settings: Settings) -> int:
+def sessions_of_pods(settings: Settings) -> int:
     """Compute how many sessions of the server all pods and their operators need at most."""
     pod = settings.database_pool_size + UNPOOLED_SESSIONS
     if settings.admin_token or settings.viewer_token:
         pod += ADMIN_SESSIONS
-    return settings.max_pods * pod + SPARE_SESSIONS
+    return settings.max_pods * pod
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:

@@ -20,7 +20,7 @@ from service.postgres.server import (
 from service.runtime.errors import one_line
 from service.settings import Settings, misspelt_settings
 from service.store.progress import behind_error, previous_release_warning
-from service.wiring import open_database, sessions_needed
+from service.wiring import SPARE_SESSIONS, open_database, sessions_of_pods
 
 
 async def check(settings: Settings, options: Namespace) -> int:
@@ -46,7 +46,7 @@ async def _check_database(settings: Settings, database: Database) -> list[dict[s
         wrong = {
             "timeouts": await timeouts_error(database),
             "planner": await planner_error(database),
-            "connections": await connections_error(database, sessions_needed(settings)),
+            "connections": await connections_error(database, sessions_of_pods(settings), SPARE_SESSIONS),
         }
         wrong_schema, revision = await schema_error(database), await read_revision(database)
         not_durable = await durability_warning(database)

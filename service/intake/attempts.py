@@ -27,9 +27,12 @@ class Attempts:
         self._unlocked_at = 0.0
 
     @contextmanager
-    def attempt(self) -> Iterator["Attempt"]:
-        """Give what reports the errors of the body, until its end. An exception leaves the health as it is."""
-        attempt = Attempt(self)
+    def attempt(self, *, is_of_some_batches: bool = False) -> Iterator["Attempt"]:
+        """Give what reports the errors of the body, until its end. An exception leaves the health as it is.
+
+        That some batches wait for a lock, while others are processed, is reported only where a table is locked.
+        """
+        attempt = Attempt(self, is_of_some_batches)
         try:
             yield attempt
         finally:
@@ -57,22 +60,26 @@ class Attempts:
         own = self._locked_since.setdefault(attempt, now)
         together = max(self._unlocked_at, min(self._locked_since.values()))
         if now - min(own, together) >= LOCKED_SECONDS:
-            self.report(attempt, f"a lock is held by others for long: {await self._holder()}")
+            holder = await self._holder()
+            if holder or not attempt.is_of_some_batches:
+                why = holder or "see pg_stat_activity for old transactions"
+                self.report(attempt, f"a lock is held by others for long: {why}")
 
-    async def _holder(self) -> str:
+    async def _holder(self) -> str | None:
         """Name who holds a lock on a whole table. The holder of a lock on a row is not known afterwards."""
         with suppress(psycopg.Error):
             async with self._database.transaction() as conn:
                 if holder := await monitoring.find_table_lock(conn):
                     return "{mode} on {table} by process {pid} ({login}, {application})".format(**holder)
-        return "see pg_stat_activity for old transactions"
+        return None
 
 
 class Attempt:
     """Reports the errors of one transaction that is tried again and again."""
 
-    def __init__(self, attempts: Attempts) -> None:
+    def __init__(self, attempts: Attempts, is_of_some_batches: bool) -> None:
         self._attempts = attempts
+        self.is_of_some_batches = is_of_some_batches
 
     def failed(self, error: str) -> None:
         """Report an error of the environment."""

@@ -119,7 +119,7 @@ class Intake:
         for delivery in deliveries:
             by_batch.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
         waiting, how = deque(by_batch.values()), _How(progress, exclusive=True)
-        with self._attempts.attempt() as attempt:
+        with self._attempts.attempt(is_of_some_batches=True) as attempt:
             while waiting:
                 outcome = await self._retry(partial(self._take_turn, waiting.popleft(), how))
                 if outcome.deferred:

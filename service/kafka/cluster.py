@@ -46,11 +46,13 @@ class Operation(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """A partition with the ids of the brokers that have a replica, and of those whose replica is in sync."""
+    """A partition, with the ids of the brokers that have a replica, a replica in sync, and that lead it."""
 
     number: int
     replicas: Sequence[int]
     in_sync: Sequence[int]
+    leader: int = 0
+    """-1 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ async def read_cluster(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> Clu
         rights[name] = operations(authorized)
         if error in (NoError, LeaderNotAvailableError) and partitions:
             found[name] = [
-                PartitionState(number, replicas, in_sync)
-                for _, number, _, _, replicas, in_sync, _ in sorted(partitions, key=lambda each: int(each[1]))
+                PartitionState(number, replicas, in_sync, leader)
+                for _, number, leader, _, replicas, in_sync, _ in sorted(partitions, key=lambda each: int(each[1]))
             ]
         elif error is TopicAuthorizationFailedError:
             hidden.append(name)

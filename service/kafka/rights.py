@@ -63,7 +63,8 @@ class MissingRight(NamedTuple):
         resource = ["--cluster"] if self.kind == "cluster" else [f"--{self.kind}", self.name]
         granted = [part for each in self.operations for part in ("--operation", each.label)]
         words = ["--add", "--allow-principal", f"User:{_user(options)[1]}", *granted, *resource]
-        return shlex.join(["kafka-acls.sh", "--bootstrap-server", options["bootstrap_servers"], *words])
+        tool = ["kafka-acls.sh", "--bootstrap-server", options["bootstrap_servers"]]
+        return shlex.join([*tool, "--command-config", "admin.properties", *words])
 
 
 class NotAllowed(KafkaError):  # type: ignore[misc]  # aiokafka's classes have no types
@@ -152,7 +153,8 @@ async def missing_on_cluster(
 
     Raises KafkaError.
     """
-    if not idempotent or cluster.rights is None or Operation.IDEMPOTENT_WRITE in cluster.rights:
+    # None are reported to a user without Describe on the cluster, whatever its rights are.
+    if not idempotent or not cluster.rights or Operation.IDEMPOTENT_WRITE in cluster.rights:
         return []
     answer = await ask(admin, ApiVersionRequest())
     return (

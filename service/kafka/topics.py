@@ -93,14 +93,18 @@ async def create_topics(
     unavailable or rejects a topic, TimeoutError where a created topic does not become visible.
     """
     async with admin_client(options) as admin:
-        replicas = replication or supported_replication(await read_cluster(admin, ()))
+        cluster = await read_cluster(admin, topics)
+        replicas = replication or supported_replication(cluster)
         wanted = [
             NewTopic(name, partitions, replicas, topic_configs={**configs, MIN_IN_SYNC: str(min_in_sync(replicas))})
             for name, configs in topics.items()
+            if name not in cluster.topics
         ]
-        response = await admin.create_topics(wanted)
-        created = [name for name, code, *rest in response.topic_errors if _is_created(options, name, code, *rest[:1])]
-        cluster = await _await_topics(admin, topics)
+        created = []
+        if wanted:  # a user who may not create topics need not, where all are there
+            errors = (await admin.create_topics(wanted)).topic_errors
+            created = [name for name, code, *rest in errors if _is_created(options, name, code, *rest[:1])]
+            cluster = await _await_topics(admin, topics)
         existing = {name: configs for name, configs in topics.items() if name not in created}
         return created, differences(cluster, existing, replication)
 
@@ -199,20 +203,25 @@ def faults(cluster: ClusterState, topics: Sequence[str] = tuple(TOPICS)) -> list
     return found
 
 
+ALTER: Final = "kafka-configs.sh --bootstrap-server BROKER --command-config admin.properties --alter"
+
+
 def _faults(name: str, state: TopicState) -> Iterator[Fault]:
     policy = (state.configs or {}).get("cleanup.policy") or ""
     if "compact" in policy:
         yield Fault(
             name,
             f"cleanup.policy is {policy}: Kafka deletes all but the last record of each batch. Change it: "
-            f"kafka-configs.sh --alter --topic {name} --add-config cleanup.policy=delete",
+            f"{ALTER} --topic {name} --add-config cleanup.policy=delete",
         )
+    if leaderless := [each.number for each in state.partitions if each.leader < 0]:
+        yield Fault(name, f"partition {leaderless[0]} has no leader: the brokers that have its replicas are down")
     needed, replicas = state.number(MIN_IN_SYNC) or 1, state.replication
     if needed > replicas:
         yield Fault(
             name,
             f"{MIN_IN_SYNC} is {needed} and it has {replicas} replicas: it takes no records. Raise the {REPLICATION}, "
-            f"or kafka-configs.sh --alter --topic {name} --add-config {MIN_IN_SYNC}={min_in_sync(replicas)}",
+            f"or {ALTER} --topic {name} --add-config {MIN_IN_SYNC}={min_in_sync(replicas)}",
         )
     elif state.in_sync < needed:
         yield Fault(name, f"missing replicas: {_in_sync(state)}, and it needs {needed}: it takes no records")

@@ -70,7 +70,7 @@ class Database:
         self,
         url: str,
         *,
-        pool_size: int = 10,
+        pool_size: int = 6,
         pooler: Pooler = "none",
         timeouts: Timeouts | None = None,
     ) -> None:
@@ -178,6 +178,8 @@ class Database:
         try:
             while True:
                 served = await self._is_served(pid) if known else Served.YES
+                if served is None:  # nobody can tell: as before
+                    served = Served.BY_STANDBY if pid in self._waiting_for_standby else Served.YES
                 if served is Served.BY_STANDBY:
                     self._waiting_for_standby.add(pid)
                 elif clock() > ends_at or not (served or is_receiving(connection)):
@@ -187,15 +189,15 @@ class Database:
             self._waiting_for_standby.discard(pid)
         hang_up(connection)
 
-    async def _is_served(self, pid: int) -> Served:
-        """Tell what the server does for a session. YES where unknown."""
+    async def _is_served(self, pid: int) -> Served | None:
+        """Tell what the server does for a session. None where that cannot be found out."""
         try:
             # One check at a time, so as not to load a slow server further.
             async with self._checking, asyncio.timeout(CONNECT_SECONDS), await self.connect_unpooled() as conn:
                 (served,) = await (await conn.execute(IS_SERVED, [pid])).fetchone() or (Served.YES,)
                 return Served(served)
         except (psycopg.Error, TimeoutError):
-            return Served.YES
+            return None
 
     async def _take(self) -> "_Session":
         """Take the connection that was used last, or open one. So those that are not needed stay unused."""

@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 from service.postgres.errors import explained
+from service.postgres.pipeline import Connection
 from service.postgres.pool import Database
 from service.postgres.session import APPLICATION_NAME, CONNECT_SECONDS, PLANNER, Pooler, Timeouts, conninfo
 
@@ -68,7 +69,7 @@ async def session_error(connection: AsyncConnection[Any], pooler: Pooler | None)
     if pooler in ("none", "session") and pid != getattr(connection, "server_pid", pid):
         return _SHARES
     if is_standby:
-        return "the server is a standby: the URL must lead to the primary; it may name all hosts of the cluster"
+        return "the server is a standby: the primary is down, or the URL does not lead to it (it may name all hosts)"
     if is_read_only:
         return f"read-only: default_transaction_read_only is on (set by: {source}); reset it"
     return None
@@ -141,9 +142,10 @@ async def durability_warning(database: Database) -> str | None:
     )
 
 
-async def connections_error(database: Database, needed: int) -> str | None:
+async def connections_error(database: Database, pods: int, others: int) -> str | None:
     """Say in one line that the server allows fewer sessions than are needed; None where it allows as many.
 
+    `others` have logins of their own, so that the limit of this role does not count for them.
     Behind a transaction pooler the pods' sessions are not the server's: nothing is compared. Raises psycopg.Error.
     """
     if database.pooler == "transaction":
@@ -151,14 +153,16 @@ async def connections_error(database: Database, needed: int) -> str | None:
     async with database.transaction() as connection:
         server, role, of_database = await _row(connection, _LIMITS)
     limits = {
-        "max_connections without the reserved ones": server,
-        "CONNECTION LIMIT of the role": role,
-        "CONNECTION LIMIT of the database": of_database,
+        "max_connections without the reserved ones": (server, pods + others),
+        "CONNECTION LIMIT of the role": (role, pods),
+        "CONNECTION LIMIT of the database": (of_database, pods + others),
     }
-    low = [f"{name} is {limit}" for name, limit in limits.items() if limit is not None and limit < needed]
-    if not low:
-        return None
-    return f"too few connections: {', '.join(low)}, and {needed} are needed; see docs/deployment.md"
+    low = [
+        f"{name} is {limit} and should be {needed}"
+        for name, (limit, needed) in limits.items()
+        if limit is not None and limit < needed
+    ]
+    return f"too few connections: {', '.join(low)}; see docs/deployment.md" if low else None
 
 
 def _remedy(database: Database) -> str:
@@ -191,7 +195,8 @@ async def _connect(url: str) -> AsyncConnection[Any]:
 
 
 async def _open(info: str) -> AsyncConnection[Any]:
-    return await AsyncConnection.connect(info, autocommit=True, prepare_threshold=None)
+    """Open a connection of ours: a cancellation closes it, and sends no request that a pooler may misdirect."""
+    return await Connection.connect(info, autocommit=True, prepare_threshold=None)
 
 
 async def _server_pid(connection: AsyncConnection[Any]) -> int:

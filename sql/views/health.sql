@@ -216,7 +216,7 @@ with held_back as materialized (
                 format(
                     '%s batches can not be published (%s): ops.outbox_blocked',
                     outbox_blocked,
-                    (select left(blocked.error, 200) from els.outbox_blocked as blocked limit 1)
+                    (select left(blocked.error, 200) from els.outbox_blocked as blocked order by batch_id limit 1)
                 )
             end,
             case when quarantine_open > 0 then

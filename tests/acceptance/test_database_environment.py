@@ -66,7 +66,7 @@ async def test_a_pod_warns_of_too_few_connections_when_it_starts(
         (pod,) = running.start()
         await running.ready()
         (warning,) = [entry for entry in pod.logged() if entry["event"] == "connections_too_few"]
-    assert "and 9010 are needed" in warning["error"]
+    assert "and should be 9010" in warning["error"]
 
 
 async def test_a_table_that_somebody_locks_is_reported(

@@ -351,9 +351,9 @@ def test_check_reports_too_few_connections(service: CommandLine, conn: psycopg.C
     needed = 20 * (6 + 3 + 2) + 10
     told = found(service, "connections", ELS_MAX_PODS="20", ELS_VIEWER_TOKEN="x" * 16)
     assert "max_connections without the reserved ones is " in told
-    assert f"and {needed} are needed" in told
+    assert f"and should be {needed}" in told
     conn.execute(f"alter database {conn.info.dbname} connection limit 18".encode())
-    assert "CONNECTION LIMIT of the database is 18, and 19 are needed" in found(service, "connections")
+    assert "CONNECTION LIMIT of the database is 18 and should be 19" in found(service, "connections")
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])

@@ -401,7 +401,7 @@ async def test_a_transaction_that_takes_long_is_not_ended(
     checks = []
     is_served = Database._is_served
 
-    async def noting(self: Database, pid: int) -> Served:
+    async def noting(self: Database, pid: int) -> Served | None:
         served = await is_served(self, pid)
         checks.append(served)
         return served

@@ -52,7 +52,7 @@ class GuardedCluster:
         for command in commands:
             words = shlex.split(command)
             assert words[0] == "kafka-acls.sh"
-            assert words[3:6] == ["--add", "--allow-principal", f"User:{USER}"]
+            assert words[5:8] == ["--add", "--allow-principal", f"User:{USER}"]
             allowed = [Operation[_constant(words[at + 1])] for at, word in enumerate(words) if word == "--operation"]
             kind = next(word for word in words if word in _RESOURCES)
             name = "kafka-cluster" if kind == "--cluster" else words[words.index(kind) + 1]
