@@ -1,7 +1,7 @@
 """Creates the topics, and compares them with what this service needs."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -93,18 +93,17 @@ async def create_topics(
     unavailable or rejects a topic, TimeoutError where a created topic does not become visible.
     """
     async with admin_client(options) as admin:
-        cluster = await read_cluster(admin, topics)
-        replicas = replication or supported_replication(cluster)
+        before = await read_cluster(admin, topics)
+        replicas = replication or supported_replication(before)
         wanted = [
             NewTopic(name, partitions, replicas, topic_configs={**configs, MIN_IN_SYNC: str(min_in_sync(replicas))})
             for name, configs in topics.items()
-            if name not in cluster.topics
         ]
-        created = []
-        if wanted:  # a user who may not create topics need not, where all are there
-            errors = (await admin.create_topics(wanted)).topic_errors
-            created = [name for name, code, *rest in errors if _is_created(options, name, code, *rest[:1])]
-            cluster = await _await_topics(admin, topics)
+        errors = (await admin.create_topics(wanted)).topic_errors
+        created = [
+            name for name, code, *rest in errors if _is_created(options, name, code, *rest[:1], before=before.topics)
+        ]
+        cluster = await _await_topics(admin, topics)
         existing = {name: configs for name, configs in topics.items() if name not in created}
         return created, differences(cluster, existing, replication)
 
@@ -129,11 +128,14 @@ async def _await_topics(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> Cl
     return cluster
 
 
-def _is_created(options: Mapping[str, Any], name: str, code: int, message: str | None = None) -> bool:
+def _is_created(
+    options: Mapping[str, Any], name: str, code: int, message: str | None = None, *, before: Container[str]
+) -> bool:
     error = for_code(code)
     if code == 0:
         return True
-    if error is TopicAlreadyExistsError:
+    # A user who may not create topics is not told that one is there already.
+    if error is TopicAlreadyExistsError or (error is TopicAuthorizationFailedError and name in before):
         return False
     if error is TopicAuthorizationFailedError:
         raise NotAllowed(MissingRight("topic", name, (Operation.CREATE,)), options)

@@ -42,7 +42,7 @@ class AgreedPartitions:
         changed = {
             topic: count
             for topic, count in found.items()
-            # A database that lost the row, or was replaced by one without it, is told again.
+            # A database that lost the row, or was replaced by one without it, is noted again.
             if (self._found.get(topic) != count or topic not in self._agreed) and self._is_sure(topic, count)
         }
         if not changed:

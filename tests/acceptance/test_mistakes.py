@@ -22,6 +22,8 @@ from tests.support.servers.acls import GuardedCluster
 
 Settings = dict[str, str]
 
+TOOL = "kafka-acls.sh"
+
 
 class Stage:
     """A database and a cluster of brokers with everything that the service needs."""
@@ -52,7 +54,7 @@ class Stage:
         finally:
             await admin.close()
         if partitions:
-            await self.cluster.all_know(name)
+            await self.cluster.all_have(name, named)
 
 
 @pytest.fixture
@@ -66,6 +68,7 @@ def stage(
 ) -> Stage:
     service = CommandLine(tmp_path, monkeypatch, capfd, {})
     made = Stage(service, database_url, server_url, guarded_cluster)
+    made.sql("alter database {database} set synchronous_commit = on")  # the tests' own server has it off
     assert service("topics", "create", **made.settings).status == 0
     asyncio.run(guarded_cluster.all_know(*INCOMING_TOPICS, *OUTGOING_TOPICS))
     return made
@@ -101,9 +104,11 @@ def stranger(stage: Stage) -> Iterator[Settings]:
 
 def no_rights(stage: Stage, *but: str) -> Settings:
     """A user of Kafka who has all rights that `check` asks for, but these."""
-    told = [row["told"] for row in stage.service("check", "--json", **(stage.settings | stage.cluster.settings)).json]
-    commands = [line[line.index("kafka-acls.sh") :] for line in told if "kafka-acls.sh" in line]
-    asyncio.run(stage.cluster.grant(*(each for each in commands if not any(part in each for part in but))))
+    for _ in range(2):  # what a topic needs beside Describe is not known to a user who cannot see it
+        rows = stage.service("check", "--json", **(stage.settings | stage.cluster.settings)).json
+        commands = [row["told"][row["told"].index(TOOL) :] for row in rows if TOOL in row["told"]]
+        wanted = [each for each in commands if not any(part in each for part in but)]
+        asyncio.run(stage.cluster.grant(*wanted))
     return stage.cluster.settings
 
 
@@ -138,11 +143,11 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a timeout in the URL": (
         lambda stage: options(stage, "-c statement_timeout=15"),
-        "statement_timeout is 15 ms and should be 60000 ms",
+        "statement.timeout",
     ),
     "a transaction pooler that is not there": (
         lambda _: {"ELS_DATABASE_POOLER": "transaction"},
-        "enable_seqscan is on.*run `migrate`",
+        "run `migrate`",
     ),
     "nothing listens at the broker's address": (
         lambda _: {"ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY},
@@ -166,7 +171,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a topic has one replica": (
         lambda stage: stage.topic(SLOT_ASSIGNED, replication=1, min_insync_replicas="1"),
-        f"{SLOT_ASSIGNED}: .*replica.* is 1; it should be 3",
+        f"{SLOT_ASSIGNED}: .*replica.* is 1; it should be (2|3)",
     ),
     "a topic acknowledges too early": (
         lambda stage: stage.topic(SLOT_ASSIGNED, min_insync_replicas="1"),
@@ -185,12 +190,14 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         "ELS_EXPIRED_RETENTION_SECONDS",
     ),
     "no right to read an input topic": (
-        lambda stage: no_rights(stage, f"--operation Read --topic {CONTENT_PROVISIONED}"),
-        f"lacks Read on topic {CONTENT_PROVISIONED}",
+        lambda stage: no_rights(
+            stage, f"Read --operation Describe --topic {CONTENT_PROVISIONED}", f"Read --topic {CONTENT_PROVISIONED}"
+        ),
+        f"lacks .* on topic {CONTENT_PROVISIONED}",
     ),
     "no right to join the group": (
         lambda stage: no_rights(stage, "--group essay-lifecycle-service"),
-        "lacks .*Read on group essay-lifecycle-service",
+        "lacks .* on group essay-lifecycle-service",
     ),
     "a setting is misspelt": (
         lambda _: {"ELS_PENDING_TTL_SECOND": "60"},

@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from deploy.servers import brokers
 from deploy.servers.brokers import Broker
 from service.domain.topics import BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, OUTGOING_TOPICS, SLOT_ASSIGNED
+from service.kafka.cluster import read_cluster
 from service.kafka.topics import TOPICS
 from tests.support.pods.command_line import CommandLine, Ended
 from tests.support.servers.acls import GuardedCluster
@@ -31,17 +32,20 @@ async def _replace(broker: Broker, name: str, configs: dict[str, str], partition
         while name in await admin.list_topics():
             pass
         await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=configs)])
-        while name not in await admin.list_topics():
+        while not await _has(admin, name, configs):
             pass
     finally:
         await admin.close()
 
 
-def replace(broker: Broker, name: str, configs: dict[str, str], partitions: int = 3) -> None:
-    """Deletes one of our topics and creates it as others would.
+async def _has(admin: AIOKafkaAdminClient, name: str, configs: dict[str, str]) -> bool:
+    """For a moment, a broker may report the properties of a deleted topic of the same name."""
+    found = (await read_cluster(admin, [name])).topics.get(name)
+    return found is not None and found.configs is not None and configs.items() <= found.configs.items()
 
-    Apache Kafka may give a topic the properties of a deleted one of the same name, as far as none are named.
-    """
+
+def replace(broker: Broker, name: str, configs: dict[str, str], partitions: int = 3) -> None:
+    """Deletes one of our topics and creates it as others would."""
     asyncio.run(_replace(broker, name, {"max.message.bytes": "1048588"} | configs, partitions))
 
 

@@ -1,5 +1,6 @@
 """Tests that each right that is missing is found, and named by the command that grants it, without using it."""
 
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -72,10 +73,12 @@ async def test_a_single_missing_right_is_named(
     ]
 
 
-async def test_the_command_is_one_of_kafkas_own_tool(guarded_cluster: GuardedCluster) -> None:
+async def test_the_command_is_one_of_kafkas_own_tool(guarded_cluster: GuardedCluster, tmp_path: Path) -> None:
     right = MissingRight("topic", BATCH_READY, (WRITE, DESCRIBE))
     words = right.command(guarded_cluster.login).split()
     assert words[:3] == ["kafka-acls.sh", "--bootstrap-server", guarded_cluster.cluster.login_servers]
+    (login := tmp_path / "admin.properties").write_text("security.protocol=PLAINTEXT\n")
+    words[words.index("admin.properties")] = str(login)
     run_tool("AclCommand", "--bootstrap-server", guarded_cluster.cluster.bootstrap_servers, *words[3:])
     await with_topics(guarded_cluster)
     (left,) = [each for each in await missing(guarded_cluster) if each.name == BATCH_READY]

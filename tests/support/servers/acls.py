@@ -1,16 +1,24 @@
 """Grants and revokes rights on a cluster of brokers, as a user who may do everything."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest
+from aiokafka.admin.config_resource import ConfigResourceType
+from aiokafka.protocol.admin import (
+    CreateAclsRequest,
+    DeleteAclsRequest,
+    DescribeAclsRequest,
+    DescribeConfigsRequest,
+)
 
 from deploy.servers.brokers import Broker, delete_topics
 from deploy.servers.kafka_cluster import KafkaCluster
 from service.kafka import connection
 from service.kafka.cluster import Operation
 from service.kafka.requests import DescribeTopics
+from service.kafka.topics import TOPICS
 
 USER, PASSWORD = "els", "hush"
 
@@ -46,6 +54,9 @@ class GuardedCluster:
         await self._admin(DeleteAclsRequest(_ANY, None, _ANY, None, None, _ANY, _ANY))
         await self._until_granted(0)
         await delete_topics(self.cluster.bootstrap_servers)
+        for number in self.cluster.nodes:  # one that lags would know the old topics, and then forget the new ones
+            while not all(code for code, *_ in (await self._admin(DescribeTopics([*TOPICS]), number)).topics):
+                pass
 
     async def grant(self, *commands: str) -> None:
         """Does what these commands of `kafka-acls.sh` would do."""
@@ -73,6 +84,18 @@ class GuardedCluster:
             ):
                 pass
 
+    async def all_have(self, topic: str, configs: Mapping[str, str]) -> None:
+        """Waits until every broker reports these properties of a topic."""
+        await self.all_know(topic)
+        admin = AIOKafkaAdminClient(**self.options)
+        await admin.start()
+        try:
+            for number in self.cluster.nodes:
+                while not await _has(admin, topic, configs, number):
+                    pass
+        finally:
+            await admin.close()
+
     async def _until_granted(self, count: int) -> None:
         """Waits until every broker knows that there are so many rights."""
         while set(await self._granted()) != {count}:
@@ -91,6 +114,13 @@ class GuardedCluster:
             return await admin._send_request(request, node)
         finally:
             await admin.close()
+
+
+async def _has(admin: AIOKafkaAdminClient, topic: str, configs: Mapping[str, str], node: int) -> bool:
+    resource = (ConfigResourceType.TOPIC, topic, None)
+    answer = await admin._send_request(DescribeConfigsRequest([resource], False), node)
+    found = {name: value for *_, entries in answer.resources for name, value, *_ in entries}
+    return configs.items() <= found.items()
 
 
 def _constant(label: str) -> str:
