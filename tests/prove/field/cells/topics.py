@@ -183,7 +183,7 @@ CELLS: Final = [
     Cell("input topic trimmed before it was read", ONE, trim_unread, names="lost", spoils=True),
     Cell("fetch quota of 4 kB/s for 20 s", ONE, partial(quota, name="consumer_byte_rate", bytes_per_second=4_000),
          names="quota|throttl"),
-    Cell("produce quota of 4 kB/s for 20 s", ONE, partial(quota, name="producer_byte_rate", bytes_per_second=4_000),
+    Cell("produce quota of 20 kB/s for 20 s", ONE, partial(quota, name="producer_byte_rate", bytes_per_second=20_000),
          names="quota|throttl"),
     Cell("no right to read an input topic for 20 s", ONE, partial(right_missing, right=READS),
          names="authori|right|permission|ACL|denied"),
