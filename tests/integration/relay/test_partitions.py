@@ -5,6 +5,8 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
+from service.postgres.pool import Database
+from service.relay.partitions import AgreedPartitions
 from service.store import output_topics
 from service.store.output_topics import Adopted
 from tests.support.pods.relay_stage import Stage, text_of, until
@@ -76,3 +78,31 @@ async def test_of_a_topic_with_fewer_partitions_those_are_used(apache_stage: Sta
         await published(stage, topic, "text")
     assert await stage.all("select partitions, found from ops.output_topics") == [(2, 2)]
     assert len(await stage.records(topic, len(BATCHES))) == len(BATCHES)
+
+
+async def test_a_row_that_the_database_has_lost_is_noted_again(apache_stage: Stage) -> None:
+    """After a failover that lost it, for example: else the topic would count as missing until the pod restarts."""
+    stage = apache_stage
+    [topic] = await stage.create(partitions=2)
+    async with stage.running(stage.relay(lease_seconds=1)):
+        await published(stage, topic, "first")
+        await stage.all("delete from els.output_topics returning topic")
+        await published(stage, topic, "second")
+        await published(stage, topic, "third")
+    assert await stage.all("select topic, partitions from ops.output_topics") == [(topic, 2)]
+    assert await stage.all("select from els.outbox_blocked") == []
+
+
+async def test_fewer_partitions_are_not_believed_at_once(database_url: str) -> None:
+    """A broker that lags reports fewer for a while, also after others were adopted."""
+    database = Database(database_url)
+    partitions = AgreedPartitions(database)
+    await partitions.agree({"topic": 6})
+    await partitions.agree({"topic": 3})
+    assert partitions.count("topic") == 6
+    late = AgreedPartitions(database)
+    async with database.transaction() as conn:
+        await late.read(conn)
+    await late.agree({"topic": 3})
+    assert late.count("topic") == 6
+    await database.close()

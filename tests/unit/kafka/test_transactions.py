@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.domain.topics import CONTENT_PROVISIONED
@@ -85,6 +85,7 @@ STEPS = st.lists(
 )
 
 
+@example([(7, "in"), (7, "abort"), (7, "in"), (7, "commit")], 0)
 @given(STEPS, st.integers(0, 40))
 def test_what_is_committed_is_read_and_every_offset_is_covered(steps: list[tuple[int, str]], start: int) -> None:
     log = Log()
