@@ -45,8 +45,7 @@ class Stage:
         await admin.start()
         try:
             await admin.delete_topics([name])
-            while name in await admin.list_topics():
-                pass
+            await self.cluster.all_lack(name)
             wanted = {"max.message.bytes": "33554432", "min.insync.replicas": "2"}
             named = wanted | {key.replace("_", "."): value for key, value in configs.items()}
             if partitions:

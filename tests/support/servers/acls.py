@@ -1,11 +1,12 @@
 """Grants and revokes rights on a cluster of brokers, as a user who may do everything."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResourceType
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.protocol.admin import (
     CreateAclsRequest,
     DeleteAclsRequest,
@@ -78,9 +79,16 @@ class GuardedCluster:
 
     async def all_know(self, *topics: str) -> None:
         """Waits until every broker that runs knows these topics: each learns of them by itself."""
+        await self._until_all(lambda code: not code, topics)
+
+    async def all_lack(self, *topics: str) -> None:
+        """Waits until no broker that runs knows one of these topics any more."""
+        await self._until_all(lambda code: code == UnknownTopicOrPartitionError.errno, topics)
+
+    async def _until_all(self, answer: Callable[[int], bool], topics: Sequence[str]) -> None:
         for number, node in self.cluster.nodes.items():
-            while node.running() and any(
-                code for code, *_ in (await self._admin(DescribeTopics([*topics]), number)).topics
+            while node.running() and not all(
+                answer(code) for code, *_ in (await self._admin(DescribeTopics([*topics]), number)).topics
             ):
                 pass
 
