@@ -8,6 +8,9 @@ from service.operators import parameters
 
 _T = TypeVar("_T")
 
+CURSOR = "the cursor for the next page is printed on standard error"
+"""End of the help of an option that continues a list."""
+
 Commands = Any
 """The type that `add_subparsers` returns; argparse has no public name for it."""
 

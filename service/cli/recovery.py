@@ -9,7 +9,7 @@ import orjson
 import psycopg
 from aiokafka.errors import KafkaError
 
-from service.cli.operators import operator_of
+from service.cli.operations import operator_of
 from service.cli.output import CommandError, print_json, warn
 from service.postgres.session import Timeouts
 from service.recovery.recovery import Recovered, RecoveryOptions

@@ -6,7 +6,7 @@ gets a problem (RFC 9457), whose status corresponds to the exit status of the co
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +17,8 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from service.http import openapi, schemas
-from service.http.endpoints import ENDPOINTS, Call, Endpoint
+from service.http.endpoints import batches, health, pending, quarantine
+from service.http.schemas import Call, Endpoint
 from service.http.tokens import Tokens, requiring
 from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
 from service.operators.operations import Operations
@@ -27,6 +28,13 @@ BODY_BYTES = 1024 * 1024
 
 BODY_SECONDS = 30
 """Longest accepted time for receiving a body, in seconds."""
+
+ENDPOINTS: Sequence[Endpoint] = (
+    *pending.endpoints(),
+    *quarantine.endpoints(),
+    *health.endpoints(),
+    *batches.endpoints(),
+)
 
 _log = structlog.get_logger(__name__)
 

@@ -25,7 +25,7 @@ from service import __main__
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
 from service.domain.topics import CONTENT_PROVISIONED
-from service.http import admin, endpoints
+from service.http import admin
 from service.http.server import Http
 from service.http.tokens import Tokens
 from service.intake.intake import Intake
@@ -82,7 +82,7 @@ def _text(dice: random.Random, name: str = "") -> str:
 
 def request(dice: random.Random) -> tuple[str, str, dict[str, str], bytes | None]:
     """Returns method, path with query, headers and body; mostly of an endpoint, with some errors."""
-    endpoint = dice.choice(endpoints.ENDPOINTS)
+    endpoint = dice.choice(admin.ENDPOINTS)
     method = endpoint.method if dice.random() < 0.95 else dice.choice(("GET", "POST", "PUT", "DELETE", "OPTIONS"))
     path = endpoint.path if dice.random() < 0.95 else f"/admin/{_quoted(dice, _text(dice))}"
     fields = endpoint.request.model_fields

@@ -15,7 +15,7 @@ from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Reason, Rejection
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import BATCH_COMPLETED, BATCH_READY, CONTENT_PROVISIONED
-from service.http import admin, endpoints
+from service.http import admin
 from service.http.server import Http
 from service.http.tokens import Tokens
 from service.intake.intake import Intake
@@ -133,7 +133,7 @@ async def test_the_page_shows_every_endpoint_and_loads_nothing(served: Served) -
         assert (response.status, response.content_type) == (200, "text/html")
         assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert "http" not in page.replace("over HTTP", "").casefold().replace("https", "http").split("<h1>")[0]
-    for endpoint in endpoints.ENDPOINTS:
+    for endpoint in admin.ENDPOINTS:
         assert f"<code>{endpoint.method} {endpoint.path}</code>" in page
 
 
@@ -468,7 +468,7 @@ async def test_no_request_causes_a_server_error(served: Served) -> None:
         "b",
     ]
     for _ in range(300):
-        endpoint = dice.choice(endpoints.ENDPOINTS)
+        endpoint = dice.choice(admin.ENDPOINTS)
         names = [*endpoint.request.model_fields, "more"]
         values = {name: dice.choice(odd) for name in dice.sample(names, dice.randint(0, min(4, len(names))))}
         path = endpoint.path.removeprefix("/admin/")

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
-from service.cli import operators as operate
+from service.cli import pending
 from service.http import admin
 from tests.prove.fuzz_operators import fuzz_operators, wrong_with_command
 from tests.prove.report import Task
@@ -28,7 +28,7 @@ def test_an_interface_that_fails_is_noticed(app_url: str, monkeypatch: pytest.Mo
         raise KeyError("x")
 
     monkeypatch.setattr(admin, "_validated", fail)
-    monkeypatch.setattr(operate, "_pending_filter", fail)
+    monkeypatch.setattr(pending, "_pending_filter", fail)
     with capture_logs():  # tracebacks would take longer to write than all the rest
         requests, commands = fuzz_operators(app_url, task(), 300)
     assert any("answered with 500" in each for each in requests.found)

@@ -1,0 +1,46 @@
+"""Implements the commands on registered batches. They end like those of `pending`."""
+
+from argparse import Namespace
+
+from service.cli.operations import opened_operations, operator_of, print_next
+from service.cli.output import print_json, print_row, print_rows
+from service.settings import Settings
+
+
+async def batches_list(settings: Settings, options: Namespace) -> int:
+    """List a page of registered batches, in the order of their ids."""
+    async with opened_operations(settings) as operations:
+        page = await operations.batches.list(
+            page=options.limit,
+            state=options.state,
+            user_id=options.user,
+            older_than=options.older_than,
+            newer_than=options.newer_than,
+            after=options.after,
+        )
+    print_rows(page.rows, options.json)
+    print_next(page, "--after")
+    return 0
+
+
+async def batches_show(settings: Settings, options: Namespace) -> int:
+    """Show one batch, with a page of its slots."""
+    async with opened_operations(settings) as operations:
+        batch, slots = await operations.batches.show(options.batch, page=options.limit, after=options.after)
+    if options.json:
+        print_json(batch | {"slots": slots.rows})
+    else:
+        print_row(batch, False)
+        print()
+        print_rows(slots.rows, False)
+    print_next(slots, "--after")
+    return 0
+
+
+async def batches_republish(settings: Settings, options: Namespace) -> int:
+    """Publish the events of a complete batch again, with their old ids, for a consumer that lost them."""
+    async with opened_operations(settings) as operations:
+        published = await operations.batches.republish(operator_of(options), options.batch)
+    for event in published:
+        print(f"{event.topic} of batch {options.batch} is published again, with event id {event.event_id}.")
+    return 0

@@ -1,0 +1,82 @@
+"""Defines the options of the commands on rejected inputs."""
+
+import argparse
+
+from service.cli.arguments import (
+    CURSOR,
+    Commands,
+    add,
+    age_filters,
+    group,
+    row_id,
+    short_text,
+    with_confirmation,
+    with_json,
+    with_operator,
+    with_pages,
+)
+
+
+def add_quarantine(commands: Commands) -> None:
+    """Add the commands on rejected inputs."""
+    inputs = group(
+        commands, "quarantine", "show, replay and discard rejected inputs (dead letters); resume paused topics"
+    )
+    listing = with_pages(
+        add(inputs, "cli.quarantine.quarantine_list", "list", "list rejected inputs, the newest first")
+    )
+    _quarantine_filters(listing)
+    listing.add_argument("--state", choices=("open", "replayed", "discarded"), help="only in this state (default: all)")
+    listing.add_argument("--before", type=row_id, metavar="ID", help=f"only ids below this one; {CURSOR}")
+    show = with_json(
+        add(inputs, "cli.quarantine.quarantine_show", "show", "show one rejected input with all its fields")
+    )
+    show.add_argument("id", type=row_id, metavar="ID")
+    replay = with_json(
+        add(
+            inputs,
+            "cli.quarantine.quarantine_replay",
+            "replay",
+            "process open rejected inputs again like new ones, the oldest first",
+        )
+    )
+    _selected_inputs(with_operator(replay))
+    # How an input that has killed a process is replayed: by such a command, which may be killed.
+    replay.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    discard = add(
+        inputs,
+        "cli.quarantine.quarantine_discard",
+        "discard",
+        "close open rejected inputs without processing them; cannot be undone",
+    )
+    _selected_inputs(with_confirmation(discard))
+    resume = with_operator(
+        add(
+            inputs,
+            "cli.quarantine.quarantine_resume",
+            "resume",
+            "resume a topic that was paused after rejections",
+        )
+    )
+    resume.add_argument("topic", metavar="TOPIC")
+    resume.add_argument(
+        "--skip-refused",
+        action="store_true",
+        help="do not pause it again before the next valid record, however many are rejected (they go to quarantine)",
+    )
+
+
+def _selected_inputs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "ids", type=row_id, metavar="ID", nargs="*", help="ids of rejected inputs; or give --all or a filter"
+    )
+    command.add_argument("--all", action="store_true", help="all open rejected inputs")
+    _quarantine_filters(command)
+
+
+def _quarantine_filters(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--topic", type=short_text, help="only of this topic")
+    command.add_argument(
+        "--reason", type=short_text, metavar="REASON", help="only with this reason; docs/events.md lists the reasons"
+    )
+    age_filters(command, "first rejected")

@@ -1,0 +1,202 @@
+"""Lists the endpoints on rejected inputs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from service.http.schemas import (
+    AgeFilters,
+    Call,
+    ChangeRequest,
+    Endpoint,
+    PageRequest,
+    RequestModel,
+    ResponseModel,
+    RowId,
+    RowLimit,
+    ShortText,
+)
+from service.operators import parameters
+from service.store.quarantine import QuarantineFilter
+
+VALUE_BYTES = 1024 * 1024
+"""Maximum size of the value in a response about a rejected input. The command line shows the whole value."""
+
+
+class _QuarantineFilters(AgeFilters):
+    topic: ShortText | None = Field(None, description="only of this topic")
+    reason: ShortText | None = Field(None, description="only with this reason")
+
+
+class ListQuarantine(_QuarantineFilters, PageRequest):
+    state: Literal["open", "replayed", "discarded"] | None = Field(None, description="only in this state")
+    before: RowId | None = Field(None, description="`next` of the previous page")
+
+
+class ShowQuarantined(RequestModel):
+    id: RowId
+
+
+class SelectQuarantined(_QuarantineFilters, ChangeRequest):
+    """Selects open inputs by ids, by filters, or with `all`; at least one of these is required."""
+
+    ids: Annotated[list[RowId], Field(min_length=1, max_length=parameters.MAX_ROWS)] | None = Field(
+        None, description="only inputs with these ids"
+    )
+    all: bool = Field(False, description="all open inputs")
+    after: RowId | None = Field(None, description="only ids above this one: `next` of the previous response")
+    limit: RowLimit = Field(
+        parameters.MAX_ROWS, description="maximum number of inputs, the oldest first; `next` says where to continue"
+    )
+
+    @model_validator(mode="after")
+    def _within_the_limit(self) -> "SelectQuarantined":
+        if self.ids is not None and len(self.ids) > self.limit:
+            raise ValueError("limit: is less than the number of ids")
+        return self
+
+
+class ResumeTopic(ChangeRequest):
+    topic: ShortText
+    skip_refused: bool = Field(False, description="do not pause it again before the next valid record")
+
+
+class QuarantineListRow(ResponseModel):
+    id: int
+    state: str
+    topic: str
+    partition: int = Field(description="partition of the first delivery; `offset` likewise")
+    offset: int
+    reason: str
+    error: str
+    first_seen_at: datetime
+    deliveries: int
+
+
+class QuarantinePage(ResponseModel):
+    rows: list[QuarantineListRow]
+    next: str | None = Field(description="`before` of the next page; null if there is none")
+
+
+class QuarantinedDetail(QuarantineListRow):
+    """Key and value are text if they are printable text, else Base64 in `key_base64` and `value_base64`."""
+
+    last_seen_at: datetime
+    closed_at: datetime | None
+    headers: list[Any]
+    key: str | None = None
+    key_base64: str | None = None
+    value: str | None = Field(None, description="at most the first MiB")
+    value_base64: str | None = None
+    value_bytes: int | None = Field(None, description="length of the whole value, if only its beginning is returned")
+
+
+class ReplayedRow(ResponseModel):
+    id: int
+    topic: str
+    outcome: str
+    error: str = Field(description="empty if the input was replayed")
+
+
+class ReplayedInputs(ResponseModel):
+    outcomes: list[ReplayedRow]
+    failed: int = Field(description="number of inputs that were not replayed: their outcomes have an error")
+    next: int | None = Field(description="`after` of the next request; null if there is nothing left")
+
+
+class Discarded(ResponseModel):
+    discarded: int
+    closed_meanwhile: int = Field(description="number of inputs that someone else closed in the meantime")
+    next: int | None = Field(description="`after` of the next request; null if there is nothing left")
+
+
+class Resumed(ResponseModel):
+    topic: str
+
+
+async def _list_quarantine(call: Call) -> object:
+    request: ListQuarantine = call.request
+    condition = QuarantineFilter(None, request.topic, request.reason, request.older_than, request.newer_than)
+    return await call.operations.quarantine.list(
+        condition, page=request.limit, state=request.state, before=request.before
+    )
+
+
+async def _show_quarantined(call: Call) -> object:
+    return await call.operations.quarantine.show(call.request.id, VALUE_BYTES)
+
+
+async def _replay(call: Call) -> object:
+    ids, more = await _select(call)
+    outcomes = [outcome async for outcome in call.operations.quarantine.replay(call.by, ids)]
+    return {"outcomes": outcomes, "failed": sum(each.failed for each in outcomes), "next": more}
+
+
+async def _discard(call: Call) -> object:
+    ids, more = await _select(call)
+    discarded = await call.operations.quarantine.discard(call.by, ids)
+    return {"discarded": discarded, "closed_meanwhile": len(ids) - discarded, "next": more}
+
+
+async def _select(call: Call) -> tuple[Sequence[int], int | None]:
+    """Returns the ids of the selected inputs, at most as many as the limit, and the cursor of the next request."""
+    request: SelectQuarantined = call.request
+    condition = QuarantineFilter(
+        request.ids, request.topic, request.reason, request.older_than, request.newer_than, request.after
+    )
+    found = await call.operations.quarantine.find_open(condition, everything=request.all, most=request.limit + 1)
+    ids = found[: request.limit]
+    return ids, ids[-1] if len(found) > len(ids) else None
+
+
+async def _resume(call: Call) -> object:
+    await call.operations.quarantine.resume(call.by, call.request.topic, skip_refused=call.request.skip_refused)
+    return {"topic": call.request.topic}
+
+
+def endpoints() -> Sequence[Endpoint]:
+    """Return the endpoints of this group."""
+    return (
+        Endpoint(
+            "GET",
+            "/admin/quarantine",
+            "List rejected inputs (dead letters), the newest first",
+            ListQuarantine,
+            QuarantinePage,
+            _list_quarantine,
+        ),
+        Endpoint(
+            "GET",
+            "/admin/quarantine/show",
+            "Show one rejected input with all its fields",
+            ShowQuarantined,
+            QuarantinedDetail,
+            _show_quarantined,
+        ),
+        Endpoint(
+            "POST",
+            "/admin/quarantine/replay",
+            "Process rejected inputs again like new ones, the oldest first, each in its own transaction",
+            SelectQuarantined,
+            ReplayedInputs,
+            _replay,
+        ),
+        Endpoint(
+            "POST",
+            "/admin/quarantine/discard",
+            "Discard rejected inputs permanently",
+            SelectQuarantined,
+            Discarded,
+            _discard,
+        ),
+        Endpoint(
+            "POST",
+            "/admin/quarantine/resume",
+            "Resume a paused topic",
+            ResumeTopic,
+            Resumed,
+            _resume,
+        ),
+    )
