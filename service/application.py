@@ -4,9 +4,13 @@ import asyncio
 import ctypes
 import errno
 import gc
+import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
@@ -40,6 +44,9 @@ from service.settings import Settings
 ROLES: Final = ("consumer", "relay", "purge")
 """The roles of a process; by default it has all of them."""
 
+HANGING_THREAD_SECONDS: Final = 5.0
+"""How long the end of the process waits for threads that still unpack or decode a record, which may never end."""
+
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
@@ -65,6 +72,8 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     collect_rarely()
     return_memory()
+    executor = ThreadPoolExecutor(thread_name_prefix="records")
+    asyncio.get_running_loop().set_default_executor(executor)
     database = wiring.open_database(settings)
     try:
         await _check_server(settings)
@@ -74,6 +83,18 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
         await _Process(settings, database, roles, replay=replay).run(stop)
     finally:
         await database.close()
+        _end_threads(executor)
+
+
+def _end_threads(executor: ThreadPoolExecutor) -> None:
+    """Wait for the threads, or end the process here: Python would wait for a thread that hangs without a limit."""
+    ending = threading.Thread(target=executor.shutdown, daemon=True)
+    ending.start()
+    ending.join(HANGING_THREAD_SECONDS)
+    if ending.is_alive():
+        _log.error("thread_hangs", seconds=HANGING_THREAD_SECONDS)
+        sys.stdout.flush()
+        os._exit(1)
 
 
 def return_memory() -> None:
