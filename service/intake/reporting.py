@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Counter
 
 from service.domain.delivery import Delivery
+from service.domain.rejected_values import read_subject
 from service.intake.outcome import EffectKind, EffectRecord, Effects
 from service.runtime import metrics
 from service.runtime.logging import log_many
@@ -91,8 +92,9 @@ def _log_findings(effects: Effects) -> None:
 
 def _known_ids(delivery: Delivery) -> dict[str, str]:
     """Return the batch id and the correlation id of a rejected input, where they are known."""
-    event = delivery.event
-    return {name: str(getattr(event, name)) for name in ("batch_id", "correlation_id") if hasattr(event, name)}
+    subject = read_subject(delivery)
+    known = {"batch_id": subject.batch_id, "correlation_id": subject.correlation_id}
+    return {name: str(value) for name, value in known.items() if value is not None}
 
 
 def _fields(record: EffectRecord) -> dict[str, Any]:

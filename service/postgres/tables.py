@@ -395,6 +395,9 @@ quarantine = Table(
     _not_null("last_seen_at", _TIME),
     _not_null("deliveries", BigInteger, server_default=text("1")),
     Column("closed_at", _TIME),
+    Column("batch_id", Text),
+    Column("original_file_name", Text),
+    Column("correlation_id", Uuid),
     PrimaryKeyConstraint("id", name="quarantine_pkey"),
     UniqueConstraint("topic", "fingerprint", name="quarantine_fingerprint_key"),
     CheckConstraint("octet_length(fingerprint) = 32", name="quarantine_fingerprint_check"),
@@ -408,6 +411,8 @@ quarantine = Table(
         postgresql_where=text("state = 'open' and topic = 'huleedu.batch.essays.registered.v1'"),
     ),
     Index("quarantine_closed", "closed_at", postgresql_where=text("closed_at is not null")),
+    Index("quarantine_batch", "batch_id", postgresql_where=text("batch_id is not null")),
+    Index("quarantine_correlation", "correlation_id", postgresql_where=text("correlation_id is not null")),
 )
 
 topic_refusals = Table(

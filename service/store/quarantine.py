@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import orjson
 from psycopg import AsyncConnection
@@ -18,7 +19,8 @@ from service.domain.admission import (
 )
 from service.domain.delivery import Delivery, fingerprint
 from service.domain.events import Rejection
-from service.postgres.arrays import Blobs, Integers, Texts
+from service.domain.rejected_values import read_subject
+from service.postgres.arrays import Blobs, Integers, Texts, Uuids
 from service.postgres.pipeline import PendingResult
 from service.postgres.statements import STATEMENTS
 
@@ -34,6 +36,7 @@ async def quarantine_inputs(
         first.setdefault(identity, (delivery, rejection))
         deliveries[identity] = deliveries.get(identity, 0) + 1
     rows = list(first.values())
+    subjects = [read_subject(delivery) for delivery, _ in rows]
     cursor = await conn.execute(
         STATEMENTS["quarantine_inputs"],
         {
@@ -47,6 +50,9 @@ async def quarantine_inputs(
             "reasons": Texts([rejection.reason for _, rejection in rows]),
             "errors": Texts([_text(rejection.error) for _, rejection in rows]),
             "deliveries": Integers(list(deliveries.values())),
+            "batch_ids": Texts([subject.batch_id for subject in subjects]),
+            "original_file_names": Texts([subject.original_file_name for subject in subjects]),
+            "correlation_ids": Uuids([subject.correlation_id for subject in subjects]),
         },
         binary=True,
     )
@@ -104,6 +110,9 @@ class QuarantinedRow(NamedTuple):
     error: str
     first_seen_at: datetime
     deliveries: int
+    batch_id: str | None
+    original_file_name: str | None
+    correlation_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +127,18 @@ class QuarantineFilter:
     reason: str | None = None
     older_than: float | None = None
     newer_than: float | None = None
+    batch_id: str | None = None
+    file: str | None = None
+    """A part of the file's name, in any case."""
+    contains: str | None = None
+    """A part of the key, the value (as it is, or with its escapes decoded) or the error, in any case."""
     after: int | None = None
     """Only ids above this one. Used only by `find_open_quarantine`."""
 
     def conditions(self) -> dict[str, object]:
         """Return all conditions but those on ids, by parameter name."""
-        return {name: getattr(self, name) for name in ("topic", "reason", "older_than", "newer_than")}
+        names = ("topic", "reason", "older_than", "newer_than", "batch_id", "file", "contains")
+        return {name: getattr(self, name) for name in names}
 
 
 async def list_quarantine(

@@ -19,7 +19,11 @@ select
     headers,
     octet_length(value) as value_bytes,
     els.readable(key) as key_text,
-    els.readable(value) as value_text
+    els.readable(value) as value_text,
+    batch_id,
+    els.shown(original_file_name) as original_file_name,
+    correlation_id,
+    els.decoded(els.readable(value)) as value_decoded
 from els.quarantine;
 
 comment on view ops.quarantine is
@@ -41,3 +45,7 @@ comment on column ops.quarantine.headers is 'its headers';
 comment on column ops.quarantine.value_bytes is 'length of its value';
 comment on column ops.quarantine.key_text is 'its key, where that is text; else null';
 comment on column ops.quarantine.value_text is 'its value, where that is text; else null';
+comment on column ops.quarantine.batch_id is 'the batch that it names; null where that could not be read, or an earlier release stored it';
+comment on column ops.quarantine.original_file_name is 'name of the file that it names; null as batch_id';
+comment on column ops.quarantine.correlation_id is 'its correlation id; null as batch_id';
+comment on column ops.quarantine.value_decoded is 'its value, where that is text, with the escapes of JSON decoded: search here for names';

@@ -1,5 +1,5 @@
 -- Stores rejected inputs with all their bytes. The same input at another offset, or once more, raises the deliveries of
--- its one row, also where an operator has closed it. Returns how often each was delivered so far. Rows are numbered in
+-- its one row, also where an operator has closed it, and fills what a former release could not read. Returns how often each was delivered so far. Rows are numbered in
 -- the order of arrival, in which they may be replayed, and written in the order of the key, so that pods wait for each
 -- other in one direction only.
 -- Index: quarantine_fingerprint_key. Locks: the rows.
@@ -9,24 +9,29 @@ with numbered as materialized (
         select *
         from unnest(
             :topics::text[], :fingerprints::bytea[], :partitions::bigint[], :offsets::bigint[], :keys::bytea[],
-            :values::bytea[], :headers::text[], :reasons::text[], :errors::text[], :deliveries::bigint[]
+            :values::bytea[], :headers::text[], :reasons::text[], :errors::text[], :deliveries::bigint[],
+            :batch_ids::text[], :original_file_names::text[], :correlation_ids::uuid[]
         ) with ordinality as rejected (
-            topic, fingerprint, "partition", "offset", key, value, headers, reason, error, deliveries, ordinal
+            topic, fingerprint, "partition", "offset", key, value, headers, reason, error, deliveries, batch_id,
+            original_file_name, correlation_id, ordinal
         )
         order by ordinal
     ) as arrived
 )
 insert into els.quarantine (
     id, topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
-    deliveries
+    deliveries, batch_id, original_file_name, correlation_id
 )
 overriding system value
 select
     id, topic, fingerprint, "partition", "offset", key, value, headers::jsonb, reason, error, transaction_timestamp(),
-    transaction_timestamp(), deliveries
+    transaction_timestamp(), deliveries, batch_id, original_file_name, correlation_id
 from numbered
 order by topic, fingerprint
 on conflict (topic, fingerprint) do update
 set deliveries = quarantine.deliveries + excluded.deliveries,
-    last_seen_at = transaction_timestamp()
+    last_seen_at = transaction_timestamp(),
+    batch_id = coalesce(quarantine.batch_id, excluded.batch_id),
+    original_file_name = coalesce(quarantine.original_file_name, excluded.original_file_name),
+    correlation_id = coalesce(quarantine.correlation_id, excluded.correlation_id)
 returning topic, fingerprint, deliveries
