@@ -51,7 +51,7 @@ exception
 end
 $$;
 
--- Tells whether a text occurs in a rejected input: in its key or value, decoded or as it is, or in its error.
+-- Says whether a text occurs in a rejected input: in its key or value, decoded or as it is, or in its error.
 create or replace function els.mentions(key bytea, value bytea, error text, given text) returns boolean
 language sql immutable parallel safe
 return position(els.folded(given) in els.folded(concat_ws(

@@ -89,7 +89,16 @@ async def quarantine_discard(settings: Settings, options: Namespace) -> int:
 
 
 def _quarantine_filter(options: Namespace, ids: Sequence[int] | None) -> QuarantineFilter:
-    return QuarantineFilter(ids, options.topic, options.reason, options.older_than, options.newer_than)
+    return QuarantineFilter(
+        ids,
+        options.topic,
+        options.reason,
+        options.older_than,
+        options.newer_than,
+        options.batch,
+        options.file,
+        options.contains,
+    )
 
 
 def _inputs(number: int) -> str:

@@ -50,7 +50,7 @@ class QuarantineActions:
         value = row["value"]
         if value is None or most_bytes is None or len(value) <= most_bytes:
             return _readable(row)
-        return _readable(row | {"value": value[:most_bytes]}) | {"value_bytes": len(value)}
+        return _readable(row | {"value": value[:most_bytes], "decoded": None}) | {"value_bytes": len(value)}
 
     async def find_open(
         self, condition: QuarantineFilter, *, everything: bool, most: int | None = None

@@ -79,4 +79,12 @@ def _quarantine_filters(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--reason", type=short_text, metavar="REASON", help="only with this reason; docs/events.md lists the reasons"
     )
+    command.add_argument("--batch", type=short_text, help="only of this batch, as far as that could be read")
+    command.add_argument("--file", type=short_text, metavar="TEXT", help="only if the file name contains this text")
+    command.add_argument(
+        "--contains",
+        type=short_text,
+        metavar="TEXT",
+        help="only if key, value or error contain this text, upper or lower case; finds Å also where it is escaped",
+    )
     age_filters(command, "first rejected")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import Field, model_validator
 
@@ -28,6 +29,25 @@ VALUE_BYTES = 1024 * 1024
 class _QuarantineFilters(AgeFilters):
     topic: ShortText | None = Field(None, description="only of this topic")
     reason: ShortText | None = Field(None, description="only with this reason")
+    batch: ShortText | None = Field(None, description="only of this batch, as far as that could be read")
+    file: ShortText | None = Field(None, description="only if the file name contains this text, in any case")
+    contains: ShortText | None = Field(
+        None, description="only if key, value or error contain this text, in any case, escaped or not"
+    )
+
+    def condition(self, ids: Sequence[int] | None = None, after: int | None = None) -> QuarantineFilter:
+        """Return the filter of the rejected inputs."""
+        return QuarantineFilter(
+            ids,
+            self.topic,
+            self.reason,
+            self.older_than,
+            self.newer_than,
+            self.batch,
+            self.file,
+            self.contains,
+            after,
+        )
 
 
 class ListQuarantine(_QuarantineFilters, PageRequest):
@@ -73,6 +93,9 @@ class QuarantineListRow(ResponseModel):
     error: str
     first_seen_at: datetime
     deliveries: int
+    batch_id: str | None = Field(description="null where it could not be read; the next two likewise")
+    original_file_name: str | None = Field(description="in lists its first 255 characters")
+    correlation_id: UUID | None
 
 
 class QuarantinePage(ResponseModel):
@@ -90,6 +113,9 @@ class QuarantinedDetail(QuarantineListRow):
     key_base64: str | None = None
     value: str | None = Field(None, description="at most the first MiB")
     value_base64: str | None = None
+    decoded: str | None = Field(
+        None, description="the value with the escapes of JSON decoded, if it is text and has any"
+    )
     value_bytes: int | None = Field(None, description="length of the whole value, if only its beginning is returned")
 
 
@@ -118,9 +144,8 @@ class Resumed(ResponseModel):
 
 async def _list_quarantine(call: Call) -> object:
     request: ListQuarantine = call.request
-    condition = QuarantineFilter(None, request.topic, request.reason, request.older_than, request.newer_than)
     return await call.operations.quarantine.list(
-        condition, page=request.limit, state=request.state, before=request.before
+        request.condition(), page=request.limit, state=request.state, before=request.before
     )
 
 
@@ -143,9 +168,7 @@ async def _discard(call: Call) -> object:
 async def _select(call: Call) -> tuple[Sequence[int], int | None]:
     """Returns the ids of the selected inputs, at most as many as the limit, and the cursor of the next request."""
     request: SelectQuarantined = call.request
-    condition = QuarantineFilter(
-        request.ids, request.topic, request.reason, request.older_than, request.newer_than, request.after
-    )
+    condition = request.condition(request.ids, request.after)
     found = await call.operations.quarantine.find_open(condition, everything=request.all, most=request.limit + 1)
     ids = found[: request.limit]
     return ids, ids[-1] if len(found) > len(ids) else None

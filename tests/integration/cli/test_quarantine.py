@@ -221,3 +221,47 @@ def test_a_topic_is_resumed_although_its_next_records_are_bad(
     assert service("quarantine", "resume", CONTENT_PROVISIONED, "--skip-refused").status == 0
     states = conn.execute("select in_a_row, stopped_at, skips from els.topic_refusals").fetchall()
     assert states == [(0, None, True)]
+
+
+def test_rejected_inputs_are_found_by_what_they_are_about(service: CommandLine, pod: ApplyingPod) -> None:
+    name = "A\u030asa O\u0308berg.docx"  # letters and their marks apart, as some producers send them
+    pod.take(
+        rejected_by_a_bug(content("b1", "t1", original_file_name="Åsa Öberg.docx")),
+        rejected_by_a_bug(content("b1", "t2", original_file_name=name)),
+        rejected_by_a_bug(content("b2", "t3")),
+        rejected_by_a_bug(b"{", BATCH_REGISTERED),
+    )
+
+    def found(*arguments: str) -> list[str | None]:
+        return [row["original_file_name"] for row in service("quarantine", "list", "--json", *arguments).json]
+
+    assert found("--batch", "b1") == [name, "Åsa Öberg.docx"]
+    assert found("--file", "ÅSA ö") == [name, "Åsa Öberg.docx"]
+    assert found("--contains", "åsa öberg") == [name, "Åsa Öberg.docx"]
+    assert found("--contains", "upload-T3") == ["t3.txt"]
+    assert found("--contains", "said the bug") == [None, "t3.txt", name, "Åsa Öberg.docx"]
+    assert found("--contains", "nobody") == []
+    (newest, *_) = service("quarantine", "list", "--json", "--batch", "b1").json
+    shown = service("quarantine", "show", str(newest["id"]), "--json").json
+    assert (shown["batch_id"], shown["original_file_name"], len(shown["correlation_id"])) == ("b1", name, 36)
+    assert name in shown["decoded"]
+    assert service("quarantine", "discard", "--batch", "b1", "--yes").out == "2 inputs discarded.\n"
+
+
+def test_any_value_can_be_searched(service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]) -> None:
+    values = [
+        None,
+        b"",
+        b"\xff\\u00c5",
+        b'{"a": "\\u0000 \\u00c5sa"}',
+        b'{"a": "\\ud800 plain"}',
+        b"[" * 100_000 + b"\\u00c5",
+        b'"\\u00c5sa" trailing',
+    ]
+    pod.take(*(delivery(CONTENT_PROVISIONED, value) for value in values))
+    assert len(service("quarantine", "list", "--contains", "plain", "--json").json) == 1
+    assert service("quarantine", "list", "--contains", "åsa", "--json").json == []
+    # Where JSON can not be decoded, its bytes are searched as they are.
+    assert len(service("quarantine", "list", "--contains", "\\u00c5sa", "--json").json) == 2
+    decoded = conn.execute("select value_decoded from ops.quarantine where value = %s", [values[6]]).fetchone()
+    assert decoded == ('"\\u00c5sa" trailing',)
