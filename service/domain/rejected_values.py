@@ -17,12 +17,14 @@ from service.domain.topics import BATCH_REGISTERED
 WHOLE = 64 * 1024
 """Longest value that is parsed as JSON; of a longer one, as many bytes at its beginning and at its end are searched."""
 
-LONGEST_ID = 255
+LONGEST_BATCH_ID = 255
 LONGEST_FILE_NAME = 1_024
 
-_NAMES = ("batch_id", "entity_id", "original_file_name", "correlation_id")
+_SUBJECT_FIELDS = ("batch_id", "entity_id", "original_file_name", "correlation_id")
 # Each attempt begins at a name and ends at the next quote, so that the time is linear in the bytes.
-_FIELD = re.compile(rb'"(%b)"\s{0,20}:\s{0,20}"((?:[^"\\]|\\.){0,8192})"' % "|".join(_NAMES).encode(), re.DOTALL)
+_FIELD = re.compile(
+    rb'"(%b)"\s{0,20}:\s{0,20}"((?:[^"\\]|\\.){0,8192})"' % "|".join(_SUBJECT_FIELDS).encode(), re.DOTALL
+)
 
 
 class RejectedSubject(NamedTuple):
@@ -37,7 +39,7 @@ def read_subject(delivery: Delivery) -> RejectedSubject:
     """Read the subject of a record that is rejected. Never raises; every text can be stored."""
     if not isinstance(delivery.event, Rejection):
         event = delivery.event
-        found: dict[str, Any] = {name: getattr(event, name, None) for name in _NAMES}
+        found: dict[str, Any] = {name: getattr(event, name, None) for name in _SUBJECT_FIELDS}
     elif isinstance(delivery.value, Unreadable) or delivery.event.reason is Reason.KILLED_THE_PROCESS:
         found = {}  # the bytes of a whole record batch, or what must not be decoded in this process
     else:
@@ -91,7 +93,7 @@ def _decoded(key: bytes | None) -> str | None:
 
 def _identity(value: object) -> str | None:
     """Return an id that a batch can have, or None."""
-    if isinstance(value, str) and 1 <= len(value) <= LONGEST_ID and value == _storable(value):
+    if isinstance(value, str) and 1 <= len(value) <= LONGEST_BATCH_ID and value == _storable(value):
         return value
     return None
 

@@ -33,6 +33,8 @@ COLUMNS = {
     "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction"
     " well attention",
     "invariant_violations": "invariant batch_id detail",
+    "timeline": "batch_id at step what text_storage_id file_upload_id essay_id original_file_name details who"
+    " correlation_id trace_id source",
 }
 
 READY = "huleedu.els.batch.essays.ready.v1"

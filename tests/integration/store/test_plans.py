@@ -23,7 +23,7 @@ from service.postgres.pool import Database
 from service.postgres.session import APPLICATION_NAME
 from service.purge.policy import PurgeReport, RetentionPolicy
 from service.purge.purge import count_due, purge_once
-from service.store import outbox, relays
+from service.store import outbox, relays, search
 from service.store.outbox import Blocked, OutboxKey
 from service.store.pending_content import restore_pending_content
 from service.store.quarantine import close_quarantine
@@ -302,3 +302,14 @@ async def test_closing_and_restoring_reads_only_the_rows_that_change(misled: Mis
     misled.conn.execute("update els.validation_failures set state = 'expired', closed_at = now()")
     async with misled.reads(30) as database, database.transaction() as conn:
         assert len(await restore_failures(conn, "stranger-unknown-1", None)) == 10
+
+
+async def test_the_history_of_a_batch_reads_only_its_rows(misled: Misled) -> None:
+    await misled.poll(registrations(*ESSAYS), 1)
+    await misled.poll(contents("some"), 7)
+    await misled.poll(failures("surplus"), 3)
+    misled.conn.execute("update els.quarantine set batch_id = 'stranger' where id % 2 = 0")
+    misled.conn.execute("update els.quarantine set batch_id = 'batch-7' where id % 1000 = 0")
+    async with misled.reads(200) as database, database.transaction() as conn:
+        rows = await search.read_timeline(conn, "batch-7", 1000)
+    assert len(rows) > SLOTS
