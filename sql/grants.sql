@@ -34,8 +34,10 @@ grant select, insert, update, delete on
     els.incomplete_batches
 to els_app;
 
--- Rows of the outbox, and operator actions, are inserted and deleted, never updated.
-grant select, insert, delete on els.outbox_pages, els.outbox, els.operator_actions to els_app;
+-- Rows of the outbox, and operator actions, are inserted and deleted, never updated. The time of an action is the
+-- transaction's.
+grant select, insert, delete on els.outbox_pages, els.outbox to els_app;
+grant select, delete, insert (who, action, batch_id, topic, why, details) on els.operator_actions to els_app;
 grant select, insert, update on els.lost_inputs, els.output_topics to els_app;
 grant select, update on els.relay_shards, els.policy, els.outbox_format to els_app;
 

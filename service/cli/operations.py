@@ -3,15 +3,17 @@
 import os
 import pwd
 import shlex
+import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from service.cli.output import CommandError, UsageError, warn
 from service.operators.errors import InvalidRequest, OperationError, Unavailable
 from service.operators.operations import Operations
 from service.operators.transactions import Page
+from service.runtime.logging import lines_to
 from service.settings import Settings
 from service.store.operator_actions import Operator
 from service.wiring import open_database, operations_of
@@ -38,10 +40,14 @@ def print_next(page: Page[Any], option: str) -> None:
 
 @asynccontextmanager
 async def opened_operations(settings: Settings) -> AsyncIterator[Operations]:
-    """Open the database for one command. Turns operation errors into UsageError or CommandError."""
+    """Open the database for one command. Turns operation errors into UsageError or CommandError.
+
+    The log line of each action goes to standard error, unless that is a terminal.
+    """
     database = open_database(settings)
     try:
-        yield operations_of(settings, database)
+        with nullcontext() if sys.stderr.isatty() else lines_to(sys.stderr):
+            yield operations_of(settings, database)
     except InvalidRequest as error:
         raise UsageError(str(error)) from None
     except Unavailable as error:

@@ -4,7 +4,7 @@ A change first locks the batch, then reads in a second statement that it is not 
 batch cannot be registered. Each change writes a row into the log of operator actions in the same transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -20,9 +20,9 @@ from service.store import batches, operator_actions, pending_content, validation
 from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingContentRow, PendingFilter
 
-NAMED: Final = 100
-"""Maximum number of contents, and of failures, that a row of the log lists. It always has their number. The `closed_at`
-of removed content equals its `at`."""
+NAMED: Final = 1_000
+"""Maximum number of contents, and of failures, that a row of the log lists; a change of more has several rows. The
+`closed_at` of removed content equals their `at`."""
 
 RESTORED_PAGE: Final = 500
 """Contents and failures that a restore by filter handles in one transaction; as many as the purge."""
@@ -138,8 +138,9 @@ async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, 
     removed = await pending_content.remove_pending_content(conn, condition)
     _check_all(condition.text_storage_ids, removed, f"waits for batch {batch_id}")
     if removed:
-        subject = Subject(batch_id, details=_details(removed) | _given(condition))
-        await operator_actions.insert_operator_actions(conn, by, action, [subject])
+        await operator_actions.insert_operator_actions(
+            conn, by, action, _subjects(batch_id, removed, (), _given(condition))
+        )
     return len(removed)
 
 
@@ -155,8 +156,8 @@ async def restore_pending(
     contents, failures = await _restore(conn, batch_id, text_storage_ids, uploads)
     _check_all(text_storage_ids, contents, f"of batch {batch_id} is expired")
     if contents or failures:
-        subject = Subject(batch_id, details=_details(contents, failures))
-        await operator_actions.insert_operator_actions(conn, by, "pending restore", [subject])
+        subjects = _subjects(batch_id, contents, failures)
+        await operator_actions.insert_operator_actions(conn, by, "pending restore", subjects)
     return Restored(len(contents), len(failures))
 
 
@@ -184,7 +185,7 @@ async def restore_page(
         restored.contents += len(contents)
         restored.failures += len(failures)
         if contents or failures:
-            subjects.append(Subject(batch_id, details=_details(contents, failures) | _given(condition)))
+            subjects += _subjects(batch_id, contents, failures, _given(condition))
     if subjects:
         await operator_actions.insert_operator_actions(conn, by, "pending restore", subjects)
     return len(found) == RESTORED_PAGE, now
@@ -216,11 +217,18 @@ def _check_all(named: Sequence[str] | None, changed: Sequence[str], such: str) -
         raise NotFound(f"no such content {such}: {min(missing)}")
 
 
-def _details(contents: Sequence[str], failures: Sequence[str] = ()) -> dict[str, Any]:
-    details: dict[str, Any] = {"contents": len(contents), "text_storage_ids": list(contents[:NAMED])}
-    if failures:
-        details |= {"failures": len(failures), "file_upload_ids": list(failures[:NAMED])}
-    return details
+def _subjects(
+    batch_id: str, contents: Sequence[str], failures: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> list[Subject]:
+    """Returns what a change names in the log of operator actions, in rows of at most `NAMED`."""
+    subjects = []
+    for begin in range(0, max(len(contents), len(failures)), NAMED):
+        texts, uploads = contents[begin : begin + NAMED], failures[begin : begin + NAMED]
+        details: dict[str, Any] = {"contents": len(texts), "text_storage_ids": list(texts)}
+        if uploads:
+            details |= {"failures": len(uploads), "file_upload_ids": list(uploads)}
+        subjects.append(Subject(batch_id, details=details | dict(given or {})))
+    return subjects
 
 
 def _given(condition: PendingFilter) -> dict[str, Any]:

@@ -29,6 +29,11 @@ class Connection(AsyncConnection[Any]):
     server_pid = 0
     """The process id of its session on the server, where it has one of its own."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.after_commit: list[Callable[[], None]] = []
+        """Called once the present transaction is committed. They must not raise."""
+
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
         """Collect the statements of the body; a result is read where it is awaited. Pipelines can not be nested.

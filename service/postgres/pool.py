@@ -104,6 +104,7 @@ class Database:
         again, since every input may be applied twice.
         """
         async with self._session() as connection:
+            connection.after_commit.clear()
             async with self._pipeline(connection, pipelined):
                 # Not prepared: where that failed, the statements after it would run outside a transaction.
                 await connection.execute(BEGIN_DURABLE if self._changes_session else BEGIN, prepare=False)
@@ -112,6 +113,8 @@ class Database:
             # The commit of a failed transaction is a rollback, and no error of the server.
             if ended.statusmessage != "COMMIT":
                 raise InFailedSqlTransaction("a statement failed: the transaction is rolled back")
+            for call in connection.after_commit:
+                call()
 
     async def connect_unpooled(self) -> Connection:
         """Open a connection outside the pool, in autocommit, for LISTEN. The caller closes it."""

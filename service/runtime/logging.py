@@ -3,7 +3,9 @@
 import io
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 from uuid import UUID
@@ -27,6 +29,9 @@ FORMER_EVENTS: Final[Mapping[str, str]] = {
 """Log events that were renamed in 0.2.0. Their lines carry the old name as `former_event` until 0.3.0."""
 
 _log = structlog.get_logger(__name__)
+
+
+_LINES_TO: ContextVar[TextIO | None] = ContextVar("lines_to", default=None)
 
 
 class _Output:
@@ -76,17 +81,28 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
+@contextmanager
+def lines_to(stream: TextIO) -> Iterator[None]:
+    """Let `log_many` write JSON to this stream, without any other logging: for a command that is no pod."""
+    token = _LINES_TO.set(stream)
+    try:
+        yield
+    finally:
+        _LINES_TO.reset(token)
+
+
 def log_many(lines: Iterable[dict[str, Any]]) -> None:
     """Log lines at level info, each with its `event`. JSON lines are written together, at a tenth of the cost.
 
     Raises OSError if the output cannot be written to.
     """
-    if not _log.is_enabled_for(logging.INFO):
+    stream = _LINES_TO.get()
+    if stream is None and not _log.is_enabled_for(logging.INFO):
         return
-    if _Output.is_json:
+    if stream is not None or _Output.is_json:
         ends = {"level": "info", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
         encoded = [orjson.dumps(_add_former_event(None, "info", line) | ends) for line in lines]
-        output = _Output.stream or sys.stdout
+        output = stream or _Output.stream or sys.stdout
         output.write(safe_json(b"\n".join([*encoded, b""]).decode()))
         output.flush()
     else:

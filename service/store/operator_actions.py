@@ -1,22 +1,31 @@
-"""Writes the log of operator actions."""
+"""Writes the log of operator actions: a row for each, and a line of the log once its transaction is committed."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson
 from psycopg import AsyncConnection
 
 from service.postgres.arrays import Texts
-from service.postgres.statements import STATEMENTS
+from service.postgres.pipeline import Connection
+from service.postgres.queries import fetch_rows
+from service.runtime.logging import log_many
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who performs an action, and why."""
+    """Who performs an action, and why. A recovery repeats actions for those who performed them first."""
 
     who: str
     why: str = ""
+    first_at: datetime | None = None
+    """When the action was performed first; None where it is not repeated."""
+    repeated_by: str = ""
+    """Who repeats it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +40,39 @@ class Subject:
 async def insert_operator_actions(
     conn: AsyncConnection[Any], by: Operator, action: str, subjects: Sequence[Subject]
 ) -> None:
-    """Insert a row for each subject, in the caller's transaction. Raises psycopg.Error."""
-    await conn.execute(
-        STATEMENTS["insert_operator_actions"],
+    """Insert a row for each subject, in the caller's transaction. Raises psycopg.Error.
+
+    A row and its line of the log (`operator_action`) contain what is needed to perform the action again.
+    """
+    repeats = {} if by.first_at is None else {"first_at": by.first_at, "repeated_by": by.repeated_by}
+    details = [orjson.dumps({**(each.details or {}), **repeats}) for each in subjects]
+    (at,), *_ = await fetch_rows(
+        conn,
+        "insert_operator_actions",
+        who=by.who,
+        why=by.why,
+        action=action,
+        batch_ids=Texts([each.batch_id for each in subjects]),
+        topics=Texts([each.topic for each in subjects]),
+        details=Texts(details),
+    )
+    lines = [
         {
+            "event": "operator_action",
+            "action": action,
+            "at": at,
             "who": by.who,
             "why": by.why,
-            "action": action,
-            "batch_ids": Texts([each.batch_id for each in subjects]),
-            "topics": Texts([each.topic for each in subjects]),
-            "details": Texts([orjson.dumps(each.details or {}) for each in subjects]),
-        },
-    )
+            "batch_id": each.batch_id,
+            "topic": each.topic,
+            "details": orjson.loads(described),
+        }
+        for each, described in zip(subjects, details, strict=True)
+    ]
+    if isinstance(conn, Connection):  # of the pool
+        conn.after_commit.append(partial(_log, lines))
+
+
+def _log(lines: Sequence[dict[str, Any]]) -> None:
+    with suppress(OSError, ValueError):  # it is done, whether or not it can be logged
+        log_many(lines)

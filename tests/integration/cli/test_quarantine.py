@@ -4,6 +4,7 @@ import asyncio
 import os
 import pty
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,24 @@ async def test_a_replay_of_an_input_that_is_closed_meanwhile_changes_nothing(
         await replaying
     await database.close()
     assert (states(conn), written(conn), quarantined(conn)[0][0]) == ({}, [], "discarded")
+
+
+def test_each_operator_action_is_a_line_of_the_log_that_can_be_repeated(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(provisioned("b", "t"), delivery(CONTENT_PROVISIONED, b"no JSON"))
+    ended = [
+        service("pending", "remove", "b", "t", "--yes", "--why", "a wrong file", "--who", "me"),
+        service("quarantine", "discard", "--all", "--yes", "--who", "me"),
+        service("quarantine", "discard", "--all", "--yes", "--who", "me"),  # refused
+    ]
+    assert [each.status for each in ended] == [0, 0, 1]
+    names = ("who", "action", "batch_id", "topic", "why", "details")
+    logged = [line for each in ended for line in each.logged]
+    assert [tuple(line[name] for name in names) for line in logged] == written(conn)
+    assert {line["event"] for line in logged} == {"operator_action"}
+    at = conn.execute("select at from ops.operator_actions order by id").fetchall()
+    assert [datetime.fromisoformat(line["at"]) for line in logged] == [at for (at,) in at]
 
 
 def test_discarded_inputs_stay_discarded_and_are_logged(

@@ -47,7 +47,7 @@ TABLES = {
     "lost_inputs": {"SELECT", "INSERT", "UPDATE"},
     "output_topics": {"SELECT", "INSERT", "UPDATE"},
     "policy": CHANGE,
-    "operator_actions": ADD_AND_DELETE,
+    "operator_actions": {"SELECT", "DELETE"},
     "alembic_version": {"SELECT"},
 }
 """What els_app may do with each table; els_ops may do nothing with any."""
@@ -217,6 +217,9 @@ def test_els_app_writes_and_deletes_rows_of_the_outbox_and_never_changes_one(
 def test_els_app_adds_operator_actions_and_never_changes_one(database: Connection[tuple[Any, ...]]) -> None:
     insert = "insert into els.operator_actions (who, action, why) values ('w', 'a', '')"
     assert may(database, "els_app", insert)
+    assert not may(
+        database, "els_app", "insert into els.operator_actions (at, who, action, why) values (now(), 'w', 'a', '')"
+    )
     assert may(database, "els_app", "select * from els.operator_actions")
     assert not may(database, "els_app", "update els.operator_actions set who = 'another'")
 

@@ -24,7 +24,16 @@ class Ended:
 
     status: int
     out: str
-    err: str
+    stderr: str
+
+    @property
+    def err(self) -> str:
+        """Standard error, without the lines of the log."""
+        return "".join(line for line in self.stderr.splitlines(keepends=True) if not line.startswith("{"))
+
+    @property
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
 
     @property
     def json(self) -> Any:
