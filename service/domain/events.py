@@ -15,6 +15,11 @@ LONGEST_ERROR = 2_000
 INT64 = 2**63 - 1
 
 
+def trace_id_of(traceparent: str | None) -> str | None:
+    """Return the trace id of a W3C trace context, 32 hex digits; None without one."""
+    return traceparent[3:35] if traceparent else None
+
+
 @dataclass(frozen=True, slots=True)
 class BatchRegistered:
     """A batch is registered with these essays. `essay_instructions` is "" where the registration has none."""
@@ -90,6 +95,7 @@ class WaitingFailure(NamedTuple):
     file_upload_id: str
     original_file_name: str
     correlation_id: UUID
+    traceparent: str | None
 
 
 class Reason(StrEnum):

@@ -19,7 +19,7 @@ from service.domain.decisions import (
     decide_excess,
 )
 from service.domain.enveloped import Outgoing
-from service.domain.events import ContentProvisioned
+from service.domain.events import ContentProvisioned, trace_id_of
 from service.domain.topics import BATCH_READY
 from service.intake.confirmations import Confirmations
 from service.intake.outcome import EffectKind, EffectRecord
@@ -133,7 +133,10 @@ class Announcement:
             yield event
         kind = _EFFECT_OF[row.state]
         seconds = None if kind == "batch_completed" else (work.now - row.registered_at).total_seconds()
-        work.effects.records.append(EffectRecord(kind, row.batch_id, None, row.correlation_id, None, None, seconds))
+        trace_id = trace_id_of(row.traceparent)
+        work.effects.records.append(
+            EffectRecord(kind, row.batch_id, None, row.correlation_id, None, None, seconds, trace_id)
+        )
 
 
 async def _one_page(rows: Sequence[_T]) -> AsyncIterator[Sequence[_T]]:

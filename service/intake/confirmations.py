@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from service.domain.decisions import Confirm, ConfirmableBatch, LeaveConfirmation, decide_confirmations
 from service.domain.delivery import Delivery
-from service.domain.events import AssociationsConfirmed
+from service.domain.events import AssociationsConfirmed, trace_id_of
 from service.intake.outcome import EffectKind, EffectRecord
 from service.intake.work import BatchWork, PollWork
 from service.store import batches, confirmations
@@ -83,5 +83,7 @@ class Confirmations:
     def _record(
         self, kind: EffectKind, event: AssociationsConfirmed, delivery: Delivery | None, why: str | None = None
     ) -> None:
-        record = EffectRecord(kind, event.batch_id, None, event.correlation_id, delivery, why)
-        self._work.effects.records.append(record)
+        trace_id = trace_id_of(event.traceparent)
+        self._work.effects.records.append(
+            EffectRecord(kind, event.batch_id, None, event.correlation_id, delivery, why, None, trace_id)
+        )

@@ -39,6 +39,10 @@ EXCLUSIVE_AT_ONCE = 3
 """How many exclusive transactions run at the same time, each with a session of the pool."""
 
 
+NAMED = 100
+"""How many deferred batches a line of the log names."""
+
+
 class ProgressWriter(Protocol):
     """Writes how far the input topics are applied, in the transaction that applies their records."""
 
@@ -199,7 +203,8 @@ class Intake:
             raise error
         async with self._database.transaction() as conn:
             held = frozenset(await batches.find_held_batches(conn, sorted(batch_ids)) or batch_ids)
-        _log.info("batches_deferred", batches=len(held), error=type(error).__name__)
+        named = sorted(held)[:NAMED]
+        _log.info("batches_deferred", batches=len(held), batch_ids=named, error=type(error).__name__)
         return held
 
     async def _retry(self, step: Callable[[], Awaitable[Outcome]]) -> Outcome:

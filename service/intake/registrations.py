@@ -164,4 +164,4 @@ class Registrations:
             }
             first["essay_ids"] = essay_ids[registration.batch_id]
             if different := differences(first, registration):
-                self._work.effects.differences.append((registration.batch_id, different))
+                self._work.effects.differences.append((delivery, different))

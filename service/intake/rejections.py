@@ -11,7 +11,7 @@ from service.domain.admission import (
 )
 from service.domain.delivery import Delivery, fingerprint
 from service.domain.events import Rejection
-from service.intake.outcome import EffectRecord
+from service.intake.outcome import record_of
 from service.intake.work import PollWork
 from service.store import quarantine
 
@@ -58,7 +58,7 @@ class Rejections:
             new = {id(delivery) for delivery, _ in work.effects.rejected}
             for delivery, _ in rejected:
                 if id(delivery) not in new:
-                    work.effects.records.append(EffectRecord("rejection_repeated", None, None, None, delivery))
+                    work.effects.records.append(record_of("rejection_repeated", delivery))
         if counts := self._counts({id(delivery) for delivery, _ in rejected}, new):
             limits = work.limits
             paused = await quarantine.count_rejections(

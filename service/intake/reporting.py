@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Counter
 
 from service.domain.delivery import Delivery
+from service.domain.events import Rejection, trace_id_of
 from service.domain.rejected_values import read_subject
 from service.intake.outcome import EffectKind, EffectRecord, Effects
 from service.runtime import metrics
@@ -50,7 +51,7 @@ async def report(effects: Effects) -> None:
     while some := list(islice(records, AT_ONCE)):
         _count(some)
         with suppress(OSError):  # also if the log cannot be written, the effects are counted
-            log_many(_fields(each) for each in some)
+            log_many((each.kind, _fields(each)) for each in some)
         if len(some) == AT_ONCE:
             await asyncio.sleep(0)
     _log_findings(effects)
@@ -62,57 +63,58 @@ def _count_findings(effects: Effects) -> None:
     for _, names in effects.differences:
         for name in names:
             metrics.REGISTRATION_DIFFERENCES.labels(name).inc()
-    for other_file in effects.other_files:
+    for _, other_file in effects.other_files:
         for name in other_file.fields:
             metrics.CONTENT_DIFFERENCES.labels(name).inc()
 
 
 def _log_findings(effects: Effects) -> None:
-    for batch_id, names in effects.differences:
-        _log.warning("registration_differs", batch_id=batch_id, fields=names)
-    for known, repeat, fields in effects.other_files:
+    for delivery, names in effects.differences:
+        _log.warning("registration_differs", **_known_ids(delivery), fields=names)
+    for delivery, (known, repeat, fields) in effects.other_files:
         _log.warning(
             "content_differs",
-            batch_id=repeat.batch_id,
-            text_storage_id=repeat.text_storage_id,
+            **_known_ids(delivery),
             first={name: getattr(known, name) for name in fields},
             repeat={name: getattr(repeat, name) for name in fields},
         )
     for delivery, rejection in effects.rejected:
-        _log.warning(
-            "input_rejected",
-            topic=delivery.topic,
-            partition=delivery.partition,
-            offset=delivery.offset,
-            reason=rejection.reason,
-            error=rejection.error,
-            **_known_ids(delivery),
-        )
+        _log.warning("input_rejected", **_known_ids(delivery), reason=rejection.reason, error=rejection.error)
 
 
-def _known_ids(delivery: Delivery) -> dict[str, str]:
-    """Return the batch id and the correlation id of a rejected input, where they are known."""
-    subject = read_subject(delivery)
-    known = {"batch_id": subject.batch_id, "correlation_id": subject.correlation_id}
-    return {name: str(value) for name, value in known.items() if value is not None}
+def _known_ids(delivery: Delivery) -> dict[str, Any]:
+    """Return where an input stands, and the ids that are known of it, also where it is rejected."""
+    event = delivery.event
+    known = {name: getattr(event, name, None) for name in ("batch_id", "text_storage_id", "file_upload_id")}
+    if isinstance(event, Rejection):
+        subject = read_subject(delivery)
+        known |= {"batch_id": subject.batch_id, "correlation_id": subject.correlation_id}
+    else:
+        known["correlation_id"] = event.correlation_id
+    known["trace_id"] = trace_id_of(getattr(event, "traceparent", None))
+    ids = {name: str(value) for name, value in known.items() if value is not None}
+    return ids | {"topic": delivery.topic, "partition": delivery.partition, "offset": delivery.offset}
 
 
 def _fields(record: EffectRecord) -> dict[str, Any]:
-    kind, batch_id, upload, correlation_id, delivery, detail, seconds = record
-    fields: dict[str, Any] = {"event": kind}
+    """Return the fields of a line, in the order of `logging.FIRST`."""
+    kind, batch_id, upload, correlation_id, delivery, detail, seconds, trace_id = record
+    fields: dict[str, Any] = {}
     if batch_id is not None:
         fields["batch_id"] = batch_id
+        if upload is not None:
+            fields["text_storage_id" if kind[:8] == "content_" else "file_upload_id"] = upload
         fields["correlation_id"] = correlation_id
-    if upload is not None:
-        fields["text_storage_id" if kind.startswith("content_") else "file_upload_id"] = upload
-    if detail is not None:
-        fields["essay_id" if kind == "content_assigned" else "reason"] = detail
-    if seconds is not None:
-        fields["seconds"] = round(seconds, 3)
+        if trace_id is not None:
+            fields["trace_id"] = trace_id
     if delivery is not None:
         fields["topic"] = delivery.topic
         fields["partition"] = delivery.partition
         fields["offset"] = delivery.offset
+    if detail is not None:
+        fields["essay_id" if kind == "content_assigned" else "reason"] = detail
+    if seconds is not None:
+        fields["seconds"] = round(seconds, 3)
     return fields
 
 

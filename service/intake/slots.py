@@ -15,7 +15,7 @@ from service.domain.decisions import (
     decide_unassigned,
 )
 from service.domain.enveloped import Outgoing
-from service.domain.events import ContentProvisioned, Upload, ValidationFailed, WaitingFailure
+from service.domain.events import ContentProvisioned, Upload, ValidationFailed, WaitingFailure, trace_id_of
 from service.intake.outcome import EffectKind, EffectRecord
 from service.intake.work import BatchWork, PollWork, all_uploads, uploads_of
 from service.store import pending_content, slots, validation_failures
@@ -76,10 +76,11 @@ class Slots:
         """Compare repeated contents with the file that is recorded, where it has not been read yet."""
         repeated = self._work.repeated
         if repeated:
-            known = await slots.find_known_content(self._work.conn, repeated)
-            for content in repeated:
+            contents: list[ContentProvisioned] = [delivery.event for delivery in repeated]  # type: ignore[misc]
+            known = await slots.find_known_content(self._work.conn, contents)
+            for delivery, content in zip(repeated, contents, strict=True):
                 if file := known.get((content.batch_id, content.text_storage_id)):
-                    self._work.compare(file, content)
+                    self._work.compare(file, delivery)
 
     async def _drop_known(self, registered: Sequence[BatchWork]) -> None:
         work = self._work
@@ -167,5 +168,11 @@ class Slots:
             for failure, state in settled:
                 work.batches[failure.batch_id].failed += state == "slot"
                 work.effects.records.append(
-                    EffectRecord(_KIND_OF[state], failure.batch_id, failure.file_upload_id, failure.correlation_id)
+                    EffectRecord(
+                        _KIND_OF[state],
+                        failure.batch_id,
+                        failure.file_upload_id,
+                        failure.correlation_id,
+                        trace_id=trace_id_of(failure.traceparent),
+                    )
                 )

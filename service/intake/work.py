@@ -101,8 +101,8 @@ class PollWork:
         self.outcome = Outcome(Effects())
         self.effects = self.outcome.effects
         self.outbox = OutboxWriter(conn)
-        self.repeated: list[ContentProvisioned] = []
-        """Repeats whose files are to be compared with those that are recorded."""
+        self.repeated: list[Delivery] = []
+        """Repeated contents whose files are to be compared with those that are recorded."""
 
     def batch(self, batch_id: str) -> BatchWork:
         """Return the work on a batch, created where there is none yet."""
@@ -129,17 +129,20 @@ class PollWork:
         """Add the effect of a delivery."""
         event: Incoming = delivery.event  # type: ignore[assignment]  # never called for a rejection
         upload = getattr(event, "text_storage_id", None) or getattr(event, "file_upload_id", None)
-        self.effects.records.append(EffectRecord(kind, event.batch_id, upload, event.correlation_id, delivery, detail))
+        trace_id = event.traceparent and event.traceparent[3:35]  # `trace_id_of`, for which a call is saved
+        self.effects.records.append(
+            EffectRecord(kind, event.batch_id, upload, event.correlation_id, delivery, detail, None, trace_id)
+        )
 
     def record_repeat(self, delivery: Delivery, file: KnownFile | None = None) -> None:
         """Add the effect that a delivery repeats a known input. `file` is that of a content, where it has been read."""
         match delivery.event:
-            case ContentProvisioned() as content:
+            case ContentProvisioned():
                 self.record("content_repeated", delivery)
                 if file is None:
-                    self.repeated.append(content)
+                    self.repeated.append(delivery)
                 else:
-                    self.compare(file, content)
+                    self.compare(file, delivery)
             case ValidationFailed():
                 self.record("failure_repeated", delivery)
             case AssociationsConfirmed():
@@ -147,10 +150,11 @@ class PollWork:
             case _:
                 self.record("registration_repeated", delivery)
 
-    def compare(self, file: KnownFile, repeat: ContentProvisioned) -> None:
+    def compare(self, file: KnownFile, repeat: Delivery) -> None:
         """Note, for the log, whether a repeated content names another file than the first, which remains in effect."""
-        if difference := file_difference(file, repeat):
-            self.effects.other_files.append(difference)
+        content: ContentProvisioned = repeat.event  # type: ignore[assignment]
+        if difference := file_difference(file, content):
+            self.effects.other_files.append((repeat, difference))
 
     # -- events
 

@@ -20,6 +20,9 @@ async def settle_confirmations(conn: AsyncConnection[Any], page: int, max_bytes:
     confirmed = {each.confirmation.batch_id for each in decided if isinstance(each, Confirm)}
     await confirmations.confirm_batches(conn, sorted(confirmed))
     waiting = {confirmation.batch_id for confirmation, batch in found if batch.state == "complete"}
-    published = await publish_ready(conn, sorted(waiting & confirmed), max_bytes)
-    done = [(each.confirmation.batch_id, each.confirmation.class_id) for each in decided]
-    return Chunk("settled_confirmations", done, published, more=True)
+    ready = await publish_ready(conn, sorted(waiting & confirmed), max_bytes)
+    done = [
+        (event.batch_id, event.class_id, event.correlation_id, event.traceparent)
+        for event in (each.confirmation for each in decided)
+    ]
+    return Chunk("settled_confirmations", done, len(ready), True, ready)

@@ -72,11 +72,13 @@ class Chunk:
     task: str
     """The purge task, as the name of its count in PurgeReport."""
     done: Sequence[tuple[Any, ...]] = ()
-    """The keys of the changed rows: the batch, and its content or failure."""
+    """The changed rows: their keys, and what else is logged of them (`reporting`)."""
     published: int = 0
     """Events written to the outbox."""
     more: bool = False
     """Whether the task may have more to do."""
+    ready: Sequence[tuple[Any, ...]] = ()
+    """The batches that it announced as ready: id, correlation id and traceparent."""
 
 
 def turn_of(turn: PurgeTurn, now: datetime | None) -> PurgeTurn:

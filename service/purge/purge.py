@@ -162,7 +162,7 @@ class _Round:
         await publish(conn, events)
         return Chunk(
             "expired_content",
-            [(each.batch_id, each.text_storage_id, each.correlation_id) for each in expired],
+            [(each.batch_id, each.text_storage_id, each.correlation_id, each.traceparent) for each in expired],
             len(events),
             more,
         )
@@ -244,7 +244,8 @@ class _Round:
         if some:
             await retention.mark_timed_out(conn, [batch.batch_id for batch in some], now)
         more = len(late) == BATCHES_PER_CHUNK or len(some) < len(late)
-        return Chunk("timed_out_batches", [(batch.batch_id,) for batch in some], len(events), more)
+        done = [(batch.batch_id, batch.correlation_id, batch.traceparent) for batch in some]
+        return Chunk("timed_out_batches", done, len(events), more)
 
     async def settle_confirmations(self, conn: AsyncConnection[Any], _: datetime) -> Chunk:
         """Apply confirmations that wait although their batch is registered."""
@@ -256,9 +257,9 @@ class _Round:
         some = [batch.batch_id for batch in _for_one_transaction(found)]
         if some:
             await retention.end_waiting(conn, some)
-        published = await publish_ready(conn, some, self.limits.large_event_bytes)
+        ready = await publish_ready(conn, some, self.limits.large_event_bytes)
         more = len(found) == BATCHES_PER_CHUNK or len(some) < len(found)
-        return Chunk("ended_waits", [(batch_id,) for batch_id in some], published, more)
+        return Chunk("ended_waits", [(batch_id,) for batch_id in some], len(ready), more, ready)
 
     async def delete_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Delete batches that ended long ago, with all rows that belong to them."""
@@ -267,9 +268,9 @@ class _Round:
         some = _for_one_transaction(found)
         locked = await self._lock(conn, [batch.batch_id for batch in some])
         deleted = await retention.delete_batches(conn, locked, due) if locked else []
-        self._skip(set(locked) - set(deleted))
+        self._skip(set(locked) - {batch_id for batch_id, *_ in deleted})
         more = len(found) == BATCHES_PER_CHUNK or len(some) < len(found)
-        return Chunk("deleted_batches", [(batch_id,) for batch_id in deleted], more=more)
+        return Chunk("deleted_batches", deleted, more=more)
 
     async def delete_confirmations(self, conn: AsyncConnection[Any], _: datetime) -> Chunk:
         """Delete confirmations whose registration did not come within the retention of batches."""

@@ -10,7 +10,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from service.kafka.errors import absence, describe
 from service.kafka.producer import Producer, partition_of
-from service.relay.events import OutboxEvent, events_of
+from service.relay.events import OutboxEvent, events_of, ids_of
 from service.relay.leases import Lease
 from service.relay.partitions import AgreedPartitions
 from service.relay.producer_line import ProducerLine
@@ -187,7 +187,13 @@ class Publication:
 
     def _block(self, row: OutboxRow, acknowledged: int, topic: str, error: Exception) -> None:
         self._blocked[row.batch_id] = Blocked(
-            row.batch_id, row.seq, acknowledged, topic.encode(), describe(error, 2000)
+            row.batch_id,
+            row.seq,
+            acknowledged,
+            topic.encode(),
+            describe(error, 2000),
+            row.blocked,
+            ids_of(row, acknowledged),
         )
 
     def _block_held(self) -> None:

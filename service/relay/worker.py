@@ -4,10 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import psycopg
-import structlog
 from psycopg import AsyncConnection
 
 from service.kafka.producer import Producer
@@ -19,6 +18,7 @@ from service.relay.producer_line import ProducerLine
 from service.relay.publication import Publication
 from service.relay.watermark import Watermark
 from service.runtime import tracing
+from service.runtime.logging import log_many
 from service.runtime.loop import Throttle
 from service.runtime.metrics import TRANSACTION
 from service.store import outbox, relays
@@ -32,8 +32,6 @@ SETTLE_SECONDS: Final = 0.1
 
 BLOCKED_SECONDS: Final = 1.0
 """Pause in seconds between two reads of blocked batches that are due for a retry."""
-
-_log = structlog.get_logger(__name__)
 
 
 class Worker:
@@ -164,12 +162,17 @@ class Worker:
         self._published, self._blocked, self._unblocked = [], [], []
 
     def _log_blocked(self) -> None:
-        if self._blocked and self._blocked_log.due():
-            first = self._blocked[0]
-            _log.warning(
-                "outbox_blocked",
-                batches=len(self._blocked),
-                batch_id=first.batch_id.decode(),
-                topic=first.topic.decode(),
-                error=first.error,
-            )
+        """Log each batch once that is blocked, or not any more; of those that stay blocked, one in a while."""
+        lines = [stuck for stuck in self._blocked if not stuck.was_blocked]
+        if not lines and self._blocked and self._blocked_log.due():
+            lines = self._blocked[:1]
+        count = {"batches": len(self._blocked)}
+        if lines:
+            log_many((("outbox_blocked", _fields(stuck) | count) for stuck in lines), "warning")
+        if self._unblocked:
+            log_many(("outbox_unblocked", {"batch_id": batch_id.decode()}) for batch_id in self._unblocked)
+
+
+def _fields(stuck: Blocked) -> dict[str, Any]:
+    where = {"batch_id": stuck.batch_id.decode(), **stuck.ids, "topic": stuck.topic.decode()}
+    return where | {"error": stuck.error}

@@ -58,13 +58,12 @@ async def insert_operator_actions(
     )
     lines = [
         {
-            "event": "operator_action",
+            "batch_id": each.batch_id,
+            "topic": each.topic,
             "action": action,
             "at": at,
             "who": by.who,
             "why": by.why,
-            "batch_id": each.batch_id,
-            "topic": each.topic,
             "details": orjson.loads(described),
         }
         for each, described in zip(subjects, details, strict=True)
@@ -75,4 +74,4 @@ async def insert_operator_actions(
 
 def _log(lines: Sequence[dict[str, Any]]) -> None:
     with suppress(OSError, ValueError):  # it is done, whether or not it can be logged
-        log_many(lines)
+        log_many(("operator_action", line) for line in lines)

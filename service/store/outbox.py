@@ -6,8 +6,8 @@ PostgreSQL sends them and Kafka needs them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -71,13 +71,19 @@ class FetchLimits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A batch whose next event could not be published, and why. `acknowledged` events of its row are published."""
+    """A batch whose next event could not be published, and why. `acknowledged` events of its row are published.
+
+    `was_blocked` by an earlier attempt to publish the same event. `ids`: its correlation id and trace id, as far as
+    they are known.
+    """
 
     batch_id: bytes
     seq: int
     acknowledged: int
     topic: bytes
     error: str
+    was_blocked: bool = False
+    ids: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Page(list[Outgoing]):

@@ -137,13 +137,18 @@ async def expire_content(
 
 async def end(
     conn: AsyncConnection[Any], ending: EndingStatement, keys: Sequence[UploadKey], due: datetime, now: datetime
-) -> list[UploadKey]:
-    """Expire failures, or delete what expired long ago. Returns the keys of the changed rows."""
+) -> list[tuple[Any, ...]]:
+    """Expire failures, or delete what expired long ago. Returns the key, correlation id and traceparent of each row."""
     return await fetch_rows(conn, ending, **_identities(keys), due=due, now=now)
 
 
-async def clear(conn: AsyncConnection[Any], clearing: ClearingStatement, due: datetime, page: int) -> list[UploadKey]:
-    """Delete rows of long ago. Returns their keys: (batch_id, text_storage_id or class_id), (topic or action, id)."""
+async def clear(
+    conn: AsyncConnection[Any], clearing: ClearingStatement, due: datetime, page: int
+) -> list[tuple[Any, ...]]:
+    """Delete rows of long ago. Returns what identifies them.
+
+    (batch_id, text_storage_id or class_id, correlation_id, traceparent), or (topic or action, id).
+    """
     return await fetch_rows(conn, clearing, due=due, page=page)
 
 
@@ -175,8 +180,12 @@ async def find_ended_batches(
     return [SizedBatch(*row) for row in rows]
 
 
-async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], due: datetime) -> list[str]:
-    """Lock batches (`hold_batches`) and delete them with all rows that belong to them. Returns which.
+async def delete_batches(
+    conn: AsyncConnection[Any], batch_ids: Sequence[str], due: datetime
+) -> list[tuple[str, UUID, str | None]]:
+    """Lock batches (`hold_batches`) and delete them with all rows that belong to them.
+
+    Returns the id, correlation id and traceparent of each.
 
     Skips batches that another transaction works on, and those that changed since `find_ended_batches`.
     """
@@ -184,7 +193,7 @@ async def delete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str], d
     if not held:
         return []
     # A statement after the locks, so that it sees what was committed before they were taken.
-    return [batch_id for (batch_id,) in await fetch_rows(conn, "delete_batches", batch_ids=Texts(held), due=due)]
+    return await fetch_rows(conn, "delete_batches", batch_ids=Texts(held), due=due)
 
 
 def _identities(keys: Sequence[UploadKey]) -> dict[str, object]:

@@ -59,4 +59,4 @@ validation_failures as (
 )
 delete from els.batches
 where batch_id = any(array(select ended.batch_id from ended))
-returning batch_id
+returning batch_id, correlation_id, traceparent

@@ -6,4 +6,5 @@ using unnest(:batch_ids::text[], :identities::text[]) as old (batch_id, text_sto
 where pending_content.batch_id = any(array[old.batch_id])
     and pending_content.text_storage_id = any(array[old.text_storage_id])
     and case pending_content.state when 'expired' then pending_content.closed_at <= :due::timestamptz end
-returning pending_content.batch_id, pending_content.text_storage_id
+returning
+    pending_content.batch_id, pending_content.text_storage_id, pending_content.correlation_id, pending_content.traceparent

@@ -6,4 +6,4 @@ using unnest(:batch_ids::text[], :identities::text[]) as old (batch_id, file_upl
 where validation_failures.batch_id = any(array[old.batch_id])
     and validation_failures.file_upload_id = any(array[old.file_upload_id])
     and case validation_failures.state when 'expired' then validation_failures.closed_at <= :due::timestamptz end
-returning validation_failures.batch_id, validation_failures.file_upload_id
+returning validation_failures.batch_id, validation_failures.file_upload_id, validation_failures.correlation_id, validation_failures.traceparent

@@ -8,4 +8,4 @@ where (batch_id, class_id) in (
     order by stored_at
     limit :page
 )
-returning batch_id, class_id
+returning batch_id, class_id, correlation_id, traceparent

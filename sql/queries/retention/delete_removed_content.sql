@@ -15,4 +15,5 @@ delete from els.pending_content
 using old
 where pending_content.batch_id = any(array[old.batch_id])
     and pending_content.text_storage_id = any(array[old.text_storage_id])
-returning pending_content.batch_id, pending_content.text_storage_id
+returning
+    pending_content.batch_id, pending_content.text_storage_id, pending_content.correlation_id, pending_content.traceparent

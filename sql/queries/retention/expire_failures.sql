@@ -9,4 +9,4 @@ from unnest(:batch_ids::text[], :identities::text[]) as due (batch_id, file_uplo
 where validation_failures.batch_id = any(array[due.batch_id])
     and validation_failures.file_upload_id = any(array[due.file_upload_id])
     and case validation_failures.state when 'pending' then validation_failures.waiting_since <= :due::timestamptz end
-returning validation_failures.batch_id, validation_failures.file_upload_id
+returning validation_failures.batch_id, validation_failures.file_upload_id, validation_failures.correlation_id, validation_failures.traceparent

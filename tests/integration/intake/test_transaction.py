@@ -341,9 +341,10 @@ async def test_a_repeated_registration_with_other_fields_is_reported_and_changes
     await applier.poll(registration(essays=["x", "y"]))
     before = invariants.state(applier.conn)
     other = registration(essays=["y", "x"], course_code="SV1", user_id="other", class_id="7", essay_instructions="!")
-    outcome = await applier.once(*deliveries(other))
+    (repeat,) = deliveries(other)
+    outcome = await applier.once(repeat)
     different = ["course_code", "user_id", "essay_instructions", "class_id", "essay_ids"]
-    assert outcome.effects.differences == [("b", different)]
+    assert outcome.effects.differences == [(repeat, different)]
     assert invariants.state(applier.conn) == before
 
 
@@ -371,8 +372,8 @@ async def test_a_repeated_content_with_another_file_is_reported_and_changes_noth
         applier.conn.execute("update els.pending_content set state = 'removed', closed_at = now()")
     before = None if together else invariants.state(applier.conn)
     outcome = await applier.once(*deliveries(*together, again, first))
-    known = KnownFile("first", None, 1)
-    assert outcome.effects.other_files == [FileDifference(known, again, ("file_upload_id", "file_size_bytes"))]
+    difference = FileDifference(KnownFile("first", None, 1), again, ("file_upload_id", "file_size_bytes"))
+    assert [(repeat.event, found) for repeat, found in outcome.effects.other_files] == [(again, difference)]
     assert before is None or invariants.state(applier.conn) == before
 
 

@@ -4,12 +4,13 @@ import asyncio
 import random
 from contextlib import suppress
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from structlog.testing import capture_logs
 
 from service.domain.enveloped import Origin
 from service.kafka.producer import Producer
@@ -195,15 +196,21 @@ async def test_after_a_rejection_within_a_row_only_the_rest_of_it_is_sent(stage:
     await stage.commit(("held", first, "later"))
     rejected = {stage.written["held"][1]}
     relay = Relay(stage.database, lambda: Rejecting(stage.options, stage.acknowledged, rejected))
-    await relay.publish_once()
-    await relay.publish_once()
+    with capture_logs() as logged:
+        await relay.publish_once()
+        await relay.publish_once()
     assert sorted(stage.acknowledged) == sorted([stage.written["held"][0], *stage.written["free"]])
+    (line,) = [each for each in logged if each["event"] == "outbox_blocked"]
+    assert (line["log_level"], line["batch_id"], line["batches"]) == ("warning", "held", 1)
+    assert str(UUID(line["correlation_id"])) == line["correlation_id"]
     assert await stage.all("select batch_id, acknowledged from els.outbox_blocked") == [("held", 1)]
     rejected.clear()
     await stage.all("update els.outbox_blocked set retry_at = now() returning batch_id")
-    async with stage.running(relay):
-        await until(stage.is_empty)
+    with capture_logs() as logged:
+        async with stage.running(relay):
+            await until(stage.is_empty)
     assert [each for each in stage.acknowledged if each in stage.written["held"]] == stage.written["held"]
+    assert {"event": "outbox_unblocked", "log_level": "info", "batch_id": "held"} in logged
 
 
 async def test_a_relay_that_loses_its_lease_sends_nothing_more(stage: Stage) -> None:

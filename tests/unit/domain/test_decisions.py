@@ -215,7 +215,7 @@ def test_uploads_without_a_slot_are_returned_by_batch() -> None:
 
 
 def test_failures_that_waited_are_assigned_as_uploads_are() -> None:
-    waiting = WaitingFailure("b", "u", "name", UUID(int=1))
+    waiting = WaitingFailure("b", "u", "name", UUID(int=1), None)
     assert assign_slots({"b": [waiting]}, slots(1)) == ([Assign(slots(1)[0], waiting)], {})
 
 

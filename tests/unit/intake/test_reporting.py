@@ -3,7 +3,8 @@
 import asyncio
 import json
 from contextlib import suppress
-from uuid import UUID, uuid4
+from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -17,7 +18,7 @@ from service.domain.repeats import (
     KnownFile,
 )
 from service.intake import reporting
-from service.intake.outcome import EffectKind, EffectRecord, EffectRecords, Effects
+from service.intake.outcome import EffectKind, EffectRecord, EffectRecords, Effects, ReconciledEffects
 from service.runtime import logging
 from tests.support.builders.inputs import provisioned
 from tests.support.interleaving.interleaving import content
@@ -25,6 +26,7 @@ from tests.support.interleaving.interleaving import content
 CORRELATION = uuid4()
 DELIVERY: Delivery = provisioned("b", "t")
 WHERE = {"topic": DELIVERY.topic, "partition": DELIVERY.partition, "offset": DELIVERY.offset}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CONTENT = {"batch_id": "b", "text_storage_id": "t", "correlation_id": str(CORRELATION)}
 
 
@@ -34,7 +36,10 @@ def effect(kind: EffectKind, upload: str | None = "t", **more: object) -> Effect
 
 
 EFFECTS = {
-    "early content": (effect("content_pending", delivery=DELIVERY), {**CONTENT, **WHERE}),
+    "early content": (
+        effect("content_pending", delivery=DELIVERY, trace_id=TRACE),
+        {**CONTENT, "trace_id": TRACE, **WHERE},
+    ),
     "content that had waited": (
         effect("content_assigned", detail="e1", seconds=1.23456),
         {**CONTENT, "essay_id": "e1", "seconds": 1.235},
@@ -75,13 +80,26 @@ async def test_json_lines_of_a_transaction_equal_those_that_are_logged_one_at_a_
         assert line == {"event": record.kind, "level": "info", **fields} | ({"former_event": former} if former else {})
 
 
-async def test_a_rejected_input_is_logged_with_its_batch_id() -> None:
-    rejection = Rejection(Reason.CONFLICTING_REGISTRATION, "another set")
+def test_the_columns_of_reconciled_content_keep_every_id() -> None:
+    traced = content("t", traceparent=f"00-{TRACE}-00f067aa0ba902b7-01")
+    reconciled = ReconciledEffects("content_assigned")
+    for each in (content("u"), traced):
+        reconciled.add("b", each, "e", 1.0)
+    assert list(reconciled) == [
+        EffectRecord("content_assigned", "b", each.text_storage_id, each.correlation_id, None, "e", 1.0, trace)
+        for each, trace in ((content("u"), None), (traced, TRACE))
+    ]
+
+
+async def test_a_rejected_input_is_logged_with_its_ids() -> None:
+    rejection = Rejection(Reason.DATA_ERROR, "no")
+    event = content("t", traceparent=f"00-{TRACE}-00f067aa0ba902b7-01")
     with capture_logs() as logs:
-        await reporting.report(Effects(rejected=[(DELIVERY, rejection)]))
+        await reporting.report(Effects(rejected=[(replace(DELIVERY, event=event), rejection)]))
     (line,) = logs
-    assert (line["event"], line["log_level"], line["batch_id"]) == ("input_rejected", "warning", "b")
-    assert str(UUID(line["correlation_id"])) == line["correlation_id"]
+    ids = {**CONTENT, "file_upload_id": "upload-t", "correlation_id": str(event.correlation_id), "trace_id": TRACE}
+    why = {"reason": "data_error", "error": "no"}
+    assert line == {"event": "input_rejected", "log_level": "warning", **ids, **WHERE, **why}
 
 
 async def test_a_repeat_that_names_another_file_is_a_warning_with_both_values_and_is_counted() -> None:
@@ -91,15 +109,19 @@ async def test_a_repeat_that_names_another_file_is_a_warning_with_both_values_an
 
     repeat = content("t", file_upload_id="again", file_size_bytes=2)
     difference = FileDifference(KnownFile("first", None, 1), repeat, ("file_upload_id", "file_size_bytes"))
+    delivery = replace(DELIVERY, event=repeat)
     before = counted()
     with capture_logs() as logs:
-        await reporting.report(Effects(other_files=[difference]))
+        await reporting.report(Effects(other_files=[(delivery, difference)]))
     assert logs == [
         {
             "event": "content_differs",
             "log_level": "warning",
             "batch_id": "b",
             "text_storage_id": "t",
+            "file_upload_id": "again",
+            "correlation_id": str(repeat.correlation_id),
+            **WHERE,
             "first": {"file_upload_id": "first", "file_size_bytes": 1},
             "repeat": {"file_upload_id": "again", "file_size_bytes": 2},
         }
