@@ -111,7 +111,7 @@ class Postgres:
                 str(self.port),
                 *self.options(programs),
             ],
-            env=plain_environment(),
+            env=self.environment(),
             account=self.account,
             cwd=self.place,
         )
@@ -157,6 +157,10 @@ class Postgres:
     def programs(self) -> Path:
         """Returns the folder of PostgreSQL's programs, in a place where the account can run them."""
         return reachable_programs(self.place, self.account)
+
+    def environment(self) -> dict[str, str]:
+        """Returns the environment of the server."""
+        return plain_environment()
 
     def options(self, programs: Path) -> list[str]:
         """Returns the command-line options of the server."""

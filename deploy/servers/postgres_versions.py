@@ -22,6 +22,7 @@ def programs_of(version: str) -> Jars:
 
 OLDEST_SUPPORTED = programs_of("17.9.0")
 TOO_OLD = programs_of("16.13.0")
+MUCH_TOO_OLD = programs_of("15.17.0")
 
 
 def missing() -> str | None:
@@ -63,3 +64,9 @@ class TooOldPostgres(FetchedPostgres):
 
     jars = TOO_OLD
     locale = ("--locale=C",)
+
+
+class MuchTooOldPostgres(TooOldPostgres):
+    """The major version before that one."""
+
+    jars = MUCH_TOO_OLD

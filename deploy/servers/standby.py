@@ -1,7 +1,10 @@
 """Runs a physical standby of a PostgreSQL server, made from a base backup of it, and promotes it."""
 
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import StackError, as_account, plain_environment
+from deploy.servers import databases
 
 NAME = "standby"
 """Its name in `pg_stat_replication` and in `synchronous_standby_names`."""
@@ -51,15 +55,34 @@ class Standby(Postgres):
         """Makes it a primary; waits at most a minute."""
         self._run("select pg_promote()")
 
-    def replay(self, *, goes_on: bool) -> None:
-        """Pauses the replay, so that the standby falls behind, or lets it go on."""
-        self._run("select pg_wal_replay_resume()" if goes_on else "select pg_wal_replay_pause()")
+    def feed_back(self, slot: str = "") -> None:
+        """Reports to the primary what it still reads, through this slot if one is named."""
+        self._run(f"alter system set primary_slot_name = '{slot}'")
+        self._run("alter system set hot_standby_feedback = on")
+        self._run("alter system set wal_receiver_status_interval = '1s'")
+        self._run("select pg_reload_conf()")
+
+    def disconnect(self) -> None:
+        """Ends the replication."""
+        self._run("alter system set primary_conninfo = ''")
+        self._run("select pg_reload_conf()")
 
     def _run(self, statement: str) -> None:
         with psycopg.connect(self.url(), autocommit=True) as conn:
             conn.execute(statement.encode())
 
 
-def standby_of(primary: Postgres) -> Any:
-    """Returns the `kind` for `databases.embedded_server`."""
-    return partial(Standby, primary)
+@contextmanager
+def standby_of(primary: Postgres) -> Iterator[Standby]:
+    """Runs a standby of a running server."""
+    with databases.embedded_server(durable=True, kind=partial(Standby, primary)) as server:
+        assert isinstance(server, Standby)
+        yield server
+
+
+def become_standby(server: Postgres) -> None:
+    """Makes a server start as a standby the next time."""
+    marker = server.data / "standby.signal"
+    marker.touch()
+    if account := server.account:
+        os.chown(marker, account.uid, account.gid)

@@ -11,6 +11,7 @@ import pytest
 from deploy.local.postgres import Postgres
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import Pod, pods, until
+from deploy.servers.standby import standby_of
 from service.postgres import migration
 from service.postgres.session import APPLICATION_NAME
 from tests.support.builders import replay
@@ -19,7 +20,6 @@ from tests.support.checks.audited import check_audit
 from tests.support.checks.expected import all_done, check_tables, check_topics
 from tests.support.selection import partly_in_test_all
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.standby import standby_of
 
 Pooling = Callable[..., AbstractContextManager[str]]
 

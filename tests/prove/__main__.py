@@ -90,14 +90,22 @@ def _parser() -> argparse.ArgumentParser:
         "--broker", choices=("apache", "tansu"), help="for faults and soak (default: apache if possible)"
     )
     parser.add_argument("--without", metavar="TEXT", help="skip faults with this text in their name")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only what has this text in its name")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help="only what has this text in its name; for field, several, divided by |",
+    )
     parser.add_argument("--rate", type=float, help="records per second (default: 300 for soak, the maximum for faults)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
     parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write the table of field to this file (Markdown), and JSON beside it",
+        help="add the results of field to this table (Markdown), and to the JSON beside it",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out the cells of field that --report has as passed at this commit"
     )
     parser.add_argument(
         "--add",
@@ -154,7 +162,9 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "faults": lambda task, options: asyncio.run(
         under_load(task, apache=_apache(options), rate=options.rate, only=options.only, without=options.without)
     ),
-    "field": lambda task, options: asyncio.run(field(task, only=options.only, report=options.report)),
+    "field": lambda task, options: asyncio.run(
+        field(task, only=options.only, report=options.report, resume=options.resume)
+    ),
     "total": lambda *_: [],
     "soak": lambda task, options: asyncio.run(
         soak(

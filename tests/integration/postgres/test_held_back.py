@@ -7,8 +7,8 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import wait_until
+from deploy.servers.standby import NAME, standby_of
 from service.postgres import migration
-from tests.support.servers.standby import standby_of
 
 BOUND = 60
 """Seconds after which a wait has failed."""
@@ -67,9 +67,10 @@ def test_a_standby_that_reads_what_is_old_is_named(
         conn.execute("select pg_create_physical_replication_slot(%s, true)", [slot])
     conn.close()
     with (
-        standby_of(durable_postgres, slot) as standby,
+        standby_of(durable_postgres) as standby,
         psycopg.connect(durable_postgres.url(), autocommit=True) as primary,
     ):
+        standby.feed_back(slot)
         with psycopg.connect(standby.url()) as reader:
             reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             reader.execute("select count(*) from els.batches")
@@ -78,6 +79,6 @@ def test_a_standby_that_reads_what_is_old_is_named(
             assert attention(primary) == []
             primary.execute(BURN)
             (line,) = attention(primary)
-            assert line.endswith(f"are kept for a standby ({slot or 'reports'}): pg_stat_replication")
+            assert line.endswith(f"are kept for a standby ({slot or NAME}): pg_stat_replication")
             reader.rollback()
         assert wait_until(lambda: attention(primary) == [], BOUND), "it goes on when the standby does"

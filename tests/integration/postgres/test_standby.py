@@ -10,12 +10,12 @@ import pytest
 from psycopg.errors import ReadOnlySqlTransaction
 
 from deploy.local.postgres import Postgres
+from deploy.servers.standby import become_standby
 from service.postgres import pool
 from service.postgres.pipeline import Connection
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts, conninfo
 from service.postgres.watch import WAITS_FOR_STANDBY, database_error
-from tests.support.servers.standby import become_standby
 
 BOUND = 90
 """Seconds after which a wait has failed."""

@@ -12,12 +12,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from deploy.local.postgres import Postgres
 from deploy.servers.pods import until
+from deploy.servers.standby import become_standby
 from service.postgres import migration
 from service.postgres.pool import Database
 from service.postgres.watch import DatabaseWatch, database_error
 from service.runtime.health import Health
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.standby import become_standby
 
 REPORTED_SECONDS = 15
 """SPEC, section 5."""

@@ -1,6 +1,7 @@
 """Starts the environments in which the service is tested: brokers, databases, poolers, and two pods in each."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,9 +24,10 @@ from confluent_kafka.admin import (
 
 from deploy.local.postgres import OUTSIDE, Postgres
 from deploy.local.processes import LOOPBACK, StackError, plain_environment
-from deploy.servers import apache_kafka, databases, kafka_tools, pgbouncer
+from deploy.servers import apache_kafka, databases, kafka_tools, moved_clock, pgbouncer
 from deploy.servers.apache_kafka import ApacheKafka, Login
 from deploy.servers.kafka_cluster import KafkaCluster
+from deploy.servers.moved_clock import MovedPostgres
 from deploy.servers.pgbouncer import PgBouncer
 from deploy.servers.pods import ROOT, Pods, pods
 from deploy.servers.ports import reserved_port
@@ -37,6 +39,8 @@ from tests.support.servers.proxy import Proxy
 
 PARTITIONS: Final = 3
 PODS: Final = 2
+PURGE_SECONDS: Final = 5
+"""Time between two purge rounds where the clock can be moved: each compares the clocks."""
 USER: Final = "els"
 PASSWORD: Final = "field"
 """Of the service, at the brokers and at the databases."""
@@ -52,10 +56,17 @@ class Kind:
     postgres: Literal[17, 18] = 18
     standby: Literal["async", "sync"] | None = None
     pooler: Literal["session", "transaction"] | None = None
+    pods: int = PODS
+    sessions: int = 100
+    """`max_connections` of the database."""
+    movable_clock: bool = False
+    """Whether the clock of the database can be moved."""
 
     def __str__(self) -> str:
         parts = [f"{self.brokers} broker{'s' * (self.brokers > 1)}", f"PostgreSQL {self.postgres}"]
         parts += [f"{self.standby} standby"] * bool(self.standby) + [f"PgBouncer, {self.pooler}"] * bool(self.pooler)
+        parts += [f"{self.pods} pods, {self.sessions} sessions"] * (self.pods != PODS)
+        parts += ["movable clock"] * self.movable_clock
         return ", ".join(parts)
 
 
@@ -66,6 +77,7 @@ def missing(kind: Kind = Kind()) -> str | None:
         or kafka_tools.missing()
         or (OLDEST_SUPPORTED.missing() if kind.postgres == 17 else None)
         or (pgbouncer.missing() if kind.pooler else None)
+        or (moved_clock.missing() if kind.movable_clock else None)
     )
 
 
@@ -97,7 +109,7 @@ class Kafka:
     def create_topics(self) -> None:
         """Creates the topics that are missing, with the command that users have."""
         els("topics", "create", ELS_KAFKA_BOOTSTRAP_SERVERS=self.servers,
-            ELS_KAFKA_TOPIC_PARTITIONS=str(PARTITIONS), ELS_KAFKA_TOPIC_REPLICATION=str(self.replication),
+            ELS_KAFKA_TOPIC_PARTITIONS=str(PARTITIONS),
             ELS_DATABASE_URL="postgresql://unused/unused")  # fmt: skip
 
     def delete_topics(self, *names: str) -> None:
@@ -135,7 +147,26 @@ def acl(
 
 def els(*arguments: str, **settings: str) -> str:
     """Runs a command of the service. Returns its output. Raises StackError if it fails."""
-    done = subprocess.run(
+    done = tried(*arguments, **settings)
+    if done.returncode:
+        raise StackError(f"els {' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def complaints(*arguments: str, **settings: str) -> list[str]:
+    """Runs a command of the service. Returns what it complains about: of `check`, the rows that are not good."""
+    if arguments[0] != "check":
+        done = tried(*arguments, **settings)
+        return done.stderr.splitlines() if done.returncode else []
+    done = tried(*arguments, "--json", **settings)
+    if not done.stdout:
+        return done.stderr.splitlines()
+    return [f"{row['check']}: {row['told']}" for row in json.loads(done.stdout) if not row["ok"]]
+
+
+def tried(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the service to its end."""
+    return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
         env={**plain_environment(), "PYTHONPATH": str(ROOT), **settings},
         cwd="/",
@@ -144,9 +175,6 @@ def els(*arguments: str, **settings: str) -> str:
         timeout=180,
         check=False,
     )
-    if done.returncode:
-        raise StackError(f"els {' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return done.stdout
 
 
 @dataclass
@@ -206,23 +234,30 @@ def brokers(count: int) -> Iterator[Kafka]:
             kafka.server.stop()
 
 
+def _server(kind: Kind) -> type[Postgres]:
+    version = OldestSupportedPostgres if kind.postgres == 17 else MovedPostgres if kind.movable_clock else Postgres
+
+    class Server(version):  # type: ignore[valid-type,misc]
+        def options(self, programs: Path) -> list[str]:
+            return [*super().options(programs), "-c", f"max_connections={kind.sessions}"]
+
+    return Server
+
+
 @asynccontextmanager
 async def environment(kind: Kind, kafka: Kafka) -> AsyncIterator[Environment]:
     """Starts databases and pods of this kind, with new topics."""
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(kafka.delete_topics)
         await asyncio.to_thread(kafka.create_topics)
-        version = OldestSupportedPostgres if kind.postgres == 17 else Postgres
-        postgres = stack.enter_context(databases.embedded_server(durable=True, kind=version))
+        postgres = stack.enter_context(databases.embedded_server(durable=True, kind=_server(kind)))
         migration.upgrade(postgres.url())
         with psycopg.connect(postgres.url(), autocommit=True) as conn:
             conn.execute(f"alter role els_app password '{PASSWORD}'".encode())
         standby: Standby | None = None
         bouncer: PgBouncer | None = None
         if kind.standby:
-            made = stack.enter_context(databases.embedded_server(durable=True, kind=standby_of(postgres)))
-            assert isinstance(made, Standby)
-            standby = made
+            standby = stack.enter_context(standby_of(postgres))
         if kind.pooler:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="els-bouncer-", dir=OUTSIDE)))
             bouncer = PgBouncer(folder, postgres.port, kind.pooler, els_app=PASSWORD)
@@ -235,6 +270,8 @@ async def environment(kind: Kind, kafka: Kafka) -> AsyncIterator[Environment]:
             "ELS_DATABASE_URL": f"postgresql://els_app:{PASSWORD}@{LOOPBACK}:{database.port}/postgres",
             "ELS_CONSUMER_GROUP": f"{GROUP}-{uuid4().hex[:6]}",
         }
+        if kind.movable_clock:
+            settings["ELS_PURGE_INTERVAL_SECONDS"] = str(PURGE_SECONDS)
         if bouncer:
             settings["ELS_DATABASE_POOLER"] = str(kind.pooler)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="els-field-", ignore_cleanup_errors=True)))
@@ -243,6 +280,6 @@ async def environment(kind: Kind, kafka: Kafka) -> AsyncIterator[Environment]:
         if kind.standby == "sync":
             world.sql(f"alter system set synchronous_standby_names = '{NAME}'")
             world.sql("select pg_reload_conf()")
-        running.start(PODS)
+        running.start(kind.pods)
         await running.ready()
         yield world

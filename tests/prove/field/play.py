@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from confluent_kafka import KafkaException
 from deploy.local.processes import StackError
 from tests.prove.field import traffic
 from tests.prove.field.batches import Verdict
-from tests.prove.field.environment import Environment, Kind
+from tests.prove.field.environment import Environment, Kind, complaints
 from tests.prove.field.judge import Judge
 from tests.prove.field.topics import CONFIRMED, READY, REGISTERED
 from tests.prove.field.traffic import Librdkafka, Record, Steady
@@ -48,6 +49,8 @@ class Play:
         self.watch = Watch(world.pods)
         self.began = time.monotonic()
         """When the fault began; without one, the cell."""
+        self.notes: list[str] = []
+        """What the cell has measured, in words."""
         self._probing: asyncio.Task[float | None] | None = None
 
     async def send(self, some: Sequence[Record], **config: Any) -> None:
@@ -59,6 +62,18 @@ class Play:
     def batches(self, count: int = 150) -> list[Record]:
         """Returns the inputs of new batches."""
         return traffic.batches(self.dice, f"{self.prefix}-{self.dice.randrange(10**9)}", count)
+
+    async def run(self, *arguments: str, names: str = "", **settings: str) -> list[str]:
+        """Runs a command with the settings of the pods. Notes and returns what it complains about.
+
+        Raises AssertionError where it does not complain of what `names` is the pattern of.
+        """
+        given = self.world.settings | settings
+        said = await asyncio.to_thread(lambda: complaints(*arguments, **given))
+        self.watch.note(f"els {' '.join(arguments)}", said)
+        found = re.compile(names, re.IGNORECASE)
+        assert not names or any(found.search(line) for line in said), f"els {arguments[0]} says {said}, not {names!r}"
+        return said
 
     @asynccontextmanager
     async def load(self, *, rate: float = 15, without: str = "") -> AsyncIterator[None]:
@@ -153,6 +168,11 @@ class Cell:
     kind: Kind
     play: Callable[[Play], Awaitable[None]]
     names: str | None = None
+    reported_within: float = REPORTED_SECONDS
+    lacks: Callable[[], str | None] = lambda: None
+    """Says what this machine lacks for the cell, apart from its environment."""
+    lasts: float = 400.0
+    """A cell that takes longer has hung, and is ended."""
     spoils: bool = False
     in_ci: bool = False
     recovers_within: float = READY_SECONDS
@@ -181,6 +201,9 @@ class Outcome:
     seconds: float = 0.0
     pods_that_died: int = 0
     said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    run: dict[str, str] = field(default_factory=dict)
+    """The commit that was played, and when."""
 
     @property
     def passed(self) -> bool:
@@ -233,6 +256,7 @@ async def _judge(cell: Cell, play: Play, outcome: Outcome) -> None:
 
 
 def _note_times(cell: Cell, play: Play, outcome: Outcome) -> None:
+    outcome.notes = play.notes
     outcome.said, outcome.pods_that_died = play.watch.summary(play.began), play.watch.deaths
     if outcome.errors:
         return
@@ -245,5 +269,5 @@ def _note_times(cell: Cell, play: Play, outcome: Outcome) -> None:
     outcome.reported = play.watch.first(cell.names, play.began)
     if outcome.reported is None:
         outcome.late.append(f"never reported: nothing said matches {cell.names!r}")
-    elif outcome.reported > REPORTED_SECONDS:
+    elif outcome.reported > cell.reported_within:
         outcome.late.append(f"reported after {outcome.reported:.1f} s")

@@ -1,21 +1,17 @@
 """Plays the cells one after the other, and reports each; cells of one kind share servers as long as they pass."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.prove.field.cells import CELLS
 from tests.prove.field.environment import Environment, Kafka, Kind, brokers, environment, missing
 from tests.prove.field.play import TROUBLE, Cell, Outcome, played
+from tests.prove.field.report import Report, this_run
 from tests.prove.report import Row, Task
 
 PART = "field"
-LONGEST_SECONDS = 400.0
-"""A cell that takes longer has hung, and is ended."""
 
 
 class Servers:
@@ -63,7 +59,7 @@ async def servers() -> AsyncIterator[Servers]:
 async def play(cell: Cell, kept: Servers, seed: int) -> Outcome:
     """Plays one cell. Where it does not pass, or spoils its servers, the next one gets new servers."""
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(cell.lasts):
             outcome = await played(cell, await kept.of(cell.kind), seed)
     except TROUBLE as error:
         outcome = Outcome(cell.what, str(cell.kind), errors=[f"{type(error).__name__}: {error}"])
@@ -73,10 +69,16 @@ async def play(cell: Cell, kept: Servers, seed: int) -> Outcome:
     return outcome
 
 
-async def field(task: Task, *, only: str = "", report: Path | None = None) -> list[Row]:
-    """Plays all cells with `only` in their name or kind. Writes Markdown to `report`, and JSON beside it."""
-    cells = [cell for cell in CELLS if only in cell.what or only in str(cell.kind)]
-    left_out = {cell: why for cell in cells if (why := missing(cell.kind))}
+async def field(task: Task, *, only: str = "", report: Path | None = None, resume: bool = False) -> list[Row]:
+    """Plays all cells with `only` in their name or kind. Adds the results to the Markdown of `report` and its JSON.
+
+    `resume` leaves out the cells that have passed at this commit, by that report.
+    """
+    cells = [cell for cell in CELLS if any(each in cell.what or each in str(cell.kind) for each in only.split("|"))]
+    kept_report, run = Report(report) if report else None, this_run()
+    if resume and kept_report:
+        cells = [each for each in cells if not kept_report.has(each.what, str(each.kind), run["commit"])]
+    left_out = {cell: why for cell in cells if (why := missing(cell.kind) or cell.lacks())}
     cells = [cell for cell in cells if cell not in left_out]
     outcomes: list[Outcome] = []
     async with servers() as kept:
@@ -84,8 +86,9 @@ async def field(task: Task, *, only: str = "", report: Path | None = None) -> li
             task.report(f"{number + 1} of {len(cells)}: {cell.what}; {cell.kind}")
             outcomes.append(await play(cell, kept, task.seed + number))
             _print(outcomes[-1])
-            if report:  # after each cell: a run of many minutes may be interrupted
-                write(report, outcomes)
+            outcomes[-1].run = run
+            if kept_report:  # after each cell: a run of many minutes may be interrupted
+                kept_report.add(outcomes[-1])
     return [_row(each) for each in outcomes] + [
         Row(PART, f"{cell.what} ({cell.kind})", unit="inputs", more={"left out": why}) for cell, why in left_out.items()
     ]
@@ -105,46 +108,3 @@ def _row(outcome: Outcome) -> Row:
     if outcome.reported is not None:
         row.more["reported s"] = outcome.reported
     return row
-
-
-def write(file: Path, outcomes: Iterable[Outcome]) -> None:
-    """Writes the table of the outcomes as Markdown, and everything as JSON beside it."""
-    some = list(outcomes)
-    failed = [each for each in some if not each.passed]
-    lines = [
-        f"# {datetime.now(UTC):%Y-%m-%d}: the field",
-        "",
-        f"{len(some)} cells, {sum(each.inputs for each in some):,} inputs. {len(failed)} cells failed.",
-        "",
-        "An independent judge (`tests/prove/field/judge.py`) compares topics and tables. *Lost*: inputs without an",
-        "outcome. *Contradicted*: events and rows that cannot all be true. *Repeated*: events that were published",
-        "again (allowed). *Reported*: seconds from the beginning of the fault until `/readyz` or `ops.health` named",
-        "it; a dash where nothing need be. *Ready again*: seconds from the end of the fault until a new batch was",
-        "ready.",
-        "",
-        "| cell | environment | inputs | lost | contradicted | repeated | reported, s | ready again, s | |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(_line(each) for each in some),
-        "",
-    ]
-    for each in failed:
-        lines += [f"**{each.cell}** ({each.environment}): {len(each.findings)} findings, the first:", ""]
-        lines += [f"- `{text[:200]}`" for text in each.findings[:3]] + [""]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines).rstrip() + "\n")
-    file.with_suffix(".json").write_text(json.dumps([_shown(each) for each in some], indent=1) + "\n")
-
-
-def _shown(outcome: Outcome) -> dict[str, object]:
-    """Returns the outcome for scripts: numbers for the long lists, and the first findings."""
-    numbers = {"lost": len(outcome.lost), "contradicted": len(outcome.contradicted), "passed": outcome.passed}
-    findings = [text[:300] for text in outcome.findings[:5]]
-    return asdict(outcome) | numbers | {"findings": findings, "said": [text[:300] for text in outcome.said]}
-
-
-def _line(outcome: Outcome) -> str:
-    reported = "–" if not outcome.must_report else "never" if outcome.reported is None else f"{outcome.reported:.1f}"
-    again = "never" if outcome.ready_again is None else f"{outcome.ready_again:.1f}"
-    numbers = (outcome.inputs, len(outcome.lost), len(outcome.contradicted), outcome.repeated, reported, again)
-    state = "passed" if outcome.passed else "**failed**"
-    return f"| {outcome.cell} | {outcome.environment} | {' | '.join(map(str, numbers))} | {state} |"

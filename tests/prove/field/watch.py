@@ -1,6 +1,6 @@
 """Watches what the service says of itself while a fault lasts.
 
-That is what `/readyz` of each pod and `ops.health` say, and the last line of a pod that has ended.
+That is what `/readyz` of each pod and `ops.health` say, the last line of a pod that has ended, and what a cell notes.
 """
 
 import asyncio
@@ -36,6 +36,10 @@ class Watch:
         found = re.compile(pattern, re.IGNORECASE)
         return next((at - since for at, text in self.said if at >= since and found.search(text)), None)
 
+    def says(self, pattern: str, seconds: float = 3 * EVERY) -> bool:
+        """Returns whether the pattern was said within the last seconds."""
+        return self.first(pattern, time.monotonic() - seconds) is not None
+
     def summary(self, since: float) -> list[str]:
         """Returns the different things that were said, each once, with its second."""
         first: dict[str, float] = {}
@@ -50,18 +54,19 @@ class Watch:
             if number not in self.down:
                 if pod.has_ended:
                     self.deaths += 1
-                    self._note(f"pod {number} ended", [pod.last_lines(1)])
+                    self.note(f"pod {number} ended", [pod.last_lines(1)])
                     pod.start()
                 _, body = await asyncio.to_thread(pod.readiness)
-                self._note(f"pod {number}", _errors(body))
+                self.note(f"pod {number}", _errors(body))
             await asyncio.sleep(EVERY)
 
     async def _tables(self, database_url: Callable[[], str]) -> None:
         while True:
-            self._note("ops.health", await asyncio.to_thread(_attention, database_url()))
+            self.note("ops.health", await asyncio.to_thread(_attention, database_url()))
             await asyncio.sleep(EVERY)
 
-    def _note(self, source: str, texts: list[str]) -> None:
+    def note(self, source: str, texts: list[str]) -> None:
+        """Notes that this was said now."""
         self.said += [(time.monotonic(), f"{source}: {text}") for text in texts]
 
 

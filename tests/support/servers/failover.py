@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 
 from deploy.local.postgres import Postgres
-from tests.support.servers.standby import become_standby
+from deploy.servers.standby import become_standby
 
 
 def copy_data(server: Postgres, copy: Path) -> None:

@@ -28,6 +28,7 @@ async def read_only(play: Play) -> None:
     """The server becomes read-only for 15 s."""
     async with play.load(), play.fault():
         await alter(play, "set default_transaction_read_only = on")
+        await play.run("check", names="read-only: default_transaction_read_only is on")
         await asyncio.sleep(15)
         await alter(play, "reset default_transaction_read_only")
 
@@ -62,13 +63,14 @@ async def through_pooler(play: Play) -> None:
 
 
 async def undeclared_pooler(play: Play) -> None:
-    """A pod does not know that a transaction pooler shares its sessions."""
+    """A pod does not know of the pooler, which shares its sessions or refuses its settings."""
     pod = play.world.pods.all[0]
     right = pod._environment
     async with play.load(), play.fault():
         pod.kill()
         pod._environment = {**right, "ELS_DATABASE_POOLER": "none"}
         pod.start()
+        await play.run("check", names="ELS_DATABASE_POOLER", ELS_DATABASE_POOLER="none")
         await asyncio.sleep(15)
         pod._environment = right
         pod.kill()
@@ -82,7 +84,7 @@ async def name_points_to_standby(play: Play) -> None:
     async with play.load(), play.fault():
         world.point_to(world.standby)
         world.database.cut()
-        await asyncio.sleep(5)
+        await asyncio.gather(play.run("check", names="the server is a standby"), asyncio.sleep(5))
         world.point_to(world.postgres)
 
 
@@ -96,24 +98,16 @@ async def fail_over(play: Play) -> None:
 
 async def fail_over_with_loss(play: Play) -> None:
     """The standby has received nothing for some seconds when the primary is killed: commits are lost."""
-    world = play.world
-    assert world.standby is not None
+    world, standby = play.world, play.world.standby
+    assert standby is not None
     async with play.load():
         await asyncio.sleep(2)
-        await asyncio.to_thread(disconnect, play)
+        await asyncio.to_thread(standby.disconnect)
         await asyncio.sleep(5)
         async with play.fault():
             await asyncio.to_thread(world.fail_over)
             await until_named(play, BEHIND)
         assert await recovered_if_behind(play), "nothing was lost, so nothing was tested"
-
-
-def disconnect(play: Play) -> None:
-    """Ends the replication."""
-    assert play.world.standby is not None
-    with psycopg.connect(play.world.standby.url(), autocommit=True) as conn:
-        conn.execute("alter system set primary_conninfo = ''")
-        conn.execute("select pg_reload_conf()")
 
 
 async def fail_over_synchronously(play: Play) -> None:
@@ -130,8 +124,10 @@ async def fail_over_while_commits_wait(play: Play) -> None:
 
     Nobody was told that they were done, so nothing may follow from them.
     """
+    standby = play.world.standby
+    assert standby is not None
     async with play.load():
-        await asyncio.to_thread(disconnect, play)
+        await asyncio.to_thread(standby.disconnect)
         await asyncio.sleep(8)
         async with play.fault():
             await asyncio.to_thread(play.world.fail_over)
@@ -194,6 +190,13 @@ CELLS: Final = [
     Cell("the pooler restarted", Kind(pooler="transaction"), through_pooler),
     Cell("sessions ended again and again", Kind(pooler="session"), end_sessions),
     Cell("sessions ended again and again", Kind(pooler="transaction"), end_sessions),
+    Cell(
+        "the pooler is not declared",
+        Kind(pooler="session"),
+        undeclared_pooler,
+        names="ELS_DATABASE_POOLER to session",
+        spoils=True,
+    ),
     Cell("the pooler is not declared", Kind(pooler="transaction"), undeclared_pooler, names="pooler", spoils=True),
     Cell("the name points to the standby for 5 s", ASYNC, name_points_to_standby, names="read.?only|standby"),
     Cell("failover", ASYNC, fail_over, spoils=True),

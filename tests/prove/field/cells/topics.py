@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AclBinding, AclBindingFilter, AclOperation, NewPartitions, ResourceType
+from confluent_kafka.admin import AclBindingFilter, AclOperation, NewPartitions, ResourceType
 
 from deploy.servers.kafka_tools import run_tool
 from tests.prove.field import traffic
@@ -151,9 +151,9 @@ def _alter_quota(play: Play, how: str, what: str) -> None:
     run_tool("ConfigCommand", "--bootstrap-server", servers, *arguments)
 
 
-async def right_missing(play: Play, right: AclBinding) -> None:
+async def right_missing(play: Play, operation: AclOperation, topic: str) -> None:
     """A right of the service is missing for 20 s."""
-    admin = play.world.kafka.admin
+    admin, right = play.world.kafka.admin, acl(ResourceType.TOPIC, topic, operation)
     name, pattern = right.name, right.resource_pattern_type
     wanted = AclBindingFilter(
         right.restype, name, pattern, right.principal, right.host, right.operation, right.permission_type
@@ -161,13 +161,11 @@ async def right_missing(play: Play, right: AclBinding) -> None:
     async with play.load(), play.fault():
         for done in admin.delete_acls([wanted]).values():
             assert await asyncio.to_thread(done.result), f"there was no right {right}"
+        await play.run("check", names=f"lacks {operation.name}.* on topic {topic}")
         await asyncio.sleep(20)
         for granted in admin.create_acls([right]).values():
             await asyncio.to_thread(granted.result)
 
-
-READS: Final = acl(ResourceType.TOPIC, CONTENT, AclOperation.READ)
-WRITES: Final = acl(ResourceType.TOPIC, COMPLETED, AclOperation.WRITE)
 
 CELLS: Final = [
     Cell("input topic missing for 20 s", ONE, missing, names=FAILURE, recovers_within=READ_WITHIN, spoils=True),
@@ -185,8 +183,10 @@ CELLS: Final = [
          names="quota|throttl"),
     Cell("produce quota of 20 kB/s for 20 s", ONE, partial(quota, name="producer_byte_rate", bytes_per_second=20_000),
          names="quota|throttl"),
-    Cell("no right to read an input topic for 20 s", ONE, partial(right_missing, right=READS),
+    Cell("no right to read an input topic for 20 s", ONE,
+         partial(right_missing, operation=AclOperation.READ, topic=CONTENT),
          names="authori|right|permission|ACL|denied"),
-    Cell("no right to write an output topic for 20 s", ONE, partial(right_missing, right=WRITES),
+    Cell("no right to write an output topic for 20 s", ONE,
+         partial(right_missing, operation=AclOperation.WRITE, topic=COMPLETED),
          names="authori|right|permission|ACL|denied"),
 ]  # fmt: skip
