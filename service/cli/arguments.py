@@ -30,6 +30,7 @@ def _read(parameter: Callable[[str], _T]) -> Callable[[str], _T]:
 short_text = _read(parameters.short_text)
 reason = _read(parameters.reason)
 row_id = _read(parameters.row_id)
+notice = _read(parameters.notice)
 position = _read(parameters.position)
 page = _read(parameters.page)
 age = _read(parameters.age)

@@ -52,6 +52,11 @@ def row_id(text: str) -> int:
     return number(text, 1, _MAX_BIGINT)
 
 
+def notice(text: str) -> int | str:
+    """Parse what is acknowledged: the id of a row, or a kind of notices."""
+    return row_id(text) if text.isdigit() else short_text(text)
+
+
 def position(text: str) -> int:
     """Parse the position of a slot; 0 is before the first."""
     return number(text, 0, 100_000)

@@ -568,3 +568,25 @@ purge_hold = Table(
     PrimaryKeyConstraint("only_row", name="purge_hold_pkey"),
     CheckConstraint("only_row", name="purge_hold_only_row_check"),
 )
+
+notices = Table(
+    "notices",
+    METADATA,
+    _not_null("id", BigInteger, server_default=Identity(always=True)),
+    _not_null("kind", Text),
+    _not_null("at", _TIME, server_default=text("transaction_timestamp()")),
+    _not_null("detail", Text),
+    Column("acknowledged_at", _TIME),
+    PrimaryKeyConstraint("id", name="notices_pkey"),
+    CheckConstraint("kind in ('clocks', 'servers')", name="notices_kind_check"),
+    Index("notices_open", "id", postgresql_where=text("acknowledged_at is null")),
+)
+
+expired_seen = Table(
+    "expired_seen",
+    METADATA,
+    _not_null("only_row", Boolean, server_default=text("true")),
+    _not_null("until", _TIME),
+    PrimaryKeyConstraint("only_row", name="expired_seen_pkey"),
+    CheckConstraint("only_row", name="expired_seen_only_row_check"),
+)

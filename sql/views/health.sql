@@ -1,8 +1,8 @@
--- Shows the numbers to read first, and what needs attention. Reads only rows that wait or are open, never slots
--- or anything else that has a history, and of those rows only the first. So it may be queried every second
--- while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 2,000 rows of the outbox, and
+-- Shows the numbers to read first, what needs an action, and what an operator should have seen. Reads only rows that
+-- wait or are open, never slots or anything else that has a history, and of those rows only the first. So it may be
+-- queried every second while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 2,000 rows of the outbox, and
 -- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
--- outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, batches_unconfirmed.
+-- outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, notices_open, batches_unconfirmed.
 
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
@@ -157,141 +157,184 @@ with held_back as materialized (
         (select min(progress.applied_until) from els.progress) as applied_until
     from counted
     cross join unpublished
+), conditions as materialized (
+    select place, kind, needs_action, line, format('%s (docs/%s)', line, runbook) as advice
+    from numbers
+    cross join lateral (
+        values
+        (1, 'recovery', true, 'operations.md#elsdatabasebehind', (
+            select case state
+                when 'behind' then 'the database is behind its topics (' || why || '): run recover'
+                else 'the database is being recovered: ' || why
+            end
+            from els.recovery
+        )),
+        (2, 'incomplete_batches', true, 'operations.md#incomplete-batches', (
+            select count(*) || ' batches were announced, and their registration is in no topic: ops.incomplete_batches'
+            from els.incomplete_batches
+            having count(*) > 0
+        )),
+        (3, 'clocks', true, 'operations.md#elspurgeheld', (
+            select
+                'the purge is held: ' || why
+                || '; correct the clocks, or, where they are right now, run health acknowledge clocks'
+            from els.purge_hold
+            where acknowledged_at is null
+        )),
+        (4, 'open_transaction', true, 'operations.md#elsconsumerlaggrows', (
+            select format(
+                'for more than a minute, records of %s partition %s have waited for the end of a producer''s'
+                ' transaction: ops.progress', topic, "partition"
+            )
+            from els.progress
+            where open_transaction_since is not null
+            order by topic, "partition"
+            limit 1
+        )),
+        (5, 'progress', true, 'operations.md#elspurgeheld', case when applied_until < now() - interval '1 hour' then
+            'for more than an hour, a partition has not been applied to its end, so nothing expires: ops.progress'
+        end),
+        (6, 'paused_topics', true, 'operations.md#elstopicpaused', case when topics_stopped > 0 then
+            topics_stopped || ' input topics are paused: ops.stopped_topics'
+        end),
+        (7, 'output_topics', true, 'kafka.md#add-partitions', (
+            select format(
+                '%s has %s partitions, and events go to the first %s only: ops.output_topics', topic, found, partitions
+            )
+            from els.output_topics
+            where found <> partitions
+            order by topic
+            limit 1
+        )),
+        (8, 'relays', true, 'operations.md#elsnorelay', case when relays = 0 then
+            'no pod publishes events'
+        end),
+        (9, 'outbox', true, 'operations.md#elsoutboxnotdraining', case when oldest_outbox_row < now() - interval '30 seconds' then
+            'events have waited more than 30 seconds to be published: ops.outbox_backlog'
+        end),
+        (10, 'outbox_blocked', true, 'operations.md#elsoutboxblocked', case when outbox_blocked > 0 then
+            format(
+                '%s batches can not be published (%s): ops.outbox_blocked',
+                outbox_blocked,
+                (select left(blocked.error, 200) from els.outbox_blocked as blocked order by batch_id limit 1)
+            )
+        end),
+        (11, 'quarantine', true, 'operations.md#elsquarantineopen', case when quarantine_open > 0 then
+            quarantine_open || ' rejected inputs are open: ops.quarantine'
+        end),
+        (12, 'pending_content', true, 'operations.md#elspendingcontentold', case when oldest_pending < now() - (
+            select make_interval(secs => policy.seconds / 2)
+            from els.policy
+            where policy.name = 'pending_ttl'
+        ) then
+            'contents have waited more than half of their time for a registration: ops.pending_batches'
+        end),
+        (13, 'confirmations', true, 'operations.md#state-is-complete', case when exists (
+            select
+            from els.batches
+            where state = 'complete'
+            and completed_at < now() - (
+                select make_interval(secs => policy.seconds)
+                from els.policy
+                where policy.name = 'batch_timeout'
+            )
+        ) then
+            'batches are complete, and the confirmation of their class is late: ops.batches'
+        end),
+        (14, 'transactions', true, 'operations.md#elslongtransaction', case when oldest_transaction > interval '1 minute' then
+            'a transaction is older than a minute and keeps dead rows: pg_stat_activity'
+        end),
+        (15, 'replication_slots', true, 'operations.md#elsreplicationslotinactive', (
+            select
+                'replication slots are inactive for more than 5 minutes and keep WAL and dead rows ('
+                || string_agg(els.shown(name), ', ' order by name)
+                || '): pg_replication_slots'
+            from held_back
+            where is_inactive
+        )),
+        (16, 'standbys', true, 'operations.md#elsvacuumheldback', (
+            select
+                'dead rows of more than 20,000 transactions are kept for a standby ('
+                || string_agg(els.shown(name), ', ' order by name)
+                || '): pg_stat_replication'
+            from held_back
+            where transactions > 20000
+            and is_inactive is not true
+        )),
+        (50, 'lost_inputs', false, 'operations.md#elsinputslost', case when lost_inputs > 0 then
+            lost_inputs || ' times an input topic lost records that may not have been read: ops.lost_inputs'
+        end),
+        (51, 'expired_content', false, 'operations.md#elscontentexpired', (
+            select case when count(*) > 1000 then 'more than 1,000' else count(*)::text end
+                || ' contents expired: ops.expired_content'
+            from (
+                select
+                from els.pending_content
+                where state = 'expired'
+                and closed_at > (select expired_seen.until from els.expired_seen)
+                order by closed_at desc
+                limit 1001
+            ) as unseen
+            having count(*) > 0
+        )),
+        (52, 'clocks', false, 'operations.md#elspurgeheld', (
+            select (array_agg(detail order by id desc))[1] || '; that is over: ops.notices'
+            from els.notices
+            where acknowledged_at is null
+            and notices.kind = 'clocks'
+        )),
+        (53, 'servers', false, 'recovery.md#failover', (
+            select (array_agg(detail order by id desc))[1] || ', and nothing was missing in it: ops.notices'
+            from els.notices
+            where acknowledged_at is null
+            and notices.kind = 'servers'
+        ))
+    ) as condition (place, kind, needs_action, runbook, line)
+    where line is not null
 ), judged as (
     select
-        numbers.*,
-        array_remove(array[
-            (
-                select case state
-                    when 'behind' then 'the database is behind its topics (' || why || '): run recover'
-                    else 'the database is being recovered: ' || why
-                end
-                from els.recovery
-            ),
-            (
-                select count(*) || ' batches were announced, and their registration is in no topic: ops.incomplete_batches'
-                from els.incomplete_batches
-                having count(*) > 0
-            ),
-            case when lost_inputs > 0 then
-                lost_inputs || ' times an input topic lost records that may not have been read: ops.lost_inputs'
-            end,
-            (
-                select 'the purge is held: ' || why || '; correct the clocks, or run health acknowledge'
-                from els.purge_hold
-                where acknowledged_at is null
-            ),
-            (
-                select format(
-                    'for more than a minute, records of %s partition %s have waited for the end of a producer''s'
-                    ' transaction: ops.progress', topic, "partition"
-                )
-                from els.progress
-                where open_transaction_since is not null
-                order by topic, "partition"
-                limit 1
-            ),
-            case when applied_until < now() - interval '1 hour' then
-                'for more than an hour, a partition has not been applied to its end, so nothing expires: ops.progress'
-            end,
-            case when topics_stopped > 0 then
-                topics_stopped || ' input topics are paused: ops.stopped_topics'
-            end,
-            (
-                select format(
-                    '%s has %s partitions, and events go to the first %s only: ops.output_topics', topic, found, partitions
-                )
-                from els.output_topics
-                where found <> partitions
-                order by topic
-                limit 1
-            ),
-            case when relays = 0 then
-                'no pod publishes events'
-            end,
-            case when oldest_outbox_row < now() - interval '30 seconds' then
-                'events have waited more than 30 seconds to be published: ops.outbox_backlog'
-            end,
-            case when outbox_blocked > 0 then
-                format(
-                    '%s batches can not be published (%s): ops.outbox_blocked',
-                    outbox_blocked,
-                    (select left(blocked.error, 200) from els.outbox_blocked as blocked order by batch_id limit 1)
-                )
-            end,
-            case when quarantine_open > 0 then
-                quarantine_open || ' rejected inputs are open: ops.quarantine'
-            end,
-            case when oldest_pending < now() - (
-                select make_interval(secs => policy.seconds / 2)
-                from els.policy
-                where policy.name = 'pending_ttl'
-            ) then
-                'contents have waited more than half of their time for a registration: ops.pending_batches'
-            end,
-            case when exists (
-                select
-                from els.batches
-                where state = 'complete'
-                and completed_at < now() - (
-                    select make_interval(secs => policy.seconds)
-                    from els.policy
-                    where policy.name = 'batch_timeout'
-                )
-            ) then
-                'batches are complete, and the confirmation of their class is late: ops.batches'
-            end,
-            case when expired_last_day > 0 then
-                expired_last_day || ' contents expired in the last day: ops.expired_content'
-            end,
-            case when oldest_transaction > interval '1 minute' then
-                'a transaction is older than a minute and keeps dead rows: pg_stat_activity'
-            end,
-            (
-                select
-                    'replication slots are inactive for more than 5 minutes and keep WAL and dead rows ('
-                    || string_agg(els.shown(name), ', ' order by name)
-                    || '): pg_replication_slots'
-                from held_back
-                where is_inactive
-            ),
-            (
-                select
-                    'dead rows of more than 20,000 transactions are kept for a standby ('
-                    || string_agg(els.shown(name), ', ' order by name)
-                    || '): pg_stat_replication'
-                from held_back
-                where transactions > 20000
-                and is_inactive is not true
-            )
-        ], null) as attention
-    from numbers
+        coalesce(array_agg(line order by place), '{}') as attention,
+        coalesce(array_agg(advice order by place) filter (where needs_action), '{}') as actions,
+        coalesce(array_agg(kind order by place) filter (where needs_action), '{}') as action_kinds,
+        coalesce(array_agg(advice order by place) filter (where not needs_action), '{}') as notices,
+        coalesce(array_agg(kind order by place) filter (where not needs_action), '{}') as notice_kinds
+    from conditions
 )
 select
-    cardinality(attention) = 0 as well,
-    attention,
-    pending,
-    oldest_pending,
-    batches_waiting,
-    outbox_rows,
-    oldest_outbox_row,
-    outbox_blocked,
-    quarantine_open,
-    topics_stopped,
-    oldest_transaction,
-    expired_last_day,
-    relays,
-    coalesce(behind_records, 0) as behind_records,
-    applied_until,
-    lost_inputs,
-    held_back_transactions,
-    inactive_slots
-from judged;
+    cardinality(judged.actions) = 0 as well,
+    judged.attention,
+    numbers.pending,
+    numbers.oldest_pending,
+    numbers.batches_waiting,
+    numbers.outbox_rows,
+    numbers.oldest_outbox_row,
+    numbers.outbox_blocked,
+    numbers.quarantine_open,
+    numbers.topics_stopped,
+    numbers.oldest_transaction,
+    numbers.expired_last_day,
+    numbers.relays,
+    coalesce(numbers.behind_records, 0) as behind_records,
+    numbers.applied_until,
+    numbers.lost_inputs,
+    numbers.held_back_transactions,
+    numbers.inactive_slots,
+    case
+        when judged.actions <> '{}' then 'action needed'
+        when judged.notices <> '{}' then 'notice'
+        else 'fine'
+    end as level,
+    judged.actions,
+    judged.notices,
+    judged.action_kinds,
+    judged.notice_kinds
+from numbers
+cross join judged;
 
 comment on view ops.health is
     'The state of the whole service, in one row; counts above 50,000 are estimates.';
-comment on column ops.health.well is 'whether the service is healthy: nothing needs attention';
-comment on column ops.health.attention is 'what needs attention, in words, each with the view that shows more';
+comment on column ops.health.well is 'whether nothing needs an action; there may be notices';
+comment on column ops.health.attention is 'what needs an action, then the notices, in words, each with the view that shows more';
 comment on column ops.health.pending is 'contents that wait for a registration';
 comment on column ops.health.oldest_pending is 'when the longest waiting of them was stored, or restored';
 comment on column ops.health.batches_waiting is 'batches that contents or failures wait for, among the 10,000 of each that have waited longest';
@@ -308,3 +351,8 @@ comment on column ops.health.applied_until is 'everything that the input topics 
 comment on column ops.health.lost_inputs is 'losses of inputs that no operator has acknowledged';
 comment on column ops.health.held_back_transactions is 'dead rows of so many transactions are kept for a standby or a replication slot';
 comment on column ops.health.inactive_slots is 'replication slots that nobody has used for 5 minutes; they keep WAL and dead rows';
+comment on column ops.health.level is 'the worst that there is: "action needed", "notice" (only what has happened, until an operator has seen it) or "fine"';
+comment on column ops.health.actions is 'what needs an action, each with the view that shows more and the section of the runbook that says what to do';
+comment on column ops.health.notices is 'what has happened and needs no action any more; `health acknowledge` marks it as seen';
+comment on column ops.health.action_kinds is 'the kind of each of the actions, in the same order';
+comment on column ops.health.notice_kinds is 'the kind of each of the notices, in the same order, as `health acknowledge` takes it';

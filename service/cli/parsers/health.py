@@ -3,9 +3,8 @@
 from service.cli.arguments import (
     Commands,
     add,
-    group,
     interval,
-    row_id,
+    notice,
     with_json,
     with_operator,
 )
@@ -23,12 +22,27 @@ def add_health(commands: Commands) -> None:
         "--once", action="store_true", help="show it once and end; exit status 1 if something needs attention"
     )
     top.add_argument("--svg", metavar="FILE", help="with --once: also write the screen to an SVG file")
-    health = group(commands, "health", "mark notices of ops.health as seen")
+    health = with_json(
+        add(
+            commands,
+            "cli.health.health_show",
+            "health",
+            "show what needs an action, and notices to be seen; exit status 1 if something needs an action",
+        )
+    )
     acknowledge = add(
-        health,
+        health.add_subparsers(metavar="COMMAND"),
         "cli.health.health_acknowledge",
         "acknowledge",
-        "mark as seen: lost inputs, and clocks that hold the purge",
+        "mark notices as seen; only what happens later shows again",
     )
-    acknowledge.add_argument("ids", type=row_id, metavar="ID", nargs="*", help="only these lost inputs (default: all)")
+    acknowledge.add_argument(
+        "what",
+        type=notice,
+        metavar="KIND|ID",
+        nargs="*",
+        help="only notices of this kind, as `health` shows it, or this loss in ops.lost_inputs (default: all). The "
+        "kind clocks also lets a purge go on that is held",
+    )
+    acknowledge.add_argument("--dry-run", action="store_true", help="only show what would be marked; change nothing")
     with_operator(acknowledge)

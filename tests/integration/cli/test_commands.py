@@ -573,16 +573,6 @@ def test_an_empty_database_can_be_filled_with_all_inputs_as_new_ones(
     assert conn.execute("select count(*) from els.recovery").fetchone() == (0,)
 
 
-def test_health_acknowledge_says_what_it_has_marked(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
-    conn.execute(
-        "insert into els.lost_inputs (topic, partition, first_offset, next_offset, cause)"
-        " values ('one', 0, 1, 3, 'deleted'), ('two', 0, 1, 3, 'replaced')"
-    )
-    assert service("health", "acknowledge", "2").out == "Acknowledged: loss 2 of two.\n"
-    assert service("health", "acknowledge", "--why", "asked for again").out == "Acknowledged: loss 1 of one.\n"
-    assert service("health", "acknowledge").status == 1
-
-
 def test_check_compares_retentions_with_those_of_the_topics(service: CommandLine, apache: Broker) -> None:
     ended = service("check", "--json", **apache.settings, ELS_EXPIRED_RETENTION_SECONDS="60")
     messages = [row["told"] for row in ended.json if not row["ok"]]

@@ -325,11 +325,21 @@ async def test_notices_are_acknowledged(served: Served, conn: psycopg.Connection
         200,
         {"notices": ["loss 2 of two"]},
     )
-    ((attention,),) = conn.execute("select attention from ops.health").fetchall()
-    assert any(line.startswith("2 times") for line in attention)
+    status, verdict = await served.get("health")
+    lines = {(each["level"], each["kind"]): each["line"] for each in verdict["conditions"]}
+    assert (status, verdict["level"]) == (200, "action needed")
+    assert lines["notice", "lost_inputs"].startswith("2 times")
+    assert lines["action needed", "relays"].startswith("no pod publishes")
+    assert await served.post("health/acknowledge", ids=[1, 3], dry_run=True) == (
+        200,
+        {"notices": ["loss 1 of one", "loss 3 of three"]},
+    )
     assert (await served.post("health/acknowledge", ids=[2]))[0] == 404
     assert (await served.post("health/acknowledge"))[1] == {"notices": ["loss 1 of one", "loss 3 of three"]}
     assert conn.execute("select count(*) from ops.lost_inputs where acknowledged_at is null").fetchone() == (0,)
+    status, problem = await served.post("health/acknowledge", kinds=["relays"])
+    assert (status, "no pod publishes events" in problem["detail"]) == (409, True)
+    assert (await served.post("health/acknowledge", kinds=["another"]))[0] == 422
     assert conn.execute("select count(*), min(action) from ops.operator_actions").fetchone() == (
         3,
         "health acknowledge",

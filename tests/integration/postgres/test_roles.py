@@ -46,6 +46,8 @@ TABLES = {
     "expirable_confirmations": {"SELECT"},
     "lost_inputs": {"SELECT", "INSERT", "UPDATE"},
     "output_topics": {"SELECT", "INSERT", "UPDATE"},
+    "notices": {"SELECT", "INSERT", "UPDATE"},
+    "expired_seen": CHANGE,
     "policy": CHANGE,
     "operator_actions": {"SELECT", "DELETE"},
     "alembic_version": {"SELECT"},

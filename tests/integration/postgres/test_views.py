@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from deploy.servers import databases
 
 VIEWS = Path(__file__).parents[3] / "sql" / "views"
+DOCS = VIEWS.parents[1] / "docs"
 
 # The columns that users depend on; a view may have more.
 COLUMNS = {
@@ -31,7 +32,8 @@ COLUMNS = {
     "removed_content": "batch_id text_storage_id original_file_name removed_at who why",
     "operator_actions": "id at who action batch_id topic why details",
     "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction"
-    " well attention",
+    " well attention level actions notices action_kinds notice_kinds",
+    "notices": "id kind at detail acknowledged_at",
     "invariant_violations": "invariant batch_id detail",
     "timeline": "batch_id at step what text_storage_id file_upload_id essay_id original_file_name details who"
     " correlation_id trace_id source",
@@ -112,6 +114,9 @@ create function pg_temp.old_event(batch text, topic text, age interval) returns 
 $$;
 create function pg_temp.live() returns void language sql as $$
     insert into els.relays values (gen_random_uuid(), now() + interval '1 minute', true);
+$$;
+create function pg_temp.lost(topic text) returns void language sql as $$
+    insert into els.lost_inputs (topic, partition, first_offset, next_offset, cause) values (topic, 0, 1, 3, 'deleted');
 $$;
 create function pg_temp.age(by interval) returns void language sql as $$
     update els.pending_content set stored_at = now() - by, waiting_since = now() - by;
@@ -379,23 +384,78 @@ ATTENTION = {
         "with old as (select pg_temp.pending('b', 't')) select pg_temp.age('13 hours') from old",
         ("contents have waited more than half of their time for a registration: ops.pending_batches",),
     ),
+}
+
+
+NOTICES = {
+    "a lost input": (
+        "lost('t')",
+        "lost_inputs",
+        "1 times an input topic lost records that may not have been read: ops.lost_inputs",
+    ),
     "an expired content": (
         "pending('b', 't', 'expired')",
-        ("1 contents expired in the last day: ops.expired_content",),
+        "expired_content",
+        "1 contents expired: ops.expired_content",
+    ),
+    "clocks that agree again": (
+        "insert into els.notices (kind, detail) values ('clocks', 'the purge was held')",
+        "clocks",
+        "the purge was held; that is over: ops.notices",
+    ),
+    "another server": (
+        "insert into els.notices (kind, detail) values ('servers', 'the database moved')",
+        "servers",
+        "the database moved, and nothing was missing in it: ops.notices",
     ),
 }
 
 
 @pytest.mark.parametrize("what", ATTENTION)
-def test_health_says_in_words_what_needs_attention(database: Connection[dict[str, Any]], what: str) -> None:
+def test_health_says_in_words_what_needs_an_action(database: Connection[dict[str, Any]], what: str) -> None:
     planted, attention = ATTENTION[what]
     if what != "no pod":
         plant(database, "live()")
     plant(database, planted)
-    assert row(database, "select well, attention from ops.health") == {
-        "well": not attention,
-        "attention": list(attention),
-    }
+    found = row(database, "select well, level, attention, actions, action_kinds, notices from ops.health")
+    assert found["attention"] == list(attention)
+    assert found["well"] == (not attention)
+    assert found["level"] == ("action needed" if attention else "fine")
+    assert [line.partition(" (docs/")[0] for line in found["actions"]] == list(attention)
+    assert len(found["action_kinds"]) == len(attention)
+    assert found["notices"] == []
+
+
+@pytest.mark.parametrize("what", NOTICES)
+def test_health_shows_what_has_happened_as_a_notice(database: Connection[dict[str, Any]], what: str) -> None:
+    planted, kind, line = NOTICES[what]
+    plant(database, "live()", planted)
+    found = row(database, "select well, level, attention, actions, notice_kinds, notices from ops.health")
+    assert (found["well"], found["level"], found["actions"]) == (True, "notice", [])
+    assert (found["attention"], found["notice_kinds"]) == ([line], [kind])
+    assert found["notices"][0].startswith(line)
+    plant(database, "rejected('topic', 'x')")
+    found = row(database, "select well, level, action_kinds, notice_kinds from ops.health")
+    assert (found["well"], found["level"]) == (False, "action needed")
+    assert (found["action_kinds"], found["notice_kinds"]) == (["quarantine"], [kind])
+
+
+def test_of_what_expired_health_counts_a_thousand(database: Connection[dict[str, Any]]) -> None:
+    plant(database, "live()", MANY_WAIT.format(batches=10, contents=1001))
+    plant(database, "update els.pending_content set state = 'expired', closed_at = now()")
+    found = row(database, "select attention from ops.health")
+    assert found["attention"] == ["more than 1,000 contents expired: ops.expired_content"]
+
+
+def test_each_line_of_health_names_a_section_of_the_docs(database: Connection[dict[str, Any]]) -> None:
+    (view,) = row(database, "select pg_get_viewdef('ops.health') as text").values()
+    places = set(re.findall(r"'((?:\w+)\.md#[\w-]+)'", view))
+    assert len(places) > 15
+    for place in places:
+        page, anchor = place.split("#")
+        text = (DOCS / page).read_text()
+        titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, place
 
 
 @pytest.mark.parametrize(("more", "least", "most"), [(50_100, 50_000, 60_000), (10, 10, 10)])

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from service.operators.errors import Conflict
 from service.operators.notices import NoticeActions
 from service.postgres.pool import Database
 from service.purge.clocks import ROUNDS, TOLERANCE, Clocks
@@ -72,6 +73,9 @@ async def test_it_goes_on_after_three_rounds_in_which_they_agree_on_any_pod(
     rounds = [await clocks.may_purge(database) for _ in range(ROUNDS - 1)]
     assert rounds == [False] * (ROUNDS - 2) + [True]  # the other pod's round counts
     assert conn.execute("select count(*) from els.purge_hold").fetchone() == (0,)
+    ((kinds, notices),) = conn.execute("select notice_kinds, notices from ops.health").fetchall()
+    assert kinds == ["clocks"]
+    assert notices[0].startswith("the purge was held since ")
 
 
 async def test_a_difference_that_an_operator_acknowledged_does_not_stop_it_again(
@@ -81,7 +85,9 @@ async def test_a_difference_that_an_operator_acknowledged_does_not_stop_it_again
     clocks = pod.of_a_pod()
     pod.wall = 3600
     assert not await clocks.may_purge(database)
-    (seen,) = await NoticeActions(database).acknowledge(Operator("me", "a virtual clock"), None)
+    with pytest.raises(Conflict, match="the purge is held"):
+        await NoticeActions(database).acknowledge(Operator("me"))
+    (seen,) = await NoticeActions(database).acknowledge(Operator("me", "a virtual clock"), ["clocks"])
     assert "apart" in seen
     assert await clocks.may_purge(database)
     assert await clocks.may_purge(database)
