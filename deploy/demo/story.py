@@ -6,9 +6,12 @@ the output topics. Every wait is bounded; after its bound it raises `Missing`, w
 
 import asyncio
 import json
+import os
+import sys
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -194,9 +197,13 @@ class Outcome:
     waiting: Sequence[tuple[str, str]] = ()
     """batch, what is pending or expired"""
     quarantine: Sequence[tuple[str, str]] = ()
-    """batch, reason"""
+    """batch, reason and state"""
     violations: Sequence[tuple[str, str, str]] = ()
     """invariant, batch, detail"""
+    level: str = "fine"
+    """that of ops.health"""
+    left: Sequence[str] = ()
+    """lines of ops.health that were not there before the demo"""
 
     def data(self, topic: str) -> list[Mapping[str, Any]]:
         return [event.data for event in self.events if event.topic == topic]
@@ -206,6 +213,7 @@ class Outcome:
 class World:
     """The running service, seen from outside. Only one task at a time may read the views."""
 
+    environment: Mapping[str, str]
     settings: Settings
     database: psycopg.AsyncConnection[Any]
     is_operator: bool
@@ -314,8 +322,25 @@ class World:
             found = await self.database.execute(query.encode(), parameters)
             return await found.fetchall()
 
-    async def outcome(self, batches: Iterable[Batch]) -> Outcome:
-        """Reads the result for these batches."""
+    async def health(self) -> list[str]:
+        """Returns the lines of ops.health."""
+        [(lines,)] = await self.query("select attention from ops.health")
+        return list(lines)
+
+    async def operate(self, *arguments: str) -> str:
+        """Runs a command of the service, as an operator does. Returns what it printed. Raises Missing if it fails."""
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "service", *arguments,
+            env=os.environ | self.environment, stdout=PIPE, stderr=STDOUT,
+        )  # fmt: skip
+        printed, _ = await asyncio.wait_for(command.communicate(), PATIENCE)
+        if command.returncode:
+            raise Missing(f"`els {' '.join(arguments)}` failed: {printed.decode()}")
+        return printed.decode().strip()
+
+    async def outcome(self, batches: Iterable[Batch], lines_before: Collection[str]) -> Outcome:
+        """Reads the result for these batches. `lines_before` are those of ops.health before they were sent."""
+        [(level,)] = await self.query("select level from ops.health")
         ids = [batch.batch_id for batch in batches]
         ours = {"ids": ids}
         return Outcome(
@@ -336,9 +361,11 @@ class World:
                 **ours,
             ),
             quarantine=await self.query(
-                "select key_text, reason from ops.quarantine where key_text = any(%(ids)s)", **ours
+                "select key_text, reason || ', ' || state from ops.quarantine where key_text = any(%(ids)s)", **ours
             ),
             violations=await self.query("select invariant, batch_id, detail from ops.invariant_violations"),
+            level=level,
+            left=[line for line in await self.health() if line not in lines_before],
         )
 
 
@@ -364,6 +391,7 @@ async def world(settings: Mapping[str, str]) -> AsyncIterator[World]:
         )
         stack.push_async_callback(database.close)
         found = World(
+            environment=settings,
             settings=known,
             database=database,
             is_operator=await _may_be_operator(database),

@@ -6,10 +6,11 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from rich.console import Console
 
-from deploy.demo import demo, story
+from deploy.demo import checks, demo, story
 from deploy.demo.story import Batch, Event, Outcome
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import pods
@@ -43,8 +44,8 @@ def played(settings: dict[str, str]) -> tuple[int, str]:
     return status, paper.getvalue()
 
 
-def test_the_demo_can_be_repeated_on_one_service_and_all_checks_pass(
-    service: None, settings: dict[str, str], kafka: Broker
+def test_the_demo_can_be_repeated_on_one_service_and_leaves_nothing_to_do(
+    service: None, settings: dict[str, str], kafka: Broker, database_url: str
 ) -> None:
     for _ in range(2):
         status, paper = played(settings)
@@ -53,6 +54,8 @@ def test_the_demo_can_be_repeated_on_one_service_and_all_checks_pass(
         assert "✗" not in paper
         assert "\x1b" not in paper
         assert max(map(len, paper.splitlines())) <= 100
+        with psycopg.connect(database_url) as conn:
+            assert conn.execute("select level, attention from ops.health").fetchone() == ("fine", [])
     published = asyncio.run(read_back(kafka))
     assert all(published[topic] for topic in (SLOT_ASSIGNED, BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS))
     for topic, records in published.items():
@@ -125,12 +128,12 @@ def good() -> Outcome:
         slots=[*slots, ("f", 2, "essay-2", "failed", None, "failed-1")],
         batches=[("b", "ready"), ("f", "ready"), ("x", "ready")],
         excess=[("x", "text-2")],
-        quarantine=[("b", "conflicting_registration")],
+        quarantine=[("b", "conflicting_registration, discarded")],
     )
 
 
 def broken(end: Outcome) -> list[str]:
-    return [claim.text for claim in demo.claims([BATCH, FAILING, FULL], BATCH, end) if not claim.holds]
+    return [claim.text for claim in checks.claims([BATCH, FAILING, FULL], BATCH, end) if not claim.holds]
 
 
 def test_every_check_passes_on_the_correct_result(good: Outcome) -> None:
@@ -160,6 +163,8 @@ def test_every_check_passes_on_the_correct_result(good: Outcome) -> None:
         (lambda end: {"events": [*end.events, Event("another", "b", {}, 1)]}, "no other events were published"),
         (lambda _: {"waiting": [("b", "content")]}, "nothing is pending"),
         (lambda _: {"quarantine": []}, "one row in quarantine"),
+        (lambda _: {"quarantine": [("b", "conflicting_registration, open")]}, "one row in quarantine"),
+        (lambda _: {"left": ["1 rejected inputs are open"]}, "ops.health"),
         (lambda end: {"quarantine": [*end.quarantine, ("f", "invalid_field")]}, "one row in quarantine"),
         (lambda _: {"violations": [("I4", "b", "content waits")]}, "ops.invariant_violations"),
     ],

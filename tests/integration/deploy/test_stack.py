@@ -38,15 +38,20 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
             made.clean()
 
 
+LEVEL = "select level, attention from ops.health"
+
+
 @pytest.mark.timeout(300)
 def test_up_may_be_called_at_any_time_and_keeps_the_data(stack: Stack) -> None:
     with stack.exclusively():
         settings = stack.up()
         with psycopg.connect(settings["ELS_MIGRATION_DATABASE_URL"], autocommit=True) as conn:
             conn.execute("create table kept ()")
+            assert conn.execute(LEVEL).fetchone() == ("fine", [])
         assert stack.up() == settings
         stack.down()
         assert not any(stack.running().values())
         assert stack.up()["ELS_DATABASE_URL"] == settings["ELS_DATABASE_URL"]
     with psycopg.connect(settings["ELS_MIGRATION_DATABASE_URL"], autocommit=True) as conn:
         conn.execute("table kept")
+        assert conn.execute(LEVEL).fetchone() == ("fine", [])
