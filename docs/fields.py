@@ -61,6 +61,9 @@ FIELDS: Final = {
     "span_id": "Span of the failed operation.",
     # our events
     "reason": "Why the text has no slot: see events.md.",
+    "BatchCancelledData.reason": "Why an operator has cancelled the batch.",
+    "assigned_count": "Slots that hold a text.",
+    "failed_count": "Slots that hold a validation failure.",
     "stored_at": "When the text was first stored.",
     "expired_at": "When it expired.",
     "provisioned_count": "Slots that hold a text.",

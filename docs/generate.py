@@ -55,6 +55,10 @@ MESSAGES: Final = {
         "A registration did not come in time (to the Batch Orchestrator and operators).",
     ),
     topics.READINESS_TIMEOUT: ("BatchReadinessTimeout", "A batch is not complete in time (to the Batch Orchestrator)."),
+    topics.BATCH_CANCELLED: (
+        "BatchCancelled",
+        "An operator has cancelled a batch, of which nothing else follows (to the Batch Orchestrator and operators).",
+    ),
 }
 """Each topic's message: its name and what it says."""
 

@@ -49,15 +49,102 @@ values (transaction_timestamp() - interval '1 day')
 on conflict do nothing;
 """
 
+# An operator closes a batch, or cancels it: what was open is withdrawn then, and the batch waits for nothing more.
+ENDINGS = """
+alter table els.batches
+    add column if not exists withdrawn integer not null default 0,
+    add column if not exists cancelled_at timestamptz,
+    add column if not exists cancel_reason text;
+"""
+ENDED_BATCHES = {
+    # Only a batch that is ended has withdrawn slots, and then none is open.
+    "batches_counts_check": (
+        "assigned >= 0 and failed >= 0 and withdrawn >= 0 and assigned + failed + withdrawn <= expected"
+        " and (withdrawn = 0 or assigned + failed + withdrawn = expected)"
+    ),
+    "batches_state_check": (
+        "case when assigned + failed + withdrawn < expected then state = 'registered'"
+        " when state = 'cancelled' then true when assigned = 0 then state = 'failed'"
+        " else state = 'ready' or state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null end"
+    ),
+    # A batch that was complete before it was cancelled has announced that, so the two times must differ.
+    "batches_cancelled_check": (
+        "case state when 'cancelled' then num_nulls(cancelled_at, cancel_reason) = 0 and completed_at <= cancelled_at"
+        " and ready_announced_at is null"
+        " and cancel_reason in ('WRONG_REGISTRATION', 'WITHDRAWN', 'DUPLICATE', 'OTHER')"
+        " else num_nonnulls(cancelled_at, cancel_reason) = 0 end"
+    ),
+}
+ENDED_SLOTS = {
+    "slots_state_check": (
+        "case when state in ('open', 'withdrawn') then num_nonnulls(text_storage_id, file_upload_id,"
+        " original_file_name, raw_file_storage_id, file_size_bytes, content_md5_hash, correlation_id, taken_at, origin)"
+        " = 0 when state = 'assigned' then num_nulls(text_storage_id, taken_at) = 0 and (origin is not null"
+        " or num_nulls(file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes, correlation_id) = 0)"
+        " when state = 'failed' then text_storage_id is null and num_nulls(file_upload_id, taken_at) = 0"
+        " else false end"
+    )
+}
+BATCHES_BEFORE = {
+    "batches_counts_check": "assigned >= 0 and failed >= 0 and assigned + failed <= expected",
+    "batches_state_check": (
+        "case when assigned + failed < expected then state = 'registered' when assigned = 0 then state = 'failed'"
+        " else state = 'ready' or state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null end"
+    ),
+}
+SLOTS_BEFORE = {
+    "slots_state_check": (
+        "case state when 'open' then num_nonnulls(text_storage_id, file_upload_id, original_file_name,"
+        " raw_file_storage_id, file_size_bytes, content_md5_hash, correlation_id, taken_at, origin) = 0"
+        " when 'assigned' then num_nulls(text_storage_id, taken_at) = 0 and (origin is not null"
+        " or num_nulls(file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes, correlation_id) = 0)"
+        " when 'failed' then text_storage_id is null and num_nulls(file_upload_id, taken_at) = 0"
+        " else false end"
+    )
+}
+REFUSE_ENDED = """
+do $$
+begin
+    if exists (select from els.batches where withdrawn > 0 or state = 'cancelled') then
+        raise exception 'batches are closed or cancelled, which the release before does not know';
+    end if;
+end
+$$;
+"""
+IGNORE = "-- squawk-ignore ban-drop-constraint\n"
+
 
 def upgrade() -> None:
     op.execute(SUBJECTS)
     create_index("quarantine_batch", "els.quarantine (batch_id) where batch_id is not null")
     create_index("quarantine_correlation", "els.quarantine (correlation_id) where correlation_id is not null")
     op.execute(NOTICES)
+    op.execute(ENDINGS)
+    _replace_checks("els.batches", ENDED_BATCHES)
+    _replace_checks("els.slots", ENDED_SLOTS)
+
+
+def _replace_checks(table: str, checks: dict[str, str]) -> None:
+    """Replace checks. Each step is committed, so that none is validated while writers wait, and can be run again."""
+    for name, condition in checks.items():
+        op.execute(
+            f"{IGNORE}alter table {table} drop constraint if exists {name},"
+            f" add constraint {name} check ({condition}) not valid"
+        )
+        with op.get_context().autocommit_block():
+            op.execute(f"alter table {table} validate constraint {name}")
 
 
 def downgrade() -> None:
+    # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
+    op.execute(REFUSE_ENDED)
+    op.execute(f"{IGNORE}alter table els.batches drop constraint batches_cancelled_check")
+    _replace_checks("els.batches", BATCHES_BEFORE)
+    _replace_checks("els.slots", SLOTS_BEFORE)
+    op.execute(
+        "alter table els.batches drop column withdrawn cascade, drop column cancelled_at cascade,"
+        " drop column cancel_reason cascade"
+    )
     op.execute("drop table els.notices, els.expired_seen cascade")
     op.execute(
         "alter table els.quarantine drop column batch_id cascade, drop column original_file_name cascade,"

@@ -13,6 +13,7 @@ from service.audit.findings import UNKNOWN, Finding, Findings, Knowledge
 from service.audit.publications import final, order, repeats
 from service.domain.topics import (
     ASSOCIATIONS_CONFIRMED,
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
@@ -25,7 +26,7 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
-from service.history.facts import ONLY_OUTPUT, EventFact, History, digest
+from service.history.facts import ONLY_OUTPUT, BatchFact, EventFact, History, digest
 
 
 def judge(history: History, known: Knowledge) -> Iterator[Finding]:
@@ -81,15 +82,15 @@ def _batch(history: History, _: Knowledge) -> Findings:
         if history.slots:
             yield "I5", f"there are {len(history.slots)} slots, and the batch is not registered"
         return
-    counted = {state: sum(slot.state == state for slot in history.slots) for state in ("open", "assigned", "failed")}
+    states = ("open", "assigned", "failed", "withdrawn")
+    counted = {state: sum(slot.state == state for slot in history.slots) for state in states}
     batch = history.batch
-    full = "complete" if batch.state == "complete" and batch.class_id and batch.confirmed_at is None else "ready"
-    state = "registered" if counted["open"] else full if counted["assigned"] else "failed"
-    wanted = (len(history.slots), counted["assigned"], counted["failed"], state)
-    if (batch.expected, batch.assigned, batch.failed, batch.state) != wanted:
+    wanted = (len(history.slots), *(counted[state] for state in states[1:]), _state_of(batch, counted))
+    if (batch.expected, batch.assigned, batch.failed, batch.withdrawn, batch.state) != wanted:
         yield (
             "I5",
-            f"it is {batch.state} with {batch.assigned} + {batch.failed} of {batch.expected}, its slots: {counted}",
+            f"it is {batch.state} with {batch.assigned} + {batch.failed} + {batch.withdrawn} of {batch.expected},"
+            f" its slots: {counted}",
         )
     if counted["open"]:
         for excess in history.excess:
@@ -99,13 +100,26 @@ def _batch(history: History, _: Knowledge) -> Findings:
                 yield "I3", f"failure {failure.upload} found no slot, and {counted['open']} are open"
 
 
+def _state_of(batch: BatchFact, counted: Mapping[str, int]) -> str:
+    """Return the state that a batch with these slots must have."""
+    if counted["open"]:
+        return "registered"
+    if batch.cancelled_at is not None:
+        return "cancelled"
+    if not counted["assigned"]:
+        return "failed"
+    return "complete" if batch.state == "complete" and batch.class_id and batch.confirmed_at is None else "ready"
+
+
 def _slots(history: History, _: Knowledge) -> Findings:
     """I2: a slot has one upload, and an upload has one slot. I5: positions count from 1."""
     if [slot.position for slot in history.slots] != list(range(1, len(history.slots) + 1)):
         yield "I5", f"the positions of the {len(history.slots)} slots are not 1, 2, …"
     failed: dict[str | None, int] = defaultdict(int)
     for slot in history.slots:
-        if (slot.text is not None) != (slot.state == "assigned") or (slot.upload is None) != (slot.state == "open"):
+        if (slot.text is not None) != (slot.state == "assigned") or (slot.upload is None) != (
+            slot.state in ("open", "withdrawn")
+        ):
             yield "I2", f"slot {slot.essay_id} is {slot.state} with content {slot.text} of upload {slot.upload}"
         if slot.state == "failed":
             failed[slot.upload] += 1
@@ -245,14 +259,17 @@ def _wanted_events(history: History) -> dict[str, dict[str, tuple[str, float]]]:
         if waiting.state == "expired"
     }
     batch = history.batch
-    if batch and batch.completed_at is not None:
+    if batch and batch.completed_at is not None and batch.was_complete:
         listed = digest([[each.essay_id, each.text] for each in assigned])
-        if batch.state == "complete" or batch.ready_announced_at:
+        if batch.state in ("complete", "cancelled") or batch.ready_announced_at:
             wanted[BATCH_COMPLETED][""] = listed, batch.completed_at
         if batch.state == "ready":
             wanted[BATCH_READY][""] = listed, batch.ready_announced_at or batch.completed_at
-        if failed:
+        if failed or batch.state == "failed":
             wanted[VALIDATION_ERRORS][""] = digest(failed, not assigned), batch.completed_at
+    if batch and batch.cancelled_at is not None:
+        counts = digest(batch.cancel_reason, batch.expected, len(assigned), len(failed))
+        wanted[BATCH_CANCELLED][""] = counts, batch.cancelled_at
     if batch and batch.timed_out_at is not None:
         wanted[READINESS_TIMEOUT][""] = "", batch.timed_out_at
     return wanted

@@ -4,8 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from service.audit.findings import Findings, Knowledge
-from service.domain.topics import BATCH_COMPLETED, BATCH_READY, EXCESS_CONTENT, SLOT_ASSIGNED, VALIDATION_ERRORS
+from service.audit.findings import UNKNOWN, Findings, Knowledge
+from service.domain.topics import (
+    BATCH_CANCELLED,
+    BATCH_COMPLETED,
+    BATCH_READY,
+    EXCESS_CONTENT,
+    SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
+)
 from service.history.facts import EventFact, History
 
 
@@ -20,7 +27,7 @@ def repeats(history: History, _: Knowledge) -> Findings:
             yield "I7", f"{event.topic} {event.event_id} is published again with other bytes"
 
 
-def final(history: History, _: Knowledge) -> Findings:
+def final(history: History, known: Knowledge) -> Findings:
     """I9: no two published events contradict each other, whatever the tables state."""
     essays, texts = defaultdict(set), defaultdict(set)
     for event in history.published(SLOT_ASSIGNED):
@@ -34,9 +41,16 @@ def final(history: History, _: Knowledge) -> Findings:
             yield "I9", f"slot {essay_id} was announced with the contents {', '.join(sorted(of_slot))}"
     for text in sorted(essays.keys() & {event.subject for event in history.published(EXCESS_CONTENT)}):
         yield "I9", f"content {text} was announced in a slot and as excess"
-    for topic in (BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS):
+    for topic in (BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS, BATCH_CANCELLED):
         if len({event.announced_digest for event in history.published(topic)}) > 1:
             yield "I9", f"{topic} was announced with two different lists"
+    cancelled, errors = history.published(BATCH_CANCELLED), history.published(VALIDATION_ERRORS)
+    if cancelled and history.published(BATCH_READY):
+        yield "I9", "it was announced as ready and as cancelled"
+    # Errors without a completion are those of a batch that has failed.
+    if cancelled and errors and not history.published(BATCH_COMPLETED):
+        rule = "I9" if known.reaches(BATCH_COMPLETED, min(event.sent_at for event in errors)) else UNKNOWN
+        yield rule, "it was announced as failed and as cancelled"
 
 
 def order(history: History, known: Knowledge) -> Findings:
@@ -59,6 +73,7 @@ def order(history: History, known: Knowledge) -> Findings:
 _BEFORE: Final[Mapping[str, tuple[str, ...]]] = {
     BATCH_COMPLETED: (SLOT_ASSIGNED, VALIDATION_ERRORS),
     BATCH_READY: (SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_COMPLETED),
+    BATCH_CANCELLED: (SLOT_ASSIGNED, VALIDATION_ERRORS, BATCH_COMPLETED),
 }
 
 

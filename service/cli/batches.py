@@ -1,9 +1,11 @@
 """Implements the commands on registered batches. They end like those of `pending`."""
 
 from argparse import Namespace
+from dataclasses import asdict
 
 from service.cli.operations import opened_operations, operator_of, print_next
 from service.cli.output import print_json, print_row, print_rows
+from service.operators.endings import Ending
 from service.settings import Settings
 
 
@@ -44,3 +46,33 @@ async def batches_republish(settings: Settings, options: Namespace) -> int:
     for event in published:
         print(f"{event.topic} of batch {options.batch} is published again, with event id {event.event_id}.")
     return 0
+
+
+async def batches_close(settings: Settings, options: Namespace) -> int:
+    """End a registered batch with what is there."""
+    async with opened_operations(settings) as operations:
+        ending = await operations.batches.close(operator_of(options), options.batch, dry_run=options.dry_run)
+    _print_ending(ending, options)
+    return 0
+
+
+async def batches_cancel(settings: Settings, options: Namespace) -> int:
+    """Cancel a batch that is registered, or complete and not ready."""
+    by, batch_id = operator_of(options), options.batch
+    async with opened_operations(settings) as operations:
+        ending = await operations.batches.cancel(by, batch_id, options.reason, dry_run=options.dry_run)
+    _print_ending(ending, options)
+    return 0
+
+
+def _print_ending(ending: Ending, options: Namespace) -> None:
+    if options.json:
+        print_json(asdict(ending))
+        return
+    is_ = "would be" if options.dry_run else "is"
+    print(
+        f"Batch {ending.batch_id} {is_} {ending.state}, and was {ending.before}: {ending.assigned} assigned,"
+        f" {ending.failed} failed and {ending.withdrawn} withdrawn of {ending.expected} slots."
+    )
+    for event in ending.events:
+        print(f"{event.topic} {is_} published, with event id {event.event_id}.")

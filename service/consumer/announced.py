@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
@@ -39,6 +40,7 @@ EVENT_KINDS: Final[Mapping[str, str]] = {
     VALIDATION_ERRORS: "completed",
     PENDING_EXPIRED: "expired",
     READINESS_TIMEOUT: "timeout",
+    BATCH_CANCELLED: "cancelled",
 }
 
 

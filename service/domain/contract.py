@@ -7,6 +7,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
@@ -20,6 +21,8 @@ from service.domain.topics import (
 SOURCE_SERVICE: Final = "essay-lifecycle-service"
 
 ExcessReason = Literal["BATCH_FULL", "NO_AVAILABLE_SLOT"]
+
+CancelReason = Literal["WRONG_REGISTRATION", "WITHDRAWN", "DUPLICATE", "OTHER"]
 
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 
@@ -179,6 +182,17 @@ class ReadinessTimeout(TypedDict):
     metadata: BatchMetadata
 
 
+class Cancelled(TypedDict):
+    event: Literal["batch.cancelled"]
+    batch_id: str
+    reason: CancelReason
+    expected_count: int
+    assigned_count: int
+    failed_count: int
+    correlation_id: UUID
+    timestamp: Time
+
+
 DATA_OF: dict[str, Any] = {
     SLOT_ASSIGNED: SlotAssigned,
     BATCH_COMPLETED: ProvisioningCompleted,
@@ -187,5 +201,6 @@ DATA_OF: dict[str, Any] = {
     VALIDATION_ERRORS: ValidationErrors,
     PENDING_EXPIRED: PendingExpired,
     READINESS_TIMEOUT: ReadinessTimeout,
+    BATCH_CANCELLED: Cancelled,
 }
 """The type of `data` by topic, for tests and for the generated AsyncAPI document."""

@@ -35,16 +35,17 @@ class Slot(NamedTuple):
 
 
 class BatchCount(NamedTuple):
-    """The counters of a batch: its slots, and how many of them are taken by content and by failures."""
+    """The counters of a batch: its slots, and how many are taken by content and by failures, or are withdrawn."""
 
     expected: int
     assigned: int
     failed: int
+    withdrawn: int = 0
 
     @property
     def full(self) -> bool:
-        """Whether every slot is taken."""
-        return self.assigned + self.failed == self.expected
+        """Whether no slot is open."""
+        return self.assigned + self.failed + self.withdrawn == self.expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,12 @@ class BatchState:
     assigned: int
     failed: int
     essay_set: bytes
+    withdrawn: int = 0
 
     @property
     def full(self) -> bool:
-        """Whether every slot is taken."""
-        return self.assigned + self.failed == self.expected
+        """Whether no slot is open."""
+        return self.assigned + self.failed + self.withdrawn == self.expected
 
 
 # -- new batches: which of them this transaction registers
@@ -264,7 +266,7 @@ class LeaveConfirmation(NamedTuple):
     """The confirmation is recorded, and changes nothing."""
 
     confirmation: AssociationsConfirmed
-    why: Literal["no_class", "batch_failed", "another_class", "confirmed_before"]
+    why: Literal["no_class", "batch_failed", "batch_cancelled", "another_class", "confirmed_before"]
     state: Literal["unused"] = "unused"
 
 
@@ -274,6 +276,8 @@ def decide_confirmation(batch: ConfirmableBatch, confirmation: AssociationsConfi
         return LeaveConfirmation(confirmation, "no_class")
     if batch.state == "failed":
         return LeaveConfirmation(confirmation, "batch_failed")
+    if batch.state == "cancelled":
+        return LeaveConfirmation(confirmation, "batch_cancelled")
     if confirmation.class_id not in ("", batch.class_id):
         return LeaveConfirmation(confirmation, "another_class")
     return LeaveConfirmation(confirmation, "confirmed_before") if batch.is_confirmed else Confirm(confirmation)

@@ -12,6 +12,8 @@ from typing import Any
 
 from service.domain.contract import (
     BatchReady,
+    Cancelled,
+    CancelReason,
     ExcessContent,
     ExcessReason,
     PendingExpired,
@@ -22,6 +24,7 @@ from service.domain.contract import (
 )
 from service.domain.enveloped import Origin, Outgoing, batch_entity, batch_metadata, paged_event, small_event
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
@@ -221,6 +224,32 @@ async def readiness_timeout(
         ("ready_essays", essays, _ready_essay),
         ("missing_essay_ids", missing_essay_ids, str),
     )
+
+
+def batch_cancelled(
+    batch_id: str,
+    reason: CancelReason,
+    expected: int,
+    assigned: int,
+    failed: int,
+    origin: Origin,
+    now: datetime,
+    *,
+    max_bytes: int,
+) -> Outgoing:
+    """Build BatchCancelled: an operator has cancelled the batch. `assigned` and `failed` count its taken slots."""
+    time = rfc3339(now)
+    data: Cancelled = {
+        "event": "batch.cancelled",
+        "batch_id": batch_id,
+        "reason": reason,
+        "expected_count": expected,
+        "assigned_count": assigned,
+        "failed_count": failed,
+        "correlation_id": origin.correlation_id,
+        "timestamp": time,
+    }
+    return small_event(BATCH_CANCELLED, batch_id, "", data, origin, time, max_bytes)
 
 
 def _ready_essay(essay: tuple[str, str]) -> ReadyEssay:

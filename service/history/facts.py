@@ -46,6 +46,15 @@ class BatchFact(NamedTuple):
     confirmed_at: float | None = None
     ready_announced_at: float | None = None
     """None where a release has announced it that announced no completion."""
+    cancelled_at: float | None = None
+    withdrawn: int = 0
+    cancel_reason: str = ""
+    """"" where it is not cancelled."""
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether the batch had announced its completion before it was cancelled, if it was cancelled."""
+        return self.completed_at is not None and (self.cancelled_at is None or self.completed_at < self.cancelled_at)
 
 
 class SlotFact(NamedTuple):

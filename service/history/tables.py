@@ -35,11 +35,28 @@ def _batch(
     failed: int,
     state: str,
     class_id: str,
+    withdrawn: int,
+    reason: str,
     registered_at: datetime,
     *times: datetime | None,
 ) -> facts.BatchFact:
-    since, later = registered_at.timestamp(), map(_seconds, times)
-    return facts.BatchFact(essay_set.hex(), expected, assigned, failed, state, class_id, since, *later)
+    completed, late, confirmed, ready, cancelled = map(_seconds, times)
+    return facts.BatchFact(
+        essay_set.hex(),
+        expected,
+        assigned,
+        failed,
+        state,
+        class_id,
+        registered_at.timestamp(),
+        completed,
+        late,
+        confirmed,
+        ready,
+        cancelled,
+        withdrawn,
+        reason,
+    )
 
 
 def _slot(

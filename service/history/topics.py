@@ -17,6 +17,7 @@ from service.domain.decisions import essay_set_of
 from service.domain.events import AssociationsConfirmed, BatchRegistered, ContentProvisioned, Incoming
 from service.domain.input_limits import DEFAULT_LIMITS, InputLimits
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
@@ -230,6 +231,7 @@ _DIGEST_OF: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]
     PENDING_EXPIRED: lambda data, origin: _digest_of(
         data, origin, "text_storage_id", "file_upload_id", "original_file_name"
     ),
+    BATCH_CANCELLED: lambda data, _: _digest_of(data, (), "reason", "expected_count", "assigned_count", "failed_count"),
     BATCH_COMPLETED: lambda data, _: _essays_of(data["essays_for_processing"]),
     BATCH_READY: lambda data, _: _essays_of(data["ready_essays"]),
     VALIDATION_ERRORS: lambda data, _: digest(

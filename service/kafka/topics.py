@@ -15,6 +15,7 @@ from aiokafka.errors import (
 
 from service.domain.topics import (
     ASSOCIATIONS_CONFIRMED,
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
@@ -57,6 +58,7 @@ OUTGOING: Final[Mapping[str, Mapping[str, str]]] = {
     VALIDATION_ERRORS: _LARGE,
     PENDING_EXPIRED: _OUTGOING,
     READINESS_TIMEOUT: _LARGE,
+    BATCH_CANCELLED: _OUTGOING,
 }
 TOPICS: Final = {**INCOMING, **OUTGOING}
 """Every topic with the configuration that this service needs, whatever the brokers."""

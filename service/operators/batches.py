@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from service.domain.contract import CancelReason
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Outgoing, Unpublishable
+from service.operators.endings import Ending, end_batch, preview_ending
 from service.operators.errors import Conflict, NotFound
 from service.operators.transactions import Page, transaction
 from service.postgres.pool import Database
@@ -62,6 +64,26 @@ class BatchActions:
         except Unpublishable as error:
             raise Conflict(str(error)) from None
         return events
+
+    async def close(self, by: Operator, batch_id: str, *, dry_run: bool = False) -> Ending:
+        """End a registered batch with what is there: its open slots are withdrawn, and it is announced.
+
+        A dry run returns what would be done.
+        """
+        return await self._end(by, batch_id, None, dry_run=dry_run)
+
+    async def cancel(self, by: Operator, batch_id: str, reason: CancelReason, *, dry_run: bool = False) -> Ending:
+        """Cancel a batch that is registered, or complete and not ready. A dry run returns what would be done."""
+        return await self._end(by, batch_id, reason, dry_run=dry_run)
+
+    async def _end(self, by: Operator, batch_id: str, reason: CancelReason | None, *, dry_run: bool) -> Ending:
+        try:
+            async with transaction(self._database) as conn:
+                if dry_run:
+                    return await preview_ending(conn, batch_id, self._limits, reason)
+                return await end_batch(conn, by, batch_id, self._limits, reason)
+        except Unpublishable as error:
+            raise Conflict(str(error)) from None
 
 
 def contents(number: int) -> str:

@@ -95,16 +95,31 @@ batches = Table(
     Column("student_prompt_ref", JSON),
     Column("confirmed_at", _TIME),
     Column("ready_announced_at", _TIME),
+    _not_null("withdrawn", Integer, server_default=text("0")),
+    Column("cancelled_at", _TIME),
+    Column("cancel_reason", Text),
     PrimaryKeyConstraint("batch_id", name="batches_pkey"),
     _length("batches", "batch_id"),
     CheckConstraint("expected between 1 and 100000", name="batches_expected_check"),
-    CheckConstraint("assigned >= 0 and failed >= 0 and assigned + failed <= expected", name="batches_counts_check"),
     CheckConstraint(
-        "case when assigned + failed < expected then state = 'registered' when assigned = 0 then state = 'failed'"
+        "assigned >= 0 and failed >= 0 and withdrawn >= 0 and assigned + failed + withdrawn <= expected"
+        " and (withdrawn = 0 or assigned + failed + withdrawn = expected)",
+        name="batches_counts_check",
+    ),
+    CheckConstraint(
+        "case when assigned + failed + withdrawn < expected then state = 'registered'"
+        " when state = 'cancelled' then true when assigned = 0 then state = 'failed'"
         " else state = 'ready' or state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null end",
         name="batches_state_check",
     ),
     CheckConstraint("(completed_at is null) = (state = 'registered')", name="batches_completed_check"),
+    CheckConstraint(
+        "case state when 'cancelled' then num_nulls(cancelled_at, cancel_reason) = 0 and completed_at <= cancelled_at"
+        " and ready_announced_at is null"
+        " and cancel_reason in ('WRONG_REGISTRATION', 'WITHDRAWN', 'DUPLICATE', 'OTHER')"
+        " else num_nonnulls(cancelled_at, cancel_reason) = 0 end",
+        name="batches_cancelled_check",
+    ),
     CheckConstraint("octet_length(essay_set) = 32", name="batches_essay_set_check"),
     CheckConstraint("course_code in ('ENG5', 'ENG6', 'ENG7', 'SV1', 'SV2', 'SV3')", name="batches_course_code_check"),
     Index(
@@ -151,11 +166,11 @@ slots = Table(
     _length("slots", "essay_id"),
     CheckConstraint("position between 1 and 100000", name="slots_position_check"),
     CheckConstraint(
-        f"case state when 'open' then num_nonnulls(text_storage_id, {_FILE_OF_A_SLOT}, content_md5_hash,"
-        " correlation_id, taken_at, origin) = 0"
-        " when 'assigned' then num_nulls(text_storage_id, taken_at) = 0 and (origin is not null"
+        f"case when state in ('open', 'withdrawn') then num_nonnulls(text_storage_id, {_FILE_OF_A_SLOT},"
+        " content_md5_hash, correlation_id, taken_at, origin) = 0"
+        " when state = 'assigned' then num_nulls(text_storage_id, taken_at) = 0 and (origin is not null"
         f" or num_nulls({_FILE_OF_A_SLOT}, correlation_id) = 0)"
-        " when 'failed' then text_storage_id is null and num_nulls(file_upload_id, taken_at) = 0"
+        " when state = 'failed' then text_storage_id is null and num_nulls(file_upload_id, taken_at) = 0"
         " else false end",
         name="slots_state_check",
     ),

@@ -10,12 +10,15 @@ from psycopg import AsyncConnection
 
 from service.domain import failure_events, outgoing
 from service.domain.enveloped import Origin, Outgoing
-from service.domain.topics import BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS
+from service.domain.topics import BATCH_CANCELLED, BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS
 from service.store import slots
 from service.store.batches import RegisteredBatch
 
 COMPLETION: Final = frozenset({VALIDATION_ERRORS, BATCH_COMPLETED, BATCH_READY})
 """The topics on which a completion is announced."""
+
+ENDING: Final = COMPLETION | {BATCH_CANCELLED}
+"""The topics on which the end of a batch is announced."""
 
 Essays = Callable[[], AsyncIterable[Sequence[tuple[str, str]]]]
 
@@ -25,10 +28,12 @@ async def announcements_of(
     row: RegisteredBatch,
     *,
     max_bytes: int,
-    topics: Collection[str] = COMPLETION,
+    topics: Collection[str] = ENDING,
     essays: Essays | None = None,
 ) -> AsyncIterator[Outgoing]:
-    """Yield what is announced of a full batch, on these topics: errors, its completion, and that it is ready.
+    """Yield what is announced of a batch without open slots: errors, its completion, that it is ready or cancelled.
+
+    Only what is announced on these topics.
 
     Each call of `essays` yields pages of (essay_id, text_storage_id) of the assigned slots, in slot order; otherwise
     they are read. Raises Unpublishable.
@@ -37,7 +42,7 @@ async def announcements_of(
     origin = Origin(row.correlation_id, row.traceparent, row.tracestate)
     if row.completed_at is None:
         return
-    if row.failed and VALIDATION_ERRORS in topics:
+    if VALIDATION_ERRORS in topics and row.was_complete and (row.failed or row.state == "failed"):
         yield await failure_events.validation_errors(
             row.batch_id,
             lambda: slots.read_failed_slots(conn, row.batch_id),
@@ -46,7 +51,11 @@ async def announcements_of(
             row.completed_at,
             max_bytes=max_bytes,
         )
-    if BATCH_COMPLETED in topics and (row.state == "complete" or row.ready_announced_at):
+    if (
+        BATCH_COMPLETED in topics
+        and row.was_complete
+        and (row.state in ("complete", "cancelled") or row.ready_announced_at)
+    ):
         yield await outgoing.batch_completed(
             row.batch_id,
             row.course_code,
@@ -69,5 +78,16 @@ async def announcements_of(
             essays(),
             origin,
             row.ready_announced_at or row.completed_at,
+            max_bytes=max_bytes,
+        )
+    if BATCH_CANCELLED in topics and row.cancelled_at and row.cancel_reason:
+        yield outgoing.batch_cancelled(
+            row.batch_id,
+            row.cancel_reason,
+            row.expected,
+            row.assigned,
+            row.failed,
+            origin,
+            row.cancelled_at,
             max_bytes=max_bytes,
         )

@@ -12,6 +12,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
+from service.domain.contract import CancelReason
 from service.domain.decisions import BatchCount, BatchState, Register
 from service.domain.topics import CourseCode
 from service.postgres.arrays import Blobs, Integers, Texts
@@ -43,6 +44,14 @@ class RegisteredBatch(NamedTuple):
     confirmed_at: datetime | None
     ready_announced_at: datetime | None
     """Null where it is not announced, and where a release has announced it that announced no completion."""
+    withdrawn: int
+    cancelled_at: datetime | None
+    cancel_reason: CancelReason | None
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether the batch had announced its completion before it was cancelled, if it was cancelled."""
+        return self.completed_at is not None and (self.cancelled_at is None or self.completed_at < self.cancelled_at)
 
 
 BatchStates = tuple[datetime, dict[str, BatchState]]
@@ -169,3 +178,11 @@ async def show_batch(conn: AsyncConnection[Any], batch_id: str) -> NamedRow | No
     """Read one batch with its events and excess content. Returns None where it is not registered."""
     rows = await fetch_named_rows(conn, "show_batch", batch_id=batch_id)
     return rows[0] if rows else None
+
+
+async def end_batch(conn: AsyncConnection[Any], batch_id: str, state: str, reason: CancelReason | None) -> None:
+    """Give a batch the state in which an operator ends it, while its counter row and its open slots are locked.
+
+    `reason` is that of a cancellation.
+    """
+    await conn.execute(STATEMENTS["end_batch"], {"batch_id": batch_id, "state": state, "reason": reason})

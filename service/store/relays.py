@@ -64,3 +64,8 @@ async def leave_relay(conn: AsyncConnection, relay: UUID) -> None:
 async def notify_relays(conn: AsyncConnection) -> None:
     """Wake the relays of other pods. Run it in a transaction of its own: its commit waits for a global lock."""
     await conn.execute(STATEMENTS["notify_relays"])
+
+
+async def serves_previous_release(conn: AsyncConnection) -> bool:
+    """Read whether pods of the previous release may be alive."""
+    return (await (await conn.execute(STATEMENTS["read_format"])).fetchall()) == [(True,)]

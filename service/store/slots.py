@@ -62,6 +62,17 @@ async def await_slots(conn: AsyncConnection[Any], batch_id: str, count: int) -> 
     await conn.execute(STATEMENTS["await_slots"], {"batch_id": batch_id, "count": count})
 
 
+async def lock_open_slots(conn: AsyncConnection[Any], batch_id: str) -> int:
+    """Lock all open slots of one batch, and wait for those that other transactions hold. Returns how many."""
+    ((count,),) = await fetch_rows(conn, "lock_open_slots", batch_id=batch_id)
+    return int(count)
+
+
+async def withdraw_slots(conn: AsyncConnection[Any], batch_id: str, *, most: int) -> list[str]:
+    """Withdraw the open slots of one batch, which are locked. Returns the essays of the first, at most so many."""
+    return [essay_id for (essay_id,) in await fetch_rows(conn, "withdraw_slots", batch_id=batch_id, most=most)]
+
+
 async def fill_slots(conn: AsyncConnection[Any], assigned: Sequence[Assign]) -> None:
     """Assign contents and failures to claimed slots.
 

@@ -7,7 +7,7 @@ select
     expected,
     assigned,
     failed,
-    expected - assigned - failed as open,
+    expected - assigned - failed - withdrawn as open,
     registered_at,
     case when state = 'ready' then coalesce(ready_announced_at, completed_at) end as ready_at,
     now() - registered_at as age,
@@ -19,13 +19,16 @@ select
     completed_at,
     timed_out_at,
     changed_at,
-    confirmed_at
+    confirmed_at,
+    withdrawn,
+    cancelled_at,
+    cancel_reason
 from els.batches;
 
 comment on view ops.batches is
     'Each batch that is registered, with its counters.';
 comment on column ops.batches.batch_id is 'the batch, as the Batch Orchestrator Service names it';
-comment on column ops.batches.state is 'registered: waits for uploads; complete: no slot is open, and it waits for the confirmation of its class; ready: announced as ready; failed: every slot holds a failure';
+comment on column ops.batches.state is 'registered: waits for uploads; complete: no slot is open, and it waits for the confirmation of its class; ready: announced as ready; failed: no slot holds a content, and none is open; cancelled: by an operator';
 comment on column ops.batches.expected is 'slots of the batch';
 comment on column ops.batches.assigned is 'slots that hold a content';
 comment on column ops.batches.failed is 'slots that hold a validation failure';
@@ -38,7 +41,10 @@ comment on column ops.batches.user_id is 'who uploads, as registered';
 comment on column ops.batches.class_id is 'class, where the registration names one';
 comment on column ops.batches.org_id is 'organisation, where the registration names one';
 comment on column ops.batches.correlation_id is 'correlation id of the registration';
-comment on column ops.batches.completed_at is 'when its last slot was taken, whether it became complete, ready or failed';
+comment on column ops.batches.completed_at is 'when its last slot was taken or withdrawn, whether it became complete, ready, failed or cancelled';
 comment on column ops.batches.timed_out_at is 'when it was reported as late; null unless it was';
 comment on column ops.batches.changed_at is 'when one of its counters or its state last changed';
 comment on column ops.batches.confirmed_at is 'when the confirmation of its class was applied; null unless it was';
+comment on column ops.batches.withdrawn is 'slots that were open when an operator closed or cancelled it';
+comment on column ops.batches.cancelled_at is 'when an operator cancelled it; null unless it is cancelled. Later than completed_at where it was complete before';
+comment on column ops.batches.cancel_reason is 'why: WRONG_REGISTRATION, WITHDRAWN, DUPLICATE or OTHER; null unless it is cancelled';

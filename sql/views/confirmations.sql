@@ -16,7 +16,7 @@ comment on view ops.confirmations is
     'Each confirmation of the students of a batch.';
 comment on column ops.confirmations.batch_id is 'the batch';
 comment on column ops.confirmations.class_id is 'the class that it names; empty where it names none';
-comment on column ops.confirmations.state is 'pending: waits for the registration; applied: in effect; unused: changed nothing, since the batch has no class or another one, has failed, or was confirmed before';
+comment on column ops.confirmations.state is 'pending: waits for the registration; applied: in effect; unused: changed nothing, since the batch has no class or another one, has failed, was cancelled, or was confirmed before';
 comment on column ops.confirmations.associations is 'length of its list of associations';
 comment on column ops.confirmations.stored_at is 'when it was stored';
 comment on column ops.confirmations.age is 'time since stored_at';

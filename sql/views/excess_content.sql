@@ -19,7 +19,7 @@ comment on view ops.excess_content is
 comment on column ops.excess_content.batch_id is 'the batch';
 comment on column ops.excess_content.text_storage_id is 'the content; with batch_id its identity';
 comment on column ops.excess_content.original_file_name is 'name of the uploaded file';
-comment on column ops.excess_content.reason is 'BATCH_FULL: the batch was full when it came; NO_AVAILABLE_SLOT: no slot was left for it at reconciliation, or another upload took the last slot';
+comment on column ops.excess_content.reason is 'BATCH_FULL: the batch was full, closed or cancelled when it came; NO_AVAILABLE_SLOT: no slot was left for it at reconciliation, or another upload took the last slot';
 comment on column ops.excess_content.declared_at is 'when it became excess';
 comment on column ops.excess_content.file_upload_id is 'upload that it comes from';
 comment on column ops.excess_content.raw_file_storage_id is 'where the file itself is stored';

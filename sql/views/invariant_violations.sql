@@ -5,7 +5,7 @@
 
 create view ops.invariant_violations as
 with recent as materialized (
-    select batch_id, expected, assigned, failed, state, class_id, confirmed_at
+    select batch_id, expected, assigned, failed, withdrawn, state, class_id, confirmed_at
     from els.batches
     where changed_at > now() - interval '1 hour'
 ), counted as materialized (
@@ -17,6 +17,7 @@ with recent as materialized (
             count(*) filter (where slots.state = 'open') as slots_open,
             count(*) filter (where slots.state = 'assigned') as slots_assigned,
             count(*) filter (where slots.state = 'failed') as slots_failed,
+            count(*) filter (where slots.state = 'withdrawn') as slots_withdrawn,
             count(distinct slots.position) filter (where slots.position <= recent.expected) as positions
         from els.slots
         where slots.batch_id = recent.batch_id
@@ -225,11 +226,12 @@ select
     'I5',
     batch_id,
     format(
-        'counts %s assigned and %s failed of %s, has slots: %s assigned, %s failed, %s open',
-        assigned, failed, expected, slots_assigned, slots_failed, slots_open
+        'counts %s assigned, %s failed and %s withdrawn of %s, has slots: %s assigned, %s failed, %s withdrawn, %s open',
+        assigned, failed, withdrawn, expected, slots_assigned, slots_failed, slots_withdrawn, slots_open
     )
 from counted
-where (assigned, failed, expected) is distinct from (slots_assigned, slots_failed, slots)
+where (assigned, failed, withdrawn, expected)
+is distinct from (slots_assigned, slots_failed, slots_withdrawn, slots)
 union all
 select 'I5', batch_id, format('its slots take %s of %s positions', positions, expected)
 from counted
@@ -238,10 +240,14 @@ union all
 select
     'I5',
     batch_id,
-    format('is %s with %s slots assigned, %s failed, %s open', state, slots_assigned, slots_failed, slots_open)
+    format(
+        'is %s with %s slots assigned, %s failed, %s withdrawn, %s open',
+        state, slots_assigned, slots_failed, slots_withdrawn, slots_open
+    )
 from counted
 where state <> case
     when slots_open > 0 then 'registered'
+    when state = 'cancelled' then 'cancelled'
     when slots_assigned = 0 then 'failed'
     when state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null then 'complete'
     else 'ready'

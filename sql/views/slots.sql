@@ -22,7 +22,7 @@ comment on view ops.slots is
 comment on column ops.slots.batch_id is 'the batch';
 comment on column ops.slots.essay_id is 'the expected essay';
 comment on column ops.slots.position is 'place in the registration, from 1; slots are assigned in this order';
-comment on column ops.slots.state is 'open, assigned (holds a content) or failed (holds a validation failure)';
+comment on column ops.slots.state is 'open, assigned (holds a content), failed (holds a validation failure) or withdrawn (its batch was closed or cancelled)';
 comment on column ops.slots.text_storage_id is 'the content that it holds; null unless it is assigned';
 comment on column ops.slots.original_file_name is 'name of the uploaded file';
 comment on column ops.slots.assigned_at is 'when its content took it; null unless it is assigned';

@@ -1,5 +1,8 @@
 """Defines the options of the commands on registered batches."""
 
+from argparse import ArgumentParser
+from typing import get_args
+
 from service.cli.arguments import (
     CURSOR,
     Commands,
@@ -8,20 +11,22 @@ from service.cli.arguments import (
     group,
     position,
     short_text,
+    with_json,
     with_operator,
     with_pages,
 )
+from service.domain.contract import CancelReason
+
+STATES = ("registered", "complete", "ready", "failed", "cancelled")
 
 
 def add_batches(commands: Commands) -> None:
     """Add the commands on registered batches."""
-    batches = group(commands, "batches", "show registered batches; publish their events again")
+    batches = group(commands, "batches", "show registered batches; close or cancel them; publish their events again")
     listing = with_pages(
         add(batches, "cli.batches.batches_list", "list", "list registered batches in the order of their ids")
     )
-    listing.add_argument(
-        "--state", choices=("registered", "complete", "ready", "failed"), help="only in this state (default: all)"
-    )
+    listing.add_argument("--state", choices=STATES, help="only in this state (default: all)")
     listing.add_argument("--user", type=short_text, metavar="USER", help="only batches that this user registered")
     listing.add_argument("--after", type=short_text, metavar="BATCH", help=f"only batches after this one; {CURSOR}")
     age_filters(listing, "registered")
@@ -30,6 +35,21 @@ def add_batches(commands: Commands) -> None:
     show.add_argument(
         "--after", type=position, default=0, metavar="POSITION", help=f"only slots after this one; {CURSOR}"
     )
+    _ending(
+        add(
+            batches,
+            "cli.batches.batches_close",
+            "close",
+            "end a registered batch with what is there: its open slots are withdrawn, and it is announced",
+        )
+    )
+    cancel = add(
+        batches,
+        "cli.batches.batches_cancel",
+        "cancel",
+        "cancel a batch that is registered, or complete and not ready: nothing else will be announced of it",
+    )
+    _ending(cancel).add_argument("--reason", required=True, choices=get_args(CancelReason), help="published with it")
     republish = add(
         batches,
         "cli.batches.batches_republish",
@@ -37,3 +57,11 @@ def add_batches(commands: Commands) -> None:
         "publish again what a full batch announced: its validation errors, its completion, and that it is ready",
     )
     with_operator(republish).add_argument("batch", type=short_text, metavar="BATCH")
+
+
+def _ending(command: ArgumentParser) -> ArgumentParser:
+    with_json(with_operator(command)).add_argument("batch", type=short_text, metavar="BATCH")
+    command.add_argument(
+        "--dry-run", action="store_true", help="print what would be changed and announced, change nothing"
+    )
+    return command

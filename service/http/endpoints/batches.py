@@ -7,11 +7,14 @@ from uuid import UUID
 
 from pydantic import Field
 
+from service.domain.contract import CancelReason
 from service.http.schemas import AgeFilters, Call, ChangeRequest, Endpoint, PageRequest, ResponseModel, ShortText
 
 
 class ListBatches(AgeFilters, PageRequest):
-    state: Literal["registered", "complete", "ready", "failed"] | None = Field(None, description="only in this state")
+    state: Literal["registered", "complete", "ready", "failed", "cancelled"] | None = Field(
+        None, description="only in this state"
+    )
     user: ShortText | None = Field(None, description="only of this user")
     after: ShortText | None = Field(None, description="`next` of the previous page")
 
@@ -23,6 +26,15 @@ class ShowBatch(PageRequest):
 
 class RepublishBatch(ChangeRequest):
     batch: ShortText
+
+
+class CloseBatch(ChangeRequest):
+    batch: ShortText
+    dry_run: bool = Field(False, description="change nothing")
+
+
+class CancelBatch(CloseBatch):
+    reason: CancelReason = Field(description="published with the event")
 
 
 class BatchListRow(ResponseModel):
@@ -37,6 +49,8 @@ class BatchListRow(ResponseModel):
     timed_out_at: datetime | None
     course_code: str
     user_id: str = Field(description="in lists its first 255 characters")
+    withdrawn: int = Field(description="slots that were open when an operator closed or cancelled it")
+    cancelled_at: datetime | None
 
 
 class BatchPage(ResponseModel):
@@ -65,6 +79,7 @@ class BatchDetail(BatchListRow):
     changed_at: datetime
     confirmed_at: datetime | None = Field(description="when the confirmation of its class was applied")
     ready_at: datetime | None = Field(description="when it was announced as ready")
+    cancel_reason: CancelReason | None
     excess: int
     to_be_published: int
     slots: list[SlotRow]
@@ -77,6 +92,17 @@ class PublishedEvent(ResponseModel):
 
 
 class Republished(ResponseModel):
+    events: list[PublishedEvent]
+
+
+class EndedBatch(ResponseModel):
+    batch_id: str
+    before: str = Field(description="its state until then")
+    state: str
+    expected: int
+    assigned: int
+    failed: int
+    withdrawn: int
     events: list[PublishedEvent]
 
 
@@ -103,6 +129,16 @@ async def _republish(call: Call) -> object:
     return {"events": await call.operations.batches.republish(call.by, call.request.batch)}
 
 
+async def _close(call: Call) -> object:
+    request: CloseBatch = call.request
+    return await call.operations.batches.close(call.by, request.batch, dry_run=request.dry_run)
+
+
+async def _cancel(call: Call) -> object:
+    request: CancelBatch = call.request
+    return await call.operations.batches.cancel(call.by, request.batch, request.reason, dry_run=request.dry_run)
+
+
 def endpoints() -> Sequence[Endpoint]:
     """Return the endpoints of this group."""
     return (
@@ -121,6 +157,22 @@ def endpoints() -> Sequence[Endpoint]:
             ShowBatch,
             BatchDetail,
             _show_batch,
+        ),
+        Endpoint(
+            "POST",
+            "/admin/batches/close",
+            "End a registered batch with what is there: its open slots are withdrawn, and it is announced",
+            CloseBatch,
+            EndedBatch,
+            _close,
+        ),
+        Endpoint(
+            "POST",
+            "/admin/batches/cancel",
+            "Cancel a batch that is registered, or complete and not ready",
+            CancelBatch,
+            EndedBatch,
+            _cancel,
         ),
         Endpoint(
             "POST",

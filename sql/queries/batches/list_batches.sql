@@ -2,8 +2,8 @@
 -- since the registration), with an id after one id.
 -- Index: batches_pkey. Locks: none.
 select
-    batch_id, state, expected, assigned, failed, expected - assigned - failed as open, registered_at, completed_at,
-    timed_out_at, course_code, left(user_id, 255) as user_id
+    batch_id, state, expected, assigned, failed, expected - assigned - failed - withdrawn as open, registered_at,
+    completed_at, timed_out_at, course_code, left(user_id, 255) as user_id, withdrawn, cancelled_at
 from els.batches
 where (:state::text is null or state = :state)
     and (:user_id::text is null or user_id = :user_id)

@@ -8,10 +8,11 @@ select
     known.expected,
     known.assigned,
     known.failed,
-    known.essay_set
+    known.essay_set,
+    known.withdrawn
 from unnest(:batch_ids::text[]) as asked (batch_id)
 left join lateral (
-    select batches.expected, batches.assigned, batches.failed, batches.essay_set
+    select batches.expected, batches.assigned, batches.failed, batches.essay_set, batches.withdrawn
     from els.batches
     where batches.batch_id = asked.batch_id
     limit 1

@@ -32,5 +32,6 @@ where to_timestamp(event.published_at / 1000.0) >= coalesce((select max(checked_
         )
         when event.kind = 'timeout' then batches.timed_out_at is null
         when event.kind = 'ready' then batches.state <> 'ready'
+        when event.kind = 'cancelled' then batches.state <> 'cancelled'
         else batches.completed_at is null
     end)

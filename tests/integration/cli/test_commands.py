@@ -86,6 +86,8 @@ UNAVAILABLE = f"postgresql://nobody:secret@{NOBODY}/els"
         "batches list",
         "batches show",
         "batches republish",
+        "batches close",
+        "batches cancel",
         "pending",
         "pending list",
         "pending show",

@@ -604,7 +604,7 @@ VIOLATIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "counters that do not fit the slots": (
         "I5",
-        "counts 2 assigned and 0 failed of 3, has slots: 1 assigned, 1 failed, 1 open",
+        "counts 2 assigned, 0 failed and 0 withdrawn of 3, has slots: 1 assigned, 1 failed, 0 withdrawn, 1 open",
         ("update els.batches set assigned = 2, failed = 0 where batch_id = 'open'",),
     ),
     "slots that share a position": (
@@ -614,7 +614,7 @@ VIOLATIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "a state that does not fit the slots": (
         "I5",
-        "is ready with 1 slots assigned, 1 failed, 1 open",
+        "is ready with 1 slots assigned, 1 failed, 0 withdrawn, 1 open",
         (
             "alter table els.batches drop constraint batches_state_check",
             "update els.batches set state = 'ready', completed_at = now() where batch_id = 'open'",

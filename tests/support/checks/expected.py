@@ -32,6 +32,7 @@ EXCESS_CONTENT = "huleedu.els.excess.content.provisioned.v1"
 VALIDATION_ERRORS = "huleedu.els.batch.validation.errors.v1"
 PENDING_EXPIRED = "huleedu.els.pending.content.expired.v1"
 READINESS_TIMEOUT = "huleedu.els.batch.readiness.timeout.v1"
+BATCH_CANCELLED = "huleedu.els.batch.cancelled.v1"
 OUTGOING = (
     SLOT_ASSIGNED,
     BATCH_COMPLETED,
@@ -40,6 +41,7 @@ OUTGOING = (
     VALIDATION_ERRORS,
     PENDING_EXPIRED,
     READINESS_TIMEOUT,
+    BATCH_CANCELLED,
 )
 
 # Not part of the state: which relay works, crash marks, progress, and the counters of consecutive rejections.
@@ -299,7 +301,7 @@ async def _check_published(
     _check_errors(published, batches, slots, inputs)
     _check_order(published, slots)
     _check_numbers(published)
-    for topic in (PENDING_EXPIRED, READINESS_TIMEOUT):
+    for topic in (PENDING_EXPIRED, READINESS_TIMEOUT, BATCH_CANCELLED):
         _same(topic, len(published.events[topic]), 0)
     return published
 

@@ -20,8 +20,9 @@ EXCESS = "huleedu.els.excess.content.provisioned.v1"
 ERRORS = "huleedu.els.batch.validation.errors.v1"
 READY = "huleedu.els.batch.essays.ready.v1"
 COMPLETED = "huleedu.batch.content.provisioning.completed.v1"
+CANCELLED = "huleedu.els.batch.cancelled.v1"
 
-ORDER = ", ".join(f"'{topic}'" for topic in (SLOT_ASSIGNED, EXCESS, ERRORS, COMPLETED, READY))
+ORDER = ", ".join(f"'{topic}'" for topic in (SLOT_ASSIGNED, EXCESS, ERRORS, COMPLETED, READY, CANCELLED))
 """The order of the events of one commit, as SQL."""
 
 # Each query returns the batch and the detail of a violation.
@@ -53,6 +54,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         select batch_id, format('slot %s is %s with content %s', essay_id, state, text_storage_id)
         from els.slots
         where (state = 'assigned') <> (text_storage_id is not null)
+            or (state in ('open', 'withdrawn')) <> (file_upload_id is null)
         """,
         """
         select batch_id, format('position %s is %s slots', position, count(*))
@@ -112,8 +114,9 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "I5 a batch is what its slots are": (
         """
         select batch_id, format(
-            'is %s, counts %s assigned and %s failed of %s; has %s, %s of %s', batches.state, batches.assigned,
-            batches.failed, batches.expected, slots.assigned, slots.failed, slots.slots
+            'is %s, counts %s assigned, %s failed and %s withdrawn of %s; has %s, %s, %s of %s', batches.state,
+            batches.assigned, batches.failed, batches.withdrawn, batches.expected, slots.assigned, slots.failed,
+            slots.withdrawn, slots.slots
         )
         from els.batches
         full join (
@@ -121,14 +124,16 @@ TABLES: Mapping[str, tuple[str, ...]] = {
                 batch_id,
                 count(*) as slots,
                 count(*) filter (where state = 'assigned') as assigned,
-                count(*) filter (where state = 'failed') as failed
+                count(*) filter (where state = 'failed') as failed,
+                count(*) filter (where state = 'withdrawn') as withdrawn
             from els.slots
             group by batch_id
         ) as slots using (batch_id)
-        where (batches.expected, batches.assigned, batches.failed, batches.state) is distinct from (
-            slots.slots::int, slots.assigned::int, slots.failed::int,
+        where (batches.expected, batches.assigned, batches.failed, batches.withdrawn, batches.state) is distinct from (
+            slots.slots::int, slots.assigned::int, slots.failed::int, slots.withdrawn::int,
             case
-                when slots.assigned + slots.failed < slots.slots then 'registered'
+                when slots.assigned + slots.failed + slots.withdrawn < slots.slots then 'registered'
+                when batches.cancelled_at is not null then 'cancelled'
                 when slots.assigned = 0 then 'failed'
                 when batches.class_id <> '' and batches.confirmed_at is null and batches.state = 'complete'
                     then 'complete'
@@ -140,6 +145,12 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         select batch_id, format('it was ready at %s, before it was complete at %s', ready_announced_at, completed_at)
         from els.batches
         where ready_announced_at < completed_at
+        """,
+        """
+        select batch_id, format('%s slots are withdrawn, and others are open', withdrawn)
+        from els.batches
+        where withdrawn > 0
+            and (state = 'registered' or batch_id in (select batch_id from els.slots where state = 'open'))
         """,
         """
         select batch_id, format('failure %s is %s, its slot is %s', file_upload_id, failures.state, slots.essay_id)
@@ -173,7 +184,7 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         from event
         left join els.batches using (batch_id)
         where event.type = '{COMPLETED}'
-            and (coalesce(batches.state, '') not in ('complete', 'ready')
+            and (not (coalesce(batches.state, '') in ('complete', 'ready') or completed_at < cancelled_at)
                 or event.data -> 'essays_for_processing' is distinct from (
                 select jsonb_agg(
                     jsonb_build_object('essay_id', essay_id, 'text_storage_id', text_storage_id)
@@ -190,11 +201,11 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         left join els.batches using (batch_id)
         where event.type = '{ERRORS}'
             and (
-                batches.state not in ('complete', 'ready', 'failed')
+                not (batches.state in ('complete', 'ready', 'failed') or completed_at < cancelled_at)
                 or (event.data -> 'error_summary' -> 'critical_failure')::boolean <> (batches.state = 'failed')
                 or jsonb_path_query_array(event.data, '$.failed_essays[*].essay_id')
                     is distinct from (
-                        select jsonb_agg(file_upload_id order by position)
+                        select coalesce(jsonb_agg(file_upload_id order by position), '[]')
                         from els.slots
                         where slots.batch_id = event.batch_id
                             and slots.state = 'failed'
@@ -202,10 +213,21 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
             )
         """,
         f"""
+        select event.batch_id, format('is %s and announced as cancelled: %s', batches.state, event.data)
+        from event
+        left join els.batches using (batch_id)
+        where event.type = '{CANCELLED}'
+            and (batches.state is distinct from 'cancelled'
+                or event.data ->> 'reason' <> cancel_reason
+                or (event.data ->> 'expected_count')::int <> expected
+                or (event.data ->> 'assigned_count')::int <> assigned
+                or (event.data ->> 'failed_count')::int <> failed)
+        """,
+        f"""
         select batch_id, format('%s is numbered after the announcement', later.type)
         from event as later
         join event as announcement using (batch_id)
-        where announcement.type in ('{READY}', '{COMPLETED}', '{ERRORS}')
+        where announcement.type in ('{READY}', '{COMPLETED}', '{ERRORS}', '{CANCELLED}')
             and later.seq > announcement.seq
             and later.type in ('{SLOT_ASSIGNED}', '{ERRORS}', '{COMPLETED}')
             and (announcement.type, later.type) <> ('{ERRORS}', '{COMPLETED}')
@@ -293,12 +315,12 @@ ANNOUNCEMENTS: Mapping[str, tuple[str, ...]] = {
         f"""
         select batch_id, format('is %s and announced %s times as complete', state, announced)
         from (
-            select batch_id, state, (
+            select batch_id, state, completed_at < cancelled_at as was_complete, (
                 select count(*) from event where event.batch_id = batches.batch_id and event.type = '{COMPLETED}'
             ) as announced
             from els.batches
         ) as batches
-        where announced <> (state in ('complete', 'ready'))::int
+        where announced <> (state in ('complete', 'ready') or was_complete)::int
         """,
         f"""
         select batch_id, format('is %s and announced %s times as ready', state, announced)
@@ -313,12 +335,24 @@ ANNOUNCEMENTS: Mapping[str, tuple[str, ...]] = {
         f"""
         select batch_id, format('is %s with %s failed and announced %s times with errors', state, failed, announced)
         from (
-            select batch_id, state, failed, (
+            select batch_id, state, failed, completed_at < cancelled_at as was_complete, (
                 select count(*) from event where event.batch_id = batches.batch_id and event.type = '{ERRORS}'
             ) as announced
             from els.batches
         ) as batches
-        where announced <> case when failed > 0 and state <> 'registered' then 1 else 0 end
+        where announced <> case
+            when state = 'failed' or failed > 0 and (state in ('complete', 'ready') or was_complete) then 1 else 0
+        end
+        """,
+        f"""
+        select batch_id, format('is %s and announced %s times as cancelled', state, announced)
+        from (
+            select batch_id, state, (
+                select count(*) from event where event.batch_id = batches.batch_id and event.type = '{CANCELLED}'
+            ) as announced
+            from els.batches
+        ) as batches
+        where announced <> (state = 'cancelled')::int
         """,
     ),
     "I6 what is so has its event": (
@@ -427,9 +461,10 @@ def _missing_of(conn: Connection, batch_id: str, arrived: list[Incoming]) -> Ite
     if len(rejected) < len(announced - sets):
         yield f"{len(announced - sets)} registrations contradict the first, {len(rejected)} are rejected"
     if sets:
-        taken = found("select essay_id from els.slots where batch_id = %s and state <> 'open'")
+        taken = found("select essay_id from els.slots where batch_id = %s and state in ('assigned', 'failed')")
         slots = found("select essay_id from els.slots where batch_id = %s")
-        if len(taken) != min(len(slots), len(contents) + len(failures)):
+        ended = found("select batch_id from els.batches where batch_id = %s and withdrawn > 0")
+        if not ended and len(taken) != min(len(slots), len(contents) + len(failures)):
             yield f"{len(taken)} of {len(slots)} slots are taken; {contents=} {failures=}"
 
 

@@ -176,10 +176,22 @@ class _Timeout(_Strict, Generic[Metadata]):
     metadata: Metadata
 
 
+class _Cancelled(_Strict):
+    event: Literal["batch.cancelled"]
+    batch_id: str
+    reason: Literal["WRONG_REGISTRATION", "WITHDRAWN", "DUPLICATE", "OTHER"]
+    expected_count: int
+    assigned_count: int
+    failed_count: int
+    correlation_id: UUID
+    timestamp: datetime
+
+
 _BOTH: Mapping[str, type[BaseModel]] = {
     "huleedu.els.essay.slot.assigned.v1": _Envelope[_SlotAssigned],
     "huleedu.els.excess.content.provisioned.v1": _Envelope[_Excess],
     "huleedu.els.pending.content.expired.v1": _Envelope[_Expired],
+    "huleedu.els.batch.cancelled.v1": _Envelope[_Cancelled],
 }
 OLDER: Mapping[str, type[BaseModel]] = {
     **_BOTH,

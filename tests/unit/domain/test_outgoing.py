@@ -130,6 +130,8 @@ def build(name: str, data: dict[str, Any], origin: Origin) -> Outgoing:
                     max_bytes=MIB,
                 )
             )
+        case "out.batch_cancelled":
+            return outgoing.batch_cancelled(BATCH, data["reason"], 3, 1, 0, origin, at, max_bytes=MIB)
         case _:
             return errors([failed_slot()], origin=origin, now=at)
 
