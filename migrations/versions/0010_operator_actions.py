@@ -113,6 +113,18 @@ $$;
 """
 IGNORE = "-- squawk-ignore ban-drop-constraint\n"
 
+# How many partitions each input topic had at a time of the database, by the metadata of a pod.
+INPUT_TOPICS = """
+create table if not exists els.input_topics (
+    topic       text        not null,
+    partitions  integer     not null,
+    known_at    timestamptz not null,
+    fewer_since timestamptz,
+    constraint input_topics_pkey primary key (topic),
+    constraint input_topics_check check (partitions > 0)
+);
+"""
+
 
 def upgrade() -> None:
     op.execute(SUBJECTS)
@@ -122,6 +134,7 @@ def upgrade() -> None:
     op.execute(ENDINGS)
     _replace_checks("els.batches", ENDED_BATCHES)
     _replace_checks("els.slots", ENDED_SLOTS)
+    op.execute(INPUT_TOPICS)
 
 
 def _replace_checks(table: str, checks: dict[str, str]) -> None:
@@ -136,6 +149,7 @@ def _replace_checks(table: str, checks: dict[str, str]) -> None:
 
 
 def downgrade() -> None:
+    op.execute("drop table els.input_topics cascade")
     # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
     op.execute(REFUSE_ENDED)
     op.execute(f"{IGNORE}alter table els.batches drop constraint batches_cancelled_check")

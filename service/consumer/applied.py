@@ -1,4 +1,7 @@
-"""Notes up to which time of the database each partition is applied. The purge goes no further (the brake)."""
+"""Notes up to which time of the database each partition is applied. The purge goes no further (the brake).
+
+The number of partitions is asked for at the same time: one that nobody reads yet keeps the brake on.
+"""
 
 import math
 import time
@@ -25,7 +28,7 @@ OPEN_SECONDS: Final = 60.0
 
 
 class AppliedTimes:
-    """Asks for the ends of the assigned partitions, and notes when their rows have reached them."""
+    """Asks for the partitions of the topics and for the ends of the assigned ones, and notes when rows reach these."""
 
     def __init__(self, database: Database, assignment: Assignment, paused: PausedTopics) -> None:
         self._database = database
@@ -62,9 +65,11 @@ class AppliedTimes:
             for each in located
             if each.tp not in self._ends and time.monotonic() - self._ends_at.get(each.tp, -math.inf) > APPLIED_SECONDS
         ]
+        counts: dict[str, int] = {}
         if wanted:
             async with self._database.transaction() as conn:
                 now = await progress.read_clock(conn)
+            counts = await self._assignment.membership.brokers.partition_counts()
             # After the time was read: everything that was there then is below these ends, also in open transactions.
             ends = await self._assignment.membership.brokers.ends(wanted, whole_log=True)
             # Below what is applied, the topic was created anew: the pod will notice it when it fetches.
@@ -77,8 +82,10 @@ class AppliedTimes:
             for tp, (end, at) in self._ends.items()
             if tp in known and (known[tp].row or 0) >= end
         }
-        if reached:
+        if counts or reached:
             async with self._database.transaction() as conn:
+                if counts:
+                    await progress.note_input_topics(conn, counts, now)
                 await progress.mark_applied(conn, reached)
                 await progress.check_server(conn)
         self._ends = {tp: each for tp, each in self._ends.items() if tp in known and tp not in reached}

@@ -59,6 +59,16 @@ class BrokerView:
                     return f"partition {partition} of {topic} has no leader"
         return None
 
+    async def partition_counts(self) -> dict[str, int]:
+        """Ask how many partitions the input topics have now. Returns nothing where no broker answers."""
+        if not await self._client._client.force_metadata_update():  # noqa: SLF001  aiokafka has no other way
+            return {}
+        return {
+            topic: len(partitions)
+            for topic in INCOMING_TOPICS
+            if (partitions := self._cluster.partitions_for_topic(topic))
+        }
+
     def has_leader(self, tp: TopicPartition) -> bool:
         """Return whether a broker serves the partition now, as far as is known."""
         return self._cluster.leader_for_partition(tp) not in (None, -1)

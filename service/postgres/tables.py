@@ -560,6 +560,17 @@ lost_inputs = Table(
     Index("lost_inputs_open", "id", postgresql_where=text("acknowledged_at is null")),
 )
 
+input_topics = Table(
+    "input_topics",
+    METADATA,
+    _not_null("topic", Text),
+    _not_null("partitions", Integer),
+    _not_null("known_at", _TIME),
+    Column("fewer_since", _TIME),
+    PrimaryKeyConstraint("topic", name="input_topics_pkey"),
+    CheckConstraint("partitions > 0", name="input_topics_check"),
+)
+
 output_topics = Table(
     "output_topics",
     METADATA,

@@ -133,6 +133,14 @@ async def note_open_transactions(conn: AsyncConnection[Any], are_open: Mapping[T
     await conn.execute(STATEMENTS["note_open_transactions"], parameters)
 
 
+async def note_input_topics(conn: AsyncConnection[Any], partitions: Mapping[str, int], at: datetime) -> None:
+    """Note how many partitions the input topics had at this time of the database. Raises psycopg.Error."""
+    await conn.execute(
+        STATEMENTS["note_input_topics"],
+        {"topics": Texts(list(partitions)), "partitions": Integers(list(partitions.values())), "at": at},
+    )
+
+
 async def mark_applied(conn: AsyncConnection[Any], ends: Mapping[TopicPartition, tuple[int, int, datetime]]) -> None:
     """Note up to which time partitions are applied, by (epoch, end, time). Their rows have reached these ends.
 

@@ -154,7 +154,12 @@ with held_back as materialized (
         (select count(*) from held_back where held_back.is_inactive) as inactive_slots,
         (select count(*) from els.lost_inputs where lost_inputs.acknowledged_at is null) as lost_inputs,
         (select greatest(1, coalesce(recovery.records, 1)) from els.recovery) as behind_records,
-        (select min(progress.applied_until) from els.progress) as applied_until
+        (
+            select min(progress.applied_until)
+            from els.progress
+            left join els.input_topics as known on progress.topic = known.topic
+            where progress."partition" < coalesce(known.partitions, progress."partition" + 1)
+        ) as applied_until
     from counted
     cross join unpublished
 ), conditions as materialized (

@@ -72,6 +72,7 @@ PARTS: Mapping[str, Sequence[str]] = {
         "aiokafka.consumer.fetcher:READ_UNCOMMITTED",
         "aiokafka.client:AIOKafkaClient._conns",
         "aiokafka.client:AIOKafkaClient.cluster",
+        "aiokafka.client:AIOKafkaClient.force_metadata_update",
         "aiokafka.cluster:ClusterMetadata.leader_for_partition",
         "aiokafka.cluster:ClusterMetadata.partitions_for_topic",
         "aiokafka.cluster:ClusterMetadata.unauthorized_topics",

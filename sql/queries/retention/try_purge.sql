@@ -1,16 +1,24 @@
 -- Tries to get the right to purge for this transaction. Returns whether it has it, the time that the purge goes by, and up
--- to which times all registrations, and all inputs, are applied: null where that is not known of a partition, or where a
--- topic has none yet. One pod has the right at a time. It ends with the transaction, so it works behind a transaction
+-- to which times all registrations, and all inputs, are applied: null where that is not known of a partition that a
+-- topic has. Partitions that it has no more do not count. A time that has not come is none: the clock was ahead then. One pod has the right at a time. It ends with the transaction, so it works behind a transaction
 -- pooler, and no crashed pod keeps it. Refuses while the database is behind its topics.
 -- The key has two parts, so it never equals the key of a batch.
--- Index: recovery_pkey, server_identity_pkey. Locks: advisory, of the transaction; waits for nothing.
+-- Index: input_topics_pkey, progress_pkey, recovery_pkey, server_identity_pkey. Locks: advisory, of the transaction; waits for nothing.
 with applied as materialized (
     select
         input.topic,
-        case when bool_and(progress.applied_until is not null) then min(progress.applied_until) end as until
+        case
+            when count(progress.applied_until) = known.partitions
+                and known.known_at < transaction_timestamp() + interval '1 minute'
+                then least(min(progress.applied_until), known.known_at)
+        end as until
     from unnest(:topics::text[]) as input (topic)
-    left join els.progress on input.topic = progress.topic
-    group by input.topic
+    left join els.input_topics as known on input.topic = known.topic
+    left join els.progress
+        on known.topic = progress.topic
+        and progress."partition" < known.partitions
+        and progress.applied_until < transaction_timestamp() + interval '1 minute'
+    group by input.topic, known.partitions, known.known_at
 )
 select
     els.check_server() and pg_try_advisory_xact_lock(hashtext('els'), hashtext('purge')),

@@ -65,13 +65,16 @@ async def test_a_topic_that_is_deleted_is_named_and_read_when_it_is_there_again(
 
 
 async def test_partitions_that_are_added_to_a_topic_are_read(on_apache: ConsumerFixture) -> None:
+    known = f"select partitions from els.input_topics where topic = '{CONTENT_PROVISIONED}'"
     running = await on_apache.start()
     await on_apache.publish(CONTENT_PROVISIONED, content("b", "t"))
     await on_apache.all_committed()
+    await on_apache.becomes(known, 3)
     async with on_apache.admin() as admin:
         await admin.create_partitions({CONTENT_PROVISIONED: NewPartitions(5)})
     await on_apache.producer.client.force_metadata_update()
     await on_apache.publish(CONTENT_PROVISIONED, content("b", "t2"), partition=4)
     await read(on_apache, PENDING, 2)
     assert TopicPartition(CONTENT_PROVISIONED, 4) in running.consumer._assignment.partitions
+    await read(on_apache, known, 5)
     await reported(running, None)

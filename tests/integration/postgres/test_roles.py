@@ -45,6 +45,7 @@ TABLES = {
     "expirable_failures": {"SELECT"},
     "expirable_confirmations": {"SELECT"},
     "lost_inputs": {"SELECT", "INSERT", "UPDATE"},
+    "input_topics": {"SELECT", "INSERT", "UPDATE"},
     "output_topics": {"SELECT", "INSERT", "UPDATE"},
     "notices": {"SELECT", "INSERT", "UPDATE"},
     "expired_seen": CHANGE,

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from aiokafka import TopicPartition
 from prometheus_client import REGISTRY
 from pydantic import TypeAdapter
 
@@ -30,8 +31,8 @@ from service.postgres.pool import Database
 from service.purge import policy, purge, reporting
 from service.purge.policy import Chunk, PurgeReport, RetentionPolicy
 from service.purge.purge import count_due, purge_once
-from service.store import retention
-from tests.support.builders.progress import say_applied
+from service.store import progress, retention
+from tests.support.builders.progress import say_applied, say_partitions
 from tests.support.checks import invariants
 from tests.support.interleaving.interleaving import content, deliver, deliveries, failure, registration
 
@@ -191,14 +192,66 @@ async def test_a_time_limit_runs_only_as_far_as_the_inputs_are_applied(
     assert (due.expired_content + due.expired_failures, due.timed_out_batches) == (expired, late)
 
 
-async def test_one_partition_that_is_not_applied_keeps_the_brake_on(house: PurgeFixture) -> None:
+@pytest.fixture
+async def due(house: PurgeFixture) -> PurgeFixture:
+    """With content that expires, unless the brake is on."""
     await house.poll(content("c"))
     house.conn.execute("update els.pending_content set waiting_since = now() - interval '25 h'")
     say_applied(house.conn)
-    house.conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 1, 0)", [BATCH_REGISTERED])
-    assert await purge_once(house.database, POLICY) == PurgeReport()
-    house.conn.execute("update els.progress set applied_until = now()")
-    assert await purge_once(house.database, POLICY) == PurgeReport(expired_content=1)
+    return house
+
+
+async def test_one_partition_that_is_not_applied_keeps_the_brake_on(due: PurgeFixture) -> None:
+    """Nobody has read it yet, then a pod has taken it over, then it is applied."""
+    say_partitions(due.conn, {BATCH_REGISTERED: 2})
+    assert await purge_once(due.database, POLICY) == PurgeReport()
+    due.conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 1, 0)", [BATCH_REGISTERED])
+    assert await purge_once(due.database, POLICY) == PurgeReport()
+    due.conn.execute("update els.progress set applied_until = now()")
+    assert await purge_once(due.database, POLICY) == PurgeReport(expired_content=1)
+
+
+async def test_a_partition_that_a_topic_has_no_more_does_not_keep_the_brake_on(due: PurgeFixture) -> None:
+    """The topic was created anew with fewer partitions, which is believed when it has been found for long enough."""
+    due.conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 1, 9)", [BATCH_REGISTERED])
+    say_partitions(due.conn, {BATCH_REGISTERED: 2})
+    for seconds, expired in ((1, 0), (10, 0), (17, 1)):
+        async with due.database.transaction() as conn:
+            at = datetime.now(UTC) + timedelta(seconds=seconds)
+            await progress.note_input_topics(conn, {BATCH_REGISTERED: 1}, at)
+        assert await purge_once(due.database, POLICY) == PurgeReport(expired_content=expired)
+    found = due.conn.execute("select attention from ops.health").fetchone()
+    assert found is not None
+    assert not any("applied to its end" in line for line in found[0])
+
+
+async def test_one_pod_that_finds_all_partitions_is_believed(due: PurgeFixture) -> None:
+    """A broker that lags reports fewer, for as long as it likes."""
+    due.conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 1, 9)", [BATCH_REGISTERED])
+    for seconds, partitions in ((1, 2), (5, 1), (15, 2), (16, 1), (25, 1)):
+        async with due.database.transaction() as conn:
+            at = datetime.now(UTC) + timedelta(seconds=seconds)
+            await progress.note_input_topics(conn, {BATCH_REGISTERED: partitions}, at)
+    assert await purge_once(due.database, POLICY) == PurgeReport()
+
+
+async def test_time_limits_run_no_further_than_the_partitions_are_known(due: PurgeFixture) -> None:
+    due.conn.execute("update els.input_topics set known_at = now() - interval '2 h'")
+    assert await purge_once(due.database, POLICY) == PurgeReport()
+    due.conn.execute("delete from els.input_topics where topic = %s", [BATCH_REGISTERED])
+    assert await purge_once(due.database, POLICY) == PurgeReport()
+
+
+@pytest.mark.parametrize("column", ["progress set applied_until", "input_topics set known_at"])
+async def test_a_time_that_has_not_come_keeps_the_brake_on(due: PurgeFixture, column: str) -> None:
+    """The clock of the database was ahead when it was noted; it is noted again."""
+    due.conn.execute(f"update els.{column} = now() + interval '2 days'".encode())
+    assert await purge_once(due.database, POLICY) == PurgeReport()
+    async with due.database.transaction() as conn:
+        now = await progress.read_clock(conn)
+        await progress.note_input_topics(conn, {BATCH_REGISTERED: 1}, now)
+        await progress.mark_applied(conn, {TopicPartition(BATCH_REGISTERED, 0): (0, 0, now)})
+    assert await purge_once(due.database, POLICY) == PurgeReport(expired_content=1)
 
 
 async def test_what_waits_for_a_registration_in_quarantine_does_not_expire(house: PurgeFixture) -> None:

@@ -45,6 +45,7 @@ OTHER_TABLES: Mapping[str, str] = {
     "server_identity": "one row",
     "recovery": "at most one row",
     "purge_hold": "at most one row",
+    "input_topics": "a row for each input topic",
     "output_topics": "a row for each output topic",
     "lost_inputs": "by topic and partition, a row for each loss",
     "operator_actions": "in order of time; an action need not concern a batch",
