@@ -7,10 +7,10 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import psycopg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from service.cli.operations import opened_operations, operator_of
 from service.cli.output import CommandError, print_rows, warn
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 from service.kafka import rights
@@ -20,10 +20,8 @@ from service.kafka.cluster import ClusterState, Operation, read_cluster
 from service.kafka.connection import admin_client
 from service.purge import policy
 from service.recovery import reading
-from service.runtime.errors import one_line
 from service.settings import Settings
-from service.store import output_topics
-from service.wiring import REPLAY_SUFFIX, broker_error, kafka_options, open_database, retention_policy
+from service.wiring import REPLAY_SUFFIX, broker_error, kafka_options, retention_policy
 
 _UNAVAILABLE = (KafkaError, OSError, TimeoutError)
 
@@ -75,21 +73,17 @@ async def topics_alter(settings: Settings, options: Namespace) -> int:
 
 
 async def topics_adopt(settings: Settings, options: Namespace) -> int:
-    """Make relays use the partitions that were added to output topics."""
-    database = open_database(settings)
+    """Make relays use the partitions that were added to output topics; exit status 1 while relays run."""
     try:
         async with admin_client(kafka_options(settings)) as admin:
             cluster = await read_cluster(admin, OUTGOING_TOPICS)
-        async with database.transaction() as conn:
-            found = {topic: len(state.partitions) for topic, state in cluster.topics.items()}
-            await output_topics.note_partitions(conn, found)
-            adopted = await output_topics.adopt_partitions(conn)
     except _UNAVAILABLE as error:
         raise CommandError(broker_error(error)) from None
-    except psycopg.Error as error:
-        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    finally:
-        await database.close()
+    found = {topic: len(state.partitions) for topic, state in cluster.topics.items()}
+    async with opened_operations(settings) as operations:
+        adopted = await operations.output_topics.adopt(
+            operator_of(options), found, while_publishing=options.while_publishing, dry_run=options.dry_run
+        )
     print_rows([each._asdict() for each in adopted], options.json)
     return 0
 

@@ -7,6 +7,7 @@ from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
 from service.operators.batches import BatchActions
 from service.operators.notices import NoticeActions
+from service.operators.output_topics import OutputTopicActions
 from service.operators.pending import PendingActions
 from service.operators.quarantine import QuarantineActions
 from service.postgres.pool import Database
@@ -21,3 +22,4 @@ class Operations:
         self.quarantine = QuarantineActions(database, limits, input_limits)
         self.batches = BatchActions(database, limits)
         self.notices = NoticeActions(database)
+        self.output_topics = OutputTopicActions(database)

@@ -32,6 +32,14 @@ async def read_partitions(conn: AsyncConnection[Any]) -> dict[str, int]:
     return dict(await fetch_rows(conn, "read_partitions"))
 
 
+async def find_added_partitions(conn: AsyncConnection[Any], found: Mapping[str, int]) -> list[Adopted]:
+    """Return what `adopt_partitions` would change, where topics have as many partitions as `found`."""
+    rows = await fetch_rows(
+        conn, "find_added_partitions", topics=Texts(list(found)), found=Integers(list(found.values()))
+    )
+    return [Adopted(*row) for row in rows]
+
+
 async def adopt_partitions(conn: AsyncConnection[Any]) -> list[Adopted]:
     """Make relays use all partitions that the topics have. Returns the topics that change."""
     return [Adopted(*row) for row in await fetch_rows(conn, "adopt_partitions")]

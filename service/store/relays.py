@@ -5,11 +5,13 @@ Each function runs in the caller's transaction. Each raises psycopg.Error.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
 from service.postgres.arrays import Integers
+from service.postgres.queries import fetch_rows
 from service.postgres.statements import STATEMENTS
 
 SHARDS = 64
@@ -69,3 +71,9 @@ async def notify_relays(conn: AsyncConnection) -> None:
 async def serves_previous_release(conn: AsyncConnection) -> bool:
     """Read whether pods of the previous release may be alive."""
     return (await (await conn.execute(STATEMENTS["read_format"])).fetchall()) == [(True,)]
+
+
+async def count_relays(conn: AsyncConnection[Any]) -> int:
+    """Count the relays that run, in the caller's transaction. Raises psycopg.Error."""
+    ((count,),) = await fetch_rows(conn, "count_relays")
+    return int(count)

@@ -116,11 +116,15 @@ def add_process(commands: Commands) -> None:
     with_json(alter).add_argument(
         "--dry-run", action="store_true", help="only show what would be altered (exit status 1 if anything)"
     )
-    with_json(
-        add(
-            topics,
-            "cli.topics.topics_adopt",
-            "adopt",
-            "publish to the partitions, too, that were added to the output topics; stop the relays before",
-        )
+    adopt = add(
+        topics,
+        "cli.topics.topics_adopt",
+        "adopt",
+        "publish to the partitions, too, that were added to the output topics; stop the relays before",
+    )
+    with_json(with_operator(adopt)).add_argument("--dry-run", action="store_true", help="only show what would change")
+    adopt.add_argument(
+        "--while-publishing",
+        action="store_true",
+        help="also while relays run, if the readers of a batch's events order them by the header seq",
     )

@@ -182,7 +182,41 @@ def test_partitions_that_were_added_are_adopted(service: CommandLine, kafka: Bro
     """Whether a relay has found them or not."""
     with psycopg.connect(app_url, autocommit=True) as conn:
         conn.execute("insert into els.output_topics (topic, partitions, found) values (%s, 2, 2)", [BATCH_READY])
-    adopted = service("topics", "adopt", "--json", **kafka.settings)
-    assert (adopted.status, adopted.json) == (0, [{"topic": BATCH_READY, "used_before": 2, "partitions": 3}])
-    again = service("topics", "adopt", "--json", **kafka.settings)
-    assert (again.status, again.json) == (0, [])
+        changed = [{"topic": BATCH_READY, "used_before": 2, "partitions": 3}]
+        for _ in range(2):
+            shown = service("topics", "adopt", "--json", "--dry-run", **kafka.settings)
+            assert (shown.status, shown.json) == (0, changed)
+        adopted = service("topics", "adopt", "--json", "--why", "more readers", "--who", "ada", **kafka.settings)
+        assert (adopted.status, adopted.json) == (0, changed)
+        again = service("topics", "adopt", "--json", **kafka.settings)
+        assert (again.status, again.json) == (0, [])
+        query = "select who, action, why, topic, details from ops.operator_actions"
+        details = {"used_before": 2, "partitions": 3, "relays": 0}
+        assert conn.execute(query).fetchall() == [("ada", "topics adopt", "more readers", BATCH_READY, details)]
+
+
+def test_no_partitions_are_adopted_while_a_relay_runs(service: CommandLine, kafka: Broker, app_url: str) -> None:
+    """Unless the readers do not mind. A relay whose lease has ended does not count."""
+    with psycopg.connect(app_url, autocommit=True) as conn:
+        conn.execute("insert into els.output_topics (topic, partitions, found) values (%s, 2, 2)", [BATCH_READY])
+        conn.execute(
+            "insert into els.relays (relay, expires_at, reads_pages) values"
+            " (gen_random_uuid(), now() + interval '1 minute', true), (gen_random_uuid(), now(), true)"
+        )
+        ended = service("topics", "adopt", **kafka.settings)
+        assert ended.failed_with(1, "1 relays publish now: stop all pods with the role relay")
+        assert service("topics", "adopt", "--json", "--dry-run", **kafka.settings).json != []
+        assert conn.execute("select partitions from els.output_topics").fetchone() == (2,)
+        adopted = service("topics", "adopt", "--while-publishing", "--json", **kafka.settings)
+        assert (adopted.status, len(adopted.json)) == (0, 1)
+        assert conn.execute("select details['relays'] from ops.operator_actions").fetchone() == (1,)
+
+
+def test_no_partitions_are_adopted_while_the_database_is_behind(
+    service: CommandLine, kafka: Broker, app_url: str
+) -> None:
+    with psycopg.connect(app_url, autocommit=True) as conn:
+        conn.execute("insert into els.output_topics (topic, partitions, found) values (%s, 2, 2)", [BATCH_READY])
+        conn.execute("insert into els.recovery (state, why) values ('behind', 'a test')")
+        assert service("topics", "adopt", **kafka.settings).failed_with(1, "behind")
+        assert conn.execute("select partitions, found from els.output_topics").fetchone() == (2, 2)

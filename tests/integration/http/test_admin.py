@@ -356,6 +356,25 @@ async def test_while_the_database_is_behind_an_operator_changes_nothing(
     assert conn.execute("select count(*) from ops.lost_inputs where acknowledged_at is null").fetchone() == (1,)
 
 
+# -- topics
+
+
+async def test_added_partitions_are_adopted_as_relays_found_them(served: Served, conn: psycopg.Connection[Any]) -> None:
+    conn.execute(
+        "insert into els.output_topics (topic, partitions, found) values (%s, 2, 3), ('t', 2, 2)", [BATCH_READY]
+    )
+    conn.execute("insert into els.relays (relay, expires_at) values (gen_random_uuid(), now() + interval '1 hour')")
+    adopted = {"topics": [{"topic": BATCH_READY, "used_before": 2, "partitions": 3}]}
+    assert await served.post("topics/adopt", dry_run=True) == (200, adopted)
+    status, error = await served.post("topics/adopt")
+    assert (status, "stop all pods" in str(error)) == (409, True)
+    assert await served.post("topics/adopt", while_publishing=True, why="seq is enough") == (200, adopted)
+    assert await served.post("topics/adopt", while_publishing=True) == (200, {"topics": []})
+    assert conn.execute("select action, topic, why from ops.operator_actions").fetchall() == [
+        ("topics adopt", BATCH_READY, "seq is enough")
+    ]
+
+
 # -- batches
 
 
