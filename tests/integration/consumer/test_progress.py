@@ -1,6 +1,7 @@
 """Tests that a consumer notices a database or a topic that was set back, on a real server and a real broker."""
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import orjson
 import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from deploy.local.postgres import Postgres
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
+from service.consumer.locator import Locator
+from service.consumer.partitions import Partition
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
@@ -414,3 +418,25 @@ def truncate(segment: Path, batches: int) -> None:
     segment.write_bytes(data[:end])
     for index in (".index", ".timeindex"):
         segment.with_suffix(index).unlink()
+
+
+async def test_partitions_are_located_one_by_one_after_an_error(
+    restarting: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one of them may be at fault: the others are read, and the error is reported as long as it lasts."""
+    locate = Locator._locate
+
+    async def fail_with_one(locator: Locator, partitions: Collection[Partition]) -> None:
+        if any(each.tp == TP for each in partitions):
+            raise KafkaTimeoutError("a test")
+        await locate(locator, partitions)
+
+    monkeypatch.setattr(Locator, "_locate", fail_with_one)
+    await restarting.publish(CONTENT_PROVISIONED, content("b", "t0"))
+    await restarting.publish(CONTENT_PROVISIONED, content("b", "t1"), partition=1)
+    running = await restarting.start()
+    await restarting.becomes(PENDING, 1)
+    assert "the progress can not be compared" in (running.health.parts["consumer"] or "")
+    monkeypatch.setattr(Locator, "_locate", locate)
+    await restarting.becomes(PENDING, 2)
+    await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))

@@ -161,6 +161,42 @@ async def test_a_backlog_of_aborted_transactions_is_passed(
     await on_apache.becomes(PENDING, 1)
 
 
+async def test_records_that_may_crash_a_pod_do_not_keep_it_waiting_for_the_end_of_a_transaction(
+    on_apache: ConsumerFixture,
+) -> None:
+    """They are read alone, before everything else, and may be behind the first offset of an open transaction."""
+    left_behind(on_apache, "0, null, 0, false")
+    async with transactional(on_apache) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "within"), b"b", partition=0)
+        await on_apache.publish(CONTENT_PROVISIONED, content("b", "beside"), partition=1)
+        await on_apache.start()
+        await on_apache.becomes(PENDING, 1)
+        await producer.commit_transaction()
+    await on_apache.becomes(PENDING, 2)
+
+
+async def test_what_an_aborted_transaction_left_is_no_record_that_crashed_a_pod(on_apache: ConsumerFixture) -> None:
+    """Whatever the mark says: it is no input, so it is not rejected."""
+    async with transactional(on_apache) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "aborted"), b"b", partition=0)
+        await producer.abort_transaction()
+    left_behind(on_apache, "0, 1, 3, true")
+    await on_apache.publish(CONTENT_PROVISIONED, content("b", "behind"))
+    await on_apache.start()
+    await on_apache.becomes(PENDING, 1)
+    assert on_apache.rejected() == []
+
+
+def left_behind(consumers: ConsumerFixture, what: str) -> None:
+    """Leaves the mark of a pod that has crashed: its offset, its records, how many crashes, and whether it unpacked."""
+    consumers.conn.execute(
+        'insert into els.crash_marks (topic, "partition", "offset", records, deaths, unpacking, pod, marked_at)'
+        f" values ('{CONTENT_PROVISIONED}', 0, {what}, 'els-dead-1-ab@progress', now())".encode()
+    )
+
+
 async def abort_until(enough: asyncio.Event, producer: AIOKafkaProducer) -> None:
     while not enough.is_set():
         await producer.begin_transaction()

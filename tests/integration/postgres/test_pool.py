@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DivisionByZero, InFailedSqlTransaction, LockNotAvailable
 
 from service.postgres import pool as database_module
+from service.postgres import server
 from service.postgres.arrays import Texts
 from service.postgres.errors import sqlstate_of
 from service.postgres.liveness import Served
@@ -242,6 +243,24 @@ async def test_a_cancelled_transaction_costs_the_others_nothing(database_url: st
     assert not idle.closed
     assert await backend(database) == idle.info.backend_pid
     await database.close()
+
+
+async def test_a_check_of_the_server_that_is_cancelled_closes_its_connection(database_url: str) -> None:
+    """A request to cancel would go through a pooler, which may hand it to another session."""
+    connection = await server._open(conninfo(database_url, "a test", None))
+    sleeps = "select pg_sleep(60)"
+    task = asyncio.create_task(connection.execute(sleeps))
+    running = "select exists (select from pg_stat_activity where query = %s and state = 'active')"
+    async with asyncio.timeout(BOUND), await AsyncConnection.connect(database_url, autocommit=True) as other:
+        while await (await other.execute(running, [sleeps])).fetchone() != (True,):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert connection.closed
+        ended = await (await other.execute(running, [sleeps])).fetchone()
+        assert ended == (True,), "a request to cancel has ended it"
+        await other.execute("select pg_terminate_backend(pid) from pg_stat_activity where query = %s", [sleeps])
 
 
 async def test_a_session_that_the_server_ended_is_replaced(database: Database) -> None:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 
-from deploy.servers.brokers import Broker
+from deploy.servers.brokers import PARTITIONS, Broker
 from deploy.servers.pods import until
 from service.domain.delivery import IntakeLimits
 from service.domain.topics import (
@@ -118,6 +118,20 @@ async def test_an_empty_database_states_what_was_announced(stack: SetBack, seed:
     last_number = stack.consumers.value("select pg_sequence_last_value('els.outbox_seq_seq')")
     assert last_number >= await stack.highest_number(), "new events would have lower numbers"
     await check_recovered(stack, before)
+
+
+@LEAVES
+async def test_after_the_recovery_of_an_empty_database_relays_use_all_partitions(stack: SetBack) -> None:
+    """How many they used before is in no topic."""
+    await applied_and_kept(stack, random.Random(0), batches=5)
+    stack.clear()
+    await stack.recover()
+    assert stack.consumers.value("select count(*) from els.output_topics") == 0
+    await stack.start()
+    await stack.send(traffic(random.Random(1), "later", 5))
+    await stack.settled()
+    rows = stack.consumers.conn.execute("select distinct partitions, found from els.output_topics").fetchall()
+    assert rows == [(PARTITIONS, PARTITIONS)]
 
 
 @LEAVES
