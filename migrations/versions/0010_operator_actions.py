@@ -126,8 +126,12 @@ create table if not exists els.input_topics (
 """
 
 
+EDITED = "alter table els.quarantine add column if not exists edited_value bytea"
+
+
 def upgrade() -> None:
     op.execute(SUBJECTS)
+    op.execute(EDITED)
     create_index("quarantine_batch", "els.quarantine (batch_id) where batch_id is not null")
     create_index("quarantine_correlation", "els.quarantine (correlation_id) where correlation_id is not null")
     op.execute(NOTICES)
@@ -162,5 +166,5 @@ def downgrade() -> None:
     op.execute("drop table els.notices, els.expired_seen cascade")
     op.execute(
         "alter table els.quarantine drop column batch_id cascade, drop column original_file_name cascade,"
-        " drop column correlation_id cascade"
+        " drop column correlation_id cascade, drop column edited_value cascade"
     )

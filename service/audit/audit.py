@@ -109,7 +109,7 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
             partitions = await topic_partitions(kafka)
             committed = await committed_offsets(kafka, scope.group, partitions[INCOMING_TOPICS])
             settled = await reader.end_offsets(partitions[OUTGOING_TOPICS])
-            now = await read_tables(database, ledger, report.counts)
+            now = await read_tables(database, ledger, report.counts, scope.limits)
             kept_since = now.timestamp() - scope.shortest_retention
             records = _Records(
                 ledger, report, scope, {tp: known.offset for tp, known in committed.items()} | settled, kept_since, most

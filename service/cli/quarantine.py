@@ -1,14 +1,17 @@
 """Implements the commands on rejected inputs. They end like those of `pending`."""
 
 import resource
+import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from service.cli.editor import in_editor, read_file
 from service.cli.operations import opened_operations, operator_of, print_next
 from service.cli.output import CommandError, confirm, print_json, print_row, print_rows, progress
 from service.operators.apart import MEMORY_BYTES
+from service.operators.editing import editable
 from service.operators.replay import Replayed
 from service.settings import Settings
 from service.store.quarantine import QuarantineFilter
@@ -68,6 +71,38 @@ def _print_replayed(outcomes: Sequence[Replayed], as_json: bool) -> None:
         print_rows(failed[:PRINTED_FAILURES], False)
     for outcome, number in Counter(each.outcome for each in outcomes if not each.failed).items():
         print(f"{number} replayed: {outcome}")
+
+
+async def quarantine_edit(settings: Settings, options: Namespace) -> int:
+    """Process a corrected value in place of a rejected input, and close that with it."""
+    if options.in_this_process:
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    async with opened_operations(settings) as operations:
+        shown = editable((await operations.quarantine.read_open(options.id))["value"])
+        value = read_file(options.file) if options.file else in_editor(shown)
+        while True:
+            edited = await operations.quarantine.edit(
+                operator_of(options),
+                options.id,
+                value,
+                dry_run=options.dry_run,
+                in_this_process=options.in_this_process,
+            )
+            if options.json:
+                print_json([asdict(edited)])
+            elif options.dry_run:
+                print(edited.difference, end="")
+            if not edited.failed:
+                break
+            if options.file or not sys.stdin.isatty():
+                raise CommandError(
+                    f"nothing was changed: the edited value is rejected: {edited.outcome}: {edited.error}"
+                )
+            confirm(f"It is rejected: {edited.outcome}: {edited.error}. Edit it again?", yes=False)
+            value = in_editor(value.decode("utf-8", "surrogateescape"))
+    if not options.json:
+        print(f"Input {options.id} {'would be' if options.dry_run else 'is'} replayed as edited: {edited.outcome}.")
+    return 0
 
 
 async def quarantine_discard(settings: Settings, options: Namespace) -> int:

@@ -5,16 +5,24 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from service.domain.delivery import fingerprint
+from service.domain.events import Rejection
+from service.domain.input_limits import InputLimits
 from service.history import facts
 from service.history.facts import EventFact, Fact, digest
 from service.history.ledger import Ledger
-from service.history.topics import event_of
+from service.history.topics import describe_input, event_of
+from service.kafka.deliveries import decode
+from service.kafka.unpacking import Record
 from service.postgres.pool import Database
-from service.store.audit import AuditStatement, audit_pages, begin_audit
+from service.store.audit import VALUES_PAGE, AuditStatement, audit_pages, begin_audit
 
 
-async def read_tables(database: Database, ledger: Ledger, counts: Counter[str]) -> datetime:
-    """Add all rows of one snapshot to the ledger, and count them. Returns the snapshot's time. Raises psycopg.Error."""
+async def read_tables(database: Database, ledger: Ledger, counts: Counter[str], limits: InputLimits) -> datetime:
+    """Add all rows of one snapshot to the ledger, and count them. Returns the snapshot's time. Raises psycopg.Error.
+
+    What operators have sent in place of rejected inputs is added as inputs.
+    """
     async with database.transaction() as conn:
         moment = await begin_audit(conn)
         for statement, fact in _FACT_OF.items():
@@ -22,8 +30,11 @@ async def read_tables(database: Database, ledger: Ledger, counts: Counter[str]) 
                 ledger.add([(each[0], fact(*each)) for each in page])
                 counts[f"rows of {statement.removeprefix('audit_')}"] += len(page)
         async for page in audit_pages(conn, "audit_quarantine"):
-            ledger.add_quarantined([(topic, fingerprint.hex(), state) for topic, fingerprint, state in page])
+            ledger.add_quarantined([(topic, identity.hex(), state) for topic, identity, state in page])
             counts["rows of quarantine"] += len(page)
+        async for page in audit_pages(conn, "audit_operator_inputs", VALUES_PAGE):
+            ledger.add([found for row in page if (found := _operator_input(limits, *row))])
+            counts["inputs of operators"] += len(page)
     return moment
 
 
@@ -124,6 +135,17 @@ def _in_outbox(batch_id: str, topic: str, payload: str, seq: int, created_at: da
     if event is None:
         raise ValueError(f"row {seq} of the outbox is not an event of this service")
     return event[1]
+
+
+def _operator_input(
+    limits: InputLimits, topic: str, partition: int, offset: int, key: bytes | None, value: bytes, closed_at: datetime
+) -> tuple[str, facts.InputFact] | None:
+    delivery = decode(topic, partition, Record(offset, key, value), limits)
+    if isinstance(delivery.event, Rejection):  # an earlier release has accepted it
+        return None
+    subject, content = describe_input(delivery.event)
+    at, identity = closed_at.timestamp(), fingerprint(delivery).hex()
+    return delivery.event.batch_id, facts.InputFact(topic, subject, content, at, True, identity)
 
 
 _FACT_OF: Final[Mapping[AuditStatement, Callable[..., Fact]]] = {

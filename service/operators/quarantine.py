@@ -10,6 +10,7 @@ from service.domain.events import Reason
 from service.domain.input_limits import InputLimits
 from service.domain.topics import INCOMING_TOPICS
 from service.operators.apart import replay_apart
+from service.operators.editing import Edited, difference, text_of
 from service.operators.errors import Conflict, InvalidRequest, NotFound, operation_error
 from service.operators.replay import Replay, Replayed
 from service.operators.transactions import Page, transaction
@@ -47,10 +48,19 @@ class QuarantineActions:
             row = await quarantine.read_quarantined(conn, id_)
         if row is None:
             raise NotFound(f"there is no quarantined input {id_}")
-        value = row["value"]
-        if value is None or most_bytes is None or len(value) <= most_bytes:
-            return _readable(row)
-        return _readable(row | {"value": value[:most_bytes], "decoded": None}) | {"value_bytes": len(value)}
+        value, edited = row["value"], row["edited_value"]
+        shown = {**row, "value": value and value[:most_bytes], "edited_value": edited and edited[:most_bytes]}
+        del shown["fingerprint"]
+        is_cut = value is not None and most_bytes is not None and len(value) > most_bytes
+        return _readable(shown) | ({"value_bytes": len(value), "decoded": None} if is_cut else {})
+
+    async def read_open(self, id_: int) -> NamedRow:
+        """Returns an open input with all its columns, as they are stored."""
+        async with transaction(self._database) as conn:
+            row = await quarantine.read_quarantined(conn, id_)
+        if row is None or row["state"] != "open":
+            raise Conflict(f"quarantined input {id_} {'is ' + row['state'] if row else 'does not exist'}")
+        return row
 
     async def find_open(
         self, condition: QuarantineFilter, *, everything: bool, most: int | None = None
@@ -89,6 +99,26 @@ class QuarantineActions:
                 outcome = Replayed(id_, "", "busy", one_line(error))
             yield outcome
 
+    async def edit(
+        self, by: Operator, id_: int, value: bytes, *, dry_run: bool = False, in_this_process: bool = False
+    ) -> Edited:
+        """Process a value as if it had arrived in place of a rejected input, and close that with it.
+
+        If the value is rejected, nothing changes, and `error` of the result says why. Where the input has killed a
+        process, the value is processed in another one, unless `in_this_process`. A dry run changes nothing.
+        """
+        row = await self.read_open(id_)
+        try:
+            if row["reason"] == Reason.KILLED_THE_PROCESS and not in_this_process:
+                done = await replay_apart(by, id_, value, dry_run=dry_run)
+            else:
+                replay = Replay(self._database, by, self._limits, self._input_limits)
+                done = await replay.edit(id_, value, dry_run=dry_run)
+        except psycopg.Error as error:
+            raise operation_error(error) from None
+        shown = difference(row["value"], value)
+        return Edited(done.id, done.topic, done.outcome, done.error, difference=shown)
+
     async def _deadly(self) -> set[int]:
         """Return the open inputs that have killed a process."""
         async with transaction(self._database) as conn:
@@ -108,9 +138,7 @@ class QuarantineActions:
         async with transaction(self._database) as conn:
             discarded = await quarantine.close_quarantine(conn, ids, "discarded")
             if discarded:
-                subjects = [
-                    Subject(topic=each.topic, details={"id": each.id, "reason": each.reason}) for each in discarded
-                ]
+                subjects = [Subject(topic=each.topic, details=each.named) for each in discarded]
                 await operator_actions.insert_operator_actions(conn, by, "quarantine discard", subjects)
         return len(discarded)
 
@@ -132,17 +160,9 @@ class QuarantineActions:
 def _readable(row: NamedRow) -> NamedRow:
     shown: NamedRow = {}
     for name, value in row.items():
-        text = _text_of(value) if isinstance(value, bytes) else value
+        text = text_of(value) if isinstance(value, bytes) else value
         if isinstance(value, bytes) and text is None:
             shown[f"{name}_base64"] = base64.b64encode(value).decode()
         else:
             shown[name] = text
     return shown
-
-
-def _text_of(value: bytes) -> str | None:
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None

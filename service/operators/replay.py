@@ -1,11 +1,13 @@
-"""Processes rejected inputs again, with the code that processes new ones.
+"""Processes rejected inputs again, or what an operator sends in their place, with the code that processes new ones.
 
 The changes of a replay and the closing of its quarantine row commit together or not at all. An input that is rejected
-again changes only the reason of its row, and stays open. The row is closed last, as the intake writes the quarantine
-last: so the two cannot deadlock. If someone else closed the row in the meantime, the whole replay rolls back.
+again changes only the reason of its row, and stays open; an edited value that is rejected changes nothing. The row is
+closed last, as the intake writes the quarantine last: so the two cannot deadlock. If someone else closed the row in the
+meantime, the whole replay rolls back.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,58 +60,77 @@ class Replay:
 
         Raises Conflict if it does not exist or is closed, psycopg.Error if the database fails or stays blocked.
         """
+        return await self._until_free(lambda: self._attempt(id_))
+
+    async def edit(self, id_: int, value: bytes, *, dry_run: bool = False) -> Replayed:
+        """Process this value in place of that of the input, with its key, in a transaction of its own.
+
+        With `dry_run`, the transaction is rolled back. Raises like `replay`.
+        """
+        return await self._until_free(lambda: self._attempt(id_, value, dry_run=dry_run))
+
+    async def _until_free(self, attempt: Callable[[], Awaitable[Replayed]]) -> Replayed:
         backoff = Backoff(first=0.05, longest=1.0)
         while True:
             try:
-                return await self._attempt(id_)
+                return await attempt()
             except Exception as error:
                 if not is_contention(error) or backoff.failures >= ATTEMPTS:
                     raise
                 await asyncio.sleep(backoff.pause())
 
-    async def _attempt(self, id_: int) -> Replayed:
-        delivery = await self._read(id_)
+    async def _attempt(self, id_: int, edited: bytes | None = None, *, dry_run: bool = False) -> Replayed:
+        delivery = await self._read(id_, edited)
         if isinstance(delivery.event, Rejection):
-            return await self._reject(id_, delivery.topic, delivery.event)
+            return await self._reject(id_, delivery.topic, delivery.event, edited)
         try:
             async with self._database.transaction() as conn:
                 outcome = await apply(conn, [delivery], self._limits, exclusive=True, replaying=True)
+                if dry_run:
+                    await conn.rollback()
                 if not outcome.effects.rejected:
-                    return await self._close(conn, id_, delivery.topic, outcome_of(outcome.effects))
+                    done = Replayed(id_, delivery.topic, outcome_of(outcome.effects))
+                    return done if dry_run else await self._close(conn, done, edited, delivery.event.batch_id)
         except Exception as error:
             if not is_caused_by_data(error):
                 raise
-            return await self._reject(id_, delivery.topic, rejection_of(error))
+            return await self._reject(id_, delivery.topic, rejection_of(error), edited)
         # A registration that contradicts the first one was rejected, and changed nothing.
-        return await self._reject(id_, delivery.topic, outcome.effects.rejected[0][1])
+        return await self._reject(id_, delivery.topic, outcome.effects.rejected[0][1], edited)
 
-    async def _read(self, id_: int) -> Delivery:
+    async def _read(self, id_: int, edited: bytes | None) -> Delivery:
         async with self._database.transaction() as conn:
             row = await quarantine.read_quarantined(conn, id_)
         if row is None or row["state"] != "open":
             raise Conflict(f"quarantined input {id_} {'is ' + row['state'] if row else 'does not exist'}")
-        topic, value = row["topic"], row["value"]
+        topic, value = row["topic"], row["value"] if edited is None else edited
         limits = self._input_limits
         event = events.decode(topic, value, max_bytes=limits.value_bytes[topic], max_values=limits.json_values)
         return Delivery(topic, row["partition"], row["offset"], row["key"], value, (), event)
 
-    async def _close(self, conn: AsyncConnection[Any], id_: int, topic: str, outcome: str) -> Replayed:
-        closed = await quarantine.close_quarantine(conn, [id_], "replayed")
+    async def _close(self, conn: AsyncConnection[Any], done: Replayed, edited: bytes | None, batch_id: str) -> Replayed:
+        if edited is None:
+            action, closed = "quarantine replay", await quarantine.close_quarantine(conn, [done.id], "replayed")
+            details: dict[str, Any] = {"outcome": done.outcome}
+        else:
+            row = await quarantine.close_edited(conn, done.id, edited)
+            action, closed = "quarantine edit", [row] if row else []
+            details = {"outcome": done.outcome, "value": edited.decode()}  # JSON, since it was decoded
         if not closed:
-            raise Conflict(f"quarantined input {id_} was closed by someone else in the meantime")
-        await self._record(conn, id_, topic, {"outcome": outcome, "reason": closed[0].reason})
-        return Replayed(id_, topic, outcome)
+            raise Conflict(f"quarantined input {done.id} was closed by someone else in the meantime")
+        subject = Subject(batch_id if edited else None, done.topic, closed[0].named | details)
+        await operator_actions.insert_operator_actions(conn, self._by, action, [subject])
+        return done
 
-    async def _reject(self, id_: int, topic: str, rejection: Rejection) -> Replayed:
-        async with self._database.transaction() as conn:
-            if not await quarantine.reject_again(conn, id_, rejection):
-                raise Conflict(f"quarantined input {id_} was closed by someone else in the meantime")
-            await self._record(conn, id_, topic, {"outcome": "rejected", "reason": rejection.reason})
+    async def _reject(self, id_: int, topic: str, rejection: Rejection, edited: bytes | None) -> Replayed:
+        if edited is None:
+            async with self._database.transaction() as conn:
+                if not await quarantine.reject_again(conn, id_, rejection):
+                    raise Conflict(f"quarantined input {id_} was closed by someone else in the meantime")
+                details = {"id": id_, "outcome": "rejected", "reason": rejection.reason}
+                subject = Subject(topic=topic, details=details)
+                await operator_actions.insert_operator_actions(conn, self._by, "quarantine replay", [subject])
         return Replayed(id_, topic, rejection.reason, rejection.error or rejection.reason)
-
-    async def _record(self, conn: AsyncConnection[Any], id_: int, topic: str, details: dict[str, str]) -> None:
-        subject = Subject(topic=topic, details={"id": id_, **details})
-        await operator_actions.insert_operator_actions(conn, self._by, "quarantine replay", [subject])
 
 
 def outcome_of(effects: Effects) -> str:

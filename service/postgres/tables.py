@@ -413,6 +413,7 @@ quarantine = Table(
     Column("batch_id", Text),
     Column("original_file_name", Text),
     Column("correlation_id", Uuid),
+    Column("edited_value", LargeBinary),
     PrimaryKeyConstraint("id", name="quarantine_pkey"),
     UniqueConstraint("topic", "fingerprint", name="quarantine_fingerprint_key"),
     CheckConstraint("octet_length(fingerprint) = 32", name="quarantine_fingerprint_check"),

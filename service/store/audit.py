@@ -16,6 +16,7 @@ from service.postgres.statements import STATEMENTS
 AuditStatement = Literal[
     "audit_batches",
     "audit_excess_content",
+    "audit_operator_inputs",
     "audit_outbox",
     "audit_pending_content",
     "audit_quarantine",
@@ -27,6 +28,9 @@ AuditStatement = Literal[
 AUDIT_PAGE: Final = 5_000
 """Rows that are read from the cursor at a time."""
 
+VALUES_PAGE: Final = 10
+"""Rows that hold whole values, of up to 16 MiB."""
+
 
 async def begin_audit(conn: AsyncConnection[Any]) -> datetime:
     """Begin the snapshot of the transaction and make it read-only. Returns its time, by the database's clock."""
@@ -35,9 +39,11 @@ async def begin_audit(conn: AsyncConnection[Any]) -> datetime:
     return began_at  # type: ignore[no-any-return]
 
 
-async def audit_pages(conn: AsyncConnection[Any], statement: AuditStatement) -> AsyncIterator[list[Any]]:
+async def audit_pages(
+    conn: AsyncConnection[Any], statement: AuditStatement, page_size: int = AUDIT_PAGE
+) -> AsyncIterator[list[Any]]:
     """Read all rows of a table, in pages."""
     async with conn.cursor(name=statement) as cursor:
         await cursor.execute(STATEMENTS[statement])
-        while page := await cursor.fetchmany(AUDIT_PAGE):
+        while page := await cursor.fetchmany(page_size):
             yield page

@@ -22,6 +22,7 @@ from service.domain.events import Rejection
 from service.domain.rejected_values import read_subject
 from service.postgres.arrays import Blobs, Integers, Texts, Uuids
 from service.postgres.pipeline import PendingResult
+from service.postgres.queries import fetch_rows
 from service.postgres.statements import STATEMENTS
 
 
@@ -169,17 +170,28 @@ async def find_open_quarantine(
 
 
 class Closed(NamedTuple):
-    """A rejected input that was closed by `close_quarantine`."""
+    """A rejected input that was closed. Its topic and `fingerprint` identify it in any copy of the database."""
 
     id: int
     topic: str
     reason: str
+    fingerprint: bytes
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Returns what names it in the log of operator actions."""
+        return {"id": self.id, "reason": self.reason, "fingerprint": self.fingerprint.hex()}
 
 
 async def close_quarantine(conn: AsyncConnection[Any], ids: Sequence[int], state: str) -> list[Closed]:
     """Close rejected inputs that are open, as `replayed` or `discarded`. Returns those."""
-    cursor = await conn.execute(STATEMENTS["close_quarantine"], {"ids": Integers(ids), "state": state})
-    return [Closed(*row) async for row in cursor]
+    return [Closed(*row) for row in await fetch_rows(conn, "close_quarantine", ids=Integers(ids), state=state)]
+
+
+async def close_edited(conn: AsyncConnection[Any], id_: int, value: bytes) -> Closed | None:
+    """Close a rejected input that is open with the value that an operator has sent in its place. None: it is closed."""
+    rows = await fetch_rows(conn, "close_edited", id=id_, value=value)
+    return Closed(*rows[0]) if rows else None
 
 
 async def reject_again(conn: AsyncConnection[Any], id_: int, rejection: Rejection) -> bool:

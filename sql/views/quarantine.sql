@@ -23,7 +23,9 @@ select
     batch_id,
     els.shown(original_file_name) as original_file_name,
     correlation_id,
-    els.decoded(els.readable(value)) as value_decoded
+    els.decoded(els.readable(value)) as value_decoded,
+    edited_value,
+    els.readable(edited_value) as edited_value_text
 from els.quarantine;
 
 comment on view ops.quarantine is
@@ -49,3 +51,6 @@ comment on column ops.quarantine.batch_id is 'the batch that it names; null wher
 comment on column ops.quarantine.original_file_name is 'name of the file that it names; null as batch_id';
 comment on column ops.quarantine.correlation_id is 'its correlation id; null as batch_id';
 comment on column ops.quarantine.value_decoded is 'its value, where that is text, with the escapes of JSON decoded: search here for names';
+comment on column ops.quarantine.edited_value is
+    'the value that an operator sent in its place (`quarantine edit`), which closed it; else null';
+comment on column ops.quarantine.edited_value_text is 'the same, where it is text; else null';

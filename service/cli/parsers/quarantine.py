@@ -20,7 +20,7 @@ from service.cli.arguments import (
 def add_quarantine(commands: Commands) -> None:
     """Add the commands on rejected inputs."""
     inputs = group(
-        commands, "quarantine", "show, replay and discard rejected inputs (dead letters); resume paused topics"
+        commands, "quarantine", "show, edit, replay and discard rejected inputs (dead letters); resume paused topics"
     )
     listing = with_pages(
         add(inputs, "cli.quarantine.quarantine_list", "list", "list rejected inputs, the newest first")
@@ -43,6 +43,20 @@ def add_quarantine(commands: Commands) -> None:
     _selected_inputs(with_operator(replay))
     # How an input that has killed a process is replayed: by such a command, which may be killed.
     replay.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    edit = with_json(
+        add(
+            inputs,
+            "cli.quarantine.quarantine_edit",
+            "edit",
+            "correct the value of one open rejected input in your editor (VISUAL, EDITOR), process that like a new one,"
+            " and close the input with it",
+        )
+    )
+    edit.add_argument("id", type=row_id, metavar="ID")
+    edit.add_argument("--file", metavar="FILE", help="take the corrected value from this file (-: standard input)")
+    edit.add_argument("--dry-run", action="store_true", help="only validate it, and show how it differs")
+    edit.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    with_operator(edit)
     discard = add(
         inputs,
         "cli.quarantine.quarantine_discard",

@@ -116,6 +116,7 @@ class QuarantinedDetail(QuarantineListRow):
     decoded: str | None = Field(
         None, description="the value with the escapes of JSON decoded, if it is text and has any"
     )
+    edited_value: str | None = Field(None, description="what an operator sent in its place; at most the first MiB")
     value_bytes: int | None = Field(None, description="length of the whole value, if only its beginning is returned")
 
 
@@ -130,6 +131,16 @@ class ReplayedInputs(ResponseModel):
     outcomes: list[ReplayedRow]
     failed: int = Field(description="number of inputs that were not replayed: their outcomes have an error")
     next: int | None = Field(description="`after` of the next request; null if there is nothing left")
+
+
+class EditQuarantined(ChangeRequest):
+    id: RowId
+    value: Annotated[str, Field(min_length=1)] = Field(description="the corrected value: the JSON of an event, as text")
+    dry_run: bool = Field(False, description="only validate it, and return how it differs")
+
+
+class EditedInput(ReplayedRow):
+    difference: str = Field(description="how the value differs from the original one, as a unified diff")
 
 
 class Discarded(ResponseModel):
@@ -157,6 +168,12 @@ async def _replay(call: Call) -> object:
     ids, more = await _select(call)
     outcomes = [outcome async for outcome in call.operations.quarantine.replay(call.by, ids)]
     return {"outcomes": outcomes, "failed": sum(each.failed for each in outcomes), "next": more}
+
+
+async def _edit(call: Call) -> object:
+    request: EditQuarantined = call.request
+    value = request.value.encode("utf-8", "surrogatepass")
+    return await call.operations.quarantine.edit(call.by, request.id, value, dry_run=request.dry_run)
 
 
 async def _discard(call: Call) -> object:
@@ -205,6 +222,14 @@ def endpoints() -> Sequence[Endpoint]:
             SelectQuarantined,
             ReplayedInputs,
             _replay,
+        ),
+        Endpoint(
+            "POST",
+            "/admin/quarantine/edit",
+            "Process a corrected value in place of an open rejected input, and close that with it",
+            EditQuarantined,
+            EditedInput,
+            _edit,
         ),
         Endpoint(
             "POST",

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.domain.delivery import Delivery, IntakeLimits
+from service.domain.delivery import Delivery, IntakeLimits, fingerprint
 from service.domain.events import Reason, Rejection
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
@@ -50,7 +50,7 @@ def test_an_input_that_a_bug_rejected_is_replayed_after_the_fix(
     assert (ended.status, ended.err) == (0, "")
     assert ended.json == [{"id": id_, "topic": CONTENT_PROVISIONED, "outcome": "pending", "error": ""}]
     assert states(conn) == {"t": "pending"}
-    details = {"id": id_, "outcome": "pending", "reason": "invalid_field"}
+    details = {"id": id_, "outcome": "pending", "reason": "invalid_field", "fingerprint": fingerprint(rejected).hex()}
     assert written(conn) == [("me", "quarantine replay", None, CONTENT_PROVISIONED, "fixed in 1.2", details)]
     # Delivered again, to a pod with the fix and to one without: it stays closed, and nothing is applied twice.
     pod.take(provisioned("b", "t"), rejected)

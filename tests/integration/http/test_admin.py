@@ -280,6 +280,23 @@ async def test_a_replay_continues_after_the_previous_one_and_reports_failures(
     assert (await served.post("quarantine/replay", ids=[first["outcomes"][0]["id"]]))[0] == 404
 
 
+async def test_an_input_is_corrected_and_replayed(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(rejected(content("b", "t", file_size_bytes=-1)))
+    _, page = await served.get("quarantine")
+    id_, value = page["rows"][0]["id"], content("b", "t", file_size_bytes=1).decode()
+    status, tried = await served.post("quarantine/edit", id=id_, value=value, dry_run=True)
+    assert (status, tried["outcome"], tried["error"]) == (200, "pending", "")
+    assert '-    "file_size_bytes": -1,' in tried["difference"]
+    assert (states(conn), written(conn)) == ({}, [])
+    status, wrong = await served.post("quarantine/edit", id=id_, value="no JSON")
+    assert (status, wrong["outcome"], written(conn)) == (200, "not_json", [])
+    status, done = await served.post("quarantine/edit", id=id_, value=value, who="me", why="fixed")
+    assert (status, done["outcome"], states(conn)) == (200, "pending", {"t": "pending"})
+    assert written(conn) == [("me", "quarantine edit", "b", "fixed")]
+    assert (await served.post("quarantine/edit", id=id_, value=value))[0] == 409
+    assert (await served.get("quarantine/show", id=id_))[1]["edited_value"] == value
+
+
 async def test_two_replays_at_once_apply_each_input_once(served: Served, conn: psycopg.Connection[Any]) -> None:
     await served.take(*(rejected(content("b", f"t{number}")) for number in range(20)))
     responses = await asyncio.gather(*(served.post("quarantine/replay", all=True) for _ in range(2)))
