@@ -15,6 +15,7 @@ from service.domain.topics import (
     READINESS_TIMEOUT,
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
+    CancelReason,
     CourseCode,
 )
 
@@ -22,7 +23,6 @@ SOURCE_SERVICE: Final = "essay-lifecycle-service"
 
 ExcessReason = Literal["BATCH_FULL", "NO_AVAILABLE_SLOT"]
 
-CancelReason = Literal["WRONG_REGISTRATION", "WITHDRAWN", "DUPLICATE", "OTHER"]
 
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 

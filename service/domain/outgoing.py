@@ -13,7 +13,6 @@ from typing import Any
 from service.domain.contract import (
     BatchReady,
     Cancelled,
-    CancelReason,
     ExcessContent,
     ExcessReason,
     PendingExpired,
@@ -31,6 +30,7 @@ from service.domain.topics import (
     PENDING_EXPIRED,
     READINESS_TIMEOUT,
     SLOT_ASSIGNED,
+    CancelReason,
     CourseCode,
     rfc3339,
 )

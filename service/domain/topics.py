@@ -55,6 +55,9 @@ RECORD_ROOM = 64 * 1024
 
 SCHEMA_VERSION = 1
 
+CancelReason = Literal["WRONG_REGISTRATION", "WITHDRAWN", "DUPLICATE", "OTHER"]
+"""Why an operator cancels a batch, as published."""
+
 CourseCode = Literal["ENG5", "ENG6", "ENG7", "SV1", "SV2", "SV3"]
 
 

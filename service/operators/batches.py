@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from service.domain.contract import CancelReason
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Outgoing, Unpublishable
+from service.domain.topics import CancelReason
 from service.operators.endings import Ending, end_batch, preview_ending
 from service.operators.errors import Conflict, NotFound
 from service.operators.transactions import Page, transaction

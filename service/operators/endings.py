@@ -11,11 +11,11 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from service.domain.contract import CancelReason
 from service.domain.decisions import BatchCount
 from service.domain.delivery import IntakeLimits
 from service.domain.endings import EndBatch, KeepBatch, decide_cancel, decide_close
 from service.domain.enveloped import event_id
+from service.domain.topics import CancelReason
 from service.operators.errors import Conflict, NotFound
 from service.store import batches, operator_actions, relays, slots
 from service.store.announcements import announcements_of

@@ -20,7 +20,7 @@ from service.store import batches, operator_actions, pending_content, validation
 from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingContentRow, PendingFilter
 
-NAMED: Final = 1_000
+NAMED_UPLOADS: Final = 1_000
 """Maximum number of contents, and of failures, that a row of the log lists; a change of more has several rows. The
 `closed_at` of removed content equals their `at`."""
 
@@ -220,10 +220,10 @@ def _check_all(named: Sequence[str] | None, changed: Sequence[str], such: str) -
 def _subjects(
     batch_id: str, contents: Sequence[str], failures: Sequence[str] = (), given: Mapping[str, Any] | None = None
 ) -> list[Subject]:
-    """Returns what a change names in the log of operator actions, in rows of at most `NAMED`."""
+    """Returns what a change names in the log of operator actions, in rows of at most `NAMED_UPLOADS`."""
     subjects = []
-    for begin in range(0, max(len(contents), len(failures)), NAMED):
-        texts, uploads = contents[begin : begin + NAMED], failures[begin : begin + NAMED]
+    for begin in range(0, max(len(contents), len(failures)), NAMED_UPLOADS):
+        texts, uploads = contents[begin : begin + NAMED_UPLOADS], failures[begin : begin + NAMED_UPLOADS]
         details: dict[str, Any] = {"contents": len(texts), "text_storage_ids": list(texts)}
         if uploads:
             details |= {"failures": len(uploads), "file_upload_ids": list(uploads)}

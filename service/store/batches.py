@@ -12,9 +12,8 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
-from service.domain.contract import CancelReason
 from service.domain.decisions import BatchCount, BatchState, Register
-from service.domain.topics import CourseCode
+from service.domain.topics import CancelReason, CourseCode
 from service.postgres.arrays import Blobs, Integers, Texts
 from service.postgres.pipeline import PendingResult
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows, send_query

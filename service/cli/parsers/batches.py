@@ -15,7 +15,7 @@ from service.cli.arguments import (
     with_operator,
     with_pages,
 )
-from service.domain.contract import CancelReason
+from service.domain.topics import CancelReason
 
 STATES = ("registered", "complete", "ready", "failed", "cancelled")
 

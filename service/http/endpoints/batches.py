@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from service.domain.contract import CancelReason
+from service.domain.topics import CancelReason
 from service.http.schemas import AgeFilters, Call, ChangeRequest, Endpoint, PageRequest, ResponseModel, ShortText
 
 
