@@ -87,11 +87,8 @@ def _batch(history: History, _: Knowledge) -> Findings:
     batch = history.batch
     wanted = (len(history.slots), *(counted[state] for state in states[1:]), _state_of(batch, counted))
     if (batch.expected, batch.assigned, batch.failed, batch.withdrawn, batch.state) != wanted:
-        yield (
-            "I5",
-            f"it is {batch.state} with {batch.assigned} + {batch.failed} + {batch.withdrawn} of {batch.expected},"
-            f" its slots: {counted}",
-        )
+        counts = f"{batch.assigned} + {batch.failed} + {batch.withdrawn} of {batch.expected}"
+        yield "I5", f"it is {batch.state} with {counts}, its slots: {counted}"
     if counted["open"]:
         for excess in history.excess:
             yield "I3", f"content {excess.text} is excess, and {counted['open']} slots are open"

@@ -44,6 +44,10 @@ def final(history: History, known: Knowledge) -> Findings:
     for topic in (BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS, BATCH_CANCELLED):
         if len({event.announced_digest for event in history.published(topic)}) > 1:
             yield "I9", f"{topic} was announced with two different lists"
+    yield from _cancelled(history, known)
+
+
+def _cancelled(history: History, known: Knowledge) -> Findings:
     cancelled, errors = history.published(BATCH_CANCELLED), history.published(VALIDATION_ERRORS)
     if cancelled and history.published(BATCH_READY):
         yield "I9", "it was announced as ready and as cancelled"

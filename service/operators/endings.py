@@ -53,7 +53,7 @@ async def preview_ending(
     conn: AsyncConnection[Any], batch_id: str, limits: IntakeLimits, reason: CancelReason | None
 ) -> Ending:
     """Return how the batch would be ended at this moment. Locks and changes nothing. Raises as `end_batch`."""
-    row = await _registered(conn, batch_id)
+    row = await _endable(conn, batch_id)
     return _ending(row, _decide(row, limits, reason))
 
 
@@ -64,15 +64,14 @@ async def end_batch(
 
     Raises NotFound, Conflict, Unpublishable, psycopg.Error (55P03 where another transaction holds a slot or the batch).
     """
-    row = await _registered(conn, batch_id)
-    _decide(row, limits, reason)  # so that nothing is waited for where the state forbids it
+    _decide(await _endable(conn, batch_id), limits, reason)  # so that nothing is waited for where the state forbids it
     await slots.lock_open_slots(conn, batch_id)
     await (await batches.count_taken(conn, {batch_id: (0, 0)}))
-    row = await _registered(conn, batch_id)
+    row = await _read(conn, batch_id)
     decision = _decide(row, limits, reason)
     withdrawn = await slots.withdraw_slots(conn, batch_id, most=MOST_WITHDRAWN)
     await batches.end_batch(conn, batch_id, decision.state, reason)
-    ended = await _registered(conn, batch_id)
+    ended = await _read(conn, batch_id)
     writer = OutboxWriter(conn)
     async for event in announcements_of(
         conn, ended, max_bytes=limits.large_event_bytes, topics=frozenset(decision.topics)
@@ -86,13 +85,18 @@ async def end_batch(
     return ending
 
 
-async def _registered(conn: AsyncConnection[Any], batch_id: str) -> RegisteredBatch:
-    row = (await batches.read_batches(conn, [batch_id])).get(batch_id)
-    if row is None:
+async def _endable(conn: AsyncConnection[Any], batch_id: str) -> RegisteredBatch:
+    """Read a batch. Raises NotFound where it is not registered, Conflict where no batch can be ended."""
+    _, registered = await batches.read_batch_states(conn, [batch_id])
+    if not registered:
         raise NotFound(f"batch {batch_id} is not registered")
     if await relays.serves_previous_release(conn):
         raise Conflict("pods of the previous release may be alive, which know no batch that is closed or cancelled")
-    return row
+    return await _read(conn, batch_id)
+
+
+async def _read(conn: AsyncConnection[Any], batch_id: str) -> RegisteredBatch:
+    return (await batches.read_batches(conn, [batch_id]))[batch_id]
 
 
 def _decide(row: RegisteredBatch, limits: IntakeLimits, reason: CancelReason | None) -> EndBatch:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run consumers."""
+"""Fixtures of the tests that run consumers, or apply polls."""
 
 from collections.abc import AsyncIterator
 
@@ -6,7 +6,14 @@ import pytest
 
 from deploy.servers.brokers import Broker
 from tests.support import selection
+from tests.support.pods.applier import ApplyFixture, apply_fixture
 from tests.support.pods.running_consumer import ConsumerFixture, consumer_fixture
+
+
+@pytest.fixture
+async def applier(database_url: str) -> AsyncIterator[ApplyFixture]:
+    async with apply_fixture(database_url) as found:
+        yield found
 
 
 @pytest.fixture

@@ -76,3 +76,47 @@ def test_a_batch_that_is_not_complete_has_nothing_to_publish_again(
     assert service("batches", "republish", "x").failed_with(1, "batch x is not registered")
     assert conn.execute("select count(*) from ops.outbox_events").fetchone() == (1,)
     assert written(conn) == []
+
+
+def test_a_batch_is_closed_and_another_is_cancelled(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(registered("b", "e1", "e2"), provisioned("b", "t"), registered("c", "e1"))
+    would_be = service("batches", "close", "b", "--dry-run")
+    assert (would_be.status, "would be ready, and was registered" in would_be.out) == (0, True)
+    assert service("batches", "list", "--state", "ready").out == "none\n"
+    closed = service("batches", "close", "b", "--why", "one essay was not written")
+    assert closed.out == would_be.out.replace("would be", "is")
+    assert "1 assigned, 0 failed and 1 withdrawn of 2 slots" in closed.out
+    cancelled = service("batches", "cancel", "c", "--reason", "DUPLICATE", "--json")
+    assert (cancelled.json["state"], len(cancelled.json["events"])) == ("cancelled", 1)
+    shown = service("batches", "show", "c", "--json").json
+    assert (shown["open"], shown["withdrawn"], shown["cancel_reason"]) == (0, 1, "DUPLICATE")
+    assert [row["batch_id"] for row in service("batches", "list", "--json", "--state", "cancelled").json] == ["c"]
+    assert [(action, batch_id, why) for _, action, batch_id, _, why, _ in written(conn)] == [
+        ("batches close", "b", "one essay was not written"),
+        ("batches cancel", "c", ""),
+    ]
+
+
+def test_a_batch_that_has_ended_or_is_unknown_is_not_ended(service: CommandLine, pod: ApplyingPod) -> None:
+    pod.take(registered("b", "e1"), provisioned("b", "t"))
+    assert service("batches", "close", "b").failed_with(1, "b is ready: only a registered batch can be closed")
+    assert service("batches", "cancel", "b", "--reason", "OTHER").failed_with(1, "b is ready")
+    assert service("batches", "close", "x").failed_with(1, "batch x is not registered")
+    assert service("batches", "cancel", "b").status == 2
+    assert service("batches", "cancel", "b", "--reason", "BECAUSE").status == 2
+
+
+def test_a_batch_that_was_ended_is_published_again_unchanged(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(registered("b", "e1", "e2"), failed("b", "u1"), registered("c", "e1"), registered("d", "e1"))
+    assert service("batches", "close", "b").status == service("batches", "close", "d").status == 0
+    assert service("batches", "cancel", "c", "--reason", "OTHER").status == 0
+    outbox = "select event_id, topic, event from ops.outbox_events order by seq"
+    before = conn.execute(outbox).fetchall()
+    assert len(before) == 3
+    for batch_id in ("b", "d", "c"):
+        assert service("batches", "republish", batch_id).status == 0
+    assert conn.execute(outbox).fetchall() == before * 2

@@ -421,6 +421,24 @@ async def test_the_events_of_a_complete_batch_are_published_again(
     assert (await served.post("batches/republish", batch="c"))[0] == 409
 
 
+async def test_batches_are_closed_and_cancelled(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(registered("b", "e1", "e2"), provisioned("b", "t"), registered("c", "e1"))
+    status, expected = await served.post("batches/close", batch="b", dry_run=True)
+    assert (status, expected["state"], expected["withdrawn"]) == (200, "ready", 1)
+    assert await served.post("batches/close", batch="b", why="one was not written") == (200, expected)
+    assert [event["topic"] for event in expected["events"]] == [BATCH_COMPLETED, BATCH_READY]
+    assert (await served.post("batches/close", batch="b"))[0] == 409
+    assert (await served.post("batches/close", batch="x"))[0] == 404
+    assert (await served.post("batches/cancel", batch="c"))[0] == 422
+    assert (await served.post("batches/cancel", batch="c", reason="BECAUSE"))[0] == 422
+    status, ended = await served.post("batches/cancel", batch="c", reason="WITHDRAWN")
+    assert (status, ended["before"], ended["state"]) == (200, "registered", "cancelled")
+    _, page = await served.get("batches", state="cancelled")
+    assert [(row["batch_id"], row["withdrawn"]) for row in page["rows"]] == [("c", 1)]
+    rows = conn.execute("select action, batch_id, why from ops.operator_actions order by id").fetchall()
+    assert rows == [("batches close", "b", "one was not written"), ("batches cancel", "c", "")]
+
+
 # -- wrong requests
 
 

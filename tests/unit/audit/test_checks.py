@@ -1,6 +1,6 @@
 """Checks a batch without violations, then with one violation each, which `judge` must find."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from service.audit.checks import judge
 from service.audit.findings import UNKNOWN, Knowledge
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
@@ -91,6 +92,97 @@ def instead(old: Fact, *new: Fact) -> tuple[Fact, ...]:
 
 def test_a_batch_without_violations_has_no_findings() -> None:
     assert list(judge(History.of("b", GOOD), EVERYTHING)) == []
+
+
+OPEN = SlotFact("e3", 3, "withdrawn", None, None, "", "", None)
+CLOSED_BATCH = BATCH._replace(expected=3, withdrawn=1)
+CLOSED: tuple[Fact, ...] = (
+    *(fact for fact in GOOD if fact not in (REGISTERED, BATCH)),
+    REGISTERED._replace(content_digest=digest(["e1", "e2", "e3"])),
+    CLOSED_BATCH,
+    OPEN,
+)
+CANCELLED_BATCH = CLOSED_BATCH._replace(
+    state="cancelled", ready_announced_at=None, cancelled_at=3.0, cancel_reason="OTHER"
+)
+CANCELLED_EVENT = event(BATCH_CANCELLED, "", digest("OTHER", 3, 1, 1), 4)
+CANCELLED: tuple[Fact, ...] = (
+    *(fact for fact in CLOSED if fact not in (CLOSED_BATCH, READY, COMPLETED, ERRORS)),
+    CANCELLED_BATCH,
+    CANCELLED_EVENT,
+)
+WAITED = CANCELLED_BATCH._replace(completed_at=3.0, cancelled_at=3.5)
+"""It was complete before it was cancelled."""
+FAILED: tuple[Fact, ...] = (
+    REGISTERED._replace(content_digest=digest(["e1"])),
+    BATCH._replace(expected=1, assigned=0, failed=0, withdrawn=1, state="failed", ready_announced_at=None),
+    SlotFact("e1", 1, "withdrawn", None, None, "", "", None),
+    event(VALIDATION_ERRORS, "", digest([], True), 1),
+)
+
+
+def changed(facts: Sequence[Fact], old: Fact, *new: Fact) -> tuple[Fact, ...]:
+    assert old in facts
+    return (*(fact for fact in facts if fact != old), *new)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        CLOSED,
+        CANCELLED,
+        (*changed(CANCELLED, CANCELLED_BATCH, WAITED), ERRORS, COMPLETED),
+        FAILED,
+    ],
+)
+def test_a_batch_that_an_operator_has_ended_has_no_findings(facts: Sequence[Fact]) -> None:
+    assert list(judge(History.of("b", facts), EVERYTHING)) == []
+
+
+LATE = InputFact(CONTENT_PROVISIONED, "x3", "content x3", 1.0, True, "f9")
+TAKEN = CLOSED_BATCH._replace(assigned=2, withdrawn=0)
+FORGED = CANCELLED_EVENT._replace(announced_digest="another", record_digest="another")
+LATE_SLOT = SlotFact("e3", 3, "assigned", "x3", "u3", "content x3", "announced x3", 5.0)
+LATE_EVENT = event(SLOT_ASSIGNED, "x3", "announced x3", 5, essay_id="e3", stamp="t2")
+
+
+@pytest.mark.parametrize(
+    ("facts", "rules"),
+    [
+        ((*changed(CLOSED, OPEN, LATE_SLOT), LATE, LATE_EVENT), {"I5", "order"}),
+        (
+            (
+                *changed(
+                    changed(CLOSED, OPEN, LATE_SLOT), CLOSED_BATCH, CLOSED_BATCH._replace(assigned=2, withdrawn=0)
+                ),
+                LATE,
+                LATE_EVENT,
+            ),
+            {"I5", "order"},
+        ),
+        (changed(CLOSED, OPEN, OPEN._replace(state="open")), {"I3", "I5"}),
+        (changed(CLOSED, CLOSED_BATCH, CLOSED_BATCH._replace(withdrawn=0)), {"I5"}),
+        (changed(FAILED, FAILED[-1]), {"I6"}),
+        (changed(CANCELLED, CANCELLED_EVENT), {"I6"}),
+        (changed(CANCELLED, CANCELLED_EVENT, CANCELLED_EVENT._replace(announced_digest="another")), {"I6"}),
+        (
+            (*CANCELLED, CANCELLED_EVENT._replace(announced_digest="another", record_digest="another")),
+            {"I6", "I7", "I9"},
+        ),
+        ((*CANCELLED, COMPLETED._replace(sent_at=20.0)), {"I5", "order"}),
+        (changed(CANCELLED, CANCELLED_BATCH, WAITED), {"I6"}),
+        ((*CANCELLED, READY), {"I5", "I9"}),
+        (
+            (*changed(CANCELLED, CANCELLED_BATCH, CANCELLED_BATCH._replace(state="ready", cancelled_at=None)), READY),
+            {"I6", "I9"},
+        ),
+        ((*CANCELLED, ERRORS), {"I6", "I9"}),
+        ((*CLOSED, CANCELLED_EVENT), {"I6", "I9"}),
+        ((*CANCELLED, LATE_EVENT._replace(sent_at=20.0)), {"I6", "order"}),
+    ],
+)
+def test_a_batch_that_is_ended_wrongly_is_found(facts: Sequence[Fact], rules: set[str]) -> None:
+    assert found(facts) == rules
 
 
 WRONG: dict[str, tuple[tuple[Fact, ...], str]] = {
