@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 
 from service import wiring
 from service.http.gauges import Gauges
+from service.http.pod_reports import PodReports
 from service.http.server import Http
 from service.http.tokens import Tokens
 from service.intake import reporting as intake_reporting
@@ -40,12 +41,16 @@ from service.runtime.errors import one_line
 from service.runtime.health import Health
 from service.runtime.loop import Backoff, Loop, cancelled, watch_blocking
 from service.settings import Settings
+from service.store.pods import Backlog
 
 ROLES: Final = ("consumer", "relay", "purge")
 """The roles of a process; by default it has all of them."""
 
 HANGING_THREAD_SECONDS: Final = 5.0
 """How long the end of the process waits for threads that still unpack or decode a record, which may never end."""
+
+BROKER_ANSWER_SECONDS: Final = 3.0
+"""A pod that is not ready reports a broker that takes longer to answer as one that cannot be reached."""
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -80,7 +85,7 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
         await _check_schema(database)
         await _check_sessions(settings, database)
         await _check_broker(settings)
-        await _Process(settings, database, roles, replay=replay).run(stop)
+        await _Process(settings, database, roles, stop, replay=replay).run()
     finally:
         await database.close()
         _end_threads(executor)
@@ -159,15 +164,21 @@ async def _check_broker(settings: Settings) -> None:
 class _Process:
     """Owns the parts of one process."""
 
-    def __init__(self, settings: Settings, database: Database, roles: Sequence[str], *, replay: bool) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, roles: Sequence[str], stop: asyncio.Event, *, replay: bool
+    ) -> None:
         self._settings = settings
         self._database = database
+        self._stop = stop
         # A failing purge is retried and does not make the process unready.
         self._health = Health("database", *(role for role in roles if role != "purge"))
-        self._purges = "purge" in roles
+        self._purging = self._purge_loop() if "purge" in roles else None
         self._database_watch = DatabaseWatch(database, settings.database_url.get_secret_value(), self._health)
         self._gauges = Gauges(database, self._health)
         self._admin_database = wiring.open_database(settings, sessions=wiring.ADMIN_SESSIONS)
+        self._reports = PodReports(
+            database, ["replay"] if replay else roles, self._errors, self._broker_error, self._backlog
+        )
         self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, self._admin_api())
         self._relay = wiring.relay_of(settings, database) if "relay" in roles else None
         self._consumer = None
@@ -199,13 +210,16 @@ class _Process:
 
     # -- start and stop
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run all parts until `stop`. The relay stops last, to publish what the others commit while they drain."""
+    async def run(self) -> None:
+        """Run all parts until the stop. The relay stops last, to publish what the others commit while they drain."""
         await self._listen()
         _log.info("started", port=self._http.port, schema=EXPECTED_REVISION)
-        consumed = asyncio.Event()
+        stop, consumed = self._stop, asyncio.Event()
         watching = asyncio.gather(
-            self._database_watch.run(), self._gauges.watch(), watch_blocking(metrics.LOOP_BLOCKED.set)
+            self._database_watch.run(),
+            self._gauges.watch(),
+            self._reports.run(),
+            watch_blocking(metrics.LOOP_BLOCKED.set),
         )
         relaying = asyncio.create_task(self._relay_until(consumed))
         purging = asyncio.create_task(self._purge_until(stop))
@@ -219,6 +233,7 @@ class _Process:
             consumed.set()
             await asyncio.gather(relaying, return_exceptions=True)
             await cancelled([watching])
+            await self._reports.leave()
             await self._http.close()
             await self._admin_database.close()
             _log.info("stopped")
@@ -235,24 +250,45 @@ class _Process:
             await run_until_stopped("relay", self._relay.run, stop, self._health)
 
     async def _purge_until(self, stop: asyncio.Event) -> None:
-        """Run a purge round every interval. All pods do; a lock lets one pod at a time work."""
-        if not self._purges:
-            return
+        if self._purging:
+            await self._purging.run(stop)
+
+    def _purge_loop(self) -> Loop:
+        """Make the loop that runs a purge round every interval. All pods do; a lock lets one pod at a time work."""
         policy, clocks = wiring.retention_policy(self._settings), Clocks()
 
         async def step() -> bool:
             if not await clocks.may_purge(self._database):
                 return False
-            await purge_once(self._database, policy, committed=self._purge_committed, stopped=stop.is_set)
+            await purge_once(self._database, policy, committed=self._purge_committed, stopped=self._stop.is_set)
             return False
 
-        await Loop("purge", step, every=self._settings.purge_interval_seconds).run(stop)
+        return Loop("purge", step, every=self._settings.purge_interval_seconds)
 
     # -- health
 
     async def _check_relay(self) -> None:
         if self._relay:
             self._health.report("relay", self._relay.error)
+
+    async def _errors(self) -> Mapping[str, str | None]:
+        """Return the error of each part, the purge included."""
+        await self._check_relay()
+        return dict(self._health.parts) | ({"purge": self._purging.error} if self._purging else {})
+
+    async def _broker_error(self) -> str | None:
+        """Try to reach a broker. Returns why none can be reached."""
+        try:
+            async with asyncio.timeout(BROKER_ANSWER_SECONDS):
+                await topics.reach(wiring.kafka_options(self._settings))
+        except TimeoutError:
+            return f"no broker answers within {BROKER_ANSWER_SECONDS:.0f} s"
+        except (KafkaError, OSError) as error:
+            return wiring.broker_error(error)
+        return None
+
+    def _backlog(self) -> Backlog | None:
+        return self._consumer.watchdog.backlog if self._consumer else None
 
 
 async def run_until_stopped(

@@ -31,7 +31,8 @@ grant select, insert, update, delete on
     els.server_identity,
     els.recovery,
     els.purge_hold,
-    els.incomplete_batches
+    els.incomplete_batches,
+    els.pods
 to els_app;
 
 -- Rows of the outbox, and operator actions, are inserted and deleted, never updated. The time of an action is the

@@ -128,6 +128,26 @@ create table if not exists els.input_topics (
 
 EDITED = "alter table els.quarantine add column if not exists edited_value bytea"
 
+# What each pod reports of itself, also while the broker is down. Rows are replaced every few seconds.
+PODS = """
+create table if not exists els.pods (
+    pod               uuid        not null,
+    host              text        not null,
+    release           text        not null,
+    roles             text[]      not null,
+    started_at        timestamptz not null default clock_timestamp(),
+    seen_at           timestamptz not null default clock_timestamp(),
+    errors            text[]      not null,
+    not_ready_since   timestamptz,
+    broker_error      text,
+    broker_away_since timestamptz,
+    partitions        integer,
+    lag               bigint,
+    applied_at        timestamptz,
+    constraint pods_pkey primary key (pod)
+) with (fillfactor = 50);
+"""
+
 
 def upgrade() -> None:
     op.execute(SUBJECTS)
@@ -135,6 +155,7 @@ def upgrade() -> None:
     create_index("quarantine_batch", "els.quarantine (batch_id) where batch_id is not null")
     create_index("quarantine_correlation", "els.quarantine (correlation_id) where correlation_id is not null")
     op.execute(NOTICES)
+    op.execute(PODS)
     op.execute(ENDINGS)
     _replace_checks("els.batches", ENDED_BATCHES)
     _replace_checks("els.slots", ENDED_SLOTS)
@@ -163,7 +184,7 @@ def downgrade() -> None:
         "alter table els.batches drop column withdrawn cascade, drop column cancelled_at cascade,"
         " drop column cancel_reason cascade"
     )
-    op.execute("drop table els.notices, els.expired_seen cascade")
+    op.execute("drop table els.notices, els.expired_seen, els.pods cascade")
     op.execute(
         "alter table els.quarantine drop column batch_id cascade, drop column original_file_name cascade,"
         " drop column correlation_id cascade, drop column edited_value cascade"

@@ -16,6 +16,8 @@ from service.domain.topics import INCOMING_TOPICS
 UPPER_LINES = 19
 """Lines above the latest events, frames included."""
 
+_COLOURS = {"action needed": "red", "notice": "yellow", "fine": "green"}
+
 
 def screen(snapshot: Snapshot, speed: Rates, lines: int) -> RenderableType:
     """Format a snapshot for people, in at most so many lines."""
@@ -24,12 +26,13 @@ def screen(snapshot: Snapshot, speed: Rates, lines: int) -> RenderableType:
 
 
 def _verdict(snapshot: Snapshot) -> RenderableType:
-    attention = snapshot.attention
+    attention, level = snapshot.attention, snapshot.level
     if snapshot.broker_error:
         attention.append(f"the broker is unavailable: {snapshot.broker_error}")
-    if not attention:
-        return Panel(Text("healthy", style="bold green"), border_style="green")
-    return Panel(Text("\n".join(cell(each) for each in attention), style="bold red"), border_style="red")
+        level = "action needed"
+    colour = _COLOURS[level]
+    text = Text("\n".join(cell(each) for each in attention or [level]), style=f"bold {colour}")
+    return Panel(text, title=level if attention else None, title_align="left", border_style=colour)
 
 
 def _numbers(snapshot: Snapshot, speed: Rates) -> RenderableType:
@@ -118,7 +121,8 @@ def as_json(snapshot: Snapshot, speed: Rates) -> dict[str, Any]:
     if health and health["oldest_transaction"] is not None:
         health["oldest_transaction"] = health["oldest_transaction"].total_seconds()
     return {
-        "well": not snapshot.attention,
+        "level": snapshot.level,
+        "well": snapshot.level != "action needed",
         "attention": snapshot.attention,
         "broker": snapshot.broker_error,
         "health": health,

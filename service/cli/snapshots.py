@@ -45,8 +45,13 @@ class Snapshot:
     """Time of the event loop, in seconds."""
 
     @property
+    def level(self) -> str:
+        """Returns "action needed", "notice" or "fine"."""
+        return "action needed" if self.health is None else str(self.health["level"])
+
+    @property
     def attention(self) -> list[str]:
-        """Returns one message for each thing that needs action."""
+        """Returns one message for each thing that needs an action, then one for each notice."""
         if self.health is None:
             return [f"the database is unavailable: {self.error}"]
         return list(self.health["attention"])

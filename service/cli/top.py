@@ -31,7 +31,7 @@ SVG_SIZE = (120, 30)
 
 
 async def top(settings: Settings, options: Namespace) -> int:
-    """Show snapshots until q or Ctrl-C; with --once, a single one, and exit status 1 if something needs attention."""
+    """Show snapshots until q or Ctrl-C; with --once, a single one, and exit status 1 if something needs an action."""
     interval: float = options.interval
     async with _snapshots(settings) as reader:
         if options.once:
@@ -39,7 +39,7 @@ async def top(settings: Settings, options: Namespace) -> int:
             await asyncio.sleep(interval)
             snapshot = await reader.read()
             _show_once(snapshot, rates(before, snapshot), options)
-            return 1 if snapshot.attention else 0
+            return 1 if snapshot.level == "action needed" else 0
         if options.json:
             await _lines(reader, interval)
         else:

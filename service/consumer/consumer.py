@@ -62,8 +62,8 @@ class Consumer:
         times = AppliedTimes(database, self._assignment, self._paused)
         self._progress = Progress(database, options, self._assignment, times, health)
         self._locator = Locator(kafka, database, options, self._assignment, times, health)
-        self._watchdog = Watchdog(self._assignment, self._paused, health, options, lag)
-        self._deferred = DeferredRecords(intake, self._progress, self._watchdog.progressed)
+        self.watchdog = Watchdog(self._assignment, self._paused, health, options, lag)
+        self._deferred = DeferredRecords(intake, self._progress, self.watchdog.progressed)
         self._isolation = Isolation(
             self._assignment, self._marks, self._paused, self._deferred, self._offsets, self._reader
         )
@@ -80,13 +80,13 @@ class Consumer:
         membership = Membership(self._kafka, self._marks.pod, self._options, _Listener(self))
         self._assignment.membership = membership
         beside: list[asyncio.Task[None]] = []
-        self._watchdog.revoked()
+        self.watchdog.revoked()
         self._reader.begin()
         try:
             if not await membership.join(stop):
                 return
-            self._watchdog.started()
-            watching = (self._offsets.commit_periodically, self._watchdog.watch, self._deferred.watch)
+            self.watchdog.started()
+            watching = (self._offsets.commit_periodically, self.watchdog.watch, self._deferred.watch)
             beside = [asyncio.create_task(each()) for each in (*watching, self._progress.keep, self._locator.run)]
             await self._until(stop, beside)
             await self._drain()
@@ -164,7 +164,7 @@ class Consumer:
                     read.partition.take(read.deliveries)
                 if read.partition.tp not in refetch:
                     read.partition.skip_to(read.position)
-                    self._watchdog.progressed()
+                    self.watchdog.progressed()
             deliveries = [delivery for read in taken for delivery in read.deliveries]
             if not deliveries:
                 for tp, first in refetch.items():
@@ -172,7 +172,7 @@ class Consumer:
                 return
             rows = self._progress.of({read.partition.tp: read.partition for read in taken})
             outcome = await self._intake.take(deliveries, rows, probing=probing, deferred=self._deferred.batch_ids)
-            self._watchdog.progressed()
+            self.watchdog.progressed()
             self._paused.update(outcome.paused)
             rewind_to = refetch | first_offsets_of(outcome.not_admitted)
             deferred = offsets_of(outcome.deferred)
@@ -202,7 +202,7 @@ class Consumer:
 
     async def revoked(self, tps: Iterable[TopicPartition]) -> None:
         """Wait for the poll in progress, in bounded time, commit, and drop the partitions."""
-        self._watchdog.revoked()
+        self.watchdog.revoked()
         tps = list(tps)
         if not tps:
             return
@@ -227,11 +227,11 @@ class Consumer:
             partitions[tp].mark = mark
         self._assignment.partitions = partitions
         self._assignment.changed.set()
-        self._watchdog.assigned()
+        self.watchdog.assigned()
         _log.info("partitions_assigned", partitions=len(tps), isolated=len(left_behind))
 
     def _drop(self, tps: Iterable[TopicPartition]) -> None:
-        self._watchdog.dropped(self._assignment.drop(tps))
+        self.watchdog.dropped(self._assignment.drop(tps))
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -12,6 +12,7 @@ from service.consumer.paused_topics import PausedTopics
 from service.kafka.broker_view import Stalled
 from service.kafka.group import ConsumerOptions
 from service.runtime.health import Health
+from service.store.pods import Backlog
 
 LAG_CHECK_SECONDS = 1.0
 """Pause between two reads of the lag and of the paused topics."""
@@ -37,15 +38,22 @@ class Watchdog:
         self._options = options
         self._report_lag = report_lag
         self._is_assigned = False
-        self._progressed_at = self._assigned_at = time.monotonic()
+        self._progressed_at = self._assigned_at = self._applied_at = time.monotonic()
+        self._lag: dict[TopicPartition, int] = {}
+
+    @property
+    def backlog(self) -> Backlog:
+        """Returns what is left to do, as it was last seen."""
+        idle_seconds = time.monotonic() - self._applied_at  # also from one membership to the next
+        return Backlog(len(self._assignment.partitions), sum(self._lag.values()), idle_seconds)
 
     def started(self) -> None:
         """A membership begins."""
         self._progressed_at = self._assigned_at = time.monotonic()
 
     def progressed(self) -> None:
-        """Records were applied."""
-        self._progressed_at = time.monotonic()
+        """Records were applied, or none are left."""
+        self._progressed_at = self._applied_at = time.monotonic()
 
     def assigned(self) -> None:
         """The group has given partitions to this consumer, possibly none."""
@@ -60,6 +68,7 @@ class Watchdog:
     def dropped(self, tps: list[TopicPartition]) -> None:
         """These partitions are not assigned any more."""
         for tp in tps:
+            self._lag.pop(tp, None)
             self._report_lag(tp, None)
 
     async def watch(self) -> None:
@@ -87,7 +96,8 @@ class Watchdog:
         places = {tp: min(partitions[tp].taken, default=partitions[tp].reached) for tp in ends}
         for tp, place in places.items():
             if self._assignment.partitions.get(tp) is partitions[tp]:  # else its new owner reports the lag
-                self._report_lag(tp, max(0, ends[tp] - place))
+                self._lag[tp] = max(0, ends[tp] - place)
+                self._report_lag(tp, self._lag[tp])
         if self._assignment.unknown:
             return  # it is not known where to continue in some, and the attempt to find out reports its errors
         if not any(ends[tp] > place for tp, place in places.items() if tp.topic not in self._paused.names):

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -616,4 +617,24 @@ expired_seen = Table(
     _not_null("until", _TIME),
     PrimaryKeyConstraint("only_row", name="expired_seen_pkey"),
     CheckConstraint("only_row", name="expired_seen_only_row_check"),
+)
+
+pods = Table(
+    "pods",
+    METADATA,
+    _not_null("pod", Uuid),
+    _not_null("host", Text),
+    _not_null("release", Text),
+    _not_null("roles", ARRAY(Text)),
+    _not_null("started_at", _TIME, server_default=text("clock_timestamp()")),
+    _not_null("seen_at", _TIME, server_default=text("clock_timestamp()")),
+    _not_null("errors", ARRAY(Text)),
+    Column("not_ready_since", _TIME),
+    Column("broker_error", Text),
+    Column("broker_away_since", _TIME),
+    Column("partitions", Integer),
+    Column("lag", BigInteger),
+    Column("applied_at", _TIME),
+    PrimaryKeyConstraint("pod", name="pods_pkey"),
+    postgresql_with={"fillfactor": 50},
 )

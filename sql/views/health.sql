@@ -162,31 +162,82 @@ with held_back as materialized (
         ) as applied_until
     from counted
     cross join unpublished
+), living as materialized (
+    select
+        roles, errors, not_ready_since, broker_error, broker_away_since, lag, applied_at,
+        broker_error is null and not_ready_since < now() - interval '15 seconds' as is_failing
+    from els.pods
+    where seen_at > now() - interval '30 seconds'
 ), conditions as materialized (
     select place, kind, needs_action, line, format('%s (docs/%s)', line, runbook) as advice
     from numbers
     cross join lateral (
         values
-        (1, 'recovery', true, 'operations.md#elsdatabasebehind', (
+        (10, 'recovery', true, 'operations.md#elsdatabasebehind', (
             select case state
                 when 'behind' then 'the database is behind its topics (' || why || '): run recover'
                 else 'the database is being recovered: ' || why
             end
             from els.recovery
         )),
-        (2, 'incomplete_batches', true, 'operations.md#incomplete-batches', (
+        (11, 'broker', true, 'operations.md#broker-down', (
+            select format(
+                '%s of %s pods cannot reach the broker since %s (%s): ops.pods',
+                count(*) filter (where broker_error is not null),
+                count(*),
+                to_char(min(broker_away_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'),
+                els.shown(left(min(broker_error), 200))
+            )
+            from living
+            having bool_or(broker_error is not null)
+        )),
+        (12, 'pods', true, 'operations.md#elspartunhealthy', (
+            select format(
+                '%s of %s pods are not ready since %s (%s): ops.pods',
+                count(*) filter (where is_failing),
+                count(*),
+                to_char(min(not_ready_since) filter (where is_failing) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'),
+                els.shown(left(min(errors[1]) filter (where is_failing), 200))
+            )
+            from living
+            where behind_records is null
+            having bool_or(is_failing)
+        )),
+        (13, 'consumers', true, 'operations.md#a-pod-does-not-start', case when not exists (
+            select from living where 'consumer' = any(roles)
+        ) and (select pages from els.outbox_format) then
+            'no pod consumes: nothing is applied'
+        end),
+        (14, 'lag', true, 'operations.md#elsconsumerlaggrows', (
+            select format(
+                '%s records wait (consumer lag), and nothing was applied for more than a minute: ops.pods', sum(lag)
+            )
+            from living
+            where lag > 0
+            and broker_error is null
+            and applied_at < now() - interval '1 minute'
+            having count(*) > 0
+        )),
+        (15, 'purge', true, 'operations.md#elspurgestuck', case when exists (
+            select from living
+        ) and not exists (
+            select from living where 'purge' = any(roles)
+        ) and (select pages from els.outbox_format) then
+            'no pod purges: nothing expires, and no batch is reported late'
+        end),
+        (20, 'incomplete_batches', true, 'operations.md#incomplete-batches', (
             select count(*) || ' batches were announced, and their registration is in no topic: ops.incomplete_batches'
             from els.incomplete_batches
             having count(*) > 0
         )),
-        (3, 'clocks', true, 'operations.md#elspurgeheld', (
+        (30, 'clocks', true, 'operations.md#elspurgeheld', (
             select
                 'the purge is held: ' || why
                 || '; correct the clocks, or, where they are right now, run health acknowledge clocks'
             from els.purge_hold
             where acknowledged_at is null
         )),
-        (4, 'open_transaction', true, 'operations.md#elsconsumerlaggrows', (
+        (40, 'open_transaction', true, 'operations.md#elsconsumerlaggrows', (
             select format(
                 'for more than a minute, records of %s partition %s have waited for the end of a producer''s'
                 ' transaction: ops.progress', topic, "partition"
@@ -196,13 +247,13 @@ with held_back as materialized (
             order by topic, "partition"
             limit 1
         )),
-        (5, 'progress', true, 'operations.md#elspurgeheld', case when applied_until < now() - interval '1 hour' then
+        (50, 'progress', true, 'operations.md#elspurgeheld', case when applied_until < now() - interval '1 hour' then
             'for more than an hour, a partition has not been applied to its end, so nothing expires: ops.progress'
         end),
-        (6, 'paused_topics', true, 'operations.md#elstopicpaused', case when topics_stopped > 0 then
+        (60, 'paused_topics', true, 'operations.md#elstopicpaused', case when topics_stopped > 0 then
             topics_stopped || ' input topics are paused: ops.stopped_topics'
         end),
-        (7, 'output_topics', true, 'kafka.md#add-partitions', (
+        (70, 'output_topics', true, 'kafka.md#add-partitions', (
             select format(
                 '%s has %s partitions, and events go to the first %s only: ops.output_topics', topic, found, partitions
             )
@@ -211,30 +262,30 @@ with held_back as materialized (
             order by topic
             limit 1
         )),
-        (8, 'relays', true, 'operations.md#elsnorelay', case when relays = 0 then
+        (80, 'relays', true, 'operations.md#elsnorelay', case when relays = 0 then
             'no pod publishes events'
         end),
-        (9, 'outbox', true, 'operations.md#elsoutboxnotdraining', case when oldest_outbox_row < now() - interval '30 seconds' then
+        (90, 'outbox', true, 'operations.md#elsoutboxnotdraining', case when oldest_outbox_row < now() - interval '30 seconds' then
             'events have waited more than 30 seconds to be published: ops.outbox_backlog'
         end),
-        (10, 'outbox_blocked', true, 'operations.md#elsoutboxblocked', case when outbox_blocked > 0 then
+        (100, 'outbox_blocked', true, 'operations.md#elsoutboxblocked', case when outbox_blocked > 0 then
             format(
                 '%s batches can not be published (%s): ops.outbox_blocked',
                 outbox_blocked,
                 (select left(blocked.error, 200) from els.outbox_blocked as blocked order by batch_id limit 1)
             )
         end),
-        (11, 'quarantine', true, 'operations.md#elsquarantineopen', case when quarantine_open > 0 then
+        (110, 'quarantine', true, 'operations.md#elsquarantineopen', case when quarantine_open > 0 then
             quarantine_open || ' rejected inputs are open: ops.quarantine'
         end),
-        (12, 'pending_content', true, 'operations.md#elspendingcontentold', case when oldest_pending < now() - (
+        (120, 'pending_content', true, 'operations.md#elspendingcontentold', case when oldest_pending < now() - (
             select make_interval(secs => policy.seconds / 2)
             from els.policy
             where policy.name = 'pending_ttl'
         ) then
             'contents have waited more than half of their time for a registration: ops.pending_batches'
         end),
-        (13, 'confirmations', true, 'operations.md#state-is-complete', case when exists (
+        (130, 'confirmations', true, 'operations.md#state-is-complete', case when exists (
             select
             from els.batches
             where state = 'complete'
@@ -246,10 +297,10 @@ with held_back as materialized (
         ) then
             'batches are complete, and the confirmation of their class is late: ops.batches'
         end),
-        (14, 'transactions', true, 'operations.md#elslongtransaction', case when oldest_transaction > interval '1 minute' then
+        (140, 'transactions', true, 'operations.md#elslongtransaction', case when oldest_transaction > interval '1 minute' then
             'a transaction is older than a minute and keeps dead rows: pg_stat_activity'
         end),
-        (15, 'replication_slots', true, 'operations.md#elsreplicationslotinactive', (
+        (150, 'replication_slots', true, 'operations.md#elsreplicationslotinactive', (
             select
                 'replication slots are inactive for more than 5 minutes and keep WAL and dead rows ('
                 || string_agg(els.shown(name), ', ' order by name)
@@ -257,7 +308,7 @@ with held_back as materialized (
             from held_back
             where is_inactive
         )),
-        (16, 'standbys', true, 'operations.md#elsvacuumheldback', (
+        (160, 'standbys', true, 'operations.md#elsvacuumheldback', (
             select
                 'dead rows of more than 20,000 transactions are kept for a standby ('
                 || string_agg(els.shown(name), ', ' order by name)
@@ -266,10 +317,10 @@ with held_back as materialized (
             where transactions > 20000
             and is_inactive is not true
         )),
-        (50, 'lost_inputs', false, 'operations.md#elsinputslost', case when lost_inputs > 0 then
+        (500, 'lost_inputs', false, 'operations.md#elsinputslost', case when lost_inputs > 0 then
             lost_inputs || ' times an input topic lost records that may not have been read: ops.lost_inputs'
         end),
-        (51, 'expired_content', false, 'operations.md#elscontentexpired', (
+        (510, 'expired_content', false, 'operations.md#elscontentexpired', (
             select case when count(*) > 1000 then 'more than 1,000' else count(*)::text end
                 || ' contents expired: ops.expired_content'
             from (
@@ -282,13 +333,13 @@ with held_back as materialized (
             ) as unseen
             having count(*) > 0
         )),
-        (52, 'clocks', false, 'operations.md#elspurgeheld', (
+        (520, 'clocks', false, 'operations.md#elspurgeheld', (
             select (array_agg(detail order by id desc))[1] || '; that is over: ops.notices'
             from els.notices
             where acknowledged_at is null
             and notices.kind = 'clocks'
         )),
-        (53, 'servers', false, 'recovery.md#failover', (
+        (530, 'servers', false, 'recovery.md#failover', (
             select (array_agg(detail order by id desc))[1] || ', and nothing was missing in it: ops.notices'
             from els.notices
             where acknowledged_at is null

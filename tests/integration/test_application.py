@@ -1,5 +1,6 @@
 """Tests that the parts of a pod are connected: a commit with events wakes its relay."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,7 +17,7 @@ async def process(app_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setenv("ELS_DATABASE_URL", app_url)
     monkeypatch.setenv("ELS_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     database = Database(app_url)
-    yield _Process(load_settings(), database, ["consumer", "relay", "purge"], replay=False)
+    yield _Process(load_settings(), database, ["consumer", "relay", "purge"], asyncio.Event(), replay=False)
     await database.close()
 
 

@@ -19,7 +19,7 @@ def add_health(commands: Commands) -> None:
         "--interval", type=interval, default=2, metavar="SECONDS", help="time between two updates (default 2)"
     )
     top.add_argument(
-        "--once", action="store_true", help="show it once and end; exit status 1 if something needs attention"
+        "--once", action="store_true", help="show it once and end; exit status 1 if something needs an action"
     )
     top.add_argument("--svg", metavar="FILE", help="with --once: also write the screen to an SVG file")
     health = with_json(

@@ -4,13 +4,13 @@ from typing import Any
 
 import psycopg
 
+from tests.support.builders.alive import ALIVE
 from tests.support.pods.command_line import CommandLine
 
 LOST = (
     "insert into els.lost_inputs (topic, partition, first_offset, next_offset, cause)"
     " values ('one', 0, 1, 3, 'deleted'), ('two', 0, 1, 3, 'replaced')"
 )
-ALIVE = "insert into els.relays values (gen_random_uuid(), now() + interval '1 hour', true)"
 
 
 def test_health_shows_the_level_and_its_reasons(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
@@ -39,6 +39,8 @@ def test_health_acknowledge_says_what_it_has_marked(service: CommandLine, conn: 
 
 
 def test_what_needs_an_action_is_not_acknowledged(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    conn.execute(ALIVE)
+    conn.execute("delete from els.relays")
     for arguments in (["relays"], []):
         result = service("health", "acknowledge", *arguments)
         assert result.status == 1

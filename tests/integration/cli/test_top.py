@@ -22,6 +22,7 @@ from deploy.servers.brokers import Broker
 from deploy.servers.databases import url_as
 from service.postgres import migration
 from service.postgres.statements import STATEMENTS
+from tests.support.builders.alive import ALIVE
 from tests.support.pods.command_line import NOBODY, ROOT, CommandLine
 
 
@@ -40,10 +41,6 @@ def top(
     return CommandLine(tmp_path, monkeypatch, capfd, settings)
 
 
-def a_relay(conn: psycopg.Connection[Any]) -> None:
-    conn.execute("insert into els.relays values (gen_random_uuid(), now() + interval '1 hour', true)")
-
-
 def a_rejection(conn: psycopg.Connection[Any], error: str = "no JSON") -> None:
     conn.execute(
         'insert into els.quarantine (topic, fingerprint, partition, "offset", reason, error, first_seen_at,'
@@ -55,10 +52,12 @@ def a_rejection(conn: psycopg.Connection[Any], error: str = "no JSON") -> None:
 def test_the_screen_shows_whether_the_service_is_healthy_or_what_needs_attention(
     top: CommandLine, conn: psycopg.Connection[Any]
 ) -> None:
-    a_relay(conn)
-    healthy = top("top", "--once", "--interval", "1")
-    assert (healthy.status, "healthy" in healthy.out) == (0, False), "the broker is unavailable"
-    assert "the broker is unavailable" in healthy.out
+    conn.execute(ALIVE)
+    conn.execute("insert into els.notices (kind, detail) values ('servers', 'the database moved')")
+    shown = top("top", "--once", "--interval", "1")
+    assert (shown.status, "action needed" in shown.out) == (0, True), "the broker is unavailable"
+    assert "the broker is unavailable" in shown.out
+    assert "the database moved" in shown.out
     a_rejection(conn)
     conn.execute("insert into els.topic_refusals values ('huleedu.file.essay.content.provisioned.v1', 1000, now())")
     ended = top("top", "--once", "--interval", "1")
@@ -69,9 +68,9 @@ def test_the_screen_shows_whether_the_service_is_healthy_or_what_needs_attention
 
 
 def test_scripts_get_the_whole_snapshot_as_json(top: CommandLine, conn: psycopg.Connection[Any]) -> None:
-    a_relay(conn)
+    conn.execute(ALIVE)
     shown = top("top", "--once", "--json", "--interval", "1").json
-    assert (shown["well"], shown["attention"], shown["lag"]) == (True, [], None)
+    assert (shown["level"], shown["well"], shown["attention"], shown["lag"]) == ("fine", True, [], None)
     assert shown["health"]["relays"] == 1
     assert shown["rates"] == {"arriving": None, "written": 0.0, "published": 0.0}
     conn.execute("drop view ops.quarantine cascade")
@@ -87,11 +86,13 @@ def test_the_consumer_lag_is_shown(
     tansu: Broker,
     conn: psycopg.Connection[Any],
 ) -> None:
-    a_relay(conn)
+    conn.execute(ALIVE)
     top = CommandLine(tmp_path, monkeypatch, capfd, {"ELS_DATABASE_URL": app_url, **tansu.settings})
     shown = top("top", "--once", "--json", "--interval", "1", ELS_CONSUMER_GROUP="nobody-yet").json
     assert (shown["broker"], set(shown["lag"].values()), shown["rates"]["arriving"]) == (None, {0}, 0.0)
-    assert "healthy" in top("top", "--once", "--interval", "1").out
+    assert "─\n│ fine " in top("top", "--once", "--interval", "1").out.replace("╮", "")
+    conn.execute("insert into els.notices (kind, detail) values ('servers', 'the database moved')")
+    assert " notice ─" in top("top", "--once", "--interval", "1").out
 
 
 def test_the_screen_is_written_to_an_svg_file(top: CommandLine, conn: psycopg.Connection[Any], tmp_path: Path) -> None:

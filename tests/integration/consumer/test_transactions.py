@@ -32,7 +32,7 @@ async def transactional(consumers: ConsumerFixture) -> AsyncIterator[AIOKafkaPro
 async def reports_lag(running: Running, records: Mapping[TopicPartition, int] = MappingProxyType({})) -> None:
     """Waits until these are the lags that are reported, and that of every other partition is reported as 0."""
     found: dict[TopicPartition, int | None] = {}
-    running.consumer._watchdog._report_lag = found.__setitem__
+    running.consumer.watchdog._report_lag = found.__setitem__
 
     def reported() -> bool:
         wanted = dict.fromkeys(running.consumer._assignment.partitions, 0) | dict(records)

@@ -29,11 +29,11 @@ async def continues(consumers: ConsumerFixture, running: Running) -> None:
 async def test_a_consumer_without_an_assignment_stalls_and_starts_again(consumers: ConsumerFixture) -> None:
     """Its partitions are revoked, and the response that would assign them again does not arrive."""
     running = await consumers.start()
-    running.consumer._watchdog._options = replace(running.consumer._options, watchdog=1)
+    running.consumer.watchdog._options = replace(running.consumer._options, watchdog=1)
     await running.consumer.revoked(list(running.consumer._assignment.partitions))
     with pytest.raises(Stalled, match="has assigned no partitions"):
         await asyncio.wait_for(running._task, BOUND)
-    running.consumer._watchdog._options = replace(running.consumer._options, watchdog=60)
+    running.consumer.watchdog._options = replace(running.consumer._options, watchdog=60)
     await continues(consumers, running)
 
 

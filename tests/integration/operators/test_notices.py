@@ -10,6 +10,7 @@ from service.operators.errors import Conflict, NotFound
 from service.operators.notices import NOTICE_KINDS, NoticeActions
 from service.postgres.pool import Database
 from service.store.operator_actions import Operator
+from tests.support.builders.alive import ALIVE
 
 ME = Operator("me", "seen")
 EXPIRED = (
@@ -38,7 +39,7 @@ async def actions(app_url: str) -> AsyncIterator[NoticeActions]:
 @pytest.fixture
 def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database_url, autocommit=True) as conn:
-        conn.execute("insert into els.relays values (gen_random_uuid(), now() + interval '1 hour', true)")
+        conn.execute(ALIVE)
         yield conn
 
 

@@ -41,6 +41,7 @@ TABLES = {
     "recovery": ROWS,
     "purge_hold": ROWS,
     "incomplete_batches": ROWS,
+    "pods": ROWS,
     "expirable_content": {"SELECT"},
     "expirable_failures": {"SELECT"},
     "expirable_confirmations": {"SELECT"},

@@ -33,6 +33,8 @@ COLUMNS = {
     "operator_actions": "id at who action batch_id topic why details",
     "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction"
     " well attention level actions notices action_kinds notice_kinds",
+    "pods": "pod host release roles started_at seen_at is_alive errors not_ready_since broker_error broker_away_since"
+    " partitions lag applied_at",
     "notices": "id kind at detail acknowledged_at",
     "invariant_violations": "invariant batch_id detail",
     "timeline": "batch_id at step what text_storage_id file_upload_id essay_id original_file_name details who"
@@ -114,6 +116,18 @@ create function pg_temp.old_event(batch text, topic text, age interval) returns 
 $$;
 create function pg_temp.live() returns void language sql as $$
     insert into els.relays values (gen_random_uuid(), now() + interval '1 minute', true);
+    select pg_temp.pod();
+$$;
+create function pg_temp.pod(
+    roles text[] default '{consumer,relay,purge}', seen interval default '1 s', not_ready interval default null,
+    error text default null, broker_error text default null, lag bigint default 0, idle interval default '0 s'
+) returns void language sql as $$
+    insert into els.pods (
+        pod, host, release, roles, seen_at, errors, not_ready_since, broker_error, broker_away_since, lag, applied_at
+    ) values (
+        gen_random_uuid(), 'host', '1', roles, now() - seen, array_remove(array[error], null), now() - not_ready,
+        broker_error, '2026-01-02T03:04:05Z'::timestamptz + not_ready - not_ready, lag, now() - idle
+    );
 $$;
 create function pg_temp.lost(topic text) returns void language sql as $$
     insert into els.lost_inputs (topic, partition, first_offset, next_offset, cause) values (topic, 0, 1, 3, 'deleted');
@@ -360,7 +374,42 @@ def test_health_is_one_row_of_what_waits(database: Connection[dict[str, Any]]) -
 
 ATTENTION = {
     "nothing": ("live()", ()),
-    "no pod": ("select 1", ("no pod publishes events",)),
+    "no pod": ("select 1", ("no pod consumes: nothing is applied", "no pod publishes events")),
+    "no consumer": (
+        "update els.pods set roles = '{relay,purge}'",
+        ("no pod consumes: nothing is applied",),
+    ),
+    "a replay": (
+        "update els.pods set roles = '{replay,relay,purge}'",
+        ("no pod consumes: nothing is applied",),
+    ),
+    "a silent pod": (
+        "update els.pods set seen_at = now() - interval '31 seconds'",
+        ("no pod consumes: nothing is applied",),
+    ),
+    "no purge": (
+        "update els.pods set roles = '{consumer,relay}'",
+        ("no pod purges: nothing expires, and no batch is reported late",),
+    ),
+    "pods of the previous release": ("delete from els.pods; update els.outbox_format set pages = false", ()),
+    "a pod that is not ready for a moment": ("pod(not_ready => '14 s', error => 'consumer: starting')", ()),
+    "a pod that is not ready": (
+        "pod(not_ready => '16 s', error => 'relay: a quota')",
+        ("1 of 2 pods are not ready since {not_ready} (relay: a quota): ops.pods",),
+    ),
+    "a broker that is down": (
+        "pod(not_ready => '16 s', error => 'relay: away', broker_error => 'away')",
+        ("1 of 2 pods cannot reach the broker since 2026-01-02 03:04:05Z (away): ops.pods",),
+    ),
+    "a pod that died while the broker was down": (
+        "pod(not_ready => '16 s', error => 'relay: away', broker_error => 'away', seen => '31 s')",
+        (),
+    ),
+    "lag": ("pod(lag => 5, idle => '59 s')", ()),
+    "lag that does not shrink": (
+        "pod(lag => 5, idle => '61 s')",
+        ("5 records wait (consumer lag), and nothing was applied for more than a minute: ops.pods",),
+    ),
     "a paused topic": (
         "insert into els.topic_refusals values ('topic', 1000, now())",
         ("1 input topics are paused: ops.stopped_topics",),
@@ -417,6 +466,8 @@ def test_health_says_in_words_what_needs_an_action(database: Connection[dict[str
     if what != "no pod":
         plant(database, "live()")
     plant(database, planted)
+    since = "select to_char(max(not_ready_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"') as at from els.pods"
+    attention = tuple(line.format(not_ready=row(database, since)["at"]) for line in attention)
     found = row(database, "select well, level, attention, actions, action_kinds, notices from ops.health")
     assert found["attention"] == list(attention)
     assert found["well"] == (not attention)
