@@ -44,6 +44,8 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_quarantine_bytes": "Bytes of the rejected inputs that were new within a day.",
     "els_held_back_transactions": "Transactions whose dead rows are kept for a standby or a replication slot.",
     "els_inactive_replication_slots": "Replication slots that nobody has used for 5 minutes.",
+    "els_health_actions": "Lines of ops.health that need an action.",
+    "els_health_notices": "Notices of ops.health that no operator has acknowledged.",
 }
 """Help texts of the gauges, in the order of the columns of read_health."""
 

@@ -22,5 +22,7 @@ select
         where hour > now() - interval '1 day'
     ) as quarantine_bytes,
     held_back_transactions,
-    inactive_slots
+    inactive_slots,
+    cardinality(actions) as actions,
+    cardinality(notices) as notices
 from ops.health

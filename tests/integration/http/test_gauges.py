@@ -85,8 +85,10 @@ def test_names_and_labels_of_metrics_do_not_change(name: str) -> None:
 
 async def test_the_gauges_are_the_numbers_of_health(gauges: Gauges, database_url: str) -> None:
     assert set(GAUGES) <= set(HEALTH)
-    assert await read_once(gauges) == dict.fromkeys([*HEALTH, *VIOLATIONS], 0.0)
+    # No pod consumes, and none publishes.
+    assert await read_once(gauges) == dict.fromkeys([*HEALTH, *VIOLATIONS], 0.0) | {"els_health_actions": 2.0}
     with psycopg.connect(database_url) as conn:
+        conn.execute("insert into els.notices (kind, detail) values ('servers', 'the database moved')")
         conn.execute(
             "insert into els.outbox_pages (batch_id, topics, events, created_at)"
             """ values ('b', '{"topic": 2, "other": 1}', '', now() - interval '1 minute')"""
@@ -95,6 +97,7 @@ async def test_the_gauges_are_the_numbers_of_health(gauges: Gauges, database_url
     values = await read_once(gauges)
     assert (values["els_outbox_pending"], values["els_topics_paused"], values["els_pending_content"]) == (3, 1, 0)
     assert 60 <= values["els_outbox_oldest_seconds"] < 120
+    assert (values["els_health_actions"], values["els_health_notices"]) == (4, 1)
     assert scraped(gauges)["els_topics_stopped"][NO_LABELS] == 1, "the former name"
 
 
