@@ -141,19 +141,25 @@ class Settings(DatabaseSettings):
         description="BatchEssaysReady of a batch with a class waits until StudentAssociationsConfirmed has arrived. "
         "Turned off, it is sent at once, and the next purge round announces the batches that wait.",
     )
-    batch_retention_seconds: int | None = Field(
-        None,
+    batch_retention_seconds: int = Field(
+        400 * _DAY,
         ge=_DAY,
         le=10 * _YEAR,
-        description="Time that batches are kept after they are ready, failed or reported as late. Default: for ever. "
-        "Must be longer than the retention of the input topics.",
+        description="Time that batches are kept after they are ready, failed or reported as late. Must be longer than "
+        "the retention of the input topics.",
     )
-    closed_retention_seconds: int | None = Field(
-        None,
+    closed_retention_seconds: int = Field(
+        90 * _DAY,
         ge=_DAY,
         le=10 * _YEAR,
-        description="Time that removed content, replayed or discarded quarantine rows and the log of operator actions "
-        "are kept. Default: for ever. Must be longer than the retention of the input topics.",
+        description="Time that removed content and replayed or discarded quarantine rows are kept. Must be longer than "
+        "the retention of the input topics.",
+    )
+    actions_retention_seconds: int = Field(
+        400 * _DAY,
+        ge=30 * _DAY,
+        le=10 * _YEAR,
+        description="Time that the log of operator actions is kept, if `ELS_CLOSED_RETENTION_SECONDS` is not longer.",
     )
     oldest_backup_seconds: int | None = Field(
         None,

@@ -144,6 +144,8 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
         batch_timeout=settings.batch_timeout_seconds,
         batch_retention=settings.batch_retention_seconds,
         closed_retention=settings.closed_retention_seconds,
+        # No action is deleted before the rows that it closed.
+        actions_retention=max(settings.actions_retention_seconds, settings.closed_retention_seconds),
         ready_waits=settings.ready_waits_for_associations,
     )
 

@@ -143,12 +143,9 @@ def _counts(report: policy.PurgeReport) -> dict[str, int]:
 
 async def audit_all(settings: Settings, options: Namespace) -> int:
     """Run the audit. Violations mean exit status 1; facts that cannot be checked any more are only reported."""
-    retentions = (
-        settings.expired_retention_seconds,
-        settings.batch_retention_seconds,
-        settings.closed_retention_seconds,
+    shortest = min(
+        settings.expired_retention_seconds, settings.batch_retention_seconds, settings.closed_retention_seconds
     )
-    shortest = min(seconds for seconds in retentions if seconds is not None)
     scope = audit.Scope(settings.consumer_group, input_limits(settings), shortest, whole=options.whole)
     database = open_database(settings, audit.TIMEOUTS)
     try:

@@ -39,7 +39,7 @@ EXCLUSIVE_AT_ONCE = 3
 """How many exclusive transactions run at the same time, each with a session of the pool."""
 
 
-NAMED = 100
+NAMED_BATCHES = 100
 """How many deferred batches a line of the log names."""
 
 
@@ -203,7 +203,7 @@ class Intake:
             raise error
         async with self._database.transaction() as conn:
             held = frozenset(await batches.find_held_batches(conn, sorted(batch_ids)) or batch_ids)
-        named = sorted(held)[:NAMED]
+        named = sorted(held)[:NAMED_BATCHES]
         _log.info("batches_deferred", batches=len(held), batch_ids=named, error=type(error).__name__)
         return held
 

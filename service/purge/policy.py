@@ -10,13 +10,14 @@ from service.store.retention import PurgeTurn
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long things are kept, in seconds; None means forever."""
+    """How long things are kept, in seconds. The defaults are those of the settings."""
 
     pending_ttl: int
     expired_retention: int
     batch_timeout: int
-    batch_retention: int | None = None
-    closed_retention: int | None = None
+    batch_retention: int = 400 * 86_400
+    closed_retention: int = 90 * 86_400
+    actions_retention: int = 400 * 86_400
     ready_waits: bool = True
     """Whether BatchEssaysReady of a batch with a class waits until the class is confirmed."""
 
@@ -35,7 +36,7 @@ def too_short(policy: RetentionPolicy, kept: Mapping[str, float]) -> list[str]:
         f"{name} is {seconds}, but {topic} keeps its records for {longer:g} seconds"
         for name, seconds in retentions.items()
         for topic, longer in kept.items()
-        if seconds is not None and seconds <= longer
+        if seconds <= longer
     ]
 
 

@@ -75,11 +75,10 @@ async def count_due(database: Database, policy: RetentionPolicy, now: datetime |
             pending=due_before(turn, turn.registrations_until, policy.pending_ttl),
             late=due_before(turn, turn.inputs_until, policy.batch_timeout),
             expired=time_before(now, policy.expired_retention),
-            ended=None if policy.batch_retention is None else time_before(now, policy.batch_retention),
-            closed=None if policy.closed_retention is None else time_before(now, policy.closed_retention),
-            confirmations=None
-            if policy.batch_retention is None
-            else due_before(turn, turn.registrations_until, policy.batch_retention),
+            ended=time_before(now, policy.batch_retention),
+            closed=time_before(now, policy.closed_retention),
+            actions=time_before(now, policy.actions_retention),
+            confirmations=due_before(turn, turn.registrations_until, policy.batch_retention),
             waits=policy.ready_waits,
         )
     report = PurgeReport(held=is_held(turn))
@@ -119,14 +118,12 @@ class _Round:
             yield self.end_waits
         yield self.delete_expired_content
         yield self.delete_expired_failures
-        if (seconds := self.policy.batch_retention) is not None:
-            yield self.delete_batches
-            yield self.delete_confirmations
-        if (seconds := self.policy.closed_retention) is not None:
-            yield self._clearing("deleted_removed", "delete_removed_content", seconds)
-            yield self._clearing("deleted_quarantine", "delete_closed_quarantine", seconds)
-            # Last, so that no action is deleted before the rows that it closed, whose `closed_at` is its `at`.
-            yield self._clearing("deleted_actions", "delete_operator_actions", seconds)
+        yield self.delete_batches
+        yield self.delete_confirmations
+        yield self._clearing("deleted_removed", "delete_removed_content", self.policy.closed_retention)
+        yield self._clearing("deleted_quarantine", "delete_closed_quarantine", self.policy.closed_retention)
+        # Last, so that no action is deleted before the rows that it closed, whose `closed_at` is its `at`.
+        yield self._clearing("deleted_actions", "delete_operator_actions", self.policy.actions_retention)
 
     async def _chunk(self, task: _PurgeTask) -> bool:
         """Run one transaction of a task. Returns whether the task may have more to do."""
@@ -263,7 +260,7 @@ class _Round:
 
     async def delete_batches(self, conn: AsyncConnection[Any], now: datetime) -> Chunk:
         """Delete batches that ended long ago, with all rows that belong to them."""
-        due = time_before(now, self.policy.batch_retention or 0)
+        due = time_before(now, self.policy.batch_retention)
         found = await retention.find_ended_batches(conn, due, self.skipped, BATCHES_PER_CHUNK)
         some = _for_one_transaction(found)
         locked = await self._lock(conn, [batch.batch_id for batch in some])
@@ -274,7 +271,7 @@ class _Round:
 
     async def delete_confirmations(self, conn: AsyncConnection[Any], _: datetime) -> Chunk:
         """Delete confirmations whose registration did not come within the retention of batches."""
-        due = due_before(self.turn, self.turn.registrations_until, self.policy.batch_retention or 0)
+        due = due_before(self.turn, self.turn.registrations_until, self.policy.batch_retention)
         done = await retention.clear(conn, "delete_old_confirmations", due, ROWS_PER_CHUNK) if due else []
         return Chunk("deleted_confirmations", done, more=len(done) == ROWS_PER_CHUNK)
 

@@ -105,16 +105,17 @@ async def count_due(
     pending: datetime | None,
     late: datetime | None,
     expired: datetime,
-    ended: datetime | None,
-    closed: datetime | None,
+    ended: datetime,
+    closed: datetime,
+    actions: datetime,
     confirmations: datetime | None,
     waits: bool,
 ) -> dict[str, int]:
-    """Count what has passed its time limit, by the names of PurgeReport. A time of None means that all is kept."""
+    """Count what has passed its time limit, by the names of PurgeReport. A time of None means that nothing is due."""
     cursor = await conn.execute(
         STATEMENTS["count_due"],
         {"pending_due": pending, "late_due": late, "expired_due": expired, "ended_due": ended, "closed_due": closed}
-        | {"waits": waits, "confirmations_due": confirmations},
+        | {"actions_due": actions, "waits": waits, "confirmations_due": confirmations},
     )
     (counts,) = await cursor.fetchall()
     return {column.name: count for column, count in zip(cursor.description or (), counts, strict=True)}

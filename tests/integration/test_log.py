@@ -19,9 +19,7 @@ from tests.support.pods.applier import ApplyFixture, apply_fixture
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HOUR = 3600
-POLICY = RetentionPolicy(
-    pending_ttl=HOUR, expired_retention=HOUR, batch_timeout=HOUR, batch_retention=HOUR, closed_retention=HOUR
-)
+POLICY = RetentionPolicy(HOUR, HOUR, HOUR, HOUR, HOUR, HOUR)
 IDENTITY = {"content": "text_storage_id", "failure": "file_upload_id"}
 """The id that a line carries beside that of the batch, by the first word of its event."""
 

@@ -35,8 +35,9 @@ def test_the_defaults_do_not_change() -> None:
     assert settings.expired_retention_seconds == 2592000
     assert settings.batch_timeout_seconds == 86400
     assert settings.purge_interval_seconds == 60
-    assert settings.batch_retention_seconds is None
-    assert settings.closed_retention_seconds is None
+    assert settings.batch_retention_seconds == 34560000
+    assert settings.closed_retention_seconds == 7776000
+    assert settings.actions_retention_seconds == 34560000
     assert settings.session_timeout_seconds == 6
     assert settings.max_message_bytes == 1048576
     assert settings.max_registration_bytes == 16777216

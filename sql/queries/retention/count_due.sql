@@ -1,4 +1,4 @@
--- Counts what a purge at this moment would find to do; a null time is a retention that is off. Reads only those rows.
+-- Counts what a purge at this moment would find to do; a null time means that nothing is due. Reads only those rows.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: those of the find_… statements. Locks: none.
 select
@@ -91,5 +91,5 @@ select
     (
         select count(*)
         from els.operator_actions
-        where at <= :closed_due::timestamptz
+        where at <= :actions_due::timestamptz
     ) as deleted_actions

@@ -1,5 +1,4 @@
--- Deletes operator actions at the end of the retention of closed rows. Nobody changes these rows, so none is locked
--- first.
+-- Deletes operator actions at the end of their retention. Nobody changes these rows, so none is locked first.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: operator_actions_at, operator_actions_pkey. Locks: the rows.
 with old as materialized (

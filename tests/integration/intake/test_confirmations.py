@@ -148,7 +148,7 @@ async def test_what_waits_when_the_setting_is_turned_off_is_announced_by_the_nex
 
 
 async def test_an_early_confirmation_waits_until_the_retention_of_batches_is_over(applier: ApplyFixture) -> None:
-    never = RetentionPolicy(pending_ttl=DAY, expired_retention=DAY, batch_timeout=DAY)
+    never = RetentionPolicy(pending_ttl=DAY, expired_retention=DAY, batch_timeout=DAY, batch_retention=9_999 * DAY)
     months = replace(never, batch_retention=90 * DAY)
     await applier.poll(confirmation())
 

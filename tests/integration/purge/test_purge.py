@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,16 @@ CONTRACT = Path(__file__).parents[2] / "data" / "contract"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 DAY = 86_400
+AGES = 9_999 * DAY
 POLICY = RetentionPolicy(pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY)
-FOR_EVER = RetentionPolicy(pending_ttl=9_999 * DAY, expired_retention=9_999 * DAY, batch_timeout=9_999 * DAY)
+FOR_EVER = RetentionPolicy(AGES, AGES, AGES, AGES, AGES, AGES)
 SHORT = RetentionPolicy(
-    pending_ttl=DAY, expired_retention=30 * DAY, batch_timeout=DAY, batch_retention=60 * DAY, closed_retention=60 * DAY
+    pending_ttl=DAY,
+    expired_retention=30 * DAY,
+    batch_timeout=DAY,
+    batch_retention=60 * DAY,
+    closed_retention=60 * DAY,
+    actions_retention=60 * DAY,
 )
 
 
@@ -506,13 +513,20 @@ async def test_expired_content_is_deleted_at_the_end_of_its_retention(house: Pur
     assert (house.states(), house.failures()) == ({}, {})
 
 
-async def test_nothing_else_is_deleted_unless_it_is_asked_for(house: PurgeFixture) -> None:
+async def test_by_default_closed_rows_are_kept_for_90_days_and_batches_and_actions_for_400(house: PurgeFixture) -> None:
     await house.poll(registration(essays=1), content("c1"), registration("late", 1), content("c2", "unknown"))
     house.conn.execute("update els.pending_content set state = 'removed', closed_at = now()")
     _quarantine(house, "discarded")
+    _quarantine(house, "open")
+    house.conn.execute("insert into els.operator_actions (who, action, why) values ('o', 'pending remove', '')")
     await house.purge(2)
     house.conn.execute("delete from els.outbox_pages")
-    assert await house.purge(3650) == PurgeReport()
+    assert await house.purge(89) == PurgeReport()
+    assert await house.purge(91) == PurgeReport(deleted_removed=1, deleted_quarantine=1)
+    assert await house.purge(399) == PurgeReport()
+    assert await house.purge(401) == PurgeReport(deleted_batches=1, deleted_actions=1)
+    assert await house.purge(403) == PurgeReport(deleted_batches=1)  # reported as late after two days
+    assert house.rows("select state from els.quarantine") == [("open",)]
 
 
 async def test_batches_are_deleted_whole_at_the_end_of_their_retention(house: PurgeFixture) -> None:
@@ -569,11 +583,10 @@ async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_on
     for state in ("open", "replayed", "discarded"):
         _quarantine(house, state)
     house.conn.execute("insert into els.operator_actions (who, action, why) values ('o', 'pending remove', '')")
-    retention_policy = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
+    retention_policy = replace(FOR_EVER, closed_retention=60 * DAY, actions_retention=70 * DAY)
     assert await house.purge(59, retention_policy) == PurgeReport()
-    assert await house.purge(61, retention_policy) == PurgeReport(
-        deleted_removed=1, deleted_quarantine=2, deleted_actions=1
-    )
+    assert await house.purge(61, retention_policy) == PurgeReport(deleted_removed=1, deleted_quarantine=2)
+    assert await house.purge(71, retention_policy) == PurgeReport(deleted_actions=1)
     assert house.states() == {"c2": "pending"}
     assert house.rows("select state from els.quarantine") == [("open",)]
     assert house.rows("select id from els.operator_actions") == []
@@ -583,7 +596,7 @@ async def test_what_is_closed_stays_while_it_is_delivered_again(house: PurgeFixt
     """Its topic still has it: without the row, it would be open once more."""
     _quarantine(house, "discarded")
     house.conn.execute("update els.quarantine set last_seen_at = %s", [later(30)])
-    retention_policy = RetentionPolicy(9_999 * DAY, 9_999 * DAY, 9_999 * DAY, closed_retention=60 * DAY)
+    retention_policy = replace(FOR_EVER, closed_retention=60 * DAY, actions_retention=70 * DAY)
     assert (
         await count_due(house.database, retention_policy, later(61))
         == await house.purge(61, retention_policy)
@@ -606,7 +619,7 @@ def test_a_retention_that_is_shorter_than_that_of_an_input_topic_is_named() -> N
     assert "ELS_EXPIRED_RETENTION_SECONDS" in message
     assert "b keeps" in message
     assert len(policy.too_short(SHORT, {"a": float("inf")})) == 3
-    assert len(policy.too_short(POLICY, {"a": float("inf")})) == 1
+    assert len(policy.too_short(POLICY, {"a": 89 * DAY})) == 1
 
 
 # -- reports

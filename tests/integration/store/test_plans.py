@@ -281,7 +281,8 @@ async def test_the_purge_reads_only_the_rows_that_it_changes(misled: Misled, kep
     assert report == PurgeReport(deleted_batches=BATCHES)
     closed = [misled.conn.execute(statement.encode()).rowcount for statement in CLOSE]
     async with misled.reads(sum(closed) * 5) as database:
-        report = await purge_once(database, replace(policy, pending_ttl=10 * DAY, closed_retention=DAY), now=later)
+        months = replace(policy, pending_ttl=10 * DAY, closed_retention=DAY, actions_retention=DAY)
+        report = await purge_once(database, months, now=later)
     assert [report.deleted_removed, report.deleted_quarantine, report.deleted_actions] == closed
     async with misled.reads(2 * STRANGERS * 5) as database:
         report = await purge_once(database, policy, now=later)
