@@ -66,21 +66,24 @@ def _demo(stack: Stack) -> int:
     return played
 
 
+def commands(stack: Stack, here: Path) -> dict[str, str]:
+    """Returns the commands that are printed, as somebody in the folder `here` can type them into a shell."""
+    environment, python = (os.path.relpath(path, here) for path in (stack.home / "env", sys.executable))
+    found = {"Commands": f"(set -a; . {environment}; {python} -m service top --once)"}
+    if "ELS_DATABASE_URL" not in stack.given:
+        found["Views"] = f"{os.path.relpath(stack.home / 'psql', here)} -c 'table ops.health'"
+    return found
+
+
 def _print_addresses(stack: Stack, settings: dict[str, str]) -> None:
     here = Path.cwd()
     port = settings["ELS_HTTP_PORT"]
-    psql = stack.home / "psql"
     lines = [
         ("Health", f"http://127.0.0.1:{port}/readyz  (also /healthz, /metrics)"),
         ("Log", os.path.relpath(stack.service.log, here)),
-        (
-            "Settings",
-            f"{os.path.relpath(stack.home / 'env', here)}  (set -a; . .local/env; .venv/bin/els …)",
-        ),
+        *commands(stack, here).items(),
         ("Next", "make demo (a demonstration), make down (stops everything)"),
     ]
-    if "ELS_DATABASE_URL" not in stack.given:
-        lines.insert(1, ("Operators", f"{os.path.relpath(psql, here)} -c 'table ops.health'"))
     stack.console.print()
     for name, text in lines:
         stack.print_line(name, text)

@@ -97,7 +97,7 @@ def with_operator(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--who",
         type=short_text,
         metavar="NAME",
-        help="who you are, for the same log (default: the name of this account)",
+        help="who you are, for the same log (default: ELS_WHO, or the name of this account)",
     )
     return command
 

@@ -7,11 +7,12 @@ import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 from service.cli.output import CommandError, UsageError, warn
 from service.operators.errors import InvalidRequest, OperationError, Unavailable
 from service.operators.operations import Operations
+from service.operators.parameters import short_text
 from service.operators.transactions import Page
 from service.runtime.logging import lines_to
 from service.settings import Settings
@@ -24,8 +25,21 @@ def operator_of(options: Namespace) -> Operator:
     return Operator(options.who or _account(), options.why)
 
 
+def _with_option(error: OperationError) -> str:
+    return f"{error} (--{error.parameter.replace('_', '-')})" if error.parameter else str(error)
+
+
+WHO: Final = "ELS_WHO"
+"""The variable that names the person, where several share an account: in a container."""
+
+
 def _account() -> str:
-    """Returns the name of this process's account; its number in a container without names."""
+    """Returns the person that `WHO` names, else the name of this process's account, or its number where it has none."""
+    if who := os.environ.get(WHO):
+        try:
+            return short_text(who)
+        except ValueError as error:
+            raise UsageError(f"{WHO}: {error}") from None
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -49,10 +63,10 @@ async def opened_operations(settings: Settings) -> AsyncIterator[Operations]:
         with nullcontext() if sys.stderr.isatty() else lines_to(sys.stderr):
             yield operations_of(settings, database)
     except InvalidRequest as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(_with_option(error)) from None
     except Unavailable as error:
         raise CommandError(f"ELS_DATABASE_URL: {error}") from None
     except OperationError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(_with_option(error)) from None
     finally:
         await database.close()

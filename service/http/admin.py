@@ -175,7 +175,8 @@ async def _with_problems(request: web.Request, handler: Handler) -> web.StreamRe
     except Contention as error:
         return _problem(409, str(error), headers={"Retry-After": "1"})
     except OperationError as error:
-        return _problem(_STATUS[type(error)], str(error))
+        parameter = f" (`{error.parameter}`)" if error.parameter else ""
+        return _problem(_STATUS[type(error)], f"{error}{parameter}")
     except Exception:  # noqa: BLE001  the client gets a response after any error; the log has the details
         _log.exception("admin_request_failed", method=request.method, path=request.path)
         return _problem(500, "this is a bug: the log has the details")

@@ -7,7 +7,14 @@ from service.runtime.errors import one_line
 
 
 class OperationError(Exception):
-    """The action was not performed."""
+    """The action was not performed. The message is the same for all interfaces.
+
+    `parameter` names the one that allows the action: each interface adds it as its users write it.
+    """
+
+    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class NotFound(OperationError):

@@ -33,8 +33,9 @@ class OutputTopicActions:
             running = await relays.count_relays(conn)
             if running and not (while_publishing or dry_run):
                 raise Conflict(
-                    f"{running} relays publish now: stop all pods with the role relay, wait until readers have no lag;"
-                    " or use --while-publishing (`while_publishing`) if the readers order events by the header seq"
+                    f"{running} relays publish now: stop all pods with the role relay and wait until readers have no"
+                    " lag, or allow it while they publish, if the readers order events by the header seq",
+                    parameter="while_publishing",
                 )
             if dry_run:
                 return await output_topics.find_added_partitions(conn, found or {})

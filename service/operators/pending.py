@@ -102,7 +102,9 @@ class PendingActions:
         """
         one_batch = condition == PendingFilter(condition.batch_id, condition.text_storage_ids)
         if condition == PendingFilter() and not everything:
-            raise InvalidRequest("give a batch, or filter by file or age, or use --all (`all`) for all expired content")
+            raise InvalidRequest(
+                "give a batch, or filter by file or age, or ask for all expired content", parameter="all"
+            )
         if condition.text_storage_ids is not None and not (condition.batch_id and one_batch):
             raise InvalidRequest("texts need their batch, and cannot be combined with a filter")
         if dry_run:

@@ -70,7 +70,7 @@ class QuarantineActions:
         A filter without conditions needs `everything`, so that nobody replays or discards all inputs by mistake.
         """
         if condition == QuarantineFilter(after=condition.after) and not everything:
-            raise InvalidRequest("give ids, or filter by topic, reason or age, or use --all (`all`) for all inputs")
+            raise InvalidRequest("give ids, or filter by topic, reason or age, or ask for all inputs", parameter="all")
         async with transaction(self._database) as conn:
             ids = await quarantine.find_open_quarantine(conn, condition, most)
         if missing := sorted(set(condition.ids or ()) - set(ids)):

@@ -1,5 +1,6 @@
 """Tests what `make up` and `make down` do."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import psycopg
 import pytest
 from rich.console import Console
 
+from deploy.local.__main__ import commands
 from deploy.local.processes import plain_environment
 from deploy.local.stack import Stack, begin_new_epochs
 from deploy.servers.pods import ROOT
@@ -49,6 +51,11 @@ def test_up_may_be_called_at_any_time_and_keeps_the_data(stack: Stack) -> None:
             conn.execute("create table kept ()")
             assert conn.execute(LEVEL).fetchone() == ("fine", [])
         assert stack.up() == settings
+        for printed in commands(stack, ROOT).values():
+            ran = subprocess.run(
+                ["/bin/sh", "-c", printed], cwd=ROOT, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+            )
+            assert (ran.returncode, ran.stderr) == (0, b""), printed
         stack.down()
         assert not any(stack.running().values())
         assert stack.up()["ELS_DATABASE_URL"] == settings["ELS_DATABASE_URL"]
