@@ -1,7 +1,8 @@
 """Writes the documents that are made from the code: `make docs`. With --check it only says which have drifted.
 
 docs/asyncapi.yaml comes from the models of `service.domain` and the samples of every event,
-the table of docs/configuration.md from the fields of `service.settings`, docs/openapi.json from `service.http.admin`.
+the table of docs/configuration.md from the fields of `service.settings`, docs/openapi.json from `service.http.admin`,
+deploy/kubernetes/base/alerts.yaml from deploy/prometheus/alerts.yaml.
 """
 
 import json
@@ -24,6 +25,7 @@ from service.settings import settings_table
 
 ROOT: Final = Path(__file__).parents[1]
 SAMPLES: Final = ROOT / "tests" / "data" / "contract"
+RULE: Final = ROOT / "deploy" / "kubernetes" / "base" / "alerts.yaml"
 SCHEMAS: Final = "#/components/schemas/"
 
 Json = dict[str, Any]
@@ -212,16 +214,32 @@ class _Indented(yaml.SafeDumper):
         return True
 
 
+def prometheus_rule() -> Json:
+    """The rules of the alerts for the Prometheus operator, which has a kind of its own for them."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "els"},
+        "spec": yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text()),
+    }
+
+
 def documents() -> dict[Path, str]:
     """What each generated file must hold."""
-    text = yaml.dump(asyncapi(), Dumper=_Indented, sort_keys=False, allow_unicode=True, width=100)
+    text = _yaml(asyncapi())
     page = ROOT / "docs" / "configuration.md"
     above = page.read_text().partition("| setting |")[0]
     return {
         ROOT / "docs" / "asyncapi.yaml": f"# Made by `make docs`; not to be changed by hand.\n{text}",
+        RULE: "# Made from deploy/prometheus/alerts.yaml by `make docs`; not to be changed by hand.\n"
+        + _yaml(prometheus_rule()),
         page: above + settings_table(),
         ROOT / "docs" / "openapi.json": json.dumps(admin.document(), indent=2) + "\n",
     }
+
+
+def _yaml(document: Json) -> str:
+    return yaml.dump(document, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=100)
 
 
 def main() -> int:

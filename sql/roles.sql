@@ -6,13 +6,8 @@
 --   els_app    the service: reads and writes rows, can't change the schema
 --   els_ops    a group: its members read the views of schema ops, and nothing else
 --
--- Each person has a login of their own, and so has each dashboard. An administrator creates it, and runs this file (or
--- `migrate`) once more, which gives it its timeouts:
---
---   create role anna login password '…';
---   grant els_ops to anna with inherit true, set false;
---
--- `set false` matters: whoever may act as the group may change the group's own settings and password.
+-- Each person has a login of their own, and so has each dashboard. An administrator creates it with person.sql, which runs
+-- this file once more: it gives the login its timeouts.
 
 do $$
 declare

@@ -1,16 +1,18 @@
 """Each role can do what it needs to do, and nothing else."""
 
 import secrets
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.errors import InsufficientPrivilege, QueryCanceled
 
-from deploy.servers.pods import until
+from deploy.local.postgres import installed_programs
+from deploy.servers.pods import ROOT, until
 from service.postgres import migration
 from service.postgres.session import PLANNER, Timeouts
 
@@ -395,3 +397,32 @@ def test_els_app_has_by_its_role_the_settings_that_the_service_sends_with_each_s
             (by_role,) = database.execute("select current_setting(%s)", [name]).fetchall()
             database.execute("select set_config(%s, %s, true)", [name, str(getattr(Timeouts(), name))])
             assert database.execute("select current_setting(%s)", [name]).fetchall() == [by_role]
+
+
+# -- people
+
+
+def create_person(url: str, password: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs sql/person.sql as docs/deployment.md says, and types the password twice."""
+    command = [str(installed_programs() / "psql"), url, *arguments, "--file", str(ROOT / "sql" / "person.sql")]
+    return subprocess.run(
+        command, input=f"{password}\n" * 2, text=True, capture_output=True, check=False, start_new_session=True
+    )
+
+
+def test_a_person_gets_a_login_that_reads_the_views_and_a_new_password(
+    database: Connection[tuple[Any, ...]], database_url: str
+) -> None:
+    person = f"Anna-{secrets.token_hex(4)}"
+    try:
+        for password in ("first", "second"):
+            ended = create_person(database_url, password, "--set", f"person={person}")
+            assert ended.returncode == 0, ended.stderr
+            with psycopg.connect(database_url, user=person, password=password) as conn:
+                assert conn.execute("select level from health").fetchone()
+                assert conn.execute("show statement_timeout").fetchone() == ("15s",)
+                with pytest.raises(InsufficientPrivilege):
+                    conn.execute("set role els_ops")
+        assert create_person(database_url, "x").returncode != 0
+    finally:
+        database.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(person)))

@@ -6,6 +6,8 @@ but that it can: every file is listed and there, every patch meets what it is fo
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ WORKLOADS = [DEPLOYMENT, ALL["Job", "els-migrate"], ALL["Job", "els-topics"]]
 PODS = {each["metadata"]["name"]: each["spec"]["template"] for each in WORKLOADS}
 CONTAINERS = {name: pod["spec"]["containers"][0] for name, pod in PODS.items()}
 SCALED = ALL["ScaledObject", "els"]["spec"]
-OF_OTHERS = {"ScaledObject", "TriggerAuthentication", "PodMonitor"}
+OF_OTHERS = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule"}
 
 
 def settings(*folders: Path) -> dict[str, str]:
@@ -100,6 +102,16 @@ def test_the_image_that_the_overlay_renames_is_the_one_of_every_container_and_of
     assert names == {image["name"]}
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl here, which contains kustomize")
+@pytest.mark.parametrize("folder", [BASE, PRODUCTION], ids=lambda folder: folder.name)
+def test_kustomize_builds_the_folder(folder: Path) -> None:
+    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
+    kinds = {(each["kind"], each["metadata"]["name"]) for each in yaml.safe_load_all(built)}
+    assert {key for key in kinds if key[0] != "ConfigMap"} == {
+        key for key in ALL if folder == PRODUCTION or key != ("TriggerAuthentication", "els-kafka")
+    }
+
+
 # -- what the code says
 
 
@@ -135,6 +147,7 @@ def test_the_port_that_is_probed_monitored_and_let_in_is_the_one_it_listens_on()
     assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
     [monitored] = ALL["PodMonitor", "els"]["spec"]["podMetricsEndpoints"]
     assert (monitored["port"], monitored["path"]) == ("http", "/metrics")
+    assert ALL["Service", "els"]["spec"]["ports"] == [{"name": "http", "port": port, "targetPort": "http"}]
     assert ALL["NetworkPolicy", "els"]["spec"]["ingress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
     assert all(
         f'"{path}"' in (DEPLOY.parent / "service" / "http" / "server.py").read_text() for path in {*paths.values()}
@@ -170,10 +183,10 @@ def test_pods_are_scaled_by_the_lag_of_the_group_and_by_what_waits() -> None:
     assert most / int(waiting["metadata"]["targetQueryValue"]) <= SCALED["maxReplicaCount"] / 2
 
 
-@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy", "PodMonitor"])
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "Service"])
 def test_what_selects_pods_meets_those_of_the_deployment(kind: str) -> None:
     told = ALL[kind, "els"]["spec"]
-    wanted = (told.get("selector") or told["podSelector"])["matchLabels"]
+    wanted = told["selector"] if kind == "Service" else (told.get("selector") or told["podSelector"])["matchLabels"]
     assert wanted.items() <= PODS["els"]["metadata"]["labels"].items()
 
 

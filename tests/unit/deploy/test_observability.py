@@ -41,7 +41,31 @@ def test_an_alert_asks_for_what_is_there_and_says_what_to_do(rule: dict[str, Any
     section = (ROOT / "docs" / "operations.md").read_text().split(f"\n### {rule['alert']}\n\n")
     assert len(section) == 2
     assert section[1].startswith("*"), "it begins with the question"
-    assert f"alertname: {rule['alert']}" in RULES_TEST.read_text()
+    assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}#{rule['alert'].lower()}"
+
+
+RUNBOOKS = alerts()[0]["annotations"]["runbook_url"].partition("#")[0]
+"""The address of docs/operations.md: a placeholder in this repository, and the user's own after `sed`."""
+
+
+def test_the_address_of_the_runbooks_is_that_of_our_page_and_the_docs_say_how_to_set_it() -> None:
+    assert RUNBOOKS.startswith("https://")
+    assert RUNBOOKS.endswith("/operations.md")
+    assert "https://runbooks.example/" in (ROOT / "docs" / "deployment.md").read_text()
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
+def test_an_alert_fires_in_a_test_with_its_runbook(rule: dict[str, Any]) -> None:
+    """promtool compares what fires with these expectations."""
+    expected = [
+        fired
+        for test in yaml.safe_load(RULES_TEST.read_text())["tests"]
+        for each in test["alert_rule_test"]
+        if each["alertname"] == rule["alert"]
+        for fired in each["exp_alerts"]
+    ]
+    assert expected
+    assert {each["exp_annotations"]["runbook_url"] for each in expected} == {rule["annotations"]["runbook_url"]}
 
 
 def test_the_dashboard_asks_for_what_is_there() -> None:
