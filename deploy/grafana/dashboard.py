@@ -6,6 +6,7 @@ database have the same value in each pod, so the maximum is used.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,13 @@ FILE = Path(__file__).parent / "dashboards" / "essay-lifecycle.json"
 
 WIDTH = 24
 """Columns of Grafana's grid."""
+
+UID = "essay-lifecycle"
+
+RUNBOOKS = "https://runbooks.example/operations.md"
+"""The address of docs/operations.md: a placeholder, as in the alerts (docs/deployment.md)."""
+
+FIRING = 'ALERTS{alertname=~"Els.*",alertstate="firing"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +34,26 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: `stat` shows a number, red from `bad` on; `graph` shows lines over time."""
+    """One panel: `stat` shows a number, red from `bad` on; `graph` shows lines over time.
+
+    `runbook` is the heading of docs/operations.md that says what to do: that of an alert, mostly.
+    """
 
     title: str
     kind: Literal["stat", "graph"]
     unit: str
     queries: tuple[Query, ...]
     about: str
+    runbook: str
     bad: float | None = None
 
 
-def _stat(title: str, unit: str, expr: str, about: str, bad: float | None = None) -> Panel:
-    return Panel(title, "stat", unit, (Query(expr, title),), about, bad)
+def _stat(title: str, unit: str, expr: str, about: str, runbook: str, bad: float | None = None) -> Panel:
+    return Panel(title, "stat", unit, (Query(expr, title),), about, runbook, bad)
 
 
-def _graph(title: str, unit: str, about: str, *queries: tuple[str, str]) -> Panel:
-    return Panel(title, "graph", unit, tuple(Query(*query) for query in queries), about)
+def _graph(title: str, unit: str, about: str, runbook: str, *queries: tuple[str, str]) -> Panel:
+    return Panel(title, "graph", unit, tuple(Query(*query) for query in queries), about, runbook)
 
 
 def _rate(counter: str, by: str = "") -> str:
@@ -58,23 +70,68 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         "Amounts, from left to right",
         4,
         (
-            _stat("Lag", "short", "sum(els_consumer_lag)", "records that wait in the input topics", 10_000),
-            _stat("Polls", "ops", _rate("els_transaction_seconds_count{step='poll'}"), "polls applied"),
-            _stat("Pending", "short", "max(els_pending_content)", "contents that wait for a registration"),
-            _stat("Slots assigned", "ops", _rate("els_slots_assigned_total"), "contents that got a slot"),
-            _stat("Outbox", "short", "max(els_outbox_pending)", "events that wait to be published", 10_000),
-            _stat("Published", "ops", _rate("els_outbox_published_total"), "events that the broker has acknowledged"),
+            _stat(
+                "Lag",
+                "short",
+                "sum(els_consumer_lag)",
+                "records that wait in the input topics",
+                "ElsConsumerLagGrows",
+                10_000,
+            ),
+            _stat(
+                "Polls",
+                "ops",
+                _rate("els_transaction_seconds_count{step='poll'}"),
+                "polls applied",
+                "ElsTransactionsSlow",
+            ),
+            _stat(
+                "Pending",
+                "short",
+                "max(els_pending_content)",
+                "contents that wait for a registration",
+                "ElsPendingContentOld",
+            ),
+            _stat(
+                "Slots assigned",
+                "ops",
+                _rate("els_slots_assigned_total"),
+                "contents that got a slot",
+                "Why is my batch not ready?",
+            ),
+            _stat(
+                "Outbox",
+                "short",
+                "max(els_outbox_pending)",
+                "events that wait to be published",
+                "ElsOutboxNotDraining",
+                10_000,
+            ),
+            _stat(
+                "Published",
+                "ops",
+                _rate("els_outbox_published_total"),
+                "events that the broker has acknowledged",
+                "ElsOutboxNotDraining",
+            ),
         ),
     ),
     (
         "",
         8,
         (
-            _graph("Lag by topic", "short", "should fall", ("sum by (topic) (els_consumer_lag)", "{{topic}}")),
+            _graph(
+                "Lag by topic",
+                "short",
+                "should fall",
+                "ElsConsumerLagGrows",
+                ("sum by (topic) (els_consumer_lag)", "{{topic}}"),
+            ),
             _graph(
                 "Intake",
                 "ops",
                 "repeats are normal after a restart",
+                "ElsRegistrationsMissing",
                 (_rate("els_batches_registered_total"), "registrations"),
                 (_rate("els_pending_content_stored_total"), "early content"),
                 (_rate("els_duplicates_total", "event"), "repeated {{event}}"),
@@ -83,6 +140,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Waiting for a registration",
                 "short",
                 "grows where registrations are missed",
+                "ElsPendingContentOld",
                 ("max(els_pending_content)", "contents"),
                 ("max(els_pending_batches)", "batches"),
             ),
@@ -90,6 +148,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "What becomes of content",
                 "ops",
                 "reconciled: it had waited",
+                "What happened to an upload?",
                 (_rate("els_slots_assigned_total"), "assigned"),
                 (_rate("els_pending_content_reconciled_total", "outcome"), "reconciled {{outcome}}"),
                 (_rate("els_excess_content_total", "reason"), "excess {{reason}}"),
@@ -99,11 +158,16 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Outbox",
                 "short",
                 "empties within a second",
+                "ElsOutboxNotDraining",
                 ("max(els_outbox_pending)", "events"),
                 ("max(els_outbox_blocked_batches)", "batches blocked"),
             ),
             _graph(
-                "Published by topic", "ops", "what leaves", (_rate("els_outbox_published_total", "topic"), "{{topic}}")
+                "Published by topic",
+                "ops",
+                "what leaves",
+                "ElsOutboxNotDraining",
+                (_rate("els_outbox_published_total", "topic"), "{{topic}}"),
             ),
         ),
     ),
@@ -115,6 +179,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Transactions",
                 "s",
                 "the commit included",
+                "ElsTransactionsSlow",
                 (_quantile(0.5, "els_transaction_seconds", "step"), "{{step}} p50"),
                 (_quantile(0.99, "els_transaction_seconds", "step"), "{{step}} p99"),
             ),
@@ -122,6 +187,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Age of what waits",
                 "s",
                 "the first content without registration, the first event that is not published",
+                "ElsPendingContentOld",
                 ("max(els_pending_oldest_seconds)", "content"),
                 ("max(els_outbox_oldest_seconds)", "event"),
             ),
@@ -129,6 +195,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Commit to Kafka",
                 "s",
                 "from the outbox to the acknowledgement",
+                "ElsPublishingSlow",
                 (_quantile(0.5, "els_event_to_publish_seconds"), "p50"),
                 (_quantile(0.99, "els_event_to_publish_seconds"), "p99"),
             ),
@@ -136,6 +203,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Registration to ready",
                 "s",
                 "half of the batches, and nearly all; and how long content had waited",
+                "Why is my batch not ready?",
                 (_quantile(0.5, "els_batch_ready_seconds"), "ready p50"),
                 (_quantile(0.99, "els_batch_ready_seconds"), "ready p99"),
                 (_quantile(0.99, "els_pending_content_age_seconds"), "waited p99"),
@@ -146,12 +214,40 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         "Errors: all of these should be zero",
         4,
         (
-            _stat("Quarantine, open", "short", "max(els_quarantine_open)", "ops.quarantine", 1),
-            _stat("Topics paused", "short", "max(els_topics_paused)", "ops.stopped_topics", 1),
-            _stat("Batches blocked", "short", "max(els_outbox_blocked_batches)", "ops.outbox_blocked", 1),
-            _stat("Expired in a day", "short", "max(els_expired_content_last_day)", "ops.expired_content", 1),
-            _stat("Violations", "short", "max(els_invariant_violations)", "ops.invariant_violations", 1),
-            _stat("Parts unhealthy", "short", "count(els_part_healthy == 0) or vector(0)", "/readyz of the pods", 1),
+            _stat("Quarantine, open", "short", "max(els_quarantine_open)", "ops.quarantine", "ElsQuarantineOpen", 1),
+            _stat("Topics paused", "short", "max(els_topics_paused)", "ops.stopped_topics", "ElsTopicPaused", 1),
+            _stat(
+                "Batches blocked",
+                "short",
+                "max(els_outbox_blocked_batches)",
+                "ops.outbox_blocked",
+                "ElsOutboxBlocked",
+                1,
+            ),
+            _stat(
+                "Expired in a day",
+                "short",
+                "max(els_expired_content_last_day)",
+                "ops.expired_content",
+                "ElsContentExpired",
+                1,
+            ),
+            _stat(
+                "Violations",
+                "short",
+                "max(els_invariant_violations)",
+                "ops.invariant_violations",
+                "ElsInvariantViolated",
+                1,
+            ),
+            _stat(
+                "Parts unhealthy",
+                "short",
+                "count(els_part_healthy == 0) or vector(0)",
+                "/readyz of the pods",
+                "ElsPartUnhealthy",
+                1,
+            ),
         ),
     ),
     (
@@ -162,18 +258,21 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Rejections by reason",
                 "ops",
                 "ops.quarantine",
+                "ElsQuarantineFills",
                 (_rate("els_quarantined_total", "reason"), "{{reason}}"),
             ),
             _graph(
                 "Oldest transaction",
                 "s",
                 "prevents the removal of dead rows",
+                "ElsLongTransaction",
                 ("max(els_oldest_transaction_seconds)", "oldest"),
             ),
             _graph(
                 "Transactions held back",
                 "short",
                 "dead rows are kept for a standby or a replication slot",
+                "ElsVacuumHeldBack",
                 ("max(els_held_back_transactions)", "transactions"),
                 ("max(els_inactive_replication_slots)", "inactive slots"),
             ),
@@ -181,11 +280,12 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Expired, late, failed",
                 "short",
                 "within the last hour",
+                "ElsBatchesLate",
                 ("sum(increase(els_pending_content_expired_total[1h]))", "contents expired"),
                 ("sum(increase(els_batches_timed_out_total[1h]))", "batches late"),
                 ("sum(increase(els_batches_failed_total[1h]))", "batches failed"),
             ),
-            _graph("Pods", "short", "that publish", ("max(els_relays)", "relays")),
+            _graph("Pods", "short", "that publish", "ElsNoRelay", ("max(els_relays)", "relays")),
         ),
     ),
 )
@@ -198,8 +298,8 @@ def expressions() -> list[str]:
 
 def dashboard() -> dict[str, Any]:
     """Returns the dashboard as Grafana reads it."""
-    panels: list[dict[str, Any]] = []
-    top = 0
+    panels: list[dict[str, Any]] = [_alerts(1)]
+    top = ALERTS_HEIGHT
     for title, height, row in ROWS:
         if title:
             panels.append(_row(title, len(panels) + 1, top))
@@ -210,9 +310,11 @@ def dashboard() -> dict[str, Any]:
             panels.append(_panel(panel, len(panels) + 1, grid))
         top += height
     return {
-        "uid": "essay-lifecycle",
+        "uid": UID,
         "title": "Essay Lifecycle Service",
         "description": "docs/operations.md says what each number means and what to do.",
+        "links": [_link("Runbooks", "Index"), _link("Views of the database", "Views"), _link("Commands", "Commands")],
+        "annotations": {"list": [_firing()]},
         "tags": ["essay-lifecycle-service"],
         "editable": False,
         "schemaVersion": 39,
@@ -221,6 +323,51 @@ def dashboard() -> dict[str, Any]:
         "templating": {"list": [_datasource()]},
         "panels": panels,
     }
+
+
+ALERTS_HEIGHT = 5
+
+
+def _alerts(number: int) -> dict[str, Any]:
+    """The alerts that fire; Grafana shows the runbook of each as a link."""
+    return {
+        "id": number,
+        "type": "alertlist",
+        "title": "Alerts that fire or are about to",
+        "description": "Each leads to its runbook.",
+        "gridPos": {"x": 0, "y": 0, "w": WIDTH, "h": ALERTS_HEIGHT},
+        "options": {
+            "viewMode": "list",
+            "alertName": "Els",
+            "datasource": "${datasource}",
+            "maxItems": 20,
+            "sortOrder": 3,
+            "stateFilter": {"firing": True, "pending": True, "normal": False, "error": True, "noData": False},
+        },
+    }
+
+
+def _firing() -> dict[str, Any]:
+    """Marks in every graph the times at which an alert fired."""
+    return {
+        "name": "Alerts",
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "enable": True,
+        "iconColor": "red",
+        "expr": FIRING,
+        "step": "60s",
+        "titleFormat": "{{alertname}}",
+        "tagKeys": "severity",
+    }
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading, as hosting sites name it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _link(title: str, heading: str) -> dict[str, Any]:
+    return {"title": title, "type": "link", "url": f"{RUNBOOKS}#{anchor(heading)}", "targetBlank": True}
 
 
 def _datasource() -> dict[str, Any]:
@@ -247,6 +394,7 @@ def _panel(panel: Panel, number: int, grid: dict[str, int]) -> dict[str, Any]:
         "type": "stat" if panel.kind == "stat" else "timeseries",
         "title": panel.title,
         "description": panel.about,
+        "links": [_link(f"Runbook: {panel.runbook}", panel.runbook)],
         "gridPos": grid,
         "datasource": {"type": "prometheus", "uid": "${datasource}"},
         "targets": [

@@ -2,9 +2,17 @@
 
 from bisect import bisect_left
 from contextlib import suppress
+from typing import Final
 
 from aiokafka import TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
+
+# A quantile is interpolated within a bucket, so its error may be as large as that: each bound is at most 2.5 times the
+# one before it. Bounds of earlier releases stay, since rules may name them (`le`).
+_TO_A_SECOND: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+_TO_AN_HOUR: Final = (2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 2400, 3600)
+WAITING_BUCKETS: Final = (*_TO_A_SECOND, *_TO_AN_HOUR, *(hours * 3600 for hours in (2, 4, 6, 12, 24, 48, 96, 168)))
+"""For what may wait until somebody has registered a batch or uploaded a file: up to a week."""
 
 PENDING_STORED = Counter("els_pending_content_stored_total", "Contents stored for a batch that was not registered yet.")
 PENDING_RECONCILED = Counter(
@@ -13,7 +21,7 @@ PENDING_RECONCILED = Counter(
 PENDING_AGE = Histogram(
     "els_pending_content_age_seconds",
     "Time that a content had waited when its batch was registered.",
-    buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
+    buckets=WAITING_BUCKETS,
 )
 EXPIRED = Counter("els_pending_content_expired_total", "Contents whose batch was not registered in time.")
 EXCESS = Counter("els_excess_content_total", "Contents that found no open slot in their batch.", ["reason"])
@@ -30,7 +38,7 @@ BATCHES_FAILED = Counter("els_batches_failed_total", "Batches whose slots were a
 BATCH_READY_SECONDS = Histogram(
     "els_batch_ready_seconds",
     "Time from the registration of a batch until it is ready.",
-    buckets=(0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
+    buckets=WAITING_BUCKETS,
 )
 BATCHES_TIMED_OUT = Counter("els_batches_timed_out_total", "Batches reported because they were not complete in time.")
 PURGED = Counter("els_purged_total", "Rows handled by purge rounds, by purge task.", ["chore"])
@@ -55,7 +63,7 @@ OUTBOX_PUBLISHED = Counter("els_outbox_published_total", "Events acknowledged by
 EVENT_TO_PUBLISH = Histogram(
     "els_event_to_publish_seconds",
     "Time from the commit of an event until the broker acknowledged it.",
-    buckets=(0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
+    buckets=(0.002, 0.004, 0.008, 0.015, *_TO_A_SECOND[1:], *_TO_AN_HOUR),
 )
 CONSUMER_LAG = Gauge(
     "els_consumer_lag", "Consumer lag in records, for each partition of this process.", ["topic", "partition"]
@@ -64,7 +72,7 @@ TRANSACTION = Histogram(
     "els_transaction_seconds",
     "Duration of a transaction, including its commit.",
     ["step"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    buckets=(0.001, 0.0025, 0.005, *_TO_A_SECOND, 2.5, 5, 10, 20, 30, 60),
 )
 
 HTTP_REJECTED = Counter(

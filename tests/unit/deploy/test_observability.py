@@ -75,6 +75,17 @@ def test_the_dashboard_asks_for_what_is_there() -> None:
     assert not missing
 
 
+def test_panels_and_alerts_lead_to_each_other_and_to_what_the_runbooks_say() -> None:
+    headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    anchors = {f"{RUNBOOKS}#{dashboard.anchor(heading)}" for heading in headings}
+    made = dashboard.dashboard()
+    panels = [panel for panel in made["panels"] if panel["type"] not in ("row", "alertlist")]
+    linked = [[link["url"] for link in each["links"]] for each in (made, *panels)]
+    assert all(linked)
+    assert {url for urls in linked for url in urls} <= anchors
+    assert {rule["annotations"]["dashboard_url"].rpartition("/")[2] for rule in alerts()} == {made["uid"]}
+
+
 def test_the_dashboard_file_is_what_the_code_makes() -> None:
     assert dashboard.FILE.read_text() == dashboard.rendered(), "run python -m deploy.grafana.dashboard"
 

@@ -1,8 +1,11 @@
-"""Tests that many equal observations have the effect of one for each."""
+"""Many equal observations have the effect of one for each, and buckets are close enough for quantiles."""
+
+from itertools import pairwise
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
+from service.runtime import metrics
 from service.runtime.metrics import observe_many
 
 
@@ -22,3 +25,11 @@ def test_many_equal_observations_are_as_many_single_ones(value: float) -> None:
             ]
         )
     assert samples[0] == samples[1]
+
+
+HISTOGRAMS = [each for each in vars(metrics).values() if isinstance(each, Histogram)]
+
+
+@pytest.mark.parametrize("histogram", HISTOGRAMS, ids=lambda histogram: str(histogram._name))
+def test_a_quantile_is_known_to_a_factor_of_two_and_a_half(histogram: Histogram) -> None:
+    assert all(1 < upper / lower < 2.51 for lower, upper in pairwise(histogram._upper_bounds[:-1]))
