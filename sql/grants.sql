@@ -32,7 +32,9 @@ grant select, insert, update, delete on
     els.recovery,
     els.purge_hold,
     els.incomplete_batches,
-    els.pods
+    els.pods,
+    els.search,
+    els.search_progress
 to els_app;
 
 -- Rows of the outbox, and operator actions, are inserted and deleted, never updated. The time of an action is the

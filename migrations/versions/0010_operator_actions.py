@@ -148,6 +148,27 @@ create table if not exists els.pods (
 ) with (fillfactor = 50);
 """
 
+# What a search reads of a batch, in place of all its rows: docs/decisions/0016-search.md. Written by the purge, and
+# unlogged: after a crash or a failover it is empty, as is its progress, and the purge writes it again.
+SEARCH = """
+create unlogged table if not exists els.search (
+    batch_id      text        not null,
+    registered_at timestamptz not null,
+    changed_at    timestamptz not null,
+    names         text        storage external not null,
+    ids           bytea       storage external not null,
+    constraint search_pkey primary key (batch_id)
+) with (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05);
+create unlogged table if not exists els.search_progress (
+    only_row    boolean not null default true,
+    known_until timestamptz,
+    pass_until  timestamptz,
+    after       text    not null,
+    constraint search_progress_pkey primary key (only_row),
+    constraint search_progress_only_row_check check (only_row)
+);
+"""
+
 
 def upgrade() -> None:
     op.execute(SUBJECTS)
@@ -160,6 +181,10 @@ def upgrade() -> None:
     _replace_checks("els.batches", ENDED_BATCHES)
     _replace_checks("els.slots", ENDED_SLOTS)
     op.execute(INPUT_TOPICS)
+    op.execute(SEARCH)
+    brin = "using brin ({}) with (pages_per_range = 16, autosummarize = on)"
+    create_index("excess_content_declared", "els.excess_content " + brin.format("declared_at"))
+    create_index("validation_failures_stored", "els.validation_failures " + brin.format("stored_at"))
 
 
 def _replace_checks(table: str, checks: dict[str, str]) -> None:
@@ -174,6 +199,22 @@ def _replace_checks(table: str, checks: dict[str, str]) -> None:
 
 
 def downgrade() -> None:
+    # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
+    op.execute(REFUSE_ENDED)
+    op.execute(f"{IGNORE}alter table els.batches drop constraint batches_cancelled_check")
+    _replace_checks("els.batches", BATCHES_BEFORE)
+    _replace_checks("els.slots", SLOTS_BEFORE)
+    op.execute(
+        "alter table els.batches drop column withdrawn cascade, drop column cancelled_at cascade,"
+        " drop column cancel_reason cascade"
+    )
+    op.execute("drop table els.notices, els.expired_seen cascade")
+    op.execute("drop index els.excess_content_declared, els.validation_failures_stored")
+    op.execute("drop table els.search, els.search_progress")
+    op.execute(
+        "alter table els.quarantine drop column batch_id cascade, drop column original_file_name cascade,"
+        " drop column correlation_id cascade, drop column edited_value cascade"
+    )
     op.execute("drop table els.input_topics cascade")
     # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
     op.execute(REFUSE_ENDED)

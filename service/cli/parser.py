@@ -8,6 +8,7 @@ import sys
 
 from service import __version__
 from service.cli.parsers.batches import add_batches
+from service.cli.parsers.find import add_find
 from service.cli.parsers.health import add_health
 from service.cli.parsers.pending import add_pending
 from service.cli.parsers.process import add_process
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"els {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for add_commands in (add_process, add_health, add_pending, add_quarantine, add_batches):
+    for add_commands in (add_process, add_health, add_find, add_pending, add_quarantine, add_batches):
         add_commands(commands)
     return whole
 

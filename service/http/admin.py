@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from service.http import openapi, schemas
-from service.http.endpoints import batches, health, pending, quarantine, topics
+from service.http.endpoints import batches, find, health, pending, quarantine, topics
 from service.http.schemas import Call, Endpoint
 from service.http.tokens import Tokens, requiring
 from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
@@ -33,6 +33,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     *pending.endpoints(),
     *quarantine.endpoints(),
     *health.endpoints(),
+    *find.endpoints(),
     *batches.endpoints(),
     *topics.endpoints(),
 )

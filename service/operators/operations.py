@@ -10,6 +10,7 @@ from service.operators.notices import NoticeActions
 from service.operators.output_topics import OutputTopicActions
 from service.operators.pending import PendingActions
 from service.operators.quarantine import QuarantineActions
+from service.operators.search import SearchActions
 from service.postgres.pool import Database
 
 
@@ -23,3 +24,4 @@ class Operations:
         self.batches = BatchActions(database, limits)
         self.notices = NoticeActions(database)
         self.output_topics = OutputTopicActions(database)
+        self.search = SearchActions(database)

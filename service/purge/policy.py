@@ -58,6 +58,8 @@ class PurgeReport:
     deleted_removed: int = 0
     deleted_quarantine: int = 0
     deleted_actions: int = 0
+    indexed_batches: int = field(default=0, compare=False)
+    """Batches that a search finds from now on as they are: those that changed since the last round."""
     passed_over: int = 0
     """Batches that were skipped, since another transaction works on them: the next round tries them again."""
     whole: bool = True

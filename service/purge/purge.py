@@ -23,7 +23,7 @@ from service.purge.confirmations import settle_confirmations
 from service.purge.events import expired_event, publish, publish_ready, timeout_event
 from service.purge.policy import Chunk, PurgeReport, RetentionPolicy, due_before, is_held, time_before, turn_of
 from service.runtime.metrics import TRANSACTION
-from service.store import batches, retention
+from service.store import batches, retention, search
 from service.store.retention import (
     ClearingStatement,
     DueStatement,
@@ -124,6 +124,7 @@ class _Round:
         yield self._clearing("deleted_quarantine", "delete_closed_quarantine", self.policy.closed_retention)
         # Last, so that no action is deleted before the rows that it closed, whose `closed_at` is its `at`.
         yield self._clearing("deleted_actions", "delete_operator_actions", self.policy.actions_retention)
+        yield _index_changes
 
     async def _chunk(self, task: _PurgeTask) -> bool:
         """Run one transaction of a task. Returns whether the task may have more to do."""
@@ -283,6 +284,12 @@ class _Round:
             return Chunk(task, done, more=len(done) == ROWS_PER_CHUNK)
 
         return clear
+
+
+async def _index_changes(conn: AsyncConnection[Any], _: datetime) -> Chunk:
+    """Let a search find what changed since the last round."""
+    indexed = await search.index_changes(conn)
+    return Chunk("indexed_batches", [(batch_id,) for batch_id in indexed], more=bool(indexed))
 
 
 def _for_one_transaction(found: Sequence[_Sized]) -> list[_Sized]:

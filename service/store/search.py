@@ -1,15 +1,93 @@
-"""Finds batches and what happened to them, by any id or part of a file's name.
+"""Finds batches and what happened to them, by any id or part of a file's name, and keeps what such a search reads.
 
 Each function runs in the caller's transaction. Each raises psycopg.Error.
 """
 
-from typing import Any
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 
 from psycopg import AsyncConnection
+from psycopg.rows import dict_row
 
-from service.postgres.queries import NamedRow, fetch_named_rows
+from service.postgres.arrays import Texts
+from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows
+from service.postgres.statements import STATEMENTS
+
+PASS_BATCHES: Final = 500
+PASS_SLOTS: Final = 20_000
+"""Batches, and their slots, whose rows of the search are written in one transaction: about a tenth of a second."""
+
+SEARCHED_REJECTIONS: Final = 5_000
+SEARCHED_BYTES: Final = 64 * 1024
+"""How many of the newest rejected inputs are searched in all their bytes, where each has no more than so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCondition:
+    """What to find: an id, or a part of a file's name; at most `page` rows of each kind, within times."""
+
+    text: str
+    page: int
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[NamedRow]:
+    """Find what an id names, or a file whose name contains the text, in every state; the newest first."""
+    await fetch_rows(conn, "prepare_search")
+    ((name,),) = await fetch_rows(conn, "fold_text", text=condition.text)
+    parameters = {
+        "text": condition.text,
+        "correlation_id": _uuid(condition.text),
+        "name": name,
+        "since": condition.since,
+        "until": condition.until,
+        "page": condition.page,
+    }
+    rows = await _fetch(conn, "find_in_batches", **parameters)
+    rows += await _fetch(conn, "find_waiting", **parameters)
+    rows += await _fetch(conn, "find_rejected", **parameters, searched=SEARCHED_REJECTIONS, bytes=SEARCHED_BYTES)
+    dated = sorted((row for row in rows if row["at"] is not None), key=lambda row: row["at"], reverse=True)
+    return (dated + [row for row in rows if row["at"] is None])[: condition.page]
+
+
+async def _fetch(conn: AsyncConnection[Any], statement: str, **parameters: object) -> list[NamedRow]:
+    """Run a statement whose plan depends on the values of its parameters: it is planned anew each time."""
+    cursor = conn.cursor(row_factory=dict_row)
+    await cursor.execute(STATEMENTS[statement], parameters, prepare=False)
+    return await cursor.fetchall()
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
 
 
 async def read_timeline(conn: AsyncConnection[Any], batch_id: str, page: int) -> list[NamedRow]:
     """Read the newest `page` things that happened to a batch, in their order."""
     return await fetch_named_rows(conn, "read_timeline", batch_id=batch_id, page=page)
+
+
+async def index_changes(conn: AsyncConnection[Any]) -> Sequence[str]:
+    """Write the rows of the search for the next batches that changed. Returns them; none where the pass is done."""
+    await fetch_rows(conn, "lock_search")
+    ((since, after, _),) = await fetch_rows(conn, "begin_indexing")
+    limits = {"most": PASS_BATCHES, "slots": PASS_SLOTS}
+    batch_ids = [
+        row["batch_id"] for row in await _fetch(conn, "find_changed_batches", since=since, after=after, **limits)
+    ]
+    if batch_ids:
+        await conn.execute(STATEMENTS["index_batches"], {"batch_ids": Texts(batch_ids)})
+    await conn.execute(STATEMENTS["note_indexed"], {"after": batch_ids[-1] if batch_ids else None})
+    return batch_ids
+
+
+async def index_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
+    """Write the rows of the search for batches anew, from what their tables state now (after an erasure)."""
+    await fetch_rows(conn, "lock_search")
+    await conn.execute(STATEMENTS["index_batches"], {"batch_ids": Texts(batch_ids)})

@@ -56,6 +56,10 @@ pending_content as (
 validation_failures as (
     delete from els.validation_failures
     where batch_id = any(array(select ended.batch_id from ended))
+),
+search as (
+    delete from els.search
+    where batch_id = any(array(select ended.batch_id from ended))
 )
 delete from els.batches
 where batch_id = any(array(select ended.batch_id from ended))

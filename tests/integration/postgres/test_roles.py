@@ -44,6 +44,8 @@ TABLES = {
     "purge_hold": ROWS,
     "incomplete_batches": ROWS,
     "pods": ROWS,
+    "search": ROWS,
+    "search_progress": ROWS,
     "expirable_content": {"SELECT"},
     "expirable_failures": {"SELECT"},
     "expirable_confirmations": {"SELECT"},

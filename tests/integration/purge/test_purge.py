@@ -496,7 +496,7 @@ async def test_a_large_batch_is_reported_completely_in_a_transaction_of_its_own(
     await house.poll(content("c1", "large"))
     await house.poll(*(registration(f"small{number}", 4) for number in range(6)))
     assert await house.purge(1.01) == PurgeReport(timed_out_batches=7)
-    assert [len(chunk.done) for chunk in house.chunks] == [1, 2, 2, 2]
+    assert [len(chunk.done) for chunk in house.chunks if chunk.task == "timed_out_batches"] == [1, 2, 2, 2]
     data = house.events(READINESS_TIMEOUT)[0]["data"]
     assert data["missing_essay_ids"] == [f"e{number}" for number in range(2, 5_001)]
     assert len(data["ready_essays"]) == 1

@@ -1,0 +1,55 @@
+"""Lists the endpoint that finds batches, uploads and rejected inputs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import Field
+
+from service.http.schemas import AgeFilters, Call, Endpoint, PageRequest, ResponseModel, ShortText
+
+
+class FindText(AgeFilters, PageRequest):
+    text: ShortText = Field(
+        description="the id of a batch, text, upload, essay, user, class or correlation, or a part of a file's name"
+    )
+
+
+class FoundRow(ResponseModel):
+    matched: str = Field(description="which id it is, `file name`, or `content` of a rejected input")
+    kind: str = Field(description="batch, slot, excess, failure, content (that waits), confirmation or rejected")
+    state: str
+    batch_id: str | None
+    text_storage_id: str | None
+    file_upload_id: str | None
+    essay_id: str | None
+    original_file_name: str | None = Field(description="its first 255 characters")
+    at: datetime | None = Field(description="when it came into this state; null for an open slot")
+    details: str | None
+    correlation_id: UUID | None
+
+
+class Found(ResponseModel):
+    rows: list[FoundRow] = Field(description="the newest first")
+
+
+async def _find(call: Call) -> object:
+    request: FindText = call.request
+    rows = await call.operations.search.find(
+        request.text, page=request.limit, older_than=request.older_than, newer_than=request.newer_than
+    )
+    return {"rows": rows}
+
+
+def endpoints() -> Sequence[Endpoint]:
+    """Return the endpoints of this group."""
+    return (
+        Endpoint(
+            "GET",
+            "/admin/find",
+            "Find a batch, text, upload, essay, user or correlation id, or a part of a file's name, in every state",
+            FindText,
+            Found,
+            _find,
+        ),
+    )

@@ -1,0 +1,116 @@
+-- Finds batches, slots, excess content and settled failures by an id (`text`; as a UUID also `correlation_id`) or a part of
+-- a file's name (`name`, as els.folded returns it), within times, those of the batches that changed last before the rest.
+-- First the rows of the search say which batches to read: a hash of four bytes may also belong to another id, and what
+-- changed since they were written may match too. Then the batches themselves are read, until there are enough rows.
+-- Index: batches_changed, excess_content_declared, validation_failures_stored, the primary keys; all of els.search is
+-- read. Locks: none.
+with known as materialized (
+    select coalesce((select known_until from els.search_progress), '-infinity') as until
+),
+candidates as materialized (
+    select batch_id, max(changed_at) as changed_at
+    from (
+        select batch_id, changed_at
+        from els.search
+        where (position(int4send(hashtext(:text)) in ids) > 0 or position(:name in names) > 0)
+            and (:since::timestamptz is null or changed_at >= :since)
+            and (:until::timestamptz is null or registered_at <= :until)
+        union all
+        select batch_id, changed_at
+        from els.batches
+        where batch_id = :text
+            or changed_at > (select until from known)
+        union all
+        select batch_id, declared_at
+        from els.excess_content
+        where declared_at > (select until from known)
+        union all
+        select batch_id, stored_at
+        from els.validation_failures
+        where stored_at > (select until from known)
+            and state in ('slot', 'surplus')
+    ) as given
+    group by batch_id
+)
+select
+    found.matched, found.kind, found.state, candidates.batch_id, found.text_storage_id, found.file_upload_id,
+    found.essay_id, left(found.original_file_name, 255) as original_file_name, found.at, found.details,
+    found.correlation_id
+from (select * from candidates order by changed_at desc, batch_id) as candidates
+cross join lateral (
+    select
+        case
+            when batch_id = :text then 'batch id'
+            when user_id = :text then 'user id'
+            when class_id = :text then 'class id'
+            when org_id = :text then 'org id'
+            else 'correlation id'
+        end as matched,
+        'batch' as kind, state, null as text_storage_id, null as file_upload_id, null as essay_id,
+        null as original_file_name, registered_at as at,
+        concat(assigned, ' assigned, ', failed, ' failed, of ', expected) as details, correlation_id
+    from els.batches
+    where batch_id = candidates.batch_id
+        and (
+            :text in (batch_id, user_id, class_id, org_id)
+            or correlation_id = :correlation_id::uuid
+        )
+    union all
+    select
+        case
+            when essay_id = :text then 'essay id'
+            when text_storage_id = :text then 'text storage id'
+            when file_upload_id = :text then 'upload id'
+            when correlation_id = :correlation_id then 'correlation id'
+            else 'file name'
+        end,
+        'slot', state, text_storage_id, file_upload_id, essay_id, original_file_name, taken_at,
+        concat('slot ', position), correlation_id
+    from els.slots
+    where batch_id = candidates.batch_id
+        and (
+            essay_id = :text
+            or state = 'assigned' and (
+                :text in (text_storage_id, file_upload_id)
+                or correlation_id = :correlation_id
+                or position(:name in els.folded(original_file_name)) > 0
+            )
+        )
+    union all
+    select
+        case
+            when text_storage_id = :text then 'text storage id'
+            when file_upload_id = :text then 'upload id'
+            when correlation_id = :correlation_id then 'correlation id'
+            else 'file name'
+        end,
+        'excess', 'excess', text_storage_id, file_upload_id, null, original_file_name, declared_at, reason,
+        correlation_id
+    from els.excess_content
+    where batch_id = candidates.batch_id
+        and (
+            :text in (text_storage_id, file_upload_id)
+            or correlation_id = :correlation_id
+            or position(:name in els.folded(original_file_name)) > 0
+        )
+    union all
+    select
+        case
+            when file_upload_id = :text then 'upload id'
+            when correlation_id = :correlation_id then 'correlation id'
+            else 'file name'
+        end,
+        'failure', state, null, file_upload_id, null, original_file_name, stored_at,
+        concat(validation_error_code, ': ', left(error_detail ->> 'message', 255)), correlation_id
+    from els.validation_failures
+    where batch_id = candidates.batch_id
+        and state in ('slot', 'surplus')
+        and (
+            file_upload_id = :text
+            or correlation_id = :correlation_id
+            or position(:name in els.folded(original_file_name)) > 0
+        )
+) as found
+where (:since is null or found.at is null or found.at >= :since)
+    and (:until is null or found.at is null or found.at <= :until)
+limit :page

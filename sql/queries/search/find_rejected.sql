@@ -1,0 +1,31 @@
+-- Finds rejected inputs by the same as find_in_batches: by what is in columns of their own, and among the newest also by
+-- what their decoded key, value or error contains, where these are short.
+-- Index: quarantine_pkey for the newest; else none. Locks: none.
+with searched as materialized (
+    select id
+    from els.quarantine
+    order by id desc
+    limit :searched
+)
+select
+    case
+        when batch_id = :text then 'batch id'
+        when correlation_id = :correlation_id::uuid then 'correlation id'
+        when position(:name in els.folded(original_file_name)) > 0 then 'file name'
+        else 'content'
+    end as matched,
+    'rejected' as kind, state, batch_id, null as text_storage_id, null as file_upload_id, null as essay_id,
+    left(original_file_name, 255) as original_file_name, first_seen_at as at,
+    concat('quarantine ', id, ': ', reason, ', ', left(error, 255)) as details, correlation_id
+from els.quarantine
+where (:since::timestamptz is null or first_seen_at >= :since)
+    and (:until::timestamptz is null or first_seen_at <= :until)
+    and (
+        batch_id = :text
+        or correlation_id = :correlation_id
+        or position(:name in els.folded(original_file_name)) > 0
+        or id >= (select min(id) from searched)
+        and case when coalesce(octet_length(value), 0) <= :bytes then els.mentions(key, value, error, :text) end
+    )
+order by id desc
+limit :page

@@ -1,0 +1,185 @@
+"""Tests that one search finds a batch and its uploads by every id, in every state, however the search is kept."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.domain.delivery import Delivery
+from service.domain.events import Reason, Rejection
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
+from tests.support.builders.inputs import confirmed, content, delivery, failed, provisioned, registered, registration
+from tests.support.pods.command_line import CommandLine
+from tests.support.pods.operator_stage import ApplyingPod, expire, expire_failures
+
+HOSTILE = "%_\\ '\"; drop table [1] (x)*.docx"
+
+
+def named(delivered: Delivery, correlation: int) -> Delivery:
+    """The same record with a correlation id of its own."""
+    envelope = json.loads(delivered.value or b"")
+    envelope["correlation_id"] = correlation_id(correlation)
+    rejection = delivered.event if isinstance(delivered.event, Rejection) else None
+    return delivery(delivered.topic, json.dumps(envelope).encode(), event=rejection)
+
+
+def correlation_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+def arrivals() -> Iterable[Delivery]:
+    """Content, failures, registrations and a confirmation, one for each state."""
+    bug = Rejection(Reason.INVALID_FIELD, "said the bug")
+    yield registered("full", "essay-full", user_id="user-one", class_id="class-one", org_id="org-one")
+    yield registered("part", "essay-part-1", "essay-part-2", "essay-part-3", user_id="user-two")
+    yield provisioned("full", "text-slot", original_file_name="Åsa in a slot.docx")
+    yield provisioned("full", "text-excess", original_file_name="Åsa in excess.docx")
+    yield provisioned("part", "text-hostile", original_file_name=HOSTILE)
+    yield failed("part", "upload-failed", original_file_name="Åsa failed.docx")
+    yield failed("full", "upload-surplus", original_file_name="Åsa surplus.docx")
+    yield provisioned("none", "text-pending", original_file_name="Åsa pending.docx")
+    yield provisioned("none", "text-expired", original_file_name="Åsa expired.docx")
+    yield provisioned("none", "text-removed", original_file_name="Åsa removed.docx")
+    yield failed("none", "upload-waiting", original_file_name="Åsa waiting.docx")
+    yield confirmed("none", "class-two")
+    rejected = content("none", "text-rejected", original_file_name="Åsa rejected.docx")
+    yield delivery(CONTENT_PROVISIONED, rejected, event=bug)
+
+
+FOUND = [
+    ("full", "batch"),
+    ("user-one", "batch"),
+    ("class-one", "batch"),
+    ("org-one", "batch"),
+    ("part", "batch"),
+    ("user-two", "batch"),
+    ("essay-full", "slot"),
+    ("essay-part-2", "slot"),
+    ("essay-part-3", "slot"),
+    ("text-slot", "slot"),
+    ("upload-text-slot", "slot"),
+    ("text-excess", "excess"),
+    ("upload-text-excess", "excess"),
+    ("upload-failed", "failure"),
+    ("upload-surplus", "failure"),
+    ("text-pending", "content"),
+    ("upload-text-pending", "content"),
+    ("text-expired", "content"),
+    ("text-removed", "content"),
+    ("upload-waiting", "failure"),
+    ("class-two", "confirmation"),
+    ("text-rejected", "rejected"),
+    ("upload-text-rejected", "rejected"),
+    (HOSTILE, "slot"),
+    ("a SLOT.doc", "slot"),
+    ("in excess", "excess"),
+    ("åsa failed", "failure"),
+    ("a\u030asa surplus", "failure"),
+    ("PENDING.docx", "content"),
+    ("expired.docx", "content"),
+    ("removed.docx", "content"),
+    ("A\u030aSA WAITING", "failure"),
+    ("Åsa rejected", "rejected"),
+    *(
+        (correlation_id(number), kind)
+        for number, kind in enumerate(
+            (
+                *("batch", "batch", "slot", "excess", "slot", "failure", "failure", "content", "content", "content"),
+                *("failure", "confirmation", "rejected"),
+            )
+        )
+    ),
+]
+
+
+@pytest.fixture
+def stage(service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]) -> None:
+    for number, each in enumerate(arrivals()):
+        pod.take(named(each, number))
+    expire(conn, "text-expired")
+    assert service("pending", "remove", "none", "text-removed", "--yes").status == 0
+
+
+@pytest.fixture(params=["not indexed", "indexed", "changed since"])
+def kept(request: pytest.FixtureRequest, stage: None, service: CommandLine, conn: psycopg.Connection[Any]) -> None:
+    """How the search is kept: not at all, up to now, or up to a time before all changes."""
+    if request.param != "not indexed":
+        assert service("purge").status == 0
+    if request.param == "changed since":
+        conn.execute("truncate els.search")
+        conn.execute("update els.search_progress set known_until = now() - interval '1 hour'")
+
+
+@pytest.mark.usefixtures("kept")
+def test_everything_is_found_by_every_id_and_by_its_file_name(service: CommandLine) -> None:
+    missed = []
+    for text, kind in FOUND:
+        ended = service("find", text, "--json")
+        if ended.status or not any(row["kind"] == kind for row in ended.json):
+            missed.append((text, kind, ended))
+    assert missed == []
+    everywhere = service("find", "åSA ", "--json").json
+    assert len(everywhere) == 9
+    assert [row["at"] for row in everywhere] == sorted((row["at"] for row in everywhere), reverse=True)
+    assert len(service("find", "Åsa ", "--json", "--limit", "3").json) == 3
+    assert "more rows" in service("find", "Åsa ", "--limit", "3").err
+    assert service("find", "åsa ", "--older-than", "1h").failed_with(1, "nothing has the id 'åsa '")
+    assert len(service("find", "åsa ", "--newer-than", "1h", "--json").json) == 9
+
+
+@pytest.mark.usefixtures("kept")
+def test_what_is_not_there_is_not_found(service: CommandLine) -> None:
+    for text in ("nobody.docx", "essay", "text-slo", "drop table%", correlation_id(99), "full\npart", "💥💥💥"):
+        found = service("find", text, "--json")
+        kinds = [row["matched"] for row in found.json] if found.status == 0 else []
+        assert set(kinds) <= {"content"}, text
+    assert service("find", "nobody.docx").failed_with(1, "nothing has the id 'nobody.docx'")
+    assert service("find", "ab").failed_with(2, "at least 3 characters")
+
+
+def test_the_search_knows_what_changed_since_a_purge_and_forgets_what_is_deleted(
+    stage: None, service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    assert service("purge").status == 0
+    pod.take(provisioned("part", "text-new", original_file_name="New one.docx"))
+    pod.take(provisioned("full", "text-late", original_file_name="Late one.docx"))
+    for text in ("new one", "late one", "text-new", "text-late"):
+        assert service("find", text).status == 0
+    assert service("purge").status == 0
+    conn.execute("update els.search_progress set known_until = '2100-01-01'")
+    for text in ("new one", "late one", "text-new", "text-late"):
+        assert service("find", text).status == 0
+    conn.execute("delete from els.outbox_pages")
+    conn.execute(
+        "update els.batches set changed_at = now() - interval '9 days', completed_at = now() - interval '9 days'"
+        " where batch_id = 'full'"
+    )
+    conn.execute("update els.excess_content set declared_at = now() - interval '9 days'")
+    conn.execute("update els.validation_failures set stored_at = now() - interval '9 days'")
+    conn.execute("update els.confirmations set stored_at = now() - interval '9 days'")
+    assert service("purge", ELS_BATCH_RETENTION_SECONDS="86400").status == 0
+    assert conn.execute("select batch_id from els.search").fetchall() == [("part",)]
+
+
+def test_a_crash_of_the_server_empties_the_search_and_the_purge_fills_it_again(
+    stage: None, service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    unlogged = "select count(*) from pg_class where relname in ('search', 'search_progress') and relpersistence = 'u'"
+    assert conn.execute(unlogged).fetchone() == (2,)
+    assert service("purge").status == 0
+    conn.execute("truncate els.search, els.search_progress")
+    assert service("find", "in a slot").status == 0
+    assert service("purge").status == 0
+    assert conn.execute("select count(*) from els.search").fetchone() == (2,)
+
+
+def test_unregistered_batches_and_rejected_registrations_are_found(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(failed("lost", "u"), delivery(BATCH_REGISTERED, registration("lost", []), key=b"lost"))
+    expire_failures(conn)
+    found = service("find", "lost", "--json").json
+    assert {(row["kind"], row["state"]) for row in found} == {("failure", "expired"), ("rejected", "open")}
+    assert any("no_essays" in row["details"] for row in found)
