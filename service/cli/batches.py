@@ -26,15 +26,19 @@ async def batches_list(settings: Settings, options: Namespace) -> int:
 
 
 async def batches_show(settings: Settings, options: Namespace) -> int:
-    """Show one batch, with a page of its slots."""
+    """Show all that is known of one batch, with a page of its slots."""
     async with opened_operations(settings) as operations:
         batch, slots = await operations.batches.show(options.batch, page=options.limit, after=options.after)
+    shown = batch | {"slots": slots.rows}
     if options.json:
-        print_json(batch | {"slots": slots.rows})
+        print_json(shown)
     else:
-        print_row(batch, False)
-        print()
-        print_rows(slots.rows, False)
+        tables = {name: rows for name, rows in shown.items() if isinstance(rows, list)}
+        print_row({name: value for name, value in shown.items() if name not in tables}, False)
+        for name, rows in tables.items():
+            if rows:
+                print(f"\n{name}:")
+                print_rows(rows, False)
     print_next(slots, "--after")
     return 0
 

@@ -6,15 +6,18 @@ from typing import Any
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Outgoing, Unpublishable
 from service.domain.topics import CancelReason
+from service.operators.advice import advise
 from service.operators.endings import Ending, end_batch, preview_ending
 from service.operators.errors import Conflict, NotFound
 from service.operators.transactions import Page, transaction
 from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
-from service.store import batches, operator_actions, outbox, pending_content, slots
+from service.store import batches, operator_actions, outbox, search, slots
 from service.store.announcements import announcements_of
 from service.store.operator_actions import Operator, Subject
-from service.store.pending_content import PendingFilter
+
+HISTORY = 50
+"""How many things that happened to a batch, and how many rejected inputs, are shown: the newest."""
 
 
 class BatchActions:
@@ -31,15 +34,20 @@ class BatchActions:
         return Page(rows, rows[-1]["batch_id"] if len(rows) == page else None)
 
     async def show(self, batch_id: str, *, page: int, after: int) -> tuple[NamedRow, Page[NamedRow]]:
-        """Returns a batch, with a page of its slots after the position `after`."""
+        """Returns all that is known of a batch, registered or not, with a page of its slots after the position `after`.
+
+        The first fields say in words how it stands, and what to do next.
+        """
         async with transaction(self._database) as conn:
             batch = await batches.show_batch(conn, batch_id)
+            facts = await search.read_batch_facts(conn, batch_id, HISTORY)
             rows = await slots.list_slots(conn, batch_id, page=page, after=after)
-            waiting = await pending_content.count_removable_content(conn, PendingFilter(batch_id))
-        if batch is None:
-            raise NotFound(f"batch {batch_id} is not registered; {contents(waiting)} waiting or expired")
-        more = len(rows) == page and rows[-1]["position"] < batch["expected"]
-        return batch, Page(rows, str(rows[-1]["position"]) if more else None)
+        if batch is None and not (facts["history"] or facts["rejected"] or facts["incomplete"]):
+            raise NotFound(f"nothing is known of batch {batch_id}: the id is wrong, or it was deleted long ago")
+        summary, to_do = advise(batch_id, batch, facts)
+        head = {"batch_id": batch_id, "summary": summary, "to_do": to_do}
+        more = batch is not None and len(rows) == page and rows[-1]["position"] < batch["expected"]
+        return head | (batch or {"state": "unknown"}) | facts, Page(rows, str(rows[-1]["position"]) if more else None)
 
     async def republish(self, by: Operator, batch_id: str) -> Sequence[Outgoing]:
         """Write the events of a complete batch into the outbox again, with their old event ids."""

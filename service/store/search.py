@@ -73,6 +73,18 @@ async def read_timeline(conn: AsyncConnection[Any], batch_id: str, page: int) ->
     return await fetch_named_rows(conn, "read_timeline", batch_id=batch_id, page=page)
 
 
+async def read_batch_facts(conn: AsyncConnection[Any], batch_id: str, page: int) -> NamedRow:
+    """Read what there is of a batch beside its slots, at most `page` rows of each kind; also where it is unknown."""
+    (facts,) = await fetch_named_rows(conn, "count_batch_rows", batch_id=batch_id)
+    blocked = await fetch_named_rows(conn, "read_blocked_batch", batch_id=batch_id)
+    return facts | {
+        "blocked": blocked[0] if blocked else None,
+        "confirmations": await fetch_named_rows(conn, "list_confirmations_of_batch", batch_id=batch_id, page=page),
+        "rejected": await fetch_named_rows(conn, "list_rejected_of_batch", batch_id=batch_id, page=page),
+        "history": await read_timeline(conn, batch_id, page),
+    }
+
+
 async def index_changes(conn: AsyncConnection[Any]) -> Sequence[str]:
     """Write the rows of the search for the next batches that changed. Returns them; none where the pass is done."""
     await fetch_rows(conn, "lock_search")

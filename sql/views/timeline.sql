@@ -21,11 +21,19 @@ from els.batches
 union all
 select
     batch_id, completed_at, 8,
-    case state when 'failed' then 'batch failed' when 'cancelled' then 'batch cancelled' else 'completed' end,
-    null, null, null, null, concat(assigned, ' assigned, ', failed, ' failed, of ', expected), null, correlation_id,
+    case state when 'failed' then 'batch failed' else 'completed' end,
+    null, null, null, null,
+    concat(assigned, ' assigned, ', failed, ' failed, ', withdrawn, ' withdrawn, of ', expected), null, correlation_id,
     split_part(traceparent, '-', 2), 'batches'
 from els.batches
 where completed_at is not null
+    and (cancelled_at is null or completed_at < cancelled_at)
+union all
+select
+    batch_id, cancelled_at, 9, 'cancelled', null, null, null, null, cancel_reason, null, correlation_id,
+    split_part(traceparent, '-', 2), 'batches'
+from els.batches
+where cancelled_at is not null
 union all
 select
     batch_id, coalesce(ready_announced_at, completed_at), 9, 'announced', null, null, null, null,
@@ -142,7 +150,7 @@ comment on view ops.timeline is
 comment on column ops.timeline.batch_id is 'the batch, also one that is not registered; null for a rejected input whose batch could not be read';
 comment on column ops.timeline.at is 'when; what one transaction did has one time';
 comment on column ops.timeline.step is 'order of what has the same time';
-comment on column ops.timeline.what is 'what happened: registered, pending, assigned, excess, failed, rejected, removed, expired, restored, confirmed, completed, announced, timed out, blocked, or the command of an operator';
+comment on column ops.timeline.what is 'what happened: registered, pending, assigned, excess, failed, rejected, removed, expired, restored, confirmed, completed, announced, cancelled, timed out, blocked, or the command of an operator';
 comment on column ops.timeline.text_storage_id is 'the content that it happened to; else null';
 comment on column ops.timeline.file_upload_id is 'the upload that it happened to; else null';
 comment on column ops.timeline.essay_id is 'the expected essay whose slot was taken; else null';

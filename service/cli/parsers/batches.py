@@ -30,7 +30,15 @@ def add_batches(commands: Commands) -> None:
     listing.add_argument("--user", type=short_text, metavar="USER", help="only batches that this user registered")
     listing.add_argument("--after", type=short_text, metavar="BATCH", help=f"only batches after this one; {CURSOR}")
     age_filters(listing, "registered")
-    show = with_pages(add(batches, "cli.batches.batches_show", "show", "show one batch and its slots"), "slots")
+    show = with_pages(
+        add(
+            batches,
+            "cli.batches.batches_show",
+            "show",
+            "show all that is known of a batch, registered or not, and what to do next",
+        ),
+        "slots",
+    )
     show.add_argument("batch", type=short_text, metavar="BATCH")
     show.add_argument(
         "--after", type=position, default=0, metavar="POSITION", help=f"only slots after this one; {CURSOR}"

@@ -66,22 +66,93 @@ class SlotRow(ResponseModel):
     original_file_name: str | None = Field(description="its first 255 characters")
     file_upload_id: str | None
     taken_at: datetime | None
+    validation_error_code: str | None = Field(description="of a failed slot; `message` likewise")
+    message: str | None
 
 
-class BatchDetail(BatchListRow):
-    essay_instructions: str
-    class_id: str | None
-    org_id: str | None
-    student_prompt_ref: dict[str, Any] | None
-    correlation_id: UUID
-    traceparent: str | None
-    tracestate: str | None
-    changed_at: datetime
-    confirmed_at: datetime | None = Field(description="when the confirmation of its class was applied")
-    ready_at: datetime | None = Field(description="when it was announced as ready")
-    cancel_reason: CancelReason | None
+class RejectedRow(ResponseModel):
+    id: int = Field(description="of the row in quarantine")
+    state: str
+    topic: str
+    reason: str
+    error: str
+    first_seen_at: datetime
+    original_file_name: str | None
+    correlation_id: UUID | None
+
+
+class ConfirmationRow(ResponseModel):
+    class_id: str
+    state: str
+    associations: int
+    stored_at: datetime
+
+
+class BlockedEvents(ResponseModel):
+    topic: str
+    error: str
+    since: datetime
+    retry_at: datetime
+
+
+class TimelineRow(ResponseModel):
+    at: datetime
+    step: int = Field(description="order of what has the same time")
+    what: str
+    text_storage_id: str | None
+    file_upload_id: str | None
+    essay_id: str | None
+    original_file_name: str | None
+    details: str | None
+    who: str | None = Field(description="the operator who did it")
+    correlation_id: UUID | None
+    trace_id: str | None
+    source: str = Field(description="table that it was read from")
+
+
+class BatchDetail(ResponseModel):
+    """All that is known of a batch. The fields of its registration are null where it is not registered."""
+
+    batch_id: str
+    summary: str = Field(description="how it stands, in words")
+    to_do: str = Field(description="what an operator can do next: a command, where there is one")
+    state: str = Field(description="`unknown` where it is not registered")
+    expected: int | None = None
+    assigned: int | None = None
+    failed: int | None = None
+    open: int | None = None
+    withdrawn: int | None = Field(None, description="slots that were open when an operator closed or cancelled it")
+    registered_at: datetime | None = None
+    changed_at: datetime | None = None
+    completed_at: datetime | None = None
+    confirmed_at: datetime | None = Field(None, description="when the confirmation of its class was applied")
+    ready_at: datetime | None = Field(None, description="when it was announced as ready")
+    timed_out_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    cancel_reason: CancelReason | None = None
+    course_code: str | None = None
+    user_id: str | None = None
+    essay_instructions: str | None = None
+    class_id: str | None = None
+    org_id: str | None = None
+    student_prompt_ref: dict[str, Any] | None = None
+    correlation_id: UUID | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    waiting_contents: int
+    waiting_failures: int
+    expired_contents: int
+    expired_failures: int
+    removed_contents: int
+    removed_failures: int
+    surplus_failures: int = Field(description="failures that found no open slot")
     excess: int
     to_be_published: int
+    incomplete: bool = Field(description="whether it was announced, and its registration is in no topic")
+    blocked: BlockedEvents | None = Field(description="why its events cannot be published, if they cannot")
+    confirmations: list[ConfirmationRow]
+    rejected: list[RejectedRow] = Field(description="rejected inputs of it, the open ones first; at most 50")
+    history: list[TimelineRow] = Field(description="the last 50 things that happened to it, in order")
     slots: list[SlotRow]
     next: str | None = Field(description="`after` of the next page of slots; null if there is none")
 
@@ -153,7 +224,7 @@ def endpoints() -> Sequence[Endpoint]:
         Endpoint(
             "GET",
             "/admin/batches/show",
-            "Show one batch and its slots",
+            "Show all that is known of a batch, registered or not, and what to do next",
             ShowBatch,
             BatchDetail,
             _show_batch,

@@ -4,9 +4,11 @@ from typing import Any
 
 import psycopg
 
-from tests.support.builders.inputs import failed, provisioned, registered
+from service.domain.events import Reason, Rejection
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
+from tests.support.builders.inputs import confirmed, content, delivery, failed, provisioned, registered
 from tests.support.pods.command_line import CommandLine
-from tests.support.pods.operator_stage import ApplyingPod, written
+from tests.support.pods.operator_stage import ApplyingPod, expire, written
 
 
 def test_batches_are_listed_in_pages_by_state_user_and_age(
@@ -40,7 +42,108 @@ def test_a_batch_is_shown_with_its_slots_in_pages(service: CommandLine, pod: App
     rest = service("batches", "show", "b", "--json", "--limit", "1", "--after", "2")
     assert ([slot["essay_id"] for slot in rest.json["slots"]], rest.err) == (["e3"], "")
     assert "t.txt" in service("batches", "show", "b").out
-    assert service("batches", "show", "early").failed_with(1, "early is not registered", "1 content waiting")
+    assert service("batches", "show", "nobody").failed_with(1, "nothing is known of batch nobody")
+
+
+def shown(service: CommandLine, batch_id: str = "b") -> tuple[str, str, Any]:
+    """How a batch stands, what to do next, and everything else."""
+    found = service("batches", "show", batch_id, "--json").json
+    assert service("batches", "show", batch_id).out.splitlines()[1:3] == [
+        f"summary: {found['summary']}",
+        f"to_do: {found['to_do']}",
+    ]
+    return found["summary"], found["to_do"], found
+
+
+def test_a_batch_that_is_not_registered_is_shown_with_what_waits_and_what_was_rejected(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(*(provisioned("b", text) for text in ("t1", "t2", "t3")), failed("b", "u1"))
+    expire(conn, "t2", "t3")
+    assert service("pending", "remove", "b", "t3", "--yes").status == 0
+    said, to_do, found = shown(service)
+    assert said == (
+        "it is not registered; 1 content and 1 validation failure wait, 1 content and 0 validation failures expired,"
+        " 1 content and 0 validation failures were removed"
+    )
+    assert "ask the Batch Orchestrator" in to_do
+    assert (found["state"], found["waiting_contents"], found["waiting_failures"]) == ("unknown", 1, 1)
+    assert [row["what"] for row in found["history"]][-2:] == ["pending remove", "removed"]
+    # A registration that cannot be read is found by the key of its record.
+    pod.take(delivery(BATCH_REGISTERED, b"no JSON", key=b"b"))
+    conn.execute("update els.quarantine set batch_id = null")
+    said, to_do, found = shown(service)
+    assert said == "its registration was rejected; 1 content and 1 validation failure wait"
+    (rejected,) = found["rejected"]
+    assert to_do == f"els quarantine show {rejected['id']}"
+    assert (rejected["reason"], rejected["state"]) == ("not_json", "open")
+    pod.take(registered("b", "e1", "e2", "e3", "e4"))
+    assert shown(service)[2]["state"] == "registered"
+
+
+def test_what_expired_completely_can_be_restored(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(provisioned("it's", "t1"))
+    expire(conn, "t1")
+    said, to_do, _ = shown(service, "it's")
+    assert said.endswith("1 content and 0 validation failures expired")
+    assert """els pending restore 'it'"'"'s' --why""" in to_do
+
+
+def test_a_registered_batch_is_shown_with_why_slots_failed_and_what_to_do(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(registered("b", "e1", "e2", "e3", class_id="class"))
+    pod.take(provisioned("b", "t1"), failed("b", "u1", original_file_name="Empty.docx"))
+    said, to_do, found = shown(service)
+    assert said == "1 of 3 slots are assigned, 1 failed; 1 wait for uploads"
+    assert to_do.endswith("els batches close b --why '…'")
+    failure = found["slots"][1]
+    assert (failure["original_file_name"], bool(failure["message"])) == ("Empty.docx", True)
+    assert failure["validation_error_code"] == "EMPTY_CONTENT"
+    rejection = Rejection(Reason.INVALID_FIELD, "said the bug")
+    pod.take(delivery(CONTENT_PROVISIONED, content("b", "t2"), event=rejection))
+    said, to_do, found = shown(service)
+    assert said.endswith("an input of it was rejected")
+    assert to_do == f"els quarantine show {found['rejected'][0]['id']}"
+    assert service("quarantine", "replay", "--batch", "b").status == 0
+    conn.execute("delete from els.outbox_pages")
+    said, to_do, _ = shown(service)
+    assert said.endswith("it waits for the confirmation of its class")
+    assert to_do == "ask Class Management to confirm class class"
+    pod.take(confirmed("b", "class"), provisioned("b", "t3"), failed("b", "u2"))
+    said, to_do, found = shown(service)
+    assert said.endswith("it is announced as ready; 2 events wait to be published")
+    assert (found["excess"], found["surplus_failures"], found["to_be_published"]) == (1, 1, 2)
+    assert [row["state"] for row in found["confirmations"]] == ["applied"]
+    conn.execute("insert into els.outbox_blocked values ('b', 1, 'a topic', 'too large', now(), now())")
+    said, to_do, found = shown(service)
+    assert "cannot be published: too large" in said
+    assert "a topic" in to_do
+    conn.execute("delete from els.outbox_pages")
+    conn.execute("delete from els.outbox_blocked")
+    assert shown(service)[:2] == (
+        "2 of 3 slots are assigned, 1 failed; it is announced as ready",
+        "nothing; if its consumer lost the event: els batches republish b --why '…'",
+    )
+    out = service("batches", "show", "b").out
+    assert all(f"\n{name}:\n" in out for name in ("confirmations", "rejected", "history", "slots"))
+
+
+def test_batches_that_failed_or_were_cancelled_say_so(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(registered("failed", "e1"), failed("failed", "u1"), registered("cancelled", "e1"))
+    assert service("batches", "cancel", "cancelled", "--reason", "DUPLICATE").status == 0
+    conn.execute("delete from els.outbox_pages")
+    assert "BatchEssaysReady is not" in shown(service, "failed")[0]
+    assert shown(service, "cancelled")[0].endswith("an operator cancelled it (DUPLICATE)")
+    assert [row["what"] for row in shown(service, "cancelled")[2]["history"]] == [
+        "registered",
+        "batches cancel",
+        "cancelled",
+    ]
 
 
 def test_the_events_of_a_batch_are_published_again_unchanged_after_all_others(

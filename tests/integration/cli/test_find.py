@@ -151,6 +151,7 @@ def test_the_search_knows_what_changed_since_a_purge_and_forgets_what_is_deleted
     conn.execute("update els.search_progress set known_until = '2100-01-01'")
     for text in ("new one", "late one", "text-new", "text-late"):
         assert service("find", text).status == 0
+    pod.take(confirmed("full", "class-one"))
     conn.execute("delete from els.outbox_pages")
     conn.execute(
         "update els.batches set changed_at = now() - interval '9 days', completed_at = now() - interval '9 days'"

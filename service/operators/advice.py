@@ -1,0 +1,103 @@
+"""Says in words how a batch stands, and what an operator can do next: a command, where there is one."""
+
+import shlex
+from typing import Any
+
+from service.domain.topics import BATCH_REGISTERED
+from service.postgres.queries import NamedRow
+
+Advice = tuple[str, str]
+"""How it stands, and what to do next; each is one line."""
+
+
+def advise(batch_id: str, batch: NamedRow | None, facts: NamedRow) -> Advice:
+    """Return the advice on a batch, from its row (None: it is not registered) and what there is of it beside."""
+    batch_id = shlex.quote(batch_id)
+    if batch is None:
+        return _unregistered(batch_id, facts)
+    said = f"{batch['assigned']} of {batch['expected']} slots are assigned, {batch['failed']} failed"
+    if batch["withdrawn"]:
+        said += f", {batch['withdrawn']} withdrawn"
+    match batch["state"]:
+        case "registered":
+            return _registered(batch_id, batch, facts, f"{said}; {batch['open']} wait for uploads")
+        case "complete":
+            return _complete(batch, facts, f"{said}; it waits for the confirmation of its class")
+        case "cancelled":
+            what = f"{said}; an operator cancelled it ({batch['cancel_reason']})"
+            return _published(facts, what, "nothing: it stays cancelled, and later uploads are excess")
+        case "failed":
+            what = f"{said}; no text arrived, so BatchValidationErrors is sent and BatchEssaysReady is not"
+            again = f"the teacher uploads again, in a new batch; if its consumer lost the event: {_republish(batch_id)}"
+            return _published(facts, what, again)
+        case _:
+            lost = f"nothing; if its consumer lost the event: {_republish(batch_id)}"
+            return _published(facts, f"{said}; it is announced as ready", lost)
+
+
+def _republish(batch_id: str) -> str:
+    return f"els batches republish {batch_id} --why '…'"
+
+
+def _open(facts: NamedRow, *, registrations: bool) -> Any:
+    """Return the id of the newest open rejected registration, or of another input; None where there is none."""
+    found = (row["id"] for row in facts["rejected"] if (row["topic"] == BATCH_REGISTERED) == registrations)
+    states = {row["id"]: row["state"] for row in facts["rejected"]}
+    return next((id_ for id_ in found if states[id_] == "open"), None)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _uploads(facts: NamedRow, how: str) -> str:
+    contents, failures = facts[f"{how}_contents"], facts[f"{how}_failures"]
+    return f"{_counted(contents, 'content')} and {_counted(failures, 'validation failure')}"
+
+
+def _unregistered(batch_id: str, facts: NamedRow) -> Advice:
+    said = f"it is not registered; {_uploads(facts, 'waiting')} wait"
+    if facts["expired_contents"] or facts["expired_failures"]:
+        said += f", {_uploads(facts, 'expired')} expired"
+    if facts["removed_contents"] or facts["removed_failures"]:
+        said += f", {_uploads(facts, 'removed')} were removed"
+    if facts["incomplete"]:
+        return (
+            f"it was announced, but its registration is in no topic; {_uploads(facts, 'waiting')} wait",
+            "have the Batch Orchestrator send the registration again, then: els recover",
+        )
+    if rejected := _open(facts, registrations=True):
+        return f"its registration was rejected; {_uploads(facts, 'waiting')} wait", f"els quarantine show {rejected}"
+    if (facts["expired_contents"] or facts["expired_failures"]) and not facts["waiting_contents"]:
+        return said, f"ask the Batch Orchestrator for the registration, then: els pending restore {batch_id} --why '…'"
+    return said, "els top --once shows whether the registration is still in Kafka; else ask the Batch Orchestrator"
+
+
+def _registered(batch_id: str, batch: NamedRow, facts: NamedRow, said: str) -> Advice:
+    if batch["timed_out_at"] is not None:
+        said += ", and it was reported as late"
+    if rejected := _open(facts, registrations=False):
+        return f"{said}; an input of it was rejected", f"els quarantine show {rejected}"
+    return said, (
+        "els top --once shows whether uploads are still in Kafka; else ask the File Service;"
+        f" if no more will come: els batches close {batch_id} --why '…'"
+    )
+
+
+def _complete(batch: NamedRow, facts: NamedRow, said: str) -> Advice:
+    if rejected := _open(facts, registrations=False):
+        return f"{said}; an input of it was rejected", f"els quarantine show {rejected}"
+    return _published(facts, said, f"ask Class Management to confirm class {batch['class_id']}")
+
+
+def _published(facts: NamedRow, said: str, otherwise: str) -> Advice:
+    """Return what is said of a batch that has announced something, unless its events are not published yet."""
+    if blocked := facts["blocked"]:
+        why = f"{said}; its events cannot be published: {blocked['error']}"
+        return why, f"mend that on {blocked['topic']}; the relay tries again by itself"
+    if waiting := facts["to_be_published"]:
+        return (
+            f"{said}; {_counted(waiting, 'event')} wait to be published",
+            "els relay --once, or see ElsOutboxNotDraining",
+        )
+    return said, otherwise
