@@ -380,7 +380,7 @@ async def test_added_partitions_are_adopted_as_relays_found_them(served: Served,
     conn.execute(
         "insert into els.output_topics (topic, partitions, found) values (%s, 2, 3), ('t', 2, 2)", [BATCH_READY]
     )
-    conn.execute("insert into els.relays (relay, expires_at) values (gen_random_uuid(), now() + interval '1 hour')")
+    conn.execute("insert into els.relays values (gen_random_uuid(), now() + interval '1 hour', true)")
     adopted = {"topics": [{"topic": BATCH_READY, "used_before": 2, "partitions": 3}]}
     assert await served.post("topics/adopt", dry_run=True) == (200, adopted)
     status, error = await served.post("topics/adopt")
