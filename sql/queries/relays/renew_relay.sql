@@ -1,5 +1,5 @@
 -- Renews the lease of this relay for :lease seconds, by the database's clock. Deletes relays whose lease ended long
--- ago.
+-- ago, or ends far in the future: it is of a time in which the clock was ahead, and its relay may be gone.
 -- Index: relays_pkey; the deleted ones are searched for in the whole table, which has a row for each relay. Locks: this
 -- relay's row, and the deleted ones, skipping those that others hold.
 with forgotten as (
@@ -7,7 +7,7 @@ with forgotten as (
     where relay = any(array(
         select dead.relay
         from els.relays as dead
-        where dead.expires_at < clock_timestamp() - interval '1 minute'
+        where not dead.expires_at between clock_timestamp() - interval '1 minute' and clock_timestamp() + interval '1 hour'
           and dead.relay <> :relay::uuid
         for update skip locked))
 )

@@ -285,6 +285,20 @@ async def test_relays_share_the_shards_and_take_over_from_a_crashed_one(stage: S
     stage.assert_in_order()
 
 
+async def test_a_relay_that_died_while_the_clock_was_ahead_is_replaced(stage: Stage) -> None:
+    [(dead,)] = await stage.all(
+        "insert into els.relays values (gen_random_uuid(), now() + interval '2 days', true) returning relay"
+    )
+    await stage.all(f"update els.relay_shards set relay = '{dead}' returning relay")
+    relay = stage.relay()
+
+    async def holds_all() -> bool:
+        return len(relay.shards) == SHARDS
+
+    async with stage.running(relay):
+        await until(holds_all)
+
+
 async def test_a_relay_that_stops_gives_its_shards_back(stage: Stage) -> None:
     relay = stage.relay()
 

@@ -15,16 +15,24 @@ HELD: Final = "the purge is held: .*clock"
 
 
 async def database(play: Play, seconds: int) -> None:
-    """The database's clock jumps, and jumps back after 20 s, while content waits for its registration."""
-    server = play.world.postgres
+    """The database's clock jumps, and jumps back after 20 s, while content waits for its registration.
+
+    Meanwhile a pod is killed: what it holds until a time of that clock must become free all the same.
+    """
+    server, one = play.world.postgres, play.world.pods.all[0]
     assert isinstance(server, MovedPostgres)
     early = await _early(play)
     async with play.load():
         await asyncio.sleep(2 * PURGE_SECONDS)
         async with play.fault():
             server.clock.move(seconds)
-            await asyncio.sleep(20)
+            await asyncio.sleep(18)
+            play.watch.down.add(0)
+            one.kill()
+            await asyncio.sleep(2)
             server.clock.move(0)
+            one.start()
+            play.watch.down.clear()
         await asyncio.sleep(2)
     await _registered(play, early)
 
