@@ -20,7 +20,8 @@ EXCESS: Final = "huleedu.els.excess.content.provisioned.v1"
 ERRORS: Final = "huleedu.els.batch.validation.errors.v1"
 EXPIRED: Final = "huleedu.els.pending.content.expired.v1"
 LATE: Final = "huleedu.els.batch.readiness.timeout.v1"
-OUTPUTS: Final = (SLOT, COMPLETED, READY, EXCESS, ERRORS, EXPIRED, LATE)
+CANCELLED: Final = "huleedu.els.batch.cancelled.v1"
+OUTPUTS: Final = (SLOT, COMPLETED, READY, EXCESS, ERRORS, EXPIRED, LATE, CANCELLED)
 
 QUIET: Final[dict[str, Any]] = {"log_level": 0}
 """Brokers are down on purpose; librdkafka would write a line about each attempt."""
