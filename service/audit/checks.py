@@ -26,7 +26,7 @@ from service.domain.topics import (
     VALIDATION_ERRORS,
     VALIDATION_FAILED,
 )
-from service.history.facts import ONLY_OUTPUT, BatchFact, EventFact, History, digest
+from service.history.facts import ONLY_OUTPUT, BatchFact, EventFact, History, digest, same
 
 
 def judge(history: History, known: Knowledge) -> Iterator[Finding]:
@@ -193,7 +193,7 @@ def _origin(
     rule = "I8" if known.reaches(topic, at) else UNKNOWN
     if found is None:
         yield rule, f"{_NAMES[topic]} {subject} is stored, and no such record was received"
-    elif stored and stored not in found:
+    elif stored and not any(same(stored, each) for each in found):
         yield rule, f"{_NAMES[topic]} {subject} differs from what was received"
 
 
@@ -235,7 +235,7 @@ def _true(
             UNKNOWN if deleted else "I5" if topic in _LISTING else "I6",
             f"{what} contradicts the tables",
         )
-    elif any(event.announced_digest not in ("", wanted[0]) for event in events):
+    elif any(event.announced_digest and not same(event.announced_digest, wanted[0]) for event in events):
         yield "I5" if topic in _LISTING else "I6", f"{what} differs from the tables"
 
 

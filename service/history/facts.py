@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from service.domain.personal_data import BLANK
+
 ONLY_OUTPUT: Final = "output"
 """In place of the digest of an input: only an output topic reports the content, and a recovery has stored it so."""
 
@@ -15,6 +17,21 @@ ONLY_OUTPUT: Final = "output"
 def digest(*values: object) -> str:
     """Return a digest of values that are only compared: 16 hexadecimal digits, the same for the same values."""
     return blake2b(orjson.dumps(values), digest_size=8).hexdigest()
+
+
+def upload_digest(name: str | None, tracestate: str | None, *values: object) -> str:
+    """Return a digest of values that are compared by `same`: with the name of a file, and a tracestate.
+
+    Behind a colon is the digest of these two; nothing, where they were erased.
+    """
+    personal = "" if name == BLANK else digest(name, tracestate)
+    return f"{digest(*values)}:{personal}"
+
+
+def same(one: str, other: str) -> bool:
+    """Say whether two digests are of the same values, without those that were erased in one of them."""
+    (values, _, personal), (others, _, other_personal) = one.partition(":"), other.partition(":")
+    return values == others and (personal == other_personal or not (personal and other_personal))
 
 
 class InputFact(NamedTuple):

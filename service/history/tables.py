@@ -9,7 +9,7 @@ from service.domain.delivery import fingerprint
 from service.domain.events import Rejection
 from service.domain.input_limits import InputLimits
 from service.history import facts
-from service.history.facts import EventFact, Fact, digest
+from service.history.facts import EventFact, Fact, upload_digest
 from service.history.ledger import Ledger
 from service.history.topics import describe_input, event_of
 from service.kafka.deliveries import decode
@@ -84,8 +84,9 @@ def _slot(
     written_by: int,
     source: str | None,
 ) -> facts.SlotFact:
-    content, announced = digest(upload, name, *file, *origin), digest(essay_id, text, upload, name, *origin)
-    content = facts.ONLY_OUTPUT if source else content
+    trace, state = origin[:2], origin[2]
+    announced = upload_digest(name, state, essay_id, text, upload, *trace)
+    content = facts.ONLY_OUTPUT if source else upload_digest(name, state, upload, *file, *trace)
     return facts.SlotFact(essay_id, position, state, text, upload, content, announced, _seconds(taken_at), written_by)
 
 
@@ -101,8 +102,9 @@ def _waiting(
     closed_at: datetime | None,
     source: str | None,
 ) -> facts.WaitingFact:
-    content, announced = digest(upload, name, *file, *origin), digest(text, upload, name, *origin)
-    content = facts.ONLY_OUTPUT if source else content
+    trace, state = origin[:2], origin[2]
+    announced = upload_digest(name, state, text, upload, *trace)
+    content = facts.ONLY_OUTPUT if source else upload_digest(name, state, upload, *file, *trace)
     return facts.WaitingFact(text, state, content, announced, stored_at.timestamp(), _seconds(closed_at))
 
 
@@ -117,8 +119,9 @@ def _excess(
     declared_at: datetime,
     source: str | None,
 ) -> facts.ExcessFact:
-    content, announced = digest(upload, name, *file, *origin), digest(text, name, reason, *origin)
-    content = facts.ONLY_OUTPUT if source else content
+    trace, state = origin[:2], origin[2]
+    announced = upload_digest(name, state, text, reason, *trace)
+    content = facts.ONLY_OUTPUT if source else upload_digest(name, state, upload, *file, *trace)
     return facts.ExcessFact(text, content, announced, declared_at.timestamp())
 
 

@@ -27,7 +27,7 @@ from service.domain.topics import (
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
 )
-from service.history.facts import EventFact, digest
+from service.history.facts import EventFact, digest, upload_digest
 from service.kafka import record_batches
 from service.kafka.deliveries import Fetched, TopicRecord, records_of
 
@@ -170,15 +170,15 @@ def describe_input(event: Incoming) -> tuple[str, str]:
         case BatchRegistered():
             return essay_set_of(event.essay_ids).hex(), digest(event.essay_ids)
         case ContentProvisioned():
-            return event.text_storage_id, digest(
-                event.file_upload_id,
+            return event.text_storage_id, upload_digest(
                 event.original_file_name,
+                event.tracestate,
+                event.file_upload_id,
                 event.raw_file_storage_id,
                 event.file_size_bytes,
                 event.content_md5_hash,
                 event.correlation_id,
                 event.traceparent,
-                event.tracestate,
             )
         case AssociationsConfirmed():
             return event.class_id, ""
@@ -216,7 +216,9 @@ def event_of(
 
 
 def _digest_of(data: Mapping[str, Any], origin: Sequence[Any], *names: str) -> str:
-    return digest(*(data[name] for name in names), *origin)
+    correlation_id, traceparent, tracestate = origin
+    values = (data[name] for name in names)
+    return upload_digest(data["original_file_name"], tracestate, *values, correlation_id, traceparent)
 
 
 def _essays_of(essays: Sequence[Mapping[str, Any]]) -> str:
@@ -224,14 +226,12 @@ def _essays_of(essays: Sequence[Mapping[str, Any]]) -> str:
 
 
 _DIGEST_OF: Final[Mapping[str, Callable[[Mapping[str, Any], Sequence[Any]], str]]] = {
-    SLOT_ASSIGNED: lambda data, origin: _digest_of(
-        data, origin, "essay_id", "text_storage_id", "file_upload_id", "original_file_name"
+    SLOT_ASSIGNED: lambda data, origin: _digest_of(data, origin, "essay_id", "text_storage_id", "file_upload_id"),
+    EXCESS_CONTENT: lambda data, origin: _digest_of(data, origin, "text_storage_id", "reason"),
+    PENDING_EXPIRED: lambda data, origin: _digest_of(data, origin, "text_storage_id", "file_upload_id"),
+    BATCH_CANCELLED: lambda data, _: digest(
+        *(data[name] for name in ("reason", "expected_count", "assigned_count", "failed_count"))
     ),
-    EXCESS_CONTENT: lambda data, origin: _digest_of(data, origin, "text_storage_id", "original_file_name", "reason"),
-    PENDING_EXPIRED: lambda data, origin: _digest_of(
-        data, origin, "text_storage_id", "file_upload_id", "original_file_name"
-    ),
-    BATCH_CANCELLED: lambda data, _: _digest_of(data, (), "reason", "expected_count", "assigned_count", "failed_count"),
     BATCH_COMPLETED: lambda data, _: _essays_of(data["essays_for_processing"]),
     BATCH_READY: lambda data, _: _essays_of(data["ready_essays"]),
     VALIDATION_ERRORS: lambda data, _: digest(
