@@ -43,6 +43,10 @@ grant select, insert, delete on els.outbox_pages, els.outbox to els_app;
 grant select, delete, insert (who, action, batch_id, topic, why, details) on els.operator_actions to els_app;
 grant select, insert, update on els.lost_inputs, els.input_topics, els.output_topics, els.notices to els_app;
 grant select, update on els.relay_shards, els.policy, els.outbox_format, els.expired_seen to els_app;
+-- Tombstones are deleted by the purge only. They change from "a part" to "all" of a batch. Keys stay.
+grant select, insert, update, delete on els.erasures to els_app;
+grant select, insert on els.erasure_keys to els_app;
+grant execute on function els.blank_operator_actions, els.add_erasure_key to els_app;
 
 grant usage on schema ops to els_ops;
 grant select on all tables in schema ops to els_ops;

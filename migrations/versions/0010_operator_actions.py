@@ -169,6 +169,139 @@ create unlogged table if not exists els.search_progress (
 );
 """
 
+# Tombstones: keyed digests (HMAC-SHA-256) of what was erased, so that it is recognised where it arrives again. els_app
+# reads the keys, els_ops does not: without a key, nobody can find out by trial whose data were erased.
+# `batches.erased_at` also tells a poll that an erasure came between its reads and its writes.
+ERASURES = """
+alter table els.batches add column if not exists erased_at timestamptz;
+alter table els.quarantine add column if not exists erased_at timestamptz;
+alter table els.operator_actions add column if not exists erased_at timestamptz;
+
+create table if not exists els.erasure_keys (
+    id        text    not null,
+    key       bytea   not null,
+    inner_pad bytea   not null,
+    outer_pad bytea   not null,
+    is_own    boolean not null,
+    constraint erasure_keys_pkey primary key (id),
+    constraint erasure_keys_key_check check (octet_length(key) = 32)
+);
+
+create table if not exists els.erasures (
+    digest    bytea       not null,
+    key_id    text        not null,
+    kind      text        not null,
+    erased_at timestamptz not null default transaction_timestamp(),
+    constraint erasures_pkey primary key (digest),
+    constraint erasures_digest_check check (octet_length(digest) = 32),
+    constraint erasures_kind_check check (kind in ('user', 'batch', 'part', 'text', 'upload', 'mention', 'name'))
+);
+
+-- The key, padded to the block of SHA-256 with zeros, each byte xor `mask`: 54 for the inner, 92 for the outer hash.
+create or replace function els.hmac_pad(key bytea, mask integer) returns bytea
+language sql immutable strict parallel safe
+as $$
+    select string_agg(
+        set_byte('\\x00'::bytea, 0, (case when n < octet_length(key) then get_byte(key, n) else 0 end) # mask),
+        ''::bytea order by n
+    )
+    from generate_series(0, 63) as n
+$$;
+
+-- Adds a key, that of this database or (is_own = false) of the tombstones of another one. Returns its id.
+create or replace function els.add_erasure_key(key bytea, is_own boolean) returns text
+language sql strict
+as $$
+    insert into els.erasure_keys (id, key, inner_pad, outer_pad, is_own)
+    values (
+        left(encode(sha256(key), 'hex'), 16), key, els.hmac_pad(key, 54), els.hmac_pad(key, 92), is_own
+    )
+    on conflict do nothing;
+    select left(encode(sha256(key), 'hex'), 16)
+$$;
+
+-- The digest of what was erased: the kind, its batch ('' where it has none), its id or name.
+create or replace function els.erasure_digest(inner_pad bytea, outer_pad bytea, kind text, batch_id text, name text)
+returns bytea language sql stable strict parallel safe
+return sha256(outer_pad || sha256(inner_pad || convert_to(
+    normalize(kind || ':' || char_length(batch_id)::text || ':' || batch_id || ':' || name), 'UTF8'
+)));
+
+select els.add_erasure_key(
+    sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), true
+)
+where not exists (select from els.erasure_keys where is_own);
+
+-- Whether a text contains one of these names, in whatever normal form and case.
+create or replace function els.contains_any(given text, names text[]) returns boolean
+language sql immutable strict parallel safe
+return exists (
+    select
+    from unnest(names) as name
+    where name <> '' and position(lower(normalize(name)) in lower(normalize(given))) > 0
+);
+
+-- Blanks the texts of operator actions, as the owner: nobody else may change a row, and this function changes nothing
+-- else. It blanks those of a batch (null: none), those on rejected inputs with these numbers, and all that contain one
+-- of these names or ids. What identifies the action, and who did it when, stays. Returns how many it blanked.
+create or replace function els.blank_operator_actions(batch text, inputs text[], ids text[], names text[])
+returns bigint
+language sql security definer set search_path = pg_catalog
+as $$
+    with blanked as (
+        update els.operator_actions as action
+        set why = case when action.why = '' then '' else '[erased]' end,
+            details = coalesce(
+                (
+                    select jsonb_object_agg(
+                        detail.key,
+                        case
+                            when detail.key in (
+                                'contains', 'error', 'file', 'headers', 'key', 'name', 'original_file_name', 'text',
+                                'user', 'user_id', 'value', 'why'
+                            ) or els.contains_any(detail.value #>> '{}', names)
+                                then '"[erased]"'::jsonb
+                            else detail.value
+                        end
+                    )
+                    from jsonb_each(action.details) as detail
+                ),
+                '{}'
+            ),
+            erased_at = transaction_timestamp()
+        where (
+                action.erased_at is null
+                and action.action not like 'privacy %'
+                and (
+                    action.batch_id = batch
+                    or (action.action like 'quarantine %' and action.details ->> 'id' = any(inputs))
+                    or exists (
+                        select
+                        from unnest(ids) as id
+                        where position(id in action.details::text) > 0 or position(id in action.why) > 0
+                    )
+                )
+            )
+            or els.contains_any(action.why, names)
+            or exists (
+                select
+                from jsonb_each(action.details) as detail
+                where els.contains_any(detail.value #>> '{}', names)
+            )
+        returning 1
+    )
+    select count(*) from blanked
+$$;
+revoke all on function els.blank_operator_actions, els.add_erasure_key from public;
+"""
+ERASURES_DOWNGRADE = """
+drop function els.blank_operator_actions, els.contains_any, els.erasure_digest, els.add_erasure_key, els.hmac_pad;
+drop table els.erasures, els.erasure_keys cascade;
+alter table els.operator_actions drop column erased_at cascade;
+alter table els.quarantine drop column erased_at cascade;
+alter table els.batches drop column erased_at cascade;
+"""
+
 
 def upgrade() -> None:
     op.execute(SUBJECTS)
@@ -185,6 +318,7 @@ def upgrade() -> None:
     brin = "using brin ({}) with (pages_per_range = 16, autosummarize = on)"
     create_index("excess_content_declared", "els.excess_content " + brin.format("declared_at"))
     create_index("validation_failures_stored", "els.validation_failures " + brin.format("stored_at"))
+    op.execute(ERASURES)
 
 
 def _replace_checks(table: str, checks: dict[str, str]) -> None:
@@ -199,6 +333,7 @@ def _replace_checks(table: str, checks: dict[str, str]) -> None:
 
 
 def downgrade() -> None:
+    op.execute(ERASURES_DOWNGRADE)
     # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
     op.execute(REFUSE_ENDED)
     op.execute(f"{IGNORE}alter table els.batches drop constraint batches_cancelled_check")

@@ -11,7 +11,9 @@ from aiokafka.errors import KafkaError
 
 from service.cli.operations import operator_of
 from service.cli.output import CommandError, print_json, warn
+from service.postgres.pool import Database
 from service.postgres.session import Timeouts
+from service.recovery.blanking import Tombstone, import_tombstones, tombstone_of
 from service.recovery.recovery import Recovered, RecoveryOptions
 from service.recovery.recovery import recover as recover_database
 from service.recovery.state import NotRecoverable, abandon, begin_fresh
@@ -30,12 +32,15 @@ async def recover(settings: Settings, options: Namespace) -> int:
         Timeouts(idle_in_transaction_session_timeout=600_000, statement_timeout=600_000, transaction_timeout=600_000),
     )
     acts = None if options.acts is None else _acts(options.acts)
+    tombstones = [] if options.erasures is None else _tombstones(options.erasures)
     try:
         kafka_ = kafka_options(settings)
         if options.abandon:
             await abandon(database, by)
             print("The recovery is abandoned: pods compare the database with its topics again.")
             return 0
+        if tombstones and not options.dry_run:
+            await _import(database, tombstones)
         if options.fresh:
             offsets = await begin_fresh(database, kafka_, settings.consumer_group, by, dry_run=options.dry_run)
             would = "would apply" if options.dry_run else "apply"
@@ -76,6 +81,23 @@ def _acts(path: Path) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
     except (OSError, orjson.JSONDecodeError) as error:
         raise CommandError(f"--acts {path}: {one_line(error)}") from None
+
+
+def _tombstones(path: Path) -> list[Tombstone]:
+    """Read the tombstones of what was erased. Raises CommandError."""
+    try:
+        return [tombstone_of(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--erasures {path}: {one_line(error)}") from None
+
+
+async def _import(database: Database, tombstones: list[Tombstone]) -> None:
+    async with database.transaction() as conn:
+        if missing := await import_tombstones(conn, tombstones):
+            raise NotRecoverable(
+                f"--erasures: this database lacks the keys {', '.join(sorted(missing))}: give the output of"
+                " `els privacy export`, which has them"
+            )
 
 
 def _is_left_to_repeat(acts: list[dict[str, Any]] | None) -> bool:

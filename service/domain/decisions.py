@@ -7,6 +7,7 @@ what a decision needs, calls the function, and executes the decision.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from itertools import zip_longest
 from typing import Literal, NamedTuple, TypeVar
@@ -41,6 +42,8 @@ class BatchCount(NamedTuple):
     assigned: int
     failed: int
     withdrawn: int = 0
+    erased_at: datetime | None = None
+    """When personal data of the batch was erased last."""
 
     @property
     def full(self) -> bool:
@@ -57,6 +60,7 @@ class BatchState:
     failed: int
     essay_set: bytes
     withdrawn: int = 0
+    erased_at: datetime | None = None
 
     @property
     def full(self) -> bool:

@@ -27,13 +27,15 @@ PERSONAL_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "incomplete_batches": ("announcements",),
     "outbox": ("payload", "tracestate"),
     "outbox_pages": ("events",),
-    "quarantine": ("key", "value", "headers", "error"),
+    "quarantine": ("key", "value", "edited_value", "headers", "error", "original_file_name"),
     "operator_actions": ("why", "details"),
 }
 """The columns with personal data, by table. Those of the outbox are not blanked: an erasure waits until it is empty."""
 
 OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "batches": ("batch_id", "state", "essay_set", "course_code", "class_id", "org_id", "traceparent"),
+    "batches": (
+        "batch_id", "state", "essay_set", "course_code", "class_id", "org_id", "traceparent", "cancel_reason",
+    ),
     "slots": (
         "batch_id", "essay_id", "state", "text_storage_id", "file_upload_id", "raw_file_storage_id",
         "content_md5_hash", "traceparent", "origin",
@@ -54,7 +56,7 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "outbox": ("aggregatetype", "aggregateid", "type", "traceparent"),
     "outbox_pages": ("batch_id", "topics"),
     "outbox_blocked": ("batch_id", "topic", "error"),
-    "quarantine": ("topic", "fingerprint", "state", "reason"),
+    "quarantine": ("topic", "fingerprint", "state", "reason", "batch_id"),
     "operator_actions": ("who", "action", "batch_id", "topic"),
     "erasures": ("digest", "key_id", "kind"),
     "erasure_keys": ("id", "key", "inner_pad", "outer_pad"),
@@ -68,6 +70,8 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "lost_inputs": ("topic", "cause"),
     "output_topics": ("topic",),
     "purge_hold": ("why",),
+    "notices": ("kind", "detail"),
+    "input_topics": ("topic",),
 }  # fmt: skip
 """All other columns of text, JSON or bytes: identities, states, digests, and what the service itself has written."""
 
@@ -92,6 +96,31 @@ def blanked_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: detail.get(name) for name in ("error_code", "correlation_id", "timestamp")}
     empty = dict.fromkeys(("service", "operation", "stack_trace", "trace_id", "span_id"))
     return {**empty, **kept, "message": BLANK, "details": {}}
+
+
+_KEPT: Final = frozenset(
+    (
+        "batch_id", "entity_id", "essay_ids", "expected_essay_count", "course_code", "class_id", "org_id",
+        "text_storage_id", "file_upload_id", "raw_file_storage_id", "file_size_bytes", "content_md5_hash",
+        "correlation_id", "timestamp", "validation_error_code", "event",
+    )
+)  # fmt: skip
+
+
+def blanked_value(value: bytes) -> bytes | None:
+    """Return the value of a record that was accepted, with the fields that identify its event; None for any other."""
+    try:
+        envelope = orjson.loads(value)
+        data = envelope["data"]
+        kept: dict[str, Any] = {name: each for name, each in data.items() if name in _KEPT}
+        blank = {"original_file_name": BLANK, "user_id": BLANK, "validation_error_detail": {"message": BLANK}}
+        kept |= {name: each for name, each in blank.items() if name in data}
+        if "associations" in data:
+            kept["associations"] = [{}] * len(data["associations"])
+        trace = {name: each for name, each in (envelope.get("metadata") or {}).items() if name == "traceparent"}
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+    return orjson.dumps({**envelope, "data": kept, "metadata": trace})
 
 
 class ErasedSubject(NamedTuple):
@@ -126,7 +155,7 @@ _ID_FIELDS: Final = (
     "batch_id|entity_id|user_id|text_storage_id|file_upload_id|original_file_name|raw_file_storage_id|file_name"
 )
 _NAMED: Final = re.compile(rf'"(?:{_ID_FIELDS})"\s*:\s*"((?:[^"\\]|\\.)*)"')
-_BATCH: Final = re.compile(r'"(?:batch_id|entity_id)"\s*:\s*"((?:[^"\\]|\\.)+)"')
+_BATCH_ID: Final = re.compile(r'"(?:batch_id|entity_id)"\s*:\s*"((?:[^"\\]|\\.)+)"')
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _WORD: Final = re.compile(r"[^\s\x00-\x1f\"'<>{}\[\],;=\ufffd]+")
 
@@ -148,7 +177,7 @@ def mentions_in(key: bytes | None, *parts: bytes | None) -> Mentions:
     some = set(islice((text for text in texts if 0 < len(text) <= LONGEST_MENTION), MOST_MENTIONS))
     if key and len(key) <= LONGEST_MENTION:
         some.add(_text_of(key))
-    batch = _BATCH.search(given)
+    batch = _BATCH_ID.search(given)
     return Mentions(frozenset(some), _unescaped(batch[1]) if batch else None)
 
 

@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from service.http import openapi, schemas
-from service.http.endpoints import batches, find, health, pending, quarantine, topics
+from service.http.endpoints import batches, find, health, pending, privacy, quarantine, topics
 from service.http.schemas import Call, Endpoint
 from service.http.tokens import Tokens, requiring
 from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
@@ -36,6 +36,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     *find.endpoints(),
     *batches.endpoints(),
     *topics.endpoints(),
+    *privacy.endpoints(),
 )
 
 _log = structlog.get_logger(__name__)
@@ -108,7 +109,7 @@ def _handler(operations: Operations, endpoint: Endpoint) -> Handler:
         result = await endpoint.do(Call(operations, request_model, request.remote or "nowhere"))
         if endpoint.method == "GET":
             # What is read here holds names of files and of persons.
-            given = request_model.model_dump(exclude_none=True, exclude={"file"})
+            given = request_model.model_dump(exclude_none=True, exclude={"file", "user"})
             _log.info("personal_data_read", address=request.remote, path=request.path, parameters=given)
         body = endpoint.response.model_validate(result, from_attributes=True).model_dump_json()
         return web.Response(body=body.encode(), content_type="application/json")

@@ -22,6 +22,7 @@ from service.domain.enveloped import Outgoing
 from service.domain.events import ContentProvisioned, trace_id_of
 from service.domain.topics import BATCH_READY
 from service.intake.confirmations import Confirmations
+from service.intake.erasures import Erasures
 from service.intake.outcome import EffectKind, EffectRecord
 from service.intake.work import BatchWork, PollWork, in_pages
 from service.postgres import queries
@@ -65,6 +66,7 @@ class Announcement:
         # Sent after the counter rows are locked; their values are not needed for it.
         await self._work.publish(self._slot_events)
         counts = await counted
+        Erasures(self._work).check(counts)
         self._check_counters(changed, counts)
         await self._declare_excess(changed, counts)
         due = {announce.batch_id: COMPLETION for announce in decide_announcements(counts, taken)}

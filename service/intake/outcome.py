@@ -135,6 +135,8 @@ class Effects:
     """Repeated contents that name another file than the first."""
     rejected: list[tuple[Delivery, Rejection]] = field(default_factory=list)
     """Rejected records that were not in quarantine before."""
+    erased_batches: list[str] = field(default_factory=list)
+    """Batches of users whose data was erased, which were registered after that."""
     published: int = 0
     """Events written to the outbox."""
 

@@ -24,6 +24,7 @@ from service.domain.repeats import (
     conflict,
     differences,
 )
+from service.intake.erasures import Erasures
 from service.intake.outcome import ReconciledEffects
 from service.intake.work import PollWork
 from service.runtime.tracing import LINKS
@@ -92,6 +93,8 @@ class Registrations:
             batch = self._work.batches[registration.batch_id]
             batch.state = BatchState(len(registration.essay_ids), 0, 0, essay_set)
             batch.created = True
+        if self._work.has_erasures:
+            await Erasures(self._work).blank_stored([registration.batch_id for registration, _ in new])
         await self._reconcile({registration.batch_id: registration.essay_ids for registration, _ in new})
 
     async def _reconcile(self, essay_ids: dict[str, tuple[str, ...]]) -> None:

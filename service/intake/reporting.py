@@ -71,6 +71,8 @@ def _count_findings(effects: Effects) -> None:
 def _log_findings(effects: Effects) -> None:
     for delivery, names in effects.differences:
         _log.warning("registration_differs", **_known_ids(delivery), fields=names)
+    for batch_id in effects.erased_batches:
+        _log.warning("erased_user_registered", batch_id=batch_id)
     for delivery, (known, repeat, fields) in effects.other_files:
         _log.warning(
             "content_differs",

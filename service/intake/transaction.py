@@ -17,6 +17,7 @@ from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Rejection
 from service.intake.announcement import Announcement
 from service.intake.confirmations import Confirmations
+from service.intake.erasures import Erasures
 from service.intake.outcome import Outcome
 from service.intake.registrations import Registrations
 from service.intake.rejections import Rejections
@@ -57,6 +58,8 @@ async def apply(
     if work.batches:
         slots = Slots(work)
         await lock_unregistered(work, states)
+        if work.has_erasures:
+            await Erasures(work).blank()
         confirmations = Confirmations(work)
         await Registrations(work).register()
         await confirmations.find_waiting()
@@ -94,7 +97,7 @@ async def lock_unregistered(work: PollWork, states: PendingResult[BatchStates]) 
     The second read is a statement of its own: the snapshot of a statement is older than the locks that it waits for. If
     one statement locked and read, content could be stored as pending for a batch that is registered.
     """
-    work.now, known = await states
+    work.now, known, work.has_erasures = await states
     for batch in work.batches.values():
         batch.state = known.get(batch.batch_id)
         if batch.state is None or not batch.state.full:
@@ -106,7 +109,9 @@ async def lock_unregistered(work: PollWork, states: PendingResult[BatchStates]) 
     if unregistered := unregistered[:MAX_LOCKS]:
         unregistered = await lock(work, unregistered)
     if unregistered:
-        _, known = await batches.read_batch_states(work.conn, [batch.batch_id for batch in unregistered])
+        again = await batches.send_read_batch_states(work.conn, [batch.batch_id for batch in unregistered])
+        _, known, has_erasures = await again
+        work.has_erasures |= has_erasures
         for batch in unregistered:
             batch.state = known.get(batch.batch_id)
 

@@ -38,6 +38,8 @@ class BatchWork:
     """None while the batch is not registered."""
     created: bool = False
     """Registered by this transaction: no other transaction can hold a slot of it."""
+    erased: bool = False
+    """Its personal data was erased: what arrives of it is blanked."""
     assigned: int = 0
     failed: int = 0
     unchecked: list[ContentProvisioned] = field(default_factory=list)
@@ -103,6 +105,8 @@ class PollWork:
         self.outbox = OutboxWriter(conn)
         self.repeated: list[Delivery] = []
         """Repeated contents whose files are to be compared with those that are recorded."""
+        self.has_erasures = False
+        """Whether there are tombstones, as of the reads behind the locks."""
 
     def batch(self, batch_id: str) -> BatchWork:
         """Return the work on a batch, created where there is none yet."""

@@ -62,6 +62,10 @@ class BatchActions:
                 if row.completed_at is None:
                     taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
                     raise Conflict(f"batch {batch_id} has announced nothing yet: {taken}")
+                if row.erased_at:
+                    raise Conflict(
+                        f"personal data of batch {batch_id} was erased: its events can not be built again as they were"
+                    )
                 announced = announcements_of(conn, row, max_bytes=self._limits.large_event_bytes)
                 events = [event async for event in announced]
                 await outbox.insert_outbox(conn, events)

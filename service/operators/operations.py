@@ -9,6 +9,7 @@ from service.operators.batches import BatchActions
 from service.operators.notices import NoticeActions
 from service.operators.output_topics import OutputTopicActions
 from service.operators.pending import PendingActions
+from service.operators.privacy import PrivacyActions
 from service.operators.quarantine import QuarantineActions
 from service.operators.search import SearchActions
 from service.postgres.pool import Database
@@ -25,3 +26,4 @@ class Operations:
         self.notices = NoticeActions(database)
         self.output_topics = OutputTopicActions(database)
         self.search = SearchActions(database)
+        self.privacy = PrivacyActions(database)

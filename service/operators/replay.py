@@ -103,6 +103,8 @@ class Replay:
             row = await quarantine.read_quarantined(conn, id_)
         if row is None or row["state"] != "open":
             raise Conflict(f"quarantined input {id_} {'is ' + row['state'] if row else 'does not exist'}")
+        if row["erased_at"]:
+            raise Conflict(f"quarantined input {id_} was erased: its value is not kept; discard it")
         topic, value = row["topic"], row["value"] if edited is None else edited
         limits = self._input_limits
         event = events.decode(topic, value, max_bytes=limits.value_bytes[topic], max_values=limits.json_values)

@@ -105,6 +105,7 @@ batches = Table(
     _not_null("withdrawn", Integer, server_default=text("0")),
     Column("cancelled_at", _TIME),
     Column("cancel_reason", Text),
+    Column("erased_at", _TIME),
     PrimaryKeyConstraint("batch_id", name="batches_pkey"),
     _length("batches", "batch_id"),
     CheckConstraint("expected between 1 and 100000", name="batches_expected_check"),
@@ -418,6 +419,7 @@ quarantine = Table(
     Column("original_file_name", Text),
     Column("correlation_id", Uuid),
     Column("edited_value", LargeBinary),
+    Column("erased_at", _TIME),
     PrimaryKeyConstraint("id", name="quarantine_pkey"),
     UniqueConstraint("topic", "fingerprint", name="quarantine_fingerprint_key"),
     CheckConstraint("octet_length(fingerprint) = 32", name="quarantine_fingerprint_check"),
@@ -494,6 +496,7 @@ operator_actions = Table(
     Column("topic", Text),
     _not_null("why", Text),
     _not_null("details", JSONB, server_default="{}"),
+    Column("erased_at", _TIME),
     PrimaryKeyConstraint("id", name="operator_actions_pkey"),
     CheckConstraint("char_length(who) between 1 and 255", name="operator_actions_who_check"),
     Index("operator_actions_at", "at"),
@@ -665,4 +668,30 @@ search_progress = Table(
     PrimaryKeyConstraint("only_row", name="search_progress_pkey"),
     CheckConstraint("only_row", name="search_progress_only_row_check"),
     prefixes=["unlogged"],
+)
+
+erasure_keys = Table(
+    "erasure_keys",
+    METADATA,
+    _not_null("id", Text),
+    _not_null("key", LargeBinary),
+    _not_null("inner_pad", LargeBinary),
+    _not_null("outer_pad", LargeBinary),
+    _not_null("is_own", Boolean),
+    PrimaryKeyConstraint("id", name="erasure_keys_pkey"),
+    CheckConstraint("octet_length(key) = 32", name="erasure_keys_key_check"),
+)
+
+erasures = Table(
+    "erasures",
+    METADATA,
+    _not_null("digest", LargeBinary),
+    _not_null("key_id", Text),
+    _not_null("kind", Text),
+    _not_null("erased_at", _TIME, server_default=text("transaction_timestamp()")),
+    PrimaryKeyConstraint("digest", name="erasures_pkey"),
+    CheckConstraint("octet_length(digest) = 32", name="erasures_digest_check"),
+    CheckConstraint(
+        "kind in ('user', 'batch', 'part', 'text', 'upload', 'mention', 'name')", name="erasures_kind_check"
+    ),
 )

@@ -18,6 +18,8 @@ class RetentionPolicy:
     batch_retention: int = 400 * 86_400
     closed_retention: int = 90 * 86_400
     actions_retention: int = 400 * 86_400
+    erasure_retention: int | None = None
+    """How long tombstones are kept: at least as long as topics and backups may bring back what was erased."""
     ready_waits: bool = True
     """Whether BatchEssaysReady of a batch with a class waits until the class is confirmed."""
 
@@ -60,6 +62,8 @@ class PurgeReport:
     deleted_actions: int = 0
     indexed_batches: int = field(default=0, compare=False)
     """Batches that a search finds from now on as they are: those that changed since the last round."""
+    deleted_erasures: int = 0
+    """Tombstones of what was erased."""
     passed_over: int = 0
     """Batches that were skipped, since another transaction works on them: the next round tries them again."""
     whole: bool = True

@@ -1,6 +1,6 @@
 """What a recovery reads from the topics: announcements and inputs, as values that fit into the ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -64,6 +64,14 @@ class Published(NamedTuple):
         """Return a field of the event's data; None where it is missing."""
         return self.values[_VALUES[self.topic].index(name)]
 
+    def has(self, name: str) -> bool:
+        """Tell whether announcements on this topic state the field."""
+        return name in _VALUES[self.topic]
+
+    def replaced(self, **values: object) -> "Published":
+        """Return the announcement with other values of these fields."""
+        return self._replace(values=_replaced(_VALUES[self.topic], self.values, values))
+
     @property
     def time(self) -> datetime:
         """When the event happened, to the microsecond."""
@@ -117,6 +125,18 @@ class Received(NamedTuple):
     @property
     def order(self) -> tuple[int, int, int]:
         return self[:3]
+
+    def named(self, name: str) -> Any:
+        """Return a field of the event."""
+        return self.values[_FIELDS[self.topic].index(name)]
+
+    def has(self, name: str) -> bool:
+        """Tell whether events on this topic have the field."""
+        return name in _FIELDS[self.topic]
+
+    def replaced(self, **values: object) -> "Received":
+        """Return the input with other values of these fields."""
+        return self._replace(values=_replaced(_FIELDS[self.topic], self.values, values))
 
     @property
     def content(self) -> Content:
@@ -193,6 +213,10 @@ def received_of(delivery: Delivery) -> tuple[str, Received] | None:
     names = _FIELDS[delivery.topic]
     values = [getattr(event, name) for name in names]
     return event.batch_id, Received(delivery.timestamp, delivery.partition, delivery.offset, delivery.topic, values)
+
+
+def _replaced(names: Sequence[str], values: Sequence[Any], others: Mapping[str, object]) -> list[Any]:
+    return [others.get(name, value) for name, value in zip(names, values, strict=True)]
 
 
 def _fields_of(event: Any) -> tuple[str, ...]:

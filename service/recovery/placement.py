@@ -12,10 +12,11 @@ from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import ContentProvisioned, Incoming, ValidationFailed
 from service.domain.topics import BATCH_READY
 from service.intake.transaction import apply
+from service.recovery.erased import blank_facts
 from service.recovery.facts import Published, Received
 from service.recovery.reconstruction import Reconstruction, reconstruct
 from service.recovery.state import Recovering
-from service.store import batches, confirmations, recovery
+from service.store import batches, confirmations, erasures, recovery
 from service.store.announcements import COMPLETION, announcements_of
 from service.store.outbox import OutboxWriter
 
@@ -62,6 +63,7 @@ async def place(
     """
     counts: Counter[str] = Counter()
     async with recovering.database.transaction() if dry_run else recovering.transaction(pipelined=True) as conn:
+        page, erased = await blank_facts(conn, list(page))
         stored = await recovery.read_stored(conn, [batch_id for batch_id, _, _ in page])
         changed = [
             reconstruct(batch_id, announcements, received, stored[batch_id], known_since=known_since)
@@ -81,6 +83,8 @@ async def place(
                 await recovery.write_incomplete_batches(conn, kept)
             if registered := [each.batch_id for each in changed if each.register]:
                 await recovery.complete_batches(conn, registered)
+            for batch_id, uploads in erased.items():
+                await erasures.blank_batch(conn, batch_id, uploads)
     return changed, counts
 
 

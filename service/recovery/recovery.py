@@ -32,6 +32,7 @@ from service.intake.intake import Intake
 from service.intake.reporting import report as report_effects
 from service.postgres.pool import Database
 from service.recovery import state
+from service.recovery.blanking import blank_rejected, blank_stored
 from service.recovery.facts import RECORDS, Published
 from service.recovery.placement import UNLIMITED, Facts, pages, place
 from service.recovery.reading import (
@@ -192,6 +193,8 @@ class _Run:
         self.report.counts["contradictions"] = self.report.counts["incomplete"] = 0
         self.report.contradictions, self.report.incomplete = [], []
         log, limits = self._options.log, self._options.input_limits
+        if not self._options.dry_run and (erased := await blank_stored(self._recovering.transaction)):
+            self.report.counts["erased batches"] = erased
         with Ledger(RECORDS) as ledger:
             log("reading the output topics")
             since = await output_starts(self._reader, self._outputs, self._recovering.begun.known_until)
@@ -210,6 +213,7 @@ class _Run:
             return
         log("applying the inputs")
         await self._apply(starts, input_ends)
+        await blank_rejected(self._recovering.database)
 
     def _counter(self, what: str, every: int = 100_000) -> Callable[[int], None]:
         """Return a function that adds to a count, and logs the count now and then."""

@@ -6,7 +6,7 @@ sql/queries/batches names the locks that it takes and the indexes that it uses.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from psycopg import AsyncConnection
@@ -46,6 +46,8 @@ class RegisteredBatch(NamedTuple):
     withdrawn: int
     cancelled_at: datetime | None
     cancel_reason: CancelReason | None
+    erased_at: datetime | None
+    """When personal data of the batch was erased last: its events can not be built again as they were."""
 
     @property
     def was_complete(self) -> bool:
@@ -53,33 +55,46 @@ class RegisteredBatch(NamedTuple):
         return self.completed_at is not None and (self.cancelled_at is None or self.completed_at < self.cancelled_at)
 
 
-BatchStates = tuple[datetime, dict[str, BatchState]]
-"""The transaction's time, and the committed state of each batch that is registered, by batch id."""
+BatchStates = tuple[datetime, dict[str, BatchState], bool]
+"""The transaction's time, the committed state of each batch that is registered, by batch id, and whether there are
+tombstones."""
+
+ERASURES: Final = "els.erasures".ljust(256, ".")
+"""The name of the lock of erasures, which is too long for the id of a batch: registrations take it shared."""
 
 
 async def send_read_batch_states(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> PendingResult[BatchStates]:
     """Send the read of the states of these batches; at least one."""
 
     def states(rows: list[Any]) -> BatchStates:
-        return rows[0][1], {row[0]: BatchState(*row[2:]) for row in rows if row[2] is not None}
+        return rows[0][1], {row[0]: BatchState(*row[2:8]) for row in rows if row[2] is not None}, rows[0][8]
 
     return await send_query(conn, "read_batch_states", states, batch_ids=Texts(batch_ids))
 
 
-async def read_batch_states(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> BatchStates:
+async def read_batch_states(
+    conn: AsyncConnection[Any], batch_ids: Sequence[str]
+) -> tuple[datetime, dict[str, BatchState]]:
     """Read the states of these batches; at least one."""
-    return await (await send_read_batch_states(conn, batch_ids))
+    now, known, _ = await (await send_read_batch_states(conn, batch_ids))
+    return now, known
 
 
 async def try_lock_batches(conn: AsyncConnection[Any], *, exclusive: Sequence[str], shared: Sequence[str]) -> set[str]:
-    """Lock batches until the transaction ends, without waiting. Returns those that other transactions hold."""
-    rows = await fetch_rows(conn, "try_lock_batches", exclusive=Texts(exclusive), shared=Texts(shared))
-    return {batch_id for batch_id, taken in rows if not taken}
+    """Lock batches until the transaction ends, without waiting. Returns those that other transactions hold.
+
+    Nobody can be registered while an erasure begins: then the others hold all that are to be locked exclusively.
+    """
+    names = [*shared, ERASURES] if exclusive else shared
+    rows = await fetch_rows(conn, "try_lock_batches", exclusive=Texts(exclusive), shared=Texts(names))
+    busy = {batch_id for batch_id, taken in rows if not taken}
+    return busy - {ERASURES} | set(exclusive) if ERASURES in busy else busy
 
 
 async def lock_batch(conn: AsyncConnection[Any], batch_id: str, *, exclusive: bool) -> None:
     """Lock one batch until the transaction ends, and wait for the lock."""
-    await conn.execute(STATEMENTS["lock_batch"], {"batch_id": batch_id, "exclusive": exclusive})
+    parameters = {"batch_id": batch_id, "exclusive": exclusive, "erasures": ERASURES}
+    await conn.execute(STATEMENTS["lock_batch"], parameters)
 
 
 async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[Register]) -> None:

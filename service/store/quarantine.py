@@ -3,7 +3,7 @@
 Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -27,9 +27,12 @@ from service.postgres.statements import STATEMENTS
 
 
 async def quarantine_inputs(
-    conn: AsyncConnection[Any], rejected: Sequence[tuple[Delivery, Rejection]]
+    conn: AsyncConnection[Any], rejected: Sequence[tuple[Delivery, Rejection]], erased: Container[int] = ()
 ) -> list[tuple[Delivery, Rejection]]:
-    """Store rejected inputs. Only raises the count of one that is stored already. Returns the new ones."""
+    """Store rejected inputs. Only raises the count of one that is stored already. Returns the new ones.
+
+    `erased` has the ids of the objects of deliveries that are stored without their contents.
+    """
     first: dict[tuple[str, bytes], tuple[Delivery, Rejection]] = {}
     deliveries: dict[tuple[str, bytes], int] = {}
     for delivery, rejection in rejected:
@@ -45,14 +48,20 @@ async def quarantine_inputs(
             "fingerprints": Blobs([digest for _, digest in first]),
             "partitions": Integers([delivery.partition for delivery, _ in rows]),
             "offsets": Integers([delivery.offset for delivery, _ in rows]),
-            "keys": Blobs([delivery.key for delivery, _ in rows]),
-            "values": Blobs([delivery.value for delivery, _ in rows]),
-            "headers": Texts([_headers(delivery) for delivery, _ in rows]),
+            "keys": Blobs([None if id(delivery) in erased else delivery.key for delivery, _ in rows]),
+            "values": Blobs([None if id(delivery) in erased else delivery.value for delivery, _ in rows]),
+            "headers": Texts([b"[]" if id(delivery) in erased else _headers(delivery) for delivery, _ in rows]),
+            "erased": [id(delivery) in erased for delivery, _ in rows],
             "reasons": Texts([rejection.reason for _, rejection in rows]),
             "errors": Texts([_text(rejection.error) for _, rejection in rows]),
             "deliveries": Integers(list(deliveries.values())),
             "batch_ids": Texts([subject.batch_id for subject in subjects]),
-            "original_file_names": Texts([subject.original_file_name for subject in subjects]),
+            "original_file_names": Texts(
+                [
+                    None if id(delivery) in erased else subject.original_file_name
+                    for (delivery, _), subject in zip(rows, subjects, strict=True)
+                ]
+            ),
             "correlation_ids": Uuids([subject.correlation_id for subject in subjects]),
         },
         binary=True,

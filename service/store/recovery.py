@@ -259,6 +259,11 @@ async def read_incomplete_batches(conn: AsyncConnection[Any]) -> list[tuple[str,
     return [(batch_id, announcements) for batch_id, announcements in await fetch_rows(conn, "read_incomplete_batches")]
 
 
+async def read_incomplete_batch(conn: AsyncConnection[Any], batch_id: str) -> list[list[Any]]:
+    """Read the announcements of a batch whose registration is in no topic. Returns one list, or none."""
+    return [announcements for (announcements,) in await fetch_rows(conn, "read_incomplete_batch", batch_id=batch_id)]
+
+
 async def complete_batches(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
     """Forget that batches were incomplete."""
     await conn.execute(STATEMENTS["complete_batches"], {"batch_ids": Texts(batch_ids)})

@@ -24,7 +24,11 @@ UploadKey = tuple[str, str]
 DueStatement = Literal["find_due_content", "find_due_failures", "find_old_expired_content", "find_old_expired_failures"]
 EndingStatement = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
 ClearingStatement = Literal[
-    "delete_removed_content", "delete_closed_quarantine", "delete_operator_actions", "delete_old_confirmations"
+    "delete_removed_content",
+    "delete_closed_quarantine",
+    "delete_operator_actions",
+    "delete_old_confirmations",
+    "delete_old_erasures",
 ]
 
 
@@ -109,13 +113,14 @@ async def count_due(
     closed: datetime,
     actions: datetime,
     confirmations: datetime | None,
+    erasures: datetime | None,
     waits: bool,
 ) -> dict[str, int]:
     """Count what has passed its time limit, by the names of PurgeReport. A time of None means that nothing is due."""
     cursor = await conn.execute(
         STATEMENTS["count_due"],
         {"pending_due": pending, "late_due": late, "expired_due": expired, "ended_due": ended, "closed_due": closed}
-        | {"actions_due": actions, "waits": waits, "confirmations_due": confirmations},
+        | {"actions_due": actions, "waits": waits, "confirmations_due": confirmations, "erasures_due": erasures},
     )
     (counts,) = await cursor.fetchall()
     return {column.name: count for column, count in zip(cursor.description or (), counts, strict=True)}

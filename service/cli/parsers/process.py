@@ -73,6 +73,12 @@ def add_process(commands: Commands) -> None:
         metavar="FILE",
         help="operator actions of the lost time, a JSON object a line (of ops.operator_actions): list what to repeat",
     )
+    recover.add_argument(
+        "--erasures",
+        type=Path,
+        metavar="FILE",
+        help="tombstones of personal data that was erased (of `privacy export`): blank it in what is recovered",
+    )
     recover.add_argument("--abandon", action="store_true", help="end a recovery that has begun, without finishing it")
     recover.add_argument(
         "--fresh", action="store_true", help="the database is empty on purpose: apply all inputs as new ones"

@@ -13,6 +13,7 @@ with held as materialized (
         batches.failed + taken.failed as failed,
         batches.withdrawn,
         taken.assigned + taken.failed as newly,
+        batches.erased_at,
         :waits::boolean and coalesce(batches.class_id, '') <> '' and batches.confirmed_at is null as waits
     from unnest(:batch_ids::text[], :assigned::bigint[], :failed::bigint[]) as taken (batch_id, assigned, failed)
     inner join els.batches
@@ -44,5 +45,5 @@ counted as (
     where batches.batch_id = any(array[held.batch_id])
         and held.newly > 0
 )
-select batch_id, expected, assigned, failed, withdrawn
+select batch_id, expected, assigned, failed, withdrawn, erased_at
 from held

@@ -6,5 +6,6 @@ set state = 'replayed',
     closed_at = transaction_timestamp(),
     edited_value = :value
 where id = :id
+    and erased_at is null
     and state = 'open'
 returning id, topic, reason, fingerprint

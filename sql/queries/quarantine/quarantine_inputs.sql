@@ -10,28 +10,31 @@ with numbered as materialized (
         from unnest(
             :topics::text[], :fingerprints::bytea[], :partitions::bigint[], :offsets::bigint[], :keys::bytea[],
             :values::bytea[], :headers::text[], :reasons::text[], :errors::text[], :deliveries::bigint[],
-            :batch_ids::text[], :original_file_names::text[], :correlation_ids::uuid[]
+            :batch_ids::text[], :original_file_names::text[], :correlation_ids::uuid[], :erased::boolean[]
         ) with ordinality as rejected (
             topic, fingerprint, "partition", "offset", key, value, headers, reason, error, deliveries, batch_id,
-            original_file_name, correlation_id, ordinal
+            original_file_name, correlation_id, is_erased, ordinal
         )
         order by ordinal
     ) as arrived
 )
 insert into els.quarantine (
     id, topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
-    deliveries, batch_id, original_file_name, correlation_id
+    deliveries, batch_id, original_file_name, correlation_id, erased_at
 )
 overriding system value
 select
     id, topic, fingerprint, "partition", "offset", key, value, headers::jsonb, reason, error, transaction_timestamp(),
-    transaction_timestamp(), deliveries, batch_id, original_file_name, correlation_id
+    transaction_timestamp(), deliveries, batch_id, original_file_name, correlation_id,
+    case when is_erased then transaction_timestamp() end
 from numbered
 order by topic, fingerprint
 on conflict (topic, fingerprint) do update
 set deliveries = quarantine.deliveries + excluded.deliveries,
     last_seen_at = transaction_timestamp(),
     batch_id = coalesce(quarantine.batch_id, excluded.batch_id),
-    original_file_name = coalesce(quarantine.original_file_name, excluded.original_file_name),
+    original_file_name = case
+        when quarantine.erased_at is null then coalesce(quarantine.original_file_name, excluded.original_file_name)
+    end,
     correlation_id = coalesce(quarantine.correlation_id, excluded.correlation_id)
 returning topic, fingerprint, deliveries

@@ -1,4 +1,4 @@
--- Stores the new reason of a rejected input whose replay was rejected: it stays open. It was not delivered, so no
+-- Stores the new reason of a rejected input whose replay was rejected: it stays open, unless it was erased meanwhile. It was not delivered, so no
 -- delivery is counted.
 -- Index: quarantine_pkey. Locks: the row.
 update els.quarantine
@@ -6,4 +6,5 @@ set reason = :reason,
     error = :error
 where id = :id
     and state = 'open'
+    and erased_at is null
 returning topic

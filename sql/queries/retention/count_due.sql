@@ -92,4 +92,9 @@ select
         select count(*)
         from els.operator_actions
         where at <= :actions_due::timestamptz
-    ) as deleted_actions
+    ) as deleted_actions,
+    (
+        select count(*)
+        from els.erasures
+        where erased_at <= :erasures_due::timestamptz
+    ) as deleted_erasures

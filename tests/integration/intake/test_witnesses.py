@@ -20,7 +20,7 @@ from service.intake.announcement import Announcement
 from service.intake.work import PollWork
 from service.postgres.statements import STATEMENTS
 from service.store import batches, slots
-from service.store.batches import RegisteredBatch
+from service.store.batches import BatchStates, RegisteredBatch
 from tests.integration.intake.test_races import RACES, complaints, run
 from tests.support.interleaving.interleaving import stage
 from tests.support.selection import partly_in_test_all
@@ -67,21 +67,25 @@ left join els.batches
 def with_lock_and_read_in_one_statement(patch: Patch) -> None:
     """The snapshot of a statement is older than the locks that it waits for."""
     seen: ContextVar[tuple[Any, ...] | None] = ContextVar("seen", default=None)
-    read_batch_states = batches.read_batch_states
+    send_read_batch_states = batches.send_read_batch_states
 
     async def lock_batch(conn: Conn, batch_id: str, *, exclusive: bool) -> None:
         cursor = await conn.execute(LOCK_AND_READ, {"batch_id": batch_id, "exclusive": exclusive})
         seen.set(await cursor.fetchone())
 
-    async def read(conn: Conn, batch_ids: Sequence[str]) -> tuple[datetime, dict[str, BatchState]]:
+    async def read(conn: Conn, batch_ids: Sequence[str]) -> Awaitable[BatchStates]:
         known = seen.get()
         seen.set(None)
         if known is None:
-            return await read_batch_states(conn, batch_ids)
-        return datetime.now(UTC), {} if known[0] is None else {batch_ids[0]: BatchState(*known)}
+            return await send_read_batch_states(conn, batch_ids)
+
+        async def states() -> BatchStates:
+            return datetime.now(UTC), {} if known[0] is None else {batch_ids[0]: BatchState(*known)}, False
+
+        return states()
 
     patch.setattr(batches, "lock_batch", lock_batch)
-    patch.setattr(batches, "read_batch_states", read)
+    patch.setattr(batches, "send_read_batch_states", read)
 
 
 async def _no_wait(_conn: Conn, _batch_id: str, _count: int) -> None:

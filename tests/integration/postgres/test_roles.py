@@ -56,6 +56,8 @@ TABLES = {
     "expired_seen": CHANGE,
     "policy": CHANGE,
     "operator_actions": {"SELECT", "DELETE"},
+    "erasures": ROWS,
+    "erasure_keys": {"SELECT", "INSERT"},
     "alembic_version": {"SELECT"},
 }
 """What els_app may do with each table; els_ops may do nothing with any."""
@@ -209,7 +211,7 @@ def test_functions_that_run_as_the_owner_have_a_fixed_search_path(
         and prosecdef
     """
     found = dict(database.execute(definers).fetchall())
-    assert set(found) == {"oldest_transaction", "held_back", "refuse_previous_relay"}
+    assert set(found) == {"oldest_transaction", "held_back", "refuse_previous_relay", "blank_operator_actions"}
     assert all(any(setting.startswith("search_path=") for setting in config or ()) for config in found.values())
 
 
