@@ -14,11 +14,17 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.errors import SerializationFailure
 
-from service.domain.contract import CancelReason
 from service.domain.decisions import BatchCount, BatchState
 from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming
-from service.domain.topics import BATCH_CANCELLED, BATCH_COMPLETED, BATCH_READY, READINESS_TIMEOUT, VALIDATION_ERRORS
+from service.domain.topics import (
+    BATCH_CANCELLED,
+    BATCH_COMPLETED,
+    BATCH_READY,
+    READINESS_TIMEOUT,
+    VALIDATION_ERRORS,
+    CancelReason,
+)
 from service.operators import endings
 from service.operators.batches import BatchActions
 from service.operators.errors import OperationError
