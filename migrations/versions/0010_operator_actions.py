@@ -333,26 +333,13 @@ def _replace_checks(table: str, checks: dict[str, str]) -> None:
 
 
 def downgrade() -> None:
+    # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
+    op.execute(REFUSE_ENDED)
     op.execute(ERASURES_DOWNGRADE)
-    # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
-    op.execute(REFUSE_ENDED)
-    op.execute(f"{IGNORE}alter table els.batches drop constraint batches_cancelled_check")
-    _replace_checks("els.batches", BATCHES_BEFORE)
-    _replace_checks("els.slots", SLOTS_BEFORE)
-    op.execute(
-        "alter table els.batches drop column withdrawn cascade, drop column cancelled_at cascade,"
-        " drop column cancel_reason cascade"
-    )
-    op.execute("drop table els.notices, els.expired_seen cascade")
     op.execute("drop index els.excess_content_declared, els.validation_failures_stored")
-    op.execute("drop table els.search, els.search_progress")
     op.execute(
-        "alter table els.quarantine drop column batch_id cascade, drop column original_file_name cascade,"
-        " drop column correlation_id cascade, drop column edited_value cascade"
+        "drop table els.search, els.search_progress, els.input_topics, els.notices, els.expired_seen, els.pods cascade"
     )
-    op.execute("drop table els.input_topics cascade")
-    # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
-    op.execute(REFUSE_ENDED)
     op.execute(f"{IGNORE}alter table els.batches drop constraint batches_cancelled_check")
     _replace_checks("els.batches", BATCHES_BEFORE)
     _replace_checks("els.slots", SLOTS_BEFORE)
@@ -360,7 +347,6 @@ def downgrade() -> None:
         "alter table els.batches drop column withdrawn cascade, drop column cancelled_at cascade,"
         " drop column cancel_reason cascade"
     )
-    op.execute("drop table els.notices, els.expired_seen, els.pods cascade")
     op.execute(
         "alter table els.quarantine drop column batch_id cascade, drop column original_file_name cascade,"
         " drop column correlation_id cascade, drop column edited_value cascade"

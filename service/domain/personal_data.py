@@ -146,7 +146,7 @@ def subjects_of(upload: Upload) -> list[ErasedSubject]:
 MOST_MENTIONS: Final = 10_000
 """How many ids and names of a rejected input are compared: its named fields, then the first of all texts in it."""
 
-SEARCHED_BYTES: Final = 512 * 1024
+EXAMINED_BYTES: Final = 512 * 1024
 """So many bytes of the beginning and of the end of a rejected value are searched."""
 
 LONGEST_MENTION: Final = 1_024

@@ -13,7 +13,7 @@ from psycopg.errors import SerializationFailure
 from service.domain.decisions import BatchCount
 from service.domain.delivery import Delivery
 from service.domain.events import BatchRegistered, Rejection
-from service.domain.personal_data import BLANK, SEARCHED_BYTES, ErasedSubject, blanked, mentions_in, subjects_of
+from service.domain.personal_data import BLANK, EXAMINED_BYTES, ErasedSubject, blanked, mentions_in, subjects_of
 from service.intake.work import BatchWork, PollWork
 from service.store import erasures
 from service.store.erasures import ErasedUploads
@@ -104,6 +104,6 @@ def _blank(deliveries: Collection[Delivery]) -> None:
 def _searched(value: bytes | None) -> tuple[bytes, ...]:
     if value is None:
         return ()
-    if len(value) <= SEARCHED_BYTES:
+    if len(value) <= EXAMINED_BYTES:
         return (value,)
-    return value[:SEARCHED_BYTES], value[-SEARCHED_BYTES:]
+    return value[:EXAMINED_BYTES], value[-EXAMINED_BYTES:]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from service.domain.personal_data import SEARCHED_BYTES, ErasedSubject, Mentions, blanked_value, mentions_in
+from service.domain.personal_data import EXAMINED_BYTES, ErasedSubject, Mentions, blanked_value, mentions_in
 from service.postgres.arrays import Blobs, Integers, Texts, Times
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows
 from service.postgres.statements import STATEMENTS
@@ -46,7 +46,7 @@ class RejectedInput(NamedTuple):
     @property
     def mentions(self) -> Mentions:
         """The ids and names in it."""
-        is_whole = self.size is None or self.size <= SEARCHED_BYTES
+        is_whole = self.size is None or self.size <= EXAMINED_BYTES
         return mentions_in(self.key, self.first, None if is_whole else self.last, self.edited_value)
 
 
@@ -149,7 +149,7 @@ async def blank_operator_actions(
 
 async def read_rejected(conn: AsyncConnection[Any], after: int) -> list[RejectedInput]:
     """Read a page of rejected inputs that are not erased, above an id."""
-    rows = await fetch_rows(conn, "read_rejected", after=after, most=SEARCHED_BYTES, bytes=SEARCH_PAGE_BYTES)
+    rows = await fetch_rows(conn, "read_rejected", after=after, most=EXAMINED_BYTES, bytes=SEARCH_PAGE_BYTES)
     return [RejectedInput(*row) for row in rows]
 
 
