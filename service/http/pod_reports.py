@@ -83,6 +83,7 @@ class PodReports:
         """Remove the row, so that nobody takes this pod for one that went silent."""
         with suppress(psycopg.Error, TimeoutError):
             async with asyncio.timeout(REMOVAL_SECONDS), self._database.transaction() as conn:
+                await relays.prepare_relay(conn)
                 await pods.leave_pod(conn, self._pod)
 
     async def _named_errors(self) -> Mapping[str, str]:

@@ -12,9 +12,9 @@ from service.domain.topics import INCOMING_TOPICS
 
 @pytest.mark.timeout(180)
 async def test_ops_health_says_which_pods_cannot_reach_the_broker_and_since_when(
-    tmp_path: Path, app_url: str, database_url: str, tansu: Broker
+    tmp_path: Path, app_url: str, database_url: str, kafka: Broker
 ) -> None:
-    settings = {"ELS_DATABASE_URL": app_url, **tansu.settings}
+    settings = {"ELS_DATABASE_URL": app_url, **kafka.settings}
     with (
         pods(tmp_path, settings) as started,
         psycopg.connect(database_url, autocommit=True) as conn,
@@ -35,7 +35,7 @@ async def test_ops_health_says_which_pods_cannot_reach_the_broker_and_since_when
         assert (await health())[0] == []
         await until(are_alive, 30, lambda: str(conn.execute("table ops.pods").fetchall()))
 
-        tansu.kill()
+        kafka.kill()
 
         async def is_named() -> bool:
             kinds, actions = await health()
@@ -45,6 +45,15 @@ async def test_ops_health_says_which_pods_cannot_reach_the_broker_and_since_when
         kinds, actions = await health()
         assert "pods" not in kinds
         assert actions[0].endswith("ops.pods (docs/operations.md#broker-down)")
+
+        if kafka.keeps_records:
+            kafka.start()
+
+            async def is_over() -> bool:
+                return conn.execute("select level from ops.health").fetchone() == ("fine",)
+
+            await until(is_over, 90, lambda: str(conn.execute("select attention from ops.health").fetchall()))
+            await until(are_alive, 30, lambda: str(conn.execute("table ops.pods").fetchall()))
 
         assert await started.stop() == [0, 0]
         assert conn.execute("select count(*) from ops.pods").fetchone() == (0,)
