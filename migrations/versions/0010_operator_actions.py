@@ -318,6 +318,7 @@ def upgrade() -> None:
     brin = "using brin ({}) with (pages_per_range = 16, autosummarize = on)"
     create_index("excess_content_declared", "els.excess_content " + brin.format("declared_at"))
     create_index("validation_failures_stored", "els.validation_failures " + brin.format("stored_at"))
+    create_index("batches_listed", "els.batches (state, registered_at)")
     op.execute(ERASURES)
 
 
@@ -336,7 +337,7 @@ def downgrade() -> None:
     # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
     op.execute(REFUSE_ENDED)
     op.execute(ERASURES_DOWNGRADE)
-    op.execute("drop index els.excess_content_declared, els.validation_failures_stored")
+    op.execute("drop index els.batches_listed, els.excess_content_declared, els.validation_failures_stored")
     op.execute(
         "drop table els.search, els.search_progress, els.input_topics, els.notices, els.expired_seen, els.pods cascade"
     )

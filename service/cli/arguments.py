@@ -35,6 +35,7 @@ position = _read(parameters.position)
 page = _read(parameters.page)
 age = _read(parameters.age)
 pending_cursor = _read(parameters.pending_cursor)
+batch_cursor = _read(parameters.batch_cursor)
 interval = _read(parameters.interval)
 
 

@@ -7,19 +7,23 @@ from service.cli.operations import opened_operations, operator_of, print_next
 from service.cli.output import print_json, print_row, print_rows
 from service.operators.endings import Ending
 from service.settings import Settings
+from service.store.batches import BatchFilter
 
 
 async def batches_list(settings: Settings, options: Namespace) -> int:
-    """List a page of registered batches, in the order of their ids."""
+    """List a page of registered batches, the newest first."""
+    condition = BatchFilter(
+        options.state,
+        options.late,
+        options.user,
+        options.class_id,
+        options.org,
+        options.older_than,
+        options.newer_than,
+        options.after,
+    )
     async with opened_operations(settings) as operations:
-        page = await operations.batches.list(
-            page=options.limit,
-            state=options.state,
-            user_id=options.user,
-            older_than=options.older_than,
-            newer_than=options.newer_than,
-            after=options.after,
-        )
+        page = await operations.batches.list(condition, page=options.limit)
     print_rows(page.rows, options.json)
     print_next(page, "--after")
     return 0

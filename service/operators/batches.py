@@ -6,6 +6,7 @@ from typing import Any
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Outgoing, Unpublishable
 from service.domain.topics import CancelReason
+from service.operators import parameters
 from service.operators.advice import advise
 from service.operators.endings import Ending, end_batch, preview_ending
 from service.operators.errors import Conflict, NotFound
@@ -14,6 +15,7 @@ from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
 from service.store import batches, operator_actions, outbox, search, slots
 from service.store.announcements import announcements_of
+from service.store.batches import BatchFilter
 from service.store.operator_actions import Operator, Subject
 
 HISTORY = 50
@@ -27,11 +29,14 @@ class BatchActions:
         self._database = database
         self._limits = limits
 
-    async def list(self, *, page: int, **conditions: Any) -> Page[NamedRow]:
-        """Returns a page of registered batches, by id. The conditions are those of `store.batches.list_batches`."""
+    async def list(self, condition: BatchFilter, *, page: int) -> Page[NamedRow]:
+        """Returns a page of registered batches, the newest first."""
+        of_somebody = any(condition.of().values())
         async with transaction(self._database) as conn:
-            rows = await batches.list_batches(conn, page=page, **conditions)
-        return Page(rows, rows[-1]["batch_id"] if len(rows) == page else None)
+            rows = await (search.list_batches_of if of_somebody else batches.list_batches)(conn, condition, page)
+        if len(rows) < page:
+            return Page(rows, None)
+        return Page(rows, parameters.batch_cursor_text(rows[-1]["registered_at"], rows[-1]["batch_id"]))
 
     async def show(self, batch_id: str, *, page: int, after: int) -> tuple[NamedRow, Page[NamedRow]]:
         """Returns all that is known of a batch, registered or not, with a page of its slots after the position `after`.

@@ -82,6 +82,23 @@ def age(text: str) -> float:
     return seconds
 
 
+def batch_cursor(text: str) -> tuple[datetime, str]:
+    """Parse the cursor after a page of batches, as `batch_cursor_text` formats it."""
+    time, _, batch_id = text.partition("/")
+    try:
+        at = datetime.fromisoformat(time)
+    except ValueError:
+        at = datetime.min  # noqa: DTZ901  rejected below
+    if at.tzinfo is None or not 1900 <= at.year <= 9000 or not batch_id:
+        raise ValueError("must be a time, a slash and a batch id, as printed with the previous page")
+    return at, short_text(batch_id)
+
+
+def batch_cursor_text(registered_at: datetime, batch_id: str) -> str:
+    """Format the cursor that `batch_cursor` parses."""
+    return f"{registered_at.isoformat().replace('+00:00', 'Z')}/{batch_id}"
+
+
 def pending_cursor(text: str) -> tuple[datetime, int]:
     """Parse the cursor after a page of pending content, as `pending_cursor_text` formats it."""
     time, _, arrival = text.rpartition("/")

@@ -65,10 +65,24 @@ class PendingActions:
         more = parameters.pending_cursor_text(rows[-1].waiting_since, rows[-1].arrival) if len(rows) == page else None
         return Page(rows, more)
 
+    async def list_failures(
+        self, condition: PendingFilter, *, page: int, state: str = "pending", after: tuple[datetime, int] | None = None
+    ) -> Page[NamedRow]:
+        """Returns a page of validation failures in a state (pending or expired), the longest waiting first."""
+        async with transaction(self._database) as conn:
+            rows = await validation_failures.list_waiting_failures(conn, condition, page=page, state=state, after=after)
+        if len(rows) < page:
+            return Page(rows, None)
+        return Page(rows, parameters.pending_cursor_text(rows[-1]["waiting_since"], rows[-1]["arrival"]))
+
     async def show(self, batch_id: str, text_storage_id: str) -> NamedRow:
-        """Returns a content that is pending, expired or removed, with all its columns."""
+        """Returns a content that is pending, expired or removed, or else the failure with this upload id.
+
+        All columns are returned.
+        """
         async with transaction(self._database) as conn:
             row = await pending_content.show_pending_content(conn, batch_id, text_storage_id)
+            row = row or await validation_failures.show_failure(conn, batch_id, text_storage_id)
             _, registered = await batches.read_batch_states(conn, [batch_id])
         if row is None and registered:
             raise NotFound(

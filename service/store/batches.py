@@ -5,6 +5,7 @@ sql/queries/batches names the locks that it takes and the indexes that it uses.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -170,22 +171,45 @@ async def read_essay_ids(conn: AsyncConnection[Any], batch_ids: Sequence[str]) -
     return {batch_id: tuple(ids) for batch_id, ids in essay_ids.items()}
 
 
-async def list_batches(
-    conn: AsyncConnection[Any],
-    *,
-    page: int,
-    state: str | None = None,
-    user_id: str | None = None,
-    older_than: float | None = None,
-    newer_than: float | None = None,
-    after: str | None = None,
-) -> list[NamedRow]:
-    """Read a page of batches, by batch id. Give the last id as `after` for the next page.
+BATCH_STATES: Final = ("registered", "complete", "ready", "failed", "cancelled")
 
-    Ages are seconds since the registration.
-    """
-    conditions = {"state": state, "user_id": user_id, "older_than": older_than, "newer_than": newer_than}
-    return await fetch_named_rows(conn, "list_batches", **conditions, after=after, page=page)
+
+@dataclass(frozen=True, slots=True)
+class BatchFilter:
+    """Which batches to list. All given conditions must hold. Ages are seconds since the registration."""
+
+    state: str | None = None
+    late: bool = False
+    """Only those that were reported late, and still wait for uploads."""
+    user_id: str | None = None
+    class_id: str | None = None
+    org_id: str | None = None
+    older_than: float | None = None
+    newer_than: float | None = None
+    before: tuple[datetime, str] | None = None
+    """Only those after this one, (registered_at, batch_id), in the order of the list: for the next page."""
+
+    def conditions(self) -> dict[str, object]:
+        """Return the conditions but those on user, class and organisation, by parameter name."""
+        states = (self.state,) if self.state else BATCH_STATES
+        before_time, before_id = self.before or (None, None)
+        return {
+            "states": Texts([state for state in states if state == "registered" or not self.late]),
+            "late": self.late,
+            "older_than": self.older_than,
+            "newer_than": self.newer_than,
+            "before_time": before_time,
+            "before_id": before_id,
+        }
+
+    def of(self) -> dict[str, str | None]:
+        """Return the conditions on user, class and organisation, by parameter name."""
+        return {"user_id": self.user_id, "class_id": self.class_id, "org_id": self.org_id}
+
+
+async def list_batches(conn: AsyncConnection[Any], condition: BatchFilter, page: int) -> list[NamedRow]:
+    """Read a page of batches, the newest first. Ignores user, class and organisation (search.list_batches_of)."""
+    return await fetch_named_rows(conn, "list_batches", **condition.conditions(), page=page)
 
 
 async def show_batch(conn: AsyncConnection[Any], batch_id: str) -> NamedRow | None:

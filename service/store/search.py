@@ -15,10 +15,11 @@ from psycopg.rows import dict_row
 from service.postgres.arrays import Texts
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows
 from service.postgres.statements import STATEMENTS
+from service.store.batches import BatchFilter
 
 PASS_BATCHES: Final = 500
 PASS_SLOTS: Final = 20_000
-"""Batches, and their slots, whose rows of the search are written in one transaction: about a tenth of a second."""
+"""Batches, and their slots, whose rows of the search are written in one transaction: a fraction of a second."""
 
 SEARCHED_REJECTIONS: Final = 5_000
 SEARCHED_BYTES: Final = 64 * 1024
@@ -37,7 +38,7 @@ class SearchCondition:
 
 async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[NamedRow]:
     """Find what an id names, or a file whose name contains the text, in every state; the newest first."""
-    await fetch_rows(conn, "prepare_search")
+    known_until = await _prepare(conn)
     ((name,),) = await fetch_rows(conn, "fold_text", text=condition.text)
     parameters = {
         "text": condition.text,
@@ -47,11 +48,17 @@ async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[N
         "until": condition.until,
         "page": condition.page,
     }
-    rows = await _fetch(conn, "find_in_batches", **parameters)
+    rows = await _fetch(conn, "find_in_batches", **parameters, known_until=known_until)
     rows += await _fetch(conn, "find_waiting", **parameters)
     rows += await _fetch(conn, "find_rejected", **parameters, searched=SEARCHED_REJECTIONS, bytes=SEARCHED_BYTES)
     dated = sorted((row for row in rows if row["at"] is not None), key=lambda row: row["at"], reverse=True)
     return (dated + [row for row in rows if row["at"] is None])[: condition.page]
+
+
+async def _prepare(conn: AsyncConnection[Any]) -> datetime:
+    """Prepare the transaction for a search. Returns the time up to which the rows of the search have all changes."""
+    ((known_until, *_),) = await fetch_rows(conn, "prepare_search")
+    return known_until  # type: ignore[no-any-return]
 
 
 async def _fetch(conn: AsyncConnection[Any], statement: str, **parameters: object) -> list[NamedRow]:
@@ -66,6 +73,12 @@ def _uuid(text: str) -> uuid.UUID | None:
         return uuid.UUID(text)
     except ValueError:
         return None
+
+
+async def list_batches_of(conn: AsyncConnection[Any], condition: BatchFilter, page: int) -> list[NamedRow]:
+    """Read a page of the batches of a user, class or organisation, the newest first."""
+    parameters = condition.conditions() | condition.of() | {"page": page, "known_until": await _prepare(conn)}
+    return await _fetch(conn, "list_batches_of", **parameters)
 
 
 async def read_timeline(conn: AsyncConnection[Any], batch_id: str, page: int) -> list[NamedRow]:

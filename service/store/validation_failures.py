@@ -4,6 +4,7 @@ Each function runs one statement in the caller's transaction. Each raises psycop
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -11,9 +12,10 @@ from psycopg import AsyncConnection
 
 from service.domain.events import ValidationFailed, WaitingFailure
 from service.postgres.arrays import Integers, Texts, Times
-from service.postgres.queries import fetch_rows
+from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows
 from service.postgres.statements import STATEMENTS
 from service.store.columns import origin_columns
+from service.store.pending_content import PendingFilter
 
 
 async def find_known_failures(conn: AsyncConnection[Any], failures: Sequence[ValidationFailed]) -> set[tuple[str, str]]:
@@ -80,3 +82,31 @@ async def restore_failures(
     given = None if file_upload_ids is None else Texts(file_upload_ids)
     rows = await fetch_rows(conn, "restore_failures", batch_id=batch_id, file_upload_ids=given)
     return [file_upload_id for (file_upload_id,) in rows]
+
+
+async def list_waiting_failures(
+    conn: AsyncConnection[Any], condition: PendingFilter, *, page: int, state: str, after: tuple[datetime, int] | None
+) -> list[NamedRow]:
+    """Read a page of failures that are pending or expired, the longest waiting first.
+
+    Give (waiting_since, arrival) of the last row as `after` for the next page.
+    """
+    after_time, after_arrival = after or (None, None)
+    return await fetch_named_rows(
+        conn,
+        "list_waiting_failures",
+        batch_id=condition.batch_id,
+        contains=condition.contains,
+        older_than=condition.older_than,
+        newer_than=condition.newer_than,
+        state=state,
+        after_time=after_time,
+        after_arrival=after_arrival,
+        page=page,
+    )
+
+
+async def show_failure(conn: AsyncConnection[Any], batch_id: str, file_upload_id: str) -> NamedRow | None:
+    """Read one failure; None where there is none."""
+    rows = await fetch_named_rows(conn, "show_failure", batch_id=batch_id, file_upload_id=file_upload_id)
+    return rows[0] if rows else None

@@ -8,6 +8,7 @@ from service.cli.arguments import (
     Commands,
     add,
     age_filters,
+    batch_cursor,
     group,
     position,
     short_text,
@@ -23,12 +24,15 @@ STATES = ("registered", "complete", "ready", "failed", "cancelled")
 def add_batches(commands: Commands) -> None:
     """Add the commands on registered batches."""
     batches = group(commands, "batches", "show registered batches; close or cancel them; publish their events again")
-    listing = with_pages(
-        add(batches, "cli.batches.batches_list", "list", "list registered batches in the order of their ids")
-    )
+    listing = with_pages(add(batches, "cli.batches.batches_list", "list", "list registered batches, the newest first"))
     listing.add_argument("--state", choices=STATES, help="only in this state (default: all)")
+    listing.add_argument("--late", action="store_true", help="only what was reported late and still waits for uploads")
     listing.add_argument("--user", type=short_text, metavar="USER", help="only batches that this user registered")
-    listing.add_argument("--after", type=short_text, metavar="BATCH", help=f"only batches after this one; {CURSOR}")
+    listing.add_argument("--class", type=short_text, metavar="CLASS", dest="class_id", help="only of this class")
+    listing.add_argument("--org", type=short_text, metavar="ORG", help="only of this organisation")
+    listing.add_argument(
+        "--after", type=batch_cursor, metavar="TIME/BATCH", help=f"only batches after this one; {CURSOR}"
+    )
     age_filters(listing, "registered")
     show = with_pages(
         add(

@@ -2,21 +2,42 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from service.domain.topics import CancelReason
-from service.http.schemas import AgeFilters, Call, ChangeRequest, Endpoint, PageRequest, ResponseModel, ShortText
+from service.http.schemas import (
+    AgeFilters,
+    Call,
+    ChangeRequest,
+    Endpoint,
+    PageRequest,
+    ResponseModel,
+    ShortText,
+    read_parameter,
+)
+from service.operators import parameters
+from service.store.batches import BatchFilter
+
+
+BatchCursor = Annotated[
+    tuple[datetime, str],
+    read_parameter(parameters.batch_cursor),
+    WithJsonSchema({"type": "string", "example": "2026-11-22T08:00:00Z/batch-17"}),
+]
 
 
 class ListBatches(AgeFilters, PageRequest):
     state: Literal["registered", "complete", "ready", "failed", "cancelled"] | None = Field(
         None, description="only in this state"
     )
-    user: ShortText | None = Field(None, description="only of this user")
-    after: ShortText | None = Field(None, description="`next` of the previous page")
+    late: bool = Field(False, description="only what was reported late and still waits for uploads")
+    user: ShortText | None = Field(None, description="only of this user; `class_id` and `org` likewise")
+    class_id: ShortText | None = None
+    org: ShortText | None = None
+    after: BatchCursor | None = Field(None, description="`next` of the previous page")
 
 
 class ShowBatch(PageRequest):
@@ -51,6 +72,8 @@ class BatchListRow(ResponseModel):
     user_id: str = Field(description="in lists its first 255 characters")
     withdrawn: int = Field(description="slots that were open when an operator closed or cancelled it")
     cancelled_at: datetime | None
+    class_id: str | None = Field(description="in lists its first 255 characters; `org_id` likewise")
+    org_id: str | None
 
 
 class BatchPage(ResponseModel):
@@ -179,14 +202,17 @@ class EndedBatch(ResponseModel):
 
 async def _list_batches(call: Call) -> object:
     request: ListBatches = call.request
-    return await call.operations.batches.list(
-        page=request.limit,
-        state=request.state,
-        user_id=request.user,
-        older_than=request.older_than,
-        newer_than=request.newer_than,
-        after=request.after,
+    condition = BatchFilter(
+        request.state,
+        request.late,
+        request.user,
+        request.class_id,
+        request.org,
+        request.older_than,
+        request.newer_than,
+        request.after,
     )
+    return await call.operations.batches.list(condition, page=request.limit)
 
 
 async def _show_batch(call: Call) -> object:
@@ -216,7 +242,7 @@ def endpoints() -> Sequence[Endpoint]:
         Endpoint(
             "GET",
             "/admin/batches",
-            "List registered batches in the order of their ids",
+            "List registered batches, the newest first",
             ListBatches,
             BatchPage,
             _list_batches,

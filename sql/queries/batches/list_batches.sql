@@ -1,14 +1,24 @@
--- Returns a page of registered batches in the order of their ids: those in one state, of one user, of an age (seconds
--- since the registration), with an id after one id.
--- Index: batches_pkey. Locks: none.
-select
-    batch_id, state, expected, assigned, failed, expected - assigned - failed - withdrawn as open, registered_at,
-    completed_at, timed_out_at, course_code, left(user_id, 255) as user_id, withdrawn, cancelled_at
-from els.batches
-where (:state::text is null or state = :state)
-    and (:user_id::text is null or user_id = :user_id)
-    and (:older_than::float8 is null or registered_at < transaction_timestamp() - make_interval(secs => :older_than))
-    and (:newer_than::float8 is null or registered_at > transaction_timestamp() - make_interval(secs => :newer_than))
-    and (:after::text is null or batch_id > :after)
-order by batch_id
+-- Returns a page of registered batches, the newest first: those in some states, of an age (seconds since the registration),
+-- only late ones (reported late, and still waiting), before one (by time and id).
+-- Index: batches_listed, for each state. Locks: none.
+select listed.*
+from unnest(:states::text[]) as given (state)
+cross join lateral (
+    select
+        batch_id, state, expected, assigned, failed, expected - assigned - failed - withdrawn as open, registered_at,
+        completed_at, timed_out_at, course_code, left(user_id, 255) as user_id, withdrawn, cancelled_at,
+        left(class_id, 255) as class_id, left(org_id, 255) as org_id
+    from els.batches
+    where batches.state = given.state
+        and (not :late::boolean or timed_out_at is not null)
+        and (:older_than::float8 is null or registered_at < transaction_timestamp() - make_interval(secs => :older_than))
+        and (:newer_than::float8 is null or registered_at > transaction_timestamp() - make_interval(secs => :newer_than))
+        and (
+            :before_time::timestamptz is null
+            or registered_at <= :before_time and (registered_at, batch_id) < (:before_time, :before_id::text)
+        )
+    order by registered_at desc, batch_id desc
+    limit :page
+) as listed
+order by listed.registered_at desc, listed.batch_id desc
 limit :page

@@ -8,7 +8,7 @@ select
         where state = 'expired'
             and (:batch_id::text is null or batch_id = :batch_id)
             and (:text_storage_ids::text[] is null or text_storage_id = any(:text_storage_ids))
-            and (:contains::text is null or position(lower(:contains) in lower(original_file_name)) > 0)
+            and (:contains::text is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
             and (
                 :older_than::float8 is null
                 or closed_at < transaction_timestamp() - make_interval(secs => :older_than)
@@ -24,7 +24,7 @@ select
         where state = 'expired'
             and :text_storage_ids is null
             and (:batch_id is null or batch_id = :batch_id)
-            and (:contains is null or position(lower(:contains) in lower(original_file_name)) > 0)
+            and (:contains is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
             and (:older_than is null or closed_at < transaction_timestamp() - make_interval(secs => :older_than))
             and (:newer_than is null or closed_at > transaction_timestamp() - make_interval(secs => :newer_than))
     )

@@ -11,7 +11,7 @@ from (
             and closed_at <= coalesce(:at::timestamptz, transaction_timestamp())
             and batch_id <> all(:skipped::text[])
             and (:batch_id::text is null or batch_id = :batch_id)
-            and (:contains::text is null or position(lower(:contains) in lower(original_file_name)) > 0)
+            and (:contains::text is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
             and (
                 :older_than::float8 is null
                 or closed_at < coalesce(:at, transaction_timestamp()) - make_interval(secs => :older_than)
@@ -31,7 +31,7 @@ from (
             and closed_at <= coalesce(:at, transaction_timestamp())
             and batch_id <> all(:skipped)
             and (:batch_id is null or batch_id = :batch_id)
-            and (:contains is null or position(lower(:contains) in lower(original_file_name)) > 0)
+            and (:contains is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
             and (
                 :older_than is null
                 or closed_at < coalesce(:at, transaction_timestamp()) - make_interval(secs => :older_than)

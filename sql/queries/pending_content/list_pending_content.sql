@@ -8,7 +8,7 @@ select
 from els.pending_content
 where state = :state
     and (:batch_id::text is null or batch_id = :batch_id)
-    and (:contains::text is null or position(lower(:contains) in lower(original_file_name)) > 0)
+    and (:contains::text is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
     and (:older_than::float8 is null or stored_at < transaction_timestamp() - make_interval(secs => :older_than))
     and (:newer_than::float8 is null or stored_at > transaction_timestamp() - make_interval(secs => :newer_than))
     and (

@@ -1,33 +1,38 @@
--- Finds batches, slots, excess content and settled failures by an id (`text`; as a UUID also `correlation_id`) or a part of
--- a file's name (`name`, as els.folded returns it), within times, those of the batches that changed last before the rest.
--- First the rows of the search say which batches to read: a hash of four bytes may also belong to another id, and what
--- changed since they were written may match too. Then the batches themselves are read, until there are enough rows.
+-- Finds batches, slots, excess content and settled failures by an id (`text`; as a UUID also `correlation_id`) or a part
+-- of a file's name (`name`, as els.folded returns it), within times, those of the batches that changed last first.
+-- The rows of the search say which batches to read: a hash of four bytes may also belong to another id, and what changed
+-- since they were written (`known_until`) may match too. The batches themselves are then read until there are enough
+-- rows. Of those that the rows of the search name, at most twenty times as many are read as rows are wanted.
 -- Index: batches_changed, excess_content_declared, validation_failures_stored, the primary keys; all of els.search is
 -- read. Locks: none.
-with known as materialized (
-    select coalesce((select known_until from els.search_progress), '-infinity') as until
-),
-candidates as materialized (
+with candidates as materialized (
     select batch_id, max(changed_at) as changed_at
     from (
-        select batch_id, changed_at
-        from els.search
-        where (position(int4send(hashtext(:text)) in ids) > 0 or position(:name in names) > 0)
-            and (:since::timestamptz is null or changed_at >= :since)
-            and (:until::timestamptz is null or registered_at <= :until)
+        (
+            select batch_id, changed_at
+            from els.search
+            where (position(int4send(hashtext(:text)) in ids) > 0 or position(:name in names) > 0)
+                and (:since::timestamptz is null or changed_at >= :since)
+                and (:until::timestamptz is null or registered_at <= :until)
+            order by changed_at desc
+            limit 20 * :page
+        )
         union all
         select batch_id, changed_at
         from els.batches
         where batch_id = :text
-            or changed_at > (select until from known)
+        union all
+        select batch_id, changed_at
+        from els.batches
+        where changed_at > :known_until::timestamptz
         union all
         select batch_id, declared_at
         from els.excess_content
-        where declared_at > (select until from known)
+        where declared_at > :known_until
         union all
         select batch_id, stored_at
         from els.validation_failures
-        where stored_at > (select until from known)
+        where stored_at > :known_until
             and state in ('slot', 'surplus')
     ) as given
     group by batch_id

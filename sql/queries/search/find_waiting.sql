@@ -30,7 +30,7 @@ from (
         'failure', state, batch_id, null, file_upload_id, original_file_name, coalesce(closed_at, stored_at),
         concat(validation_error_code, ': ', left(error_detail ->> 'message', 255)), correlation_id
     from els.validation_failures
-    where state not in ('slot', 'surplus')
+    where state in ('pending', 'expired')
         and (
             :text in (batch_id, file_upload_id)
             or correlation_id = :correlation_id

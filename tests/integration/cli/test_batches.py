@@ -23,14 +23,23 @@ def test_batches_are_listed_in_pages_by_state_user_and_age(
     def found(*arguments: str) -> list[str]:
         return [row["batch_id"] for row in service("batches", "list", "--json", *arguments).json]
 
-    assert found() == ["b1", "b2", "b3"]
-    assert found("--limit", "2") == ["b1", "b2"]
-    assert "--after=b2" in service("batches", "list", "--limit", "2").err
-    assert found("--after", "b2") == ["b3"]
+    conn.execute("update els.batches set class_id = 'c', org_id = 'o', timed_out_at = now() where batch_id = 'b1'")
+    assert found() == ["b2", "b1", "b3"]
+    first = service("batches", "list", "--limit", "2", "--json")
+    assert [row["batch_id"] for row in first.json] == ["b2", "b1"]
+    cursor = first.err.split("--after=")[1].strip().strip("'")
+    assert found("--after", cursor) == ["b3"]
+    assert found("--limit", "1", "--user", "another", "--after", cursor) == ["b3"]
+    assert service("batches", "list", "--after", "b2").status == 2
     assert found("--state", "ready") == ["b2"]
     assert found("--state", "registered", "--older-than", "1d") == ["b3"]
-    assert found("--newer-than", "1d") == ["b1", "b2"]
-    assert found("--user", "another") == ["b3"]
+    assert found("--newer-than", "1d") == ["b2", "b1"]
+    assert found("--late") == ["b1"]
+    for _ in ("without the search", "with it"):
+        assert found("--user", "another") == ["b3"]
+        assert found("--class", "c", "--org", "o") == ["b1"]
+        assert found("--class", "c", "--state", "ready") == found("--user", "nobody") == []
+        assert service("purge").status == 0
 
 
 def test_a_batch_is_shown_with_its_slots_in_pages(service: CommandLine, pod: ApplyingPod) -> None:
