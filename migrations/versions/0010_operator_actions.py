@@ -148,7 +148,7 @@ create table if not exists els.pods (
 ) with (fillfactor = 50);
 """
 
-# What a search reads of a batch, in place of all its rows: docs/decisions/0016-search.md. Written by the purge, and
+# What a search reads of a batch, in place of all its rows: docs/decisions/0017-search.md. Written by the purge, and
 # unlogged: after a crash or a failover it is empty, as is its progress, and the purge writes it again.
 SEARCH = """
 create unlogged table if not exists els.search (

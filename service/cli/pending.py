@@ -19,13 +19,17 @@ PRINTED_BATCHES = 5
 
 
 async def pending_list(settings: Settings, options: Namespace) -> int:
-    """List a page of pending content, the longest waiting first."""
+    """List a page of pending content, or of validation failures, the longest waiting first."""
+    condition, page = _pending_filter(options), {"page": options.limit, "state": options.state, "after": options.after}
     async with opened_operations(settings) as operations:
-        page = await operations.pending.list(
-            _pending_filter(options), page=options.limit, state=options.state, after=options.after
-        )
-    print_rows([row._asdict() for row in page.rows], options.json)
-    print_next(page, "--after")
+        if options.failures:
+            failures = await operations.pending.list_failures(condition, **page)
+            print_rows(failures.rows, options.json)
+            print_next(failures, "--after")
+            return 0
+        contents_ = await operations.pending.list(condition, **page)
+    print_rows([row._asdict() for row in contents_.rows], options.json)
+    print_next(contents_, "--after")
     return 0
 
 

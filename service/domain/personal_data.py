@@ -29,6 +29,7 @@ PERSONAL_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "outbox_pages": ("events",),
     "quarantine": ("key", "value", "edited_value", "headers", "error", "original_file_name"),
     "operator_actions": ("why", "details"),
+    "search": ("names", "ids"),
 }
 """The columns with personal data, by table. Those of the outbox are not blanked: an erasure waits until it is empty."""
 
@@ -51,6 +52,8 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "validation_failures": (
         "batch_id", "file_upload_id", "state", "raw_file_storage_id", "validation_error_code", "traceparent", "origin",
     ),
+    "search": ("batch_id",),
+    "search_progress": ("after",),
     "confirmations": ("batch_id", "class_id", "state", "traceparent", "tracestate"),
     "incomplete_batches": ("batch_id",),
     "outbox": ("aggregatetype", "aggregateid", "type", "traceparent"),

@@ -1,7 +1,6 @@
 """Implements the operator actions on registered batches."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from service.domain.delivery import IntakeLimits
 from service.domain.enveloped import Outgoing, Unpublishable

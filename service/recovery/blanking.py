@@ -15,7 +15,7 @@ from service.postgres.pool import Database
 from service.recovery.erased import blank_announcement
 from service.recovery.facts import Published
 from service.runtime.errors import one_line
-from service.store import batches, erasures, recovery
+from service.store import batches, erasures, recovery, search
 from service.store.erasures import ErasedUploads
 
 DIGEST_BYTES: Final = 32
@@ -55,6 +55,7 @@ async def blank(
     with_ids = _with(uploads, found)
     await erasures.insert_erasures(conn, tombstones(batch_id, with_ids, found["name"]))
     rows = dict(await erasures.blank_batch(conn, batch_id, with_ids))
+    await search.index_batches(conn, [batch_id])
     searched = found["name"] if len(found["name"]) <= NAMES_SEARCHED else set()
     rows["operator_actions"] = await erasures.blank_operator_actions(
         conn,

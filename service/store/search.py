@@ -102,10 +102,12 @@ async def index_changes(conn: AsyncConnection[Any]) -> Sequence[str]:
     """Write the rows of the search for the next batches that changed. Returns them; none where the pass is done."""
     await fetch_rows(conn, "lock_search")
     ((since, after, _),) = await fetch_rows(conn, "begin_indexing")
-    limits = {"most": PASS_BATCHES, "slots": PASS_SLOTS}
-    batch_ids = [
-        row["batch_id"] for row in await _fetch(conn, "find_changed_batches", since=since, after=after, **limits)
-    ]
+    page = {"after": after, "most": PASS_BATCHES, "slots": PASS_SLOTS}
+    if since is None:
+        rows = await _fetch(conn, "find_all_batches", **page)
+    else:
+        rows = await _fetch(conn, "find_changed_batches", **page, since=since)
+    batch_ids = [row["batch_id"] for row in rows]
     if batch_ids:
         await conn.execute(STATEMENTS["index_batches"], {"batch_ids": Texts(batch_ids)})
     await conn.execute(STATEMENTS["note_indexed"], {"after": batch_ids[-1] if batch_ids else None})

@@ -28,6 +28,7 @@ def add_pending(commands: Commands) -> None:
             "list pending, expired or removed content, the longest waiting first",
         )
     )
+    listing.add_argument("--failures", action="store_true", help="list validation failures, not content")
     listing.add_argument("--batch", type=short_text, help="only of this batch")
     listing.add_argument(
         "--state",
@@ -42,9 +43,16 @@ def add_pending(commands: Commands) -> None:
         help=f"only rows after this one (waiting_since/arrival); {CURSOR}",
     )
     pending_filters(listing)
-    show = with_json(add(pending, "cli.pending.pending_show", "show", "show one text (content) with all its fields"))
+    show = with_json(
+        add(
+            pending,
+            "cli.pending.pending_show",
+            "show",
+            "show one text (content) or validation failure with all its fields",
+        )
+    )
     show.add_argument("batch", type=short_text, metavar="BATCH")
-    show.add_argument("text", type=short_text, metavar="TEXT_STORAGE_ID")
+    show.add_argument("text", type=short_text, metavar="TEXT_STORAGE_ID", help="or the id of a failed upload")
     remove = with_confirmation(
         add(
             pending,

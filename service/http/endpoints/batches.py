@@ -21,7 +21,6 @@ from service.http.schemas import (
 from service.operators import parameters
 from service.store.batches import BatchFilter
 
-
 BatchCursor = Annotated[
     tuple[datetime, str],
     read_parameter(parameters.batch_cursor),

@@ -38,9 +38,15 @@ class ListPending(_PendingFilters, PageRequest):
     after: PendingCursor | None = Field(None, description="`next` of the previous page")
 
 
+class ListFailures(_PendingFilters, PageRequest):
+    batch: ShortText | None = Field(None, description="only of this batch")
+    state: Literal["pending", "expired"] = Field("pending", description="only in this state")
+    after: PendingCursor | None = Field(None, description="`next` of the previous page")
+
+
 class ShowPending(RequestModel):
     batch: ShortText
-    text: ShortText = Field(description="the text storage id")
+    text: ShortText = Field(description="the text storage id, or the id of a failed upload")
 
 
 class RemovePending(ChangeRequest):
@@ -86,12 +92,46 @@ class PendingPage(ResponseModel):
     next: str | None = Field(description="`after` of the next page; null if there is none")
 
 
-class PendingDetail(PendingListRow):
+class WaitingFailureRow(ResponseModel):
+    batch_id: str
     file_upload_id: str
-    raw_file_storage_id: str
-    content_md5_hash: str | None
+    state: str
+    original_file_name: str = Field(description="its first 255 characters")
+    validation_error_code: str
+    message: str | None
+    correlation_id: UUID
+    stored_at: datetime
+    waiting_since: datetime
+    closed_at: datetime | None = Field(description="when it expired")
+    arrival: int = Field(description="its position in the order of arrival")
+
+
+class WaitingFailurePage(ResponseModel):
+    rows: list[WaitingFailureRow]
+    next: str | None = Field(description="`after` of the next page; null if there is none")
+
+
+class PendingDetail(ResponseModel):
+    """A content, or a validation failure: that has no `text_storage_id`, and a code and a message instead."""
+
+    batch_id: str
+    text_storage_id: str | None = None
+    state: str
+    original_file_name: str
+    file_upload_id: str
+    raw_file_storage_id: str | None
+    file_size_bytes: int | None
+    content_md5_hash: str | None = None
+    validation_error_code: str | None = None
+    message: str | None = None
+    failed_at: datetime | None = None
+    correlation_id: UUID
     traceparent: str | None
     tracestate: str | None
+    stored_at: datetime
+    waiting_since: datetime
+    closed_at: datetime | None = Field(description="when it expired or was removed")
+    arrival: int = Field(description="its position in the order of arrival")
 
 
 class Changed(ResponseModel):
@@ -109,6 +149,14 @@ async def _list_pending(call: Call) -> object:
     request: ListPending = call.request
     condition = PendingFilter(request.batch, None, request.file, request.older_than, request.newer_than)
     return await call.operations.pending.list(condition, page=request.limit, state=request.state, after=request.after)
+
+
+async def _list_failures(call: Call) -> object:
+    request: ListFailures = call.request
+    condition = PendingFilter(request.batch, None, request.file, request.older_than, request.newer_than)
+    return await call.operations.pending.list_failures(
+        condition, page=request.limit, state=request.state, after=request.after
+    )
 
 
 async def _show_pending(call: Call) -> object:
@@ -145,8 +193,16 @@ def endpoints() -> Sequence[Endpoint]:
         ),
         Endpoint(
             "GET",
+            "/admin/pending/failures",
+            "List validation failures that wait or expired, the longest waiting first",
+            ListFailures,
+            WaitingFailurePage,
+            _list_failures,
+        ),
+        Endpoint(
+            "GET",
             "/admin/pending/show",
-            "Show one content with all its fields",
+            "Show one content or validation failure with all its fields",
             ShowPending,
             PendingDetail,
             _show_pending,

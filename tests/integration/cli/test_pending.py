@@ -371,3 +371,27 @@ def test_a_batch_whose_lock_is_held_is_skipped_and_reported(
         assert ended.json == {"contents": 1, "failures": 0, "busy": ["busy"], "registered": []}
     assert conn.execute("select batch_id from els.pending_content where state = 'pending'").fetchall() == [("free",)]
     assert service("pending", "restore", "--all").out == "600 contents restored.\n"
+
+
+def test_waiting_failures_are_listed_and_shown(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(failed("b1", "u1", original_file_name="Åsa.docx"), failed("b2", "u2"), provisioned("b1", "t1"))
+
+    def found(*arguments: str) -> list[str]:
+        listed = service("pending", "list", "--failures", "--json", *arguments).json
+        return [row["file_upload_id"] for row in listed]
+
+    assert found() == ["u1", "u2"]
+    assert found("--batch", "b2") == ["u2"]
+    assert found("--file", "A\u030aSA") == ["u1"]
+    assert found("--older-than", "1h") == []
+    first = service("pending", "list", "--failures", "--limit", "1")
+    assert "EMPTY_CONTENT" in first.out
+    assert found("--after", first.err.split("--after=")[1].strip().strip("'")) == ["u2"]
+    shown = service("pending", "show", "b1", "u1", "--json").json
+    assert (shown["state"], shown["validation_error_code"]) == ("pending", "EMPTY_CONTENT")
+    expire_failures(conn)
+    assert found() == []
+    assert found("--state", "expired") == ["u1", "u2"]
+    assert service("pending", "show", "b1", "u3").failed_with(1, "there is no content u3")

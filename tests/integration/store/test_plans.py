@@ -6,7 +6,7 @@ at a table that has pages, the planner takes it for empty until autovacuum comes
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from service.postgres.session import APPLICATION_NAME
 from service.purge.policy import PurgeReport, RetentionPolicy
 from service.purge.purge import count_due, purge_once
 from service.store import outbox, relays, search
+from service.store.batches import BatchFilter, list_batches
 from service.store.outbox import Blocked, OutboxKey
 from service.store.pending_content import restore_pending_content
 from service.store.quarantine import close_quarantine
@@ -182,6 +183,16 @@ class Misled:
     def _read(self) -> "Reads":
         return Reads(*self.conn.execute(READ).fetchall()[0])
 
+    async def indexed(self) -> None:
+        """The search knows all batches, so that it reads what changes from now on."""
+        database = Database(self._app_url, pool_size=1)
+        indexed: Sequence[str] = ["first"]
+        while indexed:
+            async with database.transaction() as conn:
+                indexed = await search.index_changes(conn)
+        await database.close()
+        self.conn.execute("update els.search_progress set known_until = transaction_timestamp()")
+
     async def poll(self, deliveries: list[Delivery], at_most: float) -> None:
         """Apply them; `at_most` is for each."""
         async with self.reads(int(at_most * len(deliveries))) as database, database.transaction() as conn:
@@ -270,6 +281,7 @@ async def test_the_purge_reads_only_the_rows_that_it_changes(misled: Misled, kep
     await misled.poll(registrations(*ESSAYS), 1)
     await misled.poll(contents("some"), 7)
     misled.conn.execute("delete from els.outbox_pages where batch_id like 'batch-%'")
+    await misled.indexed()
     policy = RetentionPolicy(pending_ttl=DAY, expired_retention=DAY, batch_timeout=10 * DAY)
     later = datetime.now(UTC) + timedelta(days=2)
     ended = BATCHES * (SLOTS + 1)
@@ -314,3 +326,21 @@ async def test_the_history_of_a_batch_reads_only_its_rows(misled: Misled) -> Non
     async with misled.reads(200) as database, database.transaction() as conn:
         rows = await search.read_timeline(conn, "batch-7", 1000)
     assert len(rows) > SLOTS
+
+
+async def test_the_search_reads_only_what_changed(misled: Misled) -> None:
+    await misled.poll(registrations(*ESSAYS), 1)
+    await misled.indexed()
+    await misled.poll(contents("some"), 7)
+    misled.conn.execute("vacuum (analyze, truncate off) els.batches, els.excess_content, els.validation_failures")
+    async with misled.reads(20_000) as database, database.transaction() as conn:
+        assert set(await search.index_changes(conn)) >= {f"batch-{number}" for number in range(BATCHES)}
+    (found,) = misled.conn.execute("select count(*) from els.search where names like '%some-1.txt%'").fetchall()
+    assert found == (BATCHES,)
+
+
+async def test_the_newest_batches_are_read_from_an_index(misled: Misled) -> None:
+    await misled.poll(registrations(*ESSAYS), 1)
+    for condition in (BatchFilter(), BatchFilter("registered"), BatchFilter("failed")):
+        async with misled.reads(1_500) as database, database.transaction() as conn:
+            assert len(await list_batches(conn, condition, 50)) in (0, 50)
