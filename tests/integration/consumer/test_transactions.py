@@ -169,10 +169,13 @@ async def test_records_that_may_crash_a_pod_do_not_keep_it_waiting_for_the_end_o
     async with transactional(on_apache) as producer:
         await producer.begin_transaction()
         await producer.send_and_wait(CONTENT_PROVISIONED, content("b", "within"), b"b", partition=0)
-        await on_apache.start()
+        running = await on_apache.start()
+        membership = running.consumer._assignment.membership
         for number in range(3):  # the first read may have begun before it was known what to isolate
             await on_apache.publish(CONTENT_PROVISIONED, content("b", f"beside {number}"), partition=1)
             await on_apache.becomes(PENDING, number + 1)
+        # Not a new one: after a minute without progress, the watchdog would have ended the wait.
+        assert running.consumer._assignment.membership is membership
         await producer.commit_transaction()
     await on_apache.becomes(PENDING, 4)
 
