@@ -84,9 +84,9 @@ def _slot(
     written_by: int,
     source: str | None,
 ) -> facts.SlotFact:
-    trace, state = origin[:2], origin[2]
-    announced = upload_digest(name, state, essay_id, text, upload, *trace)
-    content = facts.ONLY_OUTPUT if source else upload_digest(name, state, upload, *file, *trace)
+    trace, tracestate = origin[:2], origin[2]
+    announced = upload_digest(name, tracestate, essay_id, text, upload, *trace)
+    content = facts.ONLY_OUTPUT if source else upload_digest(name, tracestate, upload, *file, *trace)
     return facts.SlotFact(essay_id, position, state, text, upload, content, announced, _seconds(taken_at), written_by)
 
 
@@ -102,9 +102,9 @@ def _waiting(
     closed_at: datetime | None,
     source: str | None,
 ) -> facts.WaitingFact:
-    trace, state = origin[:2], origin[2]
-    announced = upload_digest(name, state, text, upload, *trace)
-    content = facts.ONLY_OUTPUT if source else upload_digest(name, state, upload, *file, *trace)
+    trace, tracestate = origin[:2], origin[2]
+    announced = upload_digest(name, tracestate, text, upload, *trace)
+    content = facts.ONLY_OUTPUT if source else upload_digest(name, tracestate, upload, *file, *trace)
     return facts.WaitingFact(text, state, content, announced, stored_at.timestamp(), _seconds(closed_at))
 
 
@@ -119,9 +119,9 @@ def _excess(
     declared_at: datetime,
     source: str | None,
 ) -> facts.ExcessFact:
-    trace, state = origin[:2], origin[2]
-    announced = upload_digest(name, state, text, reason, *trace)
-    content = facts.ONLY_OUTPUT if source else upload_digest(name, state, upload, *file, *trace)
+    trace, tracestate = origin[:2], origin[2]
+    announced = upload_digest(name, tracestate, text, reason, *trace)
+    content = facts.ONLY_OUTPUT if source else upload_digest(name, tracestate, upload, *file, *trace)
     return facts.ExcessFact(text, content, announced, declared_at.timestamp())
 
 

@@ -73,6 +73,7 @@ TABLES: Final = (
     "quarantine",
     "topic_refusals",
     "rejected_bytes",
+    "erasures",
 )
 
 COMMIT, HEAR, DIE = "commit", "hear", "die"
