@@ -49,8 +49,8 @@ STATE = {
     " declared_at, origin from els.excess_content",
     "pending_content": "batch_id, text_storage_id, state, file_upload_id, raw_file_storage_id, correlation_id, origin"
     " from els.pending_content",
-    "validation_failures": "batch_id, file_upload_id, state, raw_file_storage_id, error_detail::jsonb::text, correlation_id,"
-    " origin from els.validation_failures where batch_id not in ("
+    "validation_failures": "batch_id, file_upload_id, state, raw_file_storage_id, error_detail::jsonb::text,"
+    " correlation_id, origin from els.validation_failures where batch_id not in ("
     " select batch_id from els.batches where completed_at is null)",
 }
 """What must be the same after a recovery, by table."""
