@@ -2,17 +2,19 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import orjson
 import psycopg
 from aiokafka.errors import KafkaError
 
 from service.cli.operations import operator_of
 from service.cli.output import CommandError, print_json, warn
+from service.operators.errors import Unavailable
+from service.operators.repetition import Repetition
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
+from service.recovery.acts import Act, read_acts
 from service.recovery.blanking import Tombstone, import_tombstones, tombstone_of
 from service.recovery.recovery import Recovered, RecoveryOptions
 from service.recovery.recovery import recover as recover_database
@@ -20,7 +22,8 @@ from service.recovery.state import NotRecoverable, abandon, begin_fresh
 from service.runtime.errors import one_line
 from service.runtime.logging import set_up_logging
 from service.settings import Settings
-from service.wiring import broker_error, input_limits, intake_limits, kafka_options, open_database
+from service.store.operator_actions import Operator
+from service.wiring import broker_error, input_limits, intake_limits, kafka_options, open_database, operations_of
 
 
 async def recover(settings: Settings, options: Namespace) -> int:
@@ -46,19 +49,7 @@ async def recover(settings: Settings, options: Namespace) -> int:
             would = "would apply" if options.dry_run else "apply"
             print(f"Pods {would} all inputs of {len(offsets)} partitions as new ones.")
             return 0
-        done = await recover_database(
-            database,
-            kafka_,
-            RecoveryOptions(
-                settings.consumer_group,
-                intake_limits(settings),
-                input_limits(settings),
-                by,
-                accept_unknown=options.accept_unknown,
-                dry_run=options.dry_run,
-                log=warn,
-            ),
-        )
+        done, left = await _recover(settings, options, database, by, acts)
     except NotRecoverable as error:
         raise CommandError(str(error)) from None
     except psycopg.Error as error:
@@ -68,18 +59,49 @@ async def recover(settings: Settings, options: Namespace) -> int:
     finally:
         await database.close()
     if options.json:
-        print_json(done.as_json())
+        print_json(done.as_json() | {"not_repeated": [{"action": str(act), "why": why} for act, why in left]})
     else:
         _print_recovered(done, dry_run=options.dry_run)
-    unfinished = done.contradictions or done.incomplete or done.paused
-    return 1 if unfinished or (not options.dry_run and _is_left_to_repeat(acts)) else 0
+    for act, why in left:
+        warn(f"not repeated: {act}: {why}")
+    if acts is None and not options.dry_run:
+        warn("operator actions of the lost time are in no topic: recover again with --acts FILE, or repeat them")
+        return 1
+    return 1 if done.contradictions or done.incomplete or done.paused or left else 0
 
 
-def _acts(path: Path) -> list[dict[str, Any]]:
-    """Read operator actions from a file: a JSON object for each, in a line. Raises CommandError."""
+async def _recover(
+    settings: Settings, options: Namespace, database: Database, by: Operator, acts: Sequence[Act] | None
+) -> tuple[Recovered, list[tuple[Act, str]]]:
+    """Recover, and repeat what operators did. Returns also what cannot be repeated, each with the reason."""
+    done = await recover_database(
+        database,
+        kafka_options(settings),
+        RecoveryOptions(
+            settings.consumer_group,
+            intake_limits(settings),
+            input_limits(settings),
+            by,
+            accept_unknown=options.accept_unknown,
+            acts=acts or (),
+            dry_run=options.dry_run,
+            log=warn,
+        ),
+    )
+    if not acts or options.dry_run:
+        return done, []
+    warn("repeating what operators did")
     try:
-        return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-    except (OSError, orjson.JSONDecodeError) as error:
+        return done, await Repetition(database, operations_of(settings, database), by.who).repeat(acts)
+    except Unavailable as error:
+        raise CommandError(f"ELS_DATABASE_URL: {error}; recover again") from None
+
+
+def _acts(path: Path) -> list[Act]:
+    """Read operator actions from a file. Raises CommandError."""
+    try:
+        return read_acts(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise CommandError(f"--acts {path}: {one_line(error)}") from None
 
 
@@ -98,16 +120,6 @@ async def _import(database: Database, tombstones: list[Tombstone]) -> None:
                 f"--erasures: this database lacks the keys {', '.join(sorted(missing))}: give the output of"
                 " `els privacy export`, which has them"
             )
-
-
-def _is_left_to_repeat(acts: list[dict[str, Any]] | None) -> bool:
-    """Name the operator actions of the lost time, which are in no topic. Returns whether there may be any."""
-    if acts is None:
-        warn("operator actions of the lost time are in no topic: repeat them (--acts FILE lists those of an export)")
-        return True
-    for act in acts:
-        warn(f"repeat: {act.get('action')} {act.get('batch_id') or act.get('topic') or ''} {act.get('details') or ''}")
-    return bool(acts)
 
 
 def _print_recovered(done: Recovered, *, dry_run: bool) -> None:

@@ -37,7 +37,8 @@ async def replay_apart(by: Operator, id_: int, edited: bytes | None = None, *, d
         async with asyncio.timeout(SECONDS):
             answer, errors = await process.communicate()
         lines = [orjson.loads(line) for line in errors.splitlines() if line.startswith(b"{")]
-        log_many((line.pop("event"), line) for line in lines)
+        for line in lines:
+            log_many([(line.pop("event"), {name: line[name] for name in line.keys() - {"level", "timestamp"}})])
         outcome = orjson.loads(answer)[0]
         return Replayed(**{name: outcome[name] for name in ("id", "topic", "outcome", "error")})
     except TimeoutError:

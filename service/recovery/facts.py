@@ -142,7 +142,7 @@ class Received(NamedTuple):
     def content(self) -> Content:
         """The content that was received."""
         values = dict(zip(_FIELDS[self.topic], self.values, strict=True))
-        return Content(**values | {"correlation_id": UUID(values["correlation_id"])})
+        return Content(**values | {"correlation_id": UUID(str(values["correlation_id"]))})
 
     def registration(self, batch_id: str) -> BatchRegistered:
         """Return the registration that was received."""

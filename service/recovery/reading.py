@@ -11,7 +11,7 @@ from service.domain.input_limits import InputLimits
 from service.history.ledger import Ledger
 from service.history.topics import read_range
 from service.kafka.deliveries import TopicRecord, decode_all
-from service.recovery.facts import announcement_of, received_of
+from service.recovery.facts import Received, announcement_of, received_of
 from service.store.outbox import EVENTS_PER_ROW
 from service.store.progress import time_of
 
@@ -73,11 +73,15 @@ async def read_inputs(
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     limits: InputLimits,
+    note: Callable[[str, Received], None],
     read: Callable[[int], None],
 ) -> None:
-    """Add the readable inputs to the ledger."""
+    """Add the readable inputs to the ledger. `note` is called with the batch id of each, and the input."""
     async for deliveries, _ in input_pages(reader, starts, ends, limits):
-        ledger.add([found for delivery in deliveries if (found := received_of(delivery))])
+        inputs = [found for delivery in deliveries if (found := received_of(delivery))]
+        for each in inputs:
+            note(*each)
+        ledger.add(inputs)
         read(len(deliveries))
 
 

@@ -1,7 +1,8 @@
 """Brings a database that is behind its topics, or empty, up to date with them: docs/decisions/0013-recovery.md.
 
 1. The state is noted: pods leave the group, relays stop. Recovery waits until nothing can be published any more.
-2. The output topics are read, then the inputs that the database lacks, into a temporary file sorted by batch.
+2. The output topics are read, then the inputs that the database lacks, into a temporary file sorted by batch. Content
+   that operators have removed in the lost time is stored as removed.
 3. Batch by batch, the tables are made to state what was announced.
 4. The inputs are applied by the regular decisions: those that were announced are repeats now.
 5. The output topics' ends are read again; where they have grown, everything from 2 on is repeated.
@@ -32,6 +33,7 @@ from service.intake.intake import Intake
 from service.intake.reporting import report as report_effects
 from service.postgres.pool import Database
 from service.recovery import state
+from service.recovery.acts import Act, lost_acts
 from service.recovery.blanking import blank_rejected, blank_stored
 from service.recovery.facts import RECORDS, Published
 from service.recovery.placement import UNLIMITED, Facts, pages, place
@@ -47,9 +49,11 @@ from service.recovery.reading import (
 )
 from service.recovery.state import QUIET_SECONDS, NotRecoverable, Partitions, Recovering
 from service.runtime.health import Health
-from service.store import progress, recovery, slots
+from service.store import pending_content, progress, quarantine, recovery, slots
 from service.store.operator_actions import Operator, Subject
+from service.store.pending_content import PendingFilter
 from service.store.progress import LastRecord, LostInputs, ProgressRow, time_of
+from service.store.recovery import StoredContent
 
 LISTED: Final = 1_000
 """How many contradictions and incomplete batches a report lists."""
@@ -70,6 +74,8 @@ class RecoveryOptions:
     by: Operator
     accept_unknown: bool = False
     dry_run: bool = False
+    acts: Sequence[Act] = ()
+    """Operator actions of the lost time, in the order of their times."""
     quiet_seconds: float = QUIET_SECONDS
     log: Callable[[str], None] = lambda _: None
 
@@ -174,6 +180,7 @@ class _Run:
         """`partitions` are those of the input topics and of the output topics."""
         self._recovering, self._reader, self._options = recovering, reader, options
         (self._inputs, self._outputs), self._resumed, self._known_since = partitions, resumed, known_since
+        self._acts = lost_acts(options.acts, options.input_limits)
         self.report = Recovered(recovering.why)
 
     async def output_ends(self) -> Partitions:
@@ -200,13 +207,17 @@ class _Run:
             since = await output_starts(self._reader, self._outputs, self._recovering.begun.known_until)
             highest = await read_outputs(self._reader, ledger, since, ends, self._counter("read {} announcements"))
             log("reading the inputs")
-            await read_inputs(self._reader, ledger, starts, input_ends, limits, self._counter("read {} inputs"))
+            await read_inputs(
+                self._reader, ledger, starts, input_ends, limits, self._acts.note, self._counter("read {} inputs")
+            )
+            ledger.add(self._acts.edited)
             async with self._recovering.database.transaction() as conn:
                 for batch_id, announcements in await recovery.read_incomplete_batches(conn):
                     ledger.add([(batch_id, Published(*each)) for each in announcements])
             if not self._options.dry_run:
                 async with self._recovering.transaction() as conn:
                     await recovery.advance_outbox(conn, highest)
+                await self._prepare()
             log("writing what was announced")
             await self._place(ledger)
         if self._options.dry_run:
@@ -214,6 +225,25 @@ class _Run:
         log("applying the inputs")
         await self._apply(starts, input_ends)
         await blank_rejected(self._recovering.database)
+
+    async def _prepare(self) -> None:
+        """Make the tables state what operators did before anything is decided again."""
+        for batch_id, texts in self._acts.removed.items():
+            async with self._recovering.transaction() as conn:
+                await pending_content.remove_pending_content(conn, PendingFilter(batch_id, list(texts)))
+        received = self._acts.received
+        async with self._recovering.transaction() as conn:
+            for topic, skips in self._acts.resumed.items():
+                await quarantine.resume_topic(conn, topic, skips=skips)
+            if received:
+                removed = [
+                    (batch_id, StoredContent("removed", None, at, at, content))
+                    for (batch_id, text), content in received.items()
+                    for at in [self._acts.removed[batch_id][text]]
+                ]
+                await recovery.write_removed(conn, removed)
+        if received:
+            await blank_stored(self._recovering.transaction)
 
     def _counter(self, what: str, every: int = 100_000) -> Callable[[int], None]:
         """Return a function that adds to a count, and logs the count now and then."""

@@ -72,6 +72,30 @@ async def insert_operator_actions(
         conn.after_commit.append(partial(_log, lines))
 
 
+async def has_operator_action(
+    conn: AsyncConnection[Any],
+    by: Operator,
+    action: str,
+    at: datetime,
+    subject: Subject,
+) -> bool:
+    """Tell whether the log has an action that was performed first at this time, also as a repeated one.
+
+    The details of `subject` are those that distinguish it from others of that moment. Raises psycopg.Error.
+    """
+    ((is_known,),) = await fetch_rows(
+        conn,
+        "find_operator_action",
+        at=at,
+        who=by.who,
+        action=action,
+        batch_id=subject.batch_id,
+        topic=subject.topic,
+        identity=orjson.dumps(subject.details).decode(),
+    )
+    return bool(is_known)
+
+
 def _log(lines: Sequence[dict[str, Any]]) -> None:
     with suppress(OSError, ValueError):  # it is done, whether or not it can be logged
         log_many(("operator_action", line) for line in lines)

@@ -197,6 +197,14 @@ async def close_quarantine(conn: AsyncConnection[Any], ids: Sequence[int], state
     return [Closed(*row) for row in await fetch_rows(conn, "close_quarantine", ids=Integers(ids), state=state)]
 
 
+async def find_quarantined(
+    conn: AsyncConnection[Any], topic: str, digest: bytes
+) -> tuple[int, str, bytes | None] | None:
+    """Find a rejected input by its fingerprint. Returns its id, state and edited value; None where there is none."""
+    rows = await fetch_rows(conn, "find_quarantined", topic=topic, fingerprint=digest)
+    return tuple(rows[0]) if rows else None
+
+
 async def close_edited(conn: AsyncConnection[Any], id_: int, value: bytes) -> Closed | None:
     """Close a rejected input that is open with the value that an operator has sent in its place. None: it is closed."""
     rows = await fetch_rows(conn, "close_edited", id=id_, value=value)

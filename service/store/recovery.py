@@ -218,6 +218,13 @@ async def write_expired(conn: AsyncConnection[Any], expired: Sequence[tuple[str,
     await conn.execute(STATEMENTS["write_recovered_expired"], columns)
 
 
+async def write_removed(conn: AsyncConnection[Any], removed: Sequence[tuple[str, StoredContent]]) -> None:
+    """Write content that operators have removed, unless it is recorded: (batch id, content)."""
+    columns = _stored_columns(removed)
+    columns["closed_at"] = Times([each.closed_at for _, each in removed])
+    await conn.execute(STATEMENTS["write_removed_content"], columns)
+
+
 def _stored_columns(rows: Sequence[tuple[str, StoredContent]]) -> dict[str, object]:
     return content_columns([each.content for _, each in rows]) | {
         "batch_ids": Texts([batch_id for batch_id, _ in rows]),

@@ -71,7 +71,8 @@ def add_process(commands: Commands) -> None:
         "--acts",
         type=Path,
         metavar="FILE",
-        help="operator actions of the lost time, a JSON object a line (of ops.operator_actions): list what to repeat",
+        help="operator actions of the lost time, which are performed again: an export of ops.operator_actions (a JSON "
+        "object a line, or CSV with a header), or lines of the log",
     )
     recover.add_argument(
         "--erasures",

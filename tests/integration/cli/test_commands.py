@@ -541,18 +541,21 @@ def test_recover_ends_the_state_behind(service: CommandLine, conn: psycopg.Conne
     ]
 
 
-def test_recover_lists_the_operator_actions_that_must_be_repeated(
+def test_recover_reports_the_operator_actions_that_it_cannot_repeat(
     service: CommandLine, kafka: Broker, tmp_path: Path
 ) -> None:
     """Also where the database is not known to be behind: an operator may have restored it."""
     acts = tmp_path / "acts.jsonl"
-    acts.write_text('{"action": "pending remove", "batch_id": "b", "details": {"contents": 1}}\n')
+    acts.write_text(
+        '{"at": "2026-11-30T01:00:00Z", "who": "me", "action": "pending remove", "batch_id": "b",'
+        ' "details": {"contents": 1, "text_storage_ids": ["t"]}}\n'
+    )
     listed = service("recover", "--acts", str(acts), **kafka.settings)
-    assert (listed.status, "repeat: pending remove b" in listed.err) == (1, True)
+    assert (listed.status, "not repeated: pending remove b at 2026-11-30T01:00" in listed.err) == (1, True)
     acts.write_text("")
     assert service("recover", "--acts", str(acts), **kafka.settings).status == 0
     acts.write_text("{")
-    assert service("recover", "--acts", str(acts), **kafka.settings).status == 1
+    assert service("recover", "--acts", str(acts), **kafka.settings).failed_with(1, "line 1 is not JSON")
 
 
 def test_a_recovery_can_be_abandoned(service: CommandLine, conn: psycopg.Connection[Any], kafka: Broker) -> None:
