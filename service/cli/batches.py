@@ -4,7 +4,8 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from service.cli.operations import opened_operations, operator_of, print_next
-from service.cli.output import print_json, print_row, print_rows
+from service.cli.output import print_json, print_row, print_rows, warn
+from service.domain.topics import EXCESS_CONTENT, SLOT_ASSIGNED
 from service.operators.endings import Ending
 from service.settings import Settings
 from service.store.batches import BatchFilter
@@ -50,9 +51,18 @@ async def batches_show(settings: Settings, options: Namespace) -> int:
 async def batches_republish(settings: Settings, options: Namespace) -> int:
     """Publish the events of a complete batch again, with their old ids, for a consumer that lost them."""
     async with opened_operations(settings) as operations:
-        published = await operations.batches.republish(operator_of(options), options.batch)
-    for event in published:
-        print(f"{event.topic} of batch {options.batch} is published again, with event id {event.event_id}.")
+        published = await operations.batches.republish(
+            operator_of(options), options.batch, slots=options.slots, excess=options.excess, dry_run=options.dry_run
+        )
+    is_ = "would be" if options.dry_run else "is"
+    for topic, number in ((SLOT_ASSIGNED, published.slots), (EXCESS_CONTENT, published.excess)):
+        if number:
+            print(f"{topic} of batch {options.batch} {is_} published again for {number} texts.")
+    for event in published.events:
+        print(f"{event.topic} of batch {options.batch} {is_} published again, with event id {event.event_id}.")
+    if published.left_out:
+        warn(f"{published.left_out} events of texts are left out: a recovery knows them only in part.")
+    warn("BatchReadinessTimeout and PendingContentExpired are never published again, nor is what was erased later.")
     return 0
 
 

@@ -1,21 +1,19 @@
 """Implements the operator actions on registered batches."""
 
-from collections.abc import Sequence
-
 from service.domain.delivery import IntakeLimits
-from service.domain.enveloped import Outgoing, Unpublishable
+from service.domain.enveloped import Unpublishable
 from service.domain.topics import CancelReason
 from service.operators import parameters
 from service.operators.advice import advise
 from service.operators.endings import Ending, end_batch, preview_ending
 from service.operators.errors import Conflict, NotFound
+from service.operators.republishing import Republication, republish
 from service.operators.transactions import Page, transaction
 from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
-from service.store import batches, operator_actions, outbox, search, slots
-from service.store.announcements import announcements_of
+from service.store import batches, search, slots
 from service.store.batches import BatchFilter
-from service.store.operator_actions import Operator, Subject
+from service.store.operator_actions import Operator
 
 HISTORY = 50
 """How many things that happened to a batch, and how many rejected inputs, are shown: the newest."""
@@ -53,33 +51,18 @@ class BatchActions:
         more = batch is not None and len(rows) == page and rows[-1]["position"] < batch["expected"]
         return head | (batch or {"state": "unknown"}) | facts, Page(rows, str(rows[-1]["position"]) if more else None)
 
-    async def republish(self, by: Operator, batch_id: str) -> Sequence[Outgoing]:
-        """Write the events of a complete batch into the outbox again, with their old event ids."""
+    async def republish(
+        self, by: Operator, batch_id: str, *, slots: bool = False, excess: bool = False, dry_run: bool = False
+    ) -> Republication:
+        """Publish the events of a batch's end again, with their old event ids, and those of its slots and its excess.
+
+        A dry run returns what would be published.
+        """
         try:
             async with transaction(self._database) as conn:
-                _, registered = await batches.read_batch_states(conn, [batch_id])
-                if not registered:
-                    raise Conflict(f"batch {batch_id} is not registered")
-                # The counter row is locked before it is read: the events follow all that was committed before.
-                count = (await (await batches.count_taken(conn, {batch_id: (0, 0)})))[batch_id]
-                row = (await batches.read_batches(conn, [batch_id]))[batch_id]
-                if row.completed_at is None:
-                    taken = f"{count.assigned + count.failed} of its {count.expected} slots are taken"
-                    raise Conflict(f"batch {batch_id} has announced nothing yet: {taken}")
-                if row.erased_at:
-                    raise Conflict(
-                        f"personal data of batch {batch_id} was erased: its events can not be built again as they were"
-                    )
-                announced = announcements_of(conn, row, max_bytes=self._limits.large_event_bytes)
-                events = [event async for event in announced]
-                await outbox.insert_outbox(conn, events)
-                details = {"events": [{"topic": event.topic, "event_id": event.event_id} for event in events]}
-                await operator_actions.insert_operator_actions(
-                    conn, by, "batches republish", [Subject(batch_id, details=details)]
-                )
+                return await republish(conn, by, batch_id, self._limits, slots=slots, excess=excess, dry_run=dry_run)
         except Unpublishable as error:
             raise Conflict(str(error)) from None
-        return events
 
     async def close(self, by: Operator, batch_id: str, *, dry_run: bool = False) -> Ending:
         """End a registered batch with what is there: its open slots are withdrawn, and it is announced.

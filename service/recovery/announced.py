@@ -7,6 +7,7 @@ from typing import Any, Final, get_args
 
 from service.domain.contract import ExcessReason
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     EXCESS_CONTENT,
@@ -14,6 +15,7 @@ from service.domain.topics import (
     READINESS_TIMEOUT,
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
+    CancelReason,
 )
 from service.recovery.facts import Published, text_of, time_of
 from service.store.recovery import Content
@@ -39,23 +41,39 @@ class Announced:
     ready: Published | None = None
     errors: Published | None = None
     timeout: Published | None = None
+    cancelled: Published | None = None
     event_ids: set[str] = field(default_factory=set)
     contradictions: list[str] = field(default_factory=list)
 
     @property
     def registered(self) -> bool:
         """Whether an announcement shows that the batch was registered."""
-        return bool(self.slots or self.excess or self.listed or self.errors or self.timeout)
+        return bool(self.slots or self.excess or self.ended or self.timeout)
 
     @property
     def completed_at(self) -> datetime | None:
-        """When the batch became complete; None where that was not announced."""
+        """When no slot of the batch was open any more; None where that was not announced."""
         return self.ended.time if self.ended else None
 
     @property
     def ended(self) -> Published | None:
-        """The announcement of the batch's completion."""
-        return self.completed or self.errors or self.ready
+        """The announcement of the batch's end."""
+        return self.completed or self.errors or self.ready or self.cancelled
+
+    @property
+    def endings(self) -> Mapping[str, Published | None]:
+        """The announcements of the batch's end by topic; None where there is none."""
+        return {
+            VALIDATION_ERRORS: self.errors,
+            BATCH_COMPLETED: self.completed,
+            BATCH_READY: self.ready,
+            BATCH_CANCELLED: self.cancelled,
+        }
+
+    @property
+    def failed(self) -> bool:
+        """Whether the batch was announced as failed."""
+        return self.errors is not None and _is_critical(self.errors)
 
     @property
     def listed(self) -> Published | None:
@@ -92,7 +110,8 @@ def resolve(announcements: Iterable[Published]) -> Announced:
 
 def _order(each: Published) -> tuple[object, ...]:
     """Offsets of different topics say nothing: what is in a list of the same millisecond was announced before."""
-    return each.at, each.topic in _ESSAYS_OF, each.topic == BATCH_READY, each.partition, each.offset
+    last = each.topic in (BATCH_READY, BATCH_CANCELLED)
+    return each.at, last or each.topic in _ESSAYS_OF, last, each.partition, each.offset
 
 
 def _slot(known: Announced, each: Published) -> None:
@@ -141,11 +160,17 @@ def _expired(known: Announced, each: Published) -> None:
 
 
 def _completed(known: Announced, each: Published) -> None:
+    if known.cancelled and known.completed is None:
+        _contradicted(known, each, "it is complete, and was announced as cancelled before")
+        return
     _list(known, each)
     known.completed = known.completed or each
 
 
 def _ready(known: Announced, each: Published) -> None:
+    if known.cancelled:
+        _contradicted(known, each, "it is ready, and was announced as cancelled")
+        return
     _list(known, each)
     known.ready = known.ready or each
 
@@ -157,11 +182,24 @@ def _list(known: Announced, each: Published) -> None:
             _assigned(known, each, essay_id, Content(text))
     elif essays != list(_essays(known.listed)):
         _contradicted(known, each, "its content was announced with another list")
-    if known.errors and _is_critical(known.errors):
+    if known.failed:
         _contradicted(known, each, "it is complete, and was announced as failed")
 
 
+def _cancelled(known: Announced, each: Published) -> None:
+    if each.named("reason") not in get_args(CancelReason):
+        return
+    if known.ready or known.failed:
+        _contradicted(known, each, f"it is cancelled, and was announced as {'ready' if known.ready else 'failed'}")
+    elif known.cancelled and known.cancelled.values != each.values:
+        _contradicted(known, each, "it was announced as cancelled for another reason, or with other counts")
+    known.cancelled = known.cancelled or (None if known.ready or known.failed else each)
+
+
 def _errors(known: Announced, each: Published) -> None:
+    if known.cancelled and known.errors is None:
+        _contradicted(known, each, "its errors were not announced before it was cancelled")
+        return
     known.errors = known.errors or each
     if known.listed and _is_critical(each):
         _contradicted(known, each, "it has failed, and was announced as complete")
@@ -190,4 +228,5 @@ _ADD: Final[Mapping[str, Callable[[Announced, Published], None]]] = {
     BATCH_READY: _ready,
     VALIDATION_ERRORS: _errors,
     READINESS_TIMEOUT: _timeout,
+    BATCH_CANCELLED: _cancelled,
 }

@@ -18,6 +18,7 @@ from service.domain.events import (
 )
 from service.domain.topics import (
     ASSOCIATIONS_CONFIRMED,
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
@@ -99,6 +100,7 @@ _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     BATCH_READY: ("ready_essays",),
     VALIDATION_ERRORS: ("failed_essays", "error_summary"),
     READINESS_TIMEOUT: (),
+    BATCH_CANCELLED: ("reason", "failed_count"),
 }
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     SLOT_ASSIGNED: ("essay_id", "text_storage_id"),
@@ -108,6 +110,7 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     BATCH_READY: (),
     VALIDATION_ERRORS: (),
     READINESS_TIMEOUT: (),
+    BATCH_CANCELLED: ("reason",),
 }
 _LISTS: Final = ("essays_for_processing", "ready_essays", "failed_essays")
 
@@ -200,6 +203,8 @@ def text_of(value: object, longest: int = LONGEST_ID) -> str | None:
 def _value(name: str, value: object) -> object:
     if name in _LISTS:
         return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    if name == "failed_count":
+        return value if type(value) is int else 0
     if name == "error_summary":
         return value if isinstance(value, dict) else {}
     return text_of(value, LONGEST_NAME if name == "original_file_name" else LONGEST_ID)

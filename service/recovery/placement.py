@@ -10,14 +10,14 @@ from psycopg import AsyncConnection
 
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import ContentProvisioned, Incoming, ValidationFailed
-from service.domain.topics import BATCH_READY
+from service.domain.topics import BATCH_CANCELLED, BATCH_READY
 from service.intake.transaction import apply
 from service.recovery.erased import blank_facts
 from service.recovery.facts import Published, Received
 from service.recovery.reconstruction import Reconstruction, reconstruct
 from service.recovery.state import Recovering
 from service.store import batches, confirmations, erasures, recovery
-from service.store.announcements import COMPLETION, announcements_of
+from service.store.announcements import ENDING, announcements_of
 from service.store.outbox import OutboxWriter
 
 PAGE_FACTS: Final = 8_000
@@ -115,8 +115,10 @@ async def _write(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], 
 
 async def _announce(conn: AsyncConnection[Any], changed: Sequence[Reconstruction], max_bytes: int) -> None:
     """Announce batches that are full, as far as that was not announced."""
-    # One that is ready has announced everything else before, unless an earlier release did not announce it at all.
-    due = {each.batch_id: COMPLETION - each.announced for each in changed if BATCH_READY not in each.announced}
+    # One that is ready or cancelled has announced everything else before, unless an earlier release did not announce it
+    # at all.
+    last = {BATCH_READY, BATCH_CANCELLED}
+    due = {each.batch_id: ENDING - each.announced for each in changed if not last & each.announced}
     writer = OutboxWriter(conn)
     for batch_id, row in (await batches.read_batches(conn, list(due))).items():
         async for event in announcements_of(conn, row, max_bytes=max_bytes, topics=due[batch_id]):

@@ -12,20 +12,18 @@ from service.domain.decisions import Register
 from service.domain.enveloped import event_id
 from service.domain.events import ContentProvisioned, ValidationFailed
 from service.domain.topics import (
-    BATCH_COMPLETED,
-    BATCH_READY,
     EXCESS_CONTENT,
     SLOT_ASSIGNED,
-    VALIDATION_ERRORS,
 )
 from service.recovery.announced import Announced, resolve
+from service.recovery.endings import slots_of_an_end
 from service.recovery.facts import Published, Received, time_of
 from service.recovery.sources import BEGINNING, Sources
+from service.recovery.times import times_of
 from service.store.recovery import (
     AnnouncedTimes,
     Content,
     Stored,
-    StoredBatch,
     StoredContent,
     StoredFailure,
     StoredSlot,
@@ -56,10 +54,14 @@ class Reconstruction:
     announced: frozenset[str] = frozenset()
     """Which announcements of its completion the topics contain."""
 
+    ends_otherwise: bool = False
+    """Whether the batch is cancelled from now on, or is not any more."""
+
     @property
     def changes_slots(self) -> bool:
-        """Whether the slots of the batch change, so that its completion may have to be announced."""
-        return bool(self.register or self.slots or any(kind != "content" for kind, _ in self.cleared))
+        """Whether the slots of the batch change, or how it ended, so that its end may have to be announced."""
+        cleared = any(kind != "content" for kind, _ in self.cleared)
+        return bool(self.register or self.slots or cleared or self.ends_otherwise)
 
 
 def reconstruct(
@@ -78,22 +80,6 @@ def reconstruct(
     batch = _Batch(batch_id, known, Sources(batch_id, known, received, stored), stored, known_since)
     batch.decide()
     return batch.result
-
-
-def _times(known: Announced, before: StoredBatch | None) -> AnnouncedTimes:
-    """Return what announcements state. `before` is the batch as it is stored, if its row stays.
-
-    A batch may be confirmed long after it became complete, so that only the second is in what is read. Then its row
-    states the first.
-    """
-    completed = known.completed or known.errors or (known.ready if not before or not before.completed_at else None)
-    knows_completions = known.completed or (before and (before.state == "complete" or before.ready_announced_at))
-    return AnnouncedTimes(
-        completed.time if completed else None,
-        known.timeout.time if known.timeout else None,
-        known.ready.time if known.ready and knows_completions else None,
-        known.ready is not None,
-    )
 
 
 class _Batch:
@@ -128,25 +114,25 @@ class _Batch:
 
     def _count(self) -> None:
         batch = self.stored.batch
-        times = _times(self.known, batch if self.result.register is None else None)
+        times = times_of(self.known, batch if self.result.register is None else None)
         known = self.known
         before = (batch.completed_at, batch.timed_out_at, batch.ready_announced_at) if batch else (None, None, None)
+        self.result.ends_otherwise = batch is not None and times.cancelled_at != batch.cancelled_at
         if (
             self.result.changes_slots
             or (known.ready and batch and batch.state != "ready")
             or any(time not in (None, stored) for time, stored in zip(times[:3], before, strict=True))
         ):
             self.result.times = times
-        ended = {BATCH_COMPLETED: known.completed, BATCH_READY: known.ready, VALIDATION_ERRORS: known.errors}
         if self.result.changes_slots:
-            self.result.event_ids |= {str(event_id(topic, self.batch_id)) for topic in ended}
-        self.result.announced = frozenset(topic for topic, each in ended.items() if each is not None)
+            self.result.event_ids |= {str(event_id(topic, self.batch_id)) for topic in known.endings}
+        self.result.announced = frozenset(topic for topic, each in known.endings.items() if each is not None)
 
     # -- slots
 
     def _is_contradicted(self) -> bool:
         """Tell whether an announcement contradicts what the database states."""
-        known, failed = self.known, {each["essay_id"] for each in self.known.failures}
+        known = self.known
         for slot in self.stored.slots:
             announced = known.slots.get(slot.essay_id)
             if slot.content is not None:
@@ -158,10 +144,20 @@ class _Batch:
                 # The list of a completion names all content; without it, the slot may have been announced before that.
                 if not announced and (known.listed or (known.completed_at and not self._is_older(slot))):
                     return True
-            elif slot.state == "failed" and (announced or (known.errors and slot.file_upload_id not in failed)):
+            elif slot.state != "open" and (announced or self._has_failed_otherwise(slot)):
                 return True
+        batch = self.stored.batch
+        if batch and batch.cancelled_at and times_of(known, batch).cancelled_at is None:
+            return True
         return any(
             each.state == "excess" and each.content.text_storage_id in known.essay_of for each in self.stored.contents
+        )
+
+    def _has_failed_otherwise(self, slot: StoredSlot) -> bool:
+        """Tell whether a failure has the slot that is not among those that were announced."""
+        known = self.known
+        return bool(slot.state == "failed" and known.errors) and all(
+            each["essay_id"] != slot.file_upload_id for each in known.failures
         )
 
     def _fill(self, essay_ids: Sequence[str], *, contradicted: bool) -> None:
@@ -173,7 +169,8 @@ class _Batch:
             if slot.state != "open" and slot.essay_id not in self.known.slots and self._stays(slot, contradicted)
         }
         if self.known.completed_at:
-            kept = self._failed(essay_ids, kept)
+            kept, contradictions = slots_of_an_end(self.known, self.sources.failed, self.stored.slots, essay_ids, kept)
+            self.result.contradictions += contradictions
         for position, essay_id in enumerate(essay_ids, start=1):
             before = stored.get(essay_id)
             slot = self._announced_slot(essay_id, position, before) or kept.get(essay_id)
@@ -194,32 +191,8 @@ class _Batch:
         if announcement.topic != SLOT_ASSIGNED and before and before.content and before.content.text_storage_id == text:
             return before  # its own announcement is older than what is read
         content = self.sources.content(text)
-        return StoredSlot(essay_id, position, "assigned", content, None, announcement.time)
-
-    def _failed(self, essay_ids: Sequence[str], kept: dict[str, StoredSlot]) -> dict[str, StoredSlot]:
-        """Return the slots of a batch that was announced as complete, besides those of announced content.
-
-        Its failed uploads were announced in slot order. Its list names all of its content, if there is one.
-        """
-        kept = {} if self.known.listed else {key: slot for key, slot in kept.items() if slot.state == "assigned"}
-        positions = {essay_id: position for position, essay_id in enumerate(essay_ids, start=1)}
-        left = [essay_id for essay_id in essay_ids if essay_id not in self.known.slots and essay_id not in kept]
-        before = {slot.essay_id: slot for slot in self.stored.slots if slot.state == "failed"}
-        if not self.known.errors:  # they may have been announced before what is read
-            kept |= {essay_id: before[essay_id] for essay_id in left if essay_id in before}
-            left = [essay_id for essay_id in left if essay_id not in before]
-        uploads = list(dict.fromkeys(each["essay_id"] for each in self.known.failures))
-        if len(uploads) != len(left):
-            self.result.contradictions.append(
-                f"it was announced as complete with {len(uploads)} failures, and has {len(left)} slots without content"
-            )
-        # The slots that are left must stay without content: the batch would be announced with another list.
-        uploads += [f"not announced: slot {positions[essay_id]}" for essay_id in left[len(uploads) :]]
-        for essay_id, upload in zip(left, uploads, strict=False):
-            failed = StoredSlot(essay_id, positions[essay_id], "failed", None, upload, self.known.completed_at)
-            same = essay_id in before and before[essay_id].file_upload_id == upload
-            kept[essay_id] = before[essay_id] if same else failed
-        return kept
+        listed = announcement.topic != SLOT_ASSIGNED
+        return StoredSlot(essay_id, position, "assigned", content, None, announcement.time, listed)
 
     def _stays(self, slot: StoredSlot, contradicted: bool) -> bool:
         """Tell whether a slot stays: where nothing is contradicted, or it was taken before the topics begin."""

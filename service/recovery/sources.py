@@ -42,6 +42,8 @@ class Sources:
                 self._failures.setdefault(each.values[0], each.failure(batch_id))
             elif each.topic == BATCH_REGISTERED:
                 self._registrations.append(each)
+        self.failed = tuple(self._failures)
+        """The uploads that are known to have failed, in the order in which they came."""
         self._listed = {each["essay_id"]: each for each in reversed(announced.failures)}
 
     def registration(self, stored: Stored) -> tuple[tuple[str, ...], tuple[Register, datetime] | None]:
@@ -64,7 +66,7 @@ class Sources:
     def _registered_at(self, registration: Received) -> datetime:
         """Return a time that is not after the first announcement: the true one is in no topic."""
         known = self._announced
-        ended = [each for each in (known.completed, known.ready, known.errors, known.timeout) if each]
+        ended = [each for each in (known.ended, known.timeout) if each]
         first = min(each.time for each in [*known.slots.values(), *known.excess.values(), *ended])
         received = progress.time_of(registration.at)
         return min(first, received) if received else first

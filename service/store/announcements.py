@@ -1,4 +1,4 @@
-"""Builds the announcements of a batch's completion from its rows.
+"""Builds the announcements of a batch from its rows: of its end, its slots and its excess content.
 
 An announcement that is built again from the same rows is the same event byte for byte.
 """
@@ -91,3 +91,29 @@ async def announcements_of(
             row.cancelled_at,
             max_bytes=max_bytes,
         )
+
+
+async def slot_announcements(
+    conn: AsyncConnection[Any], batch_id: str, *, max_bytes: int
+) -> AsyncIterator[Outgoing | None]:
+    """Yield EssaySlotAssigned of each assigned slot, in slot order; None where it is not known in full."""
+    async for page in slots.read_slot_announcements(conn, batch_id):
+        for is_known, essay_id, text, upload, name, time, *origin in page:
+            if is_known:
+                yield outgoing.slot_assigned(
+                    batch_id, essay_id, text, upload, name, Origin(*origin), time, max_bytes=max_bytes
+                )
+            else:
+                yield None
+
+
+async def excess_announcements(
+    conn: AsyncConnection[Any], batch_id: str, *, max_bytes: int
+) -> AsyncIterator[Outgoing | None]:
+    """Yield ExcessContentProvisioned of each excess content; None where it is not known in full."""
+    async for page in slots.read_excess_announcements(conn, batch_id):
+        for is_known, text, name, reason, time, *origin in page:
+            if is_known:
+                yield outgoing.excess_content(batch_id, text, name, reason, Origin(*origin), time, max_bytes=max_bytes)
+            else:
+                yield None

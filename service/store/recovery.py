@@ -48,6 +48,8 @@ class StoredSlot(NamedTuple):
     content: Content | None = None
     file_upload_id: str | None = None
     taken_at: datetime | None = None
+    is_only_listed: bool = False
+    """Whether only a list announces it, so that its own announcement, which was earlier, is not known."""
 
 
 class StoredContent(NamedTuple):
@@ -70,15 +72,18 @@ class StoredFailure(NamedTuple):
 
 
 class AnnouncedTimes(NamedTuple):
-    """What announcements state of a batch: when it became complete, was reported late, and became ready.
+    """What announcements state of a batch: when it became complete, was reported late, became ready, was cancelled.
 
-    `ready_at` is None where a release has announced that which announced nothing else of a completion.
+    `ready_at` is None where a release has announced that which announced nothing else of a completion. `cancelled_at`
+    is also that of a batch that is cancelled in the database, and stays so.
     """
 
     completed_at: datetime | None
     timed_out_at: datetime | None
     ready_at: datetime | None
     is_ready: bool
+    cancelled_at: datetime | None = None
+    cancel_reason: str | None = None
 
 
 class StoredBatch(NamedTuple):
@@ -92,6 +97,8 @@ class StoredBatch(NamedTuple):
     expected: int
     state: str
     ready_announced_at: datetime | None
+    cancelled_at: datetime | None = None
+    cancel_reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -201,6 +208,7 @@ async def write_slots(conn: AsyncConnection[Any], slots: Iterable[tuple[str, Sto
             "positions": Integers([slot.position for _, slot in page]),
             "states": Texts([slot.state for _, slot in page]),
             "times": Times([slot.taken_at for _, slot in page]),
+            "only_listed": [slot.is_only_listed for _, slot in page],
         }
         await conn.execute(STATEMENTS["write_recovered_slots"], columns)
 
@@ -291,6 +299,8 @@ async def count_recovered(
         timed_out_at=Times([each.timed_out_at for each in times.values()]),
         ready_at=Times([each.ready_at for each in times.values()]),
         is_ready=[each.is_ready for each in times.values()],
+        cancelled_at=Times([each.cancelled_at for each in times.values()]),
+        cancel_reasons=Texts([each.cancel_reason for each in times.values()]),
         waits=waits,
     )
     return dict(rows)

@@ -138,3 +138,15 @@ async def read_open_slots(conn: AsyncConnection[Any], batch_id: str) -> AsyncIte
     """Read the essay ids of the open slots of a batch of any size, in slot order, in pages."""
     async for page in stream_rows(conn, "read_open_slots", batch_id=batch_id):
         yield [essay_id for (essay_id,) in page]
+
+
+async def read_slot_announcements(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[Any]]:
+    """Read what was announced of each assigned slot of a batch, in slot order, in pages: see the statement."""
+    async for page in stream_rows(conn, "read_slot_announcements", batch_id=batch_id):
+        yield page
+
+
+async def read_excess_announcements(conn: AsyncConnection[Any], batch_id: str) -> AsyncIterator[list[Any]]:
+    """Read what was announced of each excess content of a batch, in pages: see the statement."""
+    async for page in stream_rows(conn, "read_excess_announcements", batch_id=batch_id):
+        yield page

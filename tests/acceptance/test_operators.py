@@ -14,12 +14,15 @@ from deploy.servers.brokers import Broker
 from deploy.servers.databases import url_as
 from deploy.servers.pods import Pod, pods, until
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     BATCH_REGISTERED,
     CONTENT_PROVISIONED,
+    EXCESS_CONTENT,
     PENDING_EXPIRED,
     SLOT_ASSIGNED,
+    VALIDATION_ERRORS,
 )
 from tests.support.builders.inputs import content, registration
 from tests.support.builders.replay import Record, Replay
@@ -175,4 +178,56 @@ async def test_a_transaction_left_open_on_a_view_blocks_nothing_and_is_ended(
             assert found(conn, "select state from ops.batches") == [("ready",)]
             left = f"select count(*) from pg_stat_activity where pid = {operator.info.backend_pid}"
             await seen(conn, left, [(0,)])
+        assert await running.stop() == [0]
+
+
+async def test_batches_are_closed_and_cancelled_and_their_events_are_published_again(
+    tmp_path: Path,
+    settings: dict[str, str],
+    group: str,
+    database_url: str,
+    kafka: Broker,
+    conn: psycopg.Connection[Any],
+) -> None:
+    with pods(tmp_path, settings, TOKEN) as running:
+        (pod,) = running.start(1)
+        await running.ready()
+        known = [registered(batch, 3) for batch in "abc"]
+        come = Replay(kafka, [*known, *contents("a", "t1", "t2"), *contents("b", "t3")])
+        await come.run()
+        await all_done(database_url, kafka, group, come.ends)
+        status, ended = await post(pod, "batches/close", batch="a", who="me", why="one was not written")
+        assert (status, ended["state"], ended["withdrawn"]) == (200, "ready", 1)
+        assert (await post(pod, "batches/cancel", batch="b", reason="WRONG_REGISTRATION"))[1]["state"] == "cancelled"
+        assert (await post(pod, "batches/close", batch="c"))[1]["state"] == "failed"
+        assert (await post(pod, "batches/cancel", batch="a", reason="OTHER"))[0] == 409
+
+        late = Replay(kafka, [*known, *(record for batch in "abc" for record in contents(batch, f"late-{batch}"))])
+        await late.run()
+        await all_done(database_url, kafka, group, late.ends)
+        assert found(conn, "select batch_id, reason from ops.excess_content order by 1") == [
+            (batch, "BATCH_FULL") for batch in "abc"
+        ]
+        await check_audit(database_url, kafka, group)
+
+        published = first_occurrences(await read_back(kafka))
+        counts = {topic: len(events) for topic, events in published.events.items() if events}
+        assert counts == {
+            SLOT_ASSIGNED: 3,
+            BATCH_COMPLETED: 1,
+            BATCH_READY: 1,
+            VALIDATION_ERRORS: 1,
+            BATCH_CANCELLED: 1,
+            EXCESS_CONTENT: 3,
+        }
+        assert published.repeats == 0
+        for batch in "abc":
+            status, again = await post(pod, "batches/republish", batch=batch, slots=True, excess=True)
+            assert (status, again["excess"], again["left_out"]) == (200, 1, 0)
+        await all_done(database_url, kafka, group, late.ends)
+        repeated = first_occurrences(await read_back(kafka), republished=True)  # which compares the bytes
+        assert repeated.repeats == sum(counts.values())
+        assert {topic: len(events) for topic, events in repeated.events.items() if events} == counts
+        await check_audit(database_url, kafka, group)
+        assert found(conn, "table ops.invariant_violations") == []
         assert await running.stop() == [0]

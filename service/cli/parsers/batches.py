@@ -66,9 +66,12 @@ def add_batches(commands: Commands) -> None:
         batches,
         "cli.batches.batches_republish",
         "republish",
-        "publish again what a full batch announced: its validation errors, its completion, and that it is ready",
+        "publish again what a batch announced at its end: validation errors, completion, that it is ready or cancelled",
     )
     with_operator(republish).add_argument("batch", type=short_text, metavar="BATCH")
+    republish.add_argument("--slots", action="store_true", help="also EssaySlotAssigned of each assigned slot")
+    republish.add_argument("--excess", action="store_true", help="also ExcessContentProvisioned of its excess content")
+    republish.add_argument("--dry-run", action="store_true", help="print what would be published, publish nothing")
 
 
 def _ending(command: ArgumentParser) -> ArgumentParser:

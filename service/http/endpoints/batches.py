@@ -46,6 +46,9 @@ class ShowBatch(PageRequest):
 
 class RepublishBatch(ChangeRequest):
     batch: ShortText
+    slots: bool = Field(False, description="also EssaySlotAssigned of each assigned slot")
+    excess: bool = Field(False, description="also ExcessContentProvisioned of its excess content")
+    dry_run: bool = Field(False, description="publish nothing")
 
 
 class CloseBatch(ChangeRequest):
@@ -185,7 +188,10 @@ class PublishedEvent(ResponseModel):
 
 
 class Republished(ResponseModel):
-    events: list[PublishedEvent]
+    events: list[PublishedEvent] = Field(description="those of the batch's end")
+    slots: int = Field(description="EssaySlotAssigned events")
+    excess: int = Field(description="ExcessContentProvisioned events")
+    left_out: int = Field(description="events of texts that a recovery knows only in part")
 
 
 class EndedBatch(ResponseModel):
@@ -222,7 +228,10 @@ async def _show_batch(call: Call) -> object:
 
 
 async def _republish(call: Call) -> object:
-    return {"events": await call.operations.batches.republish(call.by, call.request.batch)}
+    request: RepublishBatch = call.request
+    return await call.operations.batches.republish(
+        call.by, request.batch, slots=request.slots, excess=request.excess, dry_run=request.dry_run
+    )
 
 
 async def _close(call: Call) -> object:
@@ -273,7 +282,7 @@ def endpoints() -> Sequence[Endpoint]:
         Endpoint(
             "POST",
             "/admin/batches/republish",
-            "Publish the events of a complete batch again, with their old event ids",
+            "Publish the events of a batch's end again, with their old event ids, and on demand those of its texts",
             RepublishBatch,
             Republished,
             _republish,

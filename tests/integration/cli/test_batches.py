@@ -232,3 +232,42 @@ def test_a_batch_that_was_ended_is_published_again_unchanged(
     for batch_id in ("b", "d", "c"):
         assert service("batches", "republish", batch_id).status == 0
     assert conn.execute(outbox).fetchall() == before * 2
+
+
+def test_the_events_of_slots_and_excess_are_published_again_unchanged(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(provisioned("b", "t1"), provisioned("b", "t2"))
+    pod.take(registered("b", "e1", "e2", "e3"))
+    pod.take(provisioned("b", "t3"))
+    pod.take(provisioned("b", "t4"), provisioned("b", "t5"))
+    outbox = "select topic, event_id, event from ops.outbox_events order by seq"
+    before = conn.execute(outbox).fetchall()
+    assert len(before) == 7
+    would_be = service("batches", "republish", "b", "--slots", "--excess", "--dry-run")
+    assert (would_be.status, conn.execute(outbox).fetchall()) == (0, before)
+    ended = service("batches", "republish", "b", "--slots", "--excess")
+    assert ended.out == would_be.out.replace("would be", "is")
+    assert "slot.assigned.v1 of batch b is published again for 3 texts" in ended.out
+    assert "BatchReadinessTimeout and PendingContentExpired are never" in ended.err
+    again = conn.execute(outbox).fetchall()[len(before) :]
+    assert sorted(again) == sorted(before)
+    assert [topic for topic, *_ in again] == sorted((topic for topic, *_ in before), key=_place)
+    ((*_, details),) = written(conn)
+    assert (details["slots"], details["excess"], details["left_out"]) == (3, 2, 0)
+
+
+def _place(topic: str) -> int:
+    return next(place for place, word in enumerate(("slot", "excess", "completed", "ready")) if word in topic)
+
+
+def test_what_a_recovery_knows_only_in_part_is_left_out(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(registered("b", "e1", "e2"), provisioned("b", "t1"))
+    pod.take(provisioned("b", "t2"), provisioned("b", "t3"))
+    conn.execute("update els.slots set origin = 'output' where essay_id = 'e1'")
+    conn.execute("update els.excess_content set origin = 'output'")
+    ended = service("batches", "republish", "b", "--slots", "--excess")
+    assert "2 events of texts are left out" in ended.err
+    assert "for 1 texts" in ended.out

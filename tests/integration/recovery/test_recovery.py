@@ -58,7 +58,11 @@ async def applied_and_kept(stack: SetBack, chance: random.Random, batches: int =
     await asyncio.gather(stack.keep(), stack.send(inputs[at : 2 * at]))
     await stack.send(inputs[2 * at :])
     await stack.settled()
-    return inputs[at:]
+    late = await stack.end_some()
+    assert late
+    await stack.send(late)
+    await stack.settled()
+    return inputs[at:] + late
 
 
 @dataclass(frozen=True)

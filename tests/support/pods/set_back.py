@@ -38,20 +38,22 @@ from tests.support.pods.running_consumer import BOUND, ConsumerFixture
 FILLED_BY_MIGRATIONS = ("alembic_version", "erasure_keys", "outbox_format", "policy", "relay_shards")
 STATE = {
     "batches": "batch_id, expected, assigned, failed, state, essay_set, user_id, correlation_id, completed_at,"
-    " timed_out_at from els.batches",
+    " timed_out_at, withdrawn, cancelled_at, cancel_reason from els.batches",
     "slots": "batch_id, essay_id, position, text_storage_id, file_upload_id, taken_at, original_file_name,"
     " raw_file_storage_id, file_size_bytes, content_md5_hash, correlation_id, traceparent, origin"
     " from els.slots where state = 'assigned'",
-    # The slots of failures are announced when their batch is complete, and without a time.
+    # The slots of failures are announced when their batch is complete, and without a time. Of a batch that is cancelled
+    # before that, only their number is announced.
     "failed slots": "batch_id, essay_id, position, file_upload_id from els.slots join els.batches using (batch_id)"
-    " where slots.state = 'failed' and completed_at is not null",
+    " where slots.state = 'failed' and completed_at is not null and cancelled_at is null",
     "excess_content": "batch_id, text_storage_id, reason, file_upload_id, raw_file_storage_id, correlation_id,"
     " declared_at, origin from els.excess_content",
     "pending_content": "batch_id, text_storage_id, state, file_upload_id, raw_file_storage_id, correlation_id, origin"
     " from els.pending_content",
     "validation_failures": "batch_id, file_upload_id, state, raw_file_storage_id, error_detail::jsonb::text,"
+    ""
     " correlation_id, origin from els.validation_failures where batch_id not in ("
-    " select batch_id from els.batches where completed_at is null)",
+    " select batch_id from els.batches where completed_at is null or cancelled_at is not null)",
 }
 """What must be the same after a recovery, by table."""
 
@@ -104,6 +106,24 @@ class SetBack:
         await self.consumers.all_committed()
         await self.published()
 
+    async def end_some(self) -> list[Input]:
+        """Closes and cancels batches that wait, in turn. Returns a content for each, which comes too late."""
+        waiting = (
+            "select batch_id, state from els.batches"
+            " where state in ('registered', 'complete') and batch_id not like 'old%' order by batch_id"
+        )
+        actions, by = BatchActions(self.database, IntakeLimits()), Operator("a test", "end it")
+        late = []
+        for number, (batch_id, state) in enumerate(self.consumers.conn.execute(waiting).fetchall()):
+            if number % 3 == 2:
+                continue
+            if number % 3 == 0 and state == "registered":
+                await actions.close(by, batch_id)
+            else:
+                await actions.cancel(by, batch_id, "OTHER")
+            late.append((CONTENT_PROVISIONED, 0, content(batch_id, "late")))
+        return late
+
     async def published(self) -> None:
         query = "select count(*) from els.outbox_pages"
         await until(lambda: self.consumers.value(query) == 0, BOUND, lambda: "the outbox is not empty")
@@ -139,11 +159,11 @@ class SetBack:
         return {(name, *row) for name, query in STATE.items() for row in conn.execute(f"select {query}")}
 
     async def republished(self) -> list[tuple[str, str]]:
-        """Republishes every complete batch, but only into the outbox. Returns batch and bytes of each event."""
+        """Republishes all that batches announced, but only into the outbox. Returns batch and bytes of each event."""
         conn = self.consumers.conn
-        complete = conn.execute("select batch_id from els.batches where completed_at is not null order by 1").fetchall()
-        for (batch_id,) in complete:
-            await BatchActions(self.database, IntakeLimits()).republish(Operator("a test", "compare"), batch_id)
+        actions, by = BatchActions(self.database, IntakeLimits()), Operator("a test", "compare")
+        for (batch_id,) in conn.execute("select batch_id from els.batches order by 1").fetchall():
+            await actions.republish(by, batch_id, slots=True, excess=True)
         events = conn.execute("select batch_id, event from ops.outbox_events order by seq").fetchall()
         conn.execute("truncate els.outbox_pages")
         return events
