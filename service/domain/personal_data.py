@@ -29,7 +29,7 @@ PERSONAL_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "outbox_pages": ("events",),
     "quarantine": ("key", "value", "edited_value", "headers", "error", "original_file_name"),
     "operator_actions": ("why", "details"),
-    "search": ("names", "ids"),
+    "search": ("names",),
 }
 """The columns with personal data, by table. Those of the outbox are not blanked: an erasure waits until it is empty."""
 
@@ -73,6 +73,9 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "lost_inputs": ("topic", "cause"),
     "output_topics": ("topic",),
     "purge_hold": ("why",),
+    "search": ("batch_id", "ids"),
+    "search_progress": ("after",),
+    "pods": ("host", "release", "roles", "errors", "broker_error"),
     "notices": ("kind", "detail"),
     "input_topics": ("topic",),
 }  # fmt: skip

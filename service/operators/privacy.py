@@ -119,7 +119,7 @@ class PrivacyActions:
     async def _find(self, request: ErasureRequest, report: ErasureReport) -> dict[str, ErasedUploads]:
         """Find what to erase, by batch id."""
         async with transaction(self._database) as conn:
-            await erasures.prepare_search(conn)
+            await erasures.prepare_erasure(conn)
             match request.kind:
                 case "user":
                     found = await erasures.find_user_batches(conn, request.name)

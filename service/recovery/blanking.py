@@ -64,6 +64,7 @@ async def blank(
         [] if uploads.whole else with_ids.texts | with_ids.uploads,
         searched | set(names),
     )
+    await search.index_batches(conn, [batch_id])
     rows["incomplete_batches"] = await _blank_announcements(conn, batch_id, with_ids)
     return BlankedBatch(rows, with_ids.texts, with_ids.uploads)
 
@@ -86,7 +87,7 @@ async def blank_stored(transaction: Transaction) -> int:
     async with transaction() as conn:
         if not await erasures.has_erasures(conn):
             return 0
-        await erasures.prepare_search(conn)
+        await erasures.prepare_erasure(conn)
         found = await erasures.find_stored_erased(conn)
     for batch_id, kind in found.items():
         async with transaction() as conn:

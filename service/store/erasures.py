@@ -160,9 +160,9 @@ async def blank_quarantine(conn: AsyncConnection[Any], rejected: Sequence[Reject
     return [id_ for (id_,) in await fetch_rows(conn, "blank_quarantine", **parameters)] if rejected else []
 
 
-async def prepare_search(conn: AsyncConnection[Any]) -> None:
+async def prepare_erasure(conn: AsyncConnection[Any]) -> None:
     """Let statements of this transaction read whole tables."""
-    await conn.execute(STATEMENTS["prepare_search"])
+    await conn.execute(STATEMENTS["prepare_erasure"])
 
 
 async def find_user_batches(conn: AsyncConnection[Any], user_id: str) -> list[str]:

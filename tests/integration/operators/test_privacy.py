@@ -20,6 +20,7 @@ from service.operators.operations import Operations
 from service.operators.privacy import ErasureReport, ErasureRequest
 from service.postgres.pool import Database
 from service.recovery.blanking import import_tombstones, tombstone_of
+from service.store import search
 from service.store.operator_actions import Operator
 from service.store.pending_content import PendingFilter
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
@@ -93,6 +94,8 @@ async def fill(eraser: Eraser, batch_id: str = "b", early: str = "early") -> Non
         Operator("tester", f"wrong file {FILE}"), "pending clear", PendingFilter(early, contains=NAME)
     )
     eraser.publish()
+    async with eraser.database.transaction() as conn:  # as the purge does
+        await search.index_changes(conn)
 
 
 def state(eraser: Eraser) -> list[Any]:
@@ -122,6 +125,7 @@ EVERYWHERE = {
     "quarantine.original_file_name",
     "operator_actions.why",
     "operator_actions.details",
+    "search.names",
 }
 
 

@@ -13,6 +13,7 @@ from service.intake.reporting import report
 from service.operators.operations import Operations
 from service.operators.privacy import ErasureReport, ErasureRequest
 from service.recovery.blanking import import_tombstones, tombstone_of
+from service.store import search
 from service.store.operator_actions import Operator
 from tests.support.builders.inputs import content, failure, registration
 from tests.support.checks.audited import check_audit
@@ -87,6 +88,8 @@ async def erased_and_audited(stack: SetBack) -> None:
     await stack.start()
     await stack.send(inputs())
     await stack.settled()
+    async with stack.database.transaction() as conn:  # as the purge does
+        await search.index_changes(conn)
     await stack.keep()  # a backup, which has the name
     assert "slots.original_file_name" in places_of(stack.consumers.conn, NAME)
     await erase(stack, ErasureRequest("user", name=USER))
