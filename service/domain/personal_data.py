@@ -52,8 +52,6 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "validation_failures": (
         "batch_id", "file_upload_id", "state", "raw_file_storage_id", "validation_error_code", "traceparent", "origin",
     ),
-    "search": ("batch_id",),
-    "search_progress": ("after",),
     "confirmations": ("batch_id", "class_id", "state", "traceparent", "tracestate"),
     "incomplete_batches": ("batch_id",),
     "outbox": ("aggregatetype", "aggregateid", "type", "traceparent"),

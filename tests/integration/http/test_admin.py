@@ -550,3 +550,18 @@ async def test_an_unavailable_database_is_reported() -> None:
     assert (status, "secret" in json.dumps(problem)) == (503, False)
     await served.http.close()
     await served.database.close()
+
+
+async def test_personal_data_is_erased(served: Served, conn: psycopg.Connection[Any]) -> None:
+    await served.take(registered("b", "e", user_id="u7"), provisioned("b", "t", original_file_name="Anna Ek.docx"))
+    conn.execute("delete from els.outbox_pages")
+    for wrong in ({}, {"user": "u7", "batch": "b"}, {"text": "t"}, {"file": "Anna"}, {"user": ""}):
+        assert (await served.post("privacy/erase", **wrong))[0] == 422
+    status, body = await served.post("privacy/erase", file="anna ek", dry_run=True)
+    assert (status, [each["text_storage_id"] for each in body["matches"]]) == (200, ["t"])
+    status, body = await served.post("privacy/erase", file="anna ek", confirmed=True, why="case 7")
+    assert (status, body["blocked"], body["batches"][0]["text_storage_ids"]) == (200, [], ["t"])
+    status, body = await served.post("privacy/erase", user="u7", why="case 8")
+    assert (status, [each["batch_id"] for each in body["batches"]]) == (200, ["b"])
+    assert conn.execute("select original_file_name from els.slots").fetchall() == [("[erased]",)]
+    assert (await served.send("POST", "privacy/erase", token=VIEWER, json={"batch": "b"}))[0] == 403
