@@ -12,7 +12,8 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import structlog
@@ -20,14 +21,16 @@ from aiohttp import web
 from aiokafka.errors import KafkaError
 
 from service import wiring
+from service.environment import check_environment
 from service.http.gauges import Gauges
 from service.http.pod_reports import PodReports
 from service.http.server import Http
-from service.http.tokens import Tokens
 from service.intake import reporting as intake_reporting
 from service.intake.outcome import Effects
 from service.kafka import topics
 from service.kafka.errors import describe
+from service.kafka.offsets import OffsetsReader
+from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
 from service.postgres.server import connections_error, planner_error, pooler_error, server_error, timeouts_error
@@ -40,10 +43,14 @@ from service.runtime import metrics
 from service.runtime.errors import one_line
 from service.runtime.health import Health
 from service.runtime.loop import Backoff, Loop, cancelled, watch_blocking
+from service.runtime.tokens import Denials, Tokens
 from service.settings import Settings
 from service.store.pods import Backlog
 
-ROLES: Final = ("consumer", "relay", "purge")
+if TYPE_CHECKING:
+    from service.console.samples import Samples
+
+ROLES: Final = ("consumer", "relay", "purge", "console")
 """The roles of a process; by default it has all of them."""
 
 HANGING_THREAD_SECONDS: Final = 5.0
@@ -170,31 +177,58 @@ class _Process:
         self._settings = settings
         self._database = database
         self._stop = stop
-        # A failing purge is retried and does not make the process unready.
-        self._health = Health("database", *(role for role in roles if role != "purge"))
+        # A failing purge is retried and does not make the process unready, nor does what only people look at.
+        self._health = Health("database", *(role for role in roles if role not in ("purge", "console")))
         self._purging = self._purge_loop() if "purge" in roles else None
         self._database_watch = DatabaseWatch(database, settings.database_url.get_secret_value(), self._health)
         self._gauges = Gauges(database, self._health)
         self._admin_database = wiring.open_database(settings, sessions=wiring.ADMIN_SESSIONS)
+        self._console_database = wiring.open_console_database(settings)
+        self._samples: Samples | None = None
+        self._offsets = OffsetsReader(wiring.kafka_options(settings), settings.consumer_group)
         self._reports = PodReports(
             database, ["replay"] if replay else roles, self._errors, self._broker_error, self._backlog
         )
-        self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, self._admin_api())
+        applications = self._applications(roles)
+        self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, applications)
         self._relay = wiring.relay_of(settings, database) if "relay" in roles else None
         self._consumer = None
         if "consumer" in roles:
             self._consumer = wiring.consumer_of(settings, database, self._health, self._intake_committed, replay=replay)
 
-    def _admin_api(self) -> Mapping[str, web.Application]:
-        """Build the application under /admin/. Returns nothing if no token is set."""
-        operator, viewer = self._settings.admin_token, self._settings.viewer_token
-        if operator is None and viewer is None:
-            return {}
-        from service.http import admin  # noqa: PLC0415  saves the memory of its modules in pods without a token
+    def _applications(self, roles: Sequence[str]) -> Mapping[str, web.Application]:
+        """Build the applications under /admin/ and /console/. Returns nothing if no token is set.
 
-        operations = wiring.operations_of(self._settings, self._admin_database)
-        tokens = [None if each is None else each.get_secret_value() for each in (operator, viewer)]
-        return {"/admin/": admin.application(operations, Tokens(*tokens))}
+        Their modules are imported here, which saves their memory in pods without a token.
+        """
+        tokens = wiring.tokens_of(self._settings)
+        if tokens is None:
+            return {}
+        from service.http import admin  # noqa: PLC0415
+
+        operations, denials = wiring.operations_of(self._settings, self._admin_database), Denials()
+        applications = {"/admin/": admin.application(operations, tokens, denials)}
+        if "console" in roles:
+            applications["/console/"] = self._console(operations, tokens, denials)
+        return applications
+
+    def _console(self, operations: Operations, tokens: Tokens, denials: Denials) -> web.Application:
+        from service.console.access import Access  # noqa: PLC0415
+        from service.console.console import Console  # noqa: PLC0415
+        from service.console.pages.reads import Reads  # noqa: PLC0415
+        from service.console.samples import Samples  # noqa: PLC0415
+        from service.console.session import Sessions  # noqa: PLC0415
+
+        self._samples = Samples(self._gauges.health, self._offsets)
+        reads = Reads(
+            self._console_database,
+            wiring.operations_of(self._settings, self._console_database),
+            self._offsets,
+            self._samples,
+            partial(check_environment, self._settings),
+        )
+        access = Access(tokens, Sessions(tokens), denials, wiring.trusted_proxy_of(self._settings))
+        return Console(access, reads, operations).application()
 
     # -- reports after a commit
 
@@ -220,6 +254,7 @@ class _Process:
             self._gauges.watch(),
             self._reports.run(),
             watch_blocking(metrics.LOOP_BLOCKED.set),
+            *([self._samples.watch()] if self._samples else []),
         )
         relaying = asyncio.create_task(self._relay_until(consumed))
         purging = asyncio.create_task(self._purge_until(stop))
@@ -235,7 +270,7 @@ class _Process:
             await cancelled([watching])
             await self._reports.leave()
             await self._http.close()
-            await self._admin_database.close()
+            await asyncio.gather(self._admin_database.close(), self._console_database.close(), self._offsets.close())
             _log.info("stopped")
 
     async def _listen(self) -> None:

@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
+from service.access_settings import AccessSettings
 from service.database_settings import DatabaseSettings
 
 PREFIX = "ELS_"
@@ -32,8 +33,6 @@ _YEAR = 366 * _DAY
 
 _BROKER = re.compile(r"(?:[^\s,:@\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
-
-SHORTEST_TOKEN = 16
 
 ALIKE = 0.85
 """How alike a variable and a setting are (at most 1) if one is taken for a misspelt other."""
@@ -52,7 +51,7 @@ def _list_of_brokers(servers: str) -> str:
     return ",".join(brokers)
 
 
-class Settings(DatabaseSettings):
+class Settings(DatabaseSettings, AccessSettings):
     """Holds the settings of one process. `load_settings` creates it; other packages get plain values from it."""
 
     model_config = SettingsConfigDict(
@@ -173,13 +172,9 @@ class Settings(DatabaseSettings):
     http_host: str = Field(
         "0.0.0.0",  # noqa: S104  health and metrics are read from outside the pod
         min_length=1,
-        description="Address on which the HTTP server (health, metrics, `/admin/`) listens.",
+        description="Address on which the HTTP server (health, metrics, `/admin/`, `/console/`) listens.",
     )
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server; 0 means any free port.")
-    admin_token: SecretStr | None = Field(
-        None, description="Bearer token (16 characters or more) of `/admin/`, which is not served without one."
-    )
-    viewer_token: SecretStr | None = Field(None, description="Another such token, which allows reading only.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level of the messages that are logged."
     )
@@ -196,15 +191,6 @@ class Settings(DatabaseSettings):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
-
-    @field_validator("admin_token", "viewer_token")
-    @classmethod
-    def _is_long(cls, token: SecretStr | None) -> SecretStr | None:
-        if token is None or not (text := token.get_secret_value().strip()):
-            return None
-        if len(text) < SHORTEST_TOKEN:
-            raise ValueError(f"should have at least {SHORTEST_TOKEN} characters")
-        return SecretStr(text)
 
     @field_validator("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
     @classmethod
@@ -224,8 +210,6 @@ class Settings(DatabaseSettings):
             raise _needs("kafka_ssl_certfile", "ELS_KAFKA_SSL_KEYFILE")
         if self.kafka_ssl_certfile and not self.kafka_ssl_keyfile:
             raise _needs("kafka_ssl_keyfile", "ELS_KAFKA_SSL_CERTFILE")
-        if self.admin_token is not None and self.admin_token == self.viewer_token:
-            raise ValueError("ELS_VIEWER_TOKEN: should not be the same as ELS_ADMIN_TOKEN")
         if self.rebalance_timeout_seconds < self.session_timeout_seconds:
             raise ValueError("ELS_REBALANCE_TIMEOUT_SECONDS: should not be less than ELS_SESSION_TIMEOUT_SECONDS")
         return self

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -13,6 +13,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from service.access_settings import names_of
 from service.consumer.consumer import Consumer
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
@@ -31,10 +32,20 @@ from service.purge.policy import RetentionPolicy
 from service.relay.relay import Relay
 from service.runtime import metrics
 from service.runtime.health import Health
+from service.runtime.tokens import Tokens
 from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from service.console.session import TrustedProxy
 
 ADMIN_SESSIONS: Final = 2
 """Sessions in the pool of operator actions. It is a separate pool, so that they never make the consumer wait."""
+
+CONSOLE_SESSIONS: Final = 2
+"""Sessions in the pool of what the console reads. Few, and their statements are short: a curious person must not make
+the consumer slow."""
+
+CONSOLE_TIMEOUTS: Final = Timeouts(lock_timeout=500, statement_timeout=5_000, transaction_timeout=10_000)
 
 UNPOOLED_SESSIONS: Final = 3
 """Sessions of a pod outside of its pools: LISTEN, and for moments a check of the server and one of a session."""
@@ -64,7 +75,7 @@ def sessions_of_pods(settings: Settings) -> int:
     """Compute how many sessions of the server all pods and their operators need at most."""
     pod = settings.database_pool_size + UNPOOLED_SESSIONS
     if settings.admin_token or settings.viewer_token:
-        pod += ADMIN_SESSIONS
+        pod += ADMIN_SESSIONS + CONSOLE_SESSIONS
     return settings.max_pods * pod
 
 
@@ -187,6 +198,30 @@ def relay_of(settings: Settings, database: Database) -> Relay:
         poll_seconds=1.0 if listen else 0.1,
         drain_seconds=settings.drain_seconds * RELAY_SHARE,
     )
+
+
+def tokens_of(settings: Settings) -> Tokens | None:
+    """Build the tokens of /admin/ and of the console. None if there are none: then both are closed."""
+    if settings.admin_token is None and settings.viewer_token is None:
+        return None
+    operator, viewer = settings.admin_token, settings.viewer_token
+    return Tokens(*(None if each is None else each.get_secret_value() for each in (operator, viewer)))
+
+
+def trusted_proxy_of(settings: Settings) -> "TrustedProxy | None":
+    """Build what is known of the proxy that authenticates persons. None if there is none."""
+    if settings.console_user_header is None:
+        return None
+    from service.console.session import TrustedProxy  # noqa: PLC0415  saves its memory in pods without a console
+
+    return TrustedProxy.of(
+        settings.console_user_header, names_of(settings.console_proxies), names_of(settings.console_operators)
+    )
+
+
+def open_console_database(settings: Settings) -> Database:
+    """Create the connection pool of what the console reads."""
+    return open_database(settings, CONSOLE_TIMEOUTS, CONSOLE_SESSIONS)
 
 
 def operations_of(settings: Settings, database: Database) -> Operations:

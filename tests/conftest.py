@@ -12,6 +12,7 @@
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -61,6 +62,14 @@ def promtool() -> str:
     if missing := selection.promtool_missing():
         pytest.skip(missing)
     return "promtool"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the machine's Chromium."""
+    if missing := selection.chromium_missing():
+        pytest.skip(missing)
+    return str(shutil.which("chromium"))
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,9 @@ RACE_SECONDS = 4.0
 def run(settings: dict[str, str], console: Console) -> int:
     """Runs the demo on the service with these settings. Returns 0 if all checks pass, else 1."""
     began = time.monotonic()
+    if "ELS_ADMIN_TOKEN" in settings:
+        address = f"http://127.0.0.1:{settings.get('ELS_HTTP_PORT') or '8080'}/console/"
+        console.print(f"\n  Watch it at {address} (token {escape(settings['ELS_ADMIN_TOKEN'])})", highlight=False)
     try:
         holds = asyncio.run(_play(settings, Screen(console), f"demo-{secrets.token_hex(4)}"))
     except (Missing, TimeoutError, OSError, KafkaError, psycopg.Error, ValidationError) as error:

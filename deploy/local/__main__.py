@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy.local.processes import StackError
-from deploy.local.stack import Stack
+from deploy.local.stack import Stack, console_address
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -75,11 +75,17 @@ def commands(stack: Stack, here: Path) -> dict[str, str]:
     return found
 
 
+def _how_to_log_in(settings: dict[str, str]) -> str:
+    token = settings.get("ELS_ADMIN_TOKEN")
+    return f"any name, token {token}" if token else "token: ELS_VIEWER_TOKEN"
+
+
 def _print_addresses(stack: Stack, settings: dict[str, str]) -> None:
     here = Path.cwd()
     port = settings["ELS_HTTP_PORT"]
     lines = [
         ("Health", f"http://127.0.0.1:{port}/readyz  (also /healthz, /metrics)"),
+        ("Console", f"{console_address(settings)}  ({_how_to_log_in(settings)})"),
         ("Log", os.path.relpath(stack.service.log, here)),
         *commands(stack, here).items(),
         ("Next", "make demo (a demonstration), make down (stops everything)"),

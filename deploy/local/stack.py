@@ -69,7 +69,7 @@ class Stack:
         """Starts what does not run, waits until the service is ready, and returns its settings."""
         settings = self._database_settings() | self._kafka_settings()
         # Our own service on port 8080 is no conflict; another program there is.
-        settings |= self._http_settings()
+        settings |= self._http_settings() | self._tokens()
         settings = {name: value for name, value in self._environment.items() if name.startswith("ELS_")} | settings
         self._command("Schema", settings, "migrate")
         if "ELS_DATABASE_URL" not in self.given:
@@ -135,6 +135,14 @@ class Stack:
                 self.print_line("HTTP", f"port {PORTS['http']} is in use; the service uses {port}")
         self._keep(ports=self._kept("ports") | {"http": port})
         return {"ELS_HTTP_HOST": host, "ELS_HTTP_PORT": str(port)}
+
+    def _tokens(self) -> dict[str, str]:
+        """Chooses a token for the console and `/admin/`, and keeps it."""
+        if {"ELS_ADMIN_TOKEN", "ELS_VIEWER_TOKEN"} & self.given.keys():
+            return {}
+        token = self._kept("tokens").get("admin") or secrets.token_urlsafe(24)
+        self._keep(tokens={"admin": token})
+        return {"ELS_ADMIN_TOKEN": token}
 
     def _set_up_logins(self) -> None:
         """Sets the passwords of the roles that `migrate` created, and writes the script `.local/psql` for operators."""
@@ -292,7 +300,8 @@ class Stack:
         return found
 
     def _keep(self, **choices: dict[str, Any]) -> None:
-        _write_private(self.home / "choices.json", json.dumps(choices))
+        kept = {name: self._kept(name) for name in ("ports", "tokens")}
+        _write_private(self.home / "choices.json", json.dumps(kept | choices))
 
     def print_line(self, what: str, text: str) -> None:
         """Prints one line of progress: `what` as its heading, then the text."""
@@ -312,6 +321,11 @@ def begin_new_epochs(database_url: str) -> None:
             "update els.progress set epoch = epoch + 1, next_offset = 0, record_offset = null, record_at = null,"
             " record_digest = null, applied_until = null"
         )
+
+
+def console_address(settings: Mapping[str, str]) -> str:
+    """Returns where people watch the service."""
+    return f"http://{_reachable(settings['ELS_HTTP_HOST'])}:{settings['ELS_HTTP_PORT']}/console/"
 
 
 def _make_database(server: Postgres) -> None:

@@ -320,6 +320,9 @@ def upgrade() -> None:
     create_index("validation_failures_stored", "els.validation_failures " + brin.format("stored_at"))
     create_index("batches_listed", "els.batches (state, registered_at)")
     op.execute(ERASURES)
+    create_index(
+        "batches_late_reported", "els.batches (timed_out_at) where state = 'registered' and timed_out_at is not null"
+    )
 
 
 def _replace_checks(table: str, checks: dict[str, str]) -> None:
@@ -336,6 +339,7 @@ def _replace_checks(table: str, checks: dict[str, str]) -> None:
 def downgrade() -> None:
     # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
     op.execute(REFUSE_ENDED)
+    op.execute("drop index els.batches_late_reported")
     op.execute(ERASURES_DOWNGRADE)
     op.execute("drop index els.batches_listed, els.excess_content_declared, els.validation_failures_stored")
     op.execute(

@@ -6,30 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
 from service.domain.topics import INCOMING_TOPICS
-from service.kafka.topics import OUTGOING
+from service.kafka.offsets import OffsetsReader, TopicOffsets
 from service.postgres.pool import Database
 from service.runtime.errors import one_line
 from service.store import monitoring
 
 EVENTS = 12
 """Number of latest events that are read."""
-
-BROKER_SECONDS = 3.0
-"""A broker that takes longer to respond counts as unavailable in this snapshot."""
-
-
-@dataclass(frozen=True, slots=True)
-class TopicOffsets:
-    """Holds the end offsets and the lag of the consumer group by topic, each summed over the partitions."""
-
-    ends: Mapping[str, int]
-    lag: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +57,7 @@ class SnapshotReader:
 
     def __init__(self, database: Database, kafka: Mapping[str, Any], group: str) -> None:
         self._database = database
-        self._kafka = kafka
-        self._group = group
-        self._clients: tuple[AIOKafkaConsumer, AIOKafkaAdminClient] | None = None
-        self._partitions: list[TopicPartition] = []
+        self._offsets = OffsetsReader(kafka, group)
 
     async def read(self) -> Snapshot:
         """Read once. An error of a server is stored in the snapshot, not raised."""
@@ -83,9 +66,7 @@ class SnapshotReader:
 
     async def close(self) -> None:
         """Close the connections to the broker."""
-        clients, self._clients = self._clients, None
-        for client in clients or ():
-            await client.stop() if isinstance(client, AIOKafkaConsumer) else await client.close()
+        await self._offsets.close()
 
     async def _tables(self) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]], str | None]:
         try:
@@ -96,35 +77,9 @@ class SnapshotReader:
 
     async def _broker(self) -> tuple[TopicOffsets | None, str | None]:
         try:
-            async with asyncio.timeout(BROKER_SECONDS):
-                return await self._offsets(), None
+            return await self._offsets.read(), None
         except (KafkaError, OSError, TimeoutError) as error:
-            await self.close()
             return None, one_line(error, 200)
-
-    async def _offsets(self) -> TopicOffsets:
-        consumer, admin = self._clients or await self._connect()
-        ends = await consumer.end_offsets(self._partitions)
-        incoming = [tp for tp in self._partitions if tp.topic in INCOMING_TOPICS]
-        committed = await admin.list_consumer_group_offsets(self._group, partitions=incoming)
-        lag = dict.fromkeys(INCOMING_TOPICS, 0)
-        for tp in incoming:
-            # -1: the group has committed nothing on this partition yet, so all records wait.
-            lag[tp.topic] += max(0, ends[tp] - max(0, committed[tp].offset if tp in committed else 0))
-        totals: dict[str, int] = {}
-        for tp, end in ends.items():
-            totals[tp.topic] = totals.get(tp.topic, 0) + end
-        return TopicOffsets(totals, lag)
-
-    async def _connect(self) -> tuple[AIOKafkaConsumer, AIOKafkaAdminClient]:
-        consumer, admin = self._clients = AIOKafkaConsumer(**self._kafka), AIOKafkaAdminClient(**self._kafka)
-        await consumer.start()
-        await admin.start()
-        described = await admin.describe_topics([*INCOMING_TOPICS, *OUTGOING])
-        self._partitions = [
-            TopicPartition(each["topic"], some["partition"]) for each in described for some in each["partitions"]
-        ]
-        return consumer, admin
 
 
 def rates(before: Snapshot | None, now: Snapshot) -> Rates:

@@ -1,27 +1,25 @@
-"""Implements the commands that create and alter the topics, and the part of `check` that is about the broker.
+"""Implements the commands that create and alter the topics.
 
 Each command returns its exit status, or raises CommandError (exit status 1) or SettingsError (exit status 2).
 """
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from service.cli.operations import opened_operations, operator_of
 from service.cli.output import CommandError, print_rows, warn
-from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
+from service.domain.topics import OUTGOING_TOPICS
+from service.environment import difference_line, unreadable_lines
 from service.kafka import rights
 from service.kafka import topics as kafka
 from service.kafka.alteration import alter_topics
 from service.kafka.cluster import ClusterState, Operation, read_cluster
 from service.kafka.connection import admin_client
-from service.purge import policy
-from service.recovery import reading
 from service.settings import Settings
-from service.wiring import REPLAY_SUFFIX, broker_error, kafka_options, retention_policy
+from service.wiring import broker_error, kafka_options
 
 _UNAVAILABLE = (KafkaError, OSError, TimeoutError)
 
@@ -40,7 +38,7 @@ async def topics_create(settings: Settings, options: Namespace) -> int:
     rows += [{"topic": topic, "state": "there already"} for topic in kafka.TOPICS if topic not in created]
     print_rows(rows, options.json)
     for difference in differences:
-        warn(_difference(difference))
+        warn(difference_line(difference))
     # The embedded broker does not report some settings: nobody can fix that, so it is not an error.
     return 1 if any(each.found is not None and each.name == kafka.MESSAGE_BYTES for each in differences) else 0
 
@@ -64,7 +62,7 @@ async def topics_alter(settings: Settings, options: Namespace) -> int:
         for each in altered.alterations
     ]
     print_rows(rows, options.json)
-    left = [*_absent(altered.cluster, connection), *_unreadable(altered.cluster, connection)]
+    left = [*_absent(altered.cluster, connection), *unreadable_lines(altered.cluster, connection)]
     left += [f"{fault.topic}: {fault.message}" for fault in kafka.faults(altered.cluster) if fault.is_error]
     for line in left:
         warn(line)
@@ -88,91 +86,9 @@ async def topics_adopt(settings: Settings, options: Namespace) -> int:
     return 0
 
 
-class Check(NamedTuple):
-    """A row of `check`. It is good where the message is only a warning."""
-
-    about: str
-    is_good: bool
-    message: str
-
-
-async def check_broker(settings: Settings) -> list[Check]:
-    """Check the connection, our rights, the topics and their retentions."""
-    options = kafka_options(settings)
-    try:
-        async with admin_client(options) as admin:
-            cluster = await read_cluster(admin, kafka.TOPICS)
-            rows = [Check("broker", True, "reachable"), *await _check_rights(settings, admin, cluster)]
-    except _UNAVAILABLE as error:
-        return [Check("broker", False, broker_error(error))]
-    rows += [Check("topic", False, f"{topic} is missing: run topics create") for topic in cluster.missing]
-    rows += [Check("topic", True, f"warning: {line}") for line in _unreadable(cluster, options)]
-    # The embedded broker does not report some settings: nobody can fix that, so it is not an error.
-    rows += [
-        Check("topic", each.found is None, _difference(each))
-        for each in kafka.differences(cluster, replication=settings.kafka_topic_replication)
-    ]
-    for fault in [*kafka.faults(cluster), *_few_partitions(cluster, settings.kafka_topic_partitions)]:
-        warning = "" if fault.is_error else "warning: "
-        rows.append(Check("topic", not fault.is_error, f"{warning}{fault.topic}: {fault.message}"))
-    return rows + _check_retentions(settings, cluster)
-
-
-async def _check_rights(settings: Settings, admin: AIOKafkaAdminClient, cluster: ClusterState) -> list[Check]:
-    missing, rows = rights.missing_on_topics(cluster), []
-    try:
-        missing += await rights.missing_on_groups(
-            admin, [settings.consumer_group, settings.consumer_group + REPLAY_SUFFIX]
-        )
-        missing += await rights.missing_on_cluster(admin, cluster, idempotent=settings.kafka_enable_idempotence)
-    except _UNAVAILABLE as error:
-        rows = [Check("right", False, broker_error(error))]
-    options = kafka_options(settings)
-    return rows + [Check("right", False, broker_error(rights.NotAllowed(right, options))) for right in missing]
-
-
-def _check_retentions(settings: Settings, cluster: ClusterState) -> list[Check]:
-    """Check that data is kept longer than the input topics keep their records, and backups less long.
-
-    A record that is delivered again after its data was purged would be handled as a new one.
-    """
-    kept, outputs = kafka.retentions(cluster), kafka.retentions(cluster, OUTGOING_TOPICS)
-    errors = policy.too_short(retention_policy(settings), kept)
-    errors += reading.too_short(kept, outputs, settings.oldest_backup_seconds)
-    return [Check("retention", False, message) for message in errors]
-
-
-def _difference(difference: kafka.Difference) -> str:
-    found = difference.found or "not reported by the broker"
-    line = f"{difference.topic}: {difference.name} is {found}; it should be {difference.wanted} or more"
-    return line if difference.found is None else f"{line}: run topics alter"
-
-
-def _few_partitions(cluster: ClusterState, wanted: int) -> Iterable[kafka.Fault]:
-    for topic in INCOMING_TOPICS:
-        count = len(cluster.topics[topic].partitions) if topic in cluster.topics else wanted
-        if count < wanted:
-            yield kafka.Fault(
-                topic,
-                f"it has {count} partitions, and ELS_KAFKA_TOPIC_PARTITIONS is {wanted}: at most {count} pods share "
-                "its records",
-                is_error=False,
-            )
-
-
 def _absent(cluster: ClusterState, options: Mapping[str, Any]) -> list[str]:
     lines = [f"{topic} is missing: run topics create" for topic in cluster.missing]
     return lines + [
         broker_error(rights.NotAllowed(rights.MissingRight("topic", topic, (Operation.DESCRIBE,)), options))
         for topic in cluster.hidden
-    ]
-
-
-def _unreadable(cluster: ClusterState, options: Mapping[str, Any]) -> list[str]:
-    """Name the topics whose configurations can't be compared. The running service does not need that right."""
-    return [
-        "its configuration can't be compared: "
-        + broker_error(rights.NotAllowed(rights.MissingRight("topic", topic, (Operation.DESCRIBE_CONFIGS,)), options))
-        for topic, state in cluster.topics.items()
-        if state.configs is None
     ]

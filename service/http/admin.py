@@ -17,11 +17,12 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from service.http import openapi, schemas
+from service.http.authorization import requiring
 from service.http.endpoints import batches, find, health, pending, privacy, quarantine, topics
 from service.http.schemas import Call, Endpoint
-from service.http.tokens import Tokens, requiring
 from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
 from service.operators.operations import Operations
+from service.runtime.tokens import Denials, Tokens
 
 BODY_BYTES = 1024 * 1024
 """Largest accepted body."""
@@ -77,9 +78,9 @@ def document() -> dict[str, Any]:
     )
 
 
-def application(operations: Operations, tokens: Tokens) -> web.Application:
+def application(operations: Operations, tokens: Tokens, denials: Denials | None = None) -> web.Application:
     """Build the application that serves /admin/ to clients with a token."""
-    app = web.Application(middlewares=[_with_problems, requiring(tokens)])
+    app = web.Application(middlewares=[_with_problems, requiring(tokens, denials or Denials())])
     described = document()
     page = openapi.page(described).encode()
     encoded = orjson.dumps(described)

@@ -110,6 +110,10 @@ class Gauges(Collector):
                 if former := FORMER_NAMES.get(name):
                     yield GaugeMetricFamily(former, f"The former name of {name}.", value)
 
+    def health(self) -> Mapping[str, float]:
+        """Returns the numbers of ops.health as they were read last, by the name of the gauge; nothing if too old."""
+        return self.queries[0].current()
+
     async def watch(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Read periodically until cancelled. The collector is in the registry for that time."""
         registry.register(self)

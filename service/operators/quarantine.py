@@ -142,6 +142,12 @@ class QuarantineActions:
                 await operator_actions.insert_operator_actions(conn, by, "quarantine discard", subjects)
         return len(discarded)
 
+    async def paused(self) -> Sequence[str]:
+        """Returns the input topics that are paused."""
+        async with transaction(self._database) as conn:
+            counters = await quarantine.read_topic_rejections(conn)
+        return sorted(topic for topic, counter in counters.items() if counter.paused)
+
     async def resume(self, by: Operator, topic: str, *, skip_refused: bool = False) -> None:
         """End the pause of a topic. With `skip_refused`, no rejection pauses it again before the next valid record."""
         if topic not in INCOMING_TOPICS:

@@ -135,6 +135,11 @@ batches = Table(
     Index("batches_unconfirmed", "completed_at", postgresql_where=text("state = 'complete'")),
     Index("batches_late", "registered_at", postgresql_where=text("state = 'registered' and timed_out_at is null")),
     Index(
+        "batches_late_reported",
+        "timed_out_at",
+        postgresql_where=text("state = 'registered' and timed_out_at is not null"),
+    ),
+    Index(
         "batches_ended",
         text("coalesce(completed_at, timed_out_at)"),
         postgresql_where=text("coalesce(completed_at, timed_out_at) is not null"),

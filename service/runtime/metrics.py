@@ -76,14 +76,16 @@ TRANSACTION = Histogram(
 )
 
 HTTP_REJECTED = Counter(
-    "els_http_rejected_total", "Requests and connections that were rejected: malformed, token, connections.", ["reason"]
+    "els_http_rejected_total",
+    "Requests and connections that were rejected: malformed, token, connections, origin.",
+    ["reason"],
 )
 LOOP_BLOCKED = Gauge(
     "els_event_loop_blocked_seconds",
     "Longest time since the start for which the process computed and did not answer.",
 )
 
-for _label in ("malformed", "token", "connections"):
+for _label in ("malformed", "token", "connections", "origin"):
     HTTP_REJECTED.labels(_label)
 for _label in ("assigned", "excess"):
     PENDING_RECONCILED.labels(_label)

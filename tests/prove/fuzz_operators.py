@@ -27,11 +27,11 @@ from service.domain.input_limits import InputLimits
 from service.domain.topics import CONTENT_PROVISIONED
 from service.http import admin
 from service.http.server import Http
-from service.http.tokens import Tokens
 from service.intake.intake import Intake
 from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.runtime.health import Health
+from service.runtime.tokens import Tokens
 from tests.prove.fuzz import WORDS, _corrupt, _nasty
 from tests.prove.report import Row, Task
 from tests.support.builders.inputs import content, delivery, provisioned, registered

@@ -24,6 +24,7 @@ NAMED_KAFKA = GIVEN.get("ELS_KAFKA_BOOTSTRAP_SERVERS")
 
 NOT_EMBEDDED = {
     "promtool": "with promtool",
+    "chromium": "in Chromium",
     "secure_postgres_server": "over TLS",
     "secure_kafka": "over TLS",
     "apache": "on Apache Kafka",
@@ -37,6 +38,7 @@ NOT_EMBEDDED = {
 """Fixtures that need more than the embedded servers, and what their tests are about."""
 
 ONE_WORKER = {
+    "chromium": "console",
     "secure_kafka": "secured",
     "secure_postgres_server": "secured",
     "apache": "apache",
@@ -160,6 +162,12 @@ def promtool_missing() -> str | None:
     return None if shutil.which("promtool") else "promtool (Debian's package prometheus) is not there"
 
 
+@cache
+def chromium_missing() -> str | None:
+    """Why nothing can be tested in Chromium here; None where it can."""
+    return None if shutil.which("chromium") else "Chromium (Debian's package chromium) is not there"
+
+
 def missing(config: pytest.Config) -> dict[str, str]:
     """What a run of everything can't test on this machine, and why."""
     if not config.getoption("everything"):
@@ -170,6 +178,7 @@ def missing(config: pytest.Config) -> dict[str, str]:
         "over TLS": brokers.secured_missing(),
         "in the field": kafka_tools.missing(),
         "with promtool": promtool_missing(),
+        "in Chromium": chromium_missing(),
         "on PostgreSQL 16 and 17": postgres_versions.missing(),
         "behind PgBouncer": pgbouncer.missing(),
         **{f"on Python {version}": pythons.missing(version) for version in pythons.others()},

@@ -19,7 +19,7 @@ def add_process(commands: Commands) -> None:
         "--roles",
         default="",
         metavar="ROLE,…",
-        help="run only these of the roles consumer, relay and purge (default: all)",
+        help="run only these of the roles consumer, relay, purge and console (default: all)",
     )
     run.add_argument(
         "--replay",

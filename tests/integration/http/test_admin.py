@@ -17,13 +17,13 @@ from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import BATCH_COMPLETED, BATCH_READY, CONTENT_PROVISIONED
 from service.http import admin
 from service.http.server import Http
-from service.http.tokens import Tokens
 from service.intake.intake import Intake
 from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
 from service.runtime import metrics
 from service.runtime.health import Health
+from service.runtime.tokens import Tokens
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
 from tests.support.interleaving.interleaving import forget
 
@@ -118,7 +118,7 @@ async def test_wrong_tokens_are_counted_and_answered_slowly(served: Served, monk
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("service.http.tokens.asyncio.sleep", pause)
+    monkeypatch.setattr("service.runtime.tokens.asyncio.sleep", pause)
     before = metrics.HTTP_REJECTED.labels("token")._value.get()
     for _ in range(3):
         assert (await served.send("GET", "pending", token="not the token"))[0] == 401

@@ -1,0 +1,111 @@
+"""Handles the requests that act: asks for a reason, shows what would change, then performs it.
+
+What was shown is performed: the fields travel in the address of the form, not in its text, where a browser would change
+the ends of lines in an id.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import structlog
+from aiohttp import web
+from markupsafe import Markup
+
+from service.console.access import PERSON
+from service.console.actions import batches, health, pending, quarantine
+from service.console.actions.action import Action
+from service.operators import parameters
+from service.operators.errors import InvalidRequest, OperationError
+from service.operators.operations import Operations
+from service.store.operator_actions import Operator
+
+ACTIONS: Final[Mapping[str, Action]] = {
+    action.name: action for module in (pending, quarantine, batches, health) for action in module.actions()
+}
+"""All actions, by their name."""
+
+Render = Callable[..., web.Response]
+
+_log = structlog.get_logger(__name__)
+
+
+class Acting:
+    """Handles the requests below /console/do/."""
+
+    def __init__(self, operations: Operations, render: Render, changed: Callable[[], None]) -> None:
+        """`changed` is called after each action."""
+        self._operations = operations
+        self._render = render
+        self._changed = changed
+
+    def routes(self) -> list[web.RouteDef]:
+        """Returns the routes."""
+        return [
+            web.get("/do/{action}", self._show),
+            web.post("/do/{action}", self._act),
+        ]
+
+    async def _show(self, request: web.Request) -> web.Response:
+        action = _action(request)
+        return self._form(request, action, dict(request.query))
+
+    async def _act(self, request: web.Request) -> web.Response:
+        person = request[PERSON]
+        action = _action(request)
+        if not person.may_act:
+            return self._render(request, "forbidden.html", status=403, why="You can read here, and not act.")
+        posted = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        names = {each.name for each in action.fields}
+        given = {name: value for name, value in {**request.query, **posted}.items() if name in names}
+        why = posted.get("why", "").strip()
+        try:
+            values = action.values(given)
+            _check_reason(why)
+            if posted.get("step") == "perform":
+                done = await action.perform(self._operations, Operator(person.who, why), values)
+                self._changed()
+                _log.info("console_action", who=person.who, action=action.name)
+                return self._render(request, "done.html", action=action, done=done)
+            plan = await action.plan(self._operations, values)
+        except OperationError as error:
+            return self._form(request, action, given, why=why, error=str(error))
+        bound = {**given, **plan.bound}
+        return self._render(request, "plan.html", action=action, plan=plan, why=why, target=_target(action, bound))
+
+    def _form(
+        self, request: web.Request, action: Action, given: Mapping[str, str], why: str = "", error: str | None = None
+    ) -> web.Response:
+        fixed = {each.name for each in action.fields if request.query.get(each.name)}
+        return self._render(
+            request,
+            "form.html",
+            status=422 if error else 200,
+            action=action,
+            given=given,
+            fixed=fixed,
+            why=why,
+            error=error,
+            target=_target(action, {name: request.query[name] for name in fixed}),
+        )
+
+
+def _action(request: web.Request) -> Action:
+    try:
+        return ACTIONS[request.match_info["action"]]
+    except KeyError:
+        raise web.HTTPNotFound from None
+
+
+def _check_reason(why: str) -> None:
+    if not why:
+        raise InvalidRequest("give a reason: the log of operator actions keeps it")
+    try:
+        parameters.reason(why)
+    except ValueError as error:
+        raise InvalidRequest(f"reason: {error}") from None
+
+
+def _target(action: Action, given: Mapping[str, Any]) -> Markup:
+    query = urlencode({name: value for name, value in given.items() if value})
+    return Markup(f"/console/do/{action.name}?{query}".replace("&", "&amp;"))  # noqa: S704  urlencode escapes the rest

@@ -1,0 +1,89 @@
+"""Defines what an action of the console is: its fields, what it would change, and how it is performed."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from service.operators import parameters
+from service.operators.errors import InvalidRequest
+from service.operators.operations import Operations
+from service.store.operator_actions import Operator
+
+Values = Mapping[str, Any]
+"""The fields of a request, by name; None where one is not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a form. `read` parses its text, and raises ValueError."""
+
+    name: str
+    label: str
+    hint: str = ""
+    kind: Literal["line", "text", "choice", "yes"] = "line"
+    choices: Sequence[str] = ()
+    is_required: bool = False
+    read: Callable[[str], Any] = parameters.short_text
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an action would change, in a sentence, with the first subjects.
+
+    `bound` are fields that make the action change exactly what was shown.
+    """
+
+    text: str
+    rows: Sequence[str] = ()
+    bound: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an action has changed, in a sentence; the rows say what was not changed, and why."""
+
+    text: str
+    rows: Sequence[str] = ()
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that a person can do. `plan` and `perform` raise OperationError."""
+
+    name: str
+    """Its address below /console/do/."""
+    title: str
+    about: str
+    fields: Sequence[Field]
+    plan: Callable[[Operations, Values], Awaitable[Plan]]
+    perform: Callable[[Operations, Operator, Values], Awaitable[Done]]
+
+    def values(self, given: Mapping[str, str]) -> Values:
+        """Parse the fields. Raises InvalidRequest."""
+        return {each.name: _value(each, given.get(each.name, "")) for each in self.fields}
+
+
+def _value(field_: Field, text: str) -> Any:
+    if not text:
+        if field_.is_required:
+            raise InvalidRequest(f"{field_.label}: is missing")
+        return None
+    if field_.choices and text not in field_.choices:
+        raise InvalidRequest(f"{field_.label}: must be one of {', '.join(field_.choices)}")
+    try:
+        return True if field_.kind == "yes" else field_.read(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{field_.label}: {error}") from None
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns "1 input", "2 inputs", and so on."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+BATCH = Field("batch", "Batch", is_required=True)
+OLDER = Field("older_than", "Older than", "90s, 5m, 2h or 1d", read=parameters.age)
+NEWER = Field("newer_than", "Newer than", "90s, 5m, 2h or 1d", read=parameters.age)
+EVERYTHING = Field("all", "All of them, without any condition", kind="yes")
+"""Needed where no condition is given, so that nobody changes everything by mistake."""

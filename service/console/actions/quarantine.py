@@ -1,0 +1,127 @@
+"""Declares the actions on rejected inputs, and on topics that are paused."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from service.console.actions.action import EVERYTHING, NEWER, OLDER, Action, Done, Field, Plan, Values, counted
+from service.domain.events import Reason
+from service.domain.topics import INCOMING_TOPICS
+from service.operators import parameters
+from service.operators.errors import Conflict
+from service.operators.operations import Operations
+from service.store.operator_actions import Operator
+from service.store.quarantine import QuarantineFilter
+
+MOST: Final = 500
+"""So many inputs are replayed or discarded at a time; then the page says that there are more."""
+
+SHOWN: Final = 20
+
+
+def _ids(text: str) -> Sequence[int]:
+    """Parse the ids of rows, separated by commas or spaces."""
+    ids = [parameters.row_id(each) for each in text.replace(",", " ").split()]
+    if not 1 <= len(ids) <= MOST:
+        raise ValueError(f"must be from 1 to {MOST} numbers")
+    return sorted(set(ids))
+
+
+_SELECTION: Final = (
+    Field("ids", "Numbers", "one or more, separated by commas", read=_ids),
+    Field("topic", "Topic", kind="choice", choices=INCOMING_TOPICS),
+    Field("reason", "Rejected because", kind="choice", choices=tuple(Reason)),
+    OLDER,
+    NEWER,
+    EVERYTHING,
+)
+
+
+async def _select(operations: Operations, values: Values) -> tuple[Sequence[int], bool]:
+    """Returns the ids of the selected inputs, the oldest first, and whether there are more."""
+    condition = QuarantineFilter(
+        values["ids"], values["topic"], values["reason"], values["older_than"], values["newer_than"]
+    )
+    ids = await operations.quarantine.find_open(condition, everything=bool(values["all"]), most=MOST + 1)
+    return ids[:MOST], len(ids) > MOST
+
+
+async def _plan_replay(operations: Operations, values: Values) -> Plan:
+    return await _plan(operations, values, "will be processed again like new ones, the oldest first")
+
+
+async def _plan_discard(operations: Operations, values: Values) -> Plan:
+    return await _plan(operations, values, "will be discarded permanently")
+
+
+async def _plan(operations: Operations, values: Values, what: str) -> Plan:
+    ids, more = await _select(operations, values)
+    rows = []
+    for id_ in ids[:SHOWN]:
+        row = await operations.quarantine.show(id_, 0)
+        rows.append(f"{id_}: {row['topic']}, {row['reason']}: {row['error']}")
+    if len(ids) > SHOWN:
+        rows.append(f"… and {len(ids) - SHOWN} more")
+    rest = f" There are more: these are the {MOST} oldest; do it again for the rest." if more else ""
+    bound = {each.name: "" for each in _SELECTION} | {"ids": ",".join(map(str, ids))}
+    return Plan(f"{counted(len(ids), 'rejected input')} {what}.{rest}", rows, bound)
+
+
+async def _replay(operations: Operations, by: Operator, values: Values) -> Done:
+    ids, _ = await _select(operations, values)
+    outcomes = [outcome async for outcome in operations.quarantine.replay(by, ids)]
+    failed = [f"{each.id}: {each.error}" for each in outcomes if each.failed]
+    replayed = counted(len(outcomes) - len(failed), "input")
+    return Done(
+        f"{replayed} replayed" + (f", {len(failed):,} not:" if failed else "."), failed, has_failed=bool(failed)
+    )
+
+
+async def _discard(operations: Operations, by: Operator, values: Values) -> Done:
+    ids, _ = await _select(operations, values)
+    discarded = await operations.quarantine.discard(by, ids)
+    return Done(f"{counted(discarded, 'input')} discarded.")
+
+
+async def _plan_resume(operations: Operations, values: Values) -> Plan:
+    if values["topic"] not in await operations.quarantine.paused():
+        raise Conflict(f"{values['topic']} is not paused")
+    skips = " Until the next valid record, no rejection pauses it again." if values["skip_refused"] else ""
+    return Plan(f"{values['topic']} will be read again.{skips}")
+
+
+async def _resume(operations: Operations, by: Operator, values: Values) -> Done:
+    await operations.quarantine.resume(by, values["topic"], skip_refused=bool(values["skip_refused"]))
+    return Done(f"{values['topic']} is read again.")
+
+
+def actions() -> Sequence[Action]:
+    """Return the actions of this module."""
+    return (
+        Action(
+            "quarantine-replay",
+            "Replay rejected inputs",
+            "Processes rejected inputs again, with the code that processes new ones: after the cause is removed.",
+            _SELECTION,
+            _plan_replay,
+            _replay,
+        ),
+        Action(
+            "quarantine-discard",
+            "Discard rejected inputs",
+            "Closes rejected inputs that nobody needs. A discarded input stays discarded when it is delivered again.",
+            _SELECTION,
+            _plan_discard,
+            _discard,
+        ),
+        Action(
+            "quarantine-resume",
+            "Resume a paused topic",
+            "Ends the pause of a topic, after too many rejections in a row.",
+            (
+                Field("topic", "Topic", kind="choice", choices=INCOMING_TOPICS, is_required=True),
+                Field("skip_refused", "Do not pause it again before the next valid record", kind="yes"),
+            ),
+            _plan_resume,
+            _resume,
+        ),
+    )

@@ -1,0 +1,167 @@
+"""Builds the application that serves /console/: the login, the pages, the actions and the files that they need."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from service.console.access import PERSON, Access, add_headers, controlled
+from service.console.acting import Acting
+from service.console.pages import batches, kafka, log, overview, quarantine, waiting
+from service.console.pages.reads import ConsolePage, Query, Reads
+from service.console.rendering import FOLDER, environment
+from service.console.session import COOKIE
+from service.operators import parameters
+from service.operators.errors import Contention, InvalidRequest, NotFound, OperationError, Unavailable
+from service.operators.operations import Operations
+from service.runtime.tokens import TooManyDenied
+
+PAGES: Final[Sequence[ConsolePage]] = (
+    *overview.pages(),
+    *batches.pages(),
+    *waiting.pages(),
+    *quarantine.pages(),
+    *kafka.pages(),
+    *log.pages(),
+)
+
+FORM_BYTES: Final = 256 * 1024
+
+_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+_log = structlog.get_logger(__name__)
+
+
+class Console:
+    """Serves the console of one process."""
+
+    def __init__(self, access: Access, reads: Reads, operations: Operations) -> None:
+        """`operations` perform the actions, in sessions of their own."""
+        self._access = access
+        self._reads = reads
+        self._templates = environment()
+        self._files = {path.name: path.read_bytes() for path in (FOLDER / "static").iterdir() if path.suffix in _TYPES}
+        self._acting = Acting(operations, self._render, reads.forget)
+
+    def application(self) -> web.Application:
+        """Build the application."""
+        app = web.Application(
+            middlewares=[self._with_errors, controlled(self._access, self._forbid)], client_max_size=FORM_BYTES
+        )
+        app.on_response_prepare.append(add_headers)
+        app.router.add_get("", self._enter)
+        app.router.add_get("/login", self._show_login)
+        app.router.add_post("/login", self._log_in)
+        app.router.add_post("/logout", self._log_out)
+        app.router.add_get("/static/{name}", self._file)
+        app.router.add_get("/samples.json", self._samples)
+        app.router.add_routes(self._acting.routes())
+        for page in PAGES:
+            app.router.add_get(f"/{page.path}", self._handler(page))
+        return app
+
+    # -- pages
+
+    def _handler(self, page: ConsolePage) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            if page.shows_persons and "HX-Request" not in request.headers:
+                person = request[PERSON]
+                _log.info("personal_data_read", who=person.who, path=request.path, parameters=dict(request.query))
+            values = await page.read(self._reads, Query(request.query))
+            return self._render(request, page.template, page=page, **values)
+
+        return handle
+
+    def _render(self, request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
+        given = {"page": None, "person": request.get(PERSON), "menu": PAGES, **values}
+        text = self._templates.get_template(template).render(given)
+        return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+
+    async def _samples(self, _: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(self._reads.samples.columns()), content_type="application/json")
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self._files:
+            raise web.HTTPNotFound
+        return web.Response(body=self._files[name], content_type=_TYPES[Path(name).suffix], charset="utf-8")
+
+    async def _enter(self, _: web.Request) -> web.Response:
+        raise web.HTTPSeeOther("/console/")
+
+    # -- login
+
+    async def _show_login(self, request: web.Request) -> web.Response:
+        target = _local(request.query.get("next", ""))
+        if self._access.person(request) is not None:
+            raise web.HTTPSeeOther(target)
+        return self._login_page(request, target)
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        who, token, target = (str(form.get(name, "")).strip() for name in ("who", "token", "next"))
+        try:
+            parameters.short_text(who)
+        except ValueError:
+            return self._login_page(request, target, who=who, error="Enter your name.", status=422)
+        try:
+            person = await self._access.log_in(request, who, token)
+        except TooManyDenied:
+            error = "Too many wrong tokens are being tried. Try again in a few seconds."
+            return self._login_page(request, target, who=who, error=error, status=429)
+        if person is None:
+            return self._login_page(request, target, who=who, error="This token is wrong.", status=401)
+        response = web.Response(status=303, headers={"Location": _local(target)})
+        self._access.set_cookie(request, response, person)
+        return response
+
+    def _login_page(
+        self, request: web.Request, target: str, *, who: str = "", error: str | None = None, status: int = 200
+    ) -> web.Response:
+        return self._render(request, "login.html", status=status, target=_local(target), who=who, error=error)
+
+    async def _log_out(self, _: web.Request) -> web.Response:
+        response = web.Response(status=303, headers={"Location": "/console/login"})
+        response.del_cookie(COOKIE, path="/console")
+        return response
+
+    # -- errors
+
+    async def _forbid(self, request: web.Request, why: str) -> web.Response:
+        return self._render(request, "forbidden.html", status=403, why=why)
+
+    @web.middleware
+    async def _with_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        status, why = 500, "This is a bug: the log has the details."
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            status, why = error.status, error.reason
+        except OperationError as error:
+            status, why = _STATUS_OF.get(type(error), 409), str(error)
+        except Exception:  # noqa: BLE001  the person gets a page after any error; the log has the details
+            _log.exception("console_request_failed", method=request.method, path=request.path)
+        return self._render(request, "error.html", status=status, code=status, why=why)
+
+
+_STATUS_OF: Final[dict[type[OperationError], int]] = {
+    InvalidRequest: 422,
+    NotFound: 404,
+    Contention: 409,
+    Unavailable: 503,
+}
+
+
+def _local(target: str) -> str:
+    """Returns an address of the console: whoever made a link must not be able to lead people elsewhere."""
+    parts = urlsplit(target)
+    is_ours = not parts.scheme and not parts.netloc and parts.path.startswith("/console/")
+    plain = target.isascii() and target.isprintable() and "\\" not in target
+    return target if is_ours and plain and not parts.path.startswith("/console/login") else "/console/"

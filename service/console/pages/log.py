@@ -1,0 +1,38 @@
+"""Reads the log of operator actions, and what `check` says."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
+from service.store import console
+
+
+async def _actions(reads: Reads, query: Query) -> Mapping[str, Any]:
+    given = {name: query.text(name) for name in ("who", "action", "batch", "topic")}
+    since, until = query.time("since"), query.time("until")
+    async with reads.tables() as conn:
+        rows = await console.list_operator_actions(
+            conn,
+            page=ROWS,
+            who=given["who"],
+            action=given["action"],
+            batch_id=given["batch"],
+            topic=given["topic"],
+            since=since,
+            until=until,
+            before=query.row_id("before"),
+        )
+    times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
+    return {"rows": rows, "given": given | times, "more": rows[-1]["id"] if len(rows) == ROWS else None}
+
+
+async def _system(reads: Reads, query: Query) -> Mapping[str, Any]:
+    return {"rows": await reads.check() if query.text("run") else None}
+
+
+def pages() -> Sequence[ConsolePage]:
+    """Return the pages of this module."""
+    return (
+        ConsolePage("actions", "Actions", "actions.html", _actions),
+        ConsolePage("system", "System", "system.html", _system, shows_persons=False),
+    )

@@ -1,0 +1,79 @@
+"""Reads the rejected inputs: in groups, in a list, and one of them beside what was expected."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
+from service.domain.incoming import ENVELOPE_OF
+from service.operators.errors import InvalidRequest
+from service.store import console
+
+SHOWN_BYTES: Final = 256 * 1024
+"""So much of a value is shown. The command line shows the whole."""
+
+DIFFERENCES: Final = 20
+
+
+async def _quarantine(reads: Reads, query: Query) -> Mapping[str, Any]:
+    topic, reason, before = query.text("topic"), query.text("reason"), query.row_id("before")
+    async with reads.tables() as conn:
+        groups = await console.group_quarantine(conn)
+        rows = await console.list_open_quarantine(conn, page=ROWS, topic=topic, reason=reason, before=before)
+    more = rows[-1]["id"] if len(rows) == ROWS else None
+    return {"groups": groups, "rows": rows, "topic": topic, "reason": reason, "more": more}
+
+
+async def _input(reads: Reads, query: Query) -> Mapping[str, Any]:
+    id_ = query.row_id("id")
+    if id_ is None:
+        raise InvalidRequest("id is missing")
+    row = await reads.operations.quarantine.show(id_, SHOWN_BYTES)
+    value = row.get("value")
+    return {
+        "row": row,
+        "value": _pretty(value) or value,
+        "differences": [] if value is None else differences(row["topic"], value),
+    }
+
+
+def _pretty(value: str | None) -> str | None:
+    try:
+        return None if value is None else orjson.dumps(orjson.loads(value), option=orjson.OPT_INDENT_2).decode()
+    except ValueError:
+        return None
+
+
+def differences(topic: str, value: str) -> Sequence[tuple[str, str, str]]:
+    """Compare a value with what its topic must contain. Returns field, what is expected, and what is there."""
+    try:
+        given = orjson.loads(value)
+        ENVELOPE_OF[topic].model_validate_json(value)
+    except ValidationError as error:
+        return [
+            (".".join(map(str, each["loc"])) or "the whole value", each["msg"], _found(given, each["loc"]))
+            for each in error.errors(include_url=False, include_context=False, include_input=False)[:DIFFERENCES]
+        ]
+    except (ValueError, KeyError):
+        return []
+    return []
+
+
+def _found(given: Any, place: Sequence[str | int]) -> str:
+    """Returns what is at a place of a JSON value, as text for people."""
+    for step in place:
+        try:
+            given = given[step]
+        except (KeyError, IndexError, TypeError):
+            return "nothing"
+    return orjson.dumps(given).decode()[:200]
+
+
+def pages() -> Sequence[ConsolePage]:
+    """Return the pages of this module."""
+    return (
+        ConsolePage("quarantine", "Quarantine", "quarantine.html", _quarantine),
+        ConsolePage("quarantine/input", "Rejected input", "input.html", _input, is_in_menu=False),
+    )

@@ -1,0 +1,135 @@
+"""Provides what the pages share: where they read from, the parameters of an address, and what a page is."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+from aiokafka.errors import KafkaError
+from psycopg import AsyncConnection
+
+from service.console.samples import Samples
+from service.kafka.offsets import OffsetsReader, TopicOffsets
+from service.operators import parameters
+from service.operators.errors import InvalidRequest, operation_error
+from service.operators.operations import Operations
+from service.postgres.pool import Database
+from service.runtime.errors import one_line
+from service.store import monitoring
+
+ROWS: Final = 50
+"""Rows of a list."""
+
+HEALTH_SECONDS: Final = 3.0
+"""How old the verdict of the overview may be: whoever reloads it all the time does not burden the database."""
+
+
+@dataclass(slots=True)
+class Reads:
+    """Where the pages read from. `operations` are of the console's own sessions, whose timeouts are short."""
+
+    database: Database
+    operations: Operations
+    offsets: OffsetsReader
+    samples: Samples
+    check: Callable[[], Awaitable[Sequence[Any]]]
+    """Returns the rows of `check`: about, is_good, message."""
+    _health: tuple[float, Mapping[str, Any]] | None = None
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def tables(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Open a transaction. Raises OperationError."""
+        try:
+            async with self.database.transaction() as conn:
+                yield conn
+        except psycopg.Error as error:
+            raise operation_error(error) from None
+
+    async def health(self) -> Mapping[str, Any]:
+        """Read ops.health; at most once in `HEALTH_SECONDS`, for everybody. Raises OperationError."""
+        async with self._reading:
+            if self._health is None or time.monotonic() - self._health[0] > HEALTH_SECONDS:
+                async with self.tables() as conn:
+                    self._health = time.monotonic(), await monitoring.watch_health(conn)
+            return self._health[1]
+
+    def forget(self) -> None:
+        """Read the verdict anew: something was changed."""
+        self._health = None
+
+    async def broker(self) -> tuple[TopicOffsets | None, str | None]:
+        """Read the offsets of the topics. Returns them, or why they cannot be read."""
+        try:
+            return await self.offsets.read(), None
+        except (KafkaError, OSError, TimeoutError) as error:
+            return None, one_line(error, 200)
+
+
+class Query:
+    """The parameters of an address. Every method raises InvalidRequest."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = given
+
+    def text(self, name: str) -> str | None:
+        """Returns a short text; None where it is not given."""
+        text: str | None = self._read(name, parameters.short_text)
+        return text
+
+    def row_id(self, name: str) -> int | None:
+        """Returns the id of a row; None where it is not given."""
+        id_: int | None = self._read(name, parameters.row_id)
+        return id_
+
+    def position(self, name: str) -> int:
+        """Returns the position of a slot, by default 0."""
+        return self._read(name, parameters.position) or 0
+
+    def time(self, name: str) -> datetime | None:
+        """Returns a time, of UTC where it has no zone; None where it is not given."""
+        at: datetime | None = self._read(name, _time)
+        return at
+
+    def required(self, name: str) -> str:
+        """Returns a short text that must be given."""
+        if (text := self.text(name)) is None:
+            raise InvalidRequest(f"{name} is missing")
+        return text
+
+    def _read(self, name: str, read: Callable[[str], Any]) -> Any:
+        given = self._given.get(name, "")
+        if not given:
+            return None
+        try:
+            return read(given)
+        except ValueError as error:
+            raise InvalidRequest(f"{name}: {error}") from None
+
+
+def _time(text: str) -> datetime:
+    try:
+        time_ = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a date or a time, like 2026-11-30 or 2026-11-30T08:00") from None
+    return time_ if time_.tzinfo else time_.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolePage:
+    """A page: its address below /console/, its title, its template, and what it shows.
+
+    `read` returns the values of the template, and raises OperationError.
+    """
+
+    path: str
+    title: str
+    template: str
+    read: Callable[[Reads, Query], Awaitable[Mapping[str, Any]]]
+    is_in_menu: bool = True
+    shows_persons: bool = True
+    """Whether it shows names of files or persons: then who reads it is logged."""

@@ -1,0 +1,93 @@
+"""Reads how far the topics reach and how much of them the consumer group has still to read, for people."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
+
+from service.domain.topics import INCOMING_TOPICS
+from service.kafka.topics import OUTGOING
+
+BROKER_SECONDS = 3.0
+"""A broker that takes longer to respond counts as unavailable."""
+
+
+class PartitionOffsets(NamedTuple):
+    """The end of a partition, and how many of its records the consumer group has not read; 0 of an output topic."""
+
+    end: int
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicOffsets:
+    """Holds the offsets of all partitions of our topics."""
+
+    partitions: Mapping[TopicPartition, PartitionOffsets]
+
+    @property
+    def ends(self) -> Mapping[str, int]:
+        """Returns the end offsets by topic, summed over its partitions."""
+        totals: dict[str, int] = {}
+        for tp, offsets in self.partitions.items():
+            totals[tp.topic] = totals.get(tp.topic, 0) + offsets.end
+        return totals
+
+    @property
+    def lag(self) -> Mapping[str, int]:
+        """Returns the lag of the consumer group by input topic, summed over its partitions."""
+        lag = dict.fromkeys(INCOMING_TOPICS, 0)
+        for tp, offsets in self.partitions.items():
+            if tp.topic in lag:
+                lag[tp.topic] += offsets.lag
+        return lag
+
+
+class OffsetsReader:
+    """Reads offsets. Keeps its connections between two reads."""
+
+    def __init__(self, kafka: Mapping[str, Any], group: str) -> None:
+        self._kafka = kafka
+        self._group = group
+        self._clients: tuple[AIOKafkaConsumer, AIOKafkaAdminClient] | None = None
+        self._partitions: list[TopicPartition] = []
+
+    async def read(self) -> TopicOffsets:
+        """Read once. Raises KafkaError, OSError or TimeoutError; the next read connects again."""
+        try:
+            async with asyncio.timeout(BROKER_SECONDS):
+                return await self._read()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connections to the broker."""
+        clients, self._clients = self._clients, None
+        for client in clients or ():
+            await client.stop() if isinstance(client, AIOKafkaConsumer) else await client.close()
+
+    async def _read(self) -> TopicOffsets:
+        consumer, admin = self._clients or await self._connect()
+        ends = await consumer.end_offsets(self._partitions)
+        incoming = [tp for tp in self._partitions if tp.topic in INCOMING_TOPICS]
+        committed = await admin.list_consumer_group_offsets(self._group, partitions=incoming)
+        # -1: the group has committed nothing on this partition yet, so all records wait.
+        read = {tp: max(0, committed[tp].offset if tp in committed else 0) for tp in incoming}
+        return TopicOffsets(
+            {tp: PartitionOffsets(end, max(0, end - read[tp]) if tp in read else 0) for tp, end in ends.items()}
+        )
+
+    async def _connect(self) -> tuple[AIOKafkaConsumer, AIOKafkaAdminClient]:
+        consumer, admin = self._clients = AIOKafkaConsumer(**self._kafka), AIOKafkaAdminClient(**self._kafka)
+        await consumer.start()
+        await admin.start()
+        described = await admin.describe_topics([*INCOMING_TOPICS, *OUTGOING])
+        self._partitions = [
+            TopicPartition(each["topic"], some["partition"]) for each in described for some in each["partitions"]
+        ]
+        return consumer, admin

@@ -1,0 +1,15 @@
+-- Counts the open rejected inputs by topic and reason, the most frequent first: among the 50,000 oldest.
+-- Index: quarantine_open. Locks: none.
+with head as (
+    select id, topic, reason, first_seen_at, last_seen_at
+    from els.quarantine
+    where state = 'open'
+    order by id
+    limit 50000
+)
+select
+    topic, reason, count(*) as inputs, min(first_seen_at) as first_seen_at, max(last_seen_at) as last_seen_at,
+    max(id) as latest_id
+from head
+group by topic, reason
+order by inputs desc, topic, reason

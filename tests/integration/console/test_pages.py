@@ -1,0 +1,201 @@
+"""Tests what the pages show, and how actions are performed."""
+
+import hashlib
+import json
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.console import acting
+from service.console.pages.overview import advice
+from service.console.pages.quarantine import differences
+from service.console.rendering import FOLDER, href, span
+from service.console.samples import KEPT, Samples
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.kafka.offsets import OffsetsReader, PartitionOffsets, TopicOffsets
+from service.postgres.pool import Database
+from tests.integration.console.conftest import ServedHere
+from tests.support.builders.inputs import content, delivery, provisioned, registered
+from tests.support.pods.command_line import NOBODY
+
+
+def test_vendored_files_are_those_that_their_packages_contain() -> None:
+    files = json.loads((FOLDER / "static" / "vendored.json").read_text())
+    ours = {"console.js", "console.css", "icon.svg", "vendored.json"}
+    there = {path.name for path in (FOLDER / "static").iterdir()} - ours
+    assert there == files.keys() | {each["licence"] for each in files.values()}
+    for name, each in files.items():
+        assert hashlib.sha256((FOLDER / "static" / name).read_bytes()).hexdigest() == each["sha256"], name
+
+
+def test_templates_and_our_script_name_no_other_place_and_have_no_code_of_their_own() -> None:
+    for path in [
+        *(FOLDER / "templates").iterdir(),
+        FOLDER / "static" / "console.js",
+        FOLDER / "static" / "console.css",
+    ]:
+        text = path.read_text()
+        assert "://" not in text, path
+        for forbidden in ("style=", "onclick", "<style", "|safe", "autoescape", "eval("):
+            assert forbidden not in text, f"{path}: {forbidden}"
+
+
+async def test_while_the_database_is_down_each_page_says_so(database_url: str, app_url: str) -> None:
+    console = ServedHere("postgresql://127.0.0.1:1/els")
+    await console.http.start()
+    try:
+        response, text = await console.send("GET", "")
+        assert (response.status, "The database is unavailable." in text) == (200, True)
+        response, text = await console.send("GET", "topics")
+        assert (response.status, "The database is unavailable" in text, "The broker is unavailable" in text) == (
+            200, True, True,
+        )  # fmt: skip
+        for path in ("waiting", "late", "quarantine", "outbox", "actions", "batch?id=b"):
+            response, text = await console.send("GET", path)
+            assert (response.status, "Nothing is lost" in text) == (503, True), path
+        for path in ("find", "system?run=1", "do/pending-restore", "samples.json"):
+            assert (await console.send("GET", path))[0].status == 200
+    finally:
+        await console.http.close()
+
+
+async def test_while_the_broker_is_down_topics_says_so_and_shows_what_the_database_knows(
+    console: ServedHere, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 3, 12345)", [BATCH_REGISTERED])
+    response, text = await console.send("GET", "topics")
+    assert (response.status, "The broker is unavailable" in text, "12,345" not in text) == (200, True, False)
+
+
+async def test_the_verdict_is_read_once_for_everybody(console: ServedHere, monkeypatch: pytest.MonkeyPatch) -> None:
+    transactions = 0
+    opened = Database.transaction
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(Database, "transaction", counted)
+    for _ in range(5):
+        assert "no pod publishes events" in (await console.send("GET", ""))[1]
+    assert transactions == 1
+
+
+async def test_every_condition_of_the_health_view_leads_to_what_helps() -> None:
+    text = (FOLDER.parents[1] / "sql" / "views" / "health.sql").read_text()
+    for view in ("pending_batches", "quarantine", "stopped_topics", "lost_inputs", "outbox_backlog", "outbox_blocked"):
+        assert f"ops.{view}" in text
+        assert advice(f"12 things: ops.{view}") is not None
+    assert advice("the database is behind its topics (x): run recover") is not None
+    assert advice("something else") is None
+
+
+async def test_an_action_needs_a_reason_and_its_fields(console: ServedHere) -> None:
+    await console.take(provisioned("b", "t"))
+    for form, why in (
+        ({"step": "perform", "why": " "}, "give a reason"),
+        ({"step": "perform", "why": "x" * 2001}, "at most 2000 characters"),
+        ({"step": "perform", "why": "x", "older_than": "soon"}, "Older than: must be a number"),
+    ):
+        response, text = await console.send("POST", "do/pending-clear?batch=b", data=form)
+        assert (response.status, why in text) == (422, True), text
+    response, text = await console.send("POST", "do/pending-clear", data={"step": "perform", "why": "x"})
+    assert (response.status, "Batch: is missing" in text) == (422, True)
+    response, text = await console.send("POST", "do/quarantine-replay", data={"step": "plan", "why": "x"})
+    assert "give ids, or filter by topic" in text
+
+
+async def test_each_action_plans_without_a_change_and_says_what_forbids_it(
+    console: ServedHere, conn: psycopg.Connection[Any]
+) -> None:
+    fields = {"batch": "none", "text": "t", "ids": "4711", "topic": BATCH_REGISTERED}
+    for action in acting.ACTIONS.values():
+        given = {each.name: fields[each.name] for each in action.fields if each.name in fields}
+        response, text = await console.send("POST", f"do/{action.name}", data=given | {"step": "plan", "why": "x"})
+        expected = 200 if action.name == "health-acknowledge" else 422
+        assert (response.status, 'role="alert"' in text) == (expected, expected == 422), action.name
+    assert conn.execute("select count(*) from els.operator_actions").fetchone() == (0,)
+
+
+async def test_an_id_with_line_ends_comes_back_from_the_form_as_it_is(
+    console: ServedHere, conn: psycopg.Connection[Any]
+) -> None:
+    await console.take(provisioned("a\nb", "t\r\n\u202e"))
+    target = str(href("do/pending-remove", batch="a\nb", text="t\r\n\u202e")).replace("&amp;", "&")
+    path = target.removeprefix("/console/")
+    _, text = await console.send("POST", path, data={"step": "plan", "why": "x"})
+    assert f'action="{target.replace("&", "&amp;")}"' in text
+    assert "\u202e" not in text
+    _, text = await console.send("POST", path, data={"step": "perform", "why": "x"})
+    assert "1 content" in text
+    assert conn.execute("select batch_id, who, why from els.operator_actions").fetchall() == [("a\nb", "Åsa", "x")]
+
+
+async def test_a_rejected_input_is_compared_with_what_its_topic_requires(console: ServedHere) -> None:
+    value = content("b", "t", file_size_bytes="many").decode()
+    assert ("data.file_size_bytes", '"many"') in [
+        (field, found) for field, _, found in differences(CONTENT_PROVISIONED, value)
+    ]
+    assert differences(CONTENT_PROVISIONED, content("b", "t").decode()) == []
+    assert differences("no topic", "{}") == differences(CONTENT_PROVISIONED, "no JSON") == []
+    await console.take(delivery(CONTENT_PROVISIONED, value.encode()), delivery(BATCH_REGISTERED, b"\x00\xff"))
+    _, text = await console.send("GET", "quarantine")
+    assert "invalid_field" in text
+    _, text = await console.send("GET", "quarantine/input?id=1")
+    assert "What differs from what is expected" in text
+    _, text = await console.send("GET", "quarantine/input?id=2")
+    assert "AP8=" in text
+
+
+async def test_the_log_of_operator_actions_is_filtered(console: ServedHere) -> None:
+    await console.take(provisioned("b", "t"), provisioned("c", "t"))
+    for batch in "bc":
+        await console.send("POST", f"do/pending-clear?batch={batch}", data={"step": "perform", "why": f"why-{batch}"})
+    for query, found in (
+        ("", ["why-b", "why-c"]),
+        ("batch=b", ["why-b"]),
+        ("who=%C3%85sa&action=pending+clear", ["why-b", "why-c"]),
+        ("who=bo", []),
+        ("since=2020-01-01&until=2020-01-02", []),
+        ("before=2", ["why-b"]),
+    ):
+        _, text = await console.send("GET", f"actions?{query}")
+        assert [each for each in ("why-b", "why-c") if each in text] == found, query
+    assert (await console.send("GET", "actions?since=soon"))[0].status == 422
+
+
+async def test_late_batches_are_listed_by_what_they_wait_for(
+    console: ServedHere, conn: psycopg.Connection[Any]
+) -> None:
+    await console.take(registered("late", "e"), registered("open", "e"))
+    conn.execute("update els.batches set timed_out_at = now() where batch_id = 'late'")
+    _, text = await console.send("GET", "late")
+    assert text.index("Reported as late") < text.index("batch?id=late") < text.index("Not confirmed")
+    assert text.index("Not complete") < text.index("batch?id=open")
+
+
+def test_samples_are_an_hour_of_rates_and_levels() -> None:
+    samples = Samples(dict, OffsetsReader({"bootstrap_servers": NOBODY}, "group"))
+    assert (samples.begin, samples.latest()["lag"]) == (None, None)
+    from aiokafka.structs import TopicPartition  # noqa: PLC0415
+
+    def offsets(end: int) -> TopicOffsets:
+        return TopicOffsets({TopicPartition(BATCH_REGISTERED, 0): PartitionOffsets(end, 5)})
+
+    for number in range(KEPT + 10):
+        samples.add(100.0 + 15 * number, {"els_pending_content": 7.0}, offsets(30 * number))
+    assert samples.latest() == {"input": 2.0, "output": 0.0, "waiting": 7.0, "lag": 5.0, "outbox": None}
+    columns = samples.columns()
+    assert {len(column) for column in columns.values()} == {KEPT}
+    assert samples.begin == 100.0 + 150
+    samples.add(1e6, {}, offsets(0))  # the topics were created again
+    assert samples.latest()["input"] is None
+    samples.add(1e6 + 15, {}, None)
+    assert samples.latest()["lag"] is None
+
+
+def test_durations_are_for_people() -> None:
+    given = (0, 59, 61, 3_725, 90_000, -5)
+    assert [span(each) for each in given] == ["0 s", "59 s", "1 min", "1 h 2 min", "1 d 1 h", "0 s"]
