@@ -13,7 +13,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from service.console.access import PERSON
-from service.console.actions import batches, health, pending, quarantine
+from service.console.actions import batches, health, pending, privacy, quarantine
 from service.console.actions.action import Action
 from service.operators import parameters
 from service.operators.errors import InvalidRequest, OperationError
@@ -21,7 +21,7 @@ from service.operators.operations import Operations
 from service.store.operator_actions import Operator
 
 ACTIONS: Final[Mapping[str, Action]] = {
-    action.name: action for module in (pending, quarantine, batches, health) for action in module.actions()
+    action.name: action for module in (pending, quarantine, batches, health, privacy) for action in module.actions()
 }
 """All actions, by their name."""
 
@@ -47,8 +47,13 @@ class Acting:
         ]
 
     async def _show(self, request: web.Request) -> web.Response:
-        action = _action(request)
-        return self._form(request, action, dict(request.query))
+        action, person, given = _action(request), request[PERSON], dict(request.query)
+        if action.begin is not None and person.may_act:
+            try:
+                given |= await action.begin(self._operations, given)
+            except ValueError as error:
+                raise InvalidRequest(str(error)) from None
+        return self._form(request, action, given)
 
     async def _act(self, request: web.Request) -> web.Response:
         person = request[PERSON]
@@ -69,9 +74,12 @@ class Acting:
                 return self._render(request, "done.html", action=action, done=done)
             plan = await action.plan(self._operations, values)
         except OperationError as error:
-            return self._form(request, action, given, why=why, error=str(error))
+            return self._form(request, action, given, why=why, error=_message(action, error))
         bound = {**given, **plan.bound}
-        return self._render(request, "plan.html", action=action, plan=plan, why=why, target=_target(action, bound))
+        # A long text stays in the form: an address has a limit, and a browser keeps the lines of a text area.
+        texts = {each.name: bound.pop(each.name) for each in action.fields if each.kind == "text"}
+        target = _target(action, bound)
+        return self._render(request, "plan.html", action=action, plan=plan, why=why, texts=texts, target=target)
 
     def _form(
         self, request: web.Request, action: Action, given: Mapping[str, str], why: str = "", error: str | None = None
@@ -95,6 +103,12 @@ def _action(request: web.Request) -> Action:
         return ACTIONS[request.match_info["action"]]
     except KeyError:
         raise web.HTTPNotFound from None
+
+
+def _message(action: Action, error: OperationError) -> str:
+    """Returns why an action is not performed, with the field that would allow it."""
+    allowing = next((each.label for each in action.fields if each.name == error.parameter), None)
+    return f"{error} ({allowing})" if allowing else str(error)
 
 
 def _check_reason(why: str) -> None:

@@ -30,8 +30,6 @@ PAGES: Final[Sequence[ConsolePage]] = (
     *log.pages(),
 )
 
-FORM_BYTES: Final = 256 * 1024
-
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 _log = structlog.get_logger(__name__)
@@ -50,9 +48,7 @@ class Console:
 
     def application(self) -> web.Application:
         """Build the application."""
-        app = web.Application(
-            middlewares=[self._with_errors, controlled(self._access, self._forbid)], client_max_size=FORM_BYTES
-        )
+        app = web.Application(middlewares=[self._with_errors, controlled(self._access, self._forbid)])
         app.on_response_prepare.append(add_headers)
         app.router.add_get("", self._enter)
         app.router.add_get("/login", self._show_login)
@@ -71,7 +67,9 @@ class Console:
         async def handle(request: web.Request) -> web.Response:
             if page.shows_persons and "HX-Request" not in request.headers:
                 person = request[PERSON]
-                _log.info("personal_data_read", who=person.who, path=request.path, parameters=dict(request.query))
+                # Not what is searched, which may be the name of a person.
+                given = {name: value for name, value in request.query.items() if name not in ("file", "text", "who")}
+                _log.info("personal_data_read", who=person.who, path=request.path, parameters=given)
             values = await page.read(self._reads, Query(request.query))
             return self._render(request, page.template, page=page, **values)
 

@@ -32,10 +32,18 @@ async def group_quarantine(conn: AsyncConnection[Any]) -> list[NamedRow]:
 
 
 async def list_open_quarantine(
-    conn: AsyncConnection[Any], *, page: int, topic: str | None, reason: str | None, before: int | None
+    conn: AsyncConnection[Any],
+    *,
+    page: int,
+    topic: str | None,
+    reason: str | None,
+    batch_id: str | None,
+    contains: str | None,
+    before: int | None,
 ) -> list[NamedRow]:
     """Read a page of open rejected inputs, the newest first. Give the last id as `before` for the next page."""
-    return await fetch_named_rows(conn, "list_open_quarantine", page=page, topic=topic, reason=reason, before=before)
+    conditions = {"topic": topic, "reason": reason, "batch_id": batch_id, "contains": contains}
+    return await fetch_named_rows(conn, "list_open_quarantine", **conditions, page=page, before=before)
 
 
 async def list_progress(conn: AsyncConnection[Any]) -> list[NamedRow]:
@@ -78,3 +86,8 @@ async def list_operator_actions(
     """Read a page of the log of operator actions, the newest first. Give the last id as `before` for the next page."""
     conditions = {"who": who, "action": action, "batch_id": batch_id, "topic": topic, "since": since, "until": until}
     return await fetch_named_rows(conn, "list_operator_actions", **conditions, before=before, page=page)
+
+
+async def list_pods(conn: AsyncConnection[Any]) -> list[NamedRow]:
+    """Read the pods, each as it has reported itself."""
+    return await fetch_named_rows(conn, "list_pods")

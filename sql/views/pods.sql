@@ -25,7 +25,7 @@ comment on view ops.pods is
 comment on column ops.pods.pod is 'identity of the pod, new at each start';
 comment on column ops.pods.host is 'name of its host and number of its process';
 comment on column ops.pods.release is 'version of the code that it runs';
-comment on column ops.pods.roles is 'what it does: consumer, relay, purge; or replay';
+comment on column ops.pods.roles is 'what it does: consumer, relay, purge, console; or replay';
 comment on column ops.pods.started_at is 'when it reported for the first time';
 comment on column ops.pods.seen_at is 'when it reported last';
 comment on column ops.pods.is_alive is 'whether that was within the last 30 seconds';

@@ -123,7 +123,11 @@ def test_an_action_shows_what_it_will_change_and_is_logged_with_the_person(
     browser: Browser, console: ServedConsole
 ) -> None:
     console.take(
-        provisioned("acted", "t1"), provisioned("acted", "t2"), registered("whole", "e"), provisioned("whole", "w")
+        *(each for name in ("short", "wrong") for each in (registered(name, "e1", "e2"), provisioned(name, "t"))),
+        provisioned("acted", "t1"),
+        provisioned("acted", "t2"),
+        registered("whole", "e"),
+        provisioned("whole", "w"),
     )
     with opened(browser, console) as page:
         page.goto("batch?id=acted")
@@ -146,6 +150,24 @@ def test_an_action_shows_what_it_will_change_and_is_logged_with_the_person(
         assert "batch whole" in act(page, "they lost it", "Publish again")
         assert log(console) == [("Åsa", "batches republish", "whole", "they lost it")]
 
+        for name, link, button, action in (
+            ("short", "Close", "Close the batch", "batches close"),
+            ("wrong", "Cancel", "Cancel the batch", "batches cancel"),
+        ):
+            page.goto(f"batch?id={name}")
+            page.get_by_role("link", name=link, exact=True).click()
+            if action == "batches cancel":
+                page.get_by_label("Kind").select_option("DUPLICATE")
+            shown = act(page, "no more comes", button)
+            assert f"Batch {name} is registered and will be" in shown
+            assert "1 assigned, 0 failed and 1 withdrawn" in shown
+            assert log(console) == [("Åsa", action, name, "no more comes")]
+
+        page.goto("batch?id=acted")
+        page.get_by_role("link", name="Erase personal data").click()
+        assert "will be erased, and whatever arrives of it again" in act(page, "asked for", "Erase personal data")
+        assert log(console) == [("Åsa", "privacy erase", "acted", "asked for")]
+
         page.goto("topics")
         page.get_by_role("link", name="Acknowledge").click()
         assert "loss 1" in act(page, "known", "Acknowledge notices")
@@ -162,6 +184,17 @@ def test_rejected_inputs_are_replayed_and_discarded_exactly_as_they_were_shown(
         assert f"{ids[0]}: huleedu.batch" in act(page, "try", "Replay rejected inputs")
         assert "0 inputs replayed, 1 not" in page.get_by_role("main").inner_text()
         assert log(console)[0][:2] == ("Åsa", "quarantine replay")
+
+        (bad,) = console.rows("select id from els.quarantine where batch_id = 'bad-b'")[0]
+        page.goto(f"quarantine/input?id={bad}")
+        page.get_by_role("link", name="Edit and replay").click()
+        value = page.get_by_label("Value", exact=True)
+        value.fill(value.input_value().replace('"many"', "12"))
+        shown = act(page, "corrected", "Edit and replay")
+        assert '-    "file_size_bytes": "many"' in shown
+        assert '+    "file_size_bytes": 12' in shown
+        assert console.rows("select file_size_bytes from els.pending_content where batch_id = 'bad-b'") == [(12,)]
+        assert log(console)[0][:2] == ("Åsa", "quarantine edit")
 
         page.goto("quarantine")
         page.get_by_role("row", name="not_utf8").get_by_role("link", name="Discard").first.click()
@@ -278,6 +311,21 @@ def press(page: Page, name: str) -> None:
             page.keyboard.press("Enter")
             return
     raise AssertionError(f"{name} cannot be reached by Tab")
+
+
+def test_a_part_of_a_file_name_leads_to_its_batch_and_what_happened(browser: Browser, console: ServedConsole) -> None:
+    console.take(
+        provisioned("sought", "found-text", original_file_name="Björns uppsats.txt"), registered("sought", "e1", "e2")
+    )
+    with opened(browser, console) as page:
+        page.get_by_role("link", name="Find").click()
+        page.get_by_label("Batch, text, upload").fill("björns upp")
+        page.get_by_role("button", name="Find").click()
+        page.get_by_role("link", name="sought").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Batch sought")
+        assert "1 of 2 slots are assigned" in page.locator(".verdict").inner_text()
+        what = page.get_by_role("region", name="What happened").inner_text()
+        assert what.index("registered") < what.index("assigned")
 
 
 def test_the_overview_plots_the_last_hour_and_renews_itself(browser: Browser, console: ServedConsole) -> None:

@@ -58,6 +58,8 @@ class Action:
     fields: Sequence[Field]
     plan: Callable[[Operations, Values], Awaitable[Plan]]
     perform: Callable[[Operations, Operator, Values], Awaitable[Done]]
+    begin: Callable[[Operations, Mapping[str, str]], Awaitable[Mapping[str, str]]] | None = None
+    """Returns fields that the form shows at first. Raises OperationError, and ValueError for a wrong parameter."""
 
     def values(self, given: Mapping[str, str]) -> Values:
         """Parse the fields. Raises InvalidRequest."""

@@ -1,12 +1,13 @@
 """Declares the actions on rejected inputs, and on topics that are paused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from service.console.actions.action import EVERYTHING, NEWER, OLDER, Action, Done, Field, Plan, Values, counted
 from service.domain.events import Reason
 from service.domain.topics import INCOMING_TOPICS
 from service.operators import parameters
+from service.operators.editing import editable
 from service.operators.errors import Conflict
 from service.operators.operations import Operations
 from service.store.operator_actions import Operator
@@ -82,6 +83,37 @@ async def _discard(operations: Operations, by: Operator, values: Values) -> Done
     return Done(f"{counted(discarded, 'input')} discarded.")
 
 
+def _value(text: str) -> bytes:
+    """Encode a value as it was edited. Raises ValueError."""
+    return text.replace("\r\n", "\n").encode()
+
+
+async def _plan_edit(operations: Operations, values: Values) -> Plan:
+    edited = await operations.quarantine.edit(Operator("plan"), values["id"], values["value"], dry_run=True)
+    if edited.failed:
+        raise Conflict(f"the value would be rejected again: {edited.error}")
+    return Plan(
+        f"The edited value will be processed in place of input {values['id']}, which is closed; its original is kept.",
+        edited.difference.splitlines(),
+    )
+
+
+async def _edit(operations: Operations, by: Operator, values: Values) -> Done:
+    edited = await operations.quarantine.edit(by, values["id"], values["value"])
+    if edited.failed:
+        raise Conflict(f"the value was rejected again: {edited.error}")
+    return Done(f"Input {values['id']} is replaced: {edited.outcome}.")
+
+
+async def _original(operations: Operations, given: Mapping[str, str]) -> Mapping[str, str]:
+    """Returns the value as it is edited, at first."""
+    row = await operations.quarantine.read_open(parameters.row_id(given.get("id", "")))
+    text = editable(row["value"])
+    if text is None:
+        raise Conflict("the value is not text: edit it on the command line, from a file")
+    return {"value": text}
+
+
 async def _plan_resume(operations: Operations, values: Values) -> Plan:
     if values["topic"] not in await operations.quarantine.paused():
         raise Conflict(f"{values['topic']} is not paused")
@@ -112,6 +144,18 @@ def actions() -> Sequence[Action]:
             _SELECTION,
             _plan_discard,
             _discard,
+        ),
+        Action(
+            "quarantine-edit",
+            "Edit and replay",
+            "Corrects a rejected input, and processes it as if it had arrived like this. The original is kept.",
+            (
+                Field("id", "Number", is_required=True, read=parameters.row_id),
+                Field("value", "Value", kind="text", is_required=True, read=_value),
+            ),
+            _plan_edit,
+            _edit,
+            _original,
         ),
         Action(
             "quarantine-resume",

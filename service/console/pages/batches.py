@@ -4,32 +4,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
-from service.operators.errors import NotFound
+from service.operators.errors import InvalidRequest, NotFound
 from service.store import console
 from service.store.pending_content import PendingFilter
 
 
 async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
     batch_id, after = query.required("id"), query.position("after")
-    batch, slots, error = None, None, None
-    try:
-        batch, slots = await reads.operations.batches.show(batch_id, page=ROWS, after=after)
-    except NotFound as not_registered:
-        error = str(not_registered)
+    batch, slots = await reads.operations.batches.show(batch_id, page=ROWS, after=after)
     contents = {
         state: (await reads.operations.pending.list(PendingFilter(batch_id), page=ROWS, state=state)).rows
         for state in ("pending", "expired", "removed")
     }
     async with reads.tables() as conn:
         actions = await console.list_operator_actions(conn, page=ROWS, batch_id=batch_id)
-    if batch is None and not actions and not any(contents.values()):
-        raise NotFound(f"nothing is known of a batch {batch_id}")
-    return {"id": batch_id, "batch": batch, "slots": slots, "error": error, "contents": contents, "actions": actions}
+    return {"id": batch_id, "batch": batch, "slots": slots, "contents": contents, "actions": actions}
 
 
-async def _find(_: Reads, query: Query) -> Mapping[str, Any]:
+async def _find(reads: Reads, query: Query) -> Mapping[str, Any]:
     text = query.text("text")
-    return {"text": text}
+    rows, error = [], None
+    if text:
+        try:
+            rows = list(await reads.operations.search.find(text, page=ROWS))
+        except (NotFound, InvalidRequest) as nothing:
+            error = str(nothing)
+    return {"text": text, "rows": rows, "error": error}
 
 
 def pages() -> Sequence[ConsolePage]:

@@ -1,9 +1,10 @@
-"""Reads the log of operator actions, and what `check` says."""
+"""Reads the log of operator actions, the pods, and what `check` says."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
+from service.operators.errors import OperationError
 from service.store import console
 
 
@@ -27,7 +28,13 @@ async def _actions(reads: Reads, query: Query) -> Mapping[str, Any]:
 
 
 async def _system(reads: Reads, query: Query) -> Mapping[str, Any]:
-    return {"rows": await reads.check() if query.text("run") else None}
+    pods, error = [], None
+    try:
+        async with reads.tables() as conn:
+            pods = await console.list_pods(conn)
+    except OperationError as unavailable:
+        error = str(unavailable)
+    return {"rows": await reads.check() if query.text("run") else None, "pods": pods, "error": error}
 
 
 def pages() -> Sequence[ConsolePage]:

@@ -2,34 +2,57 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from service.console.pages.reads import ConsolePage, Query, Reads
 from service.console.samples import PLOTS
 from service.operators.errors import OperationError
 
-WHERE: Final[Mapping[str, tuple[str, str]]] = {
-    "ops.pending_batches": ("waiting", "see which registrations are missing"),
-    "ops.expired_content": ("waiting", "see what expired, and restore it"),
-    "ops.quarantine": ("quarantine", "see why inputs were rejected, then replay or discard them"),
-    "ops.stopped_topics": ("topics", "see why the topic is paused, then resume it"),
-    "ops.lost_inputs": ("topics", "see what was lost, then acknowledge it"),
-    "ops.progress": ("topics", "see which partition is behind"),
-    "ops.output_topics": ("system", "see what the check says of the topics"),
-    "ops.outbox_backlog": ("outbox", "see which events wait"),
-    "ops.outbox_blocked": ("outbox", "see which batches are blocked, and why"),
-    "ops.batches": ("late", "see which batches are not finished"),
-    "no pod publishes events": ("system", "start a pod with the role relay"),
-    "health acknowledge": ("do/health-acknowledge", "acknowledge it, where it is correct"),
-    "run recover": ("system", "run `els recover` (docs/recovery.md)"),
-    "pg_stat_activity": ("system", "end the old transaction in the database"),
+HELP: Final[Mapping[str, tuple[str, str]]] = {
+    "recovery": ("system", "run `els recover`"),
+    "incomplete_batches": ("system", "have the registrations sent again, then run `els recover`"),
+    "broker": ("system", "see which pods"),
+    "pods": ("system", "see which pods, and why"),
+    "consumers": ("system", "see the pods, and start one with the role consumer"),
+    "lag": ("topics", "see which partition does not move"),
+    "purge": ("system", "see the pods, and start one with the role purge"),
+    "clocks": ("do/health-acknowledge", "acknowledge it, if the clocks are right now"),
+    "open_transaction": ("topics", "see which partition waits, and end the producer's transaction"),
+    "progress": ("topics", "see which partition is not applied"),
+    "paused_topics": ("topics", "see why the topic is paused, then resume it"),
+    "output_topics": ("system", "check the topics, then run `els topics adopt`"),
+    "relays": ("system", "see the pods, and start one with the role relay"),
+    "outbox": ("outbox", "see which events wait"),
+    "outbox_blocked": ("outbox", "see which batches are blocked, and why"),
+    "quarantine": ("quarantine", "see why inputs were rejected, then replay or discard them"),
+    "pending_content": ("waiting", "see which registrations are missing"),
+    "confirmations": ("late", "see which classes are not confirmed"),
+    "transactions": ("system", "end the old transaction in the database"),
+    "replication_slots": ("system", "drop the replication slot, or start who uses it"),
+    "standbys": ("system", "look at the standby"),
+    "lost_inputs": ("topics", "see what was lost, then acknowledge it"),
+    "expired_content": ("waiting", "see what expired, and restore it"),
+    "servers": ("do/health-acknowledge", "acknowledge it"),
 }
-"""What to do about a line of ops.health that contains this text: a page, and what to do there."""
+"""The page that helps with a kind of lines of ops.health, and what to do."""
 
 
-def advice(line: str) -> tuple[str, str] | None:
-    """Returns the page that helps with a line of ops.health, and what to do there."""
-    return next((where for text, where in WHERE.items() if re.search(rf"{re.escape(text)}\b", line)), None)
+class Line(NamedTuple):
+    """A line of the verdict: what is so, its runbook, the page that helps, and what to do there."""
+
+    text: str
+    runbook: str
+    page: str
+    to_do: str
+
+
+def lines(conditions: Sequence[str], kinds: Sequence[str]) -> list[Line]:
+    """Take the lines of ops.health apart."""
+    found = []
+    for condition, kind in zip(conditions, kinds, strict=True):
+        text, runbook = re.fullmatch(r"(.*?)(?: \(docs/([^()]+)\))?", condition, re.DOTALL).groups("")  # type: ignore[union-attr]
+        found.append(Line(text, runbook, *HELP.get(kind, ("system", "see the runbook"))))
+    return found
 
 
 async def _overview(reads: Reads, _: Query) -> Mapping[str, Any]:
@@ -38,21 +61,15 @@ async def _overview(reads: Reads, _: Query) -> Mapping[str, Any]:
         health = await reads.health()
     except OperationError as unavailable:
         error = str(unavailable)
-    actions, notices = _lines(health) if health else ([], [])
     return {
         "health": health,
         "error": error,
-        "actions": [(line, advice(line)) for line in actions],
-        "notices": [(line, advice(line)) for line in notices],
+        "actions": lines(health["actions"], health["action_kinds"]) if health else [],
+        "notices": lines(health["notices"], health["notice_kinds"]) if health else [],
         "plots": PLOTS,
         "latest": reads.samples.latest(),
         "begin": reads.samples.begin,
     }
-
-
-def _lines(health: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Returns what needs action, and what only should be seen."""
-    return list(health["attention"]), []
 
 
 def pages() -> Sequence[ConsolePage]:

@@ -18,12 +18,20 @@ DIFFERENCES: Final = 20
 
 
 async def _quarantine(reads: Reads, query: Query) -> Mapping[str, Any]:
-    topic, reason, before = query.text("topic"), query.text("reason"), query.row_id("before")
+    given = {name: query.text(name) for name in ("topic", "reason", "batch", "contains")}
     async with reads.tables() as conn:
         groups = await console.group_quarantine(conn)
-        rows = await console.list_open_quarantine(conn, page=ROWS, topic=topic, reason=reason, before=before)
+        rows = await console.list_open_quarantine(
+            conn,
+            page=ROWS,
+            topic=given["topic"],
+            reason=given["reason"],
+            batch_id=given["batch"],
+            contains=given["contains"],
+            before=query.row_id("before"),
+        )
     more = rows[-1]["id"] if len(rows) == ROWS else None
-    return {"groups": groups, "rows": rows, "topic": topic, "reason": reason, "more": more}
+    return {"groups": groups, "rows": rows, "given": given, "more": more}
 
 
 async def _input(reads: Reads, query: Query) -> Mapping[str, Any]:
