@@ -62,7 +62,7 @@ async def _plan_republish(operations: Operations, values: Values) -> Plan:
 
 async def _republish(operations: Operations, by: Operator, values: Values) -> Done:
     events = await operations.batches.republish(by, values["batch"])
-    return Done(f"{counted(len(events), 'event')} of batch {values['batch']} will be published again.")
+    return Done(f"{counted(len(events.events), 'event')} of batch {values['batch']} will be published again.")
 
 
 def actions() -> Sequence[Action]:
