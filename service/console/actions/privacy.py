@@ -14,7 +14,7 @@ WAIT_SECONDS_HERE: Final = 20.0
 
 SHOWN_ROWS: Final = 20
 
-KINDS: Final = ("user", "batch", "text", "upload", "file")
+ERASABLE: Final = ("user", "batch", "text", "upload", "file")
 
 
 def _request(values: Values) -> ErasureRequest:
@@ -59,7 +59,7 @@ def actions() -> Sequence[Action]:
             "Erases names of files, users, instructions and messages of a user, a batch, a text or an upload of a "
             "batch, or of files whose names contain something. Identities and states stay.",
             (
-                Field("kind", "What", kind="choice", choices=KINDS, is_required=True),
+                Field("kind", "What", kind="choice", choices=ERASABLE, is_required=True),
                 Field("batch", "Batch", "for a batch, a text or an upload"),
                 Field("name", "User, text or upload id, or part of the file name"),
             ),
