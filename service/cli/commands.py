@@ -48,7 +48,7 @@ async def run(settings: Settings, options: Namespace) -> int:
         raise SettingsError(f"--roles: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
     set_up_logging(settings.log_level, settings.log_format)
     try:
-        tracing.set_up()
+        tracing.set_up(settings.consumer_group)
     except tracing.NotInstalled as error:
         raise SettingsError(str(error)) from None
     try:

@@ -13,11 +13,10 @@ from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from service.consumer.partitions import Assignment, Partition, PartitionRead
-from service.domain.delivery import Delivery, contexts
+from service.domain.delivery import Delivery
 from service.kafka.deliveries import OpenBatch, decode_all, open_batch
 from service.kafka.group import ConsumerOptions
 from service.kafka.record_batches import RecordBatch
-from service.runtime import tracing
 
 POLL_MS = 250
 """How long a poll waits for the first record. It bounds the delay of a stop."""
@@ -85,30 +84,27 @@ class PollReader:
         reads = {each.tp: PartitionRead(each, each.epoch) for each in partitions}
         turns: deque[Partition] = deque(each for each in partitions if each.fetched)
         number, opened, left = 0, 0, self._options.limits.poll_bytes
-        with tracing.step("receive") as step:
-            # Also where batches have no records, since their transactions are aborted.
-            while number < records and opened < MOST_BATCHES and left > 0 and not any(map(_is_stale, reads.values())):
-                if not self._continued(tps):
-                    while turns and not turns[0].fetched:
-                        turns.popleft()
-                    if not turns:
-                        if (number or opened) and self.idle.is_set():
-                            break
-                        enough = self.idle if number or opened else None
-                        if not await self.fetch(partitions, wait_ms, enough) and self.idle.is_set():
-                            break
-                        turns.extend(each for each in partitions if each.fetched)
-                        continue
-                    await self.open(reads[turns[0].tp])
-                    opened += 1
-                    turns.rotate(-1)
-                partition, taken, cost = await self.take(min(SLICE, records - number), left)
-                reads[partition.tp].deliveries += await self.decode(partition.tp, taken)
-                number += len(taken)
-                left -= cost
-                await asyncio.sleep(0)
-            for read in reads.values():
-                step.about(len(read.deliveries), contexts(read.deliveries))
+        # Also where batches have no records, since their transactions are aborted.
+        while number < records and opened < MOST_BATCHES and left > 0 and not any(map(_is_stale, reads.values())):
+            if not self._continued(tps):
+                while turns and not turns[0].fetched:
+                    turns.popleft()
+                if not turns:
+                    if (number or opened) and self.idle.is_set():
+                        break
+                    enough = self.idle if number or opened else None
+                    if not await self.fetch(partitions, wait_ms, enough) and self.idle.is_set():
+                        break
+                    turns.extend(each for each in partitions if each.fetched)
+                    continue
+                await self.open(reads[turns[0].tp])
+                opened += 1
+                turns.rotate(-1)
+            partition, taken, cost = await self.take(min(SLICE, records - number), left)
+            reads[partition.tp].deliveries += await self.decode(partition.tp, taken)
+            number += len(taken)
+            left -= cost
+            await asyncio.sleep(0)
         for read in reads.values():
             read.position = read.partition.position
         return [

@@ -1,6 +1,6 @@
 """Defines a delivery: a Kafka record with the event in it, or with its rejection. Also the limits of the intake."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
@@ -52,13 +52,6 @@ class _Keyed(Protocol):
     def key(self) -> "bytes | memoryview | None": ...
     @property
     def value(self) -> "bytes | memoryview | None": ...
-
-
-def contexts(deliveries: Iterable[Delivery]) -> Iterator[tuple[str | None, str | None]]:
-    """Yield the trace contexts (traceparent, tracestate) of the deliveries that are not rejections."""
-    for delivery in deliveries:
-        if not isinstance(delivery.event, Rejection):
-            yield delivery.event.traceparent, delivery.event.tracestate
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from service.domain.decisions import (
     decide_by_counter,
     decide_excess,
 )
-from service.domain.enveloped import Outgoing
+from service.domain.enveloped import Origin, Outgoing
 from service.domain.events import ContentProvisioned, trace_id_of
 from service.domain.topics import BATCH_READY
 from service.intake.confirmations import Confirmations
@@ -135,6 +135,7 @@ class Announcement:
             yield event
         kind = _EFFECT_OF[row.state]
         seconds = None if kind == "batch_completed" else (work.now - row.registered_at).total_seconds()
+        work.effects.join(row.batch_id, Origin(row.correlation_id, row.traceparent, row.tracestate))
         trace_id = trace_id_of(row.traceparent)
         work.effects.records.append(
             EffectRecord(kind, row.batch_id, None, row.correlation_id, None, None, seconds, trace_id)

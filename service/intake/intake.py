@@ -18,7 +18,7 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from service.domain.delivery import Delivery, IntakeLimits, contexts
+from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Rejection
 from service.intake.attempts import Attempts
 from service.intake.errors import is_caused_by_data, rejection_of
@@ -62,6 +62,7 @@ class _How:
 
     progress: ProgressWriter | None
     """None: neither writes progress nor is checked against it."""
+    spans: tracing.Processing
     deferred: frozenset[str] = frozenset()
     """Batches that have deferred deliveries already."""
     probing: bool = False
@@ -101,7 +102,8 @@ class Intake:
         Returns when all others are committed, however long the database is unavailable. Only cancellation ends it, and
         a refusal of `progress` to write, which is raised (`is_refusal`).
         """
-        return await self._take(deliveries, _How(progress, deferred, probing))
+        with tracing.process(deliveries) as spans:
+            return await self._take(deliveries, _How(progress, spans, deferred, probing))
 
     async def _take(self, deliveries: Sequence[Delivery], how: _How) -> Outcome:
         outcome = await self._retry(lambda: self._poll(deliveries, how))
@@ -122,8 +124,9 @@ class Intake:
         by_batch: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             by_batch.setdefault(delivery.event.batch_id, []).append(delivery)  # type: ignore[union-attr]
-        waiting, how = deque(by_batch.values()), _How(progress, exclusive=True)
-        with self._attempts.attempt(is_of_some_batches=True) as attempt:
+        waiting = deque(by_batch.values())
+        with tracing.process(deliveries) as spans, self._attempts.attempt(is_of_some_batches=True) as attempt:
+            how = _How(progress, spans, exclusive=True)
             while waiting:
                 outcome = await self._retry(partial(self._take_turn, waiting.popleft(), how))
                 if outcome.deferred:
@@ -159,8 +162,8 @@ class Intake:
 
     async def _transaction(self, deliveries: Sequence[Delivery], how: _How) -> Outcome:
         committed = None
-        with metrics.TRANSACTION.labels("alone" if how.exclusive else "poll").time(), tracing.step("apply") as step:
-            step.about(len(deliveries), contexts(deliveries))
+        step = "alone" if how.exclusive else "poll"
+        with metrics.TRANSACTION.labels(step).time(), how.spans.transaction(deliveries) as traces:
             async with self._database.transaction(pipelined=True) as conn:
                 outcome = await apply(
                     conn,
@@ -173,7 +176,7 @@ class Intake:
                 if how.progress:
                     left = chain(outcome.deferred, outcome.not_admitted, outcome.next_transaction)
                     committed = await how.progress.write(conn, deliveries, left)
-            step.about(0, outcome.effects.waited)
+            traces.link(outcome.effects.joined)
         if committed:
             committed()
         # It is committed: an error from here on (such as a full disk for the log) must not apply it again.

@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from service.domain.delivery import Delivery
+from service.domain.enveloped import Origin
 from service.domain.events import ContentProvisioned, Rejection, trace_id_of
 from service.domain.repeats import FileDifference
+from service.runtime.tracing import LINKS, TraceContext
 
 EffectKind = Literal[
     "batch_registered",
@@ -127,8 +129,8 @@ class Effects:
     """What a transaction did, to be counted and logged after its commit."""
 
     records: EffectRecords = field(default_factory=EffectRecords)
-    waited: list[tuple[str | None, str | None]] = field(default_factory=list)
-    """The trace contexts of the first contents that had waited, at most as many as a span has links."""
+    joined: list[tuple[str, TraceContext]] = field(default_factory=list)
+    """The first batches whose traces meet here, each with the trace context of the input that joins: at most LINKS."""
     differences: list[tuple[Delivery, list[str]]] = field(default_factory=list)
     """Repeated registrations that differ from the first of their batch, with the names of the fields."""
     other_files: list[tuple[Delivery, FileDifference]] = field(default_factory=list)
@@ -139,6 +141,11 @@ class Effects:
     """Batches of users whose data was erased, which were registered after that."""
     published: int = 0
     """Events written to the outbox."""
+
+    def join(self, batch_id: str, origin: Origin | ContentProvisioned) -> None:
+        """Note that the trace of an input joins the traces of a batch."""
+        if origin.traceparent and len(self.joined) < LINKS:
+            self.joined.append((batch_id, (origin.traceparent, origin.tracestate)))
 
 
 @dataclass(slots=True)

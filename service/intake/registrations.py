@@ -27,7 +27,6 @@ from service.domain.repeats import (
 from service.intake.erasures import Erasures
 from service.intake.outcome import ReconciledEffects
 from service.intake.work import PollWork
-from service.runtime.tracing import LINKS
 from service.store import batches, pending_content, slots
 
 LARGE_REGISTRATION: Final = 5_000
@@ -115,8 +114,7 @@ class Registrations:
                     case DeclareExcess(_, reason):
                         left_over.append((content, reason))
                         excess.add(batch.batch_id, content, reason, waited)
-                if content.traceparent and len(self._work.effects.waited) < LINKS:
-                    self._work.effects.waited.append((content.traceparent, content.tracestate))
+                self._work.effects.join(content.batch_id, content)
             self._work.effects.records.extend(assigned)
             self._work.effects.records.extend(excess)
             await self._publish_reconciled(filled, left_over)

@@ -15,6 +15,7 @@ from service.relay.leases import Lease
 from service.relay.partitions import AgreedPartitions
 from service.relay.producer_line import ProducerLine
 from service.runtime.metrics import EVENT_TO_PUBLISH, OUTBOX_PUBLISHED, observe_many
+from service.runtime.tracing import Sending
 from service.store.outbox import Blocked, OutboxKey, OutboxRow
 
 # The record itself is at fault: halving the record batch finds it, and only its batch is blocked.
@@ -70,9 +71,9 @@ class Publication:
             if row.batch_id not in unreadable and not self._unpack(row):
                 unreadable.add(row.batch_id)
 
-    async def publish(self) -> None:
+    async def publish(self, spans: Sending) -> None:
         """Publish the events until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
-        waiting = self._waiting
+        waiting, self._spans = self._waiting, spans
         topics = {event.topic for event in self.events}
         producer = await self._line.producer_for(topics)
         await self._partitions.agree({topic: count for topic in topics if (count := producer.partitions(topic))})
@@ -145,6 +146,7 @@ class Publication:
             error = await self._line.send(records, topic, partition)
             if error is None:
                 self._acknowledge(topic, events[:count])
+                self._spans.acknowledged(events[:count], partition)
                 events, most = events[count:], most * 2
             elif not isinstance(error, _RECORD_ERRORS):
                 self._hold(events, error)

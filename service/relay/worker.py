@@ -80,9 +80,8 @@ class Worker:
         publication = Publication(self._line, self._lease, self._partitions, rows)
         events = publication.events
         try:
-            with tracing.step("publish") as step:
-                step.about(len(events), (event.trace for event in events))
-                await publication.publish()
+            with tracing.send(events) as spans:
+                await publication.publish(spans)
         finally:
             self._published += publication.acknowledged
             self._blocked += publication.blocked
