@@ -226,4 +226,4 @@ def open_console_database(settings: Settings) -> Database:
 
 def operations_of(settings: Settings, database: Database) -> Operations:
     """Build the operator actions."""
-    return Operations(database, intake_limits(settings), input_limits(settings))
+    return Operations(database, intake_limits(settings), input_limits(settings), lambda: kafka_options(settings))

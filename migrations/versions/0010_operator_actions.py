@@ -126,6 +126,21 @@ create table if not exists els.input_topics (
 """
 
 
+SKIPPED_INPUTS = """
+create table if not exists els.skipped_inputs (
+    topic        text        not null,
+    "partition"  integer     not null,
+    epoch        bigint      not null,
+    first_offset bigint      not null,
+    next_offset  bigint      not null,
+    skipped_at   timestamptz not null default transaction_timestamp(),
+    constraint skipped_inputs_pkey primary key (topic, "partition", epoch, first_offset),
+    constraint skipped_inputs_range_check check (first_offset < next_offset)
+);
+"""
+CAUSES = {"lost_inputs_cause_check": "cause in ('deleted', 'truncated', 'replaced', 'skipped')"}
+CAUSES_BEFORE = {"lost_inputs_cause_check": "cause in ('deleted', 'truncated', 'replaced')"}
+
 EDITED = "alter table els.quarantine add column if not exists edited_value bytea"
 
 # What each pod reports of itself, also while the broker is down. Rows are replaced every few seconds.
@@ -323,6 +338,8 @@ def upgrade() -> None:
     create_index(
         "batches_late_reported", "els.batches (timed_out_at) where state = 'registered' and timed_out_at is not null"
     )
+    op.execute(SKIPPED_INPUTS)
+    _replace_checks("els.lost_inputs", CAUSES)
 
 
 def _replace_checks(table: str, checks: dict[str, str]) -> None:
@@ -340,6 +357,9 @@ def downgrade() -> None:
     # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
     op.execute(REFUSE_ENDED)
     op.execute("drop index els.batches_late_reported")
+    op.execute("drop table els.skipped_inputs cascade")
+    op.execute("delete from els.lost_inputs where cause = 'skipped'")
+    _replace_checks("els.lost_inputs", CAUSES_BEFORE)
     op.execute(ERASURES_DOWNGRADE)
     op.execute("drop index els.batches_listed, els.excess_content_declared, els.validation_failures_stored")
     op.execute(

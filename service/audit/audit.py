@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import TopicPartition
@@ -42,6 +43,7 @@ from service.kafka.deliveries import TopicRecord, decode
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
 from service.store.recovery import read_incomplete_batches
+from service.store.skipped_inputs import is_skipped, read_skipped_inputs
 
 TIMEOUTS: Final = Timeouts(statement_timeout=3_600_000, transaction_timeout=3_600_000)
 """For the transaction that reads the tables: longer than for a poll, but bounded, since a snapshot keeps dead rows."""
@@ -114,8 +116,10 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
             records = _Records(
                 ledger, report, scope, {tp: known.offset for tp, known in committed.items()} | settled, kept_since, most
             )
+            async with database.transaction() as conn:
+                skipped = await read_skipped_inputs(conn)
             both = [*partitions[INCOMING_TOPICS], *partitions[OUTGOING_TOPICS]]
-            beginnings = await read_to_end(reader, both, records.add, scope.limits)
+            beginnings = await read_to_end(reader, both, records.add, scope.limits, partial(is_skipped, skipped))
         async with database.transaction() as conn:
             incomplete = frozenset(batch_id for batch_id, _ in await read_incomplete_batches(conn))
         known = Knowledge(

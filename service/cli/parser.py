@@ -10,6 +10,7 @@ from service import __version__
 from service.cli.parsers.batches import add_batches
 from service.cli.parsers.find import add_find
 from service.cli.parsers.health import add_health
+from service.cli.parsers.inputs import add_inputs
 from service.cli.parsers.pending import add_pending
 from service.cli.parsers.privacy import add_privacy
 from service.cli.parsers.process import add_process
@@ -27,7 +28,16 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"els {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for add_commands in (add_process, add_health, add_find, add_pending, add_quarantine, add_batches, add_privacy):
+    for add_commands in (
+        add_process,
+        add_health,
+        add_find,
+        add_pending,
+        add_quarantine,
+        add_inputs,
+        add_batches,
+        add_privacy,
+    ):
         add_commands(commands)
     return whole
 

@@ -50,6 +50,7 @@ class Isolation:
         await self._offsets.commit()
         if read.stale or isolation is None:
             return []
+        self._reader.skip(partition)
         batch = await self._reader.next_batch(partition, POLL_MS)
         if read.epoch != partition.epoch:
             return []

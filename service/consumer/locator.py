@@ -31,6 +31,7 @@ from service.runtime.health import Health
 from service.runtime.loop import cancelled
 from service.store import progress
 from service.store.progress import LastRecord, LostInputs, ProgressRow
+from service.store.skipped_inputs import Skipped, read_skipped_inputs
 
 LOCATE_SECONDS: Final = 1.0
 """Pause after an attempt that failed, and between two looks for partitions that have a leader again."""
@@ -65,6 +66,7 @@ class Locator:
         self._health = health
         self._together = True
         """Whether partitions are located all at once: after an error one by one, since only one may be at fault."""
+        self._skipped: Skipped = {}
         self._compared: str | None = None
         """The server whose tables were compared with the output topics since the last refusal to write."""
 
@@ -128,6 +130,7 @@ class Locator:
         async with self._database.transaction() as conn:
             state = await progress.read_database_state(conn)
             rows = await progress.read_progress(conn)
+            self._skipped = await read_skipped_inputs(conn)
         if state.error is not None:
             raise Behind(state.error)
         if self._options.replay:
@@ -203,6 +206,8 @@ class Locator:
                 partition = Partition(partition.tp)
                 self._assignment.partitions[partition.tp] = partition
             partition.committed = committed
+            some = self._skipped.get(partition.tp, ())
+            partition.skipped = [each for each in some if each.epoch == epoch or self._options.replay]
             self._times.forget(partition.tp)
             first = partition.locate(offset, epoch, last, self._options.max_poll_records)
             self._assignment.membership.rewind(partition.tp, first)

@@ -16,6 +16,7 @@ from service.kafka.group import Membership
 from service.kafka.record_batches import RecordBatch
 from service.store.crash_marks import Mark
 from service.store.progress import LastRecord, Step, time_of
+from service.store.skipped_inputs import SkippedRange
 
 _log = structlog.get_logger(__name__)
 
@@ -57,6 +58,8 @@ class Partition:
     """The end of the last record batch that was opened. One that begins behind it is after missing offsets."""
     mark: Mark | None = None
     """What a pod that crashed left behind, until it is known where to continue."""
+    skipped: Sequence[SkippedRange] = ()
+    """What operators have skipped of this log."""
     isolation: IsolationRange | None = None
     """The records that may have crashed a pod."""
     refetched: tuple[int, int] = (-1, 0)
@@ -89,6 +92,13 @@ class Partition:
             self.isolation = isolation_range(self.mark, self.reached, poll)
             self.mark = None
         return self.reached
+
+    def end_of_skipped(self, offset: int) -> int | None:
+        """Return where to go on behind this offset, if an operator has skipped it; else None."""
+        for each in self.skipped:
+            if each.first_offset <= offset < each.next_offset:
+                return each.next_offset
+        return None
 
     def lose(self) -> None:
         """Forget where to continue: the topic has no record there."""

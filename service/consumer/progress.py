@@ -21,9 +21,14 @@ from service.runtime.health import Health
 from service.runtime.loop import Backoff
 from service.store import progress
 from service.store.progress import behind_error
+from service.store.skipped_inputs import Skipped, send_read_skipped_inputs
 
 KEEP_SECONDS: Final = 1.0
 """Pause between two checks of the database, in which rows are written that are behind what is dealt with."""
+
+
+class InputSkipped(Exception):
+    """An operator has skipped a record that is being handled: the consumer begins anew, and skips it."""
 
 
 class PollProgress:
@@ -94,8 +99,22 @@ class Progress:
                     await stop.wait()
         return False
 
+    def _skip(self, located: Iterable[Partition], skipped: Skipped) -> None:
+        """Note what operators have skipped. Raises InputSkipped where it was read already, and is not dealt with."""
+        for partition in located:
+            some = skipped.get(partition.tp, ())
+            now = [each for each in some if each.epoch == partition.row_epoch or self._options.replay]
+            if now != list(partition.skipped):
+                partition.skipped = now
+                for each in now:
+                    if (partition.row or 0) < each.next_offset and each.first_offset < partition.position:
+                        raise InputSkipped(f"an operator has skipped {each.first_offset} of {partition.tp}")
+
     async def keep(self) -> None:
-        """Write rows that are behind what is dealt with, until cancelled. Raises psycopg.Error if refused."""
+        """Write rows that are behind what is dealt with, until cancelled, and read what operators have skipped.
+
+        Raises psycopg.Error if refused, InputSkipped.
+        """
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             located = [each for each in self._assignment.partitions.values() if each.row is not None]
@@ -109,11 +128,13 @@ class Progress:
                         await progress.record_progress(conn, steps)
                     else:
                         await progress.check_server(conn)
+                    skipped = await (await send_read_skipped_inputs(conn))
             except psycopg.Error as error:
                 if is_refusal(error):
                     raise
                 continue  # the intake reports a database that is unavailable
             for partition, step in zip(moving, steps, strict=True):
                 partition.applied(step.next_offset, ())
+            self._skip(located, skipped)
             if not self._options.replay:
                 await self._times.note(located)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
@@ -17,6 +18,9 @@ from service.domain.delivery import Delivery
 from service.kafka.deliveries import OpenBatch, decode_all, open_batch
 from service.kafka.group import ConsumerOptions
 from service.kafka.record_batches import RecordBatch
+from service.runtime import metrics
+
+_log = structlog.get_logger(__name__)
 
 POLL_MS = 250
 """How long a poll waits for the first record. It bounds the delay of a stop."""
@@ -100,6 +104,7 @@ class PollReader:
                 await self.open(reads[turns[0].tp])
                 opened += 1
                 turns.rotate(-1)
+                continue
             partition, taken, cost = await self.take(min(SLICE, records - number), left)
             reads[partition.tp].deliveries += await self.decode(partition.tp, taken)
             number += len(taken)
@@ -113,8 +118,32 @@ class PollReader:
             if not read.stale and (read.deliveries or read.position > read.partition.reached)
         ]
 
+    def skip(self, partition: Partition) -> None:
+        """Go on behind what operators have skipped, also where it cannot be fetched."""
+        while (end := partition.end_of_skipped(first := partition.position)) is not None:
+            if partition.fetched and end < partition.fetched[0].next_offset:
+                if self.is_open(partition):
+                    return  # it is left out when it is read
+                partition.fetched[0].first = end
+            elif partition.fetched:
+                if self.is_open(partition):
+                    self._opened = None
+                partition.fetched.popleft()
+                partition.covered = max(partition.covered, end)
+            else:
+                partition.covered = end
+                self._assignment.membership.rewind(partition.tp, end)
+            self._report_skipped(partition, first, end)
+
+    def _report_skipped(self, partition: Partition, first: int, end: int) -> None:
+        topic, number = partition.tp
+        metrics.LOST_INPUTS.labels(topic).inc(end - first)
+        _log.error("inputs_lost", topic=topic, partition=number, first_offset=first, next_offset=end, cause="skipped")
+
     async def fetch(self, partitions: Sequence[Partition], wait_ms: int, enough: asyncio.Event | None = None) -> bool:
         """Fetch record batches of these partitions, and note them there. Returns whether there are any."""
+        for each in partitions:
+            self.skip(each)
         by_tp = {each.tp: (each, each.epoch) for each in partitions}
         try:
             fetched = await self._assignment.membership.fetch(list(by_tp), wait_ms, enough)
@@ -150,7 +179,10 @@ class PollReader:
         return self._continued([partition.tp])
 
     async def open(self, read: PartitionRead) -> None:
-        """Inflate the next batch of the partition."""
+        """Inflate the next batch of the partition, unless an operator has skipped the rest of what is fetched."""
+        self.skip(read.partition)
+        if not read.partition.fetched:
+            return
         batch, tp = read.partition.fetched[0], read.partition.tp
         read.opened(batch)
         with self._work(tp):
@@ -177,11 +209,22 @@ class PollReader:
             raise LookupError("no record batch is open")
         with self._work(opened.partition.tp):
             taken, cost = await opened.batch.take(most, most_cost)
+        if opened.partition.skipped:
+            taken = self._without_skipped(opened.partition, taken)
         if opened.batch.is_done:
             self._opened = None
             if opened.epoch == opened.partition.epoch:
                 opened.partition.fetched.popleft()
         return opened.partition, taken, cost
+
+    def _without_skipped(self, partition: Partition, taken: list[Any]) -> list[Any]:
+        kept = []
+        for record in taken:
+            if partition.end_of_skipped(record.offset) is None:
+                kept.append(record)
+            else:
+                self._report_skipped(partition, record.offset, record.offset + 1)
+        return kept
 
     async def decode(self, tp: TopicPartition, records: Sequence[Any]) -> list[Delivery]:
         """Decode records of one partition."""

@@ -122,6 +122,7 @@ class Reason(StrEnum):
     UNPUBLISHABLE = "unpublishable"
     KILLED_THE_PROCESS = "killed_the_process"
     UNREADABLE = "unreadable"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from service.domain.topics import (
 )
 from service.history.facts import EventFact, digest, upload_digest
 from service.kafka import record_batches
-from service.kafka.deliveries import Fetched, TopicRecord, records_of
+from service.kafka.deliveries import Fetched, IsSkipped, TopicRecord, records_of
 
 _Answer = TypeVar("_Answer")
 
@@ -74,13 +74,14 @@ async def read_to_end(
     partitions: Sequence[TopicPartition],
     take: Callable[[Sequence[TopicRecord]], None],
     limits: InputLimits = DEFAULT_LIMITS,
+    is_skipped: IsSkipped = lambda *_: False,
 ) -> Mapping[TopicPartition, int]:
     """Read all records that the partitions contain now, and pass those of one partition to `take`, in order.
 
     Returns the offset at which each partition begins. Raises KafkaError.
     """
     beginnings: Mapping[TopicPartition, int] = await reader.beginning_offsets(partitions)
-    async for records in read_range(reader, beginnings, await reader.end_offsets(partitions), limits):
+    async for records in read_range(reader, beginnings, await reader.end_offsets(partitions), limits, is_skipped):
         take(records)
     return beginnings
 
@@ -90,6 +91,7 @@ async def read_range(
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     limits: InputLimits = DEFAULT_LIMITS,
+    is_skipped: IsSkipped = lambda *_: False,
 ) -> AsyncIterator[Sequence[TopicRecord]]:
     """Yield all records from `starts` to `ends`, those of one partition at a time, in order. Raises KafkaError.
 
@@ -105,7 +107,7 @@ async def read_range(
     page: Fetched = {}
     while left or (page and clock() < progressed_at + BEYOND_SECONDS):
         page = await reader.getmany(timeout_ms=IDLE_MS)
-        async for records in records_of(page, limits):
+        async for records in records_of(page, limits, is_skipped):
             yield records
         if left and page:
             progressed_at = clock()

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.http import openapi, schemas
 from service.http.authorization import requiring
-from service.http.endpoints import batches, find, health, pending, privacy, quarantine, topics
+from service.http.endpoints import batches, find, health, inputs, pending, privacy, quarantine, topics
 from service.http.schemas import Call, Endpoint
 from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
 from service.operators.operations import Operations
@@ -33,6 +33,7 @@ BODY_SECONDS = 30
 ENDPOINTS: Sequence[Endpoint] = (
     *pending.endpoints(),
     *quarantine.endpoints(),
+    *inputs.endpoints(),
     *health.endpoints(),
     *find.endpoints(),
     *batches.endpoints(),

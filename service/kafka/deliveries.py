@@ -1,7 +1,7 @@
 """Makes deliveries of record batches, for the consumer, the audit and the recovery."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,10 @@ IN_A_THREAD_BYTES: Final = 256 * 1024
 
 Fetched = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 """What `getmany` of a client returns that takes record batches."""
+
+
+IsSkipped = Callable[[TopicPartition, int, int], bool]
+"""Returns whether an operator has skipped all offsets of a partition from the first to the last given one."""
 
 
 class TopicRecord(NamedTuple):
@@ -104,21 +108,29 @@ async def open_batch(tp: TopicPartition, batch: RecordBatch, limits: InputLimits
     return OpenBatch(tp, batch, await unpack(batch, limits.value_bytes.get(tp.topic, LARGEST_RECORD), limits))
 
 
-async def records_of(fetched: Fetched, limits: InputLimits) -> AsyncIterator[list[TopicRecord]]:
-    """Yield pages of the records in fetched batches. A page has records of one partition, and at least one."""
+async def records_of(
+    fetched: Fetched, limits: InputLimits, is_skipped: IsSkipped = lambda *_: False
+) -> AsyncIterator[list[TopicRecord]]:
+    """Yield pages of the records in fetched batches. A page has records of one partition, and at least one.
+
+    What `is_skipped` is left out. A batch of which that is all is not unpacked.
+    """
     for tp, batches in fetched.items():
         page: list[TopicRecord] = []
         total = 0
         for batch in batches:
+            if is_skipped(tp, batch.value.first, batch.value.next_offset - 1):
+                continue
             opened = await open_batch(tp, batch.value, limits)
             while not opened.is_done:
                 taken, cost = await opened.take(RECORDS_OF_A_PAGE, limits.poll_bytes)
                 page += [
                     TopicRecord(tp.topic, tp.partition, each.offset, each.key, each.value, each.headers, each.timestamp)
                     for each in taken
+                    if not is_skipped(tp, each.offset, each.offset)
                 ]
                 total += cost
-                if len(page) >= RECORDS_OF_A_PAGE or total > limits.poll_bytes:
+                if len(page) >= RECORDS_OF_A_PAGE or (page and total > limits.poll_bytes):
                     yield page
                     page, total = [], 0
         if page:

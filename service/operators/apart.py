@@ -2,9 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from subprocess import PIPE
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -23,30 +24,39 @@ async def replay_apart(by: Operator, id_: int, edited: bytes | None = None, *, d
 
     The result says so where the process was ended by it.
     """
-    command = ["-m", "service", "quarantine", "replay" if edited is None else "edit", str(id_)]
-    command += ["--in-this-process", "--json", f"--who={by.who}"]
+    command = ["quarantine", "replay" if edited is None else "edit", str(id_), f"--who={by.who}"]
     if edited is not None:
         command += ["--file=-", *(["--dry-run"] if dry_run else [])]
     if by.why:
         command.append(f"--why={by.why}")
+    answer = await run_apart(command, edited or b"")
+    if isinstance(answer, str):
+        return Replayed(id_, "", "killed_the_process", f"the process that replayed it {answer}")
+    outcome = answer[0]
+    return Replayed(**{name: outcome[name] for name in ("id", "topic", "outcome", "error")})
+
+
+async def run_apart(command: Sequence[str], stdin: bytes = b"") -> Any:
+    """Run a command in a process of its own, under limits. Returns its JSON, or how it ended without any, as text."""
+    arguments = ["-m", "service", *command, "--in-this-process", "--json"]
     with TemporaryFile() as given:  # not a pipe, whose reader may end before it has read all
-        given.write(edited or b"")
+        given.write(stdin)
         given.seek(0)
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, stdin=given, stdout=PIPE, stderr=PIPE)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdin=given, stdout=PIPE, stderr=PIPE
+        )
     try:
         async with asyncio.timeout(SECONDS):
             answer, errors = await process.communicate()
         lines = [orjson.loads(line) for line in errors.splitlines() if line.startswith(b"{")]
         for line in lines:
             log_many([(line.pop("event"), {name: line[name] for name in line.keys() - {"level", "timestamp"}})])
-        outcome = orjson.loads(answer)[0]
-        return Replayed(**{name: outcome[name] for name in ("id", "topic", "outcome", "error")})
+        return orjson.loads(answer)
     except TimeoutError:
-        ended = f"did not end within {SECONDS:.0f} s"
+        return f"did not end within {SECONDS:.0f} s"
     except ValueError:
-        ended = f"ended with {process.returncode}"
+        return f"ended with {process.returncode}"
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return Replayed(id_, "", "killed_the_process", f"the process that replayed it {ended}")

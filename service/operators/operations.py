@@ -3,9 +3,13 @@
 Each read and each change is a transaction of its own. Every change writes a row into the log of operator actions.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
 from service.operators.batches import BatchActions
+from service.operators.inputs import InputActions
 from service.operators.notices import NoticeActions
 from service.operators.output_topics import OutputTopicActions
 from service.operators.pending import PendingActions
@@ -18,8 +22,15 @@ from service.postgres.pool import Database
 class Operations:
     """Performs operator actions on one database."""
 
-    def __init__(self, database: Database, limits: IntakeLimits, input_limits: InputLimits) -> None:
-        """`input_limits` are those of a replay."""
+    def __init__(
+        self,
+        database: Database,
+        limits: IntakeLimits,
+        input_limits: InputLimits,
+        kafka: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        """`input_limits` are those of a replay; `kafka` returns what `client_options` returns."""
+        self.inputs = InputActions(database, kafka, input_limits)
         self.pending = PendingActions(database)
         self.quarantine = QuarantineActions(database, limits, input_limits)
         self.batches = BatchActions(database, limits)

@@ -57,6 +57,11 @@ def notice(text: str) -> int | str:
     return row_id(text) if text.isdigit() else short_text(text)
 
 
+def log_number(text: str) -> int:
+    """Parse the number of a partition, or an offset."""
+    return number(text, 0, _MAX_BIGINT)
+
+
 def position(text: str) -> int:
     """Parse the position of a slot; 0 is before the first."""
     return number(text, 0, 100_000)

@@ -16,7 +16,7 @@ from service.store import batches, operator_actions, pending_content, quarantine
 from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingFilter
 
-_IDENTITY: Final = ("fingerprint", "text_storage_ids", "file_upload_ids")
+_IDENTITY: Final = ("fingerprint", "text_storage_ids", "file_upload_ids", "first_offset")
 """The details that distinguish actions of the same moment."""
 
 HARMLESS: Final = ("health acknowledge", "batches republish", "recover", "recover abandon")
@@ -43,6 +43,7 @@ class Repetition:
             "quarantine replay": self._replay,
             "quarantine edit": self._edit,
             "quarantine resume": self._resume,
+            "inputs skip": self._skip,
             "batches close": self._end,
             "batches cancel": self._end,
         }
@@ -161,6 +162,14 @@ class Repetition:
                 by, str(act.topic), skip_refused=bool(act.details.get("skip_refused"))
             )
         except Conflict:  # the recovery has resumed it
+            return await self._settled(act, by, is_done=True, state="")
+        return None
+
+    async def _skip(self, act: Act, by: Operator) -> str | None:
+        try:
+            place = (str(act.topic), act.details["partition"], act.details["offset"])
+            await self._operations.inputs.skip(by, *place, whole_batch=bool(act.details.get("batch")))
+        except Conflict:  # it is skipped already
             return await self._settled(act, by, is_done=True, state="")
         return None
 

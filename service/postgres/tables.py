@@ -558,6 +558,19 @@ incomplete_batches = Table(
     PrimaryKeyConstraint("batch_id", name="incomplete_batches_pkey"),
 )
 
+skipped_inputs = Table(
+    "skipped_inputs",
+    METADATA,
+    _not_null("topic", Text),
+    _not_null("partition", Integer),
+    _not_null("epoch", BigInteger),
+    _not_null("first_offset", BigInteger),
+    _not_null("next_offset", BigInteger),
+    _not_null("skipped_at", _TIME, server_default=text("transaction_timestamp()")),
+    PrimaryKeyConstraint("topic", "partition", "epoch", "first_offset", name="skipped_inputs_pkey"),
+    CheckConstraint("first_offset < next_offset", name="skipped_inputs_range_check"),
+)
+
 lost_inputs = Table(
     "lost_inputs",
     METADATA,
@@ -570,7 +583,7 @@ lost_inputs = Table(
     _not_null("noticed_at", _TIME, server_default=text("transaction_timestamp()")),
     Column("acknowledged_at", _TIME),
     PrimaryKeyConstraint("id", name="lost_inputs_pkey"),
-    CheckConstraint("cause in ('deleted', 'truncated', 'replaced')", name="lost_inputs_cause_check"),
+    CheckConstraint("cause in ('deleted', 'truncated', 'replaced', 'skipped')", name="lost_inputs_cause_check"),
     Index("lost_inputs_open", "id", postgresql_where=text("acknowledged_at is null")),
 )
 

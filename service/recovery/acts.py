@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import orjson
+from aiokafka import TopicPartition
 
 from service.domain.input_limits import InputLimits
 from service.domain.topics import CONTENT_PROVISIONED, INCOMING_TOPICS
@@ -21,6 +22,7 @@ from service.kafka.deliveries import decode
 from service.kafka.unpacking import Record
 from service.recovery.facts import Received, received_of
 from service.store.recovery import Content
+from service.store.skipped_inputs import SkippedRange
 
 REMOVALS: Final = ("pending remove", "pending clear")
 
@@ -95,6 +97,8 @@ class LostActs:
     """By batch: the inputs that operators have sent in place of rejected ones."""
     resumed: Mapping[str, bool] = field(default_factory=dict)
     """Topics whose pause was ended, and whether their rejections were skipped from then on."""
+    skipped: Sequence[tuple[TopicPartition, SkippedRange]] = ()
+    """Offsets that were skipped since they cannot be read."""
     received: dict[tuple[str, str], Content] = field(default_factory=dict)
     """By batch and text: content that was removed, as an input topic has it."""
 
@@ -111,6 +115,7 @@ def lost_acts(acts: Sequence[Act], limits: InputLimits) -> LostActs:
     removed: dict[str, dict[str, datetime]] = defaultdict(dict)
     edited: list[tuple[str, Received]] = []
     resumed: dict[str, bool] = {}
+    skipped = []
     for number, act in enumerate(acts):
         if act.action in REMOVALS and act.batch_id is not None:
             removed[act.batch_id] |= dict.fromkeys(act.details.get("text_storage_ids", ()), act.at)
@@ -121,4 +126,7 @@ def lost_acts(acts: Sequence[Act], limits: InputLimits) -> LostActs:
                 edited.append(found)
         elif act.action == "quarantine resume" and act.topic is not None:
             resumed[act.topic] = bool(act.details.get("skip_refused"))
-    return LostActs(removed, edited, resumed)
+        elif act.action == "inputs skip" and act.topic is not None:
+            numbers = (act.details[name] for name in SkippedRange._fields)
+            skipped.append((TopicPartition(act.topic, act.details["partition"]), SkippedRange(*numbers)))
+    return LostActs(removed, edited, resumed, skipped)

@@ -10,7 +10,7 @@ from service.domain.delivery import Delivery
 from service.domain.input_limits import InputLimits
 from service.history.ledger import Ledger
 from service.history.topics import read_range
-from service.kafka.deliveries import TopicRecord, decode_all
+from service.kafka.deliveries import IsSkipped, TopicRecord, decode_all
 from service.recovery.facts import Received, announcement_of, received_of
 from service.store.outbox import EVENTS_PER_ROW
 from service.store.progress import time_of
@@ -75,9 +75,10 @@ async def read_inputs(
     limits: InputLimits,
     note: Callable[[str, Received], None],
     read: Callable[[int], None],
+    is_skipped: IsSkipped,
 ) -> None:
     """Add the readable inputs to the ledger. `note` is called with the batch id of each, and the input."""
-    async for deliveries, _ in input_pages(reader, starts, ends, limits):
+    async for deliveries, _ in input_pages(reader, starts, ends, limits, is_skipped):
         inputs = [found for delivery in deliveries if (found := received_of(delivery))]
         for each in inputs:
             note(*each)
@@ -90,9 +91,10 @@ async def input_pages(
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     limits: InputLimits,
+    is_skipped: IsSkipped,
 ) -> AsyncIterator[tuple[list[Delivery], TopicRecord]]:
     """Yield the deliveries of a page of one partition, and its last record."""
-    async for records in read_range(reader, starts, ends, limits):
+    async for records in read_range(reader, starts, ends, limits, is_skipped):
         last = records[-1]
         yield await decode_all(TopicPartition(last.topic, last.partition), records, limits), last
 

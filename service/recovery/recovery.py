@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -31,6 +32,7 @@ from service.history.resumption import Observed, Resumption, resume
 from service.history.topics import open_reader, topic_partitions
 from service.intake.intake import Intake
 from service.intake.reporting import report as report_effects
+from service.kafka.deliveries import IsSkipped
 from service.postgres.pool import Database
 from service.recovery import state
 from service.recovery.acts import Act, lost_acts
@@ -49,7 +51,7 @@ from service.recovery.reading import (
 )
 from service.recovery.state import QUIET_SECONDS, NotRecoverable, Partitions, Recovering
 from service.runtime.health import Health
-from service.store import pending_content, progress, quarantine, recovery, slots
+from service.store import pending_content, progress, quarantine, recovery, skipped_inputs, slots
 from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingFilter
 from service.store.progress import LastRecord, LostInputs, ProgressRow, time_of
@@ -200,6 +202,7 @@ class _Run:
         self.report.counts["contradictions"] = self.report.counts["incomplete"] = 0
         self.report.contradictions, self.report.incomplete = [], []
         log, limits = self._options.log, self._options.input_limits
+        skipped = await self._skipped()
         if not self._options.dry_run and (erased := await blank_stored(self._recovering.transaction)):
             self.report.counts["erased batches"] = erased
         with Ledger(RECORDS) as ledger:
@@ -207,9 +210,8 @@ class _Run:
             since = await output_starts(self._reader, self._outputs, self._recovering.begun.known_until)
             highest = await read_outputs(self._reader, ledger, since, ends, self._counter("read {} announcements"))
             log("reading the inputs")
-            await read_inputs(
-                self._reader, ledger, starts, input_ends, limits, self._acts.note, self._counter("read {} inputs")
-            )
+            count, note = self._counter("read {} inputs"), self._acts.note
+            await read_inputs(self._reader, ledger, starts, input_ends, limits, note, count, skipped)
             ledger.add(self._acts.edited)
             async with self._recovering.database.transaction() as conn:
                 for batch_id, announcements in await recovery.read_incomplete_batches(conn):
@@ -223,8 +225,17 @@ class _Run:
         if self._options.dry_run:
             return
         log("applying the inputs")
-        await self._apply(starts, input_ends)
+        await self._apply(starts, input_ends, skipped)
         await blank_rejected(self._recovering.database)
+
+    async def _skipped(self) -> IsSkipped:
+        """Return which inputs are not read, since operators have skipped them, also in the lost time."""
+        async with self._recovering.database.transaction() as conn:
+            await skipped_inputs.note_skipped_inputs(conn, self._acts.skipped)
+            known = await skipped_inputs.read_skipped_inputs(conn)
+            if self._options.dry_run:
+                await conn.rollback()
+        return partial(skipped_inputs.is_skipped, known)
 
     async def _prepare(self) -> None:
         """Make the tables state what operators did before anything is decided again."""
@@ -298,7 +309,7 @@ class _Run:
 
     # -- the regular decisions
 
-    async def _apply(self, starts: Partitions, ends: Partitions) -> None:
+    async def _apply(self, starts: Partitions, ends: Partitions, skipped: IsSkipped) -> None:
         """Apply the inputs, and move the rows of the partitions behind them."""
         limits = replace(self._options.limits, consecutive_rejections=UNLIMITED)
         intake = Intake(self._recovering.database, limits, Health(), report_effects)
@@ -312,7 +323,7 @@ class _Run:
                 await progress.insert_lost_inputs(conn, lost)
         self._resumed = {tp: replace(each, lost=None) for tp, each in self._resumed.items()}
         stopped: set[TopicPartition] = set()
-        async for deliveries, last in input_pages(self._reader, starts, ends, self._options.input_limits):
+        async for deliveries, last in input_pages(self._reader, starts, ends, self._options.input_limits, skipped):
             tp = TopicPartition(last.topic, last.partition)
             if tp in stopped:
                 continue

@@ -21,6 +21,6 @@ comment on column ops.lost_inputs.partition is 'the partition';
 comment on column ops.lost_inputs.first_offset is 'the first offset that is missing';
 comment on column ops.lost_inputs.next_offset is 'the offset after the last one that is missing';
 comment on column ops.lost_inputs.records is 'number of missing offsets: the most records that there were';
-comment on column ops.lost_inputs.cause is 'deleted (unread, by retention or by someone), truncated (the topic ends earlier than before), or replaced (it has other records than before; it is read again from its beginning)';
+comment on column ops.lost_inputs.cause is 'deleted (unread, by retention or by someone), truncated (the topic ends earlier than before), replaced (it has other records than before; it is read again from its beginning), or skipped (by an operator)';
 comment on column ops.lost_inputs.noticed_at is 'when a pod noticed it';
 comment on column ops.lost_inputs.acknowledged_at is 'when an operator marked it as seen; null until then';

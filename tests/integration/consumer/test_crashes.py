@@ -1,6 +1,8 @@
 """Tests poison-record isolation: a record that crashes the process is found, and other ends reject no record."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import psycopg
 import pytest
 from aiokafka import TopicPartition
 
+from deploy.local.processes import plain_environment
 from deploy.servers.brokers import PARTITIONS
 from deploy.servers.pods import Pod, killed, pods, until
 from service.consumer import offsets
@@ -16,6 +19,7 @@ from service.consumer.offsets import OffsetCommitter
 from service.domain.topics import CONTENT_PROVISIONED, INCOMING_TOPICS
 from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import content
+from tests.support.pods.command_line import ROOT
 from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture, Running
 from tests.support.selection import partly_in_test_all
 
@@ -116,6 +120,34 @@ async def test_a_record_batch_that_was_alone_in_three_crashes_is_rejected_unread
         pod.terminate()
         assert await pod.ended() == 0
     assert strict_consumers.value("select count(*) from els.crash_marks") == 0
+
+
+@pytest.mark.only_in_test_all("a record batch that kills the process when it is unpacked")
+async def test_a_record_batch_that_an_operator_has_skipped_kills_no_further_pod(
+    tmp_path: Path, strict_consumers: ConsumerFixture
+) -> None:
+    for names in (("t1", "t2"), ("t3", "mine", "t5"), ("t6", "t7")):
+        batch = record_batch([content("b", name) for name in names])
+        last = await strict_consumers.publish_batch(CONTENT_PROVISIONED, batch, len(names))
+    settings = settings_of(strict_consumers) | {"MINE": "unpack"}
+    with pods(tmp_path, settings) as started:
+        (pod,) = started.start(module="tests.support.pods.crash_on_record")
+        assert await crashes_or(pod, lambda: False)
+        command = [sys.executable, "-m", "service", "inputs", "skip", CONTENT_PROVISIONED, "0", str(last - 2)]
+        environment = plain_environment() | settings | {"PYTHONPATH": str(ROOT)}
+        for arguments in (["--batch", "--dry-run"], ["--batch", "--yes", "--why", "it kills"]):
+            ended = await asyncio.to_thread(
+                subprocess.run, [*command, *arguments], env=environment, capture_output=True, text=True, check=False
+            )
+            assert ended.returncode == 0, ended.stderr
+        (pod,) = started.start(module="tests.support.pods.crash_on_record")
+        assert not await crashes_or(pod, lambda: strict_consumers.value(PENDING) == 4)
+        await strict_consumers.all_committed()
+        pod.terminate()
+        assert await pod.ended() == 0
+    assert strict_consumers.rejected() == [(CONTENT_PROVISIONED, "skipped")]
+    lost = strict_consumers.conn.execute("select records, cause from ops.lost_inputs").fetchall()
+    assert lost == [(3, "skipped")]
 
 
 @pytest.mark.only_in_test_all("a record batch that kills the process when it is unpacked, and a record that hangs")

@@ -192,6 +192,24 @@ async def test_what_cannot_be_repeated_is_reported_with_the_reason(stack: SetBac
     assert reasons["batches cancel"].startswith("batch b is ready")
 
 
+async def test_what_was_skipped_is_skipped_again(stack: SetBack) -> None:
+    broker = stack.kafka
+    actions = Operations(stack.database, IntakeLimits(), InputLimits(), lambda: broker)
+    await stack.keep()
+    await stack.send(contents("b", "t1", "t2", "t3"))
+    await actions.inputs.skip(ME, CONTENT_PROVISIONED, 0, 1, whole_batch=True)
+    acts = exported(stack)
+    await stack.set_back()
+    await stack.recover(acts=acts)
+    assert await Repetition(stack.database, actions, "her").repeat(acts) == []
+    assert states(stack) == {"t1": "pending", "t3": "pending"}
+    assert stack.consumers.conn.execute("select first_offset, cause from ops.lost_inputs").fetchall() == [
+        (1, "skipped")
+    ]
+    assert stack.consumers.value("select reason from els.quarantine") == "skipped"
+    assert [row[2] for row in repeated(stack)] == ["inputs skip"]
+
+
 async def test_a_batch_that_was_cancelled_is_cancelled_again(stack: SetBack) -> None:
     """Once where the topics have its announcement, once where they do not."""
     await stack.start()

@@ -48,6 +48,7 @@ OTHER_TABLES: Mapping[str, str] = {
     "input_topics": "a row for each input topic",
     "output_topics": "a row for each output topic",
     "lost_inputs": "by topic and partition, a row for each loss",
+    "skipped_inputs": "a row for each offset that an operator has skipped",
     "operator_actions": "in order of time; an action need not concern a batch",
 }
 """Tables whose rows do not belong to a batch, each with its reason."""

@@ -1,0 +1,115 @@
+"""Tests that pods skip a record that an operator has skipped, and that it is kept and reported."""
+
+from pathlib import Path
+
+import pytest
+
+from service.domain.input_limits import InputLimits
+from service.domain.topics import CONTENT_PROVISIONED
+from service.kafka.connection import client_options
+from service.operators.errors import Conflict, InvalidRequest, NotFound
+from service.operators.inputs import InputActions
+from service.postgres.pool import Database
+from service.runtime import metrics
+from service.store.operator_actions import Operator
+from tests.support.builders.batches import record_batch
+from tests.support.builders.inputs import content
+from tests.support.checks.audited import check_audit
+from tests.support.pods.running_consumer import PENDING, ConsumerFixture
+
+ROOT = Path(__file__).parents[3]
+LOST = "select first_offset, next_offset, cause, acknowledged_at is not null from ops.lost_inputs"
+KEPT = 'select "offset", value, reason, state from els.quarantine'
+BREAKS = """
+create function public.break() returns trigger language plpgsql as $$
+begin
+    if new.text_storage_id = 'poison' then
+        raise exception 'a fault of the service' using errcode = 'XX000';
+    end if;
+    return new;
+end $$;
+create trigger breaking before insert on els.pending_content for each row execute function public.break();
+"""
+
+
+@pytest.fixture
+async def inputs(strict_consumers: ConsumerFixture, app_url: str, monkeypatch: pytest.MonkeyPatch) -> InputActions:
+    """The action, whose process of its own has the same settings."""
+    settings = {"ELS_DATABASE_URL": app_url, "PYTHONPATH": str(ROOT), **strict_consumers.broker.settings}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    broker = strict_consumers.broker.bootstrap_servers
+    return InputActions(Database(app_url, pool_size=2), lambda: client_options(broker), InputLimits())
+
+
+async def test_a_running_pod_skips_a_record_that_no_transaction_can_apply(
+    strict_consumers: ConsumerFixture, inputs: InputActions
+) -> None:
+    """It is in the middle of a record batch, whose other records are applied."""
+    consumers = strict_consumers
+    consumers.restarts = True
+    consumers.conn.execute(BREAKS)
+    values = [content("b", text) for text in ("t1", "poison", "t2")]
+    first = await consumers.publish_batch(CONTENT_PROVISIONED, record_batch(values, name=b"a-name"), 3)
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t3"))
+    running = await consumers.start()
+    await consumers.becomes("select count(*) from els.progress", 12)
+    lost = metrics.LOST_INPUTS.labels(CONTENT_PROVISIONED)._value.get()
+    shown = await inputs.skip(Operator("me"), CONTENT_PROVISIONED, 0, first + 1, dry_run=True)
+    assert (shown.first_offset, shown.next_offset, shown.why) == (first + 1, first + 2, "")
+    assert consumers.conn.execute(KEPT).fetchall() == consumers.conn.execute(LOST).fetchall() == []
+    assert await inputs.skip(Operator("me", "a bug"), CONTENT_PROVISIONED, 0, first + 1) == shown
+    await consumers.all_committed()
+    assert consumers.value(PENDING) == 3
+    assert consumers.conn.execute(KEPT).fetchall() == [(first + 1, values[1], "skipped", "open")]
+    assert consumers.conn.execute(LOST).fetchall() == [(first + 1, first + 2, "skipped", True)]
+    assert metrics.LOST_INPUTS.labels(CONTENT_PROVISIONED)._value.get() > lost
+    assert consumers.value("select attention from ops.health where attention::text like '%lost%'") is None
+    action = "select action, topic, why, details ->> 'first_offset' from ops.operator_actions"
+    assert consumers.conn.execute(action).fetchall() == [("inputs skip", CONTENT_PROVISIONED, "a bug", str(first + 1))]
+    assert running.health.parts is not None
+    await consumers.stop()
+    await check_audit(consumers.app_url, consumers.broker, consumers.group)
+
+
+async def test_a_record_batch_that_ends_the_process_that_unpacks_it_is_skipped_as_a_whole(
+    strict_consumers: ConsumerFixture, inputs: InputActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumers = strict_consumers
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    built = record_batch([content("b", "t2"), content("b", "t3")], name=b"a-name")
+    first = await consumers.publish_batch(CONTENT_PROVISIONED, built, 2)
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t4"))
+    with monkeypatch.context() as patched:
+        patched.setattr("service.operators.apart.sys.executable", "/bin/false")
+        skipped = await inputs.skip(Operator("me"), CONTENT_PROVISIONED, 0, first + 1)
+    assert (skipped.first_offset, skipped.next_offset) == (first, first + 2)
+    await consumers.start()
+    await consumers.all_committed()
+    assert consumers.value(PENDING) == 2
+    ((offset, value, reason, state),) = consumers.conn.execute(KEPT).fetchall()
+    assert (offset, value[61:], reason, state) == (first + 1, built[61:], "skipped", "open")
+    assert consumers.conn.execute(LOST).fetchall() == [(first, first + 2, "skipped", True)]
+    await consumers.stop()
+    await check_audit(consumers.app_url, consumers.broker, consumers.group)
+
+
+async def test_an_offset_that_is_dealt_with_or_not_there_is_refused(
+    strict_consumers: ConsumerFixture, inputs: InputActions
+) -> None:
+    consumers, me = strict_consumers, Operator("me")
+    await consumers.start()
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    await consumers.all_committed()
+    await consumers.becomes(
+        f"select next_offset from els.progress where topic = '{CONTENT_PROVISIONED}' and partition = 0", 1
+    )
+    with pytest.raises(Conflict, match="before offset 1 of this partition is dealt with"):
+        await inputs.skip(me, CONTENT_PROVISIONED, 0, 0)
+    with pytest.raises(NotFound, match="and not 1"):
+        await inputs.skip(me, CONTENT_PROVISIONED, 0, 1)
+    with pytest.raises(NotFound, match="has no partition 77"):
+        await inputs.skip(me, CONTENT_PROVISIONED, 77, 0)
+    with pytest.raises(InvalidRequest, match="no input topic"):
+        await inputs.skip(me, "another", 0, 0)
+    assert consumers.value("select count(*) from ops.operator_actions") == 0
