@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from service.operators.errors import Conflict, OperationError, Unavailable
 from service.operators.operations import Operations
+from service.operators.privacy import ErasureRequest
 from service.operators.transactions import transaction
 from service.postgres.pool import Database
 from service.recovery.acts import Act
-from service.store import batches, operator_actions, pending_content, quarantine, validation_failures
+from service.store import batches, erasures, operator_actions, pending_content, quarantine, validation_failures
 from service.store.operator_actions import Operator, Subject
 from service.store.pending_content import PendingFilter
 
@@ -24,6 +25,8 @@ HARMLESS: Final = ("health acknowledge", "batches republish", "recover", "recove
 
 _FAILED: Final = ("rejected", "killed_the_process")
 """Outcomes of replays that changed nothing."""
+
+TOMBSTONE_NEEDED: Final = "recover with --erasures FILE, or erase it again"
 
 _BY_HAND: Final = "a recovery does not repeat such an action: do it by hand"
 
@@ -46,6 +49,7 @@ class Repetition:
             "inputs skip": self._skip,
             "batches close": self._end,
             "batches cancel": self._end,
+            "privacy erase": self._erase,
         }
 
     async def repeat(self, acts: Sequence[Act]) -> list[tuple[Act, str]]:
@@ -171,6 +175,25 @@ class Repetition:
             await self._operations.inputs.skip(by, *place, whole_batch=bool(act.details.get("batch")))
         except Conflict:  # it is skipped already
             return await self._settled(act, by, is_done=True, state="")
+        return None
+
+    # -- personal data
+
+    async def _erase(self, act: Act, by: Operator) -> str | None:
+        """Erase again what the action names. A user and the name of a file are in no row: only their digest is."""
+        batch_id, details = act.batch_id, act.details
+        if batch_id is None:
+            async with transaction(self._database) as conn:
+                is_known = await erasures.has_erasure(conn, str(details.get("digest", "")))
+            return await self._settled(act, by, is_done=is_known, state=TOMBSTONE_NEEDED)
+        requests = [ErasureRequest("text", batch_id, each) for each in details.get("text_storage_ids", ())]
+        requests += [ErasureRequest("upload", batch_id, each) for each in details.get("file_upload_ids", ())]
+        for kind in ("text", "upload"):
+            requests += [ErasureRequest(kind, batch_id, details[name]) for name in (f"{kind}_id",) if name in details]
+        for request in requests or [ErasureRequest("batch", batch_id)]:
+            report = await self._operations.privacy.erase(by, request)
+            if report.blocked:
+                return report.blocked[0]["why"]
         return None
 
     # -- batches

@@ -226,6 +226,7 @@ class _Run:
             return
         log("applying the inputs")
         await self._apply(starts, input_ends, skipped)
+        await blank_stored(self._recovering.transaction)  # also what operators have removed
         await blank_rejected(self._recovering.database)
 
     async def _skipped(self) -> IsSkipped:

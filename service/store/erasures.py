@@ -61,6 +61,12 @@ async def has_erasures(conn: AsyncConnection[Any]) -> bool:
     return bool(found)
 
 
+async def has_erasure(conn: AsyncConnection[Any], digest: str) -> bool:
+    """Say whether there is a tombstone with this digest, in hexadecimal."""
+    ((found,),) = await fetch_rows(conn, "has_erasure", digest=digest)
+    return bool(found)
+
+
 async def find_erased(conn: AsyncConnection[Any], subjects: Collection[ErasedSubject]) -> dict[ErasedSubject, str]:
     """Find which of these were erased, with the kind of the tombstone: of a batch, batch or part."""
     asked = list(subjects)

@@ -18,7 +18,9 @@ from service.intake.reporting import report as report_effects
 from service.operators.errors import Conflict, InvalidRequest
 from service.operators.operations import Operations
 from service.operators.privacy import ErasureReport, ErasureRequest
+from service.operators.repetition import TOMBSTONE_NEEDED, Repetition
 from service.postgres.pool import Database
+from service.recovery.acts import Act
 from service.recovery.blanking import import_tombstones, tombstone_of
 from service.store import search
 from service.store.operator_actions import Operator
@@ -363,6 +365,23 @@ async def test_tombstones_of_another_database_need_its_key(eraser: Eraser) -> No
     for wrong in (b"{}", b"[]", b'{"digest": "00", "kind": "user", "erased_at": "2026-01-01", "key_id": "x"}', b"x"):
         with pytest.raises(ValueError, match="privacy export"):
             tombstone_of(wrong)
+
+
+async def test_an_erasure_of_the_lost_time_is_repeated(eraser: Eraser) -> None:
+    """From the rows that it has written, as a recovery does with an export of them."""
+    await eraser.erase("user", name=USER)
+    await eraser.erase("text", "b", "t1")
+    await eraser.erase("batch", "early")
+    columns = "at, who, action, batch_id, topic, why, details"
+    acts = [Act(*row) for row in eraser.rows(f"select {columns} from ops.operator_actions order by id")]
+    eraser.conn.execute("truncate els.erasures, els.operator_actions")
+    await fill(eraser)
+    left = await Repetition(eraser.database, eraser.operations, "tester").repeat(acts)
+    assert [(act.details["kind"], why) for act, why in left] == [("user", TOMBSTONE_NEEDED)]
+    assert eraser.rows("select original_file_name from els.slots where state = 'assigned'") == [(BLANK,)]
+    assert eraser.rows("select original_file_name from els.excess_content") == [(FILE,)]
+    assert eraser.rows("select distinct original_file_name from els.pending_content") == [(BLANK,)]
+    assert await Repetition(eraser.database, eraser.operations, "tester").repeat(acts) == left
 
 
 async def test_digests_are_hmacs(eraser: Eraser) -> None:
