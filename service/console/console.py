@@ -32,6 +32,9 @@ PAGES: Final[Sequence[ConsolePage]] = (
 
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
+_SEARCHED: Final = ("contains", "file", "text", "user", "who")
+"""Parameters that may be the name of a person: they are not logged."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -68,7 +71,7 @@ class Console:
             if page.shows_persons and "HX-Request" not in request.headers:
                 person = request[PERSON]
                 # Not what is searched, which may be the name of a person.
-                given = {name: value for name, value in request.query.items() if name not in ("file", "text", "who")}
+                given = {name: value for name, value in request.query.items() if name not in _SEARCHED}
                 _log.info("personal_data_read", who=person.who, path=request.path, parameters=given)
             values = await page.read(self._reads, Query(request.query))
             return self._render(request, page.template, page=page, **values)

@@ -110,8 +110,8 @@ def _handler(operations: Operations, endpoint: Endpoint) -> Handler:
         )
         result = await endpoint.do(Call(operations, request_model, request.remote or "nowhere"))
         if endpoint.method == "GET":
-            # What is read here holds names of files and of persons.
-            given = request_model.model_dump(exclude_none=True, exclude={"file", "user"})
+            # What is read here holds names of files and of persons, and so does what is searched, which is not logged.
+            given = request_model.model_dump(exclude_none=True, exclude={"file", "user", "contains"})
             _log.info("personal_data_read", address=request.remote, path=request.path, parameters=given)
         body = endpoint.response.model_validate(result, from_attributes=True).model_dump_json()
         return web.Response(body=body.encode(), content_type="application/json")

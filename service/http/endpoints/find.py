@@ -11,7 +11,8 @@ from service.http.schemas import AgeFilters, Call, Endpoint, PageRequest, Respon
 
 class FindText(AgeFilters, PageRequest):
     text: ShortText = Field(
-        description="the id of a batch, text, upload, essay, user, class or correlation, or a part of a file's name"
+        exclude=True,  # from the log: it may be the name of a person
+        description="the id of a batch, text, upload, essay, user, class or correlation, or a part of a file's name",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from aiohttp import ClientSession
+from structlog.testing import capture_logs
 
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Reason, Rejection
@@ -565,3 +566,13 @@ async def test_personal_data_is_erased(served: Served, conn: psycopg.Connection[
     assert (status, [each["batch_id"] for each in body["batches"]]) == (200, ["b"])
     assert conn.execute("select original_file_name from els.slots").fetchall() == [("[erased]",)]
     assert (await served.send("POST", "privacy/erase", token=VIEWER, json={"batch": "b"}))[0] == 403
+
+
+async def test_what_is_searched_is_not_logged(served: Served) -> None:
+    await served.take(registered("b", "e", user_id="Anna Ek"), provisioned("c", "t", original_file_name="Anna Ek.docx"))
+    searches = {"find": "text", "batches": "user", "pending": "file", "quarantine": "contains"}
+    with capture_logs() as logs:
+        for path, name in searches.items():
+            assert (await served.get(path, **{name: "Anna Ek"}))[0] == 200
+    assert [each["event"] for each in logs] == ["personal_data_read"] * len(searches)
+    assert "Anna" not in repr(logs)
