@@ -149,17 +149,16 @@ def input_limits(settings: Settings) -> InputLimits:
 
 def retention_policy(settings: Settings) -> RetentionPolicy:
     """Build the retention policy."""
-    # What is longer than the retention of batches is in no topic any more, but may be in a backup.
-    batch_retention = settings.batch_retention_seconds
     return RetentionPolicy(
         pending_ttl=settings.pending_ttl_seconds,
         expired_retention=settings.expired_retention_seconds,
         batch_timeout=settings.batch_timeout_seconds,
-        batch_retention=batch_retention,
+        batch_retention=settings.batch_retention_seconds,
         closed_retention=settings.closed_retention_seconds,
         # No action is deleted before the rows that it closed.
         actions_retention=max(settings.actions_retention_seconds, settings.closed_retention_seconds),
-        erasure_retention=batch_retention and max(batch_retention, settings.oldest_backup_seconds or 0),
+        # What is older than the retention of batches is in no topic any more, but may be in a backup.
+        erasure_retention=max(settings.batch_retention_seconds, settings.oldest_backup_seconds or 0),
         ready_waits=settings.ready_waits_for_associations,
     )
 

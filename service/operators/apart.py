@@ -50,7 +50,7 @@ async def run_apart(command: Sequence[str], stdin: bytes = b"") -> Any:
             answer, errors = await process.communicate()
         lines = [orjson.loads(line) for line in errors.splitlines() if line.startswith(b"{")]
         for line in lines:
-            log_many([(line.pop("event"), {name: line[name] for name in line.keys() - {"level", "timestamp"}})])
+            log_many([(line.pop("event"), {name: line[name] for name in line if name not in ("level", "timestamp")})])
         return orjson.loads(answer)
     except TimeoutError:
         return f"did not end within {SECONDS:.0f} s"

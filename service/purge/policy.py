@@ -18,7 +18,7 @@ class RetentionPolicy:
     batch_retention: int = 400 * 86_400
     closed_retention: int = 90 * 86_400
     actions_retention: int = 400 * 86_400
-    erasure_retention: int | None = None
+    erasure_retention: int = 400 * 86_400
     """How long tombstones are kept: at least as long as topics and backups may bring back what was erased."""
     ready_waits: bool = True
     """Whether BatchEssaysReady of a batch with a class waits until the class is confirmed."""

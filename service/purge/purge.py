@@ -79,7 +79,7 @@ async def count_due(database: Database, policy: RetentionPolicy, now: datetime |
             closed=time_before(now, policy.closed_retention),
             actions=time_before(now, policy.actions_retention),
             confirmations=due_before(turn, turn.registrations_until, policy.batch_retention),
-            erasures=None if policy.erasure_retention is None else time_before(now, policy.erasure_retention),
+            erasures=time_before(now, policy.erasure_retention),
             waits=policy.ready_waits,
         )
     report = PurgeReport(held=is_held(turn))
@@ -126,8 +126,7 @@ class _Round:
         # Last, so that no action is deleted before the rows that it closed, whose `closed_at` is its `at`.
         yield self._clearing("deleted_actions", "delete_operator_actions", self.policy.actions_retention)
         yield _index_changes
-        if (seconds := self.policy.erasure_retention) is not None:
-            yield self._clearing("deleted_erasures", "delete_old_erasures", seconds)
+        yield self._clearing("deleted_erasures", "delete_old_erasures", self.policy.erasure_retention)
 
     async def _chunk(self, task: _PurgeTask) -> bool:
         """Run one transaction of a task. Returns whether the task may have more to do."""

@@ -37,7 +37,7 @@ _WARNINGS: Final = ("content_expired", "batch_timed_out")
 
 _COUNTED: Final = (
     *("deleted_content", "deleted_failures", "deleted_batches", "deleted_removed", "deleted_quarantine"),
-    "deleted_actions",
+    *("deleted_actions", "deleted_erasures"),
 )
 """The tasks of which each chunk is logged, with the number of its rows."""
 

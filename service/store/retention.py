@@ -113,7 +113,7 @@ async def count_due(
     closed: datetime,
     actions: datetime,
     confirmations: datetime | None,
-    erasures: datetime | None,
+    erasures: datetime,
     waits: bool,
 ) -> dict[str, int]:
     """Count what has passed its time limit, by the names of PurgeReport. A time of None means that nothing is due."""

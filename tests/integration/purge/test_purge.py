@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -652,6 +652,12 @@ async def test_what_was_done_is_counted_when_it_is_committed(house: PurgeFixture
     assert counted("els_pending_content_expired_total") == before[0] + 2
     assert counted("els_batches_timed_out_total") == before[1] + 1
     assert counted("els_purged_total", chore="expired_failures") >= 1
+
+
+def test_every_task_that_changes_something_is_logged() -> None:
+    silent = {"indexed_batches", "ended_waits", "passed_over", "whole", "held"}  # ended waits: as batch_ready
+    logged = reporting._EVENT_OF.keys() | set(reporting._COUNTED)
+    assert {each.name for each in fields(PurgeReport)} - silent == logged
 
 
 async def test_the_services_own_role_may_do_all_that(house: PurgeFixture, app_url: str) -> None:
