@@ -40,11 +40,12 @@ from tests.support.interleaving.interleaving import forget
 TOKEN = "token"
 ANSWERS = {200, *admin.PROBLEMS.keys(), 405, 415} - {401, 503}
 FITTING: Mapping[str, Sequence[Any]] = {
-    "batch": ("b", "ready", "nobody"), "text": ("c0", "c1", "c2"), "texts": (["c1"], ["c1", "c2"], ["c0", "x"]),
+    "batch": ("b", "ready", "open", "nobody"), "text": ("c0", "c1", "c2"), "texts": (["c1"], ["c1", "c2"], ["c0", "x"]),
     "state": ("pending", "open", "ready"), "limit": (1, 5, 1000), "id": (1, 2, 3), "ids": ([1], [2, 3], [99]),
     "all": (True, False), "after": ("2026-11-22T08:00:00Z/1", 1, "b"), "before": (1, 9), "older_than": ("1s", "2h"),
     "newer_than": ("90s", "1d"), "topic": (CONTENT_PROVISIONED,), "reason": ("not_json",), "user": ("teacher",),
-    "dry_run": (True, False), "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"),
+    "dry_run": (True, False), "slots": (True, False), "excess": (True, False),
+    "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"),
 }  # fmt: skip
 """Plausible values, by the name of the parameter."""
 
@@ -54,15 +55,21 @@ COMMANDS = (
     "pending list", "pending show b c1", "pending remove --yes b c1", "pending clear --yes b", "pending clear b",
     "pending restore b", "quarantine list", "quarantine show 1", "quarantine replay 1 2", "quarantine replay --all",
     "quarantine discard --yes 3", f"quarantine resume {CONTENT_PROVISIONED}", "batches list", "batches show ready",
-    "batches republish ready", "pending restore --all",
+    "batches republish ready", "pending restore --all", "batches close open", "batches cancel open --reason OTHER",
 )  # fmt: skip
-OPTIONS = ("json", "limit", "after", "before", "all", "why", "who", "older-than", "newer-than", "file", "state",
-           "topic", "reason", "user", "batch", "dry-run")  # fmt: skip
+OPTIONS = ("json", "limit", "after", "before", "all", "slots", "excess", "why", "who", "older-than", "newer-than",
+           "file", "state", "topic", "reason", "user", "batch", "dry-run")  # fmt: skip
 
 
 async def something_there(database: Database) -> None:
     """Creates a ready batch, pending content and rows in quarantine."""
-    some = [registered("ready", "e1"), provisioned("ready", "c0"), provisioned("b", "c1"), provisioned("b", "c2")]
+    some = [
+        registered("ready", "e1"),
+        registered("open", "e1"),
+        provisioned("ready", "c0"),
+        provisioned("b", "c1"),
+        provisioned("b", "c2"),
+    ]
     rejected = [delivery(CONTENT_PROVISIONED, value) for value in (b"{", b"\xff\0", content("b", "c" * 300), None)]
     await Intake(database, IntakeLimits(), Health("database"), forget).take([*some, *rejected])
 

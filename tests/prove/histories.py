@@ -9,7 +9,7 @@ no invariant is violated, and delivering everything once more changes nothing.
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Rejection
 from service.domain.input_limits import InputLimits
 from service.domain.topics import (
+    BATCH_CANCELLED,
     BATCH_COMPLETED,
     BATCH_READY,
     CONTENT_PROVISIONED,
@@ -35,6 +36,7 @@ from service.domain.topics import (
 )
 from service.operators import errors as actions
 from service.operators import pending
+from service.operators.batches import BatchActions
 from service.operators.replay import Replay
 from service.postgres import arrays
 from service.postgres.pool import Database
@@ -66,6 +68,8 @@ class Expected:
     """Content or failure → pending, expired, removed, slot, excess, surplus; in the order of arrival."""
     announced: Counter[tuple[str, str]] = field(default_factory=Counter)
     timed_out: bool = False
+    ended: str | None = None
+    """How an operator has ended it: closed or cancelled."""
     class_id: str | None = None
     confirmations: dict[str, str] = field(default_factory=dict)
     """Class → pending, applied, unused; in the order of arrival."""
@@ -86,7 +90,7 @@ class Expected:
             self._assign(upload)
 
     def _assign(self, upload: str) -> None:
-        open_slots = [essay for essay in self.essays or () if essay not in self.slots]
+        open_slots = [] if self.ended else [essay for essay in self.essays or () if essay not in self.slots]
         if not open_slots:
             self.places[upload] = "surplus" if _is_failure(upload) else "excess"
             if not _is_failure(upload):
@@ -104,7 +108,9 @@ class Expected:
 
     @property
     def complete(self) -> bool:
-        return self.essays is not None and len(self.slots) == len(self.essays)
+        if self.essays is None or self.ended == "cancelled":
+            return False
+        return self.ended == "closed" or len(self.slots) == len(self.essays)
 
     @property
     def failed(self) -> bool:
@@ -121,8 +127,26 @@ class Expected:
             return
         fits = self.class_id and class_id in ("", self.class_id) and "applied" not in self.confirmations.values()
         # Whether the batch has failed is evaluated when its own transaction has counted.
-        self.confirmations[class_id] = "applied" if fits and not self.failed else "unused"
+        is_over = self.failed or self.ended == "cancelled"
+        self.confirmations[class_id] = "applied" if fits and not is_over else "unused"
         self._announce_ready()
+
+    def close(self) -> None:
+        """An operator ends the batch with what is there."""
+        if self.essays is None or self.complete or self.ended:
+            return
+        self.ended = "closed"
+        self.announced[VALIDATION_ERRORS, ""] += self.failed or any(map(_is_failure, self.slots.values()))
+        self.announced[BATCH_COMPLETED, ""] += not self.failed
+        self._announce_ready()
+
+    def cancel(self) -> None:
+        """An operator cancels the batch."""
+        if self.essays is not None and not (
+            self.failed or self.announced[BATCH_READY, ""] or self.ended == "cancelled"
+        ):
+            self.ended = "cancelled"
+            self.announced[BATCH_CANCELLED, ""] += 1
 
     def expire(self) -> None:
         for upload, place in self.places.items():
@@ -137,7 +161,7 @@ class Expected:
                 self.places[upload] = new
 
     def report_late(self) -> None:
-        if self.essays is not None and len(self.slots) < len(self.essays) and not self.timed_out:
+        if self.essays is not None and len(self.slots) < len(self.essays) and not (self.timed_out or self.ended):
             self.timed_out = True
             self.announced[READINESS_TIMEOUT, ""] += 1
 
@@ -230,7 +254,7 @@ class History:
             self._observer.execute(f"delete from els.{table}")
         doings: list[tuple[Callable[[], Any], int]] = [
             (self._poll, 12), (self._again, 3), (self._expire, 1), (self._late, 1), (self._restore, 1),
-            (self._remove, 1), (self._replay, 1),
+            (self._remove, 1), (self._replay, 1), (self._close, 1), (self._cancel, 1),
         ]  # fmt: skip
         chosen = self.dice.choices([each for each, _ in doings], [weight for _, weight in doings], k=steps)
         for doing in chosen:
@@ -354,6 +378,25 @@ class History:
                     await pending.remove_pending(conn, OPERATOR, "pending remove", PendingFilter(batch_id, [text]))
             self.batches[batch_id].move([text], ["pending", "expired"], "removed")
 
+    async def _close(self) -> None:
+        batch_id = self.dice.choice(list(self.batches))
+        await self._end(lambda: BatchActions(self.database, IntakeLimits()).close(OPERATOR, batch_id))
+        self.batches[batch_id].close()
+
+    async def _cancel(self) -> None:
+        batch_id = self.dice.choice(list(self.batches))
+        await self._end(lambda: BatchActions(self.database, IntakeLimits()).cancel(OPERATOR, batch_id, "OTHER"))
+        self.batches[batch_id].cancel()
+
+    async def _end(self, end: Callable[[], Awaitable[object]]) -> None:
+        """Ends a batch, where its state permits that; after a crash again."""
+        for fuse in (self.dice.randint(0, 20), None):
+            self._mortal.conn.fuse = fuse
+            with suppress(actions.Conflict, actions.NotFound, Died):
+                await end()
+            self._mortal.conn.fuse = None
+            self._judge()
+
     async def _replay(self) -> None:
         """Replays the quarantine: no record was rejected without a reason, so each is rejected again."""
         replay = Replay(self.database, OPERATOR, IntakeLimits(), InputLimits())
@@ -400,7 +443,7 @@ class History:
 _SLOTS = """
     select essay_id, coalesce(text_storage_id, file_upload_id)
     from els.slots
-    where batch_id = %(batch_id)s and state <> 'open'
+    where batch_id = %(batch_id)s and state in ('assigned', 'failed')
 """
 _PLACES = """
     select text_storage_id, 'slot' from els.slots where batch_id = %(batch_id)s and state = 'assigned'

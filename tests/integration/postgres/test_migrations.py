@@ -93,6 +93,25 @@ def test_a_downgrade_keeps_the_events_and_refuses_while_a_relay_runs(
     assert rows == [(each.event_id, each.topic, each.payload.decode()) for each in (first, second, third)]
 
 
+CANCELLED = "withdrawn = expected, state = 'cancelled', cancelled_at = now(), cancel_reason = 'OTHER'"
+
+
+@pytest.mark.parametrize("ended", ["withdrawn = expected, state = 'failed'", CANCELLED])
+def test_a_downgrade_refuses_where_a_batch_was_ended_that_the_release_before_does_not_know(
+    database_url: str, conn: psycopg.Connection[tuple[object, ...]], ended: str
+) -> None:
+    conn.execute(
+        "insert into els.batches (batch_id, expected, essay_set, course_code, user_id, essay_instructions,"
+        " correlation_id, registered_at, changed_at)"
+        " values ('b', 1, sha256(''), 'ENG5', 'u', '', gen_random_uuid(), now(), now())"
+    )
+    conn.execute(f"update els.batches set completed_at = now(), {ended}".encode())
+    with pytest.raises(Exception, match="closed or cancelled"):
+        moved(database_url, "0009")
+    conn.execute("delete from els.batches")
+    moved(database_url, "0009")
+
+
 def test_the_schema_says_which_code_runs_on_it(database_url: str, conn: psycopg.Connection[tuple[object, ...]]) -> None:
     query = "select version_num, oldest_code from els.alembic_version"
     head, before = revisions()[-1], revisions()[-2]

@@ -4,11 +4,15 @@ import time
 
 import pytest
 
+from service.consumer.announced import EVENT_KINDS
 from service.domain.delivery import IntakeLimits
+from service.domain.topics import OUTGOING_TOPICS
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
+from service.operators.batches import BatchActions
 from service.postgres.pool import Database
 from service.runtime.health import Health
+from service.store.operator_actions import Operator
 from service.store.progress import AnnouncedEvent, count_unknown_events
 from tests.support.builders.inputs import provisioned, registered
 
@@ -19,6 +23,7 @@ KNOWN = [
     AnnouncedEvent("excess", "b", "t1", None, 1, 0),
     AnnouncedEvent("completed", "b", None, None, 1, 0),
     AnnouncedEvent("timeout", "b", None, None, 1, 0),
+    AnnouncedEvent("cancelled", "gone", None, None, 1, 0),
     AnnouncedEvent("expired", "early", "t2", None, 1, 0),
     AnnouncedEvent("slot", "deleted long ago", "t", "e", 1, OLD),
     AnnouncedEvent("expired", "deleted long ago", "t", None, 1, OLD),
@@ -29,6 +34,8 @@ UNKNOWN = [
     AnnouncedEvent("excess", "b", "t0", None, 1, 0),
     AnnouncedEvent("completed", "open", None, None, 1, 0),
     AnnouncedEvent("timeout", "open", None, None, 1, 0),
+    AnnouncedEvent("cancelled", "b", None, None, 1, 0),
+    AnnouncedEvent("ready", "gone", None, None, 1, 0),
     AnnouncedEvent("expired", "early", "t3", None, 1, 0),
     AnnouncedEvent("slot", "not there", "t", "e", 1, 0),
     AnnouncedEvent("slot", "deleted long ago", "t", "e", 10**9, OLD),
@@ -49,10 +56,15 @@ async def test_an_event_is_unknown_where_the_tables_contradict_it(
     try:
         intake = Intake(database, IntakeLimits(), Health("database"), forget)
         await intake.take([registered("b", "e1"), provisioned("b", "t0"), provisioned("b", "t1")])
-        await intake.take([registered("open", "e1"), provisioned("early", "t2")])
+        await intake.take([registered("open", "e1"), provisioned("early", "t2"), registered("gone", "e1")])
+        await BatchActions(database, IntakeLimits()).cancel(Operator("a test"), "gone", "OTHER")
         async with database.transaction() as conn:
             await conn.execute("update els.batches set timed_out_at = now() where batch_id = 'b'")
             dated = event._replace(published_at=round(time.time() * 1000) - event.published_at)
             assert await count_unknown_events(conn, [dated]) == unknown
     finally:
         await database.close()
+
+
+def test_every_event_of_the_service_is_compared() -> None:
+    assert set(EVENT_KINDS) == set(OUTGOING_TOPICS)
