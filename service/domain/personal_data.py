@@ -155,13 +155,15 @@ EXAMINED_BYTES: Final = 512 * 1024
 
 LONGEST_MENTION: Final = 1_024
 
+SHORTEST_ELSEWHERE: Final = 8
+"""Characters of an id or a name that is found outside of the fields that are known."""
+
 _ID_FIELDS: Final = (
     "batch_id|entity_id|user_id|text_storage_id|file_upload_id|original_file_name|raw_file_storage_id|file_name"
 )
 _NAMED: Final = re.compile(rf'"(?:{_ID_FIELDS})"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _BATCH_ID: Final = re.compile(r'"(?:batch_id|entity_id)"\s*:\s*"((?:[^"\\]|\\.)+)"')
-_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_WORD: Final = re.compile(r"[^\s\x00-\x1f\"'<>{}\[\],;=\ufffd]+")
+_QUOTED_OR_WORD: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|[^\s\x00-\x1f"\'<>{}\[\],;=\ufffd]+')
 
 
 class Mentions(NamedTuple):
@@ -172,13 +174,18 @@ class Mentions(NamedTuple):
 
 
 def mentions_in(key: bytes | None, *parts: bytes | None) -> Mentions:
-    """Find ids and names in the key and in the parts of the value of a record that may be anything at all."""
+    """Find ids and names in the key and in the parts of the value of a record that may be anything at all.
+
+    Outside of the key and of the fields that are known, a short text counts as nobody's id: a number may be anything.
+    """
     given = "\n".join(_text_of(part) for part in parts if part)
     named = (match[1] for match in _NAMED.finditer(given))
-    quoted = (match[1] for match in _QUOTED.finditer(given))
-    words = (match[0] for match in _WORD.finditer(given))
-    texts = map(_unescaped, chain(named, quoted, words))
-    some = set(islice((text for text in texts if 0 < len(text) <= LONGEST_MENTION), MOST_MENTIONS))
+    others = (match[1] or match[0] for match in _QUOTED_OR_WORD.finditer(given))
+    texts = chain(
+        (text for text in map(_unescaped, named) if 0 < len(text) <= LONGEST_MENTION),
+        (text for text in map(_unescaped, others) if SHORTEST_ELSEWHERE <= len(text) <= LONGEST_MENTION),
+    )
+    some = set(islice(texts, MOST_MENTIONS))
     if key and len(key) <= LONGEST_MENTION:
         some.add(_text_of(key))
     batch = _BATCH_ID.search(given)

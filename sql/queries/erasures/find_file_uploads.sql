@@ -16,5 +16,6 @@ from (
     where state <> 'slot'
 ) as uploads
 where position(lower(normalize(:part)) in lower(normalize(original_file_name))) > 0
+    and original_file_name <> '[erased]'
 order by batch_id, file_upload_id
 limit :most

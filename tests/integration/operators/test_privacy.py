@@ -418,7 +418,7 @@ async def test_every_personal_column_is_blanked(eraser: Eraser) -> None:
                 kind = eraser.kind_of(table, column)
                 value = {"json": json.dumps({"message": mark}), "jsonb": json.dumps({"error": mark})}.get(kind, mark)
                 where = "where state <> 'open'" if table == "slots" else ""
-                given = f'"b" "early" {mark}'.encode() if kind == "bytea" else value
+                given = f'"batch_id": "b", "batch_id": "early" {mark}'.encode() if kind == "bytea" else value
                 eraser.conn.execute(f"update els.{table} set {column} = %s {where}".encode(), [given])
     expected = {
         f"{table}.{column}"

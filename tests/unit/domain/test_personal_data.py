@@ -58,15 +58,21 @@ def test_ids_and_names_are_found_in_whatever_was_rejected(value: bytes) -> None:
 
 
 def test_what_is_not_json_is_searched_by_words() -> None:
-    found = mentions_in(None, b"batch b-1 failed; user=teacher-7, <upload-3>")
-    assert {"b-1", "teacher-7", "upload-3"} <= found.texts
+    found = mentions_in(None, b"batch batch-0001 failed; user=teacher-7, <upload-3> 42")
+    assert {"batch-0001", "teacher-7", "upload-3"} <= found.texts
+    assert "42" not in found.texts, "a short word is nobody's id"
+    assert "42" in mentions_in(None, b'{"user_id": "42"}').texts
     assert found.batch_id is None
     assert mentions_in(None, None) == (frozenset(), None)
-    assert mentions_in(b"\xff\0", b'"\\ud800" "a\\q"').texts  # neither a lone surrogate nor a wrong escape raises
+    assert mentions_in(
+        b"\xff\0", b'"\\ud800 and more" "a long \\q"'
+    ).texts  # neither a lone surrogate nor a wrong escape raises
 
 
 def test_named_fields_are_found_behind_any_number_of_others() -> None:
-    many = json.dumps({"essay_ids": [f"e{n}" for n in range(MOST_MENTIONS + 10)], "user_id": "teacher-7"}).encode()
+    many = json.dumps(
+        {"essay_ids": [f"essay-{n:06}" for n in range(MOST_MENTIONS + 10)], "user_id": "teacher-7"}
+    ).encode()
     found = mentions_in(None, many)
     assert "teacher-7" in found.texts
     assert len(found.texts) == MOST_MENTIONS
