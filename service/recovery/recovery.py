@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -39,6 +38,7 @@ from service.recovery.acts import Act, lost_acts
 from service.recovery.blanking import blank_rejected, blank_stored
 from service.recovery.facts import RECORDS, Published
 from service.recovery.placement import UNLIMITED, Facts, pages, place
+from service.recovery.preparation import prepare, skipped_by_operators
 from service.recovery.reading import (
     first_times,
     input_pages,
@@ -51,11 +51,9 @@ from service.recovery.reading import (
 )
 from service.recovery.state import QUIET_SECONDS, NotRecoverable, Partitions, Recovering
 from service.runtime.health import Health
-from service.store import pending_content, progress, quarantine, recovery, skipped_inputs, slots
+from service.store import progress, recovery, slots
 from service.store.operator_actions import Operator, Subject
-from service.store.pending_content import PendingFilter
 from service.store.progress import LastRecord, LostInputs, ProgressRow, time_of
-from service.store.recovery import StoredContent
 
 LISTED: Final = 1_000
 """How many contradictions and incomplete batches a report lists."""
@@ -202,7 +200,7 @@ class _Run:
         self.report.counts["contradictions"] = self.report.counts["incomplete"] = 0
         self.report.contradictions, self.report.incomplete = [], []
         log, limits = self._options.log, self._options.input_limits
-        skipped = await self._skipped()
+        skipped = await skipped_by_operators(self._recovering, self._acts, dry_run=self._options.dry_run)
         if not self._options.dry_run and (erased := await blank_stored(self._recovering.transaction)):
             self.report.counts["erased batches"] = erased
         with Ledger(RECORDS) as ledger:
@@ -219,7 +217,7 @@ class _Run:
             if not self._options.dry_run:
                 async with self._recovering.transaction() as conn:
                     await recovery.advance_outbox(conn, highest)
-                await self._prepare()
+                await prepare(self._recovering, self._acts)
             log("writing what was announced")
             await self._place(ledger)
         if self._options.dry_run:
@@ -228,34 +226,6 @@ class _Run:
         await self._apply(starts, input_ends, skipped)
         await blank_stored(self._recovering.transaction)  # also what operators have removed
         await blank_rejected(self._recovering.database)
-
-    async def _skipped(self) -> IsSkipped:
-        """Return which inputs are not read, since operators have skipped them, also in the lost time."""
-        async with self._recovering.database.transaction() as conn:
-            await skipped_inputs.note_skipped_inputs(conn, self._acts.skipped)
-            known = await skipped_inputs.read_skipped_inputs(conn)
-            if self._options.dry_run:
-                await conn.rollback()
-        return partial(skipped_inputs.is_skipped, known)
-
-    async def _prepare(self) -> None:
-        """Make the tables state what operators did before anything is decided again."""
-        for batch_id, texts in self._acts.removed.items():
-            async with self._recovering.transaction() as conn:
-                await pending_content.remove_pending_content(conn, PendingFilter(batch_id, list(texts)))
-        received = self._acts.received
-        async with self._recovering.transaction() as conn:
-            for topic, skips in self._acts.resumed.items():
-                await quarantine.resume_topic(conn, topic, skips=skips)
-            if received:
-                removed = [
-                    (batch_id, StoredContent("removed", None, at, at, content))
-                    for (batch_id, text), content in received.items()
-                    for at in [self._acts.removed[batch_id][text]]
-                ]
-                await recovery.write_removed(conn, removed)
-        if received:
-            await blank_stored(self._recovering.transaction)
 
     def _counter(self, what: str, every: int = 100_000) -> Callable[[int], None]:
         """Return a function that adds to a count, and logs the count now and then."""

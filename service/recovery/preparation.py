@@ -1,0 +1,40 @@
+"""Makes the tables state what operators did in the lost time, before a recovery decides anything again."""
+
+from functools import partial
+
+from service.kafka.deliveries import IsSkipped
+from service.recovery.acts import LostActs
+from service.recovery.state import Recovering
+from service.store import pending_content, quarantine, recovery, skipped_inputs
+from service.store.pending_content import PendingFilter
+from service.store.recovery import StoredContent
+
+
+async def skipped_by_operators(recovering: Recovering, acts: LostActs, *, dry_run: bool) -> IsSkipped:
+    """Note what operators have skipped in the lost time. Returns which inputs are not read, now or before.
+
+    Raises NotRecoverable, psycopg.Error.
+    """
+    async with recovering.database.transaction() if dry_run else recovering.transaction() as conn:
+        await skipped_inputs.note_skipped_inputs(conn, acts.skipped)
+        known = await skipped_inputs.read_skipped_inputs(conn)
+        if dry_run:
+            await conn.rollback()
+    return partial(skipped_inputs.is_skipped, known)
+
+
+async def prepare(recovering: Recovering, acts: LostActs) -> None:
+    """Store content that was removed as removed, and resume topics. Raises NotRecoverable, psycopg.Error."""
+    for batch_id, texts in acts.removed.items():
+        async with recovering.transaction() as conn:
+            await pending_content.remove_pending_content(conn, PendingFilter(batch_id, list(texts)))
+    async with recovering.transaction() as conn:
+        for topic, skips in acts.resumed.items():
+            await quarantine.resume_topic(conn, topic, skips=skips)
+        if acts.received:
+            removed = [
+                (batch_id, StoredContent("removed", None, at, at, content))
+                for (batch_id, text), content in acts.received.items()
+                for at in [acts.removed[batch_id][text]]
+            ]
+            await recovery.write_removed(conn, removed)
