@@ -14,6 +14,12 @@ select
 from pg_stat_activity
 where datname = current_database()
 on conflict (only_row) do update
-set pass_until = coalesce(search_progress.pass_until, excluded.pass_until),
+set pass_until = coalesce(
+        search_progress.pass_until,
+        greatest(
+            excluded.pass_until,
+            case when search_progress.known_until <= transaction_timestamp() then search_progress.known_until end
+        )
+    ),
     known_until = case when search_progress.known_until <= transaction_timestamp() then search_progress.known_until end
 returning known_until, after, set_config('enable_bitmapscan', 'on', true)

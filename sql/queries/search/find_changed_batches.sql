@@ -3,15 +3,15 @@
 -- Written so that only the indexes of times can be used, and no walk through the primary keys.
 -- Index: batches_changed, excess_content_declared, validation_failures_stored, batches_pkey. Locks: none.
 with changed as materialized (
-    select batch_id
+    select batch_id || '' as batch_id
     from els.batches
     where changed_at > :since::timestamptz
     union
-    select batch_id
+    select batch_id || ''
     from els.excess_content
     where declared_at > :since
     union
-    select batch_id
+    select batch_id || ''
     from els.validation_failures
     where stored_at > :since
 ),

@@ -4,3 +4,4 @@ update els.search_progress
 set known_until = case when :after::text is null then pass_until else known_until end,
     pass_until = case when :after is not null then pass_until end,
     after = coalesce(:after, '')
+where only_row

@@ -184,3 +184,17 @@ def test_unregistered_batches_and_rejected_registrations_are_found(
     found = service("find", "lost", "--json").json
     assert {(row["kind"], row["state"]) for row in found} == {("failure", "expired"), ("rejected", "open")}
     assert any("no_essays" in row["details"] for row in found)
+
+
+def test_an_erased_name_is_not_found_and_its_ids_are(
+    stage: None, service: CommandLine, conn: psycopg.Connection[Any]
+) -> None:
+    assert service("purge").status == 0
+    conn.execute("delete from els.outbox_pages")
+    assert service("privacy", "erase", "--batch", "full", "--yes", "--why", "asked for").status == 0
+    for _ in ("at once", "after a purge"):
+        assert service("find", "in a slot").failed_with(1, "nothing has the id")
+        assert service("find", "user-one").status == 1
+        assert service("find", "text-slot", "--json").json[0]["original_file_name"] == "[erased]"
+        assert conn.execute("select count(*) from els.search where names like '%in a slot%'").fetchone() == (0,)
+        assert service("purge").status == 0

@@ -411,6 +411,8 @@ def test_every_column_is_classified(database_url: str) -> None:
 async def test_every_personal_column_is_blanked(eraser: Eraser) -> None:
     """Each column of the list contains the name before, and nothing afterwards, by nothing but its erasure."""
     await fill(eraser)
+    async with eraser.database.transaction() as conn:
+        await search.index_batches(conn, ["b"])
     mark = f"{NAME}-{uuid4()}"
     for table, columns in PERSONAL_COLUMNS.items():
         for column in columns:

@@ -118,6 +118,7 @@ TABLES = (
     "quarantine",
     "operator_actions",
 )
+BRIN = ("batches_changed", "excess_content_declared", "validation_failures_stored")
 CLOSE = (
     "update els.pending_content set state = 'removed', closed_at = now() where batch_id like 'stranger-unknown-1_'",
     "update els.quarantine set state = 'discarded', closed_at = now() where id % 100 = 0",
@@ -153,6 +154,8 @@ class Misled:
         self._app_url = app_url
         for table in TABLES:
             self.conn.execute(f"alter table els.{table} set (autovacuum_enabled = false)".encode())
+        for index in BRIN:  # autovacuum would read their tables meanwhile
+            self.conn.execute(f"alter index els.{index} set (autosummarize = off)".encode())
         self._fill("gone")
         for table in TABLES:
             left = f"select ctid from els.{table} limit {kept}"
@@ -192,6 +195,8 @@ class Misled:
                 indexed = await search.index_changes(conn)
         await database.close()
         self.conn.execute("update els.search_progress set known_until = transaction_timestamp()")
+        for index in BRIN:
+            self.conn.execute(f"select brin_summarize_new_values('els.{index}')".encode())
 
     async def poll(self, deliveries: list[Delivery], at_most: float) -> None:
         """Apply them; `at_most` is for each."""
