@@ -52,8 +52,9 @@ from tests.support.interleaving.interleaving import TABLES, deliver
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 NEVER = 4_000_000_000
-TERMS = RetentionPolicy(pending_ttl=1, expired_retention=NEVER, batch_timeout=NEVER)
-LATE = RetentionPolicy(pending_ttl=NEVER, expired_retention=NEVER, batch_timeout=1)
+TERMS = RetentionPolicy(1, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER)
+"""Nothing but pending content is due, at a time that is decades ahead."""
+LATE = replace(TERMS, pending_ttl=NEVER, batch_timeout=1)
 OPERATOR = Operator("prove")
 
 
