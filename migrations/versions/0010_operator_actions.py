@@ -333,7 +333,8 @@ def upgrade() -> None:
     brin = "using brin ({}) with (pages_per_range = 16, autosummarize = on)"
     create_index("excess_content_declared", "els.excess_content " + brin.format("declared_at"))
     create_index("validation_failures_stored", "els.validation_failures " + brin.format("stored_at"))
-    create_index("batches_listed", "els.batches (state, registered_at)")
+    # An expression, so that it serves lists and nothing else: those that are late, say, have an index of their own.
+    create_index("batches_listed", "els.batches ((state || ''), registered_at)")
     op.execute(ERASURES)
     create_index(
         "batches_late_reported", "els.batches (timed_out_at) where state = 'registered' and timed_out_at is not null"

@@ -131,7 +131,7 @@ batches = Table(
     CheckConstraint("octet_length(essay_set) = 32", name="batches_essay_set_check"),
     CheckConstraint("course_code in ('ENG5', 'ENG6', 'ENG7', 'SV1', 'SV2', 'SV3')", name="batches_course_code_check"),
     Index("batches_changed", "changed_at", **_BRIN),
-    Index("batches_listed", "state", "registered_at"),
+    Index("batches_listed", text("(state || '')"), "registered_at"),
     Index("batches_unconfirmed", "completed_at", postgresql_where=text("state = 'complete'")),
     Index("batches_late", "registered_at", postgresql_where=text("state = 'registered' and timed_out_at is null")),
     Index(

@@ -9,7 +9,7 @@ cross join lateral (
         completed_at, timed_out_at, course_code, left(user_id, 255) as user_id, withdrawn, cancelled_at,
         left(class_id, 255) as class_id, left(org_id, 255) as org_id
     from els.batches
-    where batches.state = given.state
+    where batches.state || '' = given.state
         and (not :late::boolean or timed_out_at is not null)
         and (:older_than::float8 is null or registered_at < transaction_timestamp() - make_interval(secs => :older_than))
         and (:newer_than::float8 is null or registered_at > transaction_timestamp() - make_interval(secs => :newer_than))
