@@ -76,6 +76,7 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "pods": ("host", "release", "roles", "errors", "broker_error"),
     "notices": ("kind", "detail"),
     "input_topics": ("topic",),
+    "skipped_inputs": ("topic",),
 }  # fmt: skip
 """All other columns of text, JSON or bytes: identities, states, digests, and what the service itself has written."""
 

@@ -13,12 +13,10 @@ from psycopg.errors import SerializationFailure
 from service.domain.decisions import BatchCount
 from service.domain.delivery import Delivery
 from service.domain.events import BatchRegistered, Rejection
-from service.domain.personal_data import BLANK, EXAMINED_BYTES, ErasedSubject, blanked, mentions_in, subjects_of
+from service.domain.personal_data import ErasedSubject, blanked, subjects_of
 from service.intake.work import BatchWork, PollWork
 from service.store import erasures
 from service.store.erasures import ErasedUploads
-
-_Rejected = list[tuple[Delivery, Rejection]]
 
 
 class Erasures:
@@ -76,20 +74,6 @@ class Erasures:
             if not batch.created and batch.state and count.erased_at != batch.state.erased_at:
                 raise SerializationFailure("personal data of a batch was erased meanwhile")
 
-    async def find_rejected(self, rejected: _Rejected) -> set[int]:
-        """Find the rejected records that contain an id that was erased, by the ids of their objects."""
-        conn = self._work.conn
-        await erasures.lock_erasures(conn, exclusive=False)
-        if not await erasures.has_erasures(conn):
-            return set()
-        mentions = {id(each): mentions_in(each.key, *_searched(each.value)) for each, _ in rejected}
-        return await erasures.find_mentioned(conn, mentions)
-
-
-def blank_rejection(rejection: Rejection) -> Rejection:
-    """Return a rejection whose text quotes nothing."""
-    return Rejection(rejection.reason, BLANK)
-
 
 def _of_batch(batch_id: str) -> tuple[tuple[str, tuple[str, str]], ...]:
     return ("batch", (batch_id, "")), ("mention", ("", batch_id))
@@ -99,11 +83,3 @@ def _blank(deliveries: Collection[Delivery]) -> None:
     for each in deliveries:
         if not isinstance(each.event, Rejection):
             each.event = blanked(each.event)
-
-
-def _searched(value: bytes | None) -> tuple[bytes, ...]:
-    if value is None:
-        return ()
-    if len(value) <= EXAMINED_BYTES:
-        return (value,)
-    return value[:EXAMINED_BYTES], value[-EXAMINED_BYTES:]

@@ -11,7 +11,6 @@ from service.domain.admission import (
 )
 from service.domain.delivery import Delivery, fingerprint
 from service.domain.events import Rejection
-from service.intake.erasures import Erasures, blank_rejection
 from service.intake.outcome import record_of
 from service.intake.work import PollWork
 from service.store import quarantine
@@ -55,10 +54,7 @@ class Rejections:
         work, rejected = self._work, self._work.effects.rejected
         new: set[int] = set()
         if rejected:
-            erased = await Erasures(work).find_rejected(rejected)
-            if erased:
-                rejected = [(each, blank_rejection(why) if id(each) in erased else why) for each, why in rejected]
-            work.effects.rejected = await quarantine.quarantine_inputs(work.conn, rejected, erased)
+            work.effects.rejected = await quarantine.quarantine_inputs(work.conn, rejected)
             new = {id(delivery) for delivery, _ in work.effects.rejected}
             for delivery, _ in rejected:
                 if id(delivery) not in new:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
+from service.domain.delivery import Delivery
 from service.domain.personal_data import EXAMINED_BYTES, ErasedSubject, Mentions, blanked_value, mentions_in
 from service.postgres.arrays import Blobs, Integers, Texts, Times
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows
@@ -96,6 +97,26 @@ async def find_mentioned(conn: AsyncConnection[Any], given: Mapping[int, Mention
         for key, each in given.items()
         if each.texts & texts["mention"] or (each.batch_id is None and each.texts & texts["name"])
     }
+
+
+async def find_rejected(conn: AsyncConnection[Any], rejected: Iterable[Delivery]) -> set[int]:
+    """Find which of these rejected records contain an id that was erased, by the ids of their objects.
+
+    Takes the lock of erasures, shared: call it in the transaction that stores the records.
+    """
+    await lock_erasures(conn, exclusive=False)
+    if not await has_erasures(conn):
+        return set()
+    mentions = {id(each): mentions_in(each.key, *_searched(each.value)) for each in rejected}
+    return await find_mentioned(conn, mentions)
+
+
+def _searched(value: bytes | None) -> tuple[bytes, ...]:
+    if value is None:
+        return ()
+    if len(value) <= EXAMINED_BYTES:
+        return (value,)
+    return value[:EXAMINED_BYTES], value[-EXAMINED_BYTES:]
 
 
 async def insert_erasures(conn: AsyncConnection[Any], subjects: Sequence[ErasedSubject]) -> list[str]:

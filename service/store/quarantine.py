@@ -3,7 +3,7 @@
 Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -19,25 +19,29 @@ from service.domain.admission import (
 )
 from service.domain.delivery import Delivery, fingerprint
 from service.domain.events import Rejection
+from service.domain.personal_data import BLANK
 from service.domain.rejected_values import read_subject
 from service.postgres.arrays import Blobs, Integers, Texts, Uuids
 from service.postgres.pipeline import PendingResult
 from service.postgres.queries import fetch_rows
 from service.postgres.statements import STATEMENTS
+from service.store.erasures import find_rejected
 
 
 async def quarantine_inputs(
-    conn: AsyncConnection[Any], rejected: Sequence[tuple[Delivery, Rejection]], erased: Container[int] = ()
+    conn: AsyncConnection[Any], rejected: Sequence[tuple[Delivery, Rejection]]
 ) -> list[tuple[Delivery, Rejection]]:
     """Store rejected inputs. Only raises the count of one that is stored already. Returns the new ones.
 
-    `erased` has the ids of the objects of deliveries that are stored without their contents.
+    Of those that contain an id that was erased, neither contents nor error are stored, nor is the error returned.
     """
+    erased = await find_rejected(conn, [delivery for delivery, _ in rejected])
     first: dict[tuple[str, bytes], tuple[Delivery, Rejection]] = {}
     deliveries: dict[tuple[str, bytes], int] = {}
     for delivery, rejection in rejected:
         identity = (delivery.topic, fingerprint(delivery))
-        first.setdefault(identity, (delivery, rejection))
+        kept = Rejection(rejection.reason, BLANK) if id(delivery) in erased else rejection
+        first.setdefault(identity, (delivery, kept))
         deliveries[identity] = deliveries.get(identity, 0) + 1
     rows = list(first.values())
     subjects = [read_subject(delivery) for delivery, _ in rows]

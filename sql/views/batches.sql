@@ -22,7 +22,8 @@ select
     confirmed_at,
     withdrawn,
     cancelled_at,
-    cancel_reason
+    cancel_reason,
+    erased_at
 from els.batches;
 
 comment on view ops.batches is
@@ -48,3 +49,4 @@ comment on column ops.batches.confirmed_at is 'when the confirmation of its clas
 comment on column ops.batches.withdrawn is 'slots that were open when an operator closed or cancelled it';
 comment on column ops.batches.cancelled_at is 'when an operator cancelled it; null unless it is cancelled. Later than completed_at where it was complete before';
 comment on column ops.batches.cancel_reason is 'why: WRONG_REGISTRATION, WITHDRAWN, DUPLICATE or OTHER; null unless it is cancelled';
+comment on column ops.batches.erased_at is 'when personal data of it, or of one of its uploads, was erased last; null unless it was';

@@ -10,7 +10,8 @@ select
     batch_id,
     topic,
     why,
-    details
+    details,
+    erased_at
 from els.operator_actions;
 
 comment on view ops.operator_actions is
@@ -23,3 +24,4 @@ comment on column ops.operator_actions.batch_id is 'the batch that it changed; n
 comment on column ops.operator_actions.topic is 'the topic that it changed; null where it was none';
 comment on column ops.operator_actions.why is 'the reason given with --why; empty where none was';
 comment on column ops.operator_actions.details is 'what exactly: how many, which ones, with what outcome';
+comment on column ops.operator_actions.erased_at is 'when its texts were erased, since they named what was erased; null unless they were';

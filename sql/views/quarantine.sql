@@ -25,7 +25,8 @@ select
     correlation_id,
     els.decoded(els.readable(value)) as value_decoded,
     edited_value,
-    els.readable(edited_value) as edited_value_text
+    els.readable(edited_value) as edited_value_text,
+    erased_at
 from els.quarantine;
 
 comment on view ops.quarantine is
@@ -54,3 +55,4 @@ comment on column ops.quarantine.value_decoded is 'its value, where that is text
 comment on column ops.quarantine.edited_value is
     'the value that an operator sent in its place (`quarantine edit`), which closed it; else null';
 comment on column ops.quarantine.edited_value_text is 'the same, where it is text; else null';
+comment on column ops.quarantine.erased_at is 'when its contents were erased: it cannot be replayed; null unless they were';

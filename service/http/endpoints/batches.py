@@ -155,6 +155,7 @@ class BatchDetail(ResponseModel):
     timed_out_at: datetime | None = None
     cancelled_at: datetime | None = None
     cancel_reason: CancelReason | None = None
+    erased_at: datetime | None = Field(None, description="when personal data of it was erased last")
     course_code: str | None = None
     user_id: str | None = None
     essay_instructions: str | None = None

@@ -108,6 +108,7 @@ class QuarantinedDetail(QuarantineListRow):
 
     last_seen_at: datetime
     closed_at: datetime | None
+    erased_at: datetime | None = Field(description="when its contents were erased: it cannot be replayed")
     headers: list[Any]
     key: str | None = None
     key_base64: str | None = None

@@ -5,6 +5,6 @@ select
     essay_instructions, class_id, org_id, student_prompt_ref, correlation_id, traceparent, tracestate, registered_at,
     changed_at, completed_at, confirmed_at,
     case when state = 'ready' then coalesce(ready_announced_at, completed_at) end as ready_at, timed_out_at,
-    withdrawn, cancelled_at, cancel_reason
+    withdrawn, cancelled_at, cancel_reason, erased_at
 from els.batches
 where batch_id = :batch_id
