@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings, SettingsError, load_settings
+from service.wiring import trusted_proxy_of
 
 SECRET = "hunter2-in-the-clear"
 
@@ -239,3 +240,20 @@ def test_a_rebalance_may_not_time_out_before_the_session(monkeypatch: pytest.Mon
 def test_every_setting_is_described() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
+
+
+def test_a_header_that_names_persons_counts_only_from_proxies_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELS_CONSOLE_USER_HEADER", "X-Forwarded-User")
+    assert error_message() == "ELS_CONSOLE_PROXIES: is needed with ELS_CONSOLE_USER_HEADER"
+    monkeypatch.setenv("ELS_CONSOLE_PROXIES", "10.0.0.0/8, somewhere")
+    assert error_message().startswith("ELS_CONSOLE_PROXIES: 'somewhere' does not appear to be")
+    monkeypatch.setenv("ELS_CONSOLE_PROXIES", "10.0.0.0/8, ::1")
+    monkeypatch.setenv("ELS_CONSOLE_OPERATORS", "åsa, bo@example.com,")
+    settings = load_settings()
+    proxy = trusted_proxy_of(settings)
+    assert proxy is not None
+    assert ([str(each) for each in proxy.networks], proxy.operators) == (
+        ["10.0.0.0/8", "::1/128"], ("åsa", "bo@example.com"),
+    )  # fmt: skip
+    monkeypatch.setenv("ELS_CONSOLE_USER_HEADER", "X Forwarded: User")
+    assert error_message() == "ELS_CONSOLE_USER_HEADER: should be the name of an HTTP header"

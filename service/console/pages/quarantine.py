@@ -31,7 +31,7 @@ async def _quarantine(reads: Reads, query: Query) -> Mapping[str, Any]:
             before=query.row_id("before"),
         )
     more = rows[-1]["id"] if len(rows) == ROWS else None
-    return {"groups": groups, "rows": rows, "given": given, "more": more}
+    return {"groups": groups, "rows": rows, "given": given, "more": more, "searched": console.SEARCHED}
 
 
 async def _input(reads: Reads, query: Query) -> Mapping[str, Any]:

@@ -1,13 +1,19 @@
 -- Returns a page of open rejected inputs without their values, the newest first: of one topic, for one reason, of one batch,
--- with a text anywhere in the decoded key, value or error, below one id.
+-- with a text anywhere in the decoded key, value or error (among the newest `searched` of them), below one id.
 -- Index: quarantine_open. Locks: none.
+with found as (
+    select *
+    from els.quarantine
+    where state = 'open'
+        and (:topic::text is null or topic = :topic)
+        and (:reason::text is null or reason = :reason)
+        and (:batch_id::text is null or batch_id = :batch_id)
+        and (:before::bigint is null or id < :before)
+    order by id desc
+    limit case when :contains::text is null then :page else :searched end
+)
 select id, state, topic, "partition", "offset", reason, left(error, 500) as error, first_seen_at, deliveries, batch_id
-from els.quarantine
-where state = 'open'
-    and (:topic::text is null or topic = :topic)
-    and (:reason::text is null or reason = :reason)
-    and (:batch_id::text is null or batch_id = :batch_id)
-    and (:contains::text is null or els.mentions(key, value, error, :contains))
-    and (:before::bigint is null or id < :before)
+from found
+where :contains::text is null or els.mentions(key, value, error, :contains)
 order by id desc
 limit :page
