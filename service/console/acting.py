@@ -13,7 +13,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from service.console.access import PERSON
-from service.console.actions import batches, health, pending, privacy, quarantine
+from service.console.actions import batches, health, pending, privacy, quarantine, topics
 from service.console.actions.action import Action
 from service.operators import parameters
 from service.operators.errors import InvalidRequest, OperationError
@@ -21,7 +21,9 @@ from service.operators.operations import Operations
 from service.store.operator_actions import Operator
 
 ACTIONS: Final[Mapping[str, Action]] = {
-    action.name: action for module in (pending, quarantine, batches, health, privacy) for action in module.actions()
+    action.name: action
+    for module in (pending, quarantine, batches, topics, health, privacy)
+    for action in module.actions()
 }
 """All actions, by their name."""
 

@@ -12,7 +12,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support.builders.inputs import provisioned, registered
+from service.domain.topics import BATCH_REGISTERED
+from tests.support.builders.inputs import delivery, provisioned, registered
 from tests.support.pods.served_console import HOSTILE, OPERATOR, VIEWER, ServedConsole, plant, served_console
 
 REJECTED = "Failed to load resource: the server responded with a status of 4"
@@ -202,19 +203,12 @@ def test_rejected_inputs_are_replayed_and_discarded_exactly_as_they_were_shown(
         page.get_by_role("button", name="Show what will change").click()
         assert f"{len(ids)} rejected inputs will be discarded" in page.get_by_role("main").inner_text()
         # One that arrives between the preview and the action is not part of what was shown.
-        plant_bad(console)
+        console.take(delivery(BATCH_REGISTERED, b"\xff another"))
         page.get_by_role("button", name="Discard rejected inputs").click()
         assert f"{len(ids)} inputs discarded." in page.get_by_role("main").inner_text()
         assert console.rows("select count(*) from els.quarantine where state = 'open' and reason = 'not_utf8'") == [
             (1,)
         ]
-
-
-def plant_bad(console: ServedConsole) -> None:
-    from service.domain.topics import BATCH_REGISTERED  # noqa: PLC0415
-    from tests.support.builders.inputs import delivery  # noqa: PLC0415
-
-    console.take(delivery(BATCH_REGISTERED, b"\xff another"))
 
 
 def test_a_paused_topic_is_resumed_once(browser: Browser, console: ServedConsole) -> None:
@@ -233,6 +227,26 @@ def test_a_paused_topic_is_resumed_once(browser: Browser, console: ServedConsole
         page.get_by_label("Reason", exact=True).fill("again")
         page.get_by_role("button", name="Show what will change").click()
         assert f"{topic} is not paused" in page.get_by_role("alert").inner_text()
+
+
+def test_added_partitions_are_used_and_an_unreadable_record_is_skipped(
+    browser: Browser, console: ServedConsole
+) -> None:
+    topic = "huleedu.els.batch.essays.ready.v1"
+    console.produce(BATCH_REGISTERED, b"a record that no pod can read")
+    console.rows("insert into els.progress (topic, partition, next_offset) values (%s, 0, 0)", BATCH_REGISTERED)
+    console.rows("insert into els.output_topics (topic, partitions, found, found_at) values (%s, 12, 24, now())", topic)
+    with opened(browser, console) as page:
+        page.goto("topics")
+        page.get_by_role("link", name="Use added partitions").click()
+        assert f"{topic}: 24 partitions instead of 12" in act(page, "relays are stopped", "Use added partitions")
+        assert log(console)[0][:2] == ("Åsa", "topics adopt")
+
+        page.goto("topics")
+        page.get_by_role("link", name="Skip a record").click()
+        page.get_by_label("Offset").fill("0")
+        assert "will not be read" in act(page, "it ends each pod", "Skip a record")
+        assert log(console)[0][:2] == ("Åsa", "inputs skip")
 
 
 def test_a_viewer_reads_and_cannot_act(browser: Browser, console: ServedConsole) -> None:

@@ -20,7 +20,7 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "open_transaction": ("topics", "see which partition waits, and end the producer's transaction"),
     "progress": ("topics", "see which partition is not applied"),
     "paused_topics": ("topics", "see why the topic is paused, then resume it"),
-    "output_topics": ("system", "check the topics, then run `els topics adopt`"),
+    "output_topics": ("topics", "stop the relays, then use the added partitions"),
     "relays": ("system", "see the pods, and start one with the role relay"),
     "outbox": ("outbox", "see which events wait"),
     "outbox_blocked": ("outbox", "see which batches are blocked, and why"),

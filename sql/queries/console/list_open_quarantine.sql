@@ -10,7 +10,7 @@ with found as (
         and (:batch_id::text is null or batch_id = :batch_id)
         and (:before::bigint is null or id < :before)
     order by id desc
-    limit case when :contains::text is null then :page else :searched end
+    limit case when :contains::text is null then :page::bigint else :searched::bigint end
 )
 select id, state, topic, "partition", "offset", reason, left(error, 500) as error, first_seen_at, deliveries, batch_id
 from found

@@ -112,9 +112,8 @@ async def test_an_action_needs_a_reason_and_its_fields(console: ServedHere) -> N
 async def test_each_action_plans_without_a_change_and_says_what_forbids_it(
     console: ServedHere, conn: psycopg.Connection[Any]
 ) -> None:
-    fields = {
-        "batch": "none", "text": "t", "ids": "4711", "topic": BATCH_REGISTERED, "id": "4711", "value": "{}",
-    }  # fmt: skip
+    fields = {"batch": "none", "text": "t", "ids": "4711", "topic": BATCH_REGISTERED, "id": "4711", "value": "{}"}
+    fields |= {"partition": "0", "offset": "0"}
     for action in acting.ACTIONS.values():
         given = {each.name: fields[each.name] for each in action.fields if each.name in fields}
         given |= {each.name: each.choices[0] for each in action.fields if each.name == "kind"}

@@ -2,13 +2,15 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from aiokafka import AIOKafkaProducer
 
 from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
@@ -48,27 +50,18 @@ class ServedConsole:
             return cursor.fetchall() if cursor.description else []
 
     def take(self, *deliveries: Delivery) -> None:
-        """Applies records, as a consumer would. In a thread: a browser's loop may run in this one."""
-        run_apart(self.app_url, *deliveries)
+        """Applies records, as a consumer would."""
+        _apart(_take(self.app_url, *deliveries))
+
+    def produce(self, topic: str, value: bytes) -> None:
+        """Sends a record to partition 0, where nobody reads it."""
+        _apart(_produce(self.broker.bootstrap_servers, topic, value))
 
 
-def run_apart(app_url: str, *deliveries: Delivery) -> None:
-    """Applies records in a process-wide loop of its own."""
-    import threading  # noqa: PLC0415
-
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(_take(app_url, *deliveries))
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
+def _apart(work: Coroutine[Any, Any, None]) -> None:
+    """Runs it in a loop of another thread: a browser's loop may run in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 async def _take(app_url: str, *deliveries: Delivery) -> None:
@@ -77,6 +70,11 @@ async def _take(app_url: str, *deliveries: Delivery) -> None:
         await Intake(database, IntakeLimits(), Health("database"), forget).take(deliveries)
     finally:
         await database.close()
+
+
+async def _produce(servers: str, topic: str, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
+        await producer.send_and_wait(topic, value, partition=0)
 
 
 @contextmanager
