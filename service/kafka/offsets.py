@@ -1,12 +1,14 @@
 """Reads how far the topics reach and how much of them the consumer group has still to read, for people."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from service.domain.topics import INCOMING_TOPICS
@@ -14,6 +16,9 @@ from service.kafka.topics import OUTGOING
 
 BROKER_SECONDS = 3.0
 """A broker that takes longer to respond counts as unavailable."""
+
+SHARED_SECONDS = 0.5
+"""A result is that old at most: many who look do not make each other wait for a broker that is slow or down."""
 
 
 class PartitionOffsets(NamedTuple):
@@ -55,21 +60,37 @@ class OffsetsReader:
         self._group = group
         self._clients: tuple[AIOKafkaConsumer, AIOKafkaAdminClient] | None = None
         self._partitions: list[TopicPartition] = []
+        self._reading = asyncio.Lock()
+        self._read_at = float("-inf")
+        self._last: TopicOffsets | Exception = TimeoutError()
 
     async def read(self) -> TopicOffsets:
-        """Read once. Raises KafkaError, OSError or TimeoutError; the next read connects again."""
-        try:
-            async with asyncio.timeout(BROKER_SECONDS):
-                return await self._read()
-        except BaseException:
-            await self.close()
-            raise
+        """Read once. Who asks meanwhile gets the same result. Raises KafkaError, OSError or TimeoutError."""
+        async with self._reading:
+            if time.monotonic() - self._read_at > SHARED_SECONDS:
+                self._last = await self._try()
+                self._read_at = time.monotonic()
+            if isinstance(self._last, Exception):
+                raise self._last
+            return self._last
 
     async def close(self) -> None:
         """Close the connections to the broker."""
         clients, self._clients = self._clients, None
         for client in clients or ():
             await client.stop() if isinstance(client, AIOKafkaConsumer) else await client.close()
+
+    async def _try(self) -> TopicOffsets | Exception:
+        """Read, or return why that failed; the next read then connects again."""
+        try:
+            async with asyncio.timeout(BROKER_SECONDS):
+                return await self._read()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self.close()
+            return error
+        except BaseException:
+            await self.close()
+            raise
 
     async def _read(self) -> TopicOffsets:
         consumer, admin = self._clients or await self._connect()

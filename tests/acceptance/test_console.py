@@ -3,6 +3,7 @@
 One pod serves it, with the role console alone, so that nothing changes by itself. The browser is the machine's own.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from service.console.session import COOKIE, SESSION_SECONDS, Person, Sessions
 from service.domain.topics import BATCH_REGISTERED
+from service.runtime.tokens import Tokens
 from tests.support.builders.inputs import delivery, provisioned, registered
 from tests.support.pods.served_console import HOSTILE, OPERATOR, VIEWER, ServedConsole, plant, served_console
 
@@ -348,6 +351,16 @@ def test_the_overview_plots_the_last_hour_and_renews_itself(browser: Browser, co
         assert page.get_by_role("status").inner_text().startswith("Action needed")
         page.evaluate("document.querySelector('#live .verdict').textContent = 'old'")
         expect(page.locator("#live .verdict")).not_to_have_text("old", timeout=20_000)
+
+
+def test_an_open_page_leads_to_the_login_when_its_session_has_ended(browser: Browser, console: ServedConsole) -> None:
+    past = Sessions(Tokens(OPERATOR, VIEWER), lambda: time.time() - SESSION_SECONDS - 1)
+    ended = past.cookie(Person("Åsa", "operator"))
+    with opened(browser, console, rejected=True) as page:
+        page.context.add_cookies(
+            [{"name": COOKIE, "value": ended, "domain": "127.0.0.1", "path": "/console", "sameSite": "Strict"}]
+        )
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible(timeout=20_000)
 
 
 def test_a_session_ends_and_leads_back_to_the_page(browser: Browser, console: ServedConsole) -> None:

@@ -34,7 +34,7 @@ async def _system(reads: Reads, query: Query) -> Mapping[str, Any]:
             pods = await console.list_pods(conn)
     except OperationError as unavailable:
         error = str(unavailable)
-    return {"rows": await reads.check() if query.text("run") else None, "pods": pods, "error": error}
+    return {"rows": await reads.checked() if query.text("run") else None, "pods": pods, "error": error}
 
 
 def pages() -> Sequence[ConsolePage]:

@@ -40,6 +40,7 @@ class Reads:
     """Returns the rows of `check`: about, is_good, message."""
     _health: tuple[float, Mapping[str, Any]] | None = None
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def tables(self) -> AsyncIterator[AsyncConnection[Any]]:
@@ -57,6 +58,11 @@ class Reads:
                 async with self.tables() as conn:
                     self._health = time.monotonic(), await monitoring.watch_health(conn)
             return self._health[1]
+
+    async def checked(self) -> Sequence[Any]:
+        """Returns the rows of `check`; one check runs at a time."""
+        async with self._checking:
+            return await self.check()
 
     def forget(self) -> None:
         """Read the verdict anew: something was changed."""

@@ -1,5 +1,6 @@
 """Tests what the pages show, and how actions are performed."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -7,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from service.console import acting
 from service.console.console import PAGES
@@ -178,6 +180,22 @@ async def test_late_batches_are_listed_by_what_they_wait_for(
     _, text = await console.send("GET", "late")
     assert text.index("Reported as late") < text.index("batch?id=late") < text.index("Not confirmed")
     assert text.index("Not complete") < text.index("batch?id=open")
+
+
+async def test_who_asks_for_offsets_meanwhile_shares_one_connection_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = OffsetsReader({"bootstrap_servers": NOBODY}, "group")
+    attempts = 0
+    connect = OffsetsReader._connect
+
+    async def counted(self: OffsetsReader) -> Any:
+        nonlocal attempts
+        attempts += 1
+        return await connect(self)
+
+    monkeypatch.setattr(OffsetsReader, "_connect", counted)
+    results = await asyncio.gather(*(reader.read() for _ in range(5)), return_exceptions=True)
+    assert {type(each) for each in results} == {KafkaConnectionError}
+    assert attempts == 1
 
 
 def test_samples_are_an_hour_of_rates_and_levels() -> None:
