@@ -350,7 +350,7 @@ def test_check_reports_a_database_that_is_read_only(service: CommandLine, conn: 
 
 
 def test_check_reports_too_few_connections(service: CommandLine, conn: psycopg.Connection[Any]) -> None:
-    needed = 20 * (6 + 3 + 2) + 10
+    needed = 20 * (6 + 3 + 4) + 10
     told = found(service, "connections", ELS_MAX_PODS="20", ELS_VIEWER_TOKEN="x" * 16)
     assert "max_connections without the reserved ones is " in told
     assert f"and should be {needed}" in told
