@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from psycopg import AsyncConnection
 
 from service.domain.delivery import Delivery, Unreadable, fingerprint
 from service.domain.events import Reason, Rejection
@@ -75,7 +76,8 @@ class InputActions:
         tp = TopicPartition(topic, partition)
         if topic not in INCOMING_TOPICS:
             raise InvalidRequest(f"there is no input topic {topic!r}: they are {', '.join(INCOMING_TOPICS)}")
-        epoch = await self._check_progress(tp, offset, is_repeated=by.first_at is not None)
+        async with transaction(self._database) as conn:
+            epoch = await _check_progress(conn, tp, offset, by)
         batch = await self._fetch(tp, offset)
         delivery, skipped, why = await self._obtain(tp, offset, batch, whole_batch=whole_batch)
         skipped = skipped._replace(epoch=epoch)
@@ -93,6 +95,8 @@ class InputActions:
         async with transaction(self._database) as conn:
             if not await skipped_inputs.skip_inputs(conn, tp, skipped):
                 raise Conflict(f"offset {offset} of {topic} partition {partition} is skipped already")
+            if await _check_progress(conn, tp, offset, by) != epoch:  # meanwhile a pod may have read it
+                raise Conflict(f"{topic} has another log than before: look at the offset again")
             rejection = Rejection(Reason.SKIPPED, why or "an operator has skipped it")
             await quarantine.quarantine_inputs(conn, [(delivery, rejection)])
             details = {"partition": partition, "offset": offset, "batch": whole_batch, **skipped._asdict()}
@@ -130,14 +134,6 @@ class InputActions:
                         "digest": fingerprint(record).hex(),
                     }
         return None
-
-    async def _check_progress(self, tp: TopicPartition, offset: int, *, is_repeated: bool) -> int:
-        """Return the epoch of the partition. Raises Conflict where the offset is dealt with."""
-        async with transaction(self._database) as conn:
-            row = (await progress.read_progress(conn)).get(tp)
-        if row is not None and offset < row.next_offset and not is_repeated:
-            raise Conflict(f"everything before offset {row.next_offset} of this partition is dealt with")
-        return row.epoch if row else 0
 
     async def _fetch(self, tp: TopicPartition, offset: int) -> RecordBatch | None:
         """Return the record batch of the offset; None where it cannot be fetched. Raises OperationError."""
@@ -184,6 +180,14 @@ class InputActions:
         headers = [(name, None if each is None else base64.b64decode(each)) for name, each in answer["headers"]]
         skipped = SkippedRange(0, answer["first"], answer["last"] + 1)
         return _delivery(tp, answer["last"], key, value, headers), skipped, answer["why"]
+
+
+async def _check_progress(conn: AsyncConnection[Any], tp: TopicPartition, offset: int, by: Operator) -> int:
+    """Return the epoch of the partition. Raises Conflict where the offset is dealt with, and is not skipped again."""
+    row = (await progress.read_progress(conn)).get(tp)
+    if row is not None and offset < row.next_offset and by.first_at is None:
+        raise Conflict(f"everything before offset {row.next_offset} of this partition is dealt with")
+    return row.epoch if row else 0
 
 
 def _delivery(

@@ -1,7 +1,11 @@
 """Makes the tables state what operators did in the lost time, before a recovery decides anything again."""
 
+from collections.abc import Mapping
 from functools import partial
 
+from aiokafka import TopicPartition
+
+from service.history.resumption import Resumption
 from service.kafka.deliveries import IsSkipped
 from service.recovery.acts import LostActs
 from service.recovery.state import Recovering
@@ -10,16 +14,22 @@ from service.store.pending_content import PendingFilter
 from service.store.recovery import StoredContent
 
 
-async def skipped_by_operators(recovering: Recovering, acts: LostActs, *, dry_run: bool) -> IsSkipped:
+async def skipped_by_operators(
+    recovering: Recovering, acts: LostActs, resumed: Mapping[TopicPartition, Resumption], *, dry_run: bool
+) -> IsSkipped:
     """Note what operators have skipped in the lost time. Returns which inputs are not read, now or before.
 
-    Raises NotRecoverable, psycopg.Error.
+    What was skipped of a log before the one that is `resumed` is read: other records are there. Raises
+    NotRecoverable, psycopg.Error.
     """
     async with recovering.database.transaction() if dry_run else recovering.transaction() as conn:
         await skipped_inputs.note_skipped_inputs(conn, acts.skipped)
         known = await skipped_inputs.read_skipped_inputs(conn)
         if dry_run:
             await conn.rollback()
+    for tp, some in known.items():
+        last = max(resumed[tp].epoch if tp in resumed else 0, *(each.epoch for each in some))
+        known[tp] = [each for each in some if each.epoch == last]
     return partial(skipped_inputs.is_skipped, known)
 
 

@@ -200,7 +200,7 @@ class _Run:
         self.report.counts["contradictions"] = self.report.counts["incomplete"] = 0
         self.report.contradictions, self.report.incomplete = [], []
         log, limits = self._options.log, self._options.input_limits
-        skipped = await skipped_by_operators(self._recovering, self._acts, dry_run=self._options.dry_run)
+        skipped = await skipped_by_operators(self._recovering, self._acts, self._resumed, dry_run=self._options.dry_run)
         if not self._options.dry_run and (erased := await blank_stored(self._recovering.transaction)):
             self.report.counts["erased batches"] = erased
         with Ledger(RECORDS) as ledger:

@@ -1,6 +1,6 @@
 """Notes and reads the offsets of input topics that operators have skipped.
 
-Each function runs one statement in the caller's transaction. Each raises psycopg.Error.
+Each function runs in the caller's transaction. Each raises psycopg.Error.
 """
 
 from collections import defaultdict
@@ -29,10 +29,11 @@ Skipped = dict[TopicPartition, list[SkippedRange]]
 
 
 async def skip_inputs(conn: AsyncConnection[Any], tp: TopicPartition, skipped: SkippedRange) -> bool:
-    """Note offsets as skipped, and as lost. Returns False where they are noted already."""
+    """Note offsets as skipped, and as lost. Returns False where all of them are noted already."""
     parameters = skipped._asdict() | {"topic": tp.topic, "partition": tp.partition}
-    ((is_new,),) = await fetch_rows(conn, "skip_inputs", **parameters)
-    return bool(is_new)
+    ((skipped_at,),) = await fetch_rows(conn, "skip_inputs", **parameters)
+    del parameters["epoch"]
+    return bool(await fetch_rows(conn, "lose_skipped_inputs", **parameters, skipped_at=skipped_at))
 
 
 async def note_skipped_inputs(
@@ -52,17 +53,17 @@ async def note_skipped_inputs(
 
 
 async def send_read_skipped_inputs(conn: AsyncConnection[Any]) -> PendingResult[Skipped]:
-    """Send the read of all offsets that are skipped."""
+    """Send the read of all offsets that are skipped, in the last known log of their partitions."""
     return await send_query(conn, "read_skipped_inputs", _by_partition)
 
 
 async def read_skipped_inputs(conn: AsyncConnection[Any]) -> Skipped:
-    """Read all offsets that are skipped."""
+    """Read all offsets that are skipped, in the last known log of their partitions."""
     return await (await send_read_skipped_inputs(conn))
 
 
 def is_skipped(skipped: Skipped, tp: TopicPartition, first: int, last: int) -> bool:
-    """Return whether all offsets from `first` to `last` are skipped, in any epoch of the log."""
+    """Return whether all offsets from `first` to `last` are skipped."""
     return any(each.first_offset <= first and last < each.next_offset for each in skipped.get(tp, ()))
 
 

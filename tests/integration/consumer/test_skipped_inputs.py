@@ -1,8 +1,11 @@
 """Tests that pods skip a record that an operator has skipped, and that it is kept and reported."""
 
+import asyncio
 from pathlib import Path
 
+import psycopg
 import pytest
+from aiokafka import TopicPartition
 
 from service.domain.input_limits import InputLimits
 from service.domain.topics import CONTENT_PROVISIONED
@@ -12,6 +15,7 @@ from service.operators.inputs import InputActions
 from service.postgres.pool import Database
 from service.runtime import metrics
 from service.store.operator_actions import Operator
+from service.store.skipped_inputs import SkippedRange, read_skipped_inputs
 from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import content
 from tests.support.checks.audited import check_audit
@@ -113,3 +117,53 @@ async def test_an_offset_that_is_dealt_with_or_not_there_is_refused(
     with pytest.raises(InvalidRequest, match="no input topic"):
         await inputs.skip(me, "another", 0, 0)
     assert consumers.value("select count(*) from ops.operator_actions") == 0
+
+
+async def test_the_whole_batch_is_skipped_where_its_first_record_was_not_enough(
+    strict_consumers: ConsumerFixture, inputs: InputActions
+) -> None:
+    """Progress names the first offset of the batch, so that is what is skipped first."""
+    me, consumers = Operator("me"), strict_consumers
+    built = record_batch([content("b", text) for text in ("t1", "t2", "t3")], name=b"a-name")
+    first = await consumers.publish_batch(CONTENT_PROVISIONED, built, 3)
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t4"))
+    await inputs.skip(me, CONTENT_PROVISIONED, 0, first)
+    await inputs.skip(me, CONTENT_PROVISIONED, 0, first, whole_batch=True)
+    assert [row[:2] for row in consumers.conn.execute(LOST)] == [(first, first + 3)]
+    for whole_batch in (False, True):
+        with pytest.raises(Conflict, match="skipped already"):
+            await inputs.skip(me, CONTENT_PROVISIONED, 0, first, whole_batch=whole_batch)
+    await consumers.start()
+    await consumers.all_committed()
+    assert consumers.conn.execute("select text_storage_id from els.pending_content").fetchall() == [("t4",)]
+
+
+async def test_what_was_skipped_of_a_topic_says_nothing_of_one_that_was_created_again(
+    strict_consumers: ConsumerFixture, inputs: InputActions
+) -> None:
+    me, consumers, tp = Operator("me"), strict_consumers, TopicPartition(CONTENT_PROVISIONED, 0)
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    await inputs.skip(me, tp.topic, 0, 0)
+    again = "insert into els.progress (topic, partition, epoch, next_offset) values (%s, %s, 1, 0)"
+    consumers.conn.execute(again, tp)
+    async with inputs._database.transaction() as conn:
+        assert await read_skipped_inputs(conn) == {}
+    await inputs.skip(me, tp.topic, 0, 0)
+    async with inputs._database.transaction() as conn:
+        assert await read_skipped_inputs(conn) == {tp: [SkippedRange(1, 0, 1)]}
+    assert [row[:2] for row in consumers.conn.execute(LOST)] == [(0, 1)] * 2
+
+
+async def test_what_a_pod_has_read_meanwhile_is_not_skipped(
+    strict_consumers: ConsumerFixture, inputs: InputActions, database_url: str
+) -> None:
+    consumers, tp = strict_consumers, TopicPartition(CONTENT_PROVISIONED, 0)
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"))
+    with psycopg.connect(database_url) as other:
+        other.execute("lock table els.lost_inputs in exclusive mode")
+        skipping = asyncio.create_task(inputs.skip(Operator("me"), tp.topic, 0, 0, whole_batch=True))
+        await consumers.becomes("select count(*) from pg_locks where not granted", 1)
+        other.execute("insert into els.progress (topic, partition, epoch, next_offset) values (%s, %s, 0, 1)", tp)
+    with pytest.raises(Conflict, match="before offset 1 of this partition is dealt with"):
+        await skipping
+    assert consumers.conn.execute(LOST).fetchall() == consumers.conn.execute(KEPT).fetchall() == []
