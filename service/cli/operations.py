@@ -21,8 +21,9 @@ from service.wiring import open_database, operations_of
 
 
 def operator_of(options: Namespace) -> Operator:
-    """Return who performs the action, and why."""
-    return Operator(options.who or _account(), options.why)
+    """Return who performs the action, and why; in a process that repeats one, also who performed it first."""
+    repeats = (options.first_at, options.repeated_by) if getattr(options, "first_at", None) else ()
+    return Operator(options.who or _account(), options.why, *repeats)
 
 
 def _with_option(error: OperationError) -> str:

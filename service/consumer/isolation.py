@@ -75,6 +75,8 @@ class Isolation:
             if not isolation.is_unpacked:
                 await self._marks.mark(partition.tp, batch.first, batch.next_offset - batch.first, unpacking=True)
             await self._reader.open(read)
+            if not self._reader.is_open(partition):
+                return []  # an operator has skipped it meanwhile
         _, records, _ = await self._reader.take(1 if isolation.culprit is not None else isolation.portion, math.inf)
         if records and records[0].offset == isolation.culprit:
             return [killed(partition.tp, records[0])]

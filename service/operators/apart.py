@@ -29,6 +29,8 @@ async def replay_apart(by: Operator, id_: int, edited: bytes | None = None, *, d
         command += ["--file=-", *(["--dry-run"] if dry_run else [])]
     if by.why:
         command.append(f"--why={by.why}")
+    if by.first_at is not None:
+        command += [f"--first-at={by.first_at.isoformat()}", f"--repeated-by={by.repeated_by}"]
     answer = await run_apart(command, edited or b"")
     if isinstance(answer, str):
         return Replayed(id_, "", "killed_the_process", f"the process that replayed it {answer}")

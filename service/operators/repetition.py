@@ -5,8 +5,9 @@ written. Each repeated action is a row for who performed it first, with `first_a
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from service.domain.topics import CancelReason
 from service.operators.errors import Conflict, OperationError, Unavailable
 from service.operators.operations import Operations
 from service.operators.privacy import ErasureRequest
@@ -27,6 +28,8 @@ _FAILED: Final = ("rejected", "killed_the_process")
 """Outcomes of replays that changed nothing."""
 
 TOMBSTONE_NEEDED: Final = "recover with --erasures FILE, or erase it again"
+
+_INCOMPLETE: Final = "its details do not say what it did: they were erased, or are no longer as they were written"
 
 _BY_HAND: Final = "a recovery does not repeat such an action: do it by hand"
 
@@ -68,6 +71,8 @@ class Repetition:
                 raise
             except OperationError as error:
                 why = str(error)
+            except (KeyError, ValueError):
+                why = _INCOMPLETE
             if why:
                 left.append((act, why))
         return left
@@ -200,13 +205,16 @@ class Repetition:
 
     async def _end(self, act: Act, by: Operator) -> str | None:
         """Close or cancel a batch. What was announced of that is there already."""
-        end = getattr(self._operations.batches, act.action.partition(" ")[2], None)
-        if end is None:
-            return _BY_HAND
+        batch_id, is_close = str(act.batch_id), act.action == "batches close"
         try:
-            await end(by, act.batch_id, *([act.details["reason"]] if "reason" in act.details else []))
+            if is_close:
+                await self._operations.batches.close(by, batch_id)
+            elif act.details["reason"] in get_args(CancelReason):
+                await self._operations.batches.cancel(by, batch_id, act.details["reason"])
+            else:
+                return _INCOMPLETE
         except Conflict as error:
-            batch, _ = await self._operations.batches.show(str(act.batch_id), page=1, after=0)
-            states = {act.details.get("state"), "cancelled" if "reason" in act.details else "ready"}
+            batch, _ = await self._operations.batches.show(batch_id, page=1, after=0)
+            states = {act.details.get("state"), "ready" if is_close else "cancelled"}
             return await self._settled(act, by, is_done=batch["state"] in states, state=str(error))
         return None

@@ -26,6 +26,9 @@ from service.store.skipped_inputs import SkippedRange
 
 REMOVALS: Final = ("pending remove", "pending clear")
 
+_LISTED: Final = ("text_storage_ids", "file_upload_ids")
+_NUMBERS: Final = ("partition", "offset", *SkippedRange._fields)
+
 
 class Act(NamedTuple):
     """One operator action: a row of ops.operator_actions, without its number. `at` is when it was performed first."""
@@ -84,7 +87,15 @@ def _act_of(values: dict[str, Any]) -> Act:
         raise ValueError("who and action must be text")
     batch_id, topic = (values.get(name) or None for name in ("batch_id", "topic"))
     why = values.get("why") or ""
-    return Act(at.astimezone(UTC), values["who"], values["action"], batch_id, topic, why, details)
+    stated = {name: value for name, value in details.items() if _is_stated(name, value)}
+    return Act(at.astimezone(UTC), values["who"], values["action"], batch_id, topic, why, stated)
+
+
+def _is_stated(name: str, value: Any) -> bool:
+    """Tell whether a detail has its type: an erasure blanks those that contain the name of a person or file."""
+    if name in _LISTED:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return name not in _NUMBERS or type(value) is int
 
 
 @dataclass(slots=True)
@@ -126,7 +137,7 @@ def lost_acts(acts: Sequence[Act], limits: InputLimits) -> LostActs:
                 edited.append(found)
         elif act.action == "quarantine resume" and act.topic is not None:
             resumed[act.topic] = bool(act.details.get("skip_refused"))
-        elif act.action == "inputs skip" and act.topic is not None:
+        elif act.action == "inputs skip" and act.topic is not None and set(_NUMBERS) <= act.details.keys():
             numbers = (act.details[name] for name in SkippedRange._fields)
             skipped.append((TopicPartition(act.topic, act.details["partition"]), SkippedRange(*numbers)))
     return LostActs(removed, edited, resumed, skipped)

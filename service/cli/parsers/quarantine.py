@@ -1,6 +1,7 @@
 """Defines the options of the commands on rejected inputs."""
 
 import argparse
+from datetime import datetime
 
 from service.cli.arguments import (
     CURSOR,
@@ -41,8 +42,7 @@ def add_quarantine(commands: Commands) -> None:
         )
     )
     _selected_inputs(with_operator(replay))
-    # How an input that has killed a process is replayed: by such a command, which may be killed.
-    replay.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    _apart(replay)
     edit = with_json(
         add(
             inputs,
@@ -55,7 +55,7 @@ def add_quarantine(commands: Commands) -> None:
     edit.add_argument("id", type=row_id, metavar="ID")
     edit.add_argument("--file", metavar="FILE", help="take the corrected value from this file (-: standard input)")
     edit.add_argument("--dry-run", action="store_true", help="only validate it, and show how it differs")
-    edit.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    _apart(edit)
     with_operator(edit)
     discard = add(
         inputs,
@@ -102,3 +102,10 @@ def _quarantine_filters(command: argparse.ArgumentParser) -> None:
         help="only if key, value or error contain this text, upper or lower case; finds Å also where it is escaped",
     )
     age_filters(command, "first rejected")
+
+
+def _apart(command: argparse.ArgumentParser) -> None:
+    """Add how an input that has killed a process is replayed: by such a command, which may be killed."""
+    command.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    command.add_argument("--first-at", type=datetime.fromisoformat, help=argparse.SUPPRESS)
+    command.add_argument("--repeated-by", default="", help=argparse.SUPPRESS)
