@@ -1,7 +1,7 @@
 """Reads topics from beginning to end, as facts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
@@ -109,11 +109,24 @@ async def read_range(
         page = await reader.getmany(timeout_ms=IDLE_MS)
         async for records in records_of(page, limits, is_skipped):
             yield records
-        if left and page:
+        if (left and page) or await _pass_skipped(reader, left, is_skipped):
             progressed_at = clock()
         elif left and clock() > progressed_at + STALLED_SECONDS:
             raise KafkaTimeoutError(f"{min(left)} brought no records for {STALLED_SECONDS:.0f} s")
         left = {tp for tp in left if await reader.position(tp) < ends[tp]}
+
+
+async def _pass_skipped(reader: AIOKafkaConsumer, tps: Collection[TopicPartition], is_skipped: IsSkipped) -> bool:
+    """Go on behind what is skipped, where nothing arrives: perhaps it cannot be fetched. Returns whether it did."""
+    passed = False
+    for tp in tps:
+        first = after = await reader.position(tp)
+        while is_skipped(tp, after, after):
+            after += 1
+        if after > first:
+            reader.seek(tp, after)
+            passed = True
+    return passed
 
 
 async def topic_partitions(kafka: Mapping[str, Any]) -> dict[Sequence[str], list[TopicPartition]]:
