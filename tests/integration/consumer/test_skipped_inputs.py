@@ -167,3 +167,21 @@ async def test_what_a_pod_has_read_meanwhile_is_not_skipped(
     with pytest.raises(Conflict, match="before offset 1 of this partition is dealt with"):
         await skipping
     assert consumers.conn.execute(LOST).fetchall() == consumers.conn.execute(KEPT).fetchall() == []
+
+
+async def test_what_is_skipped_at_the_end_of_a_partition_is_counted_once(
+    strict_consumers: ConsumerFixture,
+) -> None:
+    """A pod begins behind the last record, so the next one comes to what is skipped again."""
+    consumers, next_offset = strict_consumers, "select max(next_offset) from els.progress"
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t1"), content("b", "t2"))
+    consumers.conn.execute("insert into els.skipped_inputs values (%s, 0, 0, 1, 2)", [CONTENT_PROVISIONED])
+    before = metrics.LOST_INPUTS.labels(CONTENT_PROVISIONED)._value.get()
+    await consumers.start()
+    await consumers.becomes(next_offset, 2)
+    await consumers.stop()
+    await consumers.start()
+    await consumers.publish(CONTENT_PROVISIONED, content("b", "t3"))
+    await consumers.becomes(next_offset, 3)
+    assert metrics.LOST_INPUTS.labels(CONTENT_PROVISIONED)._value.get() == before + 1
+    assert consumers.value(PENDING) == 2
