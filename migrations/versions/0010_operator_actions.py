@@ -261,7 +261,7 @@ return exists (
 -- of these names or ids. What identifies the action, and who did it when, stays. Returns how many it blanked.
 create or replace function els.blank_operator_actions(batch text, inputs text[], ids text[], names text[])
 returns bigint
-language sql security definer set search_path = pg_catalog
+language sql security definer set search_path = pg_catalog, pg_temp
 as $$
     with blanked as (
         update els.operator_actions as action
@@ -308,6 +308,8 @@ as $$
     select count(*) from blanked
 $$;
 revoke all on function els.blank_operator_actions, els.add_erasure_key from public;
+-- Types are looked up in the temporary schema first, unless it is named, and whoever calls the function may own one.
+alter function els.refuse_previous_relay() set search_path = pg_catalog, pg_temp;
 """
 ERASURES_DOWNGRADE = """
 drop function els.blank_operator_actions, els.contains_any, els.erasure_digest, els.add_erasure_key, els.hmac_pad;

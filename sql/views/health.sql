@@ -7,7 +7,7 @@
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
 create or replace function els.oldest_transaction() returns interval
-language sql stable security definer set search_path = pg_catalog
+language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     select clock_timestamp() - min(began)
     from (
@@ -29,7 +29,7 @@ $$;
 -- It runs as the owner, who sees the standbys.
 create or replace function els.held_back()
 returns table (name text, transactions bigint, inactive_since timestamptz)
-language sql stable security definer set search_path = pg_catalog
+language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     select slot_name::text, age(xmin)::bigint, inactive_since
     from pg_replication_slots
