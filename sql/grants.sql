@@ -41,7 +41,8 @@ to els_app;
 -- transaction's.
 grant select, insert, delete on els.outbox_pages, els.outbox to els_app;
 grant select, delete, insert (who, action, batch_id, topic, why, details) on els.operator_actions to els_app;
-grant select, insert, update on els.lost_inputs, els.input_topics, els.output_topics, els.notices to els_app;
+grant select, insert, update on els.lost_inputs, els.input_topics, els.output_topics, els.notices, els.purge_rounds
+to els_app;
 grant select, insert, update on els.skipped_inputs to els_app;
 grant select, update on els.relay_shards, els.policy, els.outbox_format, els.expired_seen to els_app;
 -- Tombstones are deleted by the purge only. They change from "a part" to "all" of a batch. Keys stay.

@@ -163,6 +163,17 @@ create table if not exists els.pods (
 ) with (fillfactor = 50);
 """
 
+# When a purge round ended last, whoever ran it: `els purge` is no pod, and may be all that purges. Not in a table of
+# the search: those are unlogged, and a standby cannot read them, nor a view that does.
+PURGE_ROUNDS = """
+create table if not exists els.purge_rounds (
+    only_row boolean     not null default true,
+    ended_at timestamptz not null,
+    constraint purge_rounds_pkey primary key (only_row),
+    constraint purge_rounds_only_row_check check (only_row)
+);
+"""
+
 # What a search reads of a batch, in place of all its rows: docs/decisions/0017-search.md. Written by the purge, and
 # unlogged: after a crash or a failover it is empty, as is its progress, and the purge writes it again.
 SEARCH = """
@@ -327,6 +338,7 @@ def upgrade() -> None:
     create_index("quarantine_correlation", "els.quarantine (correlation_id) where correlation_id is not null")
     op.execute(NOTICES)
     op.execute(PODS)
+    op.execute(PURGE_ROUNDS)
     op.execute(ENDINGS)
     _replace_checks("els.batches", ENDED_BATCHES)
     _replace_checks("els.slots", ENDED_SLOTS)
@@ -360,6 +372,7 @@ def downgrade() -> None:
     # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
     op.execute(REFUSE_ENDED)
     op.execute("drop index els.batches_late_reported")
+    op.execute("drop table els.purge_rounds cascade")
     op.execute("drop table els.skipped_inputs cascade")
     op.execute("delete from els.lost_inputs where cause = 'skipped'")
     _replace_checks("els.lost_inputs", CAUSES_BEFORE)

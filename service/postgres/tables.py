@@ -644,6 +644,15 @@ expired_seen = Table(
     CheckConstraint("only_row", name="expired_seen_only_row_check"),
 )
 
+purge_rounds = Table(
+    "purge_rounds",
+    METADATA,
+    _not_null("only_row", Boolean, server_default=text("true")),
+    _not_null("ended_at", _TIME),
+    PrimaryKeyConstraint("only_row", name="purge_rounds_pkey"),
+    CheckConstraint("only_row", name="purge_rounds_only_row_check"),
+)
+
 pods = Table(
     "pods",
     METADATA,

@@ -127,6 +127,7 @@ class _Round:
         yield self._clearing("deleted_actions", "delete_operator_actions", self.policy.actions_retention)
         yield _index_changes
         yield self._clearing("deleted_erasures", "delete_old_erasures", self.policy.erasure_retention)
+        yield _note_round
 
     async def _chunk(self, task: _PurgeTask) -> bool:
         """Run one transaction of a task. Returns whether the task may have more to do."""
@@ -292,6 +293,12 @@ async def _index_changes(conn: AsyncConnection[Any], _: datetime) -> Chunk:
     """Let a search find what changed since the last round."""
     indexed = await search.index_changes(conn)
     return Chunk("indexed_batches", [(batch_id,) for batch_id in indexed], more=bool(indexed))
+
+
+async def _note_round(conn: AsyncConnection[Any], _: datetime) -> Chunk:
+    """Let ops.health know that somebody purges."""
+    await retention.note_purge_round(conn)
+    return Chunk("indexed_batches", [])
 
 
 def _for_one_transaction(found: Sequence[_Sized]) -> list[_Sized]:

@@ -80,6 +80,11 @@ async def try_purge(conn: AsyncConnection[Any]) -> PurgeTurn:
     return PurgeTurn(*row)
 
 
+async def note_purge_round(conn: AsyncConnection[Any]) -> None:
+    """Note that a round has ended."""
+    await conn.execute(STATEMENTS["note_purge_round"])
+
+
 async def read_purge_hold(conn: AsyncConnection[Any]) -> tuple[datetime, bool, bool]:
     """Read the time of the database, whether it is noted that clocks do not agree, and whether that holds the purge."""
     (row,) = await fetch_rows(conn, "read_purge_hold")

@@ -498,6 +498,7 @@ def test_purge_reports_what_it_did_and_a_dry_run_what_is_due(
     assert conn.execute(states).fetchall() == [("pending", 2)]
     done = service("purge", "--json")
     assert (done.status, done.err, done.json) == (0, "", dry.json)
+    assert conn.execute("select count(*) from els.purge_rounds where ended_at <= now()").fetchone() == (1,)
     assert conn.execute(states).fetchall() == [("expired", 2)]
     people = service("purge")
     assert people.status == 0

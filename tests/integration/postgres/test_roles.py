@@ -55,6 +55,7 @@ TABLES = {
     "skipped_inputs": {"SELECT", "INSERT"},
     "notices": {"SELECT", "INSERT", "UPDATE"},
     "expired_seen": CHANGE,
+    "purge_rounds": {"SELECT", "INSERT", "UPDATE"},
     "policy": CHANGE,
     "operator_actions": {"SELECT", "DELETE"},
     "erasures": ROWS,

@@ -391,6 +391,20 @@ ATTENTION = {
         "update els.pods set roles = '{consumer,relay}'",
         ("no pod purges: nothing expires, and no batch is reported late",),
     ),
+    "a purge by a timer": (
+        (
+            "update els.pods set roles = '{consumer,relay}'; insert into els.purge_rounds"
+            " values (true, now() - interval '59 minutes')"
+        ),
+        (),
+    ),
+    "a purge by a timer that has stopped": (
+        (
+            "update els.pods set roles = '{consumer,relay}'; insert into els.purge_rounds"
+            " values (true, now() - interval '61 minutes')"
+        ),
+        ("no pod purges: nothing expires, and no batch is reported late",),
+    ),
     "pods of the previous release": ("delete from els.pods; update els.outbox_format set pages = false", ()),
     "a pod that is not ready for a moment": ("pod(not_ready => '14 s', error => 'consumer: starting')", ()),
     "a pod that is not ready": (

@@ -168,7 +168,7 @@ class Misled:
             self.conn.execute(statement.encode(), {"rows": STRANGERS, "name": name})
 
     @asynccontextmanager
-    async def reads(self, at_most: int, pages: float = math.inf) -> AsyncIterator[Database]:
+    async def reads(self, at_most: float, pages: float = math.inf) -> AsyncIterator[Database]:
         """Rows, and entries of indexes, that the sessions of a database read meanwhile; and pages that they touch."""
         self.conn.execute("select pg_stat_force_next_flush()")
         before = self._read()
@@ -188,12 +188,11 @@ class Misled:
 
     async def indexed(self) -> None:
         """The search knows all batches, so that it reads what changes from now on."""
-        database = Database(self._app_url, pool_size=1)
         indexed: Sequence[str] = ["first"]
-        while indexed:
-            async with database.transaction() as conn:
-                indexed = await search.index_changes(conn)
-        await database.close()
+        async with self.reads(math.inf) as database:
+            while indexed:
+                async with database.transaction() as conn:
+                    indexed = await search.index_changes(conn)
         self.conn.execute("update els.search_progress set known_until = transaction_timestamp()")
         for index in BRIN:
             self.conn.execute(f"select brin_summarize_new_values('els.{index}')".encode())
