@@ -1,9 +1,10 @@
 """Lets only persons use the console, and only pages of the console change something. Adds the headers of security."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import structlog
 from aiohttp import web
@@ -27,6 +28,11 @@ HEADERS: Final = {
 
 OPEN: Final = ("/console/login", "/console/static/")
 """What needs no session."""
+
+FORM_SECONDS: Final = 10.0
+"""How long the fields of a form may take to arrive: connections are few, and the probes need one."""
+
+MOST_FIELDS: Final = 50
 
 PERSON: Final = web.RequestKey("person", Person)
 """Who sends a request."""
@@ -86,6 +92,25 @@ def is_from_here(request: web.Request) -> bool:
         return False
     hosts = {request.headers.get("Host", ""), request.headers.get("X-Forwarded-Host", "")} - {""}
     return origin.scheme in ("http", "https") and origin.netloc in hosts
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """Returns the fields of a form, as a browser sends them from our pages. Raises HTTPException for anything else.
+
+    Nobody has said yet who sends it, so it must not wait for long, nor use another decoder or a file.
+    """
+    if not request.can_read_body:
+        return {}
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise web.HTTPUnsupportedMediaType
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            text = (await request.read()).decode()
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS))
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except ValueError:
+        raise web.HTTPBadRequest(reason="This is not a form of the console.") from None
 
 
 def controlled(access: Access, forbidden: Callable[[web.Request, str], Awaitable[web.Response]]) -> Any:

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 from markupsafe import Markup
 
-from service.console.access import PERSON
+from service.console.access import PERSON, read_form
 from service.console.actions import batches, health, pending, privacy, quarantine, topics
 from service.console.actions.action import Action
 from service.operators import parameters
@@ -62,7 +62,7 @@ class Acting:
         action = _action(request)
         if not person.may_act:
             return self._render(request, "forbidden.html", status=403, why="You can read here, and not act.")
-        posted = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        posted = await read_form(request)
         names = {each.name for each in action.fields}
         given = {name: value for name, value in {**request.query, **posted}.items() if name in names}
         why = posted.get("why", "").strip()

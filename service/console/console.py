@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service.console.access import PERSON, Access, add_headers, controlled
+from service.console.access import PERSON, Access, add_headers, controlled, read_form
 from service.console.acting import Acting
 from service.console.pages import batches, kafka, log, overview, quarantine, waiting
 from service.console.pages.reads import ConsolePage, Query, Reads
@@ -68,7 +68,7 @@ class Console:
 
     def _handler(self, page: ConsolePage) -> Handler:
         async def handle(request: web.Request) -> web.Response:
-            if page.shows_persons and "HX-Request" not in request.headers:
+            if page.shows_persons:  # whatever the headers say: who reads could set them
                 person = request[PERSON]
                 # Not what is searched, which may be the name of a person.
                 given = {name: value for name, value in request.query.items() if name not in _SEARCHED}
@@ -104,8 +104,8 @@ class Console:
         return self._login_page(request, target)
 
     async def _log_in(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        who, token, target = (str(form.get(name, "")).strip() for name in ("who", "token", "next"))
+        form = await read_form(request)
+        who, token, target = (form.get(name, "").strip() for name in ("who", "token", "next"))
         try:
             parameters.short_text(who)
         except ValueError:

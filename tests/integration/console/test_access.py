@@ -1,8 +1,10 @@
 """Tests who may use the console, and from where."""
 
+import asyncio
 from ipaddress import ip_network
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.console.session import COOKIE, SESSION_SECONDS, Person, Sessions, TrustedProxy
 from service.runtime import metrics
@@ -146,3 +148,45 @@ async def test_a_trusted_proxy_names_the_person(app_url: str) -> None:
     for networks in ([], [ip_network("10.0.0.0/8")], [ip_network("::1/128")]):
         async with served(app_url, TrustedProxy("X-Forwarded-User", networks, ["*"])) as console:
             assert (await console.send("GET", "late", role=None, headers={"X-Forwarded-User": "åsa"}))[0].status == 303
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded; charset=utf-7", b"who=x&token=%2B2AA-", 401),
+        ("application/x-www-form-urlencoded; charset=none", b"who=x", 401),
+        ("application/x-www-form-urlencoded", b"who=\xff", 400),
+        ("application/x-www-form-urlencoded", b"who=%ed%a0%80", 400),
+        ("application/x-www-form-urlencoded", b"&a=b" * 1000, 400),
+        ("application/x-www-form-urlencoded", b"who=" + b"x" * 2_000_000, 413),
+        ("multipart/form-data", b"", 422),
+        ("multipart/form-data; boundary=x", b"--x\r\nno form", 415),
+        ("application/json", b"{}", 415),
+    ],
+)
+async def test_what_is_no_form_is_rejected_and_is_no_error_of_the_console(
+    console: ServedHere, monkeypatch: pytest.MonkeyPatch, kind: str, body: bytes, status: int
+) -> None:
+    monkeypatch.setattr("service.runtime.tokens.DENIED_SECONDS", 0)
+    with capture_logs() as logs:
+        response, _ = await console.send("POST", "login", role=None, data=body, headers={"Content-Type": kind})
+    assert response.status == status
+    assert "console_request_failed" not in {each["event"] for each in logs}
+
+
+async def test_a_form_that_does_not_arrive_holds_its_connection_only_for_a_while(
+    console: ServedHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.console.access.FORM_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", console.http.port)
+    kind = "application/x-www-form-urlencoded"
+    head = f"POST /console/login HTTP/1.1\r\nHost: h\r\nOrigin: http://h\r\nContent-Type: {kind}\r\n"
+    writer.write(f"{head}Content-Length: 9\r\n\r\nwho".encode())
+    assert b" 408 " in await asyncio.wait_for(reader.readline(), 30)
+    writer.close()
+
+
+async def test_who_reads_about_persons_is_logged_whatever_the_request_says(console: ServedHere) -> None:
+    with capture_logs() as logs:
+        await console.send("GET", "waiting?batch=b", role="viewer", headers={"HX-Request": "true"})
+    assert [each["who"] for each in logs if each["event"] == "personal_data_read"] == ["Åsa"]
