@@ -258,18 +258,28 @@ select els.add_erasure_key(
 )
 where not exists (select from els.erasure_keys where is_own);
 
--- Whether a text contains one of these names, in whatever normal form and case.
+-- Whether a text contains one of these names, in whatever normal form and case: a short one as a word of its own, so
+-- that the name `e` or `user` is not found in every text.
 create or replace function els.contains_any(given text, names text[]) returns boolean
 language sql immutable strict parallel safe
 return exists (
     select
-    from unnest(names) as name
-    where name <> '' and position(lower(normalize(name)) in lower(normalize(given))) > 0
+    from (select lower(normalize(given) collate "pg_c_utf8") as text) as searched
+    cross join unnest(names) as name
+    cross join lateral (select lower(normalize(name) collate "pg_c_utf8") as text) as named
+    where case
+        when name = '' or position(named.text in searched.text) = 0 then false
+        when char_length(name) >= 8 then true
+        else searched.text ~ (
+            '(?<![[:alnum:]])' || regexp_replace(named.text, '([^[:alnum:]])', '\\\\\\1', 'g') || '(?![[:alnum:]])'
+        )
+    end
 );
 
 -- Blanks the texts of operator actions, as the owner: nobody else may change a row, and this function changes nothing
 -- else. It blanks those of a batch (null: none), those on rejected inputs with these numbers, and all that contain one
--- of these names or ids. What identifies the action, and who did it when, stays. Returns how many it blanked.
+-- of these names or ids. What identifies the action, and who did it when, stays; of an erasure, all but its reason
+-- does. Returns how many it blanked.
 create or replace function els.blank_operator_actions(batch text, inputs text[], ids text[], names text[])
 returns bigint
 language sql security definer set search_path = pg_catalog, pg_temp
@@ -282,6 +292,9 @@ as $$
                     select jsonb_object_agg(
                         detail.key,
                         case
+                            when action.action like 'privacy %'
+                                or detail.key in ('id', 'kind', 'reason', 'fingerprint', 'outcome', 'first_at')
+                                then detail.value
                             when detail.key in (
                                 'contains', 'error', 'file', 'headers', 'key', 'name', 'original_file_name', 'text',
                                 'user', 'user_id', 'value', 'why'
@@ -301,18 +314,19 @@ as $$
                 and (
                     action.batch_id = batch
                     or (action.action like 'quarantine %' and action.details ->> 'id' = any(inputs))
-                    or exists (
-                        select
-                        from unnest(ids) as id
-                        where position(id in action.details::text) > 0 or position(id in action.why) > 0
-                    )
+                    or els.contains_any(action.why, ids)
+                    or els.contains_any(action.details::text, ids)
                 )
             )
             or els.contains_any(action.why, names)
-            or exists (
-                select
-                from jsonb_each(action.details) as detail
-                where els.contains_any(detail.value #>> '{}', names)
+            or (
+                action.action not like 'privacy %'
+                and exists (
+                    select
+                    from jsonb_each(action.details) as detail
+                    where detail.key not in ('id', 'kind', 'reason', 'fingerprint', 'outcome', 'first_at')
+                        and els.contains_any(detail.value #>> '{}', names)
+                )
             )
         returning 1
     )

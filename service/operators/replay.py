@@ -17,6 +17,7 @@ from service.domain import incoming as events
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Rejection
 from service.domain.input_limits import InputLimits
+from service.domain.personal_data import blanked_value
 from service.intake.errors import is_caused_by_data, rejection_of
 from service.intake.outcome import Effects
 from service.intake.transaction import apply
@@ -24,7 +25,7 @@ from service.operators.errors import Conflict
 from service.postgres.errors import is_contention
 from service.postgres.pool import Database
 from service.runtime.loop import Backoff
-from service.store import operator_actions, quarantine
+from service.store import erasures, operator_actions, quarantine
 from service.store.operator_actions import Operator, Subject
 
 ATTEMPTS = 8
@@ -90,7 +91,7 @@ class Replay:
                     await conn.rollback()
                 if not outcome.effects.rejected:
                     done = Replayed(id_, delivery.topic, outcome_of(outcome.effects))
-                    return done if dry_run else await self._close(conn, done, edited, delivery.event.batch_id)
+                    return done if dry_run else await self._close(conn, done, edited, delivery)
         except Exception as error:
             if not is_caused_by_data(error):
                 raise
@@ -110,17 +111,22 @@ class Replay:
         event = events.decode(topic, value, max_bytes=limits.value_bytes[topic], max_values=limits.json_values)
         return Delivery(topic, row["partition"], row["offset"], row["key"], value, (), event)
 
-    async def _close(self, conn: AsyncConnection[Any], done: Replayed, edited: bytes | None, batch_id: str) -> Replayed:
+    async def _close(
+        self, conn: AsyncConnection[Any], done: Replayed, edited: bytes | None, delivery: Delivery
+    ) -> Replayed:
         if edited is None:
             action, closed = "quarantine replay", await quarantine.close_quarantine(conn, [done.id], "replayed")
             details: dict[str, Any] = {"outcome": done.outcome}
         else:
+            if await erasures.find_rejected(conn, [delivery]):
+                edited = blanked_value(edited) or b""
             row = await quarantine.close_edited(conn, done.id, edited)
             action, closed = "quarantine edit", [row] if row else []
             details = {"outcome": done.outcome, "value": edited.decode()}  # JSON, since it was decoded
         if not closed:
             raise Conflict(f"quarantined input {done.id} was closed by someone else in the meantime")
-        subject = Subject(batch_id if edited else None, done.topic, closed[0].named | details)
+        batch_id = None if edited is None or isinstance(delivery.event, Rejection) else delivery.event.batch_id
+        subject = Subject(batch_id, done.topic, closed[0].named | details)
         await operator_actions.insert_operator_actions(conn, self._by, action, [subject])
         return done
 

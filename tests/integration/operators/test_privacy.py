@@ -267,6 +267,25 @@ async def test_the_name_of_a_file_alone_does_not_erase_what_somebody_else_has_se
     assert eraser.rows("select count(*) from els.quarantine where erased_at is null") == [(2,)]
 
 
+async def test_a_short_name_blanks_no_action_that_is_about_something_else(eraser: Eraser) -> None:
+    for name in ("e", "user", "42", "%_"):
+        await eraser.once(provisioned("b", f"t-{name}", original_file_name=name))
+    for why in ("sent to the wrong class", "user e sent it", "a file named 'E'"):
+        await eraser.once(provisioned("theirs", why, original_file_name="theirs.txt"))
+        await eraser.operations.pending.remove(
+            Operator("tester", why), "pending clear", PendingFilter("theirs", text_storage_ids=[why])
+        )
+    await eraser.erase("user", name="somebody")
+    query = "select why, details from els.operator_actions where action = %s order by id"
+    (earlier,) = eraser.conn.execute(query, ["privacy erase"]).fetchall()
+    await eraser.erase("batch", "b")
+    await eraser.erase("text", "c", "t")
+    assert [why for why, _ in eraser.conn.execute(query, ["pending clear"])] == [
+        "sent to the wrong class", BLANK, BLANK
+    ]  # fmt: skip
+    assert eraser.conn.execute(query, ["privacy erase"]).fetchone() == earlier
+
+
 async def test_an_erased_input_is_not_replayed(eraser: Eraser) -> None:
     await eraser.once(rejected("b", "t1"))
     await eraser.erase("batch", "b")
@@ -275,6 +294,17 @@ async def test_an_erased_input_is_not_replayed(eraser: Eraser) -> None:
     shown = await eraser.operations.quarantine.show(1)
     assert (shown["value"], shown["error"], shown["reason"]) == (None, BLANK, "invalid_field")
     assert await eraser.operations.quarantine.discard(BY, [1]) == 1
+
+
+async def test_an_edited_value_of_an_erased_batch_is_kept_blank(eraser: Eraser) -> None:
+    await eraser.erase("batch", "b")
+    await eraser.once(delivery(CONTENT_PROVISIONED, b"no JSON"))
+    done = await eraser.operations.quarantine.edit(BY, 1, content("b", "t1", original_file_name=FILE))
+    assert done.error == ""
+    assert eraser.places() == set()
+    assert eraser.rows("select original_file_name from els.pending_content") == [(BLANK,)]
+    ((kept,),) = eraser.rows("select edited_value from els.quarantine")
+    assert json.loads(kept)["data"]["text_storage_id"] == "t1"
 
 
 async def test_an_erasure_waits_until_the_events_are_published(eraser: Eraser) -> None:
