@@ -6,7 +6,7 @@ says something about a person. Times, sizes, counts, states and digests are neit
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TypeVar
@@ -164,7 +164,10 @@ _ID_FIELDS: Final = (
 )
 _NAMED: Final = re.compile(rf'"(?:{_ID_FIELDS})"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _BATCH_ID: Final = re.compile(r'"(?:batch_id|entity_id)"\s*:\s*"((?:[^"\\]|\\.)+)"')
-_QUOTED_OR_WORD: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|[^\s\x00-\x1f"\'<>{}\[\],;=\ufffd]+')
+# A text whose last quote is missing is matched, too: to search it again from each of its quotes would take a time that
+# grows with the square of its length.
+_QUOTED_OR_WORD: Final = re.compile(r'"((?:[^"\\]|\\.)*+)("?)|[^\s\x00-\x1f"\'<>{}\[\],;=\ufffd]+')
+_WORD: Final = re.compile(r'[^\s\x00-\x1f"\'<>{}\[\],;=\ufffd]+')
 
 
 class Mentions(NamedTuple):
@@ -181,7 +184,7 @@ def mentions_in(key: bytes | None, *parts: bytes | None) -> Mentions:
     """
     given = "\n".join(_text_of(part) for part in parts if part)
     named = (match[1] for match in _NAMED.finditer(given))
-    others = (match[1] or match[0] for match in _QUOTED_OR_WORD.finditer(given))
+    others = chain.from_iterable(map(_texts_of, _QUOTED_OR_WORD.finditer(given)))
     texts = chain(
         (text for text in map(_unescaped, named) if 0 < len(text) <= LONGEST_MENTION),
         (text for text in map(_unescaped, others) if SHORTEST_ELSEWHERE <= len(text) <= LONGEST_MENTION),
@@ -191,6 +194,13 @@ def mentions_in(key: bytes | None, *parts: bytes | None) -> Mentions:
         some.add(_text_of(key))
     batch = _BATCH_ID.search(given)
     return Mentions(frozenset(some), _unescaped(batch[1]) if batch else None)
+
+
+def _texts_of(match: re.Match[str]) -> Iterable[str]:
+    """Return a word, a text in quotes, or the words of one whose last quote is missing."""
+    if match[1] is None:
+        return (match[0],)
+    return (match[1],) if match[2] else _WORD.findall(match[1])
 
 
 def _text_of(given: bytes) -> str:

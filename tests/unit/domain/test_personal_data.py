@@ -78,6 +78,12 @@ def test_named_fields_are_found_behind_any_number_of_others() -> None:
     assert len(found.texts) == MOST_MENTIONS
 
 
+def test_a_quote_that_is_never_closed_is_searched_once() -> None:
+    """And not again from each quote in it, which took minutes, and the loop of the pod with them."""
+    found = mentions_in(None, b'"' + b'\\"' * 100_000 + b" teacher-7 ")
+    assert "teacher-7" in found.texts
+
+
 def test_a_name_is_contained_in_any_case_and_normal_form() -> None:
     assert contains("A\u030asa OBERG.docx", "åsa")
     assert not contains("Asa", "åsa")
