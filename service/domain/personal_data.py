@@ -154,6 +154,8 @@ MOST_MENTIONS: Final = 10_000
 EXAMINED_BYTES: Final = 512 * 1024
 """So many bytes of the beginning and of the end of a rejected value are searched."""
 
+MOST_HEADERS: Final = 100
+
 LONGEST_MENTION: Final = 1_024
 
 SHORTEST_ELSEWHERE: Final = 8
@@ -177,12 +179,14 @@ class Mentions(NamedTuple):
     batch_id: str | None
 
 
-def mentions_in(key: bytes | None, *parts: bytes | None) -> Mentions:
-    """Find ids and names in the key and in the parts of the value of a record that may be anything at all.
+def mentions_in(key: bytes | None, *parts: bytes | None, headers: Iterable[bytes] = ()) -> Mentions:
+    """Find ids and names in the key, in the parts of the value and in the headers of a record that may be anything.
 
     Outside of the key and of the fields that are known, a short text counts as nobody's id: a number may be anything.
     """
     given = "\n".join(_text_of(part) for part in parts if part)
+    if '\\"' in given:  # perhaps JSON within a text of JSON, as a producer sends that encodes twice
+        given = "\n".join([given, _ESCAPED.sub(lambda match: match[1] or "\n", given)])
     named = (match[1] for match in _NAMED.finditer(given))
     others = chain.from_iterable(map(_texts_of, _QUOTED_OR_WORD.finditer(given)))
     texts = chain(
@@ -191,7 +195,10 @@ def mentions_in(key: bytes | None, *parts: bytes | None) -> Mentions:
     )
     some = set(islice(texts, MOST_MENTIONS))
     if key and len(key) <= LONGEST_MENTION:
-        some.add(_text_of(key))
+        some |= {_text_of(key), _unescaped(_text_of(key).strip('"'))}
+    for each in islice(headers, MOST_HEADERS):
+        if SHORTEST_ELSEWHERE <= len(each) <= LONGEST_MENTION:
+            some.add(_unescaped(_text_of(each).strip('"')))
     batch = _BATCH_ID.search(given)
     return Mentions(frozenset(some), _unescaped(batch[1]) if batch else None)
 
@@ -212,6 +219,7 @@ def _text_of(given: bytes) -> str:
     return given.decode("utf-8", "replace")
 
 
+_ESCAPED: Final = re.compile(r'\\(["\\])|"')
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\(.)")
 
 

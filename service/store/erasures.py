@@ -38,6 +38,7 @@ class RejectedInput(NamedTuple):
 
     id: int
     key: bytes | None
+    headers: Sequence[str | None]
     first: bytes | None
     last: bytes | None
     size: int | None
@@ -48,7 +49,8 @@ class RejectedInput(NamedTuple):
     def mentions(self) -> Mentions:
         """The ids and names in it."""
         is_whole = self.size is None or self.size <= EXAMINED_BYTES
-        return mentions_in(self.key, self.first, None if is_whole else self.last, self.edited_value)
+        headers = (value.encode("latin-1", "replace") for value in self.headers if value)  # as they are stored
+        return mentions_in(self.key, self.first, None if is_whole else self.last, self.edited_value, headers=headers)
 
 
 async def lock_erasures(conn: AsyncConnection[Any], *, exclusive: bool) -> None:
@@ -107,7 +109,10 @@ async def find_rejected(conn: AsyncConnection[Any], rejected: Iterable[Delivery]
     await lock_erasures(conn, exclusive=False)
     if not await has_erasures(conn):
         return set()
-    mentions = {id(each): mentions_in(each.key, *_searched(each.value)) for each in rejected}
+    mentions = {
+        id(each): mentions_in(each.key, *_searched(each.value), headers=(value for _, value in each.headers if value))
+        for each in rejected
+    }
     return await find_mentioned(conn, mentions)
 
 

@@ -296,6 +296,19 @@ async def test_an_erased_input_is_not_replayed(eraser: Eraser) -> None:
     assert await eraser.operations.quarantine.discard(BY, [1]) == 1
 
 
+async def test_an_id_in_a_header_or_in_json_that_was_encoded_twice_is_found(eraser: Eraser) -> None:
+    twice = json.dumps(content("batch-0001", "t1", original_file_name=FILE).decode()).encode()
+    named = [("batch", b"batch-0001"), ("file", FILE.encode())]
+    for round_ in range(2):
+        for number, (value, headers) in enumerate([(twice, []), (b"no JSON", named)]):
+            each = delivery(CONTENT_PROVISIONED, value + b" " * round_, headers=headers, key=b"%d" % number)
+            await eraser.once(each)
+        if not round_:
+            assert (await eraser.erase("batch", "batch-0001")).rejected_inputs == 2
+        assert eraser.places() == set()
+    assert eraser.rows("select count(*) from els.quarantine where erased_at is not null") == [(4,)]
+
+
 async def test_an_edited_value_of_an_erased_batch_is_kept_blank(eraser: Eraser) -> None:
     await eraser.erase("batch", "b")
     await eraser.once(delivery(CONTENT_PROVISIONED, b"no JSON"))

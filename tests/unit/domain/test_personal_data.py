@@ -47,6 +47,8 @@ def test_blanked_events_keep_what_identifies_them() -> None:
         json.dumps({"data": {"batch_id": "b-1", "original_file_name": NAME}}, ensure_ascii=False).encode("utf-16"),
         json.dumps({"entity_id": "b-1", "files": [{"name": NAME}]}).encode()[:-3],
         json.dumps({"batch_id": "b-1", "original_file_name": NAME}, ensure_ascii=False).encode("utf-16-le"),
+        json.dumps(json.dumps({"data": {"batch_id": "b-1", "original_file_name": NAME}})).encode(),
+        json.dumps(json.dumps({"batch_id": "b-1", "n": NAME}, ensure_ascii=False)).encode(),
         b'\xff broken {"batch_id": "b-1", "x": "' + NAME.encode() + b'"',
         b'{"batch_id": "b\\u002d1", "n": "\\u00c5sa \\u00d6berg.docx"}',
     ],
@@ -67,6 +69,11 @@ def test_what_is_not_json_is_searched_by_words() -> None:
     assert mentions_in(
         b"\xff\0", b'"\\ud800 and more" "a long \\q"'
     ).texts  # neither a lone surrogate nor a wrong escape raises
+
+
+def test_keys_and_headers_are_searched() -> None:
+    found = mentions_in(b'"b-1"', None, headers=[NAME.encode(), b'"batch-0001"', b"7", b"x" * 2_000])
+    assert found.texts == {"b-1", '"b-1"', NAME, "batch-0001"}
 
 
 def test_named_fields_are_found_behind_any_number_of_others() -> None:
