@@ -258,20 +258,25 @@ select els.add_erasure_key(
 )
 where not exists (select from els.erasure_keys where is_own);
 
--- Whether a text contains one of these names, in whatever normal form and case: a short one as a word of its own, so
--- that the name `e` or `user` is not found in every text.
+-- Names as `els.contains_any` compares them: in one normal form and case.
+create or replace function els.plain_names(names text[]) returns text[]
+language sql immutable strict parallel safe
+return array(select lower(normalize(name) collate "pg_c_utf8") from unnest(names) as name where name <> '');
+
+-- Whether a text contains one of these names (of `els.plain_names`): a short one as a word of its own, so that the name
+-- `e` or `user` is not found in every text.
 create or replace function els.contains_any(given text, names text[]) returns boolean
 language sql immutable strict parallel safe
 return exists (
+    with searched as materialized (select lower(normalize(given) collate "pg_c_utf8") as text)
     select
-    from (select lower(normalize(given) collate "pg_c_utf8") as text) as searched
+    from searched
     cross join unnest(names) as name
-    cross join lateral (select lower(normalize(name) collate "pg_c_utf8") as text) as named
     where case
-        when name = '' or position(named.text in searched.text) = 0 then false
+        when position(name in searched.text) = 0 then false
         when char_length(name) >= 8 then true
         else searched.text ~ (
-            '(?<![[:alnum:]])' || regexp_replace(named.text, '([^[:alnum:]])', '\\\\\\1', 'g') || '(?![[:alnum:]])'
+            '(?<![[:alnum:]])' || regexp_replace(name, '([^[:alnum:]])', '\\\\\\1', 'g') || '(?![[:alnum:]])'
         )
     end
 );
@@ -279,12 +284,15 @@ return exists (
 -- Blanks the texts of operator actions, as the owner: nobody else may change a row, and this function changes nothing
 -- else. It blanks those of a batch (null: none), those on rejected inputs with these numbers, and all that contain one
 -- of these names or ids. What identifies the action, and who did it when, stays; of an erasure, all but its reason
--- does. Returns how many it blanked.
+-- does. Each row is searched once: there may be many names. Returns how many it blanked.
 create or replace function els.blank_operator_actions(batch text, inputs text[], ids text[], names text[])
 returns bigint
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-    with blanked as (
+    with plain as materialized (
+        select els.plain_names(names) as names, els.plain_names(ids) as ids
+    ),
+    blanked as (
         update els.operator_actions as action
         set why = case when action.why = '' then '' else '[erased]' end,
             details = coalesce(
@@ -298,7 +306,7 @@ as $$
                             when detail.key in (
                                 'contains', 'error', 'file', 'headers', 'key', 'name', 'original_file_name', 'text',
                                 'user', 'user_id', 'value', 'why'
-                            ) or els.contains_any(detail.value #>> '{}', names)
+                            ) or els.contains_any(detail.value #>> '{}', plain.names)
                                 then '"[erased]"'::jsonb
                             else detail.value
                         end
@@ -308,25 +316,28 @@ as $$
                 '{}'
             ),
             erased_at = transaction_timestamp()
+        from plain
         where (
                 action.erased_at is null
                 and action.action not like 'privacy %'
                 and (
                     action.batch_id = batch
                     or (action.action like 'quarantine %' and action.details ->> 'id' = any(inputs))
-                    or els.contains_any(action.why, ids)
-                    or els.contains_any(action.details::text, ids)
+                    or els.contains_any(concat_ws(' ', action.why, action.details::text), plain.ids)
                 )
             )
-            or els.contains_any(action.why, names)
-            or (
-                action.action not like 'privacy %'
-                and exists (
-                    select
-                    from jsonb_each(action.details) as detail
-                    where detail.key not in ('id', 'kind', 'reason', 'fingerprint', 'outcome', 'first_at')
-                        and els.contains_any(detail.value #>> '{}', names)
-                )
+            or els.contains_any(
+                concat_ws(
+                    E'\\n',
+                    action.why,
+                    (
+                        select string_agg(detail.value #>> '{}', E'\\n')
+                        from jsonb_each(action.details) as detail
+                        where action.action not like 'privacy %'
+                            and detail.key not in ('id', 'kind', 'reason', 'fingerprint', 'outcome', 'first_at')
+                    )
+                ),
+                plain.names
             )
         returning 1
     )
@@ -337,7 +348,8 @@ revoke all on function els.blank_operator_actions, els.add_erasure_key from publ
 alter function els.refuse_previous_relay() set search_path = pg_catalog, pg_temp;
 """
 ERASURES_DOWNGRADE = """
-drop function els.blank_operator_actions, els.contains_any, els.erasure_digest, els.add_erasure_key, els.hmac_pad;
+drop function els.blank_operator_actions, els.contains_any, els.plain_names, els.erasure_digest, els.add_erasure_key,
+    els.hmac_pad;
 drop table els.erasures, els.erasure_keys cascade;
 alter table els.operator_actions drop column erased_at cascade;
 alter table els.quarantine drop column erased_at cascade;
