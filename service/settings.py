@@ -151,8 +151,8 @@ class Settings(DatabaseSettings, AccessSettings):
         90 * _DAY,
         ge=_DAY,
         le=10 * _YEAR,
-        description="Time that removed content and replayed or discarded quarantine rows are kept. Must be longer than "
-        "the retention of the input topics.",
+        description="Time that removed content and failures, and replayed or discarded quarantine rows, are kept. Must "
+        "be longer than the retention of the input topics.",
     )
     actions_retention_seconds: int = Field(
         400 * _DAY,

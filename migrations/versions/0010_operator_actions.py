@@ -102,11 +102,17 @@ SLOTS_BEFORE = {
         " else false end"
     )
 }
-REFUSE_ENDED = """
+# An operator removes validation failures that wait, as content. Their rows stay, so that none is stored again.
+FAILURES = {"validation_failures_state_check": "state in ('pending', 'expired', 'removed', 'slot', 'surplus')"}
+FAILURES_BEFORE = {"validation_failures_state_check": "state in ('pending', 'expired', 'slot', 'surplus')"}
+REFUSE_UNKNOWN = """
 do $$
 begin
     if exists (select from els.batches where withdrawn > 0 or state = 'cancelled') then
         raise exception 'batches are closed or cancelled, which the release before does not know';
+    end if;
+    if exists (select from els.validation_failures where state = 'removed') then
+        raise exception 'validation failures are removed, which the release before does not know';
     end if;
 end
 $$;
@@ -381,6 +387,8 @@ def upgrade() -> None:
     )
     op.execute(SKIPPED_INPUTS)
     _replace_checks("els.lost_inputs", CAUSES)
+    _replace_checks("els.validation_failures", FAILURES)
+    create_index("validation_failures_removed", "els.validation_failures (closed_at) where state = 'removed'")
 
 
 def _replace_checks(table: str, checks: dict[str, str]) -> None:
@@ -395,8 +403,11 @@ def _replace_checks(table: str, checks: dict[str, str]) -> None:
 
 
 def downgrade() -> None:
-    # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them.
-    op.execute(REFUSE_ENDED)
+    # Fails where a batch is closed or cancelled: delete these first, with everything that belongs to them. Fails also
+    # where a validation failure is removed: without its row, a redelivery would be stored again.
+    op.execute(REFUSE_UNKNOWN)
+    op.execute("drop index els.validation_failures_removed")
+    _replace_checks("els.validation_failures", FAILURES_BEFORE)
     op.execute("drop index els.batches_late_reported")
     op.execute("drop table els.purge_rounds cascade")
     op.execute("drop table els.skipped_inputs cascade")

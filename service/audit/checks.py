@@ -57,7 +57,7 @@ def _waits(history: History, _: Knowledge) -> Findings:
         if history.batch and waiting.state != "removed":
             yield "I4", f"content {waiting.text} is {waiting.state}, and the batch is registered"
     for failure in history.failures:
-        if bool(history.batch) == (failure.state in ("pending", "expired")):
+        if failure.state != "removed" and bool(history.batch) == (failure.state in ("pending", "expired")):
             is_registered = "registered" if history.batch else "not registered"
             yield "I4", f"failure {failure.upload} is {failure.state}, and the batch is {is_registered}"
     if history.excess and not history.batch:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from service.cli.operations import opened_operations, operator_of, print_next
 from service.cli.output import CommandError, confirm, print_json, print_row, print_rows
-from service.operators.batches import contents
+from service.operators.batches import uploads
 from service.settings import Settings
 from service.store.pending_content import PendingFilter
 
@@ -34,29 +34,29 @@ async def pending_list(settings: Settings, options: Namespace) -> int:
 
 
 async def pending_show(settings: Settings, options: Namespace) -> int:
-    """Show one content that is pending, expired or removed."""
+    """Show one content that is pending, expired or removed, or one validation failure."""
     async with opened_operations(settings) as operations:
         print_row(await operations.pending.show(options.batch, options.text), options.json)
     return 0
 
 
 async def pending_remove(settings: Settings, options: Namespace) -> int:
-    """Remove single contents."""
+    """Remove single contents or validation failures."""
     return await _remove(settings, options, PendingFilter(options.batch, options.texts))
 
 
 async def pending_clear(settings: Settings, options: Namespace) -> int:
-    """Remove all content that waits for a batch, or that which matches the filters."""
+    """Remove all content and failures that wait for a batch, or what matches the filters."""
     return await _remove(settings, options, _pending_filter(options))
 
 
 async def _remove(settings: Settings, options: Namespace, condition: PendingFilter) -> int:
     async with opened_operations(settings) as operations:
-        if found := await operations.pending.count_removable(condition):
-            confirm(f"Remove {contents(found)} of batch {options.batch}?", yes=options.yes)
+        if any(found := await operations.pending.count_removable(condition)):
+            confirm(f"Remove {uploads(*found)} of batch {options.batch}?", yes=options.yes)
         action = options.command.replace("_", " ")
         removed = await operations.pending.remove(operator_of(options), action, condition)
-    print(f"{contents(removed)} of batch {options.batch} removed.")
+    print(f"{uploads(*removed)} of batch {options.batch} removed.")
     return 0
 
 
@@ -72,11 +72,9 @@ async def pending_restore(settings: Settings, options: Namespace) -> int:
     if options.json:
         print_json(asdict(restored))
     else:
-        plural = "" if restored.failures == 1 else "s"
-        failures = f" and {restored.failures} validation failure{plural}" if restored.failures else ""
         of_batch = f" of batch {options.batch}" if options.batch else ""
         done = "would be restored" if options.dry_run else "restored"
-        print(f"{contents(restored.contents)}{failures}{of_batch} {done}.")
+        print(f"{uploads(restored.contents, restored.failures)}{of_batch} {done}.")
     if restored.skipped:
         named = [
             f"{len(some)} {why} ({', '.join(some[:PRINTED_BATCHES])}{', …' if len(some) > PRINTED_BATCHES else ''})"

@@ -88,3 +88,10 @@ class BatchActions:
 def contents(number: int) -> str:
     """Returns "1 content", "2 contents", and so on."""
     return "1 content" if number == 1 else f"{number} contents"
+
+
+def uploads(number: int, failures: int) -> str:
+    """Returns "1 content", or "1 content and 2 validation failures", and so on."""
+    if not failures:
+        return contents(number)
+    return f"{contents(number)} and {failures} validation failure{'' if failures == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Implements the operator actions on content that is pending or expired, and the restore of expired failures.
+"""Implements the operator actions on content and validation failures that are pending or expired.
 
 A change first locks the batch, then reads in a second statement that it is not registered. While the lock is held, the
 batch cannot be registered. Each change writes a row into the log of operator actions in the same transaction.
@@ -7,7 +7,7 @@ batch cannot be registered. Each change writes a row into the log of operator ac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection
 
@@ -22,10 +22,17 @@ from service.store.pending_content import PendingContentRow, PendingFilter
 
 NAMED_UPLOADS: Final = 1_000
 """Maximum number of contents, and of failures, that a row of the log lists; a change of more has several rows. The
-`closed_at` of removed content equals their `at`."""
+`closed_at` of what was removed equals their `at`."""
 
 RESTORED_PAGE: Final = 500
 """Contents and failures that a restore by filter handles in one transaction; as many as the purge."""
+
+
+class Removed(NamedTuple):
+    """How many contents and validation failures are removed, or would be."""
+
+    contents: int
+    failures: int
 
 
 @dataclass(slots=True)
@@ -46,7 +53,7 @@ class Restored:
 
 
 class PendingActions:
-    """Performs the operator actions on pending content. Every method raises OperationError."""
+    """Performs the operator actions on what waits. Every method raises OperationError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -68,7 +75,7 @@ class PendingActions:
     async def list_failures(
         self, condition: PendingFilter, *, page: int, state: str = "pending", after: tuple[datetime, int] | None = None
     ) -> Page[NamedRow]:
-        """Returns a page of validation failures in a state (pending or expired), the longest waiting first."""
+        """Returns a page of validation failures in a state (pending, expired or removed), the longest waiting first."""
         async with transaction(self._database) as conn:
             rows = await validation_failures.list_waiting_failures(conn, condition, page=page, state=state, after=after)
         if len(rows) < page:
@@ -92,16 +99,16 @@ class PendingActions:
             raise NotFound(f"there is no content {text_storage_id} that waits for batch {batch_id}")
         return row
 
-    async def count_removable(self, condition: PendingFilter) -> int:
-        """Returns how many contents `remove` would remove."""
+    async def count_removable(self, condition: PendingFilter) -> Removed:
+        """Returns how much `remove` would remove."""
         async with transaction(self._database) as conn:
-            return await pending_content.count_removable_content(conn, condition)
+            return Removed(*await pending_content.count_removable(conn, condition))
 
-    async def remove(self, by: Operator, action: str, condition: PendingFilter) -> int:
-        """Remove content of one batch that is pending or expired. Returns how many contents, at least 1."""
+    async def remove(self, by: Operator, action: str, condition: PendingFilter) -> Removed:
+        """Remove content and failures of one batch that are pending or expired. Returns how many, at least 1."""
         async with transaction(self._database) as conn:
             removed = await remove_pending(conn, by, action, condition)
-        if not removed:
+        if not any(removed):
             raise NotFound(f"no such content waits for batch {condition.batch_id}")
         return removed
 
@@ -114,19 +121,19 @@ class PendingActions:
         Otherwise all that matches is restored in pages; batches that are locked or registered are skipped. A condition
         without a batch or a filter needs `everything`. If the database fails, pages that were committed stay.
         """
-        one_batch = condition == PendingFilter(condition.batch_id, condition.text_storage_ids)
+        one_batch = condition == PendingFilter(condition.batch_id, condition.ids)
         if condition == PendingFilter() and not everything:
             raise InvalidRequest(
                 "give a batch, or filter by file or age, or ask for all expired content", parameter="all"
             )
-        if condition.text_storage_ids is not None and not (condition.batch_id and one_batch):
+        if condition.ids is not None and not (condition.batch_id and one_batch):
             raise InvalidRequest("texts need their batch, and cannot be combined with a filter")
         if dry_run:
             async with transaction(self._database) as conn:
                 return Restored(*await pending_content.count_expired(conn, condition))
         if condition.batch_id is not None and one_batch:
             async with transaction(self._database) as conn:
-                restored = await restore_pending(conn, by, condition.batch_id, condition.text_storage_ids)
+                restored = await restore_pending(conn, by, condition.batch_id, condition.ids)
         else:
             restored = await self._restore_pages(by, condition)
         if not (restored.contents or restored.failures or restored.skipped):
@@ -144,20 +151,21 @@ class PendingActions:
         return restored
 
 
-async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, condition: PendingFilter) -> int:
-    """Remove content in the caller's transaction. Returns how many contents.
+async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, condition: PendingFilter) -> Removed:
+    """Remove content and failures in the caller's transaction. Returns how many.
 
-    Raises Conflict if the batch is registered, NotFound if a named content does not wait, psycopg.Error (55P03) if
-    another transaction holds the lock of the batch.
+    An id names both the content and the failure that have it. Raises Conflict if the batch is registered, NotFound if
+    nothing that is named so waits, psycopg.Error (55P03) if another transaction holds the lock of the batch.
     """
     batch_id = await _lock_unregistered(conn, condition.batch_id)
-    removed = await pending_content.remove_pending_content(conn, condition)
-    _check_all(condition.text_storage_ids, removed, f"waits for batch {batch_id}")
-    if removed:
+    contents = await pending_content.remove_pending_content(conn, condition)
+    failures = await validation_failures.remove_failures(conn, condition)
+    _check_all(condition.ids, [*contents, *failures], f"waits for batch {batch_id}")
+    if contents or failures:
         await operator_actions.insert_operator_actions(
-            conn, by, action, _subjects(batch_id, removed, (), _given(condition))
+            conn, by, action, _subjects(batch_id, contents, failures, _given(condition))
         )
-    return len(removed)
+    return Removed(len(contents), len(failures))
 
 
 async def restore_pending(
@@ -228,7 +236,7 @@ async def _lock_unregistered(conn: AsyncConnection[Any], batch_id: str | None) -
 
 
 def _check_all(named: Sequence[str] | None, changed: Sequence[str], such: str) -> None:
-    """Raise NotFound, which rolls back, unless every named content was changed: a typing error must not be skipped."""
+    """Raise NotFound, which rolls back, unless all that is named was changed: a typing error must not be skipped."""
     if missing := set(named or ()) - set(changed):
         raise NotFound(f"no such content {such}: {min(missing)}")
 

@@ -276,7 +276,9 @@ validation_failures = Table(
     PrimaryKeyConstraint("batch_id", "file_upload_id", name="validation_failures_pkey"),
     _length("validation_failures", "batch_id"),
     _length("validation_failures", "file_upload_id"),
-    CheckConstraint("state in ('pending', 'expired', 'slot', 'surplus')", name="validation_failures_state_check"),
+    CheckConstraint(
+        "state in ('pending', 'expired', 'removed', 'slot', 'surplus')", name="validation_failures_state_check"
+    ),
     CheckConstraint("file_size_bytes >= 0", name="validation_failures_file_size_bytes_check"),
     Index(
         "validation_failures_order",
@@ -287,6 +289,7 @@ validation_failures = Table(
     ),
     Index("validation_failures_due", "waiting_since", postgresql_where=text("state = 'pending'")),
     Index("validation_failures_expired", "closed_at", postgresql_where=text("state = 'expired'")),
+    Index("validation_failures_removed", "closed_at", postgresql_where=text("state = 'removed'")),
     Index("validation_failures_stored", "stored_at", **_BRIN),
 )
 

@@ -58,6 +58,7 @@ class PurgeReport:
     deleted_batches: int = 0
     deleted_confirmations: int = 0
     deleted_removed: int = 0
+    deleted_removed_failures: int = 0
     deleted_quarantine: int = 0
     deleted_actions: int = 0
     indexed_batches: int = field(default=0, compare=False)

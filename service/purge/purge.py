@@ -122,6 +122,7 @@ class _Round:
         yield self.delete_batches
         yield self.delete_confirmations
         yield self._clearing("deleted_removed", "delete_removed_content", self.policy.closed_retention)
+        yield self._clearing("deleted_removed_failures", "delete_removed_failures", self.policy.closed_retention)
         yield self._clearing("deleted_quarantine", "delete_closed_quarantine", self.policy.closed_retention)
         # Last, so that no action is deleted before the rows that it closed, whose `closed_at` is its `at`.
         yield self._clearing("deleted_actions", "delete_operator_actions", self.policy.actions_retention)

@@ -29,6 +29,7 @@ _EVENT_OF: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "deleted_batches": ("batch_deleted", _BATCH),
     "deleted_confirmations": ("confirmation_deleted", _CONFIRMATION),
     "deleted_removed": ("content_deleted", _CONTENT),
+    "deleted_removed_failures": ("failure_deleted", _FAILURE),
     "deleted_quarantine": ("quarantine_deleted", ("topic", "id")),
 }
 """The tasks of which each row is logged: the event, and what a row of `Chunk.done` has."""
@@ -36,8 +37,8 @@ _EVENT_OF: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 _WARNINGS: Final = ("content_expired", "batch_timed_out")
 
 _COUNTED: Final = (
-    *("deleted_content", "deleted_failures", "deleted_batches", "deleted_removed", "deleted_quarantine"),
-    *("deleted_actions", "deleted_erasures"),
+    *("deleted_content", "deleted_failures", "deleted_batches", "deleted_removed", "deleted_removed_failures"),
+    *("deleted_quarantine", "deleted_actions", "deleted_erasures"),
 )
 """The tasks of which each chunk is logged, with the number of its rows."""
 

@@ -24,13 +24,14 @@ from service.store.columns import content_columns
 
 @dataclass(frozen=True, slots=True)
 class PendingFilter:
-    """Which contents to read or change. All given conditions must hold.
+    """Which contents and validation failures to read or change. All given conditions must hold.
 
-    Ages are seconds since a content was stored; for a restore, since it expired.
+    Ages are seconds since they were stored; for a restore, since they expired.
     """
 
     batch_id: str | None = None
-    text_storage_ids: Sequence[str] | None = None
+    ids: Sequence[str] | None = None
+    """Text storage ids of contents; in a removal, also file upload ids of failures."""
     contains: str | None = None
     """A part of the file's name, in either case."""
     older_than: float | None = None
@@ -99,11 +100,10 @@ async def show_pending_content(
     return await cursor.fetchone()
 
 
-async def count_removable_content(conn: AsyncConnection[Any], condition: PendingFilter) -> int:
-    """Count the contents that `remove_pending_content` would remove now."""
-    cursor = await conn.execute(STATEMENTS["count_removable_content"], _parameters(condition))
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+async def count_removable(conn: AsyncConnection[Any], condition: PendingFilter) -> tuple[int, int]:
+    """Count the contents and failures that `remove_pending_content` and `remove_failures` would remove now."""
+    ((contents, failures),) = await fetch_rows(conn, "count_removable", **condition_parameters(condition))
+    return contents, failures
 
 
 async def remove_pending_content(conn: AsyncConnection[Any], condition: PendingFilter) -> list[str]:
@@ -111,7 +111,7 @@ async def remove_pending_content(conn: AsyncConnection[Any], condition: PendingF
 
     Returns their text storage ids.
     """
-    cursor = await conn.execute(STATEMENTS["remove_pending_content"], _parameters(condition))
+    cursor = await conn.execute(STATEMENTS["remove_pending_content"], condition_parameters(condition))
     return [text_storage_id async for (text_storage_id,) in cursor]
 
 
@@ -133,20 +133,21 @@ async def find_expired(
 
     Leaves out what is of a skipped batch, and what expired after `at` (None: now), from which the ages count.
     """
-    parameters = _parameters(condition) | {"at": at, "skipped": Texts(sorted(skipped)), "page": page}
+    parameters = condition_parameters(condition) | {"at": at, "skipped": Texts(sorted(skipped)), "page": page}
     return [ExpiredUpload(*row) for row in await fetch_rows(conn, "find_expired", **parameters)]
 
 
 async def count_expired(conn: AsyncConnection[Any], condition: PendingFilter) -> tuple[int, int]:
     """Count the expired contents and failures that match."""
-    ((contents, failures),) = await fetch_rows(conn, "count_expired", **_parameters(condition))
+    ((contents, failures),) = await fetch_rows(conn, "count_expired", **condition_parameters(condition))
     return contents, failures
 
 
-def _parameters(condition: PendingFilter) -> dict[str, object]:
+def condition_parameters(condition: PendingFilter) -> dict[str, object]:
+    """Return the parameters of the statements that read or change what matches a condition."""
     return {
         "batch_id": condition.batch_id,
-        "text_storage_ids": _texts(condition.text_storage_ids),
+        "ids": _texts(condition.ids),
         "contains": condition.contains,
         "older_than": condition.older_than,
         "newer_than": condition.newer_than,

@@ -25,6 +25,7 @@ DueStatement = Literal["find_due_content", "find_due_failures", "find_old_expire
 EndingStatement = Literal["expire_failures", "delete_expired_content", "delete_expired_failures"]
 ClearingStatement = Literal[
     "delete_removed_content",
+    "delete_removed_failures",
     "delete_closed_quarantine",
     "delete_operator_actions",
     "delete_old_confirmations",

@@ -15,7 +15,7 @@ from service.postgres.arrays import Integers, Texts, Times
 from service.postgres.queries import NamedRow, fetch_named_rows, fetch_rows
 from service.postgres.statements import STATEMENTS
 from service.store.columns import origin_columns
-from service.store.pending_content import PendingFilter
+from service.store.pending_content import PendingFilter, condition_parameters
 
 
 async def find_known_failures(conn: AsyncConnection[Any], failures: Sequence[ValidationFailed]) -> set[tuple[str, str]]:
@@ -75,6 +75,15 @@ async def settle_failures(conn: AsyncConnection[Any], settled: Sequence[tuple[Wa
     )
 
 
+async def remove_failures(conn: AsyncConnection[Any], condition: PendingFilter) -> list[str]:
+    """Remove the failures of a batch that wait and match the condition, expired ones included.
+
+    Returns their file upload ids. The caller holds the lock as for `remove_pending_content`.
+    """
+    rows = await fetch_rows(conn, "remove_failures", **condition_parameters(condition))
+    return [file_upload_id for (file_upload_id,) in rows]
+
+
 async def restore_failures(
     conn: AsyncConnection[Any], batch_id: str, file_upload_ids: Sequence[str] | None
 ) -> list[str]:
@@ -87,7 +96,7 @@ async def restore_failures(
 async def list_waiting_failures(
     conn: AsyncConnection[Any], condition: PendingFilter, *, page: int, state: str, after: tuple[datetime, int] | None
 ) -> list[NamedRow]:
-    """Read a page of failures that are pending or expired, the longest waiting first.
+    """Read a page of failures that are pending, expired or removed, the longest waiting first.
 
     Give (waiting_since, arrival) of the last row as `after` for the next page.
     """

@@ -118,10 +118,21 @@ from els.validation_failures
 where state <> 'slot'
 union all
 select
-    batch_id, closed_at, 7, 'failed, ' || state, null, file_upload_id, null, els.shown(original_file_name),
-    els.shown(validation_error_code), null, correlation_id, split_part(traceparent, '-', 2), 'validation_failures'
-from els.validation_failures
-where closed_at is not null
+    failures.batch_id, failures.closed_at, 7, 'failed, ' || failures.state, null, failures.file_upload_id, null,
+    els.shown(failures.original_file_name),
+    case failures.state when 'expired' then els.shown(failures.validation_error_code) else done.why end, done.who,
+    failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
+from els.validation_failures as failures
+left join lateral (
+    select actions.who, actions.why
+    from els.operator_actions as actions
+    where actions.batch_id = failures.batch_id
+        and actions.at = failures.closed_at
+        and actions.action in ('pending remove', 'pending clear')
+        and failures.state = 'removed'
+    limit 1
+) as done on true
+where failures.closed_at is not null
 union all
 select
     batch_id, first_seen_at, 3, 'rejected', null, null, null, els.shown(original_file_name),

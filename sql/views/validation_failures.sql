@@ -15,7 +15,8 @@ select
     raw_file_storage_id,
     file_size_bytes,
     correlation_id,
-    closed_at as expired_at
+    case when state = 'expired' then closed_at end as expired_at,
+    case when state = 'removed' then closed_at end as removed_at
 from els.validation_failures;
 
 comment on view ops.validation_failures is
@@ -25,7 +26,7 @@ comment on column ops.validation_failures.file_upload_id is 'the upload; with ba
 comment on column ops.validation_failures.original_file_name is 'name of the uploaded file';
 comment on column ops.validation_failures.validation_error_code is 'what was wrong with it, as a code of the File Service';
 comment on column ops.validation_failures.pending is 'whether it waits for the registration of its batch';
-comment on column ops.validation_failures.state is 'pending: waits for the registration; expired: it did not come in time; slot: holds a slot; surplus: found no open slot';
+comment on column ops.validation_failures.state is 'pending: waits for the registration; expired: it did not come in time; removed: by an operator; slot: holds a slot; surplus: found no open slot';
 comment on column ops.validation_failures.failed_at is 'when the File Service found it';
 comment on column ops.validation_failures.stored_at is 'when it was first stored';
 comment on column ops.validation_failures.message is 'what was wrong with it, in words';
@@ -34,3 +35,4 @@ comment on column ops.validation_failures.raw_file_storage_id is 'where the file
 comment on column ops.validation_failures.file_size_bytes is 'size of the file';
 comment on column ops.validation_failures.correlation_id is 'correlation id of the failure';
 comment on column ops.validation_failures.expired_at is 'when it expired; null unless it is expired';
+comment on column ops.validation_failures.removed_at is 'when an operator removed it, equal to ops.operator_actions.at; null unless it is removed';

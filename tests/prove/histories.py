@@ -372,12 +372,13 @@ class History:
             self.batches[batch_id].move(list(self.batches[batch_id].places), ["expired"], "pending")
 
     async def _remove(self) -> None:
-        batch_id, text = self.dice.choice(list(self.batches)), f"c{self.dice.randint(1, 8)}"
+        batch_id = self.dice.choice(list(self.batches))
+        upload = self.dice.choice((f"c{self.dice.randint(1, 8)}", f"f{self.dice.randint(1, 4)}"))
         if self.batches[batch_id].essays is None:
             with suppress(actions.NotFound):
                 async with self.database.transaction() as conn:
-                    await pending.remove_pending(conn, OPERATOR, "pending remove", PendingFilter(batch_id, [text]))
-            self.batches[batch_id].move([text], ["pending", "expired"], "removed")
+                    await pending.remove_pending(conn, OPERATOR, "pending remove", PendingFilter(batch_id, [upload]))
+            self.batches[batch_id].move([upload], ["pending", "expired"], "removed")
 
     async def _close(self) -> None:
         batch_id = self.dice.choice(list(self.batches))

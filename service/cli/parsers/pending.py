@@ -34,7 +34,7 @@ def add_pending(commands: Commands) -> None:
         "--state",
         choices=("pending", "expired", "removed"),
         default="pending",
-        help="state of the content (default pending)",
+        help="only in this state (default pending)",
     )
     listing.add_argument(
         "--after",
@@ -58,17 +58,19 @@ def add_pending(commands: Commands) -> None:
             pending,
             "cli.pending.pending_remove",
             "remove",
-            "remove single texts that are pending or expired; cannot be undone",
+            "remove single texts or validation failures that are pending or expired; cannot be undone",
         )
     )
     remove.add_argument("batch", type=short_text, metavar="BATCH")
-    remove.add_argument("texts", type=short_text, metavar="TEXT_STORAGE_ID", nargs="+")
+    remove.add_argument(
+        "texts", type=short_text, metavar="TEXT_STORAGE_ID", nargs="+", help="or the id of a failed upload"
+    )
     clear = with_confirmation(
         add(
             pending,
             "cli.pending.pending_clear",
             "clear",
-            "remove all pending and expired content of a batch, or what matches the filters; cannot be undone",
+            "remove all content and failures of a batch that are pending or expired, or what matches; cannot be undone",
         )
     )
     clear.add_argument("batch", type=short_text, metavar="BATCH")

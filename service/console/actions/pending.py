@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from service.console.actions.action import BATCH, EVERYTHING, NEWER, OLDER, Action, Done, Field, Plan, Values, counted
+from service.console.actions.action import BATCH, EVERYTHING, NEWER, OLDER, Action, Done, Field, Plan, Values
+from service.operators.batches import uploads
 from service.operators.errors import InvalidRequest, NotFound
 from service.operators.operations import Operations
 from service.store.operator_actions import Operator
@@ -25,24 +26,23 @@ def _condition(values: Values) -> PendingFilter:
 
 
 async def _plan_removal(operations: Operations, values: Values) -> Plan:
-    number = await operations.pending.count_removable(_condition(values))
-    if not number:
+    found = await operations.pending.count_removable(_condition(values))
+    if not any(found):
         raise NotFound(f"no such content waits for batch {values['batch']}")
     return Plan(
-        f"{counted(number, 'content')} of batch {values['batch']} will be removed. It stays removed when it is "
-        "delivered again.",
+        f"{uploads(*found)} of batch {values['batch']} will be removed, also when they are delivered again.",
         [values["text"]] if values.get("text") else (),
     )
 
 
 async def _remove(operations: Operations, by: Operator, values: Values) -> Done:
-    number = await operations.pending.remove(by, "pending remove", _condition(values))
-    return Done(f"{counted(number, 'content')} of batch {values['batch']} removed.")
+    removed = await operations.pending.remove(by, "pending remove", _condition(values))
+    return Done(f"{uploads(*removed)} of batch {values['batch']} removed.")
 
 
 async def _clear(operations: Operations, by: Operator, values: Values) -> Done:
-    number = await operations.pending.remove(by, "pending clear", _condition(values))
-    return Done(f"{counted(number, 'content')} of batch {values['batch']} removed.")
+    removed = await operations.pending.remove(by, "pending clear", _condition(values))
+    return Done(f"{uploads(*removed)} of batch {values['batch']} removed.")
 
 
 async def _plan_restore(operations: Operations, values: Values) -> Plan:
@@ -53,9 +53,8 @@ async def _plan_restore(operations: Operations, values: Values) -> Plan:
     found = await operations.pending.restore(Operator("plan"), condition, everything=everything, dry_run=True)
     if not (found.contents or found.failures):
         raise NotFound("nothing that is expired matches")
-    failures = f" and {counted(found.failures, 'validation failure')}" if found.failures else ""
     return Plan(
-        f"{counted(found.contents, 'content')}{failures} will wait for the registration again, with a new time limit "
+        f"{uploads(found.contents, found.failures)} will wait for the registration again, with a new time limit "
         "and the old place in the order."
     )
 
@@ -64,8 +63,7 @@ async def _restore(operations: Operations, by: Operator, values: Values) -> Done
     done = await operations.pending.restore(by, _condition(values), everything=bool(values["all"]))
     skipped = [f"batch {each} was skipped: another transaction works on it" for each in done.busy]
     skipped += [f"batch {each} was skipped: it was registered meanwhile" for each in done.registered]
-    failures = f" and {counted(done.failures, 'validation failure')}" if done.failures else ""
-    return Done(f"{counted(done.contents, 'content')}{failures} restored.", skipped, has_failed=bool(done.busy))
+    return Done(f"{uploads(done.contents, done.failures)} restored.", skipped, has_failed=bool(done.busy))
 
 
 def actions() -> Sequence[Action]:
@@ -73,16 +71,16 @@ def actions() -> Sequence[Action]:
     return (
         Action(
             "pending-remove",
-            "Remove content",
-            "Removes one content that waits or is expired.",
-            (BATCH, Field("text", "Text storage id", is_required=True)),
+            "Remove a text or failure",
+            "Removes one content, or one validation failure, that waits or is expired.",
+            (BATCH, Field("text", "Text storage id, or id of a failed upload", is_required=True)),
             _plan_removal,
             _remove,
         ),
         Action(
             "pending-clear",
             "Remove what waits for a batch",
-            "Removes all content that waits for this batch or is expired, or that which matches.",
+            "Removes all content and failures that wait for this batch or are expired, or what matches.",
             (BATCH, _FILE, OLDER, NEWER),
             _plan_removal,
             _clear,

@@ -12,13 +12,17 @@ from service.store.pending_content import PendingFilter
 async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
     batch_id, after = query.required("id"), query.position("after")
     batch, slots = await reads.operations.batches.show(batch_id, page=ROWS, after=after)
-    contents = {
-        state: (await reads.operations.pending.list(PendingFilter(batch_id), page=ROWS, state=state)).rows
-        for state in ("pending", "expired", "removed")
-    }
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    pending = reads.operations.pending
+    for state in ("pending", "expired", "removed"):
+        condition = PendingFilter(batch_id)
+        contents = (await pending.list(condition, page=ROWS, state=state)).rows
+        failures = (await pending.list_failures(condition, page=ROWS, state=state)).rows
+        waiting[state] = [row._asdict() | {"upload": row.text_storage_id} for row in contents]
+        waiting[state] += [dict(row) | {"upload": row["file_upload_id"]} for row in failures]
     async with reads.tables() as conn:
         actions = await console.list_operator_actions(conn, page=ROWS, batch_id=batch_id)
-    return {"id": batch_id, "batch": batch, "slots": slots, "contents": contents, "actions": actions}
+    return {"id": batch_id, "batch": batch, "slots": slots, "waiting": waiting, "actions": actions}
 
 
 async def _find(reads: Reads, query: Query) -> Mapping[str, Any]:

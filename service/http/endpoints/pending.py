@@ -40,7 +40,7 @@ class ListPending(_PendingFilters, PageRequest):
 
 class ListFailures(_PendingFilters, PageRequest):
     batch: ShortText | None = Field(None, description="only of this batch")
-    state: Literal["pending", "expired"] = Field("pending", description="only in this state")
+    state: Literal["pending", "expired", "removed"] = Field("pending", description="only in this state")
     after: PendingCursor | None = Field(None, description="`next` of the previous page")
 
 
@@ -52,7 +52,7 @@ class ShowPending(RequestModel):
 class RemovePending(ChangeRequest):
     batch: ShortText
     texts: Annotated[list[ShortText], Field(min_length=1, max_length=parameters.MAX_ROWS)] = Field(
-        description="text storage ids"
+        description="text storage ids, or ids of failed uploads"
     )
 
 
@@ -102,7 +102,7 @@ class WaitingFailureRow(ResponseModel):
     correlation_id: UUID
     stored_at: datetime
     waiting_since: datetime
-    closed_at: datetime | None = Field(description="when it expired")
+    closed_at: datetime | None = Field(description="when it expired or was removed")
     arrival: int = Field(description="its position in the order of arrival")
 
 
@@ -134,8 +134,9 @@ class PendingDetail(ResponseModel):
     arrival: int = Field(description="its position in the order of arrival")
 
 
-class Changed(ResponseModel):
-    contents: int = Field(description="number of contents that were changed")
+class RemovedPending(ResponseModel):
+    contents: int = Field(description="number of contents that were removed")
+    failures: int = Field(description="number of validation failures, likewise")
 
 
 class RestoredPending(ResponseModel):
@@ -165,13 +166,13 @@ async def _show_pending(call: Call) -> object:
 
 async def _remove_pending(call: Call) -> object:
     condition = PendingFilter(call.request.batch, call.request.texts)
-    return {"contents": await call.operations.pending.remove(call.by, "pending remove", condition)}
+    return await call.operations.pending.remove(call.by, "pending remove", condition)
 
 
 async def _clear_pending(call: Call) -> object:
     request: ClearPending = call.request
     condition = PendingFilter(request.batch, None, request.file, request.older_than, request.newer_than)
-    return {"contents": await call.operations.pending.remove(call.by, "pending clear", condition)}
+    return await call.operations.pending.remove(call.by, "pending clear", condition)
 
 
 async def _restore_pending(call: Call) -> object:
@@ -194,7 +195,7 @@ def endpoints() -> Sequence[Endpoint]:
         Endpoint(
             "GET",
             "/admin/pending/failures",
-            "List validation failures that wait or expired, the longest waiting first",
+            "List validation failures that wait, expired or were removed, the longest waiting first",
             ListFailures,
             WaitingFailurePage,
             _list_failures,
@@ -210,17 +211,17 @@ def endpoints() -> Sequence[Endpoint]:
         Endpoint(
             "POST",
             "/admin/pending/remove",
-            "Remove single contents that are pending or expired",
+            "Remove single contents or validation failures that are pending or expired",
             RemovePending,
-            Changed,
+            RemovedPending,
             _remove_pending,
         ),
         Endpoint(
             "POST",
             "/admin/pending/clear",
-            "Remove all content that waits for a batch, or that which matches the filters",
+            "Remove all content and failures that wait for a batch, or what matches the filters",
             ClearPending,
-            Changed,
+            RemovedPending,
             _clear_pending,
         ),
         Endpoint(

@@ -1,5 +1,5 @@
 -- Counts the expired content and failures that match, for a dry run of a restore. Ages are seconds since the expiry.
--- Given text storage ids, it counts no failures.
+-- Given ids, it counts no failures.
 -- Index: pending_content_expired, validation_failures_expired, or the primary keys (of one batch). Locks: none.
 select
     (
@@ -7,7 +7,7 @@ select
         from els.pending_content
         where state = 'expired'
             and (:batch_id::text is null or batch_id = :batch_id)
-            and (:text_storage_ids::text[] is null or text_storage_id = any(:text_storage_ids))
+            and (:ids::text[] is null or text_storage_id = any(:ids))
             and (:contains::text is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
             and (
                 :older_than::float8 is null
@@ -22,7 +22,7 @@ select
         select count(*)
         from els.validation_failures
         where state = 'expired'
-            and :text_storage_ids is null
+            and :ids is null
             and (:batch_id is null or batch_id = :batch_id)
             and (:contains is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
             and (:older_than is null or closed_at < transaction_timestamp() - make_interval(secs => :older_than))

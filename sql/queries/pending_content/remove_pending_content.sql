@@ -7,7 +7,7 @@ set state = 'removed',
     closed_at = transaction_timestamp()
 where batch_id = :batch_id
     and state <> 'removed'
-    and (:text_storage_ids::text[] is null or text_storage_id = any(:text_storage_ids))
+    and (:ids::text[] is null or text_storage_id = any(:ids))
     and (:contains::text is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)
     and (:older_than::float8 is null or stored_at < transaction_timestamp() - make_interval(secs => :older_than))
     and (:newer_than::float8 is null or stored_at > transaction_timestamp() - make_interval(secs => :newer_than))

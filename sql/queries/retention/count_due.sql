@@ -84,6 +84,12 @@ select
     ) as deleted_removed,
     (
         select count(*)
+        from els.validation_failures
+        where state = 'removed'
+            and closed_at <= :closed_due::timestamptz
+    ) as deleted_removed_failures,
+    (
+        select count(*)
         from els.quarantine
         where closed_at <= :closed_due::timestamptz
             and last_seen_at <= :closed_due::timestamptz

@@ -1,6 +1,7 @@
 -- Finds content that is pending, expired or removed, validation failures that wait, expired or were removed, and
--- confirmations, by the same as find_in_batches; the newest first. Reads these tables; of failures, those that wait.
--- Index: none for content and confirmations; validation_failures_order for failures. Locks: none.
+-- confirmations, by the same as find_in_batches; the newest first. Reads these tables; of failures, those in such a state.
+-- Index: none for content and confirmations; validation_failures_order, validation_failures_removed for failures. Locks:
+-- none.
 select
     matched, kind, state, batch_id, text_storage_id, file_upload_id, null as essay_id,
     left(original_file_name, 255) as original_file_name, at, details, correlation_id
@@ -29,13 +30,18 @@ from (
         end,
         'failure', state, batch_id, null, file_upload_id, original_file_name, coalesce(closed_at, stored_at),
         concat(validation_error_code, ': ', left(error_detail ->> 'message', 255)), correlation_id
-    from els.validation_failures
-    where state in ('pending', 'expired')
-        and (
-            :text in (batch_id, file_upload_id)
-            or correlation_id = :correlation_id
-            or position(:name in els.folded(original_file_name)) > 0
-        )
+    from (
+        select *
+        from els.validation_failures
+        where state in ('pending', 'expired')
+        union all
+        select *
+        from els.validation_failures
+        where state = 'removed'
+    ) as waiting
+    where :text in (batch_id, file_upload_id)
+        or correlation_id = :correlation_id
+        or position(:name in els.folded(original_file_name)) > 0
     union all
     select
         case when batch_id = :text then 'batch id' when class_id = :text then 'class id' else 'correlation id' end,

@@ -199,8 +199,13 @@ def test_ctrl_c_at_the_confirmation_ends_the_command(
 def test_a_registered_batch_has_nothing_to_remove_or_to_restore(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
 ) -> None:
-    pod.take(provisioned("b", "t"), registered("b", "e1"))
-    for command in (["remove", "b", "t", "--yes"], ["clear", "b", "--yes"], ["restore", "b"]):
+    pod.take(provisioned("b", "t"), failed("b", "u"), registered("b", "e1", "e2"))
+    for command in (
+        ["remove", "b", "t", "--yes"],
+        ["remove", "b", "u", "--yes"],
+        ["clear", "b", "--yes"],
+        ["restore", "b"],
+    ):
         assert service("pending", *command).failed_with(1, "batch b is registered")
     assert written(conn) == []
 
@@ -208,14 +213,16 @@ def test_a_registered_batch_has_nothing_to_remove_or_to_restore(
 def test_content_cannot_be_removed_while_its_batch_is_being_registered(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
 ) -> None:
-    """A running registration holds the lock of the batch: nobody removes content that it may assign."""
-    pod.take(provisioned("b", "t"))
+    """A running registration holds the lock of the batch: nobody removes what it may assign."""
+    pod.take(provisioned("b", "t"), failed("b", "u"))
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(hashtextextended('b', 0))")
-        assert service("pending", "clear", "b", "--yes").failed_with(
-            1, "another transaction is working on this", "try again"
-        )
+        for command in (["clear", "b"], ["remove", "b", "u"]):
+            assert service("pending", *command, "--yes").failed_with(
+                1, "another transaction is working on this", "try again"
+            )
     assert (states(conn), written(conn)) == ({"t": "pending"}, [])
+    assert conn.execute("select state from els.validation_failures").fetchall() == [("pending",)]
 
 
 def test_restored_content_keeps_its_place_in_the_order(
@@ -245,6 +252,59 @@ def test_removed_content_is_not_restored(service: CommandLine, pod: ApplyingPod,
     assert service("pending", "clear", "b", "--yes").status == 0
     assert service("pending", "restore", "b").failed_with(1, "no such content")
     assert states(conn) == {"t": "removed"}
+
+
+def test_removed_failures_stay_removed_after_redelivery_and_take_no_slot(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    """A text and an upload that have the same id are both meant. What expired is removed too."""
+    arrived = [failed("b", "u1"), failed("b", "u2", original_file_name="Ada.txt"), failed("b", "u3")]
+    arrived += [provisioned("b", "t1"), provisioned("b", "u1")]
+    pod.take(*arrived, failed("other", "u1"))
+    expire_failures(conn, "u2")
+    assert service("pending", "remove", "b", "u1", "x", "--yes").failed_with(1, "no such content waits for batch b: x")
+    ended = service("pending", "remove", "b", "u1", "u2", "--yes", "--who", "Åsa", "--why", "wrong class")
+    assert ended.out == "1 content and 2 validation failures of batch b removed.\n"
+    details = {"contents": 1, "text_storage_ids": ["u1"], "failures": 2, "file_upload_ids": ["u1", "u2"]}
+    assert written(conn) == [("Åsa", "pending remove", "b", None, "wrong class", details)]
+    removed = "select file_upload_id, removed_at = (select at from ops.operator_actions), expired_at, pending"
+    rows = conn.execute(f"{removed} from ops.validation_failures where state = 'removed' order by 1".encode())
+    assert rows.fetchall() == [("u1", True, None, False), ("u2", True, None, False)]
+    told = "select what, details, who from ops.timeline where file_upload_id = 'u2' order by at, step"
+    assert conn.execute(told.encode()).fetchall()[-1] == ("failed, removed", "wrong class", "Åsa")
+    listed = service("pending", "list", "--failures", "--state", "removed", "--json").json
+    assert [row["file_upload_id"] for row in listed] == ["u1", "u2"]
+    shown = service("batches", "show", "b", "--json").json
+    assert (shown["removed_contents"], shown["removed_failures"], shown["waiting_failures"]) == (1, 2, 1)
+    assert [(row["kind"], row["state"]) for row in service("find", "ada", "--json").json] == [("failure", "removed")]
+    assert service("pending", "restore", "b").failed_with(1, "no such content of batch b is expired")
+    state = conn.execute("select * from els.validation_failures order by batch_id, file_upload_id").fetchall()
+    pod.take(*arrived)
+    assert conn.execute("select * from els.validation_failures order by batch_id, file_upload_id").fetchall() == state
+    pod.take(registered("b", "e1", "e2", "e3"), *arrived)
+    pod.take(*arrived)
+    slots = conn.execute("select text_storage_id, file_upload_id, state from els.slots order by position").fetchall()
+    assert [row[2] for row in slots] == ["assigned", "failed", "open"]
+    assert [slots[0][0], slots[1][1]] == ["t1", "u3"]
+    found = conn.execute("select file_upload_id, state from els.validation_failures where batch_id = 'b' order by 1")
+    assert found.fetchall() == [("u1", "removed"), ("u2", "removed"), ("u3", "slot")]
+    assert conn.execute("table ops.invariant_violations").fetchall() == []
+
+
+def test_clear_removes_the_failures_that_match(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(failed("b", "u1", original_file_name="A.txt"), failed("b", "u2"), provisioned("b", "t"), failed("c", "u3"))
+    expire_failures(conn, "u2")
+    ended = service("pending", "clear", "b", "--file", "a.TXT", "--yes")
+    assert ended.out == "0 contents and 1 validation failure of batch b removed.\n"
+    assert service("pending", "clear", "b", "--newer-than", "1h", "--yes").status == 0
+    states_ = conn.execute("select file_upload_id, state from els.validation_failures order by 1").fetchall()
+    assert states_ == [("u1", "removed"), ("u2", "removed"), ("u3", "pending")]
+    assert [(row[5]["contents"], row[5]["failures"], row[5]["file_upload_ids"]) for row in written(conn)] == [
+        (0, 1, ["u1"]),
+        (1, 1, ["u2"]),
+    ]
 
 
 def test_a_restore_needs_a_batch_a_filter_or_all(service: CommandLine, conn: psycopg.Connection[Any]) -> None:

@@ -20,7 +20,7 @@ from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.kafka.offsets import OffsetsReader, PartitionOffsets, TopicOffsets
 from service.postgres.pool import Database
 from tests.integration.console.conftest import ServedHere
-from tests.support.builders.inputs import content, delivery, provisioned, registered
+from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
 from tests.support.pods.command_line import NOBODY
 
 
@@ -123,6 +123,21 @@ async def test_each_action_plans_without_a_change_and_says_what_forbids_it(
         response, text = await console.send("POST", f"do/{action.name}", data=given | {"step": "plan", "why": "x"})
         assert (response.status, 'role="alert"' in text) == (422, True), action.name
     assert conn.execute("select count(*) from els.operator_actions").fetchone() == (0,)
+
+
+async def test_failures_that_wait_are_shown_and_removed_with_the_content(
+    console: ServedHere, conn: psycopg.Connection[Any]
+) -> None:
+    await console.take(provisioned("b", "t"), failed("b", "u1"), failed("b", "u2"))
+    _, text = await console.send("GET", "batch?id=b")
+    assert all(f"pending-remove?batch=b&amp;text={upload}" in text for upload in ("t", "u1", "u2"))
+    _, text = await console.send("POST", "do/pending-clear?batch=b", data={"step": "plan", "why": "x"})
+    assert "1 content and 2 validation failures of batch b will be removed" in text
+    await console.send("POST", "do/pending-remove?batch=b&text=u1", data={"step": "perform", "why": "x"})
+    await console.send("POST", "do/pending-clear?batch=b", data={"step": "perform", "why": "x"})
+    assert conn.execute("select distinct state from els.validation_failures").fetchall() == [("removed",)]
+    details = conn.execute("select details ->> 'failures' from els.operator_actions order by id").fetchall()
+    assert details == [("1",), ("1",)]
 
 
 async def test_an_id_with_line_ends_comes_back_from_the_form_as_it_is(

@@ -173,9 +173,11 @@ def restored(contents: int, failures: int = 0, **skipped: list[str]) -> dict[str
 async def test_pending_content_is_removed_and_restored_and_logged_with_the_operator(
     served: Served, conn: psycopg.Connection[Any]
 ) -> None:
-    await served.take(*(provisioned("b", f"t{number}") for number in range(4)))
-    assert await served.post("pending/remove", batch="b", texts=["t0"], who="Åsa", why="test") == (200, {"contents": 1})
-    assert await served.post("pending/clear", batch="b", file="T1") == (200, {"contents": 1})
+    await served.take(*(provisioned("b", f"t{number}") for number in range(4)), failed("b", "u"))
+    removed = await served.post("pending/remove", batch="b", texts=["t0", "u"], who="Åsa", why="test")
+    assert removed == (200, {"contents": 1, "failures": 1})
+    assert [row["state"] for row in (await served.get("pending/failures", state="removed"))[1]["rows"]] == ["removed"]
+    assert await served.post("pending/clear", batch="b", file="T1") == (200, {"contents": 1, "failures": 0})
     conn.execute("update els.pending_content set state = 'expired', closed_at = now() where text_storage_id > 't1'")
     assert await served.post("pending/restore", batch="b", texts=["t3"], who="Bo") == (200, restored(1))
     assert await served.post("pending/restore", batch="b", who="Bo") == (200, restored(1))

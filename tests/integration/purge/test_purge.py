@@ -515,14 +515,16 @@ async def test_expired_content_is_deleted_at_the_end_of_its_retention(house: Pur
 
 async def test_by_default_closed_rows_are_kept_for_90_days_and_batches_and_actions_for_400(house: PurgeFixture) -> None:
     await house.poll(registration(essays=1), content("c1"), registration("late", 1), content("c2", "unknown"))
-    house.conn.execute("update els.pending_content set state = 'removed', closed_at = now()")
+    await house.poll(failure("f1", "unknown"))
+    for table in ("pending_content", "validation_failures"):
+        house.conn.execute(f"update els.{table} set state = 'removed', closed_at = now()".encode())
     _quarantine(house, "discarded")
     _quarantine(house, "open")
     house.conn.execute("insert into els.operator_actions (who, action, why) values ('o', 'pending remove', '')")
     await house.purge(2)
     house.conn.execute("delete from els.outbox_pages")
     assert await house.purge(89) == PurgeReport()
-    assert await house.purge(91) == PurgeReport(deleted_removed=1, deleted_quarantine=1)
+    assert await house.purge(91) == PurgeReport(deleted_removed=1, deleted_removed_failures=1, deleted_quarantine=1)
     assert await house.purge(399) == PurgeReport()
     assert await house.purge(401) == PurgeReport(deleted_batches=1, deleted_actions=1)
     assert await house.purge(403) == PurgeReport(deleted_batches=1)  # reported as late after two days
@@ -578,14 +580,17 @@ async def test_a_batch_is_kept_as_long_as_its_latest_upload_may_be_delivered_aga
 
 
 async def test_closed_rows_are_deleted_at_the_end_of_their_retention_and_open_ones_stay(house: PurgeFixture) -> None:
-    await house.poll(content("c1"), content("c2"))
+    await house.poll(content("c1"), content("c2"), failure("f1"), failure("f2"))
     house.conn.execute("update els.pending_content set state = 'removed', closed_at = now() where arrival = 1")
+    house.conn.execute("update els.validation_failures set state = 'removed', closed_at = now() where arrival = 3")
     for state in ("open", "replayed", "discarded"):
         _quarantine(house, state)
     house.conn.execute("insert into els.operator_actions (who, action, why) values ('o', 'pending remove', '')")
     retention_policy = replace(FOR_EVER, closed_retention=60 * DAY, actions_retention=70 * DAY)
     assert await house.purge(59, retention_policy) == PurgeReport()
-    assert await house.purge(61, retention_policy) == PurgeReport(deleted_removed=1, deleted_quarantine=2)
+    due = PurgeReport(deleted_removed=1, deleted_removed_failures=1, deleted_quarantine=2)
+    assert await count_due(house.database, retention_policy, later(61)) == due
+    assert await house.purge(61, retention_policy) == due
     assert await house.purge(71, retention_policy) == PurgeReport(deleted_actions=1)
     assert house.states() == {"c2": "pending"}
     assert house.rows("select state from els.quarantine") == [("open",)]

@@ -121,6 +121,7 @@ TABLES = (
 BRIN = ("batches_changed", "excess_content_declared", "validation_failures_stored")
 CLOSE = (
     "update els.pending_content set state = 'removed', closed_at = now() where batch_id like 'stranger-unknown-1_'",
+    "update els.validation_failures set state = 'removed', closed_at = now() where batch_id like 'stranger-unknown-2_'",
     "update els.quarantine set state = 'discarded', closed_at = now() where id % 100 = 0",
     "update els.operator_actions set at = now() - interval '1 day' where id % 100 = 0",
 )
@@ -299,14 +300,22 @@ async def test_the_purge_reads_only_the_rows_that_it_changes(misled: Misled, kep
     async with misled.reads(sum(closed) * 5) as database:
         months = replace(policy, pending_ttl=10 * DAY, closed_retention=DAY, actions_retention=DAY)
         report = await purge_once(database, months, now=later)
-    assert [report.deleted_removed, report.deleted_quarantine, report.deleted_actions] == closed
+    assert [
+        report.deleted_removed, report.deleted_removed_failures, report.deleted_quarantine, report.deleted_actions
+    ] == closed  # fmt: skip
     async with misled.reads(2 * STRANGERS * 5) as database:
         report = await purge_once(database, policy, now=later)
-    assert (report.expired_content, report.expired_failures) == (STRANGERS + kept - closed[0], STRANGERS + kept)
+    assert (report.expired_content, report.expired_failures) == (
+        STRANGERS + kept - closed[0],
+        STRANGERS + kept - closed[1],
+    )
     later += timedelta(days=2)
     async with misled.reads(2 * STRANGERS * 12) as database:
         report = await purge_once(database, policy, now=later)
-    assert (report.deleted_content, report.deleted_failures) == (STRANGERS + kept - closed[0], STRANGERS + kept)
+    assert (report.deleted_content, report.deleted_failures) == (
+        STRANGERS + kept - closed[0],
+        STRANGERS + kept - closed[1],
+    )
 
 
 async def test_closing_and_restoring_reads_only_the_rows_that_change(misled: Misled) -> None:

@@ -43,9 +43,13 @@ def expire(conn: psycopg.Connection[Any], *texts: str) -> None:
     )
 
 
-def expire_failures(conn: psycopg.Connection[Any]) -> None:
-    """Expire all waiting failures as a purge round would."""
-    conn.execute("update els.validation_failures set state = 'expired', closed_at = now() where state = 'pending'")
+def expire_failures(conn: psycopg.Connection[Any], *uploads: str) -> None:
+    """Expire waiting failures as a purge round would: those of these uploads, or all."""
+    conn.execute(
+        "update els.validation_failures set state = 'expired', closed_at = now()"
+        " where state = 'pending' and (%(uploads)s::text[] = '{}' or file_upload_id = any(%(uploads)s))",
+        {"uploads": list(uploads)},
+    )
 
 
 def states(conn: psycopg.Connection[Any]) -> dict[str, str]:

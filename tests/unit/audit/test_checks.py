@@ -90,6 +90,11 @@ def instead(old: Fact, *new: Fact) -> tuple[Fact, ...]:
     return (*without(old), *new)
 
 
+def test_a_failure_that_was_removed_may_be_of_any_batch() -> None:
+    removed = (InputFact(VALIDATION_FAILED, "u9", "", 1.0, True, "f9"), FailureFact("u9", "removed", 2.0))
+    assert found((*GOOD, *removed)) == found(removed) == set()
+
+
 def test_a_batch_without_violations_has_no_findings() -> None:
     assert list(judge(History.of("b", GOOD), EVERYTHING)) == []
 
@@ -192,6 +197,7 @@ WRONG: dict[str, tuple[tuple[Fact, ...], str]] = {
     "an open slot with an upload": (instead(SLOT_2, SLOT_2._replace(state="open")), "I2"),
     "a failure in two slots": ((*GOOD, SLOT_2._replace(essay_id="e3", position=3)), "I2"),
     "a failure in a slot, not recorded": (without(FailureFact("u2", "slot", 2.0)), "I2"),
+    "a removed failure in a slot": (instead(FailureFact("u2", "slot", 2.0), FailureFact("u2", "removed", 2.0)), "I2"),
     "a recorded failure without its slot": ((*GOOD, FailureFact("u9", "slot", 2.0)), "I2"),
     "excess beside an open slot": (instead(SLOT_2, SlotFact("e2", 2, "open", None, None, "", "", None)), "I3"),
     "excess of an unknown batch": ((RECEIVED, EXCESS), "I3"),
