@@ -94,22 +94,27 @@ class Repetition:
     # -- pending content
 
     async def _remove(self, act: Act, by: Operator) -> str | None:
-        texts, batch_id = act.details.get("text_storage_ids", []), str(act.batch_id)
+        texts, uploads = act.details.get("text_storage_ids", []), act.details.get("file_upload_ids", [])
+        batch_id = str(act.batch_id)
         async with transaction(self._database) as conn:
             await batches.lock_batch(conn, batch_id, exclusive=True)
-            removed = await pending_content.remove_pending_content(conn, PendingFilter(batch_id, texts))
-            rows = {
-                text: await pending_content.show_pending_content(conn, batch_id, text)
+            contents = await pending_content.remove_pending_content(conn, PendingFilter(batch_id, texts))
+            failures = await validation_failures.remove_failures(conn, PendingFilter(batch_id, uploads))
+            rows = [
+                (text, await pending_content.show_pending_content(conn, batch_id, text))
                 for text in texts
-                if text not in removed
-            }
+                if text not in contents
+            ] + [
+                (upload, await validation_failures.show_failure(conn, batch_id, upload))
+                for upload in uploads
+                if upload not in failures
+            ]
             await self._record(conn, act, by)
-        kept = [text for text, row in rows.items() if row is None or row["state"] != "removed"]
+        kept = [upload for upload, row in rows if row is None or row["state"] != "removed"]
         if kept:
-            return f"{len(kept)} of its contents were announced, or are in no topic: {kept[0]}"
-        if len(texts) < act.details.get("contents", 0):
-            return f"it names {len(texts)} of its {act.details['contents']} contents"
-        return None
+            return f"{len(kept)} of its uploads were announced, or are in no topic: {kept[0]}"
+        named, removed = len(texts) + len(uploads), act.details.get("contents", 0) + act.details.get("failures", 0)
+        return f"it names {named} of its {removed} uploads" if named < removed else None
 
     async def _restore(self, act: Act, by: Operator) -> str | None:
         """Restore what is expired now. What is not needs no restore: it waits, or a registration has taken it."""

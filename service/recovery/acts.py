@@ -1,14 +1,14 @@
 """Reads the operator actions of the lost time, which are in no topic, and finds what a recovery must know of them.
 
 They are performed again by `operators.repetition`, after the recovery. What they have done to inputs the recovery must
-know before it decides anything: content that was removed must not get a slot, a value that was corrected may have been
+know before it decides anything: what was removed must not get a slot, a value that was corrected may have been
 announced, and the records of a topic that was resumed are not held back.
 """
 
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple
 import orjson
 from aiokafka import TopicPartition
 
+from service.domain.events import ValidationFailed
 from service.domain.input_limits import InputLimits
-from service.domain.topics import CONTENT_PROVISIONED, INCOMING_TOPICS
+from service.domain.topics import CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.kafka.deliveries import decode
 from service.kafka.unpacking import Record
 from service.recovery.facts import Received, received_of
@@ -104,6 +105,8 @@ class LostActs:
 
     removed: Mapping[str, Mapping[str, datetime]] = field(default_factory=dict)
     """By batch and text: when the content was removed."""
+    removed_failures: Mapping[str, Set[str]] = field(default_factory=dict)
+    """By batch: the uploads of validation failures that were removed."""
     edited: Sequence[tuple[str, Received]] = ()
     """By batch: the inputs that operators have sent in place of rejected ones."""
     resumed: Mapping[str, bool] = field(default_factory=dict)
@@ -112,24 +115,32 @@ class LostActs:
     """Offsets that were skipped since they cannot be read."""
     received: dict[tuple[str, str], Content] = field(default_factory=dict)
     """By batch and text: content that was removed, as an input topic has it."""
+    received_failures: dict[tuple[str, str], ValidationFailed] = field(default_factory=dict)
+    """By batch and upload: failures that were removed, as an input topic has them."""
 
     def note(self, batch_id: str, received: Received) -> None:
-        """Note an input, if it is content that was removed."""
+        """Note an input, if it is content or a failure that was removed."""
         if received.topic == CONTENT_PROVISIONED and (texts := self.removed.get(batch_id)):
             content = received.content
             if content.text_storage_id in texts:
                 self.received.setdefault((batch_id, content.text_storage_id), content)
+        elif received.topic == VALIDATION_FAILED and (uploads := self.removed_failures.get(batch_id)):
+            failure = received.failure(batch_id)
+            if failure.file_upload_id in uploads:
+                self.received_failures.setdefault((batch_id, failure.file_upload_id), failure)
 
 
 def lost_acts(acts: Sequence[Act], limits: InputLimits) -> LostActs:
     """Find what a recovery must know of these actions."""
     removed: dict[str, dict[str, datetime]] = defaultdict(dict)
+    failures: dict[str, set[str]] = defaultdict(set)
     edited: list[tuple[str, Received]] = []
     resumed: dict[str, bool] = {}
     skipped = []
     for number, act in enumerate(acts):
         if act.action in REMOVALS and act.batch_id is not None:
             removed[act.batch_id] |= dict.fromkeys(act.details.get("text_storage_ids", ()), act.at)
+            failures[act.batch_id].update(act.details.get("file_upload_ids", ()))
         elif act.action == "quarantine edit" and act.topic in INCOMING_TOPICS:
             value = str(act.details.get("value", "")).encode("utf-8", "surrogatepass")
             record = Record(number, None, value, timestamp=int(act.at.timestamp() * 1000))
@@ -140,4 +151,4 @@ def lost_acts(acts: Sequence[Act], limits: InputLimits) -> LostActs:
         elif act.action == "inputs skip" and act.topic is not None and set(_NUMBERS) <= act.details.keys():
             numbers = (act.details[name] for name in SkippedRange._fields)
             skipped.append((TopicPartition(act.topic, act.details["partition"]), SkippedRange(*numbers)))
-    return LostActs(removed, edited, resumed, skipped)
+    return LostActs(removed, failures, edited, resumed, skipped)

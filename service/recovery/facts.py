@@ -156,10 +156,8 @@ class Received(NamedTuple):
     def failure(self, batch_id: str) -> ValidationFailed:
         """Return the validation failure that was received."""
         values = dict(zip(_FIELDS[self.topic], self.values, strict=True))
-        failed_at = datetime.fromisoformat(values["failed_at"])
-        return ValidationFailed(
-            batch_id, **values | {"failed_at": failed_at, "correlation_id": UUID(values["correlation_id"])}
-        )
+        times = {"failed_at": datetime.fromisoformat(str(values["failed_at"]))}
+        return ValidationFailed(batch_id, **values | times | {"correlation_id": UUID(str(values["correlation_id"]))})
 
 
 RECORDS: Final[tuple[type[Any], ...]] = (Published, Received)

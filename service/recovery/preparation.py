@@ -9,7 +9,7 @@ from service.history.resumption import Resumption
 from service.kafka.deliveries import IsSkipped
 from service.recovery.acts import LostActs
 from service.recovery.state import Recovering
-from service.store import pending_content, quarantine, recovery, skipped_inputs
+from service.store import pending_content, quarantine, recovery, skipped_inputs, validation_failures
 from service.store.pending_content import PendingFilter
 from service.store.recovery import StoredContent
 
@@ -34,7 +34,7 @@ async def skipped_by_operators(
 
 
 async def prepare(recovering: Recovering, acts: LostActs) -> None:
-    """Store content that was removed as removed, and resume topics. Raises NotRecoverable, psycopg.Error."""
+    """Store what operators removed as removed, and resume topics. Raises NotRecoverable, psycopg.Error."""
     for batch_id, texts in acts.removed.items():
         async with recovering.transaction() as conn:
             await pending_content.remove_pending_content(conn, PendingFilter(batch_id, list(texts)))
@@ -48,3 +48,7 @@ async def prepare(recovering: Recovering, acts: LostActs) -> None:
                 for at in [acts.removed[batch_id][text]]
             ]
             await recovery.write_removed(conn, removed)
+        if failures := acts.received_failures:
+            await validation_failures.store_failures(conn, [(failure, "pending") for failure in failures.values()])
+        for batch_id, uploads in acts.removed_failures.items():
+            await validation_failures.remove_failures(conn, PendingFilter(batch_id, sorted(uploads)))

@@ -42,8 +42,9 @@ class Sources:
                 self._failures.setdefault(each.values[0], each.failure(batch_id))
             elif each.topic == BATCH_REGISTERED:
                 self._registrations.append(each)
-        self.failed = tuple(self._failures)
-        """The uploads that are known to have failed, in the order in which they came."""
+        removed = {each.failure.file_upload_id for each in stored.failures if each.state == "removed"}
+        self.failed = tuple(upload for upload in self._failures if upload not in removed)
+        """The uploads that are known to have failed and were not removed, in the order in which they came."""
         self._listed = {each["essay_id"]: each for each in reversed(announced.failures)}
 
     def registration(self, stored: Stored) -> tuple[tuple[str, ...], tuple[Register, datetime] | None]:

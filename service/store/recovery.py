@@ -65,7 +65,7 @@ class StoredContent(NamedTuple):
 
 
 class StoredFailure(NamedTuple):
-    """A validation failure. `state` is pending, expired, slot or surplus."""
+    """A validation failure. `state` is pending, expired, removed, slot or surplus."""
 
     state: str
     failure: ValidationFailed

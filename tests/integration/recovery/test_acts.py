@@ -104,6 +104,38 @@ async def test_content_that_was_removed_gets_no_slot_after_a_restore(stack: SetB
     await check_audit(stack.consumers.app_url, stack.consumers.broker, stack.consumers.group)
 
 
+async def test_failures_that_were_removed_take_no_slot_after_a_restore(stack: SetBack) -> None:
+    """As content: some in the backup, some only in the topic. One of them expired before; one has the id of a text."""
+    failures = [(VALIDATION_FAILED, 0, failure("b", f"f{number}")) for number in range(5)]
+    await stack.start()
+    await stack.send([*failures[:2], *contents("b", "t1"), (VALIDATION_FAILED, 0, failure("c", "f9"))])
+    await stack.settled()
+    await stack.keep()
+    await stack.send([*failures[2:], *contents("b", "f3"), *contents("c", "t2")])
+    await stack.settled()
+    conn, pending = stack.consumers.conn, operations(stack).pending
+    conn.execute("update els.validation_failures set state = 'expired', closed_at = now() where file_upload_id = 'f2'")
+    assert await pending.remove(ME, "pending remove", PendingFilter("b", ["f0", "f2", "f3"])) == (1, 3)
+    assert await pending.remove(ME, "pending clear", PendingFilter("c", None)) == (1, 1)
+    await stack.send([(BATCH_REGISTERED, 0, registration("b", [f"e{number}" for number in range(4)]))])
+    await stack.settled()
+    await stack.stop()
+    found = "select file_upload_id, state from els.validation_failures order by 1"
+    before, placed, acts = conn.execute(found).fetchall(), states(stack), exported(stack)
+    assert before == [("f0", "removed"), ("f1", "slot"), ("f2", "removed"), ("f3", "removed"), ("f4", "slot"),
+                      ("f9", "removed")]  # fmt: skip
+    await stack.set_back()
+    await stack.send([(BATCH_REGISTERED, 0, registration("c", ["e1", "e2", "e3"])), failures[0]])
+    assert await recovered(stack, acts) == []
+    conn = stack.consumers.conn
+    assert (conn.execute(found).fetchall(), states(stack)) == (before, placed)
+    assert repeated(stack) == [("me", "by mistake", f"pending {name}", "her") for name in ("remove", "clear")]
+    stack.start_relay()
+    await stack.published()
+    await stack.stop_relay()
+    await check_audit(stack.consumers.app_url, stack.consumers.broker, stack.consumers.group)
+
+
 async def test_what_was_done_to_rejected_inputs_is_done_again(stack: SetBack) -> None:
     """The corrected registration was announced in part, and its batch is complete only after the recovery."""
     await stack.start()
@@ -182,7 +214,7 @@ async def test_what_cannot_be_repeated_is_reported_with_the_reason(stack: SetBac
     acts = read_acts("\n".join(json.dumps(common | line) for line in lines).encode())
     reasons = {act.action: why for act, why in await recovered(stack, acts)}
     assert reasons == {
-        "pending remove": "1 of its contents were announced, or are in no topic: t1",
+        "pending remove": "1 of its uploads were announced, or are in no topic: t1",
         "quarantine discard": "its row is of an earlier release, and does not identify the input",
         "quarantine replay": "the input is not in quarantine: it was accepted this time, or no topic has it any more",
         "batches cancel": reasons["batches cancel"],

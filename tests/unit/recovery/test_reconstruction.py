@@ -405,6 +405,23 @@ def test_a_batch_that_was_cancelled_is_stored_as_announced() -> None:
     assert result.announced == {BATCH_CANCELLED}
 
 
+def test_a_failure_that_was_removed_takes_no_slot_of_a_batch_whose_failures_were_only_counted() -> None:
+    fails = [received(VALIDATION_FAILED, failure("b", name), number) for number, name in enumerate(("f1", "f2"))]
+    stored = Stored(failures=[StoredFailure("removed", fails[0].failure("b"))])
+    result = changes([cancelled(7, failed=1)], [essays("e1"), *fails], stored)
+    assert filled(result) == [("e1", 1, "failed", "f2")]
+    assert (result.decide, result.cleared) == ([], [])
+
+
+def test_a_failure_that_was_removed_stays_so_unless_its_slot_was_announced() -> None:
+    removed = received(VALIDATION_FAILED, failure("b", "f1")).failure("b")
+    stored = Stored(failures=[StoredFailure("removed", removed)])
+    result = changes([assigned("e1", "t1", 5)], [essays("e1", "e2"), *texts("t1")], stored)
+    assert (result.decide, result.cleared, result.failures) == ([], [], [])
+    result = changes([assigned("e1", "t1", 5), errors(6, "f1")], [essays("e1", "e2"), *texts("t1")], stored)
+    assert result.failures == [StoredFailure("slot", removed)]
+
+
 def test_a_batch_that_was_complete_before_it_was_cancelled_keeps_both_times() -> None:
     announced = [assigned("e1", "t1", 5), completed(5, ("e1", "t1")), cancelled(7)]
     result = changes(announced, [essays("e1"), *texts("t1")])
