@@ -112,6 +112,20 @@ def test_a_downgrade_refuses_where_a_batch_was_ended_that_the_release_before_doe
     moved(database_url, "0009")
 
 
+def test_a_downgrade_refuses_where_a_failure_was_removed(
+    database_url: str, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    conn.execute(
+        "insert into els.validation_failures (batch_id, file_upload_id, arrival, state, original_file_name,"
+        " validation_error_code, error_detail, failed_at, correlation_id, stored_at, waiting_since, closed_at, origin)"
+        " values ('b', 'u', 1, 'removed', '', '', '{}', now(), gen_random_uuid(), now(), now(), now(), 'output')"
+    )
+    with pytest.raises(Exception, match="validation failures are removed"):
+        moved(database_url, "0009")
+    conn.execute("delete from els.validation_failures")
+    moved(database_url, "0009")
+
+
 def test_the_schema_says_which_code_runs_on_it(database_url: str, conn: psycopg.Connection[tuple[object, ...]]) -> None:
     query = "select version_num, oldest_code from els.alembic_version"
     head, before = revisions()[-1], revisions()[-2]
