@@ -273,7 +273,7 @@ async def test_a_short_name_blanks_no_action_that_is_about_something_else(eraser
     for why in ("sent to the wrong class", "user e sent it", "a file named 'E'"):
         await eraser.once(provisioned("theirs", why, original_file_name="theirs.txt"))
         await eraser.operations.pending.remove(
-            Operator("tester", why), "pending clear", PendingFilter("theirs", text_storage_ids=[why])
+            Operator("tester", why), "pending clear", PendingFilter("theirs", ids=[why])
         )
     await eraser.erase("user", name="somebody")
     query = "select why, details from els.operator_actions where action = %s order by id"

@@ -47,6 +47,13 @@ OTHER_TABLES: Mapping[str, str] = {
     "purge_hold": "at most one row",
     "input_topics": "a row for each input topic",
     "output_topics": "a row for each output topic",
+    "erasures": "a digest for each subject that was erased; it says neither which nor of which batch",
+    "erasure_keys": "one row, and one for each export that was read",
+    "notices": "a row for each notice",
+    "expired_seen": "one row",
+    "pods": "one row for each running pod",
+    "search": "names and ids of a batch in another form; the purge writes it from all that changed",
+    "search_progress": "one row",
     "lost_inputs": "by topic and partition, a row for each loss",
     "skipped_inputs": "a row for each offset that an operator has skipped",
     "operator_actions": "in order of time; an action need not concern a batch",
@@ -67,6 +74,7 @@ NOT_BY_BATCH = {
     "count_expired": "for operators: the expired content and failures of all batches",
     "find_stranded_confirmations": "for the purge: what waits for a batch that is registered",
     "list_batches": "for operators: a page of all batches",
+    "list_waiting_failures": "for operators: a page of the waiting failures of all batches",
     "list_pending_content": "for operators: a page of the pending content of all batches",
 }
 """Statements of these modules that don't name batches, each with its reason."""
