@@ -26,9 +26,9 @@ from service.purge.purge import count_due, purge_once
 from service.store import outbox, relays, search
 from service.store.batches import BatchFilter, list_batches
 from service.store.outbox import Blocked, OutboxKey
-from service.store.pending_content import restore_pending_content
+from service.store.pending_content import PendingFilter, remove_pending_content, restore_pending_content
 from service.store.quarantine import close_quarantine
-from service.store.validation_failures import restore_failures
+from service.store.validation_failures import remove_failures, restore_failures
 from tests.support.builders.inputs import content, delivery, failure, registration
 
 # A session plans generically what it has sent often. Of three rows in many pages each costs a good part of an index.
@@ -318,7 +318,7 @@ async def test_the_purge_reads_only_the_rows_that_it_changes(misled: Misled, kep
     )
 
 
-async def test_closing_and_restoring_reads_only_the_rows_that_change(misled: Misled) -> None:
+async def test_closing_restoring_and_removing_reads_only_the_rows_that_change(misled: Misled) -> None:
     ids = [row[0] for row in misled.conn.execute("select id from els.quarantine order by id desc limit 50")]
     async with misled.reads(len(ids) * 4) as database, database.transaction() as conn:
         assert len(await close_quarantine(conn, ids, "discarded")) == len(ids)
@@ -328,6 +328,9 @@ async def test_closing_and_restoring_reads_only_the_rows_that_change(misled: Mis
     misled.conn.execute("update els.validation_failures set state = 'expired', closed_at = now()")
     async with misled.reads(30) as database, database.transaction() as conn:
         assert len(await restore_failures(conn, "stranger-unknown-1", None)) == 10
+    for remove in (remove_pending_content, remove_failures):
+        async with misled.reads(40) as database, database.transaction() as conn:
+            assert len(await remove(conn, PendingFilter("stranger-unknown-1"))) == 10
 
 
 async def test_the_history_of_a_batch_reads_only_its_rows(misled: Misled) -> None:
