@@ -46,8 +46,8 @@ async def _erase(operations: Operations, by: Operator, values: Values) -> Done:
     if report.unsearchable_inputs:
         rows.append(f"{report.unsearchable_inputs} rejected record batches cannot be searched: look at them")
     rows += [f"it remains elsewhere: {place}" for place in report.remaining]
-    done = len(report.batches) - len(report.blocked)
-    return Done(f"Erased in {done:,} of {len(report.batches):,} batches.", rows, has_failed=bool(report.blocked))
+    done, all_ = len(report.batches), len(report.batches) + len(report.blocked)
+    return Done(f"Erased in {done:,} of {all_:,} batches.", rows, has_failed=bool(report.blocked))
 
 
 def actions() -> Sequence[Action]:
