@@ -55,6 +55,7 @@ class Acting:
                 given |= await action.begin(self._operations, given)
             except ValueError as error:
                 raise InvalidRequest(str(error)) from None
+            _log_read(request)
         return self._form(request, action, given)
 
     async def _act(self, request: web.Request) -> web.Response:
@@ -75,6 +76,7 @@ class Acting:
                 _log.info("console_action", who=person.who, action=action.name)
                 return self._render(request, "done.html", action=action, done=done)
             plan = await action.plan(self._operations, values)
+            _log_read(request)
         except OperationError as error:
             return self._form(request, action, given, why=why, error=_message(action, error))
         bound = {**given, **plan.bound}
@@ -105,6 +107,12 @@ def _action(request: web.Request) -> Action:
         return ACTIONS[request.match_info["action"]]
     except KeyError:
         raise web.HTTPNotFound from None
+
+
+def _log_read(request: web.Request) -> None:
+    """Log who reads what an action would change: that may be names of files, or a whole rejected input."""
+    given = {"id": request.query["id"]} if "id" in request.query else {}
+    _log.info("personal_data_read", who=request[PERSON].who, path=request.path, parameters=given)
 
 
 def _message(action: Action, error: OperationError) -> str:

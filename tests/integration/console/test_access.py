@@ -7,10 +7,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.console.session import COOKIE, SESSION_SECONDS, Person, Sessions, TrustedProxy
+from service.domain.topics import CONTENT_PROVISIONED
 from service.runtime import metrics
 from service.runtime.tokens import Tokens
 from tests.integration.console.conftest import TOKENS, ServedHere, served, set_cookie
-from tests.support.builders.inputs import provisioned
+from tests.support.builders.inputs import delivery, provisioned, registered
 
 PERFORM = {"why": "a test", "step": "perform"}
 
@@ -190,3 +191,22 @@ async def test_who_reads_about_persons_is_logged_whatever_the_request_says(conso
     with capture_logs() as logs:
         await console.send("GET", "waiting?batch=b", role="viewer", headers={"HX-Request": "true"})
     assert [each["who"] for each in logs if each["event"] == "personal_data_read"] == ["Åsa"]
+
+
+async def test_what_an_action_shows_is_logged_as_read(console: ServedHere) -> None:
+    await console.take(provisioned("b", "t1"), delivery(CONTENT_PROVISIONED, b"no JSON"))
+    with capture_logs() as logs:
+        await console.send("GET", "do/quarantine-edit?id=1")
+        await console.send("POST", "do/privacy-erase?kind=file&name=t1.txt", data={"why": "case 7"})
+    read = [(each["path"], each["parameters"]) for each in logs if each["event"] == "personal_data_read"]
+    assert read == [("/console/do/quarantine-edit", {"id": "1"}), ("/console/do/privacy-erase", {})]
+
+
+async def test_an_erasure_that_has_to_wait_says_in_how_many_batches_it_is_done(
+    console: ServedHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.console.actions.privacy.WAIT_SECONDS_HERE", 0.1)
+    await console.take(registered("b", "e1"), provisioned("b", "t1"))  # its events are published by nobody
+    form = {"why": "case 7", "step": "perform"}
+    _, text = await console.send("POST", "do/privacy-erase?kind=batch&batch=b", data=form)
+    assert "Erased in 0 of 1 batches." in text
