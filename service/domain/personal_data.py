@@ -166,9 +166,13 @@ _ID_FIELDS: Final = (
 )
 _NAMED: Final = re.compile(rf'"(?:{_ID_FIELDS})"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _BATCH_ID: Final = re.compile(r'"(?:batch_id|entity_id)"\s*:\s*"((?:[^"\\]|\\.)+)"')
-# A text whose last quote is missing is matched, too: to search it again from each of its quotes would take a time that
-# grows with the square of its length.
-_QUOTED_OR_WORD: Final = re.compile(r'"((?:[^"\\]|\\.)*+)("?)|[^\s\x00-\x1f"\'<>{}\[\],;=\ufffd]+')
+# First names of fields, and what says which kind of event it is, which are nobody's: "tim" is in `timestamp`. A text
+# whose last quote is missing is matched, too: to search it again from each of its quotes would take a time that grows
+# with the square of its length.
+_QUOTED_OR_WORD: Final = re.compile(
+    r'"(?:event_type|source_service|event)"\s*:\s*"[\w.:-]*"|"[a-z_]+"\s*:'
+    r'|"((?:[^"\\]|\\.)*+)("?)|[^\s\x00-\x1f"\'<>{}\[\],;=\ufffd]+'
+)
 _WORD: Final = re.compile(r'[^\s\x00-\x1f"\'<>{}\[\],;=\ufffd]+')
 
 
@@ -204,9 +208,9 @@ def mentions_in(key: bytes | None, *parts: bytes | None, headers: Iterable[bytes
 
 
 def _texts_of(match: re.Match[str]) -> Iterable[str]:
-    """Return a word, a text in quotes, or the words of one whose last quote is missing."""
+    """Return a word, a text in quotes, or the words of one whose last quote is missing. Nothing of a field's name."""
     if match[1] is None:
-        return (match[0],)
+        return () if match[0][0] == '"' else (match[0],)
     return (match[1],) if match[2] else _WORD.findall(match[1])
 
 

@@ -1,5 +1,6 @@
 """Blanks what is stored of batches and rejected inputs that were erased: for an operator, and after a recovery."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from service.store.erasures import ErasedUploads
 DIGEST_BYTES: Final = 32
 
 Transaction = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""No name, although "Ada" may be a part of it."""
 
 NAMES_SEARCHED: Final = 1_000
 """With more file names than this, operator actions that name no batch are not searched for the names."""
@@ -195,5 +199,8 @@ async def count_rejected(database: Database, part: str) -> int:
 
 def _containing(mentions: Mapping[int, Mentions], part: str) -> dict[int, list[str]]:
     """Return the rejected inputs that contain a part of a name, each with the texts that do."""
-    found = {id_: [text for text in each.texts if contains(text, part)] for id_, each in mentions.items()}
+    found = {
+        id_: [text for text in each.texts if contains(text, part) and not _UUID.fullmatch(text)]
+        for id_, each in mentions.items()
+    }
     return {id_: texts for id_, texts in found.items() if texts}

@@ -258,6 +258,17 @@ async def test_files_are_found_by_a_part_of_their_names(eraser: Eraser) -> None:
         await eraser.erase("file", name="Å")
 
 
+@pytest.mark.parametrize("part", ["tim", "ida", "ess", "fil", "ada", "sion"])
+async def test_a_part_of_a_name_is_not_found_in_the_names_of_fields_or_in_uuids(eraser: Eraser, part: str) -> None:
+    value = json.loads(content("b", "t1", original_file_name="Å.odt", file_size_bytes=-1))
+    value["correlation_id"] = value["event_id"] = "ada00000-ada0-4ada-8ada-adaadaadaada"
+    await eraser.once(delivery(CONTENT_PROVISIONED, json.dumps(value).encode(), key=b"b"))
+    assert (await eraser.erase("file", name=part, dry_run=True)).rejected_inputs == 0
+    named = json.loads(content("c", "t2", original_file_name=f"{part} 1.odt", file_size_bytes=-1))
+    await eraser.once(delivery(CONTENT_PROVISIONED, json.dumps(named).encode(), key=b"c"))
+    assert (await eraser.erase("file", name=part)).rejected_inputs == 1
+
+
 async def test_the_name_of_a_file_alone_does_not_erase_what_somebody_else_has_sent(eraser: Eraser) -> None:
     await eraser.once(provisioned("b", "t1", original_file_name="essay.docx"))
     await eraser.once(rejected("theirs", "t2", original_file_name="essay.docx"))
