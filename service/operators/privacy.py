@@ -141,7 +141,8 @@ class PrivacyActions:
         names = {request.name} if request.kind in ("user", "file") else set()
         async with transaction(self._database) as conn:
             for batch_id, uploads in targets.items():
-                names |= (await erasures.read_erasable(conn, batch_id, uploads))["name"]
+                found = await erasures.read_erasable(conn, batch_id, uploads)
+                names |= found["name"] | found["user"]
         words = [word for name in names for word in (name, PurePath(name).stem) if len(word) >= SHORTEST]
         if any(contains(by.why, word) for word in words):
             raise InvalidRequest("the reason must not contain what is erased, since it is kept: give a case number")

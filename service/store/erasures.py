@@ -149,8 +149,8 @@ async def count_unpublished(conn: AsyncConnection[Any], batch_ids: Sequence[str]
 
 
 async def read_erasable(conn: AsyncConnection[Any], batch_id: str, uploads: ErasedUploads) -> dict[str, set[str]]:
-    """Read the file names, texts and uploads of what is erased: by name, text and upload."""
-    found: dict[str, set[str]] = {"name": set(), "text": set(), "upload": set()}
+    """Read the file names, texts, uploads and user of what is erased: by name, text, upload and user."""
+    found: dict[str, set[str]] = {"name": set(), "text": set(), "upload": set(), "user": set()}
     for kind, value in await fetch_rows(conn, "read_erasable", batch_id=batch_id, **uploads.columns()):
         found[kind].add(value)
     return found

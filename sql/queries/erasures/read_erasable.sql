@@ -1,6 +1,6 @@
--- Reads what the rows of a batch state that is erased, and the ids that identify it (kind: name, text, upload): of all
--- its uploads, or of these texts and uploads.
--- Index: slots_pkey, pending_content_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
+-- Reads what the rows of a batch state that is erased, and the ids that identify it (kind: name, text, upload,
+-- user): of all its uploads and of its registration, or of these texts and uploads.
+-- Index: batches_pkey, slots_pkey, pending_content_pkey, excess_content_pkey, validation_failures_pkey. Locks: none.
 with uploads as (
     select text_storage_id, file_upload_id, original_file_name
     from els.slots
@@ -36,3 +36,9 @@ union
 select 'upload', file_upload_id
 from chosen
 where file_upload_id is not null
+union
+select 'user', user_id
+from els.batches
+where batch_id = :batch_id
+    and :whole
+    and user_id <> '[erased]'
