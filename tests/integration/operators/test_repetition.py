@@ -59,7 +59,7 @@ async def test_actions_whose_details_were_erased_are_named(applier: ApplyFixture
     incomplete = "its details do not say what it did: they were erased, or are no longer as they were written"
     assert {act.action: why for act, why in await repetition(applier).repeat(acts)} == {
         "inputs skip": incomplete,
-        "pending remove": "it names 0 of its 2 contents",
+        "pending remove": "it names 0 of its 2 uploads",
         "quarantine discard": incomplete,
         "batches cancel": incomplete,
     }

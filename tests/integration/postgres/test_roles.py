@@ -52,7 +52,7 @@ TABLES = {
     "lost_inputs": {"SELECT", "INSERT", "UPDATE"},
     "input_topics": {"SELECT", "INSERT", "UPDATE"},
     "output_topics": {"SELECT", "INSERT", "UPDATE"},
-    "skipped_inputs": {"SELECT", "INSERT"},
+    "skipped_inputs": {"SELECT", "INSERT", "UPDATE"},
     "notices": {"SELECT", "INSERT", "UPDATE"},
     "expired_seen": CHANGE,
     "purge_rounds": {"SELECT", "INSERT", "UPDATE"},

@@ -45,6 +45,7 @@ OTHER_TABLES: Mapping[str, str] = {
     "server_identity": "one row",
     "recovery": "at most one row",
     "purge_hold": "at most one row",
+    "purge_rounds": "one row",
     "input_topics": "a row for each input topic",
     "output_topics": "a row for each output topic",
     "erasures": "a digest for each subject that was erased; it says neither which nor of which batch",
