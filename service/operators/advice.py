@@ -1,8 +1,9 @@
 """Says in words how a batch stands, and what an operator can do next: a command, where there is one."""
 
 import shlex
-from typing import Any
 
+from service.domain.events import Reason
+from service.domain.personal_data import BLANK
 from service.domain.topics import BATCH_REGISTERED
 from service.postgres.queries import NamedRow
 
@@ -22,7 +23,7 @@ def advise(batch_id: str, batch: NamedRow | None, facts: NamedRow) -> Advice:
         case "registered":
             return _registered(batch_id, batch, facts, f"{said}; {batch['open']} wait for uploads")
         case "complete":
-            return _complete(batch, facts, f"{said}; it waits for the confirmation of its class")
+            return _complete(batch_id, batch, facts, f"{said}; it waits for the confirmation of its class")
         case "cancelled":
             what = f"{said}; an operator cancelled it ({batch['cancel_reason']})"
             return _published(facts, what, "nothing: it stays cancelled, and later uploads are excess")
@@ -39,11 +40,17 @@ def _republish(batch_id: str) -> str:
     return f"els batches republish {batch_id} --why '…'"
 
 
-def _open(facts: NamedRow, *, registrations: bool) -> Any:
-    """Return the id of the newest open rejected registration, or of another input; None where there is none."""
-    found = (row["id"] for row in facts["rejected"] if (row["topic"] == BATCH_REGISTERED) == registrations)
-    states = {row["id"]: row["state"] for row in facts["rejected"]}
-    return next((id_ for id_ in found if states[id_] == "open"), None)
+def _open(facts: NamedRow, *, registrations: bool) -> NamedRow | None:
+    """Return the newest open rejected registration, or another input; None where there is none."""
+    rejected = (row for row in facts["rejected"] if row["state"] == "open")
+    return next((row for row in rejected if (row["topic"] == BATCH_REGISTERED) == registrations), None)
+
+
+def _look_at(rejected: NamedRow) -> str:
+    """Return what to do with a rejected input."""
+    if rejected["error"] == BLANK:
+        return f"it was erased, and cannot be replayed: els quarantine discard {rejected['id']} --why '…'"
+    return f"els quarantine show {rejected['id']}"
 
 
 def _counted(number: int, what: str) -> str:
@@ -67,7 +74,7 @@ def _unregistered(batch_id: str, facts: NamedRow) -> Advice:
             "have the Batch Orchestrator send the registration again, then: els recover",
         )
     if rejected := _open(facts, registrations=True):
-        return f"its registration was rejected; {_uploads(facts, 'waiting')} wait", f"els quarantine show {rejected}"
+        return f"its registration was rejected; {_uploads(facts, 'waiting')} wait", _look_at(rejected)
     if (facts["expired_contents"] or facts["expired_failures"]) and not facts["waiting_contents"]:
         return said, f"ask the Batch Orchestrator for the registration, then: els pending restore {batch_id} --why '…'"
     return said, "els top --once shows whether the registration is still in Kafka; else ask the Batch Orchestrator"
@@ -76,18 +83,34 @@ def _unregistered(batch_id: str, facts: NamedRow) -> Advice:
 def _registered(batch_id: str, batch: NamedRow, facts: NamedRow, said: str) -> Advice:
     if batch["timed_out_at"] is not None:
         said += ", and it was reported as late"
-    if rejected := _open(facts, registrations=False):
-        return f"{said}; an input of it was rejected", f"els quarantine show {rejected}"
+    if found := _rejected(batch_id, facts, said):
+        return found
     return said, (
         "els top --once shows whether uploads are still in Kafka; else ask the File Service;"
         f" if no more will come: els batches close {batch_id} --why '…'"
     )
 
 
-def _complete(batch: NamedRow, facts: NamedRow, said: str) -> Advice:
-    if rejected := _open(facts, registrations=False):
-        return f"{said}; an input of it was rejected", f"els quarantine show {rejected}"
+def _complete(batch_id: str, batch: NamedRow, facts: NamedRow, said: str) -> Advice:
+    if found := _rejected(batch_id, facts, said):
+        return found
     return _published(facts, said, f"ask Class Management to confirm class {batch['class_id']}")
+
+
+def _rejected(batch_id: str, facts: NamedRow, said: str) -> Advice | None:
+    """Return what is said of a registered batch that is open, where an input of it was rejected."""
+    if rejected := _open(facts, registrations=False):
+        return f"{said}; an input of it was rejected", _look_at(rejected)
+    if (rejected := _open(facts, registrations=True)) is None:
+        return None
+    said += f"; another registration of it was rejected ({rejected['reason']})"
+    discard = f"els quarantine discard {rejected['id']} --why '…'"
+    if rejected["reason"] != Reason.CONFLICTING_REGISTRATION or rejected["error"] == BLANK:
+        return said, _look_at(rejected)
+    return said, (
+        f"els quarantine show {rejected['id']}, and ask the Batch Orchestrator which one is right; if that one:"
+        f" els batches cancel {batch_id} --reason WRONG_REGISTRATION --why '…'; then, in each case: {discard}"
+    )
 
 
 def _published(facts: NamedRow, said: str, otherwise: str) -> Advice:

@@ -100,6 +100,20 @@ def test_what_expired_completely_can_be_restored(
     assert """els pending restore 'it'"'"'s' --why""" in to_do
 
 
+def test_another_registration_that_was_rejected_is_decided_before_the_batch_is_ended(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(registered("b", "e1", "e2"), registered("b", "another", course_code="SV1"))
+    said, to_do, found = shown(service)
+    (rejected,) = found["rejected"]
+    assert said.endswith("2 wait for uploads; another registration of it was rejected (conflicting_registration)")
+    assert "els batches cancel b --reason WRONG_REGISTRATION" in to_do
+    assert f"els quarantine discard {rejected['id']}" in to_do
+    assert "close" not in to_do
+    conn.execute("update els.quarantine set value = null, error = '[erased]', erased_at = now()")
+    assert shown(service)[1].endswith(f"cannot be replayed: els quarantine discard {rejected['id']} --why '…'")
+
+
 def test_a_registered_batch_is_shown_with_why_slots_failed_and_what_to_do(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
 ) -> None:
