@@ -57,3 +57,12 @@ language sql immutable parallel safe
 return position(els.folded(given) in els.folded(concat_ws(
     E'\n', els.readable(key), els.readable(value), els.decoded(els.readable(value)), error
 ))) > 0;
+
+-- Returns how many events of each topic a row of the outbox states. A row that was changed by hand, and states none, has
+-- one event of topic `?`: the views must not fail because of it. Can be inlined.
+create or replace function els.topic_events(topics jsonb) returns table (name text, events bigint)
+language sql immutable parallel safe
+as $$
+    select topic.key, case when topic.value ~ '^[0-9]{1,12}$' then topic.value::bigint else 1 end
+    from jsonb_each_text(case when jsonb_typeof(topics) = 'object' then topics else '{"?": 1}' end) as topic
+$$;

@@ -111,9 +111,9 @@ with held_back as materialized (
         (select count(*) from head) as rows,
         (select min(created_at) from head) as oldest,
         (
-            select coalesce(sum(topic.events::bigint), 0)
+            select coalesce(sum(topic.events), 0)
             from head
-            cross join lateral jsonb_each_text(head.topics) as topic (name, events)
+            cross join lateral els.topic_events(head.topics) as topic
         ) as events
 ), numbers as materialized (
     select

@@ -19,13 +19,13 @@ with head as materialized (
 select
     topic.name as topic,
     case
-        when read.rows < 2000 then sum(topic.events::bigint)
-        else sum(topic.events::bigint) * greatest(1, written.rows::numeric / read.rows)
+        when read.rows < 2000 then sum(topic.events)
+        else sum(topic.events) * greatest(1, written.rows::numeric / read.rows)
     end::bigint as rows,
     min(head.created_at) as oldest,
     now() - min(head.created_at) as age
 from head
-cross join lateral jsonb_each_text(head.topics) as topic (name, events)
+cross join lateral els.topic_events(head.topics) as topic
 cross join read
 cross join written
 group by topic.name, read.rows, written.rows;

@@ -11,9 +11,9 @@ select
     blocked.seq
 from els.outbox_blocked as blocked
 cross join lateral (
-    select coalesce(sum(topic.events::bigint), 0)::bigint as events
+    select coalesce(sum(topic.events), 0)::bigint as events
     from els.unpublished
-    cross join lateral jsonb_each_text(unpublished.topics) as topic (name, events)
+    cross join lateral els.topic_events(unpublished.topics) as topic
     where unpublished.batch_id = blocked.batch_id
 ) as held;
 

@@ -3,7 +3,7 @@
 -- Index: outbox_blocked_pkey. Locks: none.
 select coalesce(sum(page.events - coalesce(blocked.acknowledged, 0)), 0)::bigint
 from (
-    select o.batch_id, o.seq, (select sum(topic.value::bigint) from jsonb_each_text(o.topics) as topic) as events
+    select o.batch_id, o.seq, (select sum(topic.events) from els.topic_events(o.topics) as topic) as events
     from els.unpublished as o
 ) as page
 left join els.outbox_blocked as blocked

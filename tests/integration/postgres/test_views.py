@@ -320,6 +320,25 @@ def test_a_row_of_the_outbox_that_is_no_event_is_shown_with_the_others(database:
     assert [(each["topic"], each["event"] == "x") for each in found] == [("", True), ("t", False)]
 
 
+@pytest.mark.parametrize("topics", ["[1]", "7", "null", '{"one": "many", "two": null}'])
+def test_no_view_fails_because_of_a_row_of_the_outbox_that_was_changed_by_hand(
+    database: Connection[dict[str, Any]], topics: str
+) -> None:
+    plant(
+        database,
+        f"insert into els.outbox_pages (batch_id, topics, events) values ('b', '{topics}', 'x')",
+        "insert into els.outbox_blocked values ('b', 1, '', 'no event', now(), now())",
+        "event('other', 'two')",
+    )
+    backlog = {each["topic"]: each["rows"] for each in rows(database, "select topic, rows from ops.outbox_backlog")}
+    assert backlog == ({"one": 1, "two": 2} if "one" in topics else {"?": 1, "two": 1})
+    assert row(database, "select batch_id from ops.outbox_blocked") == {"batch_id": "b"}
+    assert row(database, "select outbox_rows, outbox_blocked from ops.health") == {
+        "outbox_rows": sum(backlog.values()),
+        "outbox_blocked": 1,
+    }
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
