@@ -6,8 +6,9 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
-from typing import Any, Final
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 from service.cli.output import CommandError, UsageError, warn
 from service.operators.errors import InvalidRequest, OperationError, Unavailable
@@ -53,6 +54,11 @@ def print_next(page: Page[Any], option: str) -> None:
         warn(f"There may be more rows: {option}={shlex.quote(page.next)}")
 
 
+def _lines() -> AbstractContextManager[TextIO]:
+    """Open what the lines of the log are written to."""
+    return Path(os.devnull).open("w") if sys.stderr.isatty() else nullcontext(sys.stderr)
+
+
 @asynccontextmanager
 async def opened_operations(settings: Settings) -> AsyncIterator[Operations]:
     """Open the database for one command. Turns operation errors into UsageError or CommandError.
@@ -61,7 +67,7 @@ async def opened_operations(settings: Settings) -> AsyncIterator[Operations]:
     """
     database = open_database(settings)
     try:
-        with nullcontext() if sys.stderr.isatty() else lines_to(sys.stderr):
+        with _lines() as stream, lines_to(stream):
             yield operations_of(settings, database)
     except InvalidRequest as error:
         raise UsageError(_with_option(error)) from None

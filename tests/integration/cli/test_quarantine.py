@@ -177,6 +177,15 @@ def test_each_operator_action_is_a_line_of_the_log_that_can_be_repeated(
     assert [datetime.fromisoformat(line["at"]) for line in logged] == [at for (at,) in at]
 
 
+def test_the_line_of_the_log_is_not_printed_on_a_terminal(
+    service: CommandLine, pod: ApplyingPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.take(provisioned("b", "t"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    ended = service("pending", "remove", "b", "t", "--yes")
+    assert (ended.out, ended.stderr) == ("1 content of batch b removed.\n", "")
+
+
 def test_discarded_inputs_stay_discarded_and_are_logged(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
 ) -> None:
