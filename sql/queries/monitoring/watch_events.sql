@@ -5,7 +5,10 @@ select at, what, about, told
 from (
     (
         select
-            coalesce(completed_at, timed_out_at) as at,
+            case
+                when completed_at is null then timed_out_at
+                else coalesce(cancelled_at, ready_at, completed_at)
+            end as at,
             case when completed_at is null then 'batch is late' else 'batch ' || state end as what,
             batch_id as about,
             assigned || ' of ' || expected || ' assigned, ' || failed || ' failed' as told
