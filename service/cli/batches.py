@@ -54,12 +54,12 @@ async def batches_republish(settings: Settings, options: Namespace) -> int:
         published = await operations.batches.republish(
             operator_of(options), options.batch, slots=options.slots, excess=options.excess, dry_run=options.dry_run
         )
-    is_ = "would be" if options.dry_run else "is"
+    will = "would" if options.dry_run else "will"
     for topic, number in ((SLOT_ASSIGNED, published.slots), (EXCESS_CONTENT, published.excess)):
         if number:
-            print(f"{topic} of batch {options.batch} {is_} published again for {number} texts.")
+            print(f"{topic} of batch {options.batch} {will} be published again for {number} texts.")
     for event in published.events:
-        print(f"{event.topic} of batch {options.batch} {is_} published again, with event id {event.event_id}.")
+        print(f"{event.topic} of batch {options.batch} {will} be published again, with event id {event.event_id}.")
     if published.left_out:
         warn(f"{published.left_out} events of texts are left out: a recovery knows them only in part.")
     warn("BatchReadinessTimeout and PendingContentExpired are never published again, nor is what was erased later.")
@@ -87,10 +87,10 @@ def _print_ending(ending: Ending, options: Namespace) -> None:
     if options.json:
         print_json(asdict(ending))
         return
-    is_ = "would be" if options.dry_run else "is"
+    is_, will = ("would be", "would") if options.dry_run else ("is", "will")
     print(
         f"Batch {ending.batch_id} {is_} {ending.state}, and was {ending.before}: {ending.assigned} assigned,"
         f" {ending.failed} failed and {ending.withdrawn} withdrawn of {ending.expected} slots."
     )
     for event in ending.events:
-        print(f"{event.topic} {is_} published, with event id {event.event_id}.")
+        print(f"{event.topic} {will} be published, with event id {event.event_id}.")

@@ -85,6 +85,8 @@ def cell(value: object) -> str:
         return "ok" if value else "NOT OK"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    if isinstance(value, Mapping | list):
+        return safe_json(orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS).decode())
     return plain("" if value is None else str(value))
 
 

@@ -28,12 +28,12 @@ def advise(batch_id: str, batch: NamedRow | None, facts: NamedRow) -> Advice:
             what = f"{said}; an operator cancelled it ({batch['cancel_reason']})"
             return _published(facts, what, "nothing: it stays cancelled, and later uploads are excess")
         case "failed":
-            what = f"{said}; no text arrived, so BatchValidationErrors is sent and BatchEssaysReady is not"
+            what = f"{said}; no text arrived, so BatchValidationErrors says so, and BatchEssaysReady is not sent"
             again = f"the teacher uploads again, in a new batch; if its consumer lost the event: {_republish(batch_id)}"
             return _published(facts, what, again)
         case _:
             lost = f"nothing; if its consumer lost the event: {_republish(batch_id)}"
-            return _published(facts, f"{said}; it is announced as ready", lost)
+            return _published(facts, f"{said}; it is ready", lost)
 
 
 def _republish(batch_id: str) -> str:
@@ -116,8 +116,10 @@ def _rejected(batch_id: str, facts: NamedRow, said: str) -> Advice | None:
 def _published(facts: NamedRow, said: str, otherwise: str) -> Advice:
     """Return what is said of a batch that has announced something, unless its events are not published yet."""
     if blocked := facts["blocked"]:
-        why = f"{said}; its events cannot be published: {blocked['error']}"
-        return why, f"mend that on {blocked['topic']}; the relay tries again by itself"
+        why = f"{said}; its events wait in the outbox and cannot be published: {blocked['error']}"
+        row = f"row {blocked['seq']} of the outbox"
+        what = f"mend that on {blocked['topic']}" if blocked["topic"] else f"{row} is no event: correct or delete it"
+        return why, f"{what} (docs/operations.md#elsoutboxblocked); the relay tries again by itself"
     if waiting := facts["to_be_published"]:
         return (
             f"{said}; {_counted(waiting, 'event')} wait to be published",

@@ -39,7 +39,7 @@ def _plan_ending(ending: Ending) -> Plan:
 
 
 def _ended(ending: Ending) -> Done:
-    published = [f"{event.topic} is published, with event id {event.event_id}" for event in ending.events]
+    published = [f"{event.topic} will be published, with event id {event.event_id}" for event in ending.events]
     return Done(f"Batch {ending.batch_id} is {ending.state}: {_slots(ending)}.", published)
 
 

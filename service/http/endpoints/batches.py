@@ -118,6 +118,7 @@ class BlockedEvents(ResponseModel):
     error: str
     since: datetime
     retry_at: datetime
+    seq: int = Field(description="number of the row in the outbox")
 
 
 class TimelineRow(ResponseModel):

@@ -6,6 +6,7 @@ import psycopg
 
 from service.domain.events import Reason, Rejection
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.postgres.statements import STATEMENTS
 from tests.support.builders.inputs import confirmed, content, delivery, failed, provisioned, registered
 from tests.support.pods.command_line import CommandLine
 from tests.support.pods.operator_stage import ApplyingPod, expire, written
@@ -137,17 +138,20 @@ def test_a_registered_batch_is_shown_with_why_slots_failed_and_what_to_do(
     assert to_do == "ask Class Management to confirm class class"
     pod.take(confirmed("b", "class"), provisioned("b", "t3"), failed("b", "u2"))
     said, to_do, found = shown(service)
-    assert said.endswith("it is announced as ready; 2 events wait to be published")
+    assert said.endswith("it is ready; 2 events wait to be published")
     assert (found["excess"], found["surplus_failures"], found["to_be_published"]) == (1, 1, 2)
     assert [row["state"] for row in found["confirmations"]] == ["applied"]
     conn.execute("insert into els.outbox_blocked values ('b', 1, 'a topic', 'too large', now(), now())")
     said, to_do, found = shown(service)
     assert "cannot be published: too large" in said
-    assert "a topic" in to_do
+    assert "mend that on a topic" in to_do
+    conn.execute("update els.outbox_blocked set topic = '', seq = 18")
+    assert "row 18 of the outbox is no event" in shown(service)[1]
+    assert '"seq":18' in service("batches", "show", "b").out
     conn.execute("delete from els.outbox_pages")
     conn.execute("delete from els.outbox_blocked")
     assert shown(service)[:2] == (
-        "2 of 3 slots are assigned, 1 failed; it is announced as ready",
+        "2 of 3 slots are assigned, 1 failed; it is ready",
         "nothing; if its consumer lost the event: els batches republish b --why '…'",
     )
     out = service("batches", "show", "b").out
@@ -212,13 +216,16 @@ def test_a_batch_is_closed_and_another_is_cancelled(
     assert (would_be.status, "would be ready, and was registered" in would_be.out) == (0, True)
     assert service("batches", "list", "--state", "ready").out == "none\n"
     closed = service("batches", "close", "b", "--why", "one essay was not written")
-    assert closed.out == would_be.out.replace("would be", "is")
+    assert closed.out == would_be.out.replace("would be published", "will be published").replace("would be", "is")
     assert "1 assigned, 0 failed and 1 withdrawn of 2 slots" in closed.out
     cancelled = service("batches", "cancel", "c", "--reason", "DUPLICATE", "--json")
     assert (cancelled.json["state"], len(cancelled.json["events"])) == ("cancelled", 1)
     shown = service("batches", "show", "c", "--json").json
     assert (shown["open"], shown["withdrawn"], shown["cancel_reason"]) == (0, 1, "DUPLICATE")
     assert [row["batch_id"] for row in service("batches", "list", "--json", "--state", "cancelled").json] == ["c"]
+    conn.execute("update els.batches set completed_at = '2026-01-01', cancelled_at = '2026-01-02' where batch_id = 'c'")
+    latest = conn.execute(STATEMENTS["watch_events"], {"page": 9}).fetchall()
+    assert [at.day for at, what, *_ in latest if what == "batch cancelled"] == [2]
     assert [(action, batch_id, why) for _, action, batch_id, _, why, _ in written(conn)] == [
         ("batches close", "b", "one essay was not written"),
         ("batches cancel", "c", ""),
@@ -261,8 +268,8 @@ def test_the_events_of_slots_and_excess_are_published_again_unchanged(
     would_be = service("batches", "republish", "b", "--slots", "--excess", "--dry-run")
     assert (would_be.status, conn.execute(outbox).fetchall()) == (0, before)
     ended = service("batches", "republish", "b", "--slots", "--excess")
-    assert ended.out == would_be.out.replace("would be", "is")
-    assert "slot.assigned.v1 of batch b is published again for 3 texts" in ended.out
+    assert ended.out == would_be.out.replace("would be published", "will be published").replace("would be", "is")
+    assert "slot.assigned.v1 of batch b will be published again for 3 texts" in ended.out
     assert "BatchReadinessTimeout and PendingContentExpired are never" in ended.err
     again = conn.execute(outbox).fetchall()[len(before) :]
     assert sorted(again) == sorted(before)
