@@ -82,7 +82,7 @@ def print_json(value: object) -> None:
 def cell(value: object) -> str:
     """Returns a value as one line of text for people, without control characters."""
     if isinstance(value, bool):
-        return "ok" if value else "NOT OK"
+        return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, Mapping | list):

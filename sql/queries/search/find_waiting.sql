@@ -15,7 +15,13 @@ from (
             else 'file name'
         end as matched,
         'content' as kind, state, batch_id, text_storage_id, file_upload_id, original_file_name,
-        coalesce(closed_at, stored_at) as at, 'waits for the registration' as details, correlation_id
+        coalesce(closed_at, stored_at) as at,
+        case state
+            when 'pending' then 'waits for the registration'
+            when 'expired' then 'the registration did not come in time, and takes it if it comes'
+            else 'removed by an operator'
+        end as details,
+        correlation_id
     from els.pending_content
     where :text in (batch_id, text_storage_id, file_upload_id)
         or correlation_id = :correlation_id

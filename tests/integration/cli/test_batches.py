@@ -98,6 +98,12 @@ def test_what_expired_completely_can_be_restored(
     expire(conn, "t1")
     said, to_do, _ = shown(service, "it's")
     assert said.endswith("1 content and 0 validation failures expired")
+    assert to_do.startswith("ask the Batch Orchestrator for the registration, which takes what expired as well")
+    (found,) = (row for row in service("find", "it's", "--json").json if row["kind"] == "content")
+    assert (found["state"], found["details"]) == (
+        "expired",
+        "the registration did not come in time, and takes it if it comes",
+    )
     assert """els pending restore 'it'"'"'s' --why""" in to_do
 
 
@@ -122,6 +128,7 @@ def test_a_registered_batch_is_shown_with_why_slots_failed_and_what_to_do(
     pod.take(provisioned("b", "t1"), failed("b", "u1", original_file_name="Empty.docx"))
     said, to_do, found = shown(service)
     assert said == "1 of 3 slots are assigned, 1 failed; 1 wait for uploads"
+    assert "incomplete: no\n" in service("batches", "show", "b").out
     assert to_do.endswith("els batches close b --why '…'")
     failure = found["slots"][1]
     assert (failure["original_file_name"], bool(failure["message"])) == ("Empty.docx", True)
