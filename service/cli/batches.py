@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from service.cli.operations import opened_operations, operator_of, print_next
-from service.cli.output import print_json, print_row, print_rows, warn
+from service.cli.output import confirm, print_json, print_row, print_rows, warn
 from service.domain.topics import EXCESS_CONTENT, SLOT_ASSIGNED
 from service.operators.endings import Ending
 from service.settings import Settings
@@ -69,6 +69,8 @@ async def batches_republish(settings: Settings, options: Namespace) -> int:
 async def batches_close(settings: Settings, options: Namespace) -> int:
     """End a registered batch with what is there."""
     async with opened_operations(settings) as operations:
+        if not options.yes and not options.dry_run:
+            _ask(await operations.batches.close(operator_of(options), options.batch, dry_run=True))
         ending = await operations.batches.close(operator_of(options), options.batch, dry_run=options.dry_run)
     _print_ending(ending, options)
     return 0
@@ -78,9 +80,19 @@ async def batches_cancel(settings: Settings, options: Namespace) -> int:
     """Cancel a batch that is registered, or complete and not ready."""
     by, batch_id = operator_of(options), options.batch
     async with opened_operations(settings) as operations:
+        if not options.yes and not options.dry_run:
+            _ask(await operations.batches.cancel(by, batch_id, options.reason, dry_run=True))
         ending = await operations.batches.cancel(by, batch_id, options.reason, dry_run=options.dry_run)
     _print_ending(ending, options)
     return 0
+
+
+def _ask(ending: Ending) -> None:
+    confirm(
+        f"Batch {ending.batch_id} will be {ending.state}: {ending.assigned} assigned, {ending.failed} failed and"
+        f" {ending.withdrawn} withdrawn of {ending.expected} slots. It cannot be undone. Go on?",
+        yes=False,
+    )
 
 
 def _print_ending(ending: Ending, options: Namespace) -> None:

@@ -55,7 +55,8 @@ COMMANDS = (
     "pending list", "pending show b c1", "pending remove --yes b c1", "pending clear --yes b", "pending clear b",
     "pending restore b", "quarantine list", "quarantine show 1", "quarantine replay 1 2", "quarantine replay --all",
     "quarantine discard --yes 3", f"quarantine resume {CONTENT_PROVISIONED}", "batches list", "batches show ready",
-    "batches republish ready", "pending restore --all", "batches close open", "batches cancel open --reason OTHER",
+    "batches republish ready", "pending restore --all", "batches close --yes open",
+    "batches cancel --yes open --reason OTHER",
 )  # fmt: skip
 OPTIONS = ("json", "limit", "after", "before", "all", "slots", "excess", "why", "who", "older-than", "newer-than",
            "file", "state", "topic", "reason", "user", "batch", "dry-run")  # fmt: skip

@@ -12,6 +12,7 @@ from service.cli.arguments import (
     group,
     position,
     short_text,
+    with_confirmation,
     with_json,
     with_operator,
     with_pages,
@@ -59,7 +60,7 @@ def add_batches(commands: Commands) -> None:
         batches,
         "cli.batches.batches_cancel",
         "cancel",
-        "cancel a batch that is registered, or complete and not ready: nothing else will be announced of it",
+        "cancel a batch that is registered, or complete and not ready: later uploads are announced as excess",
     )
     _ending(cancel).add_argument("--reason", required=True, choices=get_args(CancelReason), help="published with it")
     republish = add(
@@ -75,7 +76,7 @@ def add_batches(commands: Commands) -> None:
 
 
 def _ending(command: ArgumentParser) -> ArgumentParser:
-    with_json(with_operator(command)).add_argument("batch", type=short_text, metavar="BATCH")
+    with_json(with_confirmation(command)).add_argument("batch", type=short_text, metavar="BATCH")
     command.add_argument(
         "--dry-run", action="store_true", help="print what would be changed and announced, change nothing"
     )

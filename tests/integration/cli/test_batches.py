@@ -169,7 +169,7 @@ def test_batches_that_failed_or_were_cancelled_say_so(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(registered("failed", "e1"), failed("failed", "u1"), registered("cancelled", "e1"))
-    assert service("batches", "cancel", "cancelled", "--reason", "DUPLICATE").status == 0
+    assert service("batches", "cancel", "cancelled", "--reason", "DUPLICATE", "--yes").status == 0
     conn.execute("delete from els.outbox_pages")
     assert "BatchEssaysReady is not" in shown(service, "failed")[0]
     assert shown(service, "cancelled")[0].endswith("an operator cancelled it (DUPLICATE)")
@@ -222,10 +222,13 @@ def test_a_batch_is_closed_and_another_is_cancelled(
     would_be = service("batches", "close", "b", "--dry-run")
     assert (would_be.status, "would be ready, and was registered" in would_be.out) == (0, True)
     assert service("batches", "list", "--state", "ready").out == "none\n"
-    closed = service("batches", "close", "b", "--why", "one essay was not written")
+    assert service("batches", "close", "b").failed_with(2, "--yes")
+    assert service("batches", "cancel", "c", "--reason", "DUPLICATE").failed_with(2, "--yes")
+    assert written(conn) == []
+    closed = service("batches", "close", "b", "--why", "one essay was not written", "--yes")
     assert closed.out == would_be.out.replace("would be published", "will be published").replace("would be", "is")
     assert "1 assigned, 0 failed and 1 withdrawn of 2 slots" in closed.out
-    cancelled = service("batches", "cancel", "c", "--reason", "DUPLICATE", "--json")
+    cancelled = service("batches", "cancel", "c", "--reason", "DUPLICATE", "--json", "--yes")
     assert (cancelled.json["state"], len(cancelled.json["events"])) == ("cancelled", 1)
     shown = service("batches", "show", "c", "--json").json
     assert (shown["open"], shown["withdrawn"], shown["cancel_reason"]) == (0, 1, "DUPLICATE")
@@ -252,8 +255,8 @@ def test_a_batch_that_was_ended_is_published_again_unchanged(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
 ) -> None:
     pod.take(registered("b", "e1", "e2"), failed("b", "u1"), registered("c", "e1"), registered("d", "e1"))
-    assert service("batches", "close", "b").status == service("batches", "close", "d").status == 0
-    assert service("batches", "cancel", "c", "--reason", "OTHER").status == 0
+    assert service("batches", "close", "b", "--yes").status == service("batches", "close", "d", "--yes").status == 0
+    assert service("batches", "cancel", "c", "--reason", "OTHER", "--yes").status == 0
     outbox = "select event_id, topic, event from ops.outbox_events order by seq"
     before = conn.execute(outbox).fetchall()
     assert len(before) == 3
