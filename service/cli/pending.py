@@ -52,7 +52,11 @@ async def pending_clear(settings: Settings, options: Namespace) -> int:
 
 async def _remove(settings: Settings, options: Namespace, condition: PendingFilter) -> int:
     async with opened_operations(settings) as operations:
-        if any(found := await operations.pending.count_removable(condition)):
+        found = await operations.pending.count_removable(condition)
+        if options.dry_run:
+            print(f"{uploads(*found)} of batch {options.batch} would be removed.")
+            return 0
+        if any(found):
             confirm(f"Remove {uploads(*found)} of batch {options.batch}?", yes=options.yes)
         action = options.command.replace("_", " ")
         removed = await operations.pending.remove(operator_of(options), action, condition)

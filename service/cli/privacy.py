@@ -64,8 +64,12 @@ def _print(report: ErasureReport, options: Namespace) -> None:
         counts = each.get("rows") or {name: each[name] for name in ("texts", "uploads", "names")}
         what = "all" if each["whole"] else "a part"
         numbers = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
-        print(f"batch {each['batch_id']}: {what} {would} ({numbers or 'nothing is stored'})")
+        print(f"batch {each['batch_id']}: {what} {would} ({numbers or 'no upload of it is stored'})")
     if report.dry_run:
+        if report.rejected_inputs:
+            print(f"rejected inputs that would be erased: {report.rejected_inputs}")
+        elif not (report.matches or report.batches):
+            print("nothing that is stored matches")
         return
     print(f"rejected inputs erased: {report.rejected_inputs}; operator actions: {report.operator_actions}")
     if report.unsearchable_inputs:

@@ -37,7 +37,10 @@ async def quarantine_list(settings: Settings, options: Namespace) -> int:
 async def quarantine_show(settings: Settings, options: Namespace) -> int:
     """Show one rejected input, with all columns."""
     async with opened_operations(settings) as operations:
-        print_row(await operations.quarantine.show(options.id), options.json)
+        row = await operations.quarantine.show(options.id)
+    if not options.json and row["decoded"] is None:
+        del row["decoded"]  # the value has no escapes
+    print_row(row, options.json)
     return 0
 
 

@@ -74,6 +74,8 @@ def add_pending(commands: Commands) -> None:
         )
     )
     clear.add_argument("batch", type=short_text, metavar="BATCH")
+    for command in (remove, clear):
+        command.add_argument("--dry-run", action="store_true", help="only count what would be removed; change nothing")
     pending_filters(clear)
     restore = with_json(
         add(

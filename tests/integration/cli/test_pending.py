@@ -141,6 +141,8 @@ def test_clear_removes_all_pending_and_expired_content_of_one_batch(
 ) -> None:
     pod.take(provisioned("b", "t1"), provisioned("b", "t2"), provisioned("other", "t3"))
     expire(conn, "t2")
+    would_be = service("pending", "clear", "b", "--file", "T1", "--dry-run")
+    assert (would_be.status, would_be.out) == (0, "1 content of batch b would be removed.\n")
     assert service("pending", "clear", "b", "--file", "T1", "--yes").out == "1 content of batch b removed.\n"
     assert service("pending", "clear", "b", "--yes").out == "1 content of batch b removed.\n"
     assert states(conn) == {"t1": "removed", "t2": "removed", "t3": "pending"}

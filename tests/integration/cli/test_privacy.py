@@ -27,6 +27,8 @@ def test_data_is_shown_and_erased(service: CommandLine, pod: ApplyingPod, conn: 
     done = service(*erase, "--yes", "--json")
     assert (done.status, done.json["blocked"], len(done.json["batches"])) == (0, [], 1)
     assert places_of(conn, NAME, ("els", "ops")) == set()
+    again = service(*erase, "--dry-run")
+    assert (again.status, again.out) == (0, "nothing that is stored matches\n")
     assert service("privacy", "erase", "--user", "u 7", "--yes").status == 0
     assert places_of(conn, "u 7") == set()
     assert service("batches", "republish", "b").failed_with(1, "was erased")
