@@ -86,9 +86,10 @@ async def _acknowledge(conn: AsyncConnection[Any], kinds: Sequence[str], ids: Se
         for id_, topic in await progress.acknowledge_lost_inputs(conn, None if "lost_inputs" in chosen else ids):
             marked[f"loss {id_} of {topic}"] = Subject(topic=topic, details={"lost_inputs": id_})
     if "expired_content" in chosen and (seen := await notices.acknowledge_expired(conn)):
-        until, contents = seen
-        marked[f"{contents} expired contents, until {until:%Y-%m-%d %H:%M:%S}Z"] = Subject(
-            details={"expired_content": contents, "until": until}
+        until, contents, failures = seen
+        what = f"{contents} expired contents" + (f" and {failures} validation failures" if failures else "")
+        marked[f"{what}, until {until:%Y-%m-%d %H:%M:%S}Z"] = Subject(
+            details={"expired_content": contents, "expired_failures": failures, "until": until}
         )
     if "clocks" in kinds and (hold := await retention.acknowledge_purge_hold(conn)):
         marked[hold] = Subject(details={"purge_hold": hold})

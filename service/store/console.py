@@ -20,7 +20,7 @@ async def list_waiting_batches(conn: AsyncConnection[Any], page: int) -> list[Na
 
 
 async def list_expired_batches(conn: AsyncConnection[Any], page: int) -> list[NamedRow]:
-    """Read the batches whose content expired last."""
+    """Read the batches of the contents and validation failures that expired last."""
     return await fetch_named_rows(conn, "list_expired_batches", page=page)
 
 

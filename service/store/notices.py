@@ -40,7 +40,7 @@ async def acknowledge_notices(conn: AsyncConnection[Any], kind: str | None) -> S
     return [Notice(*row) for row in await fetch_rows(conn, "acknowledge_notices", kind=kind)]
 
 
-async def acknowledge_expired(conn: AsyncConnection[Any]) -> tuple[datetime, int] | None:
-    """Mark as seen what has expired so far. Returns up to when, and how many contents (50,000 at most); None: none."""
+async def acknowledge_expired(conn: AsyncConnection[Any]) -> tuple[datetime, int, int] | None:
+    """Mark as seen what has expired so far. Returns up to when, and how many contents and failures; None: none."""
     rows = await fetch_rows(conn, "acknowledge_expired")
     return rows[0] if rows else None

@@ -2,7 +2,7 @@
 -- wait or are open, never slots or anything else that has a history, and of those rows only the first. So it may be
 -- queried every second while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 2,000 rows of the outbox, and
 -- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
--- outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, notices_open, batches_unconfirmed.
+-- validation_failures_expired, outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, notices_open, batches_unconfirmed.
 
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
@@ -324,17 +324,40 @@ with held_back as materialized (
             lost_inputs || ' times an input topic lost records that may not have been read: ops.lost_inputs'
         end),
         (510, 'expired_content', false, 'operations.md#elscontentexpired', (
-            select case when count(*) > 1000 then 'more than 1,000' else count(*)::text end
-                || ' contents expired: ops.expired_content'
+            select concat_ws(
+                ' and ',
+                case when contents > 0 then case when contents > 1000 then 'more than 1,000' else contents::text end || ' contents expired: ops.expired_content' end,
+                case
+                    when failures > 0
+                        then case when failures > 1000 then 'more than 1,000' else failures::text end || ' validation failures expired: ops.validation_failures'
+                end
+            )
             from (
                 select
-                from els.pending_content
-                where state = 'expired'
-                and closed_at > (select expired_seen.until from els.expired_seen)
-                order by closed_at desc
-                limit 1001
-            ) as unseen
-            having count(*) > 0
+                    (
+                        select count(*)
+                        from (
+                            select
+                            from els.pending_content
+                            where state = 'expired'
+                            and closed_at > (select expired_seen.until from els.expired_seen)
+                            order by closed_at desc
+                            limit 1001
+                        ) as unseen
+                    ) as contents,
+                    (
+                        select count(*)
+                        from (
+                            select
+                            from els.validation_failures
+                            where state = 'expired'
+                            and closed_at > (select expired_seen.until from els.expired_seen)
+                            order by closed_at desc
+                            limit 1001
+                        ) as unseen
+                    ) as failures
+            ) as expired
+            where contents + failures > 0
         )),
         (520, 'clocks', false, 'operations.md#elspurgeheld', (
             select (array_agg(detail order by id desc))[1] || '; that is over: ops.notices'

@@ -98,3 +98,18 @@ async def test_a_kind_that_needs_an_action_is_a_conflict_and_the_rest_is_not_mar
     with pytest.raises(Conflict, match="no pod publishes events"):
         await actions.acknowledge(ME)
     assert await shown(actions) == ["relays"]
+
+
+async def test_expired_failures_are_acknowledged_with_expired_content(
+    actions: NoticeActions, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute(
+        "insert into els.validation_failures (batch_id, file_upload_id, arrival, state, original_file_name,"
+        " raw_file_storage_id, validation_error_code, error_detail, file_size_bytes, failed_at, correlation_id,"
+        " stored_at, waiting_since, closed_at) values ('b', 'u', 1, 'expired', 'a', 'raw', 'EMPTY_CONTENT', '{}', 0,"
+        " now(), gen_random_uuid(), now(), now(), now())"
+    )
+    assert await shown(actions) == ["expired_content"]
+    (seen,) = await actions.acknowledge(ME, ["expired_content"])
+    assert "1 validation failures" in seen
+    assert await shown(actions) == []

@@ -73,10 +73,11 @@ create function pg_temp.failure(batch text, upload text, kind text) returns void
     insert into els.validation_failures (
         batch_id, file_upload_id, arrival, state, original_file_name, raw_file_storage_id,
         validation_error_code, error_detail, file_size_bytes, failed_at, correlation_id, stored_at,
-        waiting_since
+        waiting_since, closed_at
     ) values (
         batch, upload, nextval('els.arrivals'), kind, 'bad.txt', 'raw', 'EMPTY_CONTENT',
-        '{"message": "nothing in it"}', 0, now(), gen_random_uuid(), now(), now()
+        '{"message": "nothing in it"}', 0, now(), gen_random_uuid(), now(), now(),
+        case when kind = 'expired' then now() end
     );
 $$;
 create function pg_temp.fail(batch text, essay text, upload text) returns void language sql as $$
@@ -479,6 +480,11 @@ NOTICES = {
         "pending('b', 't', 'expired')",
         "expired_content",
         "1 contents expired: ops.expired_content",
+    ),
+    "an expired failure": (
+        "failure('b', 'u', 'expired')",
+        "expired_content",
+        "1 validation failures expired: ops.validation_failures",
     ),
     "clocks that agree again": (
         "insert into els.notices (kind, detail) values ('clocks', 'the purge was held')",
