@@ -138,7 +138,7 @@ class QuarantineActions:
         async with transaction(self._database) as conn:
             discarded = await quarantine.close_quarantine(conn, ids, "discarded")
             if discarded:
-                subjects = [Subject(topic=each.topic, details=each.named) for each in discarded]
+                subjects = [Subject(each.batch_id, each.topic, each.named) for each in discarded]
                 await operator_actions.insert_operator_actions(conn, by, "quarantine discard", subjects)
         return len(discarded)
 

@@ -189,6 +189,7 @@ class Closed(NamedTuple):
     topic: str
     reason: str
     fingerprint: bytes
+    batch_id: str | None
 
     @property
     def named(self) -> dict[str, Any]:

@@ -8,4 +8,4 @@ set state = 'replayed',
 where id = :id
     and erased_at is null
     and state = 'open'
-returning id, topic, reason, fingerprint
+returning id, topic, reason, fingerprint, batch_id

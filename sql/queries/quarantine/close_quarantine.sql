@@ -15,4 +15,4 @@ set state = :state,
     closed_at = transaction_timestamp()
 from held
 where quarantine.id = any(array[held.id])
-returning quarantine.id, quarantine.topic, quarantine.reason, quarantine.fingerprint
+returning quarantine.id, quarantine.topic, quarantine.reason, quarantine.fingerprint, quarantine.batch_id

@@ -57,6 +57,7 @@ def test_a_batch_has_its_whole_history_in_order(
         ("timed out", None),
         ("blocked", None),
         ("batches republish", None),
+        ("quarantine discard", None),
         ("discarded", None),
     ]
     (failure,) = conn.execute(
@@ -66,7 +67,9 @@ def test_a_batch_has_its_whole_history_in_order(
     assert failure[:2] == ("early", "e1")
     assert failure[3].startswith("slot 1: ")
     assert failure[4:] == (True, "slots")
-    assert conn.execute("select who, details from ops.timeline where source = 'operator_actions'").fetchone() == (
+    assert conn.execute(
+        "select who, details from ops.timeline where source = 'operator_actions' order by at"
+    ).fetchone() == (
         "me",
         conn.execute("select 'they lost it ' || (details::text) from els.operator_actions order by id").fetchall()[0][
             0
