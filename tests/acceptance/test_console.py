@@ -136,7 +136,7 @@ def test_an_action_shows_what_it_will_change_and_is_logged_with_the_person(
     with opened(browser, console) as page:
         page.goto("batch?id=acted")
         page.get_by_role("link", name="Remove", exact=True).first.click()
-        assert "1 content of batch acted" in act(page, "a test", "Remove content")
+        assert "1 content of batch acted" in act(page, "a test", "Remove a text or failure")
         assert log(console) == [("Åsa", "pending remove", "acted", "a test")]
 
         page.goto("batch?id=acted")
