@@ -44,7 +44,8 @@ OUTGOING = (
     BATCH_CANCELLED,
 )
 
-# Not part of the state: which relay works, crash marks, progress, and the counters of consecutive rejections.
+# Not part of the state: which relay works, crash marks, progress, the counters of consecutive rejections, what pods and
+# the purge note of themselves, and the other form of names and ids for the search.
 WORKINGS = (
     "relays",
     "relay_shards",
@@ -56,6 +57,11 @@ WORKINGS = (
     "progress",
     "server_identity",
     "purge_hold",
+    "purge_rounds",
+    "pods",
+    "input_topics",
+    "search",
+    "search_progress",
 )
 END = b"here the tests have read to"
 DELIVERIES = ["deliveries", "last_seen_at"]
