@@ -85,7 +85,7 @@ async def test_a_difference_that_an_operator_acknowledged_does_not_stop_it_again
     clocks = pod.of_a_pod()
     pod.wall = 3600
     assert not await clocks.may_purge(database)
-    with pytest.raises(Conflict, match="the purge is held"):
+    with pytest.raises(Conflict, match="what needs an action cannot be acknowledged"):
         await NoticeActions(database).acknowledge(Operator("me"))
     (seen,) = await NoticeActions(database).acknowledge(Operator("me", "a virtual clock"), ["clocks"])
     assert "apart" in seen
