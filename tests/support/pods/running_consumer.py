@@ -9,6 +9,7 @@ from uuid import uuid4
 import psycopg
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaConnectionError
 
 from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import until
@@ -129,15 +130,31 @@ class ConsumerFixture:
 
     async def publish_batch(self, topic: str, batch: bytes, records: int, partition: int = 0) -> int:
         """Publishes a finished record batch. Returns the offset of its first record."""
-        async with AIOKafkaProducer(
-            bootstrap_servers=self.broker.bootstrap_servers, enable_idempotence=False, acks="all"
-        ) as producer:
+        async with self._plain_producer() as producer:
             builder = producer.create_batch()
             builder.close()
             builder._buffer, builder._relative_offset = bytearray(batch), records
             first = (await (await producer.send_batch(builder, topic, partition=partition))).offset
         self.ends[TopicPartition(topic, partition)] = first + records
         return int(first)
+
+    @asynccontextmanager
+    async def _plain_producer(self) -> AsyncIterator[AIOKafkaProducer]:
+        """A producer that is not idempotent. It waits for a broker that listens and does not answer yet."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.broker.bootstrap_servers, enable_idempotence=False, acks="all"
+        )
+        async with asyncio.timeout(BOUND):
+            while True:
+                try:
+                    await producer.start()
+                    break
+                except KafkaConnectionError:
+                    await asyncio.sleep(0.1)
+        try:
+            yield producer
+        finally:
+            await producer.stop()
 
     async def delete_records(self, tp: TopicPartition, before: int) -> None:
         """Deletes the records below an offset, as a retention or an administrator does."""
