@@ -183,7 +183,7 @@ class PrivacyActions:
         log: Callable[[str], None],
     ) -> str | None:
         """Blank one batch, once it has no event in the outbox. Returns why it could not, None where it is done."""
-        clock, told = asyncio.get_running_loop().time, False
+        clock, is_said = asyncio.get_running_loop().time, False
         while True:
             try:
                 why = await self._blank_now(by, batch_id, uploads, request, report)
@@ -191,9 +191,9 @@ class PrivacyActions:
                 why = "another transaction is working on it"
             if why is None or clock() > deadline:
                 return why
-            if not told:
+            if not is_said:
                 log(f"batch {batch_id}: waiting, {why}")
-                told = True
+                is_said = True
             await asyncio.sleep(0.2)
 
     async def _blank_now(

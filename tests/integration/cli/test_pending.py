@@ -272,8 +272,8 @@ def test_removed_failures_stay_removed_after_redelivery_and_take_no_slot(
     removed = "select file_upload_id, removed_at = (select at from ops.operator_actions), expired_at, pending"
     rows = conn.execute(f"{removed} from ops.validation_failures where state = 'removed' order by 1".encode())
     assert rows.fetchall() == [("u1", True, None, False), ("u2", True, None, False)]
-    told = "select what, details, who from ops.timeline where file_upload_id = 'u2' order by at, step"
-    assert conn.execute(told.encode()).fetchall()[-1] == ("failed, removed", "wrong class", "Åsa")
+    last = "select what, details, who from ops.timeline where file_upload_id = 'u2' order by at, step"
+    assert conn.execute(last.encode()).fetchall()[-1] == ("failed, removed", "wrong class", "Åsa")
     listed = service("pending", "list", "--failures", "--state", "removed", "--json").json
     assert [row["file_upload_id"] for row in listed] == ["u1", "u2"]
     shown = service("batches", "show", "b", "--json").json
