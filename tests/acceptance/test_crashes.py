@@ -116,6 +116,7 @@ async def test_pods_that_are_killed_at_random_steps_lose_and_add_nothing(
         await check_topics(database_url, kafka, records)
 
 
+@pytest.mark.only_in_test_all("a kill between two certain steps")
 async def test_a_kill_between_database_commit_and_offset_commit_is_invisible(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker
 ) -> None:
@@ -134,6 +135,7 @@ async def test_a_kill_between_database_commit_and_offset_commit_is_invisible(
         await check_topics(database_url, kafka, records)
 
 
+@pytest.mark.only_in_test_all("a kill between two certain steps")
 async def test_a_kill_between_publish_and_delete_repeats_events_under_their_old_ids(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker
 ) -> None:

@@ -45,7 +45,7 @@ FITTING: Mapping[str, Sequence[Any]] = {
     "all": (True, False), "after": ("2026-11-22T08:00:00Z/1", 1, "b"), "before": (1, 9), "older_than": ("1s", "2h"),
     "newer_than": ("90s", "1d"), "topic": (CONTENT_PROVISIONED,), "reason": ("not_json",), "user": ("teacher",),
     "dry_run": (True, False), "slots": (True, False), "excess": (True, False),
-    "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"),
+    "file": ("txt", "%"), "who": ("me",), "why": ("", "x'; --"), "wait": (1,),
 }  # fmt: skip
 """Plausible values, by the name of the parameter."""
 
@@ -94,7 +94,9 @@ def request(dice: random.Random) -> tuple[str, str, dict[str, str], bytes | None
     method = endpoint.method if dice.random() < 0.95 else dice.choice(("GET", "POST", "PUT", "DELETE", "OPTIONS"))
     path = endpoint.path if dice.random() < 0.95 else f"/admin/{_quoted(dice, _text(dice))}"
     fields = endpoint.request.model_fields
-    names = [name for name, field in fields.items() if dice.random() < (0.97 if field.is_required() else 0.3)]
+    # Nothing publishes here, so that a request with the default of `wait` would take that long.
+    always = {name for name, field in fields.items() if field.is_required() or name == "wait"}
+    names = [name for name in fields if dice.random() < (0.97 if name in always else 0.3)]
     if dice.random() < 0.05:
         names.append(_text(dice))
     if endpoint.method == "GET":

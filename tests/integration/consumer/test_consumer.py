@@ -55,6 +55,7 @@ async def test_offsets_are_committed_after_the_database_has_the_records(consumer
     assert consumers.value(PENDING) == 6
 
 
+@pytest.mark.only_in_test_all("deferred records and a second consumer")
 async def test_a_record_that_is_deferred_when_the_consumer_stops_is_applied_by_the_next(
     strict_consumers: ConsumerFixture,
 ) -> None:
@@ -87,6 +88,7 @@ async def test_a_consumer_that_fails_and_runs_again_applies_its_deferred_records
     assert strict_consumers.value(PENDING) == 3
 
 
+@pytest.mark.only_in_test_all("consumers that join and leave")
 async def test_no_record_is_lost_while_consumers_join_and_leave(
     strict_consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture,
 from tests.support.selection import partly_in_test_all
 
 
+@pytest.mark.only_in_test_all("isolation over a rebalance")
 async def test_isolated_records_are_not_skipped_when_their_partition_is_revoked_and_assigned_again(
     strict_consumers: ConsumerFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

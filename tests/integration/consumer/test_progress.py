@@ -220,6 +220,7 @@ async def test_records_that_were_deleted_unread_are_counted_and_reading_continue
     assert running.health.ready
 
 
+@pytest.mark.only_in_test_all("a topic that is created again")
 async def test_a_topic_that_was_created_again_is_read_from_its_beginning(restarting: ConsumerFixture) -> None:
     running = await restarting.start()
     await applied(restarting, "t0", "t1", "t2")
@@ -252,6 +253,7 @@ async def test_an_empty_database_under_topics_with_events_is_behind(
     await until(lambda: running.health.ready, BOUND, lambda: str(running.health.parts))
 
 
+@pytest.mark.only_in_test_all("commits whose loss only the outputs show")
 async def test_events_that_only_the_output_topics_have_show_that_commits_are_lost(
     restarting: ConsumerFixture,
 ) -> None:

@@ -169,6 +169,7 @@ async def test_what_a_pod_has_read_meanwhile_is_not_skipped(
     assert consumers.conn.execute(LOST).fetchall() == consumers.conn.execute(KEPT).fetchall() == []
 
 
+@pytest.mark.only_in_test_all("a skip at the end of a partition, over a rebalance")
 async def test_what_is_skipped_at_the_end_of_a_partition_is_counted_once(
     strict_consumers: ConsumerFixture,
 ) -> None:

@@ -92,7 +92,11 @@ def written(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 # -- authentication
 
 
-async def test_without_the_token_every_path_is_unauthorized(served: Served) -> None:
+async def test_without_the_token_every_path_is_unauthorized(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pause(_: float) -> None:
+        """Wrong tokens are answered slowly: test_wrong_tokens_are_counted_and_answered_slowly."""
+
+    monkeypatch.setattr("service.runtime.tokens.asyncio.sleep", pause)
     for path in ("", "openapi.json", "pending", "batches/show", "not/there"):
         for token in (None, "", "wrong", TOKEN[:-1], f"{TOKEN}s", "å" * 3000):
             status, problem = await served.send("GET", path, token=token)

@@ -17,6 +17,7 @@ from service.postgres import migration
 from service.postgres.pool import Database
 from service.postgres.watch import DatabaseWatch, database_error
 from service.runtime.health import Health
+from tests.support.selection import partly_in_test_all
 from tests.support.servers.proxy import Proxy
 
 REPORTED_SECONDS = 15
@@ -58,7 +59,10 @@ def execute(url: str, *statements: str) -> None:
             conn.execute(statement.encode())
 
 
-@pytest.mark.parametrize("of", ["system", "database", "role"])
+@pytest.mark.parametrize(
+    "of",
+    partly_in_test_all(["system", "database", "role"], {"database", "role"}, "read-only by a database or a role"),
+)
 async def test_a_database_that_becomes_read_only_is_reported(migrated: Postgres, of: str) -> None:
     altered = {"system": "system", "database": "database postgres", "role": "role postgres"}[of]
     reset = ("set default_transaction_read_only = off", f"alter {altered} reset default_transaction_read_only")
