@@ -77,8 +77,8 @@ def _unregistered(batch_id: str, facts: NamedRow) -> Advice:
         return f"its registration was rejected; {_uploads(facts, 'waiting')} wait", _look_at(rejected)
     if (facts["expired_contents"] or facts["expired_failures"]) and not facts["waiting_contents"]:
         return said, (
-            "ask the Batch Orchestrator for the registration, which takes what expired as well; if that will take days,"
-            f" keep it until then: els pending restore {batch_id} --why '…'"
+            "ask the Batch Orchestrator for the registration, which takes what expired as well; if it will not come"
+            f" before ELS_EXPIRED_RETENTION_SECONDS: els pending restore {batch_id} --why '…'"
         )
     return said, "els top --once shows whether the registration is still in Kafka; else ask the Batch Orchestrator"
 

@@ -2,7 +2,8 @@
 -- transaction that publishes for a registered batch runs this after it has its slots and before it inserts its outbox
 -- rows. The lock on the counter row makes them run one after the other, so the last one sees the batch complete, and
 -- outbox numbers follow the order of commits. A row that was waited for is read in its newest version. A row to which
--- nothing is added is locked, but not written. One that an operator has closed or cancelled has no slot to take. With `waits`, a batch with a class is ready only when it is confirmed.
+-- nothing is added is locked, but not written. One that an operator has closed or cancelled has no slot to take. With
+-- `waits`, a batch with a class is ready only when it is confirmed.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: batches_pkey. Locks: the batches' rows, in the order of their ids, until the transaction ends.
 with held as materialized (
