@@ -67,6 +67,7 @@ FALSIFICATIONS = {
 }
 
 
+@pytest.mark.only_in_test_all("every row falsified in turn")
 async def test_an_audit_finds_every_falsified_row(
     tmp_path: Path, app_url: str, group: str, database_url: str, server_url: str, tansu: Broker
 ) -> None:

@@ -53,6 +53,7 @@ async def test_the_morning_at_twenty_times_its_pace_has_the_expected_result(
         assert running.complaints() == []
 
 
+@pytest.mark.only_in_test_all("the recorded morning three times")
 async def test_repeats_and_a_new_group_that_reads_everything_add_nothing(
     tmp_path: Path, settings: dict[str, str], group: str, database_url: str, kafka: Broker
 ) -> None:

@@ -94,9 +94,11 @@ THOUSANDS_OF_ORDERS = {
     "content and failure on the last slot",
     "one content twice on the last slot",
     "one failure twice on the last slot",
+    "the same two contents in turn",
     "two batches in turn",
     "two contents each on the last three slots",
     "two contents on the last slot",
+    "two contents on the last two slots",
     "two failures on the last slot",
 }
 """Races that take a tenth of the time of `make test` each; of each kind a shorter one stays in it."""

@@ -22,6 +22,7 @@ from service.purge.policy import RetentionPolicy
 from service.purge.purge import _Round
 from tests.support.checks import invariants
 from tests.support.interleaving.interleaving import Report, Stage, content, deliveries, failure, registration, stage
+from tests.support.selection import partly_in_test_all
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 POLICY = RetentionPolicy(pending_ttl=1, expired_retention=1, batch_timeout=1)
@@ -185,7 +186,7 @@ KEPT = """
 """
 
 
-@pytest.mark.parametrize("essays", [1, 2])
+@pytest.mark.parametrize("essays", partly_in_test_all([1, 2], {2}, "deletions of a batch of two essays"))
 @pytest.mark.parametrize("name", DELETIONS)
 async def test_no_order_of_a_deletion_and_a_poll_loses_what_the_poll_brings(
     database_url: str, name: str, essays: int

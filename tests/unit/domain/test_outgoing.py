@@ -43,6 +43,7 @@ from tests.support.builders.samples import (
     sample,
     text,
 )
+from tests.support.selection import partly_in_test_all
 
 
 async def paged(*pages: Sequence[Any]) -> AsyncIterator[Sequence[Any]]:
@@ -352,7 +353,7 @@ def test_the_code_of_the_producer_remains_where_the_details_are_left_out() -> No
         assert essay["error_detail"]["details"] == {"original_error_code": "n" * 1_024}
 
 
-@pytest.mark.parametrize("number", [80_000, 100_000])
+@pytest.mark.parametrize("number", partly_in_test_all([80_000, 100_000], {100_000}, "a hundred thousand failures"))
 def test_a_batch_of_failures_only_is_announced_however_long_their_texts_are(number: int) -> None:
     code = "ENCRYPTED_FILE_UNSUPPORTED"
     long = failed_slot(message="m" * 2_000, details={"a": "x"}, operation="o" * 2_000, error_code=code)
