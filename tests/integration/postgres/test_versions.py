@@ -62,9 +62,15 @@ def test_a_database_that_is_not_utf_8_is_refused_in_one_line(
 
 
 SELECTIONS = {
-    "tables": ["tests/integration/postgres/test_schema.py", "tests/integration/postgres/test_views.py"],
+    "tables": [
+        f"tests/integration/postgres/test_{name}.py"
+        for name in ("schema", "views", "view_plans", "health", "invariant_violations")
+    ],
     "intake": ["tests/integration/intake/test_transaction.py", "tests/integration/store/test_plans.py"],
-    "purge": ["tests/integration/purge/test_purge.py"],
+    "purge": [
+        f"tests/integration/purge/test_{name}.py"
+        for name in ("purge", "expiry", "time_limits", "late_batches", "retention", "published")
+    ],
     "relay": [
         f"tests/integration/relay/test_relay.py::{name}"
         for name in (
