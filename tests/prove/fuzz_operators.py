@@ -35,7 +35,7 @@ from service.runtime.tokens import Tokens
 from tests.prove.fuzz import WORDS, _corrupt, _nasty
 from tests.prove.report import Row, Task
 from tests.support.builders.inputs import content, delivery, provisioned, registered
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 
 TOKEN = "token"
 ANSWERS = {200, *admin.PROBLEMS.keys(), 405, 415} - {401, 503}

@@ -48,7 +48,8 @@ from tests.prove.report import Row, Task
 from tests.support.builders import inputs
 from tests.support.checks import invariants
 from tests.support.checks.readers import read_strictly
-from tests.support.interleaving.interleaving import TABLES, deliver
+from tests.support.interleaving.interleaving import TABLES
+from tests.support.pods.applier import deliver
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 NEVER = 4_000_000_000

@@ -30,17 +30,10 @@ from tests.integration.purge import test_purge_races
 from tests.integration.relay import test_relay_races
 from tests.prove.report import Row, Task
 from tests.support.builders import inputs
+from tests.support.builders.events import content, deliveries, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import (
-    Report,
-    Stage,
-    Work,
-    content,
-    deliveries,
-    failure,
-    registration,
-    stage,
-)
+from tests.support.interleaving.interleaving import Report, Stage, stage
+from tests.support.interleaving.race import Work
 
 c1, c2, c3 = content("c1"), content("c2"), content("c3")
 f1 = failure("f1")

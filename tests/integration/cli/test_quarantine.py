@@ -22,7 +22,7 @@ from service.postgres.pool import Database
 from service.runtime.health import Health
 from service.store.operator_actions import Operator
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 from tests.support.pods.command_line import ROOT, CommandLine
 from tests.support.pods.operator_stage import ApplyingPod, in_a_process, states, written
 

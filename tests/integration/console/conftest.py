@@ -24,7 +24,7 @@ from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.runtime.health import Health
 from service.runtime.tokens import Denials, Tokens
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 from tests.support.pods.command_line import NOBODY
 
 TOKENS = Tokens("a token of operators", "a token of viewers")

@@ -26,7 +26,7 @@ from service.runtime import metrics
 from service.runtime.health import Health
 from service.runtime.tokens import Tokens
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 
 TOKEN = "a token of Åsa's"
 VIEWER = "a token for reading"

@@ -11,8 +11,8 @@ from service.domain.events import Incoming, Reason, Rejection
 from service.domain.topics import BATCH_COMPLETED, BATCH_READY, BATCH_REGISTERED, SLOT_ASSIGNED, VALIDATION_ERRORS
 from service.purge.policy import PurgeReport, RetentionPolicy
 from service.purge.purge import count_due, purge_once
+from tests.support.builders.events import confirmation, content, deliveries, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import confirmation, content, deliveries, failure, registration
 from tests.support.pods.applier import ApplyFixture
 
 DAY = 86_400

@@ -24,7 +24,7 @@ from service.runtime.health import Health
 from service.runtime.loop import Backoff
 from tests.support.builders.inputs import delivery, failed, provisioned, registered
 from tests.support.checks.invariants import missing, violations
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 
 BOUND = 90
 """Seconds after which a wait has failed."""

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 import pytest
 
 from service.domain.events import Incoming
+from tests.support.builders.events import confirmation, content, deliveries, failure, registration
 from tests.support.checks import invariants
 from tests.support.interleaving import points
-from tests.support.interleaving.interleaving import (
-    Report,
-    Stage,
-    confirmation,
-    content,
-    deliveries,
-    failure,
-    registration,
-    stage,
-)
+from tests.support.interleaving.interleaving import Report, Stage, stage
 from tests.support.selection import partly_in_test_all
 
 

@@ -16,7 +16,7 @@ from service.postgres.pool import Database
 from service.runtime.health import Health
 from service.store import quarantine
 from tests.support.builders.inputs import content, delivery, provisioned, registered
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 
 LIMIT = 10
 ENOUGH = 10_000

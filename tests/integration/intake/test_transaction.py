@@ -10,10 +10,7 @@ import pytest
 
 from service.domain.events import Incoming, Reason, Rejection
 from service.domain.incoming import decode
-from service.domain.repeats import (
-    FileDifference,
-    KnownFile,
-)
+from service.domain.repeats import FileDifference, KnownFile
 from service.domain.topics import (
     BATCH_COMPLETED,
     BATCH_READY,
@@ -28,9 +25,9 @@ from service.intake import registrations
 from service.intake import transaction as applying
 from service.intake.outcome import Outcome
 from service.store import pending_content
+from tests.support.builders.events import content, deliveries, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import content, deliver, deliveries, failure, registration
-from tests.support.pods.applier import ApplyFixture
+from tests.support.pods.applier import ApplyFixture, deliver
 
 CONTRACT = Path(__file__).parents[2] / "data" / "contract"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -35,18 +35,10 @@ from service.store import batches, slots
 from service.store.batches import RegisteredBatch
 from service.store.operator_actions import Operator
 from tests.integration.purge.test_purge_races import purge
+from tests.support.builders.events import confirmation, content, deliveries, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import (
-    Report,
-    Stage,
-    Work,
-    confirmation,
-    content,
-    deliveries,
-    failure,
-    registration,
-    stage,
-)
+from tests.support.interleaving.interleaving import Report, Stage, stage
+from tests.support.interleaving.race import Work
 from tests.support.pods.applier import ApplyFixture
 from tests.support.selection import partly_in_test_all
 

@@ -23,10 +23,10 @@ from service.postgres.session import Timeouts
 from service.purge.policy import RetentionPolicy
 from service.purge.purge import purge_once
 from service.store.operator_actions import Operator
+from tests.support.builders.events import confirmation, content, failure, registration
 from tests.support.builders.samples import sample
 from tests.support.checks import invariants
 from tests.support.checks.readers import read_strictly
-from tests.support.interleaving.interleaving import confirmation, content, failure, registration
 from tests.support.pods.applier import ApplyFixture
 
 BY = Operator("a test", "three essays were not written")

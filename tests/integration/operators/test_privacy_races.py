@@ -19,16 +19,9 @@ from service.postgres.statements import STATEMENTS
 from service.recovery.blanking import blank, blank_rejected, lock_erased_batch, tombstones
 from service.store import erasures
 from service.store.erasures import ErasedUploads
+from tests.support.builders.events import content, deliveries, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import (
-    Report,
-    Stage,
-    content,
-    deliveries,
-    failure,
-    registration,
-    stage,
-)
+from tests.support.interleaving.interleaving import Report, Stage, stage
 from tests.support.selection import partly_in_test_all
 
 NAME = "Åsa Öberg"

@@ -7,7 +7,7 @@ import pytest
 from service.domain.delivery import IntakeLimits
 from service.operators.batches import BatchActions
 from service.store.operator_actions import Operator
-from tests.support.interleaving.interleaving import content, failure, registration
+from tests.support.builders.events import content, failure, registration
 from tests.support.pods.applier import ApplyFixture
 
 BY = Operator("a test", "a consumer lost them")

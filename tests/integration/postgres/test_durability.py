@@ -13,7 +13,8 @@ from service.postgres import pool as database_module
 from service.postgres.pool import Database
 from service.postgres.server import durability_warning
 from service.postgres.session import BEGIN, Pooler, Timeouts
-from tests.support.interleaving.interleaving import content, deliver, deliveries, registration
+from tests.support.builders.events import content, deliveries, registration
+from tests.support.pods.applier import deliver
 
 BOUND = 90
 """Seconds after which a wait has failed."""

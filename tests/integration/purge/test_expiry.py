@@ -12,9 +12,10 @@ from service.purge import purge
 from service.purge.policy import PurgeReport, RetentionPolicy
 from service.purge.purge import purge_once
 from service.store import retention
+from tests.support.builders.events import content, deliveries, failure, registration
 from tests.support.builders.progress import say_applied
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import content, deliver, deliveries, failure, registration
+from tests.support.pods.applier import deliver
 from tests.support.pods.purger import DAY, POLICY, TRACE, PurgeFixture, later
 
 

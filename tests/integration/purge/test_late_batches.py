@@ -5,7 +5,7 @@ import pytest
 from service.domain.topics import READINESS_TIMEOUT
 from service.purge import purge
 from service.purge.policy import PurgeReport
-from tests.support.interleaving.interleaving import content, failure, registration
+from tests.support.builders.events import content, failure, registration
 from tests.support.pods.purger import DAY, PurgeFixture
 
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from service.domain import contract
 from service.domain.topics import PENDING_EXPIRED, READINESS_TIMEOUT
-from tests.support.interleaving.interleaving import content, registration
+from tests.support.builders.events import content, registration
 from tests.support.pods.purger import TRACE, PurgeFixture
 
 CONTRACT = Path(__file__).parents[2] / "data" / "contract"

@@ -14,8 +14,8 @@ from service.postgres.pool import Database
 from service.purge import purge, reporting
 from service.purge.policy import PurgeReport
 from service.purge.purge import count_due, purge_once
+from tests.support.builders.events import content, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import content, failure, registration
 from tests.support.pods.purger import FOR_EVER, POLICY, SHORT, PurgeFixture, later, quarantine
 
 

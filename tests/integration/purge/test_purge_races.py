@@ -20,8 +20,9 @@ from service.postgres.pool import Database
 from service.postgres.statements import STATEMENTS
 from service.purge.policy import RetentionPolicy
 from service.purge.purge import _Round
+from tests.support.builders.events import content, deliveries, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import Report, Stage, content, deliveries, failure, registration, stage
+from tests.support.interleaving.interleaving import Report, Stage, stage
 from tests.support.selection import partly_in_test_all
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)

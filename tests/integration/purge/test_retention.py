@@ -8,7 +8,7 @@ from service.domain.events import Incoming
 from service.purge import policy
 from service.purge.policy import PurgeReport
 from service.purge.purge import count_due
-from tests.support.interleaving.interleaving import content, failure, registration
+from tests.support.builders.events import content, failure, registration
 from tests.support.pods.purger import DAY, FOR_EVER, POLICY, SHORT, PurgeFixture, later, quarantine
 
 

@@ -11,8 +11,8 @@ from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMIN
 from service.purge.policy import PurgeReport
 from service.purge.purge import count_due, purge_once
 from service.store import progress
+from tests.support.builders.events import content, failure, registration
 from tests.support.builders.progress import say_applied, say_partitions
-from tests.support.interleaving.interleaving import content, failure, registration
 from tests.support.pods.purger import POLICY, PurgeFixture, later
 
 

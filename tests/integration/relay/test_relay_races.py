@@ -37,7 +37,8 @@ from service.store.relays import SHARDS
 from tests.support.builders.outbox import INSERT_PREVIOUS_ROW, INSERT_ROW, event, previous_row_of, row_of
 from tests.support.builders.producers import noting_ids
 from tests.support.checks.footprints import Footprint
-from tests.support.interleaving.interleaving import HEAR, Actor, Died, Left, Report, Stage, Work, stage
+from tests.support.interleaving.interleaving import Report, Stage, stage
+from tests.support.interleaving.race import HEAR, Actor, Died, Left, Work
 
 FIRST, SECOND = "prove.first", "prove.second"
 BATCHES = ("b-0", "b-1")

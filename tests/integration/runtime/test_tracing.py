@@ -29,7 +29,7 @@ from service.relay.relay import Relay
 from service.runtime import tracing
 from service.runtime.health import Health
 from tests.support.builders.inputs import content, provisioned, registered, registration
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 
 CONTENT = "00-" + "c" * 32 + "-" + "1" * 16 + "-01"
 REGISTRATION = "00-" + "b" * 32 + "-" + "2" * 16 + "-01"

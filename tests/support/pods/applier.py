@@ -1,7 +1,7 @@
 """Applies polls to a database, as a pod does, without a broker."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,11 +10,24 @@ from psycopg.rows import dict_row
 
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Incoming, Rejection
-from service.intake.outcome import Outcome
+from service.intake.intake import Intake
+from service.intake.outcome import Effects, Outcome
 from service.intake.transaction import apply
 from service.postgres.pool import Database
+from service.runtime.health import Health
+from tests.support.builders.events import deliveries
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import deliver, deliveries
+
+
+async def deliver(database: Database, arrived: Sequence[Delivery], limits: IntakeLimits | None = None) -> None:
+    """Apply a poll as the consumer does: what is free first, then what was set aside, each batch alone."""
+    intake = Intake(database, limits or IntakeLimits(), Health(), forget)
+    outcome = await intake.take(arrived)
+    await intake.take_exclusive(outcome.deferred)
+
+
+async def forget(_: Effects) -> None:
+    """The effects go to metrics and to the log, which are not always of interest."""
 
 
 class ApplyFixture:

@@ -13,7 +13,7 @@ from service.domain.delivery import Delivery, IntakeLimits
 from service.intake.intake import Intake
 from service.postgres.pool import Database
 from service.runtime.health import Health
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 from tests.support.pods.command_line import NOBODY, ROOT
 
 

@@ -12,8 +12,9 @@ from service.domain.events import Incoming
 from service.postgres.pool import Database
 from service.purge.policy import Chunk, PurgeReport, RetentionPolicy
 from service.purge.purge import purge_once
+from tests.support.builders.events import deliveries
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import deliver, deliveries
+from tests.support.pods.applier import deliver
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

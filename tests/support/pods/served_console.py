@@ -21,7 +21,7 @@ from service.intake.intake import Intake
 from service.postgres.pool import Database
 from service.runtime.health import Health
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
-from tests.support.interleaving.interleaving import forget
+from tests.support.pods.applier import forget
 
 OPERATOR = "a-token-of-operators"
 VIEWER = "a-token-of-viewers"

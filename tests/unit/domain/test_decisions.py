@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 import service.intake
 from service.domain import decisions
-from service.domain.admission import (
-    Admit,
-    CountRejections,
-    RejectionCounter,
-    count_rejections,
-    decide_admission,
-)
+from service.domain.admission import Admit, CountRejections, RejectionCounter, count_rejections, decide_admission
 from service.domain.decisions import (
     Announce,
     Assign,
@@ -50,7 +44,7 @@ from service.domain.decisions import (
     reconcile,
 )
 from service.domain.events import AssociationsConfirmed, BatchRegistered, Upload, WaitingFailure
-from tests.support.interleaving.interleaving import content, failure
+from tests.support.builders.events import content, failure
 
 NONE = RejectionCounter(0, paused=False)
 PAUSED = RejectionCounter(1_000, paused=True)

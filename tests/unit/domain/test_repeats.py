@@ -6,7 +6,7 @@ import pytest
 
 from service.domain.events import LONGEST_ERROR, Reason
 from service.domain.repeats import FileDifference, KnownFile, conflict, differences, file_difference
-from tests.support.interleaving.interleaving import content, registration
+from tests.support.builders.events import content, registration
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from service.intake.outcome import EffectRecord, EffectRecords, ReconciledEffects
-from tests.support.interleaving.interleaving import content
+from tests.support.builders.events import content
 
 REGISTERED = EffectRecord("batch_registered", "b", None, UUID(int=1))
 READY = EffectRecord("batch_ready", "b", None, UUID(int=1), None, None, 3.0)

@@ -13,15 +13,12 @@ from structlog.testing import capture_logs
 
 from service.domain.delivery import Delivery
 from service.domain.events import Reason, Rejection
-from service.domain.repeats import (
-    FileDifference,
-    KnownFile,
-)
+from service.domain.repeats import FileDifference, KnownFile
 from service.intake import reporting
 from service.intake.outcome import EffectKind, EffectRecord, EffectRecords, Effects, ReconciledEffects
 from service.runtime import logging
+from tests.support.builders.events import content
 from tests.support.builders.inputs import provisioned
-from tests.support.interleaving.interleaving import content
 
 CORRELATION = uuid4()
 DELIVERY: Delivery = provisioned("b", "t")
