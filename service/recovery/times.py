@@ -10,10 +10,11 @@ def times_of(known: Announced, before: StoredBatch | None) -> AnnouncedTimes:
     """Return what announcements state. `before` is the batch as it is stored, if its row stays.
 
     A batch may be confirmed or cancelled long after it became complete, so that only the second is in what is read.
-    Then its row states the first.
+    Then its row states the first, unless that is later: then a pod has decided it on a database that was set back.
     """
     last = known.ready or known.cancelled
-    completed = known.completed or known.errors or (last if not before or not before.completed_at else None)
+    is_stated = last and before and before.completed_at and before.completed_at <= last.time
+    completed = known.completed or known.errors or (None if is_stated else last)
     knows_completions = known.completed or (before and (before.state == "complete" or before.ready_announced_at))
     return AnnouncedTimes(
         completed.time if completed else None,

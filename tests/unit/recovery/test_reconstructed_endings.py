@@ -74,6 +74,20 @@ def test_a_batch_that_is_open_in_the_database_is_cancelled_as_announced() -> Non
     assert result.times.cancelled_at == ended_at(7)
 
 
+def test_a_batch_that_a_pod_completed_after_its_cancellation_was_announced_was_not_complete_before_it() -> None:
+    """The pod has worked on a restored database."""
+    stored = stored_batch(("e1", "t1"), second=60)
+    assert stored.batch is not None
+    stored.batch = stored.batch._replace(state="ready", completed_at=ended_at(60), ready_announced_at=ended_at(60))
+    result = changes([cancelled(7)], [], stored)
+    assert filled(result) == [("e1", 1, "withdrawn", None)]
+    assert result.times == AnnouncedTimes(ended_at(7), None, None, False, ended_at(7), "DUPLICATE")
+    stored.batch = stored.batch._replace(state="complete", completed_at=ended_at(5), ready_announced_at=None)
+    stored.slots = [each._replace(taken_at=ended_at(5)) for each in stored.slots]
+    result = changes([cancelled(7)], [], stored, known_since=ended_at(6))
+    assert result.times == AnnouncedTimes(None, None, None, False, ended_at(7), "DUPLICATE")
+
+
 def test_content_that_the_database_has_assigned_after_the_cancellation_is_decided_anew() -> None:
     stored = stored_batch(("e1", "t1"), ("e2", "t2"), second=60)
     result = changes([assigned("e1", "t1", 5), cancelled(7)], [], stored)
