@@ -66,3 +66,34 @@ as $$
     select topic.key, case when topic.value ~ '^[0-9]{1,12}$' then topic.value::bigint else 1 end
     from jsonb_each_text(case when jsonb_typeof(topics) = 'object' then topics else '{"?": 1}' end) as topic
 $$;
+
+-- Returns the history of an upload with the state that ends now: expired or removed, since `closed_at`. Without such a time
+-- it was pending, and that is no row of its own.
+create or replace function els.with_state(history jsonb, state text, closed_at timestamptz) returns jsonb
+language sql stable parallel safe
+return case
+    when closed_at is null then history
+    else coalesce(history, '[]') || jsonb_build_object('what', state, 'at', closed_at)
+end;
+
+-- Returns what became of an upload while it waited, as rows of ops.timeline: that it was pending, and its history. An
+-- earlier release has restored content without a history. Can be inlined.
+create or replace function els.waits(stored_at timestamptz, history jsonb)
+returns table (at timestamptz, step integer, what text, details text)
+language sql stable parallel safe
+as $$
+    select stored_at, 3, 'pending', 'waits for the registration'
+    where stored_at is not null
+    union all
+    select
+        (change ->> 'at')::timestamptz, 7, change ->> 'what',
+        case change ->> 'what' when 'expired' then 'the registration did not come in time' end
+    from jsonb_array_elements(history) as change
+$$;
+
+-- Returns, in words behind others, since when content had waited, and that it had expired; '' where it did not wait.
+create or replace function els.pending_since(pending_at timestamptz, history jsonb) returns text
+language sql stable parallel safe
+return coalesce(
+    to_char(pending_at at time zone 'UTC', '", had waited since "YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''
+) || case when history @> '[{"what": "expired"}]' then ' and had expired' else '' end;

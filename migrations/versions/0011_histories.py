@@ -4,16 +4,39 @@ Revision ID: 0011
 Revises: 0010
 """
 
+from alembic import op
+
 revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
 oldest_code = "0001"
 
+# That an upload waited for its registration, and what became of it meanwhile. Null in rows of earlier releases.
+WAITS = {
+    "els.slots": "add column if not exists pending_at timestamptz, add column if not exists history jsonb",
+    "els.excess_content": "add column if not exists pending_at timestamptz, add column if not exists history jsonb",
+    "els.pending_content": "add column if not exists history jsonb",
+    "els.validation_failures": "add column if not exists history jsonb",
+}
+
+
+def _add_waits() -> None:
+    for table, columns in WAITS.items():
+        # Committed one by one: whoever works on two of the tables waits for one lock at most.
+        with op.get_context().autocommit_block():
+            op.execute(f"alter table {table} {columns}")
+
+
+def _drop_waits() -> None:
+    for table, columns in WAITS.items():
+        dropped = columns.replace("add column if not exists", "drop column")
+        op.execute(f"alter table {table} " + dropped.replace(" timestamptz", " cascade").replace(" jsonb", " cascade"))
+
 
 def upgrade() -> None:
-    pass
+    _add_waits()
 
 
 def downgrade() -> None:
-    pass
+    _drop_waits()

@@ -119,10 +119,10 @@ class Registrations:
             self._work.effects.records.extend(excess)
             await self._publish_reconciled(filled, left_over)
         await pending_content.delete_pending_content(conn, batch_ids)
-        await slots.insert_slots(
+        await slots.insert_open_slots(
             conn,
             (
-                (Slot(batch_id, essay_id, position), None)
+                Slot(batch_id, essay_id, position)
                 for batch_id, essays in essay_ids.items()
                 for position, essay_id in enumerate(essays, start=1)
                 if position > self._work.batches[batch_id].assigned
@@ -136,10 +136,10 @@ class Registrations:
     ) -> None:
         work = self._work
         if filled:
-            await slots.insert_slots(work.conn, filled)
+            await slots.insert_reconciled_slots(work.conn, filled)
             await work.publish([work.slot_assigned(slot, content) for slot, content in filled])
         if left_over:
-            await slots.insert_excess_content(work.conn, left_over)
+            await slots.insert_reconciled_excess(work.conn, left_over)
             await work.publish([work.excess(content, reason) for content, reason in left_over])
 
     async def _reject(self, conflicts: Sequence[Delivery]) -> None:

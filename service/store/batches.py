@@ -99,7 +99,7 @@ async def lock_batch(conn: AsyncConnection[Any], batch_id: str, *, exclusive: bo
 
 
 async def insert_batches(conn: AsyncConnection[Any], registrations: Sequence[Register]) -> None:
-    """Insert batches, each with its essay_set. Their slots are inserted by `slots.insert_slots`."""
+    """Insert batches, each with its essay_set. Their slots are inserted by `slots`."""
     await conn.execute(STATEMENTS["insert_batches"], registration_columns(registrations))
 
 

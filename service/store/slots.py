@@ -27,14 +27,34 @@ DETAILED_PAGE = 20
 """Rows of a page where each may have a mebibyte."""
 
 
-async def insert_slots(conn: AsyncConnection[Any], slots: Iterable[tuple[Slot, ContentProvisioned | None]]) -> None:
-    """Insert slots: filled where a content is given, else open."""
+async def insert_open_slots(conn: AsyncConnection[Any], slots: Iterable[Slot]) -> None:
+    """Insert open slots of new batches."""
     rows = iter(slots)
     while page := list(islice(rows, queries.PAGE)):
-        await conn.execute(
-            STATEMENTS["insert_slots"],
-            {"positions": Integers([slot.position for slot, _ in page]), **_slot_columns(page)},
-        )
+        await conn.execute(STATEMENTS["insert_open_slots"], _new_slots(page))
+
+
+async def insert_reconciled_slots(
+    conn: AsyncConnection[Any], filled: Sequence[tuple[Slot, ContentProvisioned]]
+) -> None:
+    """Insert slots of new batches, each with content that is pending or expired until then."""
+    texts = Texts([content.text_storage_id for _, content in filled])
+    columns = _new_slots([slot for slot, _ in filled]) | {"text_storage_ids": texts}
+    await conn.execute(STATEMENTS["insert_reconciled_slots"], columns)
+
+
+async def insert_reconciled_excess(
+    conn: AsyncConnection[Any], excess: Sequence[tuple[ContentProvisioned, ExcessReason]]
+) -> None:
+    """Insert content of new batches that is pending or expired until then, and found no slot, with the reason."""
+    await conn.execute(
+        STATEMENTS["insert_reconciled_excess"],
+        {
+            "batch_ids": Texts([content.batch_id for content, _ in excess]),
+            "text_storage_ids": Texts([content.text_storage_id for content, _ in excess]),
+            "reasons": Texts([reason for _, reason in excess]),
+        },
+    )
 
 
 async def find_known_content(
@@ -114,15 +134,22 @@ async def insert_excess_content(
     await conn.execute(STATEMENTS["insert_excess_content"], columns)
 
 
+def _new_slots(slots: Sequence[Slot]) -> dict[str, object]:
+    """Build the columns of slots that are new."""
+    return {
+        "batch_ids": Texts([slot.batch_id for slot in slots]),
+        "essay_ids": Texts([slot.essay_id for slot in slots]),
+        "positions": Integers([slot.position for slot in slots]),
+    }
+
+
 def _identity(row: tuple[Slot, Any]) -> tuple[str, str, str]:
     slot, upload = row
     return slot.batch_id, getattr(upload, "text_storage_id", ""), upload.file_upload_id
 
 
-def _slot_columns(
-    rows: Sequence[tuple[Slot, Upload | WaitingFailure | None]],
-) -> dict[str, object]:
-    """Build the columns of slots; nulls where a slot is open, and where a failure lacks the attribute."""
+def _slot_columns(rows: Sequence[tuple[Slot, Upload | WaitingFailure]]) -> dict[str, object]:
+    """Build the columns of slots that are filled; nulls where a failure lacks the attribute."""
     columns = content_columns([upload for _, upload in rows])
     columns["batch_ids"] = Texts([slot.batch_id for slot, _ in rows])
     columns["essay_ids"] = Texts([slot.essay_id for slot, _ in rows])

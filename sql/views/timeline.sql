@@ -1,6 +1,6 @@
 -- Shows what happened to a batch: give its `batch_id`, and `order by at, step`. Each part is found by an index: the primary
 -- keys, quarantine_batch and operator_actions_batch. Without a condition on `batch_id`, all tables are read.
--- What is overwritten later leaves no row: that an upload waited, once it has its slot; an earlier expiry, once restored.
+-- What a recovery wrote as it was announced has no row for its wait, nor has what an earlier release reconciled.
 
 create view ops.timeline as
 select
@@ -82,15 +82,34 @@ select
 from els.excess_content
 union all
 select
-    batch_id, stored_at, 3, 'pending', text_storage_id, file_upload_id, null, els.shown(original_file_name),
-    'waits for the registration', null, correlation_id, split_part(traceparent, '-', 2), 'pending_content'
-from els.pending_content
+    slots.batch_id, wait.at, wait.step, wait.what, slots.text_storage_id, slots.file_upload_id, null,
+    els.shown(slots.original_file_name), wait.details, null, slots.correlation_id, split_part(slots.traceparent, '-', 2),
+    'slots'
+from els.slots
+cross join lateral els.waits(slots.pending_at, slots.history) as wait
+where slots.pending_at is not null
+union all
+select
+    excess.batch_id, wait.at, wait.step, wait.what, excess.text_storage_id, excess.file_upload_id, null,
+    els.shown(excess.original_file_name), wait.details, null, excess.correlation_id,
+    split_part(excess.traceparent, '-', 2), 'excess_content'
+from els.excess_content as excess
+cross join lateral els.waits(excess.pending_at, excess.history) as wait
+where excess.pending_at is not null
+union all
+select
+    pending.batch_id, wait.at, wait.step, wait.what, pending.text_storage_id, pending.file_upload_id, null,
+    els.shown(pending.original_file_name), wait.details, null, pending.correlation_id,
+    split_part(pending.traceparent, '-', 2), 'pending_content'
+from els.pending_content as pending
+cross join lateral els.waits(pending.stored_at, pending.history) as wait
 union all
 select
     batch_id, waiting_since, 7, 'restored', text_storage_id, file_upload_id, null, els.shown(original_file_name),
-    'had expired', null, correlation_id, split_part(traceparent, '-', 2), 'pending_content'
+    'by an earlier release', null, correlation_id, split_part(traceparent, '-', 2), 'pending_content'
 from els.pending_content
-where waiting_since > stored_at
+where history is null
+    and waiting_since > stored_at
 union all
 select
     pending.batch_id, pending.closed_at, 7, pending.state, pending.text_storage_id, pending.file_upload_id, null,
@@ -110,12 +129,41 @@ left join lateral (
 where pending.closed_at is not null
 union all
 select
-    batch_id, stored_at, 5, case state when 'surplus' then 'failed, surplus' else 'failed, pending' end, null,
-    file_upload_id, null, els.shown(original_file_name),
-    concat(els.shown(validation_error_code), ', ', els.shown(left(error_detail ->> 'message', 1000))), null,
-    correlation_id, split_part(traceparent, '-', 2), 'validation_failures'
-from els.validation_failures
-where state <> 'slot'
+    failures.batch_id, wait.at, wait.step, 'failed, ' || wait.what, null, failures.file_upload_id, null,
+    els.shown(failures.original_file_name),
+    case wait.what
+        when 'pending' then concat(
+            els.shown(failures.validation_error_code), ', ', els.shown(left(failures.error_detail ->> 'message', 1000))
+        )
+        when 'expired' then els.shown(failures.validation_error_code)
+    end,
+    null, failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
+from els.validation_failures as failures
+left join lateral (
+    select registered_at
+    from els.batches
+    where batches.batch_id = failures.batch_id
+    limit 1
+) as batch on true
+cross join lateral els.waits(
+    case when batch.registered_at <= failures.stored_at then null else failures.stored_at end, failures.history
+) as wait
+union all
+select
+    failures.batch_id, greatest(failures.stored_at, batch.registered_at), 5, 'failed, surplus', null,
+    failures.file_upload_id, null, els.shown(failures.original_file_name),
+    concat(
+        els.shown(failures.validation_error_code), ', ', els.shown(left(failures.error_detail ->> 'message', 1000))
+    ),
+    null, failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
+from els.validation_failures as failures
+left join lateral (
+    select registered_at
+    from els.batches
+    where batches.batch_id = failures.batch_id
+    limit 1
+) as batch on true
+where failures.state = 'surplus'
 union all
 select
     failures.batch_id, failures.closed_at, 7, 'failed, ' || failures.state, null, failures.file_upload_id, null,

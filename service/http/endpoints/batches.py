@@ -93,6 +93,7 @@ class SlotRow(ResponseModel):
     taken_at: datetime | None
     validation_error_code: str | None = Field(description="of a failed slot; `message` likewise")
     message: str | None
+    pending_at: datetime | None = Field(description="when its content was stored as pending; null where it was not")
 
 
 class RejectedRow(ResponseModel):

@@ -4,7 +4,8 @@
 -- then that it is not registered.
 update els.pending_content
 set state = 'removed',
-    closed_at = transaction_timestamp()
+    closed_at = transaction_timestamp(),
+    history = els.with_state(history, state, closed_at)
 where batch_id = :batch_id
     and state <> 'removed'
     and (:ids::text[] is null or text_storage_id = any(:ids))

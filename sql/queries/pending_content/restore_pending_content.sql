@@ -5,7 +5,8 @@
 update els.pending_content
 set state = 'pending',
     waiting_since = transaction_timestamp(),
-    closed_at = null
+    closed_at = null,
+    history = els.with_state(els.with_state(history, state, closed_at), 'restored', transaction_timestamp())
 where batch_id = :batch_id
     and case state when 'expired' then true end
     and (:text_storage_ids::text[] is null or text_storage_id = any(:text_storage_ids))

@@ -32,7 +32,9 @@ slot as (
         traceparent = null,
         tracestate = null,
         taken_at = null,
-        origin = null
+        origin = null,
+        pending_at = null,
+        history = null
     from cleared
     where cleared.kind = 'slot'
         and slots.batch_id = cleared.batch_id

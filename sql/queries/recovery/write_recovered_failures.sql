@@ -18,4 +18,5 @@ from unnest(
 )
 on conflict (batch_id, file_upload_id) do update
 set state = excluded.state,
-    closed_at = null
+    closed_at = null,
+    history = els.with_state(validation_failures.history, validation_failures.state, validation_failures.closed_at)

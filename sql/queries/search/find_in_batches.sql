@@ -70,7 +70,7 @@ cross join lateral (
             else 'file name'
         end,
         'slot', state, text_storage_id, file_upload_id, essay_id, original_file_name, taken_at,
-        concat('slot ', position), correlation_id
+        concat('slot ', position, els.pending_since(pending_at, history)), correlation_id
     from els.slots
     where batch_id = candidates.batch_id
         and (
@@ -89,8 +89,8 @@ cross join lateral (
             when correlation_id = :correlation_id then 'correlation id'
             else 'file name'
         end,
-        'excess', 'excess', text_storage_id, file_upload_id, null, original_file_name, declared_at, reason,
-        correlation_id
+        'excess', 'excess', text_storage_id, file_upload_id, null, original_file_name, declared_at,
+        concat(reason, els.pending_since(pending_at, history)), correlation_id
     from els.excess_content
     where batch_id = candidates.batch_id
         and (

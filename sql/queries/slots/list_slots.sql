@@ -5,7 +5,7 @@ select
     slots.position, slots.essay_id, slots.state, slots.text_storage_id,
     left(coalesce(slots.original_file_name, failure.original_file_name), 255) as original_file_name,
     slots.file_upload_id, slots.taken_at, failure.validation_error_code,
-    left(failure.error_detail ->> 'message', 1000) as message
+    left(failure.error_detail ->> 'message', 1000) as message, slots.pending_at
 from els.slots
 left join lateral (
     select validation_error_code, error_detail, original_file_name

@@ -4,7 +4,8 @@
 -- batch and has read since then that it is not registered.
 update els.validation_failures
 set state = 'removed',
-    closed_at = transaction_timestamp()
+    closed_at = transaction_timestamp(),
+    history = els.with_state(history, state, closed_at)
 where batch_id = :batch_id
     and state in ('pending', 'expired')
     and (:ids::text[] is null or file_upload_id = any(:ids))
