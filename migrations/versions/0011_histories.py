@@ -20,6 +20,12 @@ WAITS = {
     "els.validation_failures": "add column if not exists history jsonb",
 }
 
+# Up to when an operator has seen the batches that were reported as late. At first those of the last day are shown.
+LATE_SEEN = """
+alter table els.expired_seen add column if not exists late_until timestamptz;
+update els.expired_seen set late_until = transaction_timestamp() - interval '1 day' where late_until is null;
+"""
+
 
 def _add_waits() -> None:
     for table, columns in WAITS.items():
@@ -36,7 +42,9 @@ def _drop_waits() -> None:
 
 def upgrade() -> None:
     _add_waits()
+    op.execute(LATE_SEEN)
 
 
 def downgrade() -> None:
+    op.execute("alter table els.expired_seen drop column late_until cascade")
     _drop_waits()

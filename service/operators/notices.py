@@ -14,7 +14,7 @@ from service.store import notices, operator_actions, progress, retention
 from service.store.notices import Condition
 from service.store.operator_actions import Operator, Subject
 
-NOTICE_KINDS: Final = ("lost_inputs", "expired_content", "clocks", "servers")
+NOTICE_KINDS: Final = ("lost_inputs", "expired_content", "late_batches", "clocks", "servers")
 """The kinds of notices."""
 
 
@@ -90,6 +90,11 @@ async def _acknowledge(conn: AsyncConnection[Any], kinds: Sequence[str], ids: Se
         what = f"{contents} expired contents" + (f" and {failures} validation failures" if failures else "")
         marked[f"{what}, until {until:%Y-%m-%d %H:%M:%S}Z"] = Subject(
             details={"expired_content": contents, "expired_failures": failures, "until": until}
+        )
+    if "late_batches" in chosen and (late := await notices.acknowledge_late(conn)):
+        until, count = late
+        marked[f"{count} late batches, until {until:%Y-%m-%d %H:%M:%S}Z"] = Subject(
+            details={"late_batches": count, "until": until}
         )
     if "clocks" in kinds and (hold := await retention.acknowledge_purge_hold(conn)):
         marked[hold] = Subject(details={"purge_hold": hold})

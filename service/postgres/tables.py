@@ -649,6 +649,7 @@ expired_seen = Table(
     METADATA,
     _not_null("only_row", Boolean, server_default=text("true")),
     _not_null("until", _TIME),
+    Column("late_until", _TIME),
     PrimaryKeyConstraint("only_row", name="expired_seen_pkey"),
     CheckConstraint("only_row", name="expired_seen_only_row_check"),
 )

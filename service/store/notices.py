@@ -44,3 +44,9 @@ async def acknowledge_expired(conn: AsyncConnection[Any]) -> tuple[datetime, int
     """Mark as seen what has expired so far. Returns up to when, and how many contents and failures; None: none."""
     rows = await fetch_rows(conn, "acknowledge_expired")
     return rows[0] if rows else None
+
+
+async def acknowledge_late(conn: AsyncConnection[Any]) -> tuple[datetime, int] | None:
+    """Mark as seen the batches that were reported as late so far. Returns up to when, and how many; None: none."""
+    rows = await fetch_rows(conn, "acknowledge_late")
+    return rows[0] if rows else None

@@ -2,7 +2,8 @@
 -- wait or are open, never slots or anything else that has a history, and of those rows only the first. So it may be
 -- queried every second while millions wait: counts are exact up to 50,000 contents, 50,000 rejected inputs and 2,000 rows of the outbox, and
 -- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
--- validation_failures_expired, outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, notices_open, batches_unconfirmed.
+-- validation_failures_expired, outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, notices_open,
+-- batches_unconfirmed, batches_late_reported.
 
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
@@ -358,6 +359,24 @@ with held_back as materialized (
                     ) as failures
             ) as expired
             where contents + failures > 0
+        )),
+        -- Those that still wait: a batch that has its uploads by now is no news.
+        (515, 'late_batches', false, 'operations.md#elsbatcheslate', (
+            select
+                case when late > 1000 then 'more than 1,000' else late::text end
+                || ' batches were reported as late, and still wait for uploads: ops.batches'
+            from (
+                select count(*) as late
+                from (
+                    select
+                    from els.batches
+                    where state = 'registered'
+                    and timed_out_at > (select expired_seen.late_until from els.expired_seen)
+                    order by timed_out_at desc
+                    limit 1001
+                ) as unseen
+            ) as counted
+            where late > 0
         )),
         (520, 'clocks', false, 'operations.md#elspurgeheld', (
             select (array_agg(detail order by id desc))[1] || '; that is over: ops.notices'

@@ -56,6 +56,8 @@ def test_the_demo_can_be_repeated_on_one_service_and_leaves_nothing_to_do(
         assert max(map(len, paper.splitlines())) <= 100
         with psycopg.connect(database_url) as conn:
             assert conn.execute("select level, attention from ops.health").fetchone() == ("fine", [])
+            # Nor does it leave what tomorrow is late.
+            assert conn.execute("select from els.batches where state in ('registered', 'complete')").fetchall() == []
     published = asyncio.run(read_back(kafka))
     assert all(published[topic] for topic in (SLOT_ASSIGNED, BATCH_COMPLETED, BATCH_READY, VALIDATION_ERRORS))
     for topic, records in published.items():

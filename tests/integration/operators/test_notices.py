@@ -1,6 +1,7 @@
 """Tests that each notice is shown until it is acknowledged, and that only what happens later shows again."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -9,6 +10,8 @@ import pytest
 from service.operators.errors import Conflict, NotFound
 from service.operators.notices import NOTICE_KINDS, NoticeActions
 from service.postgres.pool import Database
+from service.purge.policy import RetentionPolicy
+from service.purge.purge import purge_once
 from service.store.operator_actions import Operator
 from tests.support.builders.alive import ALIVE
 
@@ -20,10 +23,17 @@ EXPIRED = (
     " select 'b', 't' || n, n, 'up', 'a', 'raw', 1, 'md5', gen_random_uuid(), clock_timestamp(), clock_timestamp(),"
     " 'expired', clock_timestamp() from (select count(*) + 1 as n from els.pending_content) as next"
 )
+LATE = (
+    "insert into els.batches (batch_id, expected, essay_set, course_code, user_id, essay_instructions, correlation_id,"
+    " registered_at, changed_at, timed_out_at)"
+    " select 'late' || n, 1, sha256('b'), 'ENG5', 'u', '', gen_random_uuid(), now(), now(), clock_timestamp()"
+    " from (select count(*) as n from els.batches) as next"
+)
 HAPPENS = {
     "lost_inputs": "insert into els.lost_inputs (topic, partition, first_offset, next_offset, cause)"
     " values ('t', 0, 1, 3, 'deleted')",
     "expired_content": EXPIRED,
+    "late_batches": LATE,
     "clocks": "insert into els.notices (kind, detail) values ('clocks', 'held')",
     "servers": "insert into els.notices (kind, detail) values ('servers', 'moved')",
 }
@@ -71,19 +81,53 @@ async def test_only_the_notices_that_are_named_are_marked(
         conn.execute(statement)
     assert await shown(actions) == list(NOTICE_KINDS)
     await actions.acknowledge(ME, ["expired_content", "clocks"])
-    assert await shown(actions) == ["lost_inputs", "servers"]
+    assert await shown(actions) == ["lost_inputs", "late_batches", "servers"]
     await actions.acknowledge(ME, (), [1])
+    assert await shown(actions) == ["late_batches", "servers"]
+    await actions.acknowledge(ME, ["late_batches"])
     assert await shown(actions) == ["servers"]
 
 
-async def test_content_that_expires_while_it_is_acknowledged_shows_afterwards(
-    actions: NoticeActions, conn: psycopg.Connection[Any], database_url: str
+@pytest.mark.parametrize("kind", ["expired_content", "late_batches"])
+async def test_what_happens_while_it_is_acknowledged_shows_afterwards(
+    actions: NoticeActions, conn: psycopg.Connection[Any], database_url: str, kind: str
 ) -> None:
-    conn.execute(EXPIRED)
+    conn.execute(HAPPENS[kind])
     with psycopg.connect(database_url) as purge:
-        purge.execute(EXPIRED)
+        purge.execute(HAPPENS[kind].replace("'late'", "'later'"))
         await actions.acknowledge(ME)
-    assert await shown(actions) == ["expired_content"]
+    assert await shown(actions) == [kind]
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        "state = 'ready', assigned = 1, completed_at = now(), ready_announced_at = now()",
+        "state = 'failed', withdrawn = 1, completed_at = now()",
+    ],
+)
+async def test_a_late_batch_that_waits_for_nothing_any_more_is_no_notice(
+    actions: NoticeActions, conn: psycopg.Connection[Any], ended: str
+) -> None:
+    conn.execute(LATE)
+    assert await shown(actions) == ["late_batches"]
+    conn.execute(f"update els.batches set {ended}")
+    assert (await actions.verdict()).level == "fine"
+    with pytest.raises(NotFound):
+        await actions.acknowledge(ME, ["late_batches"])
+
+
+async def test_a_batch_that_is_reported_by_the_purge_is_a_notice(
+    actions: NoticeActions, conn: psycopg.Connection[Any], app_url: str
+) -> None:
+    conn.execute(LATE.replace(", timed_out_at)", ")").replace(", clock_timestamp()", ""))
+    assert await shown(actions) == []
+    database = Database(app_url)
+    later = datetime.now(UTC) + timedelta(hours=2)
+    report = await purge_once(database, RetentionPolicy(3600, 3600, 3600), now=later)
+    await database.close()
+    assert report.timed_out_batches == 1
+    assert await shown(actions) == ["late_batches"]
 
 
 async def test_a_kind_that_needs_an_action_is_a_conflict_and_the_rest_is_not_marked(
