@@ -1,6 +1,5 @@
 """Tests that ops.timeline has one row for each thing that happened to a batch, in order."""
 
-import json
 import re
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.support.builders.inputs import (
     registered,
     registration,
 )
-from tests.support.pods.command_line import CommandLine, Ended
+from tests.support.pods.command_line import CommandLine
 from tests.support.pods.operator_stage import ApplyingPod, expire, expire_failures
 
 
@@ -110,10 +109,6 @@ def test_a_batch_that_is_not_registered_has_a_history_too(
     ]
 
 
-def rows(ended: Ended) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ended.out.splitlines()]
-
-
 def waits(conn: psycopg.Connection[Any], upload: str) -> list[str]:
     """What happened to one upload, in order."""
     return [
@@ -150,9 +145,9 @@ def test_what_waited_keeps_its_history_when_it_gets_a_slot_or_none(
     )
     shown = {row["text_storage_id"]: row for row in service("batches", "show", "b", "--json").json["slots"]}
     assert shown["t1"]["pending_at"] == shown["t2"]["pending_at"]
-    details = {row["text_storage_id"]: row["details"] for row in rows(service("find", "t1.txt", "--json"))}
+    details = {row["text_storage_id"]: row["details"] for row in service("find", "t1.txt", "--json").json}
     assert re.fullmatch(r"slot 1, had waited since \S+Z and had expired", details["t1"])
-    (excess,) = rows(service("find", "t3.txt", "--json"))
+    (excess,) = service("find", "t3.txt", "--json").json
     assert excess["details"].startswith("NO_AVAILABLE_SLOT, had waited since ")
     assert conn.execute(
         "select text_storage_id, pending_at is not null from ops.slots union all"
