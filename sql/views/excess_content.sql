@@ -27,4 +27,4 @@ comment on column ops.excess_content.raw_file_storage_id is 'where the file itse
 comment on column ops.excess_content.file_size_bytes is 'size of the file';
 comment on column ops.excess_content.content_md5_hash is 'MD5 of the content';
 comment on column ops.excess_content.correlation_id is 'correlation id of the content';
-comment on column ops.excess_content.pending_at is 'when it was stored as pending; null where it was not, and where only an output topic or an earlier release tells of it';
+comment on column ops.excess_content.pending_at is 'when it was stored as pending; null where it was not, and where only an output topic or an earlier release says it';

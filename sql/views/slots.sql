@@ -33,4 +33,4 @@ comment on column ops.slots.raw_file_storage_id is 'where the file itself is sto
 comment on column ops.slots.file_size_bytes is 'size of the file';
 comment on column ops.slots.content_md5_hash is 'MD5 of the content';
 comment on column ops.slots.correlation_id is 'correlation id of what took it';
-comment on column ops.slots.pending_at is 'when its content was stored as pending; null where it was not, and where only an output topic or an earlier release tells of it';
+comment on column ops.slots.pending_at is 'when its content was stored as pending; null where it was not, and where only an output topic or an earlier release says it';

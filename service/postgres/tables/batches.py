@@ -14,7 +14,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from service.postgres.tables.shared import (
     BRIN,
@@ -119,6 +119,8 @@ slots = Table(
     Column("tracestate", Text),
     Column("taken_at", TIME),
     *origin_columns("slots"),
+    Column("pending_at", TIME),
+    Column("history", JSONB),
     PrimaryKeyConstraint("batch_id", "essay_id", name="slots_pkey"),
     length_check("slots", "essay_id"),
     CheckConstraint("position between 1 and 100000", name="slots_position_check"),
@@ -164,6 +166,7 @@ pending_content = Table(
     not_null("waiting_since", TIME),
     Column("closed_at", TIME),
     *origin_columns("pending_content", "raw_file_storage_id", "file_size_bytes"),
+    Column("history", JSONB),
     PrimaryKeyConstraint("batch_id", "text_storage_id", name="pending_content_pkey"),
     length_check("pending_content", "batch_id"),
     length_check("pending_content", "text_storage_id"),
@@ -197,6 +200,8 @@ excess_content = Table(
     *trace_columns(nullable=True),
     not_null("declared_at", TIME),
     *origin_columns("excess_content", *_FILE_OF_A_SLOT.split(", "), "correlation_id"),
+    Column("pending_at", TIME),
+    Column("history", JSONB),
     PrimaryKeyConstraint("batch_id", "text_storage_id", name="excess_content_pkey"),
     length_check("excess_content", "text_storage_id"),
     CheckConstraint("reason in ('BATCH_FULL', 'NO_AVAILABLE_SLOT')", name="excess_content_reason_check"),
@@ -221,6 +226,7 @@ validation_failures = Table(
     not_null("waiting_since", TIME),
     Column("closed_at", TIME),
     *origin_columns("validation_failures", "raw_file_storage_id", "file_size_bytes"),
+    Column("history", JSONB),
     PrimaryKeyConstraint("batch_id", "file_upload_id", name="validation_failures_pkey"),
     length_check("validation_failures", "batch_id"),
     length_check("validation_failures", "file_upload_id"),

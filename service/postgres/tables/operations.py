@@ -102,6 +102,7 @@ expired_seen = Table(
     METADATA,
     not_null("only_row", Boolean, server_default=text("true")),
     not_null("until", TIME),
+    Column("late_until", TIME),
     PrimaryKeyConstraint("only_row", name="expired_seen_pkey"),
     CheckConstraint("only_row", name="expired_seen_only_row_check"),
 )
