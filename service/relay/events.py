@@ -29,15 +29,6 @@ class OutboxEvent(NamedTuple):
         return headers.get("traceparent"), headers.get("tracestate")
 
 
-def ids_of(row: OutboxRow, place: int) -> dict[str, str]:
-    """Return the correlation id and the trace id of one event of a row, as far as they can be read."""
-    try:
-        headers = dict(headers_of(row.events.split(b"\n")[place]))
-    except (ValueError, IndexError):
-        return {}
-    return {name: headers[name].decode() for name in ("correlation_id", "trace_id") if name in headers}
-
-
 def events_of(row: OutboxRow) -> Iterator[OutboxEvent]:
     """Yield the events of a row that are not acknowledged yet, in their order, or its last one: it completes the row.
 

@@ -25,6 +25,7 @@ class Lease:
         self.relay: UUID = uuid4()
         self.shards: frozenset[int] = frozenset()
         self.leaving: frozenset[int] = frozenset()
+        """Shards beyond the fair share of this relay, which the worker gives back with the results of their rows."""
         self._database = database
         self._seconds = seconds
         self._until = float("-inf")
@@ -38,7 +39,7 @@ class Lease:
 
     def serves(self, shard: int) -> bool:
         """Returns whether rows of this shard may be published now."""
-        return shard in self.shards and self.is_valid
+        return (shard in self.shards or shard in self.leaving) and self.is_valid
 
     async def renew(self) -> bool:
         """Extend the lease, take free shards, and choose those to give back; the worker gives them back when it can.
@@ -56,10 +57,10 @@ class Lease:
             share = await relays.share_shards(conn, self.relay)
             await self._partitions.read(conn)
         held = frozenset(share.held + share.taken)
-        fresh = held - self.shards | set(share.taken)
+        fresh = held - self.shards - self.leaving | set(share.taken)
         kept_last = sorted(held, key=lambda shard: (shard not in self.leaving, -shard))
         self.leaving = frozenset(kept_last[: max(0, len(held) - share.fair)])
-        self.shards = held
+        self.shards = held - self.leaving
         self._until = renewed_at + self._seconds
         if fresh:
             self._took()
@@ -67,8 +68,8 @@ class Lease:
 
     def gave_back(self, shards: Iterable[int]) -> None:
         """Note that the worker has given these shards back."""
-        self.shards = self.shards - frozenset(shards)
-        self.leaving = self.leaving - frozenset(shards)
+        self.shards -= frozenset(shards)
+        self.leaving -= frozenset(shards)
 
     async def leave(self) -> None:
         """Give all shards back and end the lease."""

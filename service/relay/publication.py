@@ -2,15 +2,17 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import chain, groupby
+from itertools import groupby
+from typing import NamedTuple
 
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from service.kafka.errors import absence, describe
 from service.kafka.producer import Producer, partition_of
-from service.relay.events import OutboxEvent, events_of, ids_of
+from service.relay.events import OutboxEvent, events_of
 from service.relay.leases import Lease
 from service.relay.partitions import AgreedPartitions
 from service.relay.producer_line import ProducerLine
@@ -43,8 +45,19 @@ _PARTITION_ERRORS = (
 )
 
 
+class Results(NamedTuple):
+    """What the next transaction writes."""
+
+    published: Sequence[OutboxKey] = ()
+    """Rows whose events are all acknowledged."""
+    blocked: Sequence[Blocked] = ()
+    """The blocked batches, each with the event that could not be published."""
+    unblocked: Sequence[bytes] = ()
+    """The batches that are not blocked any more: their first row was published completely."""
+
+
 class Publication:
-    """Publishes fetched outbox rows in waves: of each batch, a wave contains the next events that go to one topic.
+    """Publishes fetched outbox rows in waves: of each batch, a wave contains the next run of events for one topic.
 
     The events of a wave are sent as record batches, one per partition at a time. A batch takes part in the next wave if
     all its events of this wave are acknowledged.
@@ -53,9 +66,10 @@ class Publication:
     def __init__(
         self, line: ProducerLine, lease: Lease, partitions: AgreedPartitions, rows: Sequence[OutboxRow]
     ) -> None:
-        self.acknowledged: list[OutboxKey] = []
-        """Rows whose events are all acknowledged."""
+        self.events: list[OutboxEvent] = []
+        """All events to publish."""
         self.error: Exception | None = None
+        self._published: list[OutboxKey] = []
         self._is_serving = False
         """Whether the broker acknowledged any event."""
         self._line = line
@@ -65,7 +79,8 @@ class Publication:
         self._blocked: dict[bytes, Blocked] = {}
         self._held: dict[bytes, tuple[OutboxEvent, Exception]] = {}
         self._recovered: set[bytes] = set()
-        self._waiting: dict[bytes, list[OutboxEvent]] = {}
+        self._waiting: dict[bytes, list[list[OutboxEvent]]] = {}
+        """The runs of events of each batch that no wave contained yet."""
         unreadable: set[bytes] = set()
         for row in rows:
             if row.batch_id not in unreadable and not self._unpack(row):
@@ -73,38 +88,27 @@ class Publication:
 
     async def publish(self, spans: Sending) -> None:
         """Publish the events until all are acknowledged or their batches are held. Raises KafkaError, TimeoutError."""
-        waiting, self._spans = self._waiting, spans
+        self._spans = spans
         topics = {event.topic for event in self.events}
         producer = await self._line.producer_for(topics)
         await self._partitions.agree({topic: count for topic in topics if (count := producer.partitions(topic))})
         self._new_records = producer.create_batch
-        while waiting:
-            wave, waiting = self._next_wave(waiting, producer)
+        while self._waiting:
+            wave = self._next_wave(producer)
             async with asyncio.TaskGroup() as group:
-                for (topic, partition), run in wave.items():
+                for (topic, partition), events in wave.items():
                     if partition is None:
-                        self._hold(run, absence(producer.client.cluster, topic))
+                        self._hold(events, absence(producer.client.cluster, topic))
                     elif not producer.has_leader(topic, partition):
-                        self._hold(run, errors.LeaderNotAvailableError(f"{topic} {partition}"))
+                        self._hold(events, errors.LeaderNotAvailableError(f"{topic} {partition}"))
                     else:
-                        group.create_task(self._deliver(topic, partition, run))
-            waiting = {batch: rest for batch, rest in waiting.items() if not self._waits(batch)}
+                        group.create_task(self._deliver(topic, partition, events))
         self._block_held()
 
     @property
-    def events(self) -> list[OutboxEvent]:
-        """Returns all events to publish."""
-        return list(chain.from_iterable(self._waiting.values()))
-
-    @property
-    def blocked(self) -> list[Blocked]:
-        """Returns the blocked batches, each with the event that could not be published."""
-        return list(self._blocked.values())
-
-    @property
-    def unblocked(self) -> list[bytes]:
-        """Returns the batches that are not blocked any more: their first row was published completely."""
-        return [batch_id for batch_id in self._recovered if batch_id not in self._blocked]
+    def results(self) -> Results:
+        """Returns what is published, blocked and unblocked so far."""
+        return Results(self._published, list(self._blocked.values()), list(self._recovered - self._blocked.keys()))
 
     def _unpack(self, row: OutboxRow) -> bool:
         """Add the events of a row. Returns whether it can be read.
@@ -115,28 +119,30 @@ class Publication:
             events = list(events_of(row))
         except ValueError as error:
             if row.batch_id not in self._waiting:
-                self._block(row, row.acknowledged, "", error)
+                self._block(OutboxEvent(row, row.acknowledged, False, "", [], b""), error)
             return False
-        self._waiting.setdefault(row.batch_id, []).extend(events)
+        runs = self._waiting.setdefault(row.batch_id, [])
+        for event in events:
+            if runs and runs[-1][0].topic == event.topic:
+                runs[-1].append(event)
+            else:
+                runs.append([event])
+        self.events += events
         return True
 
-    def _next_wave(
-        self, waiting: dict[bytes, list[OutboxEvent]], producer: Producer
-    ) -> tuple[dict[tuple[str, int | None], list[OutboxEvent]], dict[bytes, list[OutboxEvent]]]:
-        """Split the events. Returns the next wave by topic and partition, and the events for later waves by batch."""
-        wave: dict[tuple[str, int | None], list[OutboxEvent]] = {}
-        later: dict[bytes, list[OutboxEvent]] = {}
-        for batch_id, events in waiting.items():
-            if not self._lease.serves(events[0].row.shard):
+    def _next_wave(self, producer: Producer) -> dict[tuple[str, int | None], list[OutboxEvent]]:
+        """Take the next run of each batch that does not wait. Returns their events by topic and partition."""
+        wave: dict[tuple[str, int | None], list[OutboxEvent]] = defaultdict(list)
+        waiting, self._waiting = self._waiting, {}
+        for batch_id, (run, *later) in waiting.items():
+            if self._waits(batch_id) or not self._lease.serves(run[0].row.shard):
                 continue  # another relay serves this shard, or will soon
-            end = _run_length(events)
-            topic = events[0].topic
+            topic = run[0].topic
             count = self._partitions.count(topic) if producer.partitions(topic) else None
-            partition = None if count is None else partition_of(batch_id, count)
-            wave.setdefault((topic, partition), []).extend(events[:end])
-            if end < len(events):
-                later[batch_id] = events[end:]
-        return wave, later
+            wave[topic, None if count is None else partition_of(batch_id, count)] += run
+            if later:
+                self._waiting[batch_id] = later
+        return wave
 
     async def _deliver(self, topic: str, partition: int, events: list[OutboxEvent]) -> None:
         """Send the events of one partition, one record batch at a time. Halves a rejected one to find the culprit."""
@@ -154,7 +160,7 @@ class Publication:
             elif count > 1:
                 most = count // 2
             else:
-                self._block(events[0].row, events[0].place, topic, error)
+                self._block(events[0], error)
                 events = [event for event in events[1:] if not self._waits(event.batch_id)]
 
     def _fill(self, events: list[OutboxEvent]) -> tuple[BatchBuilder, int]:
@@ -170,7 +176,7 @@ class Publication:
 
     def _acknowledge(self, topic: str, events: list[OutboxEvent]) -> None:
         rows = [event.row for event in events if event.is_last]
-        self.acknowledged += [OutboxKey(row.batch_id, row.seq, row.is_page) for row in rows]
+        self._published += [OutboxKey(row.batch_id, row.seq, row.is_page) for row in rows]
         self._recovered |= {row.batch_id for row in rows if row.blocked}
         self._is_serving = True
         OUTBOX_PUBLISHED.labels(topic).inc(len(events))
@@ -187,16 +193,10 @@ class Publication:
             if not self._waits(event.batch_id):
                 self._held[event.batch_id] = (event, error)
 
-    def _block(self, row: OutboxRow, acknowledged: int, topic: str, error: Exception) -> None:
-        self._blocked[row.batch_id] = Blocked(
-            row.batch_id,
-            row.seq,
-            acknowledged,
-            topic.encode(),
-            describe(error, 2000),
-            row.blocked,
-            ids_of(row, acknowledged),
-        )
+    def _block(self, event: OutboxEvent, error: Exception) -> None:
+        row, topic, why = event.row, event.topic.encode(), describe(error, 2000)
+        ids = {name: value.decode() for name, value in event.headers if name in ("correlation_id", "trace_id")}
+        self._blocked[row.batch_id] = Blocked(row.batch_id, row.seq, event.place, topic, why, row.blocked, ids)
 
     def _block_held(self) -> None:
         """Block the held batches whose topic or partition is at fault.
@@ -206,12 +206,6 @@ class Publication:
         for event, error in self._held.values():
             is_of_partition = isinstance(error, _PARTITION_ERRORS) and self._is_serving
             if is_of_partition or isinstance(error, _TOPIC_ERRORS):
-                self._block(event.row, event.place, event.topic, error)
+                self._block(event, error)
             else:
                 self.error = error
-
-
-def _run_length(events: Sequence[OutboxEvent]) -> int:
-    """Returns how many events, from the first on, go to the same topic."""
-    topic = events[0].topic
-    return next((number for number, event in enumerate(events) if event.topic != topic), len(events))

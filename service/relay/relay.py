@@ -66,7 +66,9 @@ class Relay:
         self._renewal = Loop("relay_lease", self._lease.renew, lease_seconds / 3)
         self._working = Loop("relay", self._worker.step, poll_seconds, self._worker.wake, describe=describe)
         self._notifying = Loop("relay_notify", self._notify, poll_seconds)
-        self._listening = Loop("relay_listen", self._listen, poll_seconds) if listen else None
+        self._background = [self._renewal, self._notifying]
+        if listen:
+            self._background.append(Loop("relay_listen", self._listen, poll_seconds))
 
     @property
     def error(self) -> str | None:
@@ -97,14 +99,14 @@ class Relay:
         """
         self._running = True
         ended = asyncio.Event()
-        background = [asyncio.create_task(loop.run(ended)) for loop in self._background()]
+        background = [asyncio.create_task(loop.run(ended)) for loop in self._background]
         work = asyncio.create_task(self._working.run(stop))
         try:
             await stop.wait()
             await asyncio.wait([work], timeout=self._drain_seconds)
             await cancelled([work, *background])
             async with asyncio.timeout(self._drain_seconds):
-                await self._leave()
+                await self.close()
         except (TimeoutError, psycopg.Error) as error:
             _log.warning("relay_shutdown_incomplete", error=str(error))
         finally:
@@ -118,15 +120,9 @@ class Relay:
         return await self._worker.step()
 
     async def close(self) -> None:
-        """Settle what is published and give up the lease, after `publish_once`."""
-        await self._leave()
-
-    async def _leave(self) -> None:
+        """Settle what is published and give up the lease. `run` does so itself."""
         await self._worker.finish()
         await self._lease.leave()
-
-    def _background(self) -> list[Loop]:
-        return [loop for loop in (self._renewal, self._notifying, self._listening) if loop is not None]
 
     def _took_shards(self) -> None:
         self._worker.took_shards()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,14 +15,14 @@ from service.postgres.pool import Database
 from service.relay.leases import Lease
 from service.relay.partitions import AgreedPartitions
 from service.relay.producer_line import ProducerLine
-from service.relay.publication import Publication
+from service.relay.publication import Publication, Results
 from service.relay.watermark import Watermark
 from service.runtime import tracing
 from service.runtime.logging import log_many
 from service.runtime.loop import Throttle
 from service.runtime.metrics import TRANSACTION
 from service.store import outbox, relays
-from service.store.outbox import Blocked, FetchLimits, OutboxKey, OutboxRow
+from service.store.outbox import Blocked, FetchLimits, OutboxRow
 
 FEW: Final = 100
 """After a step with so many events, the next step follows at once: there are probably more."""
@@ -37,7 +37,7 @@ BLOCKED_SECONDS: Final = 1.0
 class Worker:
     """Serves the shards of the lease. A step is one transaction that settles and fetches, then the publication.
 
-    Between two steps the worker keeps what the next transaction writes: rows to delete, batches to block or unblock.
+    Between two steps the worker keeps the results, which the next transaction writes.
     """
 
     def __init__(
@@ -56,9 +56,7 @@ class Worker:
         self._line = ProducerLine(producers)
         self._watermark = Watermark()
         self._blocked_at = float("-inf")
-        self._published: list[OutboxKey] = []
-        self._blocked: list[Blocked] = []
-        self._unblocked: list[bytes] = []
+        self._results = Results()
         self._blocked_log = Throttle()
 
     @property
@@ -69,7 +67,7 @@ class Worker:
     async def step(self) -> bool:
         """Publish the next rows. Returns whether there were any. Raises psycopg.Error, KafkaError or TimeoutError."""
         try:
-            rows = await self._turn()
+            rows = await self._transaction()
         except psycopg.OperationalError as error:
             self._watermark.drop()  # the server may have been replaced by one that has lost the last numbers
             if error.sqlstate is None:  # not reported by the server: the network may have failed
@@ -83,9 +81,7 @@ class Worker:
             with tracing.send(events) as spans:
                 await publication.publish(spans)
         finally:
-            self._published += publication.acknowledged
-            self._blocked += publication.blocked
-            self._unblocked += publication.unblocked
+            self._results = publication.results
             self._log_blocked()
         if publication.error is not None:
             raise publication.error
@@ -101,7 +97,7 @@ class Worker:
             async with self._database.transaction() as conn:
                 await relays.prepare_relay(conn)
                 await self._settle(conn)
-            self._settled()
+            self._results = Results()
         finally:
             await self._line.abandon()
 
@@ -114,30 +110,24 @@ class Worker:
         self._watermark.drop()
         self.wake.set()
 
-    async def _turn(self) -> list[OutboxRow]:
-        """Write the results of the last rows and fetch the next ones, in one transaction."""
-        leaving = list(self._lease.shards & self._lease.leaving)
-        with TRANSACTION.labels("relay").time():
-            rows = await self._transaction(self._lease.shards - self._lease.leaving, leaving)
-        self._settled()
-        self._lease.gave_back(leaving)
-        return rows
-
-    async def _transaction(self, shards: Collection[int], leaving: Sequence[int]) -> list[OutboxRow]:
-        """Run the transaction as one pipeline: no statement depends on the result of another."""
-        retrying = time.monotonic() - self._blocked_at >= BLOCKED_SECONDS
+    async def _transaction(self) -> list[OutboxRow]:
+        """Write the results of the last rows and fetch the next ones: in one pipeline, none depends on another."""
+        relay, shards, leaving = self._lease.relay, self._lease.shards, self._lease.leaving
         rows = retried = None
-        async with self._database.transaction(pipelined=True) as conn:
-            await relays.prepare_relay(conn)
-            deleted = await self._settle(conn)
-            if leaving:
-                await relays.give_back_shards(conn, self._lease.relay, leaving)
-            if shards and self._lease.is_valid:
-                rows = await outbox.fetch_outbox(conn, self._lease.relay, shards, self._watermark.seq, self._limits)
-                if retrying:
-                    self._blocked_at = time.monotonic()
-                    await outbox.forget_blocked(conn, shards)
-                    retried = await outbox.fetch_blocked(conn, self._lease.relay, shards, self._limits)
+        with TRANSACTION.labels("relay").time():
+            async with self._database.transaction(pipelined=True) as conn:
+                await relays.prepare_relay(conn)
+                deleted = await self._settle(conn)
+                if leaving:
+                    await relays.give_back_shards(conn, relay, list(leaving))
+                if shards and self._lease.is_valid:
+                    rows = await outbox.fetch_outbox(conn, relay, shards, self._watermark.seq, self._limits)
+                    if time.monotonic() - self._blocked_at >= BLOCKED_SECONDS:
+                        self._blocked_at = time.monotonic()
+                        await outbox.forget_blocked(conn, shards)
+                        retried = await outbox.fetch_blocked(conn, relay, shards, self._limits)
+        self._results = Results()
+        self._lease.gave_back(leaving)
         if deleted is not None:
             self._watermark.drawn(await deleted)
         fetched = await rows if rows is not None else []
@@ -149,27 +139,26 @@ class Worker:
 
     async def _settle(self, conn: AsyncConnection) -> PendingResult[int] | None:
         """Delete published rows, block and unblock batches. An unblocked batch is read from its first row again."""
-        deleted = await outbox.delete_outbox(conn, self._published) if self._published else None
-        if self._blocked:
-            await outbox.block_batch(conn, self._blocked)
-        if self._unblocked:
+        published, blocked, unblocked = self._results
+        deleted = await outbox.delete_outbox(conn, published) if published else None
+        if blocked:
+            await outbox.block_batch(conn, blocked)
+        if unblocked:
             self._watermark.drop()
-            await outbox.unblock_batch(conn, self._lease.relay, self._unblocked)
+            await outbox.unblock_batch(conn, self._lease.relay, unblocked)
         return deleted
-
-    def _settled(self) -> None:
-        self._published, self._blocked, self._unblocked = [], [], []
 
     def _log_blocked(self) -> None:
         """Log each batch once that is blocked, or not any more; of those that stay blocked, one in a while."""
-        lines = [stuck for stuck in self._blocked if not stuck.was_blocked]
-        if not lines and self._blocked and self._blocked_log.due():
-            lines = self._blocked[:1]
-        count = {"batches": len(self._blocked)}
+        _, blocked, unblocked = self._results
+        lines = [stuck for stuck in blocked if not stuck.was_blocked]
+        if not lines and blocked and self._blocked_log.due():
+            lines = [blocked[0]]
+        count = {"batches": len(blocked)}
         if lines:
             log_many((("outbox_blocked", _fields(stuck) | count) for stuck in lines), "warning")
-        if self._unblocked:
-            log_many(("outbox_unblocked", {"batch_id": batch_id.decode()}) for batch_id in self._unblocked)
+        if unblocked:
+            log_many(("outbox_unblocked", {"batch_id": batch_id.decode()}) for batch_id in unblocked)
 
 
 def _fields(stuck: Blocked) -> dict[str, Any]:

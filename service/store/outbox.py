@@ -86,7 +86,7 @@ class Blocked:
     ids: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Page(list[Outgoing]):
+class _NewRow(list[Outgoing]):
     """Events of one batch that become one row."""
 
     size = 0
@@ -100,8 +100,8 @@ class OutboxWriter:
 
     def __init__(self, conn: AsyncConnection[Any]) -> None:
         self._conn = conn
-        self._pages: list[_Page] = []
-        self._page_of: dict[str, _Page] = {}
+        self._rows: list[_NewRow] = []
+        self._row_of: dict[str, _NewRow] = {}
         self._size = 0
 
     async def add(self, events: Iterable[Outgoing]) -> None:
@@ -110,32 +110,33 @@ class OutboxWriter:
         The counter rows of their batches must be locked.
         """
         for event in events:
-            page = self._page_of.get(event.batch_id)
-            if page is None or not page.has_room_for(event):
-                page = self._page_of[event.batch_id] = _Page()
-                self._pages.append(page)
-            page.append(event)
-            page.size += len(event.payload)
+            row = self._row_of.get(event.batch_id)
+            if row is None or not row.has_room_for(event):
+                row = self._row_of[event.batch_id] = _NewRow()
+                self._rows.append(row)
+            row.append(event)
+            row.size += len(event.payload)
             self._size += len(event.payload)
             if self._size >= INSERT_BYTES:
                 await self.flush()
 
     async def flush(self) -> None:
         """Insert what is collected."""
-        pages, self._pages, self._page_of, self._size = self._pages, [], {}, 0
-        if pages:
+        rows, self._rows, self._row_of, self._size = self._rows, [], {}, 0
+        if rows:
             await self._conn.execute(
                 STATEMENTS["insert_outbox"],
                 {
-                    "batch_ids": Texts([page[0].batch_id for page in pages]),
-                    "topics": Texts([orjson.dumps(Counter(event.topic for event in page)) for page in pages]),
-                    "events": Texts([_lines(page) for page in pages]),
+                    "batch_ids": Texts([row[0].batch_id for row in rows]),
+                    "topics": Texts([orjson.dumps(Counter(event.topic for event in row)) for row in rows]),
+                    "events": Texts([_lines(row) for row in rows]),
                 },
             )
 
 
-def _lines(page: _Page) -> bytes | bytearray:
-    return page[0].payload if len(page) == 1 else b"\n".join(event.payload for event in page)
+def _lines(row: _NewRow) -> bytes | bytearray:
+    """Return the payloads in lines. A single one, which may be large, is not copied."""
+    return row[0].payload if len(row) == 1 else b"\n".join(event.payload for event in row)
 
 
 async def insert_outbox(conn: AsyncConnection[Any], events: Iterable[Outgoing]) -> None:

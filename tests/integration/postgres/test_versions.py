@@ -72,12 +72,12 @@ SELECTIONS = {
         for name in ("purge", "expiry", "time_limits", "late_batches", "retention", "published")
     ],
     "relay": [
-        f"tests/integration/relay/test_relay.py::{name}"
+        f"tests/integration/relay/{name}"
         for name in (
-            "test_a_row_becomes_a_record_with_its_key_value_and_headers",
-            "test_relays_share_the_shards_and_take_over_from_a_crashed_one",
-            "test_a_commit_of_another_pod_wakes_the_relay_of_the_shard",
-            "test_deleted_rows_that_vacuum_cannot_remove_yet_are_not_read_again",
+            "test_relay.py::test_a_row_becomes_a_record_with_its_key_value_and_headers",
+            "test_relay.py::test_deleted_rows_that_vacuum_cannot_remove_yet_are_not_read_again",
+            "test_leases.py::test_relays_share_the_shards_and_take_over_from_a_crashed_one",
+            "test_leases.py::test_a_commit_of_another_pod_wakes_the_relay_of_the_shard",
         )
     ],
     "pods": [

@@ -285,27 +285,28 @@ async def test_no_order_of_two_relays_loses_or_overtakes(database_url: str, tans
 def without_waves(patch: pytest.MonkeyPatch) -> None:
     """Send all events of a batch at once, on all topics."""
 
-    def everything(self: Publication, waiting: dict[bytes, list[OutboxEvent]], producer: Producer) -> Any:
+    def everything(self: Publication, producer: Producer) -> dict[tuple[str, int | None], list[OutboxEvent]]:
         wave: dict[tuple[str, int | None], list[OutboxEvent]] = {}
-        for batch_id, events in waiting.items():
-            for each in events:
-                wave.setdefault((each.topic, partition_of(batch_id, PARTITIONS)), []).append(each)
-        return wave, {}
+        for batch_id, runs in self._waiting.items():
+            for run in runs:
+                wave.setdefault((run[0].topic, partition_of(batch_id, PARTITIONS)), []).extend(run)
+        self._waiting = {}
+        return wave
 
     patch.setattr(Publication, "_next_wave", everything)
 
 
 def with_rows_deleted_when_they_are_read(patch: pytest.MonkeyPatch) -> None:
     """Delete rows when they are read, before they are acknowledged."""
-    turn = Worker._turn
+    transaction = Worker._transaction
 
     async def fetch_and_delete(self: Worker) -> list[OutboxRow]:
-        rows = await turn(self)
+        rows = await transaction(self)
         async with self._database.transaction() as conn:
             await outbox.delete_outbox(conn, [OutboxKey(row.batch_id, row.seq, row.is_page) for row in rows])
         return rows
 
-    patch.setattr(Worker, "_turn", fetch_and_delete)
+    patch.setattr(Worker, "_transaction", fetch_and_delete)
 
 
 @pytest.mark.parametrize(
