@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from struct import pack
+from typing import Any
 
 from psycopg import AsyncConnection, Connection
 from psycopg.abc import Buffer
@@ -42,7 +43,7 @@ class Texts(Array):
             if value is None:
                 parts.append(_NULL)
             else:
-                data = value if isinstance(value, bytes | bytearray) else value.encode()  # type: ignore[attr-defined]
+                data: Any = value.encode() if isinstance(value, str) else value
                 parts.append(len(data).to_bytes(4, "big"))
                 parts.append(data)
         return parts
