@@ -172,7 +172,9 @@ async def paged_event(
         opening = f'"{name}":['.encode()
         payload += rest.partition(opening)[0] + opening
         async for page in pages:
-            payload += b"".join(_json(element(row)) + b"," for row in page)
+            if page:
+                payload += _elements([element(row) for row in page])
+                payload += b","
             if len(payload) > max_bytes:
                 raise Unpublishable(topic, batch_id, max_bytes)
         if payload.endswith(b","):
@@ -182,6 +184,14 @@ async def paged_event(
     if len(payload) > max_bytes:
         raise Unpublishable(topic, batch_id, max_bytes)
     return Outgoing(topic, batch_id, identity, payload, *origin)
+
+
+def _elements(values: list[object]) -> memoryview | bytes:
+    """Return the JSON of a list without its brackets."""
+    try:
+        return memoryview(orjson.dumps(values))[1:-1]
+    except TypeError:
+        return b",".join(map(_json, values))
 
 
 def _json(value: object) -> bytes:
