@@ -32,6 +32,7 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "standbys": ("system", "look at the standby"),
     "lost_inputs": ("topics", "see what was lost, then acknowledge it"),
     "expired_content": ("waiting", "see what expired, and restore it"),
+    "late_batches": ("late", "see which uploads are missing"),
     "servers": ("do/health-acknowledge", "acknowledge it"),
 }
 """The page that helps with a kind of lines of ops.health, and what to do."""
