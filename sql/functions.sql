@@ -97,3 +97,18 @@ language sql stable parallel safe
 return coalesce(
     to_char(pending_at at time zone 'UTC', '", had waited since "YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''
 ) || case when history @> '[{"what": "expired"}]' then ' and had expired' else '' end;
+
+-- Says whether a text is one of these ids, or the beginning of one. Can be inlined.
+create or replace function els.is_named(
+    given text, is_prefix boolean, first text, second text default null, third text default null, fourth text default null
+) returns boolean
+language sql immutable parallel safe
+return coalesce(
+    case
+        when is_prefix then
+            coalesce(starts_with(first, given), false) or coalesce(starts_with(second, given), false)
+            or coalesce(starts_with(third, given), false) or coalesce(starts_with(fourth, given), false)
+        else given in (first, second, third, fourth)
+    end,
+    false
+);

@@ -26,6 +26,13 @@ alter table els.expired_seen add column if not exists late_until timestamptz;
 update els.expired_seen set late_until = transaction_timestamp() - interval '1 day' where late_until is null;
 """
 
+# What a search by the beginning of an id reads, and since when a batch has uploads. The purge fills the table again.
+SEARCH = """
+alter table els.search add column if not exists prefixes bytea storage external not null default '';
+alter table els.search add column if not exists first_at timestamptz;
+truncate els.search, els.search_progress;
+"""
+
 
 def _add_waits() -> None:
     for table, columns in WAITS.items():
@@ -43,8 +50,10 @@ def _drop_waits() -> None:
 def upgrade() -> None:
     _add_waits()
     op.execute(LATE_SEEN)
+    op.execute(SEARCH)
 
 
 def downgrade() -> None:
+    op.execute("alter table els.search drop column prefixes, drop column first_at")
     op.execute("alter table els.expired_seen drop column late_until cascade")
     _drop_waits()

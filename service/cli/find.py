@@ -11,7 +11,12 @@ async def find(settings: Settings, options: Namespace) -> int:
     """Print what has an id, or a part of a file's name, in every state."""
     async with opened_operations(settings) as operations:
         rows = await operations.search.find(
-            options.text, page=options.limit, older_than=options.older_than, newer_than=options.newer_than
+            options.text,
+            page=options.limit,
+            older_than=options.older_than,
+            newer_than=options.newer_than,
+            since=options.since,
+            until=options.until,
         )
     print_rows(rows, options.json)
     if len(rows) == options.limit:

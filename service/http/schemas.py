@@ -5,6 +5,7 @@ Unknown parameters are rejected: a filter with a typing error must not match mor
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -35,6 +36,12 @@ Age = Annotated[
     float,
     read_parameter(parameters.age),
     WithJsonSchema({"type": "string", "pattern": f"^{parameters.AGE}$", "example": "2h"}),
+]
+Since = Annotated[
+    datetime, read_parameter(parameters.since), WithJsonSchema({"type": "string", "example": "2026-11-24T08:00+01:00"})
+]
+Until = Annotated[
+    datetime, read_parameter(parameters.until), WithJsonSchema({"type": "string", "example": "2026-11-24"})
 ]
 
 

@@ -5,7 +5,7 @@ parameter must be.
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 MAX_ROWS = 1000
 """Maximum number of rows on one page, and of inputs or contents in one request."""
@@ -85,6 +85,23 @@ def age(text: str) -> float:
     if seconds > _CENTURY:
         raise ValueError("must be at most a hundred years")
     return seconds
+
+
+def since(text: str) -> datetime:
+    """Parse a time such as 2026-11-24T08:00, or a date, which begins at its midnight. Without a zone it is UTC."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = datetime.min  # noqa: DTZ901  rejected below
+    if not 1900 <= at.year <= 9000:
+        raise ValueError("must be a date or a time, like 2026-11-24 or 2026-11-24T08:00")
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def until(text: str) -> datetime:
+    """Parse a time as `since` does; a date includes the whole day."""
+    is_date = re.fullmatch("[0-9]{4}-?[0-9]{2}-?[0-9]{2}", text) is not None
+    return since(text) + (timedelta(days=1, microseconds=-1) if is_date else timedelta(0))
 
 
 def batch_cursor(text: str) -> tuple[datetime, str]:

@@ -21,12 +21,20 @@ class SearchActions:
         self._database = database
 
     async def find(
-        self, text: str, *, page: int, older_than: float | None = None, newer_than: float | None = None
+        self,
+        text: str,
+        *,
+        page: int,
+        older_than: float | None = None,
+        newer_than: float | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> Sequence[NamedRow]:
         """Returns what `text` names (the id of a batch, text, upload, essay, user, class or correlation), and the files
-        whose names contain it, in every state and the newest first; at most `page` rows.
+        whose names contain it, in every state and the newest first; at most `page` rows. Where there is nothing, what
+        has an id that begins with `text`.
 
-        Ages are seconds. Raises NotFound where nothing is found.
+        Ages are seconds, and hold together with the times. Raises NotFound where nothing is found.
         """
         if len(text.strip()) < LEAST_NAME:
             raise InvalidRequest(f"give at least {LEAST_NAME} characters of an id or a file's name")
@@ -34,11 +42,15 @@ class SearchActions:
         condition = SearchCondition(
             text,
             page,
-            None if newer_than is None else now - timedelta(seconds=newer_than),
-            None if older_than is None else now - timedelta(seconds=older_than),
+            max((at for at in (since, _before(now, newer_than)) if at), default=None),
+            min((at for at in (until, _before(now, older_than)) if at), default=None),
         )
         async with transaction(self._database) as conn:
             rows = await search.find(conn, condition)
         if not rows:
-            raise NotFound(f"nothing has the id {text!r}, and no file's name contains it")
+            raise NotFound(f"nothing has the id {text!r}, or one that begins with it, and no file's name contains it")
         return rows
+
+
+def _before(now: datetime, seconds: float | None) -> datetime | None:
+    return None if seconds is None else now - timedelta(seconds=seconds)

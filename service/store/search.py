@@ -26,9 +26,16 @@ SEARCHED_BYTES: Final = 64 * 1024
 """How many of the newest rejected inputs are searched in all their bytes, where each has no more than so many."""
 
 
+LEAST_PREFIX: Final = 8
+"""Characters of the beginning of an id that are needed to find it: the first group of a UUID."""
+
+
 @dataclass(frozen=True, slots=True)
 class SearchCondition:
-    """What to find: an id, or a part of a file's name; at most `page` rows of each kind, within times."""
+    """What to find: an id, or a part of a file's name; at most `page` rows of each kind, within times.
+
+    What waited is found from the time when it was stored until it reached its present state.
+    """
 
     text: str
     page: int
@@ -37,13 +44,29 @@ class SearchCondition:
 
 
 async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[NamedRow]:
-    """Find what an id names, or a file whose name contains the text, in every state; the newest first."""
+    """Find what an id names, or a file whose name contains the text, in every state; the newest first.
+
+    Where there is nothing, find what has an id that begins with the text.
+    """
     known_until = await _prepare(conn)
     ((name,),) = await fetch_rows(conn, "fold_text", text=condition.text)
+    rows = await _find(conn, condition, known_until, name)
+    if rows or len(condition.text) < LEAST_PREFIX:
+        return rows
+    rows = await _find(conn, condition, known_until, None)
+    return [row | {"matched": f"beginning of {row['matched']}"} for row in rows]
+
+
+async def _find(
+    conn: AsyncConnection[Any], condition: SearchCondition, known_until: datetime, name: str | None
+) -> list[NamedRow]:
+    """Find by the whole id or a part of a name; without a name, by the beginning of an id."""
+    is_prefix = name is None
     parameters = {
         "text": condition.text,
-        "correlation_id": _uuid(condition.text),
+        "correlation_id": None if is_prefix else _uuid(condition.text),
         "name": name,
+        "is_prefix": is_prefix,
         "since": condition.since,
         "until": condition.until,
         "page": condition.page,

@@ -26,14 +26,14 @@ async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
 
 
 async def _find(reads: Reads, query: Query) -> Mapping[str, Any]:
-    text = query.text("text")
-    rows, error = [], None
+    text, rows, error = query.text("text"), [], None
+    since, until = query.time("since"), query.end("until")
     if text:
         try:
-            rows = list(await reads.operations.search.find(text, page=ROWS))
+            rows = list(await reads.operations.search.find(text, page=ROWS, since=since, until=until))
         except (NotFound, InvalidRequest) as nothing:
             error = str(nothing)
-    return {"text": text, "rows": rows, "error": error}
+    return {"text": text, "since": query.text("since"), "until": query.text("until"), "rows": rows, "error": error}
 
 
 def pages() -> Sequence[ConsolePage]:

@@ -10,7 +10,7 @@ from service.store import console
 
 async def _actions(reads: Reads, query: Query) -> Mapping[str, Any]:
     given = {name: query.text(name) for name in ("who", "action", "batch", "topic")}
-    since, until = query.time("since"), query.time("until")
+    since, until = query.time("since"), query.end("until")
     async with reads.tables() as conn:
         rows = await console.list_operator_actions(
             conn,

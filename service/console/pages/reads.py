@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -98,7 +98,12 @@ class Query:
 
     def time(self, name: str) -> datetime | None:
         """Returns a time, of UTC where it has no zone; None where it is not given."""
-        at: datetime | None = self._read(name, _time)
+        at: datetime | None = self._read(name, parameters.since)
+        return at
+
+    def end(self, name: str) -> datetime | None:
+        """Returns a time likewise; a date includes the whole day."""
+        at: datetime | None = self._read(name, parameters.until)
         return at
 
     def required(self, name: str) -> str:
@@ -115,14 +120,6 @@ class Query:
             return read(given)
         except ValueError as error:
             raise InvalidRequest(f"{name}: {error}") from None
-
-
-def _time(text: str) -> datetime:
-    try:
-        time_ = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("must be a date or a time, like 2026-11-30 or 2026-11-30T08:00") from None
-    return time_ if time_.tzinfo else time_.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,8 @@ search = Table(
     not_null("changed_at", TIME),
     not_null("names", Text),
     not_null("ids", LargeBinary),
+    not_null("prefixes", LargeBinary, server_default=""),
+    Column("first_at", TIME),
     PrimaryKeyConstraint("batch_id", name="search_pkey"),
     prefixes=["unlogged"],
     postgresql_with={"toast_tuple_target": 8160, "autovacuum_vacuum_scale_factor": 0.05},

@@ -9,8 +9,8 @@ with searched as materialized (
 )
 select
     case
-        when batch_id = :text then 'batch id'
-        when correlation_id = :correlation_id::uuid then 'correlation id'
+        when els.is_named(:text, :is_prefix, batch_id) then 'batch id'
+        when :is_prefix or correlation_id = :correlation_id::uuid then 'correlation id'
         when position(:name in els.folded(original_file_name)) > 0 then 'file name'
         else 'content'
     end as matched,
@@ -21,10 +21,12 @@ from els.quarantine
 where (:since::timestamptz is null or first_seen_at >= :since)
     and (:until::timestamptz is null or first_seen_at <= :until)
     and (
-        batch_id = :text
+        els.is_named(:text, :is_prefix, batch_id)
         or correlation_id = :correlation_id
+        or :is_prefix and starts_with(correlation_id::text, :text)
         or position(:name in els.folded(original_file_name)) > 0
-        or id >= (select min(id) from searched)
+        or not :is_prefix
+        and id >= (select min(id) from searched)
         and case when coalesce(octet_length(value), 0) <= :bytes then els.mentions(key, value, error, :text) end
     )
 order by id desc

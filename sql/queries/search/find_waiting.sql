@@ -8,14 +8,14 @@ select
 from (
     select
         case
-            when batch_id = :text then 'batch id'
-            when text_storage_id = :text then 'text storage id'
-            when file_upload_id = :text then 'upload id'
-            when correlation_id = :correlation_id::uuid then 'correlation id'
+            when els.is_named(:text, :is_prefix, batch_id) then 'batch id'
+            when els.is_named(:text, :is_prefix, text_storage_id) then 'text storage id'
+            when els.is_named(:text, :is_prefix, file_upload_id) then 'upload id'
+            when :is_prefix or correlation_id = :correlation_id::uuid then 'correlation id'
             else 'file name'
         end as matched,
         'content' as kind, state, batch_id, text_storage_id, file_upload_id, original_file_name,
-        coalesce(closed_at, stored_at) as at,
+        coalesce(closed_at, stored_at) as at, stored_at as first_at,
         case state
             when 'pending' then 'waits for the registration'
             when 'expired' then 'the registration did not come in time, and takes it if it comes'
@@ -23,19 +23,20 @@ from (
         end as details,
         correlation_id
     from els.pending_content
-    where :text in (batch_id, text_storage_id, file_upload_id)
+    where els.is_named(:text, :is_prefix, batch_id, text_storage_id, file_upload_id)
         or correlation_id = :correlation_id
+        or :is_prefix and starts_with(correlation_id::text, :text)
         or position(:name in els.folded(original_file_name)) > 0
     union all
     select
         case
-            when batch_id = :text then 'batch id'
-            when file_upload_id = :text then 'upload id'
-            when correlation_id = :correlation_id then 'correlation id'
+            when els.is_named(:text, :is_prefix, batch_id) then 'batch id'
+            when els.is_named(:text, :is_prefix, file_upload_id) then 'upload id'
+            when :is_prefix or correlation_id = :correlation_id then 'correlation id'
             else 'file name'
         end,
         'failure', state, batch_id, null, file_upload_id, original_file_name, coalesce(closed_at, stored_at),
-        concat(validation_error_code, ': ', left(error_detail ->> 'message', 255)), correlation_id
+        stored_at, concat(validation_error_code, ': ', left(error_detail ->> 'message', 255)), correlation_id
     from (
         select *
         from els.validation_failures
@@ -45,19 +46,25 @@ from (
         from els.validation_failures
         where state = 'removed'
     ) as waiting
-    where :text in (batch_id, file_upload_id)
+    where els.is_named(:text, :is_prefix, batch_id, file_upload_id)
         or correlation_id = :correlation_id
+        or :is_prefix and starts_with(correlation_id::text, :text)
         or position(:name in els.folded(original_file_name)) > 0
     union all
     select
-        case when batch_id = :text then 'batch id' when class_id = :text then 'class id' else 'correlation id' end,
-        'confirmation', state, batch_id, null, null, null, stored_at, concat(associations, ' associations'),
+        case
+            when els.is_named(:text, :is_prefix, batch_id) then 'batch id'
+            when els.is_named(:text, :is_prefix, class_id) then 'class id'
+            else 'correlation id'
+        end,
+        'confirmation', state, batch_id, null, null, null, stored_at, stored_at, concat(associations, ' associations'),
         correlation_id
     from els.confirmations
-    where :text in (batch_id, class_id)
+    where els.is_named(:text, :is_prefix, batch_id, class_id)
         or correlation_id = :correlation_id
+        or :is_prefix and starts_with(correlation_id::text, :text)
 ) as found
 where (:since::timestamptz is null or at >= :since)
-    and (:until::timestamptz is null or at <= :until)
+    and (:until::timestamptz is null or first_at <= :until)
 order by at desc
 limit :page

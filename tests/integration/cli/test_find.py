@@ -131,12 +131,101 @@ def test_everything_is_found_by_every_id_and_by_its_file_name(service: CommandLi
 
 @pytest.mark.usefixtures("kept")
 def test_what_is_not_there_is_not_found(service: CommandLine) -> None:
-    for text in ("nobody.docx", "essay", "text-slo", "drop table%", correlation_id(99), "full\npart", "💥💥💥"):
+    for text in (
+        "nobody.docx",
+        "essay",
+        "text-slott",
+        "text-sl",
+        "user-one ",
+        "drop table%",
+        correlation_id(99),
+        "full\npart",
+        "💥💥💥",
+    ):
         found = service("find", text, "--json")
         kinds = [row["matched"] for row in found.json] if found.status == 0 else []
         assert set(kinds) <= {"content"}, text
     assert service("find", "nobody.docx").failed_with(1, "nothing has the id 'nobody.docx'")
     assert service("find", "ab").failed_with(2, "at least 3 characters")
+
+
+BEGINNINGS = [
+    ("essay-fu", "essay id", "slot"),
+    ("essay-part", "essay id", "slot"),
+    ("text-slo", "text storage id", "slot"),
+    ("text-exces", "text storage id", "excess"),
+    ("upload-text-exc", "upload id", "excess"),
+    ("upload-fai", "upload id", "failure"),
+    ("upload-surp", "upload id", "failure"),
+    ("text-pend", "text storage id", "content"),
+    ("text-expi", "text storage id", "content"),
+    ("text-remo", "text storage id", "content"),
+    ("upload-wai", "upload id", "failure"),
+    ("user-tw", None, None),
+    ("class-tw", "class id", "confirmation"),
+]
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_beginning_of_an_id_finds_it_where_nothing_has_the_whole(service: CommandLine) -> None:
+    for text, matched, kind in BEGINNINGS:
+        ended = service("find", text, "--json")
+        if matched is None:
+            assert ended.failed_with(1, "nothing has the id"), text
+        else:
+            assert {(row["matched"], row["kind"]) for row in ended.json} == {(f"beginning of {matched}", kind)}, text
+    assert len(service("find", "essay-part", "--json").json) == 3
+    by_correlation = service("find", correlation_id(0)[:-1], "--json").json
+    assert {row["matched"] for row in by_correlation} == {"beginning of correlation id"}
+    assert {row["kind"] for row in by_correlation} == {
+        *("batch", "slot", "excess", "failure", "content", "confirmation", "rejected")
+    }
+    assert {row["matched"] for row in service("find", "upload-text-slot", "--json").json} == {"upload id"}
+
+
+def test_a_whole_id_is_not_lost_among_those_that_begin_with_it(service: CommandLine, pod: ApplyingPod) -> None:
+    pod.take(*(registered(f"batch-id-{number}", f"essay-{number}") for number in (1, 10, 11, 12)))
+    assert service("purge").status == 0
+    assert [row["batch_id"] for row in service("find", "batch-id-1", "--json").json] == ["batch-id-1"]
+    found = service("find", "batch-id-", "--json").json
+    assert sorted(row["batch_id"] for row in found) == ["batch-id-1", "batch-id-10", "batch-id-11", "batch-id-12"]
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_an_essay_is_found_by_the_day_on_which_it_was_uploaded_or_reached_its_state(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any], indexed: bool
+) -> None:
+    pod.take(provisioned("b", "t1", original_file_name="Åsa.docx"))
+    conn.execute("update els.pending_content set stored_at = '2026-11-24T09:00Z', waiting_since = '2026-11-24T09:00Z'")
+    pod.take(provisioned("c", "t2", original_file_name="Åsa again.docx"))
+    pod.take(registered("b", "e1"))
+    for table, column in (("slots", "taken_at"), ("batches", "registered_at"), ("batches", "changed_at")):
+        conn.execute(f"update els.{table} set {column} = '2026-11-26T09:00Z'")
+    if indexed:
+        conn.execute("update els.search_progress set known_until = null")
+        assert service("purge").status == 0
+    tuesday = ("--since", "2026-11-24", "--until", "2026-11-24")
+    for times in (
+        tuesday,
+        ("--since", "2026-11-24T10:00+01:00", "--until", "2026-11-24T09:00:01"),
+        ("--since", "2026-11-25", "--until", "2026-11-25"),
+        ("--since", "2026-11-26", "--until", "2026-11-26"),
+        (*tuesday, "--newer-than", "36500d"),
+    ):
+        found = service("find", "åsa", *times, "--json")
+        assert found.status == 0, times
+        assert [row["text_storage_id"] for row in found.json] == ["t1"], times
+    for times in (
+        ("--since", "2026-11-27", "--until", "2026-11-28"),
+        ("--until", "2026-11-23"),
+        ("--until", "2026-11-24T08:59"),
+        ("--since", "2026-11-26T09:00:01", "--until", "2026-11-27"),
+    ):
+        assert service("find", "åsa", *times).failed_with(1, "nothing has the id"), times
+    assert len(service("find", "åsa", "--since", "2026-11-24", "--json").json) == 2
+    for wrong in ("tuesday", "2026-13-01", "1800-01-01", "9999-12-31", ""):
+        refused = service("find", "åsa", "--until", wrong)
+        assert (refused.status, "must be a date or a time" in refused.err) == (2, True), wrong
 
 
 def test_the_search_knows_what_changed_since_a_purge_and_forgets_what_is_deleted(

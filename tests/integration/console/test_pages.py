@@ -236,3 +236,12 @@ def test_samples_are_an_hour_of_rates_and_levels() -> None:
 def test_durations_are_for_people() -> None:
     given = (0, 59, 61, 3_725, 90_000, -5)
     assert [span(each) for each in given] == ["0 s", "59 s", "1 min", "1 h 2 min", "1 d 1 h", "0 s"]
+
+
+async def test_a_search_is_limited_to_days(console: ServedHere) -> None:
+    await console.take(provisioned("b", "t", original_file_name="Åsa.docx"))
+    for query, found in (("since=2000-01-01&until=8000-01-01", True), ("until=2000-01-01", False), ("since=", True)):
+        response, text = await console.send("GET", f"find?text=%C3%85sa&{query}")
+        assert (response.status, "Åsa.docx" in text) == (200, found), query
+    response, text = await console.send("GET", "find?text=%C3%85sa&since=tuesday")
+    assert (response.status, "since: must be a date or a time" in text) == (422, True)

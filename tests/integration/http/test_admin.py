@@ -582,3 +582,11 @@ async def test_what_is_searched_is_not_logged(served: Served) -> None:
             assert (await served.get(path, **{name: "Anna Ek"}))[0] == 200
     assert [each["event"] for each in logs] == ["personal_data_read"] * len(searches)
     assert "Anna" not in repr(logs)
+
+
+async def test_a_search_takes_times_and_the_beginning_of_an_id(served: Served) -> None:
+    await served.take(provisioned("b", "3f2504e0-4f89", original_file_name="Åsa.docx"))
+    status, body = await served.get("find", text="3f2504e0", since="2000-01-01T00:00+02:00", until="8000-01-01")
+    assert (status, [row["matched"] for row in body["rows"]]) == (200, ["beginning of text storage id"])
+    assert (await served.get("find", text="Åsa", until="2000-01-01"))[0] == 404
+    assert (await served.get("find", text="Åsa", since="tuesday"))[0] == 422
