@@ -53,7 +53,7 @@ def add(commands: Commands, function: str, name: str, help_text: str) -> argpars
     """Add a command, which calls the function `function` of the package."""
     module, command = function.rsplit(".", 1)
     added: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=_sentence(help_text))
-    added.set_defaults(module=module, command=command)
+    added.set_defaults(module=module, command=command, parser=added)
     return added
 
 

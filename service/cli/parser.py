@@ -5,6 +5,8 @@ Parsed options name the function of a command by `module` and `command`; it is c
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from service import __version__
 from service.cli.parsers.batches import add_batches
@@ -17,9 +19,20 @@ from service.cli.parsers.process import add_process
 from service.cli.parsers.quarantine import add_quarantine
 
 
+class _Parser(argparse.ArgumentParser):
+    """Is a parser that reports an unknown argument with the usage of the command, not with that of the whole."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse the arguments. Exits with status 2 where they are wrong."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            getattr(options, "parser", self).error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog=_program(),
         description="Essay Lifecycle Service: assigns uploaded essays to the slots of their batches.",
         epilog="Settings are environment variables, see docs/configuration.md. Exit status: 0 done; 1 failed, or done "

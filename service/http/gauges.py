@@ -46,6 +46,8 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_inactive_replication_slots": "Replication slots that nobody has used for 5 minutes.",
     "els_health_actions": "Lines of ops.health that need an action.",
     "els_health_notices": "Notices of ops.health that no operator has acknowledged.",
+    "els_batches_closed_last_day": "Batches that operators closed in the last 24 hours.",
+    "els_batches_cancelled_last_day": "Batches that operators cancelled in the last 24 hours.",
 }
 """Help texts of the gauges, in the order of the columns of read_health."""
 

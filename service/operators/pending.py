@@ -169,16 +169,15 @@ async def remove_pending(conn: AsyncConnection[Any], by: Operator, action: str, 
 
 
 async def restore_pending(
-    conn: AsyncConnection[Any], by: Operator, batch_id: str, text_storage_ids: Sequence[str] | None
+    conn: AsyncConnection[Any], by: Operator, batch_id: str, ids: Sequence[str] | None
 ) -> Restored:
-    """Restore content of a batch, or (None) all its content and failures, in the caller's transaction.
+    """Restore content and failures of a batch, or (None) all, in the caller's transaction.
 
-    Raises like `remove_pending`.
+    An id names both the content and the failure that have it. Raises like `remove_pending`.
     """
     await _lock_unregistered(conn, batch_id)
-    uploads = None if text_storage_ids is None else ()
-    contents, failures = await _restore(conn, batch_id, text_storage_ids, uploads)
-    _check_all(text_storage_ids, contents, f"of batch {batch_id} is expired")
+    contents, failures = await _restore(conn, batch_id, ids, ids)
+    _check_all(ids, [*contents, *failures], f"of batch {batch_id} is expired")
     if contents or failures:
         subjects = _subjects(batch_id, contents, failures)
         await operator_actions.insert_operator_actions(conn, by, "pending restore", subjects)

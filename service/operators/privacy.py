@@ -20,7 +20,14 @@ from service.operators.errors import Contention, InvalidRequest, operation_error
 from service.operators.transactions import transaction
 from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
-from service.recovery.blanking import blank, blank_rejected, count_rejected, lock_erased_batch, tombstones
+from service.recovery.blanking import (
+    blank,
+    blank_rejected,
+    count_rejected,
+    find_erasable,
+    lock_erased_batch,
+    tombstones,
+)
 from service.store import erasures, operator_actions
 from service.store.erasures import ErasedUploads
 from service.store.operator_actions import Operator, Subject
@@ -91,8 +98,11 @@ class PrivacyActions:
         await self._check_reason(by, request, targets)
         part = request.name if request.kind == "file" else None
         if dry_run:
-            await self._count(targets, report)
-            report.rejected_inputs = await count_rejected(self._database, part) if part else 0
+            wanted = await self._count(request, targets, report)
+            try:
+                report.rejected_inputs = await count_rejected(self._database, wanted, part)
+            except psycopg.Error as error:
+                raise operation_error(error) from None
             return report
         await self._begin(by, request, targets)
         if request.kind == "user":  # those that were registered before the tombstone
@@ -147,15 +157,21 @@ class PrivacyActions:
         if any(contains(by.why, word) for word in words):
             raise InvalidRequest("the reason must not contain what is erased, since it is kept: give a case number")
 
-    async def _count(self, targets: dict[str, ErasedUploads], report: ErasureReport) -> None:
+    async def _count(
+        self, request: ErasureRequest, targets: dict[str, ErasedUploads], report: ErasureReport
+    ) -> list[ErasedSubject]:
+        """Count what would be erased of each batch. Returns the tombstones that would be written."""
+        wanted = [ErasedSubject("mention", "", request.name)] if request.kind in ("user", "file") else []
         async with transaction(self._database) as conn:
             for batch_id, uploads in sorted(targets.items()):
-                found = await erasures.read_erasable(conn, batch_id, uploads)
+                with_ids, found = await find_erasable(conn, batch_id, uploads)
+                wanted += tombstones(batch_id, with_ids, found["name"])
                 waiting, _ = await erasures.count_unpublished(conn, [batch_id])
                 counts = {"texts": len(found["text"]), "uploads": len(found["upload"]), "names": len(found["name"])}
                 report.batches.append(
                     {"batch_id": batch_id, "whole": uploads.whole, **counts, "unpublished_rows": waiting}
                 )
+        return wanted
 
     async def _begin(self, by: Operator, request: ErasureRequest, targets: dict[str, ErasedUploads]) -> None:
         """Commit the tombstones. Rejected inputs and registrations that were not compared with them are committed."""

@@ -1,6 +1,7 @@
 """Blanks what is stored of batches and rejected inputs that were erased: for an operator, and after a recovery."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -52,11 +53,7 @@ async def blank(
 
     Writes their tombstones.
     """
-    found = await erasures.read_erasable(conn, batch_id, uploads)
-    if not uploads.whole:  # each text brings its upload, and each upload its texts
-        uploads = _with(uploads, found)
-        found = await erasures.read_erasable(conn, batch_id, uploads)
-    with_ids = _with(uploads, found)
+    with_ids, found = await find_erasable(conn, batch_id, uploads)
     await erasures.insert_erasures(conn, tombstones(batch_id, with_ids, found["name"]))
     rows = dict(await erasures.blank_batch(conn, batch_id, with_ids))
     await search.index_batches(conn, [batch_id])
@@ -71,6 +68,17 @@ async def blank(
     await search.index_batches(conn, [batch_id])
     rows["incomplete_batches"] = await _blank_announcements(conn, batch_id, with_ids)
     return BlankedBatch(rows, with_ids.texts, with_ids.uploads)
+
+
+async def find_erasable(
+    conn: AsyncConnection[Any], batch_id: str, uploads: ErasedUploads
+) -> tuple[ErasedUploads, Mapping[str, set[str]]]:
+    """Find what is erased with a batch, or with uploads of it, with all their ids; and what is read of it, by kind."""
+    found = await erasures.read_erasable(conn, batch_id, uploads)
+    if not uploads.whole:  # each text brings its upload, and each upload its texts
+        uploads = _with(uploads, found)
+        found = await erasures.read_erasable(conn, batch_id, uploads)
+    return _with(uploads, found), found
 
 
 def _with(uploads: ErasedUploads, found: Mapping[str, set[str]]) -> ErasedUploads:
@@ -185,15 +193,25 @@ async def blank_rejected(database: Database, part: str | None = None) -> tuple[i
             after = page[-1].id
 
 
-async def count_rejected(database: Database, part: str) -> int:
-    """Count the rejected inputs that contain a part of a file name. Raises psycopg.Error."""
+async def count_rejected(database: Database, wanted: Iterable[ErasedSubject], part: str | None = None) -> int:
+    """Count the rejected inputs that `blank_rejected` would blank with these tombstones. Raises psycopg.Error."""
+    mentioned, names = set(), set()
+    for subject in wanted:
+        if subject.kind in ("mention", "name"):
+            (mentioned if subject.kind == "mention" else names).add(unicodedata.normalize("NFC", subject.name))
     count = after = 0
     while True:
         async with database.transaction() as conn:
             page = await erasures.read_rejected(conn, after)
+            found = await erasures.find_mentioned(conn, {each.id: each.mentions for each in page})
         if not page:
             return count
-        count += len(_containing({each.id: each.mentions for each in page}, part))
+        for each in page:
+            texts = {unicodedata.normalize("NFC", text) for text in each.mentions.texts}
+            if texts & mentioned or (each.mentions.batch_id is None and texts & names):
+                found.add(each.id)
+        named = _containing({each.id: each.mentions for each in page}, part) if part else {}
+        count += len(found | named.keys())
         after = page[-1].id
 
 

@@ -31,7 +31,7 @@ class PendingFilter:
 
     batch_id: str | None = None
     ids: Sequence[str] | None = None
-    """Text storage ids of contents; in a removal, also file upload ids of failures."""
+    """Text storage ids of contents, and file upload ids of failures."""
     contains: str | None = None
     """A part of the file's name, in either case."""
     older_than: float | None = None

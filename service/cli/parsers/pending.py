@@ -93,7 +93,7 @@ def add_pending(commands: Commands) -> None:
         type=short_text,
         metavar="TEXT_STORAGE_ID",
         nargs="*",
-        help="only these texts (default: all that expired, failures included)",
+        help="only these texts or failed uploads (default: all that expired)",
     )
     restore.add_argument("--all", action="store_true", help="all that expired, of all batches")
     restore.add_argument("--dry-run", action="store_true", help="only count what matches; change nothing")

@@ -1,6 +1,6 @@
--- Reads the numbers of ops.health, for metrics: ages in seconds, 0 where nothing waits. Cheap, however much waits: see
--- the view.
--- Index: those of ops.health, rejected_bytes_pkey. Locks: none.
+-- Reads the numbers of ops.health, for metrics: ages in seconds, 0 where nothing waits; and what operators have ended in
+-- the last day, also by the command line, whose process nobody scrapes. Cheap, however much waits: see the view.
+-- Index: those of ops.health, rejected_bytes_pkey, operator_actions_at. Locks: none.
 select
     pending,
     coalesce(extract(epoch from now() - oldest_pending), 0)::float8 as pending_oldest_seconds,
@@ -24,5 +24,19 @@ select
     held_back_transactions,
     inactive_slots,
     cardinality(actions) as actions,
-    cardinality(notices) as notices
+    cardinality(notices) as notices,
+    ended.closed,
+    ended.cancelled
 from ops.health
+cross join (
+    select
+        count(*) filter (where action = 'batches close') as closed,
+        count(*) filter (where action = 'batches cancel') as cancelled
+    from (
+        select action
+        from els.operator_actions
+        where at > now() - interval '1 day'
+        order by at desc
+        limit 10000
+    ) as latest
+) as ended

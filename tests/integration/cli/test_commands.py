@@ -129,6 +129,25 @@ def test_a_wrong_command_is_a_usage_error(bare: CommandLine, arguments: str) -> 
     assert "usage:" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        ("pending restore b --forec", "pending restore ["),
+        ("quarantine list --what 7", "quarantine list ["),
+        ("check --what", "check ["),
+        ("find text extra", "find ["),
+        ("--what check", "["),
+    ],
+)
+def test_an_unknown_option_is_reported_with_the_usage_of_its_command(
+    bare: CommandLine, arguments: str, usage: str
+) -> None:
+    ended = bare(*arguments.split())
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith(f"usage: python -m service {usage}")
+    assert "unrecognized arguments: " in ended.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("missing", ["ELS_DATABASE_URL", "ELS_KAFKA_BOOTSTRAP_SERVERS"])
 def test_a_missing_setting_is_named(service: CommandLine, missing: str) -> None:
     assert service("run", without=missing).failed_with(2, f"{missing}: is not set")

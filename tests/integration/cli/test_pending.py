@@ -249,6 +249,29 @@ def test_restored_content_keeps_its_place_in_the_order(
     ]
 
 
+def test_failures_are_restored_by_their_uploads(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(*(failed("b", upload) for upload in ("u1", "u2", "both")), provisioned("b", "both"), provisioned("b", "t"))
+    expire(conn, "both", "t")
+    expire_failures(conn)
+    expired = "select file_upload_id from els.validation_failures where state = 'expired' order by 1"
+    assert service("pending", "restore", "b", "u1", "x").failed_with(1, "no such content of batch b is expired: x")
+    assert len(conn.execute(expired).fetchall()) == 3
+    dry = service("pending", "restore", "b", "u1", "both", "--dry-run")
+    assert dry.out == "1 content and 2 validation failures of batch b would be restored.\n"
+    done = service("pending", "restore", "b", "u1", "both", "--why", "late")
+    assert done.out == "1 content and 2 validation failures of batch b restored.\n"
+    assert states(conn) == {"both": "pending", "t": "expired"}
+    assert conn.execute(expired).fetchall() == [("u2",)]
+    ((*_, details),) = written(conn)
+    assert (details["contents"], details["text_storage_ids"], sorted(details["file_upload_ids"])) == (
+        1, ["both"], ["both", "u1"],
+    )  # fmt: skip
+    pod.take(registered("b", "e1", "e2"))
+    assert service("pending", "restore", "b", "u2").failed_with(1, "batch b is registered")
+
+
 def test_removed_content_is_not_restored(service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]) -> None:
     pod.take(provisioned("b", "t"))
     assert service("pending", "clear", "b", "--yes").status == 0

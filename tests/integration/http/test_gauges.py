@@ -101,6 +101,18 @@ async def test_the_gauges_are_the_numbers_of_health(gauges: Gauges, database_url
     assert scraped(gauges)["els_topics_stopped"][NO_LABELS] == 1, "the former name"
 
 
+async def test_what_operators_ended_in_a_day_is_counted(gauges: Gauges, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        for action, hours in (("close", 1), ("close", 23), ("close", 25), ("cancel", 2), ("cancel", 48)):
+            conn.execute(
+                "insert into els.operator_actions (at, who, action, batch_id, why)"
+                " values (now() - make_interval(hours => %s), 'me', 'batches ' || %s::text, 'b', '')",
+                [hours, action],
+            )
+    values = await read_once(gauges)
+    assert (values["els_batches_closed_last_day"], values["els_batches_cancelled_last_day"]) == (2, 1)
+
+
 async def test_gauges_are_left_out_while_the_database_is_unavailable(gauges: Gauges, database_url: str) -> None:
     assert await read_once(gauges)
     with unavailable(database_url):

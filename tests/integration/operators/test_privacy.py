@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.personal_data import BLANK, OTHER_COLUMNS, PERSONAL_COLUMNS
-from service.domain.topics import CONTENT_PROVISIONED
+from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
 from service.intake.reporting import report as report_effects
 from service.operators.errors import Conflict, InvalidRequest
 from service.operators.operations import Operations
@@ -25,7 +25,7 @@ from service.recovery.blanking import import_tombstones, tombstone_of
 from service.store import search
 from service.store.operator_actions import Operator
 from service.store.pending_content import PendingFilter
-from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
+from tests.support.builders.inputs import content, delivery, failed, provisioned, registered, registration
 from tests.support.checks.personal import COLUMNS, contains_name, places_of
 from tests.support.pods.applier import ApplyFixture
 
@@ -353,6 +353,34 @@ async def test_a_dry_run_changes_nothing(eraser: Eraser) -> None:
     ]
     assert places_of(eraser.conn, NAME) == EVERYWHERE
     assert eraser.rows("select count(*) from els.erasures") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "some"),
+    [
+        ("batch", ("b",), True),
+        ("user", ("", USER), True),
+        ("text", ("b", "t6"), True),
+        ("upload", ("b", "upload-t6"), True),
+        ("text", ("b", "t1"), True),
+        ("upload", ("b", "upload-t1"), True),
+        ("batch", ("nobody's",), False),
+    ],
+)
+async def test_a_dry_run_counts_the_rejected_inputs_that_are_blanked(
+    eraser: Eraser, kind: Any, names: tuple[str, ...], some: bool
+) -> None:
+    await fill(eraser)
+    await eraser.once(rejected(None, "t1"))
+    await eraser.once(delivery(BATCH_REGISTERED, registration("theirs", [], user_id=USER), key=b"theirs"))
+    batch_id, name = (*names, "")[:2]
+    before = state(eraser)
+    report = await eraser.erase(kind, batch_id, name, dry_run=True)
+    assert state(eraser) == before
+    assert eraser.rows("select count(*) from els.erasures") == [(0,)]
+    done = await eraser.erase(kind, batch_id, name)
+    assert report.rejected_inputs == done.rejected_inputs
+    assert (done.rejected_inputs > 0) == some
 
 
 async def test_the_log_of_actions_says_what_was_erased_without_its_name(eraser: Eraser) -> None:
