@@ -40,8 +40,9 @@ def slots_of_an_end(
         slots[essay_id] = before[essay_id] if same else failed
     # The slots that are left must stay without content: the batch would be announced with another list.
     slots |= {essay_id: StoredSlot(essay_id, positions[essay_id], "withdrawn") for essay_id in left[len(uploads) :]}
-    # Only the announcement of its completion, of its failure or of its cancellation explains slots without content.
-    was_closed = known.completed or known.failed or known.cancelled
+    # Only the announcement of its completion, of its failure or of its cancellation explains slots without content; or
+    # that of its errors where the completion did not follow, which is the first that is published of a close.
+    was_closed = known.completed or known.cancelled or (known.errors and not known.ready)
     if len(uploads) > len(left) or (len(uploads) < len(left) and not was_closed):
         what = f"it was announced as complete with {len(uploads)} failures, and has {len(left)} slots without content"
         return slots, [what]

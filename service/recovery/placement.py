@@ -72,6 +72,7 @@ async def place(
         for each in changed:
             counts["batches"] += each.register is not None
             counts["slots"] += sum(slot.state != "open" for slot in each.slots)
+            counts["slots withdrawn"] += sum(slot.state == "withdrawn" for slot in each.slots)
             counts["contents"] += len(each.contents)
             counts["decided again"] += len(each.decide)
         if not dry_run:

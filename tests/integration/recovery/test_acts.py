@@ -261,6 +261,43 @@ async def test_a_batch_that_was_cancelled_is_cancelled_again(stack: SetBack) -> 
     assert {row[:2] for row in stack.state()} == {row[:2] for row in before}
 
 
+async def test_a_close_that_nobody_was_told_of_is_repeated_behind_all_inputs(stack: SetBack) -> None:
+    """Uploads that came after it may take slots this time. Nothing that was announced is contradicted."""
+    await stack.start()
+    await stack.keep()
+    names = ("some", "all", "cancelled")
+    await stack.send([(BATCH_REGISTERED, 0, registration(each, ["e1", "e2", "e3"])) for each in names])
+    await stack.send([each for name in names for each in contents(name, f"{name}-1")])
+    await stack.settled()
+    await stack.published()
+    await stack.stop_relay()
+    batches = operations(stack).batches
+    for name in ("some", "all"):
+        assert (await batches.close(ME, name)).withdrawn == 2
+    await batches.cancel(ME, "cancelled", "DUPLICATE")
+    later = [*contents("some", "some-2"), *contents("all", "all-2", "all-3")]
+    await stack.send([*later, *contents("cancelled", "cancelled-2", "cancelled-3")])
+    await stack.consumers.all_committed()
+    assert sorted(states(stack).values()) == ["excess"] * 5 + ["slot"] * 3
+    await stack.stop()
+    acts = exported(stack)
+    await stack.set_back()
+    left = await recovered(stack, acts)
+    assert [(act.batch_id, why.split(":")[0]) for act, why in left] == [("cancelled", "batch cancelled is ready")]
+    assert set(states(stack).values()) == {"slot"}
+    ended = "select batch_id, state, assigned, withdrawn from els.batches order by 1"
+    assert stack.consumers.conn.execute(ended).fetchall() == [
+        ("all", "ready", 3, 0),
+        ("cancelled", "ready", 3, 0),
+        ("some", "ready", 2, 1),
+    ]
+    assert sorted(row[2] for row in repeated(stack)) == ["batches close"] * 2
+    stack.start_relay()
+    await stack.published()
+    await stack.stop_relay()
+    await check_audit(stack.consumers.app_url, stack.consumers.broker, stack.consumers.group)
+
+
 def test_csv_is_read_as_well() -> None:
     names = "id,at,who,action,batch_id,topic,why,details"
     (act,) = read_acts(f'{names}\n1,2026-11-30 01:00:00+01,me,pending clear,b,,"a, b","{{""n"": 1}}"\n'.encode())
