@@ -3,7 +3,7 @@
 # make demo    early content, its registration, repeats and excess, live on the running stack
 # make down    everything that `make up` started, stopped; the data stays
 # make test    the tests that need only the embedded servers, at most five minutes (make test ARGS="-k relay" for some)
-# make test-all   all tests, also on Apache Kafka, over TLS and with promtool, at most 20 minutes; what CI runs
+# make test-all   all tests, also on Apache Kafka, over TLS, with promtool and TypeScript, at most 20 minutes; what CI runs
 # make coverage   the lines that the last `make test-all` did not run, by package; fails below the minimum
 # make bench   what it costs, measured: make bench ARGS=database, ARGS=all, ARGS="whole --pods 2"; see benchmarks/
 # make lint    ruff, mypy, import rules, squawk on the migrations, yamllint, shellcheck, drift of what `make docs` makes
@@ -67,9 +67,14 @@ test: setup
 # With ARGS, `make test-all` may run a few tests only, and measures nothing.
 MEASURED := $(if $(ARGS),,--cov --cov-report= -p tests.support.measured)
 
-test-all: setup
+test-all: $(VENV)/with-node
 	@$(BIN)/python -m pytest $(PARALLEL) --everything $(MEASURED) $(ARGS)
 	@$(if $(ARGS),:,$(MAKE) --no-print-directory coverage)
+
+$(VENV)/with-node: $(VENV)/installed requirements/node.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement requirements/node.txt
+	@touch $@
 
 # The minimum, in per cent of the lines of service/<package>.
 COVERAGE_MINIMUM := domain:97 intake:96 relay:93
@@ -118,6 +123,7 @@ lock: setup
 	$(LOCK) pyproject.toml --extra otel --constraint requirements/runtime.txt --output-file requirements/otel.txt
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
 	$(LOCK) --group pyproject.toml:audit --output-file requirements/audit.txt
+	$(LOCK) --group node --output-file requirements/node.txt
 	$(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 
 # The pins of the service alone, beside the tools that look at them.

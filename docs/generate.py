@@ -167,6 +167,9 @@ def _describe(name: str, schema: Json) -> None:
         value.pop("title", None)
         if "$ref" in value:  # generators make a second model of a reference with a description
             continue
+        if not {"type", "anyOf", "enum"} & value.keys():
+            # Any value is accepted, and is ignored unless it is text. Generators want a type to make one of.
+            value["anyOf"] = [{"type": "string"}, {"type": "null"}]
         value["description"] = FIELDS.get(f"{name}.{field}") or FIELDS[field]
         for each in (value, *value.get("anyOf", ())):
             if "[0-9]{2}:[0-9]{2}" in each.get("pattern", "").replace(r"\d\d", "[0-9]{2}"):

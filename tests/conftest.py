@@ -38,6 +38,7 @@ from tests.support.selection import (  # noqa: F401 - pytest finds its hooks her
 )
 from tests.support.servers import acls
 from tests.support.servers.acls import GuardedCluster
+from tests.support.typescript import programs
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -62,6 +63,13 @@ def promtool() -> str:
     if missing := selection.promtool_missing():
         pytest.skip(missing)
     return "promtool"
+
+
+@pytest.fixture(scope="session")
+def typescript() -> None:
+    """The compiler of TypeScript, and a generator of models for it (tests/support/typescript/programs.py)."""
+    if missing := programs.missing():
+        pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

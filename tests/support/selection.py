@@ -15,6 +15,7 @@ import pytest
 
 from deploy.servers import apache_kafka, brokers, kafka_tools, pgbouncer, postgres_versions
 from tests.support.servers import pythons
+from tests.support.typescript import programs as typescript
 
 GIVEN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ELS_")}
 """Taken out of the environment: what a test runs gets its settings from the test alone."""
@@ -25,6 +26,7 @@ NAMED_KAFKA = GIVEN.get("ELS_KAFKA_BOOTSTRAP_SERVERS")
 NOT_EMBEDDED = {
     "promtool": "with promtool",
     "chromium": "in Chromium",
+    "typescript": "with TypeScript",
     "secure_postgres_server": "over TLS",
     "secure_kafka": "over TLS",
     "apache": "on Apache Kafka",
@@ -39,6 +41,7 @@ NOT_EMBEDDED = {
 
 ONE_WORKER = {
     "chromium": "console",
+    "typescript": "typescript",
     "secure_kafka": "secured",
     "secure_postgres_server": "secured",
     "apache": "apache",
@@ -179,6 +182,7 @@ def missing(config: pytest.Config) -> dict[str, str]:
         "in the field": kafka_tools.missing(),
         "with promtool": promtool_missing(),
         "in Chromium": chromium_missing(),
+        "with TypeScript": typescript.missing(),
         "on PostgreSQL 16 and 17": postgres_versions.missing(),
         "behind PgBouncer": pgbouncer.missing(),
         **{f"on Python {version}": pythons.missing(version) for version in pythons.others()},
