@@ -28,7 +28,8 @@ update els.expired_seen set late_until = transaction_timestamp() - interval '1 d
 
 # What a search by the beginning of an id reads, and since when a batch has uploads. The purge fills the table again.
 SEARCH = """
-alter table els.search add column if not exists prefixes bytea storage external not null default '';
+alter table els.search add column if not exists prefixes bytea not null default '';
+alter table els.search alter column prefixes set storage external;
 alter table els.search add column if not exists first_at timestamptz;
 truncate els.search, els.search_progress;
 """

@@ -1,6 +1,6 @@
 -- Writes the rows of the search for batches, or writes them anew. `ids` has four bytes of a hash for each id of the batch:
--- a search finds what contains the bytes, and then reads the batch itself. `names` has the file names as els.folded
--- compares them. `prefixes` has the same hash of the first eight characters of each id that is longer, once.
+-- a search finds what contains the bytes, and then reads the batch itself. `prefixes` has the same of the first eight
+-- characters of each id, `names` the file names as els.folded compares them.
 -- Index: the primary keys. Locks: the new rows; the caller has the lock of lock_search.
 insert into els.search (batch_id, registered_at, changed_at, names, ids, prefixes, first_at)
 select
@@ -9,11 +9,31 @@ select
     int4send(hashtext(batches.user_id))
     || coalesce(int4send(hashtext(batches.class_id)), '') || coalesce(int4send(hashtext(batches.org_id)), '')
     || int4send(hashtext(batches.correlation_id::text)) || coalesce(found.ids, ''),
-    found.prefixes, least(batches.registered_at, found.oldest)
+    int4send(hashtext(left(batches.batch_id, 8))) || int4send(hashtext(left(batches.user_id, 8)))
+    || coalesce(int4send(hashtext(left(batches.class_id, 8))), '')
+    || coalesce(int4send(hashtext(left(batches.org_id, 8))), '')
+    || int4send(hashtext(left(batches.correlation_id::text, 8))) || coalesce(found.prefixes, ''),
+    least(batches.registered_at, found.oldest)
 from unnest(:batch_ids::text[]) as page (batch_id)
 inner join els.batches using (batch_id)
 cross join lateral (
-    with uploads as materialized (
+    select
+        string_agg(original_file_name, E'\n') as names,
+        max(at) as newest,
+        least(min(at), min(pending_at)) as oldest,
+        string_agg(
+            coalesce(int4send(hashtext(essay_id)), '') || coalesce(int4send(hashtext(text_storage_id)), '')
+            || coalesce(int4send(hashtext(file_upload_id)), '')
+            || coalesce(int4send(hashtext(correlation_id::text)), ''),
+            ''
+        ) as ids,
+        string_agg(
+            coalesce(int4send(hashtext(left(essay_id, 8))), '') || coalesce(int4send(hashtext(left(text_storage_id, 8))), '')
+            || coalesce(int4send(hashtext(left(file_upload_id, 8))), '')
+            || coalesce(int4send(hashtext(left(correlation_id::text, 8))), ''),
+            ''
+        ) as prefixes
+    from (
         select
             essay_id, text_storage_id, file_upload_id, correlation_id, original_file_name, taken_at as at, pending_at
         from els.slots
@@ -27,30 +47,7 @@ cross join lateral (
         select null, null, file_upload_id, correlation_id, original_file_name, stored_at, null
         from els.validation_failures
         where validation_failures.batch_id = batches.batch_id
-    )
-    select
-        string_agg(original_file_name, E'\n') as names,
-        max(at) as newest,
-        least(min(at), min(pending_at)) as oldest,
-        string_agg(
-            coalesce(int4send(hashtext(essay_id)), '') || coalesce(int4send(hashtext(text_storage_id)), '')
-            || coalesce(int4send(hashtext(file_upload_id)), '')
-            || coalesce(int4send(hashtext(correlation_id::text)), ''),
-            ''
-        ) as ids,
-        (
-            select coalesce(string_agg(distinct int4send(hashtext(left(id, 8))), ''), '')
-            from (
-                select unnest(array[essay_id, text_storage_id, file_upload_id, correlation_id::text]) as id
-                from uploads
-                union all
-                select unnest(array[
-                    batches.batch_id, batches.user_id, batches.class_id, batches.org_id, batches.correlation_id::text
-                ])
-            ) as named
-            where char_length(id) > 8
-        ) as prefixes
-    from uploads
+    ) as uploads
 ) as found
 on conflict (batch_id) do update
 set registered_at = excluded.registered_at,
