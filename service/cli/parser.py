@@ -6,7 +6,6 @@ Parsed options name the function of a command by `module` and `command`; it is c
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from service import __version__
 from service.cli.parsers.batches import add_batches
@@ -22,7 +21,9 @@ from service.cli.parsers.quarantine import add_quarantine
 class _Parser(argparse.ArgumentParser):
     """Is a parser that reports an unknown argument with the usage of the command, not with that of the whole."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """Parse the arguments. Exits with status 2 where they are wrong."""
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:

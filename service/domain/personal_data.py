@@ -39,18 +39,19 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "slots": (
         "batch_id", "essay_id", "state", "text_storage_id", "file_upload_id", "raw_file_storage_id",
-        "content_md5_hash", "traceparent", "origin",
+        "content_md5_hash", "traceparent", "origin", "history",
     ),
     "pending_content": (
         "batch_id", "text_storage_id", "state", "file_upload_id", "raw_file_storage_id", "content_md5_hash",
-        "traceparent", "origin",
+        "traceparent", "origin", "history",
     ),
     "excess_content": (
         "batch_id", "text_storage_id", "reason", "file_upload_id", "raw_file_storage_id", "content_md5_hash",
-        "traceparent", "origin",
+        "traceparent", "origin", "history",
     ),
     "validation_failures": (
         "batch_id", "file_upload_id", "state", "raw_file_storage_id", "validation_error_code", "traceparent", "origin",
+        "history",
     ),
     "confirmations": ("batch_id", "class_id", "state", "traceparent", "tracestate"),
     "incomplete_batches": ("batch_id",),
@@ -71,7 +72,7 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "lost_inputs": ("topic", "cause"),
     "output_topics": ("topic",),
     "purge_hold": ("why",),
-    "search": ("batch_id", "ids"),
+    "search": ("batch_id", "ids", "prefixes"),
     "search_progress": ("after",),
     "pods": ("host", "release", "roles", "errors", "broker_error"),
     "notices": ("kind", "detail"),

@@ -195,10 +195,8 @@ async def blank_rejected(database: Database, part: str | None = None) -> tuple[i
 
 async def count_rejected(database: Database, wanted: Iterable[ErasedSubject], part: str | None = None) -> int:
     """Count the rejected inputs that `blank_rejected` would blank with these tombstones. Raises psycopg.Error."""
-    mentioned, names = set(), set()
-    for subject in wanted:
-        if subject.kind in ("mention", "name"):
-            (mentioned if subject.kind == "mention" else names).add(unicodedata.normalize("NFC", subject.name))
+    subjects = {(subject.kind, unicodedata.normalize("NFC", subject.name)) for subject in wanted}
+    mentioned, names = ({name for kind, name in subjects if kind == of} for of in ("mention", "name"))
     count = after = 0
     while True:
         async with database.transaction() as conn:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -195,37 +196,42 @@ def test_a_whole_id_is_not_lost_among_those_that_begin_with_it(service: CommandL
 def test_an_essay_is_found_by_the_day_on_which_it_was_uploaded_or_reached_its_state(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any], indexed: bool
 ) -> None:
+    def day(before: int, clock: str = "") -> str:
+        return (datetime.now(UTC) - timedelta(days=before)).strftime("%Y-%m-%d") + clock
+
+    def days(since: str, until: str) -> tuple[str, ...]:
+        return "--since", since, "--until", until
+
     pod.take(provisioned("b", "t1", original_file_name="Åsa.docx"))
-    conn.execute("update els.pending_content set stored_at = '2026-11-24T09:00Z', waiting_since = '2026-11-24T09:00Z'")
+    conn.execute("update els.pending_content set stored_at = %s", [day(6, "T09:00Z")])
     pod.take(provisioned("c", "t2", original_file_name="Åsa again.docx"))
     pod.take(registered("b", "e1"))
     for table, column in (("slots", "taken_at"), ("batches", "registered_at"), ("batches", "changed_at")):
-        conn.execute(f"update els.{table} set {column} = '2026-11-26T09:00Z'")
+        conn.execute(f"update els.{table} set {column} = %s".encode(), [day(4, "T09:00Z")])
     if indexed:
-        conn.execute("update els.search_progress set known_until = null")
+        conn.execute("truncate els.search_progress")
         assert service("purge").status == 0
-    tuesday = ("--since", "2026-11-24", "--until", "2026-11-24")
     for times in (
-        tuesday,
-        ("--since", "2026-11-24T10:00+01:00", "--until", "2026-11-24T09:00:01"),
-        ("--since", "2026-11-25", "--until", "2026-11-25"),
-        ("--since", "2026-11-26", "--until", "2026-11-26"),
-        (*tuesday, "--newer-than", "36500d"),
+        days(day(6), day(6)),
+        days(day(6, "T10:00+01:00"), day(6, "T09:00:01")),
+        days(day(5), day(5)),
+        days(day(4), day(4)),
+        (*days(day(6), day(6)), "--newer-than", "36500d"),
     ):
         found = service("find", "åsa", *times, "--json")
         assert found.status == 0, times
         assert [row["text_storage_id"] for row in found.json] == ["t1"], times
     for times in (
-        ("--since", "2026-11-27", "--until", "2026-11-28"),
-        ("--until", "2026-11-23"),
-        ("--until", "2026-11-24T08:59"),
-        ("--since", "2026-11-26T09:00:01", "--until", "2026-11-27"),
+        days(day(3), day(2)),
+        ("--until", day(7)),
+        ("--until", day(6, "T08:59")),
+        days(day(4, "T09:00:01"), day(3)),
     ):
         assert service("find", "åsa", *times).failed_with(1, "nothing has the id"), times
-    assert len(service("find", "åsa", "--since", "2026-11-24", "--json").json) == 2
+    assert len(service("find", "åsa", "--since", day(6), "--json").json) == 2
     for wrong in ("tuesday", "2026-13-01", "1800-01-01", "9999-12-31", ""):
-        refused = service("find", "åsa", "--until", wrong)
-        assert (refused.status, "must be a date or a time" in refused.err) == (2, True), wrong
+        ended = service("find", "åsa", "--until", wrong)
+        assert (ended.status, "must be a date or a time" in ended.err) == (2, True), wrong
 
 
 def test_the_search_knows_what_changed_since_a_purge_and_forgets_what_is_deleted(

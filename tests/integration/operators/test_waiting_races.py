@@ -20,8 +20,9 @@ from service.postgres.statements import STATEMENTS
 from service.store.operator_actions import Operator
 from service.store.pending_content import PendingFilter
 from tests.integration.purge.test_purge_races import purge
+from tests.support.builders.events import content, deliveries, failure, registration
 from tests.support.checks import invariants
-from tests.support.interleaving.interleaving import Report, Stage, content, deliveries, failure, registration, stage
+from tests.support.interleaving.interleaving import Report, Stage, stage
 
 Act = Callable[[Database], Awaitable[None]]
 BY = Operator("a test")
