@@ -17,6 +17,7 @@ QUESTIONS = {
     "large": "one batch of 100,000 essays whose content is pending already",
     "start": "the start of a pod: time, first commit, memory",
     "recovery": "an empty database from its topics, compared with the first application",
+    "console": "the time of each page and search of the console, with 10 million slots in the tables",
     "flat": "minutes at a steady rate while the purge deletes: sizes, lag, memory, latency",
 }
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = {name: questions.add_parser(name, help=text, description=text) for name, text in QUESTIONS.items()}
     for name, repeat in (
         ("whole", 3), ("database", 5), ("relay", 3), ("latency", 1), ("size", 10), ("large", 3), ("start", 5),
+        ("console", 7),
     ):  # fmt: skip
         parsers[name].add_argument("--repeat", type=int, default=repeat, help=f"default {repeat}")
     parsers["whole"].add_argument(
@@ -64,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parsers["whole"].add_argument(
         "--reference", type=int, default=3_000, help="uploads of the reference (default 3,000); 0: no reference"
     )
+    parsers["whole"].add_argument(
+        "--overview",
+        type=float,
+        default=0,
+        help="alternate runs without and with a person who reloads the console's overview so many times a second",
+    )
     parsers["database"].add_argument(
         "--batches", type=int, default=1_000, help="batches of 30, for each side of a round"
     )
@@ -75,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parsers["size"].add_argument("--batches", type=int, default=200)
     parsers["large"].add_argument("--slots", type=int, default=100_000)
     parsers["recovery"].add_argument("--events", type=int, default=300_000)
+    parsers["console"].add_argument("--slots", type=int, default=10_000_000)
+    parsers["console"].add_argument("--pending", type=int, default=100_000)
+    parsers["console"].add_argument("--quarantined", type=int, default=50_000)
     parsers["flat"].add_argument("--rate", type=int, default=8_000)
     parsers["flat"].add_argument("--seconds", type=float, default=400)
     return parser

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psycopg
+from aiohttp import ClientSession, CookieJar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from benchmarks import load, servers
+from benchmarks import console, load, servers
 from benchmarks.report import Report
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import Pod, Pods
@@ -35,6 +36,7 @@ class Run:
     memory: list[float] = field(default_factory=list)
     peak_memory: float = 0.0
     cores: dict[str, float] = field(default_factory=dict)
+    reloads: int = 0
 
     def rate(self) -> float:
         """Returns the events per second, from `BEGIN` to `END`."""
@@ -52,6 +54,8 @@ class Run:
 
 def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     """Measures one shape of input. The reference is the same service with one record per transaction."""
+    if options.overview:
+        return _with_and_without_overview(server, options)
     report = Report(f"whole {options.shape}" + (f" {options.pods} pods" if options.pods > 1 else ""))
     runs = [_run(server, options.shape, options.events, options.pods) for _ in range(options.repeat)]
     bounds = {"watermark": 6_000.0, "goal": 12_000.0} if options.shape == "registered" else {}
@@ -74,10 +78,41 @@ def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     return report
 
 
-def _run(server: servers.Server, shape: str, events: int, number: int, **settings: str) -> Run:
+def _with_and_without_overview(server: servers.Server, options: argparse.Namespace) -> Report:
+    """Alternates runs without and with persons who reload the overview, whose cost is the ratio of two runs."""
+    report = Report(f"whole {options.shape} overview")
+    pairs = []
+    for number in range(options.repeat):
+        runs = {}
+        for overview in (0.0, options.overview) if number % 2 else (options.overview, 0.0):
+            runs[overview] = _run(server, options.shape, options.events, options.pods, overview=overview)
+        pairs.append((runs[0.0], runs[options.overview]))
+    for place, name in enumerate(("without", f"with {options.overview:g} reloads/s")):
+        report.add(f"content events, {name}", "1/s", [pair[place].rate() for pair in pairs])
+        for program in ("pods", "postgres"):
+            used = [pair[place].cores.get(program, 0.0) / pair[place].rate() * 1e6 for pair in pairs]
+            report.add(f"{program}: CPU of an event, {name}", "µs", used, better="less")
+    report.add("content events, with/without", "×", [seen.rate() / alone.rate() for alone, seen in pairs])
+    for programs in (("pods",), ("postgres",), ("pods", "postgres")):
+        costs = [
+            [sum(run.cores.get(each, 0.0) for each in programs) / run.rate() for run in (alone, seen)]
+            for alone, seen in pairs
+        ]
+        ratios = [seen / alone for alone, seen in costs]
+        bound = {"watermark": 1.02} if len(programs) > 1 else {}
+        report.add(f"{' and '.join(programs)}: CPU of an event, with/without", "×", ratios, better="less", **bound)
+    report.notes.append(f"{options.events} contents; reloads answered: {[seen.reloads for _, seen in pairs]}")
+    return report
+
+
+def _run(
+    server: servers.Server, shape: str, events: int, number: int, *, overview: float = 0.0, **settings: str
+) -> Run:
     slots = {"one-hot-batch": events, "small-batches": 1}.get(shape, 30)
     batches = events // slots
     load_options = {"first": 0, "batches": batches, "each": slots}
+    if overview:
+        settings |= {"ELS_ADMIN_TOKEN": console.TOKEN}
     with server.database() as url, servers.broker() as kafka, servers.service(url, kafka, **settings) as pods:
         with psycopg.connect(url, autocommit=True) as conn:
             if shape not in ("interleaved", "content-first"):
@@ -89,7 +124,7 @@ def _run(server: servers.Server, shape: str, events: int, number: int, **setting
         if shape == "content-first":
             asyncio.run(_until_pending(pods, url, batches * slots))
             load.send("registrations", kafka.bootstrap_servers, **load_options)
-        return asyncio.run(watched(url, kafka, pods, number, batches * slots))
+        return asyncio.run(watched(url, kafka, pods, number, batches * slots, overview=overview))
 
 
 async def _until_pending(pods: Pods, url: str, events: int) -> None:
@@ -105,8 +140,30 @@ async def _until_pending(pods: Pods, url: str, events: int) -> None:
     await pods.stop()
 
 
-async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int, *arguments: str) -> Run:
+async def _look(pod: Pod, rate: float, run: Run) -> None:
+    """Reloads the overview of a pod as a browser does, `rate` times a second, until cancelled."""
+    port: int | None = None
+    while port is None:
+        await asyncio.sleep(EVERY)
+        port = next((each["port"] for each in pod.logged() if each.get("event") == "started"), None)
+    origin = f"http://127.0.0.1:{port}"
+    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as client:
+        await console.log_in(client, origin)
+        while True:
+            for path in ("", "samples.json"):
+                async with client.get(f"{origin}/console/{path}") as response:
+                    response.raise_for_status()
+                    await response.read()
+            run.reloads += 1
+            await asyncio.sleep(1 / rate)
+
+
+async def watched(
+    url: str, kafka: Broker, pods: Pods, number: int, events: int, *arguments: str, overview: float = 0.0
+) -> Run:
     """Starts `number` pods and samples the output until the outbox is empty.
+
+    Meanwhile, the overview of the first pod is loaded `overview` times a second.
 
     The embedded broker's end offsets are too low by up to a record batch per partition. So they give the rate, and the
     outbox, whose rows are deleted when they are acknowledged, gives the end.
@@ -117,11 +174,14 @@ async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int,
     running = pods.start(number, arguments=arguments)
     run, cpu = Run(events), None
     begun = moved = time.monotonic()
+    looking = asyncio.create_task(_look(running[0], overview, run)) if overview else None
     try:
         while True:
             await asyncio.sleep(EVERY)
             if any(pod.has_ended for pod in running):
                 raise RuntimeError(f"a pod has ended:\n{running[0].last_lines()}")
+            if looking and looking.done():
+                looking.result()
             now, there = time.monotonic(), sum((await client.end_offsets(tps)).values())
             if not run.points or there > run.points[-1][1]:
                 moved = now
@@ -138,6 +198,9 @@ async def watched(url: str, kafka: Broker, pods: Pods, number: int, events: int,
         run.peak_memory = max(servers.memory_mib(pod.pid)[1] for pod in running)
     finally:
         await client.stop()
+        if looking:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
     _check_exit_statuses(await pods.stop(), running)
     return run
 

@@ -21,7 +21,7 @@ PASS_BATCHES: Final = 500
 PASS_SLOTS: Final = 20_000
 """Batches, and their slots, whose rows of the search are written in one transaction: a fraction of a second."""
 
-SEARCHED_REJECTIONS: Final = 5_000
+SEARCHED_REJECTIONS: Final = 2_000
 SEARCHED_BYTES: Final = 64 * 1024
 """How many of the newest rejected inputs are searched in all their bytes, where each has no more than so many."""
 
@@ -71,9 +71,14 @@ async def _find(
         "until": condition.until,
         "page": condition.page,
     }
-    rows = await _fetch(conn, "find_in_batches", **parameters, known_until=known_until)
-    rows += await _fetch(conn, "find_waiting", **parameters)
+    rows = await _fetch(conn, "find_waiting", **parameters)
     rows += await _fetch(conn, "find_rejected", **parameters, searched=SEARCHED_REJECTIONS, bytes=SEARCHED_BYTES)
+    in_batches = {"known_until": known_until, **parameters}
+    if parameters["correlation_id"] is not None:
+        # It looks like an id. Where it is one, nobody looks for files of that name, and names are most of what is read.
+        rows += await _fetch(conn, "find_in_batches", **in_batches | {"name": None})
+    if parameters["correlation_id"] is None or not rows:
+        rows += await _fetch(conn, "find_in_batches", **in_batches)
     dated = sorted((row for row in rows if row["at"] is not None), key=lambda row: row["at"], reverse=True)
     return (dated + [row for row in rows if row["at"] is None])[: condition.page]
 
