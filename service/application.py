@@ -215,6 +215,7 @@ class _Process:
     def _console(self, operations: Operations, tokens: Tokens, denials: Denials) -> web.Application:
         from service.console.access import Access  # noqa: PLC0415
         from service.console.console import Console  # noqa: PLC0415
+        from service.console.outages import Outages  # noqa: PLC0415
         from service.console.pages.reads import Reads  # noqa: PLC0415
         from service.console.samples import Samples  # noqa: PLC0415
         from service.console.session import Sessions  # noqa: PLC0415
@@ -225,6 +226,7 @@ class _Process:
             wiring.operations_of(self._settings, self._console_database),
             self._offsets,
             self._samples,
+            Outages(self._console_database, self._offsets),
             partial(check_environment, self._settings),
         )
         access = Access(tokens, Sessions(tokens), denials, wiring.trusted_proxy_of(self._settings))

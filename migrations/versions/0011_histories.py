@@ -34,6 +34,9 @@ alter table els.search add column if not exists first_at timestamptz;
 truncate els.search, els.search_progress;
 """
 
+# The release of the service that rejected an input. Null in rows of earlier releases, and of pods that still run one.
+RELEASES = "alter table els.quarantine add column if not exists release text"
+
 
 def _add_waits() -> None:
     for table, columns in WAITS.items():
@@ -52,9 +55,11 @@ def upgrade() -> None:
     _add_waits()
     op.execute(LATE_SEEN)
     op.execute(SEARCH)
+    op.execute(RELEASES)
 
 
 def downgrade() -> None:
+    op.execute("alter table els.quarantine drop column release cascade")
     op.execute("alter table els.search drop column prefixes, drop column first_at")
     op.execute("alter table els.expired_seen drop column late_until cascade")
     _drop_waits()

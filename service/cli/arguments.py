@@ -86,9 +86,14 @@ def pending_filters(command: argparse.ArgumentParser, since: str = "stored") -> 
 def age_filters(command: argparse.ArgumentParser, since: str) -> argparse.ArgumentParser:
     """Add the filters by age, which counts from when something was `since`."""
     command.add_argument(
-        "--older-than", type=age, metavar="AGE", help=f"only what was {since} longer ago than this (90s, 5m, 2h, 1d)"
+        "--older-than",
+        type=age,
+        metavar="AGE",
+        help=f"only what was {since} longer ago than this (90s, 5m, 2h, 1d), or before this time (2026-11-29)",
     )
-    command.add_argument("--newer-than", type=age, metavar="AGE", help=f"only what was {since} within this time")
+    command.add_argument(
+        "--newer-than", type=age, metavar="AGE", help=f"only what was {since} within this time, or since it"
+    )
     return command
 
 

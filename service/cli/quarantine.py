@@ -136,6 +136,7 @@ def _quarantine_filter(options: Namespace, ids: Sequence[int] | None) -> Quarant
         options.batch,
         options.file,
         options.contains,
+        options.release,
     )
 
 

@@ -4,7 +4,7 @@ What was shown is performed: the fields travel in the address of the form, not i
 the ends of lines in an id.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -15,8 +15,9 @@ from markupsafe import Markup
 from service.console.access import PERSON, read_form
 from service.console.actions import batches, health, pending, privacy, quarantine, topics
 from service.console.actions.action import Action
+from service.console.outages import Outage
 from service.operators import parameters
-from service.operators.errors import InvalidRequest, OperationError
+from service.operators.errors import Conflict, InvalidRequest, OperationError, Unavailable
 from service.operators.operations import Operations
 from service.store.operator_actions import Operator
 
@@ -26,6 +27,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     for action in module.actions()
 }
 """All actions, by their name."""
+
+OUTAGES: Final = web.RequestKey("outages", Sequence[Outage])
+"""What was down when a request arrived."""
 
 Render = Callable[..., web.Response]
 
@@ -50,7 +54,7 @@ class Acting:
 
     async def _show(self, request: web.Request) -> web.Response:
         action, person, given = _action(request), request[PERSON], dict(request.query)
-        if action.begin is not None and person.may_act:
+        if action.begin is not None and person.may_act and not _forbidding(request):
             try:
                 given |= await action.begin(self._operations, given)
             except ValueError as error:
@@ -67,18 +71,26 @@ class Acting:
         names = {each.name for each in action.fields}
         given = {name: value for name, value in {**request.query, **posted}.items() if name in names}
         why = posted.get("why", "").strip()
+        is_begun = False
         try:
             values = action.values(given)
             _check_reason(why)
+            if outage := _forbidding(request):
+                raise Unavailable(outage.text) if outage.about == "database" else Conflict(outage.text)
             if posted.get("step") == "perform":
-                done = await action.perform(self._operations, Operator(person.who, why), values)
-                self._changed()
+                is_begun = True
+                try:
+                    done = await action.perform(self._operations, Operator(person.who, why), values)
+                finally:
+                    self._changed()
                 _log.info("console_action", who=person.who, action=action.name)
                 return self._render(request, "done.html", action=action, done=done)
             plan = await action.plan(self._operations, values)
             _log_read(request)
+        except Unavailable as error:
+            return self._form(request, action, given, why=why, error=_lost(error, is_begun=is_begun), status=503)
         except OperationError as error:
-            return self._form(request, action, given, why=why, error=_message(action, error))
+            return self._form(request, action, given, why=why, error=_message(action, error), status=422)
         bound = {**given, **plan.bound}
         # A long text stays in the form: an address has a limit, and a browser keeps the lines of a text area.
         texts = {each.name: bound.pop(each.name) for each in action.fields if each.kind == "text"}
@@ -86,13 +98,19 @@ class Acting:
         return self._render(request, "plan.html", action=action, plan=plan, why=why, texts=texts, target=target)
 
     def _form(
-        self, request: web.Request, action: Action, given: Mapping[str, str], why: str = "", error: str | None = None
+        self,
+        request: web.Request,
+        action: Action,
+        given: Mapping[str, str],
+        why: str = "",
+        error: str | None = None,
+        status: int = 200,
     ) -> web.Response:
         fixed = {each.name for each in action.fields if request.query.get(each.name)}
         return self._render(
             request,
             "form.html",
-            status=422 if error else 200,
+            status=status,
             action=action,
             given=given,
             fixed=fixed,
@@ -118,7 +136,19 @@ def _log_read(request: web.Request) -> None:
 def _message(action: Action, error: OperationError) -> str:
     """Returns why an action is not performed, with the field that would allow it."""
     allowing = next((each.label for each in action.fields if each.name == error.parameter), None)
-    return f"{error} ({allowing})" if allowing else str(error)
+    return f"Nothing was changed: {error} ({allowing})" if allowing else f"Nothing was changed: {error}"
+
+
+def _lost(error: Unavailable, *, is_begun: bool) -> str:
+    """Returns what is known of an action that the database or the broker did not answer."""
+    if not is_begun:
+        return f"Nothing was changed: {error}"
+    return f"This was not answered: {error}. Look on the page Actions whether it was done, before you do it again."
+
+
+def _forbidding(request: web.Request) -> Outage | None:
+    """Returns why no action can be performed now."""
+    return next((each for each in request.get(OUTAGES, ()) if each.forbids_actions), None)
 
 
 def _check_reason(why: str) -> None:

@@ -10,10 +10,10 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service.console.access import PERSON, Access, add_headers, controlled, read_form
-from service.console.acting import Acting
+from service.console.access import OPEN, PERSON, Access, add_headers, controlled, read_form
+from service.console.acting import OUTAGES, Acting
 from service.console.pages import batches, kafka, log, overview, quarantine, waiting
-from service.console.pages.reads import ConsolePage, Query, Reads
+from service.console.pages.reads import ConsolePage, Query, Reads, read_in_time
 from service.console.rendering import FOLDER, environment
 from service.console.session import COOKIE
 from service.operators import parameters
@@ -29,6 +29,9 @@ PAGES: Final[Sequence[ConsolePage]] = (
     *kafka.pages(),
     *log.pages(),
 )
+
+PAGE: Final = web.RequestKey("page", ConsolePage)
+"""The page that a request is for; of an action, there is none."""
 
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -51,7 +54,8 @@ class Console:
 
     def application(self) -> web.Application:
         """Build the application."""
-        app = web.Application(middlewares=[self._with_errors, controlled(self._access, self._forbid)])
+        control = controlled(self._access, self._forbid)
+        app = web.Application(middlewares=[self._with_errors, control, self._with_outages])
         app.on_response_prepare.append(add_headers)
         app.router.add_get("", self._enter)
         app.router.add_get("/login", self._show_login)
@@ -73,13 +77,25 @@ class Console:
                 # Not what is searched, which may be the name of a person.
                 given = {name: value for name, value in request.query.items() if name not in _SEARCHED}
                 _log.info("personal_data_read", who=person.who, path=request.path, parameters=given)
-            values = await page.read(self._reads, Query(request.query))
-            return self._render(request, page.template, page=page, **values)
+            request[PAGE] = page
+            if page.needs_database and (error := await self._reads.unavailable()):
+                raise error
+            async with read_in_time():
+                values = await page.read(self._reads, Query(request.query))
+            request[OUTAGES] = await self._reads.outages.read()  # it may have found out more
+            return self._render(request, page.template, **values)
 
         return handle
 
     def _render(self, request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
-        given = {"page": None, "person": request.get(PERSON), "menu": PAGES, **values}
+        given = {
+            "page": request.get(PAGE),
+            "person": request.get(PERSON),
+            "outages": request.get(OUTAGES, ()),
+            "menu": PAGES,
+            "address": request.rel_url.raw_path_qs,
+            **values,
+        }
         text = self._templates.get_template(template).render(given)
         return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 
@@ -133,6 +149,18 @@ class Console:
 
     # -- errors
 
+    @web.middleware
+    async def _with_outages(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let each page that a person sees say what is down, whatever it shows."""
+        if PERSON in request and not request.path.startswith(OPEN):
+            request[OUTAGES] = await self._reads.outages.read()
+        try:
+            return await handler(request)
+        except Unavailable:
+            self._reads.outages.forget()
+            request[OUTAGES] = await self._reads.outages.read()
+            raise
+
     async def _forbid(self, request: web.Request, why: str) -> web.Response:
         return self._render(request, "forbidden.html", status=403, why=why)
 
@@ -146,7 +174,9 @@ class Console:
                 raise
             status, why = error.status, error.reason
         except OperationError as error:
-            status, why = _STATUS_OF.get(type(error), 409), str(error)
+            status = _STATUS_OF.get(type(error), 409)
+            is_said = any(each.about == "database" for each in request.get(OUTAGES, ()))
+            why = "" if status == 503 and is_said else str(error)
         except Exception:  # noqa: BLE001  the person gets a page after any error; the log has the details
             _log.exception("console_request_failed", method=request.method, path=request.path)
         return self._render(request, "error.html", status=status, code=status, why=why)

@@ -60,7 +60,9 @@ class ResponseModel(BaseModel):
 class AgeFilters(RequestModel):
     """Has the filters by age."""
 
-    older_than: Age | None = Field(None, description="only what is older than this: 90s, 5m, 2h, 1d")
+    older_than: Age | None = Field(
+        None, description="only what is older than this: 90s, 5m, 2h, 1d, or a time like 2026-11-29"
+    )
     newer_than: Age | None = Field(None, description="only what is newer than this")
 
 

@@ -62,7 +62,7 @@ class OffsetsReader:
         self._partitions: list[TopicPartition] = []
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
-        self._last: TopicOffsets | Exception = TimeoutError()
+        self._last: TopicOffsets | Exception | None = None
 
     async def read(self) -> TopicOffsets:
         """Read once. Who asks meanwhile gets the same result. Raises KafkaError, OSError or TimeoutError."""
@@ -70,9 +70,14 @@ class OffsetsReader:
             if time.monotonic() - self._read_at > SHARED_SECONDS:
                 self._last = await self._try()
                 self._read_at = time.monotonic()
-            if isinstance(self._last, Exception):
-                raise self._last
-            return self._last
+            if isinstance(self._last, TopicOffsets):
+                return self._last
+            raise self._last or TimeoutError
+
+    @property
+    def error(self) -> Exception | None:
+        """Returns why the last read failed; None where it did not, or nothing was read yet."""
+        return self._last if isinstance(self._last, Exception) else None
 
     async def close(self) -> None:
         """Close the connections to the broker."""

@@ -45,4 +45,6 @@ def operation_error(error: psycopg.Error) -> OperationError:
         return Contention("another transaction is working on this: nothing was changed, try again")
     if isinstance(error, psycopg.DataError):
         return InvalidRequest(one_line(error))
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return Unavailable("the database took longer than a statement may take: try again, or narrow it down")
     return Unavailable(one_line(error))

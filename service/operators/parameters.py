@@ -13,7 +13,8 @@ MAX_ROWS = 1000
 MAX_ID_LENGTH = 255
 MAX_REASON_LENGTH = 2000
 
-AGE = "[0-9]{1,9}[smhd]?"
+_SPAN = "[0-9]{1,9}[smhd]?"
+AGE = f"({_SPAN}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}.*)"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _CENTURY = 36_525 * 86400
 
@@ -78,10 +79,14 @@ def interval(text: str) -> int:
 
 
 def age(text: str) -> float:
-    """Parse an age such as 90s, 5m, 2h or 1d. Returns seconds."""
-    if re.fullmatch(AGE, text) is None:
-        raise ValueError("must be a number and s, m, h or d, like 90s or 2h")
-    seconds = float(text.rstrip("smhd")) * _UNITS.get(text[-1], 1)
+    """Parse an age such as 90s, 5m, 2h or 1d, or the time of what is so old, such as 2026-11-29. Returns seconds."""
+    if re.fullmatch(_SPAN, text):
+        seconds = float(text.rstrip("smhd")) * _UNITS.get(text[-1], 1)
+    else:
+        try:
+            seconds = max(0.0, (datetime.now(UTC) - since(text)).total_seconds())
+        except ValueError:
+            raise ValueError("must be an age like 90s, 2h or 1d, or a time like 2026-11-29") from None
     if seconds > _CENTURY:
         raise ValueError("must be at most a hundred years")
     return seconds
@@ -106,9 +111,9 @@ def until(text: str) -> datetime:
 
 def batch_cursor(text: str) -> tuple[datetime, str]:
     """Parse the cursor after a page of batches, as `batch_cursor_text` formats it."""
-    time, _, batch_id = text.partition("/")
+    given, _, batch_id = text.partition("/")
     try:
-        at = datetime.fromisoformat(time)
+        at = datetime.fromisoformat(given)
     except ValueError:
         at = datetime.min  # noqa: DTZ901  rejected below
     if at.tzinfo is None or not 1900 <= at.year <= 9000 or not batch_id:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from service.postgres.queries import NamedRow, fetch_named_rows
+from service.store.quarantine import QuarantineFilter
 
 SEARCHED: Final = 3_000
 """How many of the newest open inputs that match otherwise are searched for a text: a quarter of a second."""
@@ -30,22 +31,23 @@ async def list_late_batches(conn: AsyncConnection[Any], page: int) -> list[Named
 
 
 async def group_quarantine(conn: AsyncConnection[Any]) -> list[NamedRow]:
-    """Count the open rejected inputs by topic and reason."""
+    """Count the open rejected inputs by topic, reason and release."""
     return await fetch_named_rows(conn, "group_quarantine")
 
 
 async def list_open_quarantine(
     conn: AsyncConnection[Any],
+    condition: QuarantineFilter,
     *,
     page: int,
-    topic: str | None,
-    reason: str | None,
-    batch_id: str | None,
-    contains: str | None,
     before: int | None,
 ) -> list[NamedRow]:
-    """Read a page of open rejected inputs, the newest first. Give the last id as `before` for the next page."""
-    conditions = {"topic": topic, "reason": reason, "batch_id": batch_id, "contains": contains}
+    """Read a page of open rejected inputs, the newest first. Give the last id as `before` for the next page.
+
+    Parts of file names are not searched.
+    """
+    conditions = condition.conditions()
+    del conditions["file"]
     return await fetch_named_rows(
         conn, "list_open_quarantine", **conditions, page=page, before=before, searched=SEARCHED
     )

@@ -13,6 +13,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from service import __version__
 from service.domain.admission import (
     CountRejections,
     RejectionCounter,
@@ -67,6 +68,7 @@ async def quarantine_inputs(
                 ]
             ),
             "correlation_ids": Uuids([subject.correlation_id for subject in subjects]),
+            "release": __version__,
         },
         binary=True,
     )
@@ -127,6 +129,8 @@ class QuarantinedRow(NamedTuple):
     batch_id: str | None
     original_file_name: str | None
     correlation_id: UUID | None
+    release: str | None
+    """The release of the service that rejected it; None of releases before 0.2.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +150,14 @@ class QuarantineFilter:
     """A part of the file's name, in any case."""
     contains: str | None = None
     """A part of the key, the value (as it is, or with its escapes decoded) or the error, in any case."""
+    release: str | None = None
+    """The release that rejected it; `unknown`: one before 0.2.0."""
     after: int | None = None
     """Only ids above this one. Used only by `find_open_quarantine`."""
 
     def conditions(self) -> dict[str, object]:
         """Return all conditions but those on ids, by parameter name."""
-        names = ("topic", "reason", "older_than", "newer_than", "batch_id", "file", "contains")
+        names = ("topic", "reason", "older_than", "newer_than", "batch_id", "file", "contains", "release")
         return {name: getattr(self, name) for name in names}
 
 
@@ -219,7 +225,8 @@ async def close_edited(conn: AsyncConnection[Any], id_: int, value: bytes) -> Cl
 async def reject_again(conn: AsyncConnection[Any], id_: int, rejection: Rejection) -> bool:
     """Store the new reason of an open input whose replay was rejected. Returns False where it is closed."""
     cursor = await conn.execute(
-        STATEMENTS["reject_again"], {"id": id_, "reason": rejection.reason, "error": _text(rejection.error)}
+        STATEMENTS["reject_again"],
+        {"id": id_, "reason": rejection.reason, "error": _text(rejection.error), "release": __version__},
     )
     return await cursor.fetchone() is not None
 

@@ -26,7 +26,8 @@ select
     els.decoded(els.readable(value)) as value_decoded,
     edited_value,
     els.readable(edited_value) as edited_value_text,
-    erased_at
+    erased_at,
+    release
 from els.quarantine;
 
 comment on view ops.quarantine is
@@ -56,3 +57,5 @@ comment on column ops.quarantine.edited_value is
     'the value that an operator sent in its place (`quarantine edit`), which closed it; else null';
 comment on column ops.quarantine.edited_value_text is 'the same, where it is text; else null';
 comment on column ops.quarantine.erased_at is 'when its contents were erased: it cannot be replayed; null unless they were';
+comment on column ops.quarantine.release is
+    'release of the service that rejected it, at the first delivery or in the last replay; null of releases before 0.2.0';

@@ -101,6 +101,12 @@ def _quarantine_filters(command: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="only if key, value or error contain this text, upper or lower case; finds Å also where it is escaped",
     )
+    command.add_argument(
+        "--release",
+        type=short_text,
+        metavar="VERSION",
+        help="only what this release of the service rejected (unknown: a release before 0.2.0)",
+    )
     age_filters(command, "first rejected")
 
 

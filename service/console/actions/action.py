@@ -85,7 +85,7 @@ def counted(number: int, noun: str) -> str:
 
 
 BATCH = Field("batch", "Batch", is_required=True)
-OLDER = Field("older_than", "Older than", "90s, 5m, 2h or 1d", read=parameters.age)
-NEWER = Field("newer_than", "Newer than", "90s, 5m, 2h or 1d", read=parameters.age)
+OLDER = Field("older_than", "Older than", "90s, 2h, 1d, or a time like 2026-11-29", read=parameters.age)
+NEWER = Field("newer_than", "Newer than", "90s, 2h, 1d, or a time like 2026-11-29", read=parameters.age)
 EVERYTHING = Field("all", "All of them, without any condition", kind="yes")
 """Needed where no condition is given, so that nobody changes everything by mistake."""

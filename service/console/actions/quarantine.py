@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Final
+from urllib.parse import urlencode
 
 from service.console.actions.action import EVERYTHING, NEWER, OLDER, Action, Done, Field, Plan, Values, counted
 from service.domain.events import Reason
@@ -18,6 +19,9 @@ MOST: Final = 500
 
 SHOWN: Final = 20
 
+MOST_SENT: Final = 800_000
+"""Bytes of a value as a form sends it: the server accepts 1 MiB, and an edited value may become longer."""
+
 
 def _ids(text: str) -> Sequence[int]:
     """Parse the ids of rows, separated by commas or spaces."""
@@ -31,6 +35,8 @@ _SELECTION: Final = (
     Field("ids", "Numbers", "one or more, separated by commas", read=_ids),
     Field("topic", "Topic", kind="choice", choices=INCOMING_TOPICS),
     Field("reason", "Rejected because", kind="choice", choices=tuple(Reason)),
+    Field("release", "Rejected by release"),
+    Field("batch", "Batch"),
     OLDER,
     NEWER,
     EVERYTHING,
@@ -40,7 +46,13 @@ _SELECTION: Final = (
 async def _select(operations: Operations, values: Values) -> tuple[Sequence[int], bool]:
     """Returns the ids of the selected inputs, the oldest first, and whether there are more."""
     condition = QuarantineFilter(
-        values["ids"], values["topic"], values["reason"], values["older_than"], values["newer_than"]
+        values["ids"],
+        values["topic"],
+        values["reason"],
+        values["older_than"],
+        values["newer_than"],
+        batch_id=values["batch"],
+        release=values["release"],
     )
     ids = await operations.quarantine.find_open(condition, everything=bool(values["all"]), most=MOST + 1)
     return ids[:MOST], len(ids) > MOST
@@ -110,8 +122,15 @@ async def _original(operations: Operations, given: Mapping[str, str]) -> Mapping
     row = await operations.quarantine.read_open(parameters.row_id(given.get("id", "")))
     text = editable(row["value"])
     if text is None:
-        raise Conflict("the value is not text: edit it on the command line, from a file")
+        raise Conflict(f"the value is not text: {command(row['id'], '--file FILE')} takes another one from a file")
+    if len(urlencode({"value": text})) > MOST_SENT:
+        raise Conflict(f"the value is too long for a form: {command(row['id'])} opens it in your editor")
     return {"value": text}
+
+
+def command(id_: int, options: str = "") -> str:
+    """Returns the command that edits a rejected input which cannot be edited here."""
+    return " ".join(filter(None, ["els quarantine edit", str(id_), options, '--why "…"']))
 
 
 async def _plan_resume(operations: Operations, values: Values) -> Plan:

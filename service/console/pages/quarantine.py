@@ -6,32 +6,47 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from service.console.actions.quarantine import command
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
 from service.domain.incoming import ENVELOPE_OF
 from service.operators.errors import InvalidRequest
 from service.store import console
+from service.store.quarantine import QuarantineFilter
 
 SHOWN_BYTES: Final = 256 * 1024
 """So much of a value is shown. The command line shows the whole."""
 
 DIFFERENCES: Final = 20
 
+SELECTING: Final = ("topic", "reason", "release", "newer_than", "older_than", "batch")
+"""The filters that a replay and a discard have, too."""
+
 
 async def _quarantine(reads: Reads, query: Query) -> Mapping[str, Any]:
-    given = {name: query.text(name) for name in ("topic", "reason", "batch", "contains")}
+    given = {name: query.text(name) for name in (*SELECTING, "contains")}
+    condition = QuarantineFilter(
+        topic=given["topic"],
+        reason=given["reason"],
+        release=given["release"],
+        newer_than=query.age("newer_than"),
+        older_than=query.age("older_than"),
+        batch_id=given["batch"],
+        contains=given["contains"],
+    )
     async with reads.tables() as conn:
         groups = await console.group_quarantine(conn)
-        rows = await console.list_open_quarantine(
-            conn,
-            page=ROWS,
-            topic=given["topic"],
-            reason=given["reason"],
-            batch_id=given["batch"],
-            contains=given["contains"],
-            before=query.row_id("before"),
-        )
+        rows = await console.list_open_quarantine(conn, condition, page=ROWS, before=query.row_id("before"))
     more = rows[-1]["id"] if len(rows) == ROWS else None
-    return {"groups": groups, "rows": rows, "given": given, "more": more, "searched": console.SEARCHED}
+    selected = {name: given[name] for name in SELECTING if given[name]}
+    return {
+        "groups": groups,
+        "rows": rows,
+        "given": given,
+        "more": more,
+        "searched": console.SEARCHED,
+        # What is searched by bytes is not all of what matches, so it is not offered.
+        "selected": {} if given["contains"] else selected,
+    }
 
 
 async def _input(reads: Reads, query: Query) -> Mapping[str, Any]:
@@ -43,6 +58,8 @@ async def _input(reads: Reads, query: Query) -> Mapping[str, Any]:
     return {
         "row": row,
         "value": _pretty(value) or value,
+        "edit_command": command(id_),
+        "edit_command_file": command(id_, "--file FILE"),
         "differences": [] if value is None else differences(row["topic"], value),
     }
 

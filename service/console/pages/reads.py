@@ -12,13 +12,13 @@ import psycopg
 from aiokafka.errors import KafkaError
 from psycopg import AsyncConnection
 
+from service.console.outages import Outages
 from service.console.samples import Samples
 from service.kafka.offsets import OffsetsReader, TopicOffsets
 from service.operators import parameters
-from service.operators.errors import InvalidRequest, operation_error
+from service.operators.errors import InvalidRequest, Unavailable, operation_error
 from service.operators.operations import Operations
 from service.postgres.pool import Database
-from service.runtime.errors import one_line
 from service.store import monitoring
 
 ROWS: Final = 50
@@ -26,6 +26,10 @@ ROWS: Final = 50
 
 HEALTH_SECONDS: Final = 3.0
 """How old the verdict of the overview may be: whoever reloads it all the time does not burden the database."""
+
+
+READ_SECONDS: Final = 15.0
+"""How long a page may read; each of its statements has a shorter time limit of its own."""
 
 
 @dataclass(slots=True)
@@ -36,6 +40,7 @@ class Reads:
     operations: Operations
     offsets: OffsetsReader
     samples: Samples
+    outages: Outages
     check: Callable[[], Awaitable[Sequence[Any]]]
     """Returns the rows of `check`: about, is_good, message."""
     _health: tuple[float, Mapping[str, Any]] | None = None
@@ -44,11 +49,14 @@ class Reads:
 
     @asynccontextmanager
     async def tables(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Open a transaction. Raises OperationError."""
+        """Open a transaction. Raises OperationError; at once where the database is known to be unavailable."""
+        if known := await self.unavailable():
+            raise known
         try:
             async with self.database.transaction() as conn:
                 yield conn
         except psycopg.Error as error:
+            self.outages.forget()
             raise operation_error(error) from None
 
     async def health(self) -> Mapping[str, Any]:
@@ -68,12 +76,27 @@ class Reads:
         """Read the verdict anew: something was changed."""
         self._health = None
 
-    async def broker(self) -> tuple[TopicOffsets | None, str | None]:
-        """Read the offsets of the topics. Returns them, or why they cannot be read."""
+    async def unavailable(self) -> Unavailable | None:
+        """Returns that the database cannot be read, as far as is known."""
+        outage = next((each for each in await self.outages.read() if each.about == "database"), None)
+        return outage and Unavailable(f"{outage.text} {outage.follows}")
+
+    async def broker(self) -> TopicOffsets | None:
+        """Read the offsets of the topics. Returns None where the broker cannot be read."""
         try:
-            return await self.offsets.read(), None
-        except (KafkaError, OSError, TimeoutError) as error:
-            return None, one_line(error, 200)
+            return await self.offsets.read()
+        except (KafkaError, OSError, TimeoutError):
+            return None
+
+
+@asynccontextmanager
+async def read_in_time() -> AsyncIterator[None]:
+    """Limit the time of what a page reads. Raises Unavailable."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            yield
+    except TimeoutError:
+        raise Unavailable(f"This has taken longer than {READ_SECONDS:.0f} s.") from None
 
 
 class Query:
@@ -95,6 +118,11 @@ class Query:
     def position(self, name: str) -> int:
         """Returns the position of a slot, by default 0."""
         return self._read(name, parameters.position) or 0
+
+    def age(self, name: str) -> float | None:
+        """Returns an age in seconds; None where it is not given."""
+        age: float | None = self._read(name, parameters.age)
+        return age
 
     def time(self, name: str) -> datetime | None:
         """Returns a time, of UTC where it has no zone; None where it is not given."""
@@ -136,3 +164,5 @@ class ConsolePage:
     is_in_menu: bool = True
     shows_persons: bool = True
     """Whether it shows names of files or persons: then who reads it is logged."""
+    needs_database: bool = True
+    """Whether it has nothing to show while the database cannot be read."""

@@ -34,6 +34,9 @@ class _QuarantineFilters(AgeFilters):
     contains: ShortText | None = Field(
         None, description="only if key, value or error contain this text, in any case, escaped or not"
     )
+    release: ShortText | None = Field(
+        None, description="only what this release of the service rejected (`unknown`: a release before 0.2.0)"
+    )
 
     def condition(self, ids: Sequence[int] | None = None, after: int | None = None) -> QuarantineFilter:
         """Return the filter of the rejected inputs."""
@@ -46,6 +49,7 @@ class _QuarantineFilters(AgeFilters):
             self.batch,
             self.file,
             self.contains,
+            self.release,
             after,
         )
 
@@ -96,6 +100,7 @@ class QuarantineListRow(ResponseModel):
     batch_id: str | None = Field(description="null where it could not be read; the next two likewise")
     original_file_name: str | None = Field(description="in lists its first 255 characters")
     correlation_id: UUID | None
+    release: str | None = Field(description="release of the service that rejected it; null of releases before 0.2.0")
 
 
 class QuarantinePage(ResponseModel):

@@ -43,6 +43,7 @@ quarantine = Table(
     Column("correlation_id", Uuid),
     Column("edited_value", LargeBinary),
     Column("erased_at", TIME),
+    Column("release", Text),
     PrimaryKeyConstraint("id", name="quarantine_pkey"),
     UniqueConstraint("topic", "fingerprint", name="quarantine_fingerprint_key"),
     CheckConstraint("octet_length(fingerprint) = 32", name="quarantine_fingerprint_check"),

@@ -1,15 +1,15 @@
--- Counts the open rejected inputs by topic and reason, the most frequent first: among the 50,000 oldest.
+-- Counts the open rejected inputs by topic, reason and release (`unknown`: one before 0.2.0), the most frequent first: among the 50,000 oldest.
 -- Index: quarantine_open. Locks: none.
 with head as (
-    select id, topic, reason, first_seen_at, last_seen_at
+    select id, topic, reason, coalesce(release, 'unknown') as release, first_seen_at, last_seen_at
     from els.quarantine
     where state = 'open'
     order by id
     limit 50000
 )
 select
-    topic, reason, count(*) as inputs, min(first_seen_at) as first_seen_at, max(last_seen_at) as last_seen_at,
+    topic, reason, release, count(*) as inputs, min(first_seen_at) as first_seen_at, max(last_seen_at) as last_seen_at,
     max(id) as latest_id
 from head
-group by topic, reason
-order by inputs desc, topic, reason
+group by topic, reason, release
+order by inputs desc, topic, reason, release

@@ -1,5 +1,5 @@
 -- Finds the ids of open rejected inputs, the oldest first: those given by id, of one topic, for one reason, of an age,
--- of one batch, with a part of a file's name or of the decoded bytes, above one id; at most so many (null: all).
+-- by one release (`unknown`: by one before 0.2.0), of one batch, with a part of a file's name or of the decoded bytes, above one id; at most so many (null: all).
 -- Index: quarantine_open, quarantine_batch, or quarantine_pkey for given ids. Locks: none.
 select id
 from els.quarantine
@@ -12,6 +12,7 @@ where state = 'open'
     and (:batch_id::text is null or batch_id = :batch_id)
     and (:file::text is null or position(els.folded(:file) in els.folded(original_file_name)) > 0)
     and (:contains::text is null or els.mentions(key, value, error, :contains))
+    and (:release::text is null or coalesce(release, 'unknown') = :release)
     and (:after::bigint is null or id > :after)
 order by id
 limit :most::bigint

@@ -20,13 +20,13 @@ with numbered as materialized (
 )
 insert into els.quarantine (
     id, topic, fingerprint, "partition", "offset", key, value, headers, reason, error, first_seen_at, last_seen_at,
-    deliveries, batch_id, original_file_name, correlation_id, erased_at
+    deliveries, batch_id, original_file_name, correlation_id, erased_at, release
 )
 overriding system value
 select
     id, topic, fingerprint, "partition", "offset", key, value, headers::jsonb, reason, error, transaction_timestamp(),
     transaction_timestamp(), deliveries, batch_id, original_file_name, correlation_id,
-    case when is_erased then transaction_timestamp() end
+    case when is_erased then transaction_timestamp() end, :release::text
 from numbered
 order by topic, fingerprint
 on conflict (topic, fingerprint) do update

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from service import __version__
 from service.domain.delivery import Delivery, IntakeLimits, fingerprint
 from service.domain.events import Reason, Rejection
 from service.domain.input_limits import DEFAULT_LIMITS
@@ -274,6 +275,29 @@ def test_rejected_inputs_are_found_by_what_they_are_about(service: CommandLine, 
     assert (shown["batch_id"], shown["original_file_name"], len(shown["correlation_id"])) == ("b1", name, 36)
     assert name in shown["decoded"]
     assert service("quarantine", "discard", "--batch", "b1", "--yes").out == "2 inputs discarded.\n"
+
+
+def test_rejected_inputs_are_selected_by_the_release_that_rejected_them_last_and_by_a_time(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]
+) -> None:
+    pod.take(*(delivery(CONTENT_PROVISIONED, b"no JSON %d" % number) for number in range(4)))
+    first, second, third, _ = ids(conn)
+    conn.execute("update els.quarantine set release = '0.1.9' where id in (%s, %s)", [first, second])
+    conn.execute("update els.quarantine set release = null, first_seen_at = '2026-01-01T00:30Z' where id = %s", [third])
+
+    def listed(*options: str) -> list[int]:
+        return [row["id"] for row in service("quarantine", "list", "--json", *options).json][::-1]
+
+    assert listed("--release", "0.1.9") == [first, second]
+    assert listed("--release", "unknown") == [third]
+    assert listed("--newer-than", "2026-01-01", "--older-than", "2026-01-01T01:00+00:00") == [third]
+    assert listed("--release", "0.1.9", "--older-than", "2026-01-02") == []
+    pod.take(delivery(CONTENT_PROVISIONED, b"no JSON 0", offset=77))  # a repeat is no new rejection
+    ended = service("quarantine", "replay", "--release", "0.1.9", "--json")
+    assert [row["id"] for row in ended.json] == [first, second]
+    assert listed("--release", __version__) == [first, second, ids(conn)[3]]  # this release has rejected them again
+    assert conn.execute("select release from ops.quarantine where id = %s", [third]).fetchone() == (None,)
+    assert service("quarantine", "discard", "--release", "unknown", "--yes").out == "1 input discarded.\n"
 
 
 def test_any_value_can_be_searched(service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any]) -> None:

@@ -11,6 +11,7 @@ from aiohttp import ClientResponse, ClientSession
 
 from service.console.access import Access
 from service.console.console import Console
+from service.console.outages import Outages
 from service.console.pages.reads import Reads
 from service.console.samples import Samples
 from service.console.session import COOKIE, Person, Sessions, TrustedProxy
@@ -33,14 +34,15 @@ TOKENS = Tokens("a token of operators", "a token of viewers")
 class ServedHere:
     """A console on a free port, and a client of it."""
 
-    def __init__(self, url: str, proxy: TrustedProxy | None = None) -> None:
+    def __init__(self, url: str, proxy: TrustedProxy | None = None, broker: str = NOBODY) -> None:
         self.database = Database(url, pool_size=2)
         self.now = 1_000_000.0
         self.sessions = Sessions(TOKENS, lambda: self.now)
-        offsets = OffsetsReader({"bootstrap_servers": NOBODY}, "group")
+        offsets = OffsetsReader({"bootstrap_servers": broker}, "group")
         self.samples = Samples(dict, offsets)
         operations = Operations(self.database, IntakeLimits(), DEFAULT_LIMITS)
-        reads = Reads(self.database, operations, offsets, self.samples, self._check)
+        self.outages = Outages(self.database, offsets)
+        reads = Reads(self.database, operations, offsets, self.samples, self.outages, self._check)
         access = Access(TOKENS, self.sessions, Denials(), proxy)
         application = Console(access, reads, operations).application()
         self.http = Http("127.0.0.1", 0, Health(), self._refresh, {"/console/": application})

@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
+from service import __version__
 from service.console import acting
 from service.console.console import PAGES
 from service.console.pages.overview import HELP, lines
@@ -45,33 +47,6 @@ def test_templates_and_our_script_name_no_other_place_and_have_no_code_of_their_
             assert forbidden not in text, f"{path}: {forbidden}"
 
 
-async def test_while_the_database_is_down_each_page_says_so(database_url: str, app_url: str) -> None:
-    console = ServedHere("postgresql://127.0.0.1:1/els")
-    await console.http.start()
-    try:
-        response, text = await console.send("GET", "")
-        assert (response.status, "The database is unavailable." in text) == (200, True)
-        response, text = await console.send("GET", "topics")
-        assert (response.status, "The database is unavailable" in text, "The broker is unavailable" in text) == (
-            200, True, True,
-        )  # fmt: skip
-        for path in ("waiting", "late", "quarantine", "outbox", "actions", "batch?id=b"):
-            response, text = await console.send("GET", path)
-            assert (response.status, "Nothing is lost" in text) == (503, True), path
-        for path in ("find", "system?run=1", "do/pending-restore", "samples.json"):
-            assert (await console.send("GET", path))[0].status == 200
-    finally:
-        await console.http.close()
-
-
-async def test_while_the_broker_is_down_topics_says_so_and_shows_what_the_database_knows(
-    console: ServedHere, conn: psycopg.Connection[Any]
-) -> None:
-    conn.execute("insert into els.progress (topic, partition, next_offset) values (%s, 3, 12345)", [BATCH_REGISTERED])
-    response, text = await console.send("GET", "topics")
-    assert (response.status, "The broker is unavailable" in text, "12,345" not in text) == (200, True, False)
-
-
 async def test_the_verdict_is_read_once_for_everybody(console: ServedHere, monkeypatch: pytest.MonkeyPatch) -> None:
     transactions = 0
     opened = Database.transaction
@@ -84,7 +59,7 @@ async def test_the_verdict_is_read_once_for_everybody(console: ServedHere, monke
     monkeypatch.setattr(Database, "transaction", counted)
     for _ in range(5):
         assert "no pod publishes events" in (await console.send("GET", ""))[1]
-    assert transactions == 1
+    assert transactions == 2  # what is down, and the verdict
 
 
 def test_every_kind_of_condition_of_the_health_view_leads_to_what_helps() -> None:
@@ -101,7 +76,7 @@ async def test_an_action_needs_a_reason_and_its_fields(console: ServedHere) -> N
     for form, why in (
         ({"step": "perform", "why": " "}, "give a reason"),
         ({"step": "perform", "why": "x" * 2001}, "at most 2000 characters"),
-        ({"step": "perform", "why": "x", "older_than": "soon"}, "Older than: must be a number"),
+        ({"step": "perform", "why": "x", "older_than": "soon"}, "Older than: must be an age"),
     ):
         response, text = await console.send("POST", "do/pending-clear?batch=b", data=form)
         assert (response.status, why in text) == (422, True), text
@@ -121,7 +96,8 @@ async def test_each_action_plans_without_a_change_and_says_what_forbids_it(
         given |= {each.name: each.choices[0] for each in action.fields if each.name == "kind"}
         given |= {"name": "nobody"} if action.name == "privacy-erase" else {}
         response, text = await console.send("POST", f"do/{action.name}", data=given | {"step": "plan", "why": "x"})
-        assert (response.status, 'role="alert"' in text) == (422, True), action.name
+        no_broker = action.name == "inputs-skip"
+        assert (response.status, 'role="alert"' in text) == (503 if no_broker else 422, True), action.name
     assert conn.execute("select count(*) from els.operator_actions").fetchone() == (0,)
 
 
@@ -168,6 +144,53 @@ async def test_a_rejected_input_is_compared_with_what_its_topic_requires(console
     assert "What differs from what is expected" in text
     _, text = await console.send("GET", "quarantine/input?id=2")
     assert "AP8=" in text
+
+
+async def test_a_value_that_is_too_long_or_no_text_is_edited_with_the_command_that_the_page_names(
+    console: ServedHere,
+) -> None:
+    grown = b"[" + b"1," * 100_000 + b"1]"  # with a line for each number, it is too long for a form
+    await console.take(
+        delivery(CONTENT_PROVISIONED, b"x" * 300_000),
+        delivery(CONTENT_PROVISIONED, b"\x00"),
+        delivery(CONTENT_PROVISIONED, grown),
+    )
+    for id_, options, is_said in ((1, "", True), (2, " --file FILE", True), (3, "", False)):
+        command = f"els quarantine edit {id_}{options} --why"
+        _, text = await console.send("GET", f"quarantine/input?id={id_}")
+        assert (command in text, "do/quarantine-edit" in text) == (is_said, not is_said)
+    for id_, options in ((2, " --file FILE"), (3, "")):
+        response, text = await console.send("GET", f"do/quarantine-edit?id={id_}")
+        assert (response.status, f"els quarantine edit {id_}{options} --why" in text) == (409, True)
+    response, text = await console.send("POST", "do/quarantine-edit?id=1", data={"value": "x" * 1_100_000})
+    assert (response.status, "els quarantine edit" in text) == (413, True)
+
+
+async def test_rejected_inputs_are_grouped_by_release_and_a_group_of_one_day_is_replayed(
+    console: ServedHere, conn: psycopg.Connection[Any]
+) -> None:
+    await console.take(*(delivery(CONTENT_PROVISIONED, b"no JSON %d" % number) for number in range(6)))
+    conn.execute("update els.quarantine set release = null where id <= 2")
+    conn.execute("update els.quarantine set release = '0.1.9' where id = 3")
+    conn.execute(
+        "update els.quarantine set first_seen_at = date_trunc('day', now()) - interval '1 hour' where id in (4, 5)"
+    )
+    _, text = await console.send("GET", "quarantine")
+    group = f"do/quarantine-replay?topic={CONTENT_PROVISIONED}&amp;reason=not_json&amp;release="
+    assert {release for release in ("unknown", "0.1.9", __version__, "0.2.0") if f"{group}{release}" in text} == {
+        "unknown", "0.1.9", __version__,
+    }  # fmt: skip
+    today = datetime.now(UTC).date()
+    day = f"newer_than={today - timedelta(days=1)}&older_than={today}"
+    for query, found in (("release=unknown", {1, 2}), ("release=0.1.9", {3}), (f"{day}&release={__version__}", {4, 5})):
+        _, text = await console.send("GET", f"quarantine?{query}")
+        assert {id_ for id_ in range(1, 7) if f'quarantine/input?id={id_}"' in text} == found, query
+        _, text = await console.send("POST", f"do/quarantine-replay?{query}", data={"why": "x", "step": "plan"})
+        assert f"ids={'%2C'.join(map(str, sorted(found)))}" in text, query
+    assert (
+        "do/quarantine-replay?release=" + __version__ + "&amp;newer_than="
+        in (await console.send("GET", f"quarantine?{day}&release={__version__}"))[1]
+    )
 
 
 async def test_the_log_of_operator_actions_is_filtered(console: ServedHere) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 
@@ -22,6 +21,7 @@ from service.postgres import migration
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
 from tests.support.builders.outbox import INSERT_PREVIOUS_ROW, INSERT_ROW, event, previous_row_of, row_of
+from tests.support.servers.migrations import moved
 
 RELEASED = {"0001": "d5014d1d94c79fa972698b46716babdeff6030ee223b784d9ab76a386273e21b"}
 """Released revisions, by their SHA-256. A released revision is not changed: a new one follows it."""
@@ -36,14 +36,6 @@ def revisions() -> list[Script]:
 def conn(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
-
-
-def moved(url: str, revision: str) -> None:
-    """Bring the database back to a revision."""
-    config = Config(ROOT / "alembic.ini")
-    with migration.connect(url) as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
 
 
 # -- which code runs on which revision
