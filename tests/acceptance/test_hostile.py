@@ -9,16 +9,14 @@ from aiokafka.errors import KafkaError
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import pods, until
 from service.domain.topics import CONTENT_PROVISIONED
+from tests.prove.hostile import BOUND, KINDS_OF_CASES, STALL_SECONDS, play
+from tests.prove.report import Row
 from tests.support.builders import hostile
 from tests.support.builders.inputs import content
 from tests.support.checks.audited import check_audit
 from tests.support.pods.limited import LIMIT
 from tests.support.pods.running_consumer import consumer_fixture
 from tests.support.servers import memory
-
-STALL_SECONDS = 1.0
-"""SPEC, section 5: the event loop never stalls for longer."""
-BOUND = 240
 
 
 @pytest.mark.only_in_test_all("hostile record batches")
@@ -57,3 +55,12 @@ async def test_a_pod_with_little_memory_survives_every_record_batch_that_a_broke
             assert group is None or memory.killed(group) == 0
             assert await running.stop() == [0]
         await check_audit(app_url, apache, consumers.group)  # each input is applied, a repeat, or in quarantine
+
+
+@pytest.mark.only_in_test_all("hostile record batches")
+async def test_a_pod_with_little_memory_survives_random_record_batches(database_url: str, apache: Broker) -> None:
+    """A short round of `make prove ARGS=hostile`."""
+    rows, overall = {kind: Row("", kind) for kind in KINDS_OF_CASES}, Row("", "")
+    await play(database_url, apache, 1, rows, overall, 20)
+    assert overall.found == []
+    assert sum(row.runs for row in rows.values()) > 5

@@ -25,6 +25,7 @@ from tests.prove.field.run import field
 from tests.prove.fuzz import fuzz, guided
 from tests.prove.fuzz_operators import fuzz_operators
 from tests.prove.histories import histories
+from tests.prove.hostile import hostile_inputs
 from tests.prove.interleavings import interleavings, witnesses
 from tests.prove.recoveries import recoveries
 from tests.prove.report import Row, Task, as_json, read, summed, table
@@ -159,6 +160,7 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "histories": _histories,
     "recoveries": lambda task, options: _on_a_server(task, partial(recoveries, only=options.only)),
     "fuzz": _fuzz,
+    "hostile": lambda task, _: _on_a_server(task, hostile_inputs),
     "faults": lambda task, options: asyncio.run(
         under_load(task, apache=_apache(options), rate=options.rate, only=options.only, without=options.without)
     ),

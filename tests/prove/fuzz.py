@@ -71,7 +71,7 @@ def mutated(dice: random.Random, value: bytes) -> bytes:
         value = json.dumps(tree, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
     if dice.random() < 0.4:
         for _ in range(dice.choice((1, 1, 2, 5))):
-            value = _corrupt(dice, value)
+            value = corrupted(dice, value)
     return value
 
 
@@ -104,7 +104,8 @@ def _nasty(dice: random.Random, value: Any) -> Any:
     return deepcopy(dice.choice(NASTY))
 
 
-def _corrupt(dice: random.Random, value: bytes) -> bytes:
+def corrupted(dice: random.Random, value: bytes) -> bytes:
+    """Returns the bytes with some inserted, removed, repeated or cut off."""
     start, end = sorted(dice.randint(0, len(value)) for _ in range(2))
     match dice.randrange(5):
         case 0:
@@ -242,9 +243,9 @@ def _broken_batch(dice: random.Random) -> bytes:
     codec = dice.choice(list(CODECS))
     whole = record_batch([b"one", None, b"three" * 50], compression=codec)
     if dice.random() < 0.2:
-        return _corrupt(dice, whole)
+        return corrupted(dice, whole)
     header, body = whole[:HEADER_BYTES], whole[HEADER_BYTES:]
-    return signed(header, _corrupt(dice, body), CODECS[codec][0])
+    return signed(header, corrupted(dice, body), CODECS[codec][0])
 
 
 def _tried(what: str, times: int, once: Callable[[], str | None]) -> Row:
@@ -296,7 +297,7 @@ def _guide(runs: int) -> None:
             topic, sample = dice.choice([each for each in samples() if each[0] in topics])
             return (bytes([topics.index(topic)]) + mutated(dice, sample))[:most]
         if dice.random() < 0.5:
-            return (data[:1] + _corrupt(dice, data[1:]))[:most]
+            return (data[:1] + corrupted(dice, data[1:]))[:most]
         return bytes(atheris.Mutate(data, most))
 
     for module in (events, json_limits):

@@ -32,7 +32,7 @@ from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.runtime.health import Health
 from service.runtime.tokens import Tokens
-from tests.prove.fuzz import WORDS, _corrupt, _nasty
+from tests.prove.fuzz import WORDS, _nasty, corrupted
 from tests.prove.report import Row, Task
 from tests.support.builders.inputs import content, delivery, provisioned, registered
 from tests.support.pods.applier import forget
@@ -105,14 +105,14 @@ def request(dice: random.Random) -> tuple[str, str, dict[str, str], bytes | None
     said = {name: _said(dice, name) for name in names} if dice.random() < 0.95 else _said(dice)
     body = json.dumps(said, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
     if dice.random() < 0.05:
-        body = _corrupt(dice, body)
+        body = corrupted(dice, body)
     kind = "application/json" if dice.random() < 0.97 else dice.choice(("text/plain", "application/json; charset=x"))
     return method, path, {"Content-Type": kind}, body
 
 
 def _quoted(dice: random.Random, text: str) -> str:
     raw = text.encode("utf-8", "surrogatepass")[:3000]
-    return quote_from_bytes(_corrupt(dice, raw) if dice.random() < 0.03 else raw, safe="")
+    return quote_from_bytes(corrupted(dice, raw) if dice.random() < 0.03 else raw, safe="")
 
 
 async def _asked(client: ClientSession, root: str, dice: random.Random, answers: Counter[str]) -> str | None:

@@ -5,16 +5,24 @@ import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_origin
 
 import cramjam
 from aiokafka import codec
+from pydantic import BaseModel
 
-from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
+from service.domain.incoming import ENVELOPE_OF
+from service.domain.input_limits import DEFAULT_LIMITS
+from service.domain.topics import ASSOCIATIONS_CONFIRMED, BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
 from tests.support.builders.batches import HEADER_BYTES, record_batch, signed
-from tests.support.builders.inputs import MEBIBYTE, content, failure, registration
+from tests.support.builders.inputs import MEBIBYTE, confirmation, content, failure, registration
 
-LARGEST = {BATCH_REGISTERED: 31 * MEBIBYTE, CONTENT_PROVISIONED: 1_100_000, VALIDATION_FAILED: 1_100_000}
+LARGEST = {
+    BATCH_REGISTERED: 31 * MEBIBYTE,
+    ASSOCIATIONS_CONFIRMED: 31 * MEBIBYTE,
+    CONTENT_PROVISIONED: 1_100_000,
+    VALIDATION_FAILED: 1_100_000,
+}
 """Bytes of a record batch, as `topics create` allows them."""
 MOST_MEMORY = 100 * MEBIBYTE
 """Bytes that a test unpacks to make a batch."""
@@ -76,25 +84,54 @@ def batch(body: bytes, records: int, name: str) -> bytes:
     return signed(bytes(header), compress(body), number)
 
 
-def lengths(size: int) -> Iterator[tuple[str, bytes, int]]:
-    """Yields bodies of about `size` bytes in which one count or length of a record batch is as large as possible."""
-    zeros = bytes(size)
-    yield "one long value", record(0, value=zeros), 1
-    yield "one long key", record(0, key=zeros), 1
-    yield "one header with a long value", record(0, headers=1, block=varint(1) + b"h" + varint(size) + zeros), 1
-    yield "one header with a long name", record(0, headers=1, block=varint(size) + zeros + b"\1"), 1
+def _many_headers(size: int) -> tuple[bytes, int]:
     # Of more than these, not compressed, a small broker takes its own life.
     count = min(size, 8 * MEBIBYTE) // 2 if size < MOST_MEMORY else size // 2
-    yield "many empty headers", record(0, headers=count, block=b"\0\1" * count), 1
-    yield "more headers than there are", record(0, headers=2**31 - 1), 1
-    small = [record(number) for number in range(min(size // 10, 200_000))]
-    yield "many empty records", b"".join(small), len(small)
-    large = b"x" * MEBIBYTE
+    return record(0, headers=count, block=b"\0\1" * count), 1
+
+
+def _many_records(size: int) -> tuple[bytes, int]:
+    count = max(1, min(size // 10, 200_000))
+    return b"".join(map(record, range(count))), count
+
+
+def _large_headers(size: int) -> tuple[bytes, int]:
     count = max(1, size // MEBIBYTE)
-    several = (
-        record(number, headers=1, block=varint(1) + b"h" + varint(len(large)) + large) for number in range(count)
-    )
-    yield "many records with a large header", b"".join(several), count
+    block = varint(1) + b"h" + varint(MEBIBYTE) + b"x" * MEBIBYTE
+    return b"".join(record(number, headers=1, block=block) for number in range(count)), count
+
+
+def _stating(count: int, place: int) -> tuple[bytes, int]:
+    """Builds a record that states `count` for one of its counts and lengths, and does not have it."""
+    stated = [varint(1) + b"k", varint(1) + b"v", varint(1), varint(1) + b"h", varint(1) + b"h"]
+    stated[place] = varint(count) + stated[place][1:]
+    body = b"\0\0\0" + b"".join(stated)
+    return varint(len(body)) + body, 1
+
+
+LENGTHS: dict[str, Callable[[int], tuple[bytes, int]]] = {
+    "one long value": lambda size: (record(0, value=bytes(size)), 1),
+    "one long key": lambda size: (record(0, key=bytes(size)), 1),
+    "one header with a long value": lambda size: (
+        record(0, headers=1, block=varint(1) + b"h" + varint(size) + bytes(size)),
+        1,
+    ),
+    "one header with a long name": lambda size: (record(0, headers=1, block=varint(size) + bytes(size) + b"\1"), 1),
+    "many empty headers": _many_headers,
+    "many empty records": _many_records,
+    "many records with a large header": _large_headers,
+    "a longer record than there is": lambda _: (varint(2**31 - 1) + record(0)[1:], 1),
+    "a longer key than there is": lambda _: _stating(2**31 - 1, 0),
+    "a longer value than there is": lambda _: _stating(2**31 - 1, 1),
+    "more headers than there are": lambda _: _stating(2**31 - 1, 2),
+    "a longer header name than there is": lambda _: _stating(2**31 - 1, 3),
+    "a longer header value than there is": lambda _: _stating(2**31 - 1, 4),
+    "a number of headers below 0": lambda _: _stating(-(2**31), 2),
+    "more records than there are": lambda _: (record(0), 1_000_000),
+}
+"""Makes the records of a batch of about so many bytes, in which one count or length is as large as possible.
+
+Returns them with the number of records that the batch states."""
 
 
 def compressed_parts() -> Iterator[tuple[str, int, bytes]]:
@@ -114,64 +151,125 @@ def compressed_parts() -> Iterator[tuple[str, int, bytes]]:
     yield "gzip without an end", 1, b"".join(endless.compress(bytes(MEBIBYTE)) for _ in range(64))
 
 
-def values() -> Iterator[tuple[str, str, bytes]]:
-    """Yields JSON of each event in which one length or count is as large as its topic allows."""
-    for topic, good in (
-        (CONTENT_PROVISIONED, content("b", "t")),
-        (VALIDATION_FAILED, failure("b", "f")),
-        (BATCH_REGISTERED, registration("b", ["e1"])),
-    ):
-        size = (15 if topic == BATCH_REGISTERED else 1) * MEBIBYTE - 4_096
-        event = json.loads(good)
-        yield (
-            topic,
-            "many lists in an unknown field",
-            _with(event, ("data", "unknown"), b"[" + b"[0]," * (size // 4) + b"0]"),
-        )
-        yield (
-            topic,
-            "many lists in the trace",
-            _with(event, ("metadata",), b'{"traceparent":[' + b"[0]," * (size // 4) + b"0]}"),
-        )
-        yield topic, "many keys", _with(event, ("data", "unknown"), b"{" + b'"":0,' * (size // 5) + b'"":0}')
-        yield topic, "a long number", _with(event, ("data", "unknown"), b"1" * size)
-        yield topic, "deep lists", _with(event, ("data", "unknown"), b"[" * (size // 2) + b"]" * (size // 2))
-        yield topic, "many escapes", _with(event, ("data", "unknown"), b'"' + b"\\u0041" * (size // 6) + b'"')
-        yield topic, "many lone surrogates", _with(event, ("data", "unknown"), b'"' + b"\\ud800" * (size // 6) + b'"')
-        for path in _texts(event):
-            yield topic, f"a long {'.'.join(path)}", _with(event, path, b'"' + b"x" * size + b'"')
-    yield (
-        VALIDATION_FAILED,
-        "many details",
-        _with(
-            json.loads(failure("b", "f")),
-            ("data", "validation_error_detail", "details"),
-            b'{"a":[' + b"[]," * (MEBIBYTE // 4) + b"0]}",
-        ),
-    )
-    yield (
+def _filled(begin: bytes, each: bytes, size: int, end: bytes) -> bytes:
+    return begin + each * (size // len(each)) + end
+
+
+def _distinct_keys(size: int) -> bytes:
+    return b"{" + b",".join(b'"%d":0' % number for number in range(size // 10)) + b"}"
+
+
+KINDS: dict[str, Callable[[int], bytes]] = {
+    "a long text": lambda size: _filled(b'"', b"x", size, b'"'),
+    "a text of escapes": lambda size: _filled(b'"', b"\\u0041", size, b'"'),
+    "a text of lone surrogates": lambda size: _filled(b'"', b"\\ud800", size, b'"'),
+    "a long number": lambda size: b"1" * size,
+    "a long fraction": lambda size: b"0." + b"1" * size,
+    "many lists": lambda size: _filled(b"[", b"[0],", size, b"0]"),
+    "many empty objects": lambda size: _filled(b"[", b"{},", size, b"0]"),
+    "many texts": lambda size: _filled(b"[", b'"e",', size, b'"e"]'),
+    "many keys": lambda size: _filled(b"{", b'"":0,', size, b'"":0}'),
+    "many different keys": _distinct_keys,
+    "a long key": lambda size: _filled(b'{"', b"x", size, b'":0}'),
+    "deep lists": lambda size: b"[" * (size // 2) + b"]" * (size // 2),
+    "white space": lambda size: _filled(b"", b" ", size, b"0"),
+}
+"""Makes JSON of about so many bytes, in which one count or length is as large as possible."""
+
+_SAMPLES: dict[str, Callable[[], bytes]] = {
+    CONTENT_PROVISIONED: lambda: content("b", "t"),
+    VALIDATION_FAILED: lambda: failure("b", "f"),
+    BATCH_REGISTERED: lambda: registration("b", ["e1"]),
+    ASSOCIATIONS_CONFIRMED: lambda: confirmation("b", "c"),
+}
+HERE = "@here@"
+
+
+class Place(NamedTuple):
+    """A place in the JSON of an event: of a field, or of a value in it where `around` is a list or an object."""
+
+    path: tuple[str, ...]
+    around: object = HERE
+
+
+def places(topic: str) -> list[Place]:
+    """Returns the event, each of its fields, also those that a sample lacks, and an unknown field of each object."""
+    return [Place(()), *_fields(ENVELOPE_OF[topic], ())]
+
+
+def _fields(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Place]:
+    yield Place((*path, "unknown"))
+    for name, field in model.model_fields.items():
+        yield Place((*path, name))
+        for part in (field.annotation, *get_args(field.annotation)):
+            if get_origin(part) in (list, tuple):
+                yield Place((*path, name), [HERE])
+            elif get_origin(part) is dict or part is dict:
+                yield Place((*path, name), {"a": HERE})
+            elif isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _fields(part, (*path, name))
+
+
+def value(topic: str, place: Place, kind: str, size: int) -> bytes:
+    """Returns the JSON of an event that has a value of this kind at the place."""
+    if not place.path:
+        return KINDS[kind](size)
+    event = json.loads(_SAMPLES[topic]())
+    inner = event
+    for name in place.path[:-1]:
+        inner[name] = inner.get(name) or {}
+        inner = inner[name]
+    inner[place.path[-1]] = place.around
+    return json.dumps(event).encode().replace(f'"{HERE}"'.encode(), KINDS[kind](size))
+
+
+def largest_value(topic: str) -> int:
+    """Returns the bytes of the largest value that a topic accepts, but for the rest of an event."""
+    return DEFAULT_LIMITS.value_bytes[topic] - 8_192
+
+
+VALID: tuple[tuple[str, str, Callable[[], bytes]], ...] = (
+    (
         BATCH_REGISTERED,
-        "many essays",
-        _with(json.loads(registration("b", ["e1"])), ("data", "essay_ids"), b"[" + b'"e",' * 3_000_000 + b'"e"]'),
-    )
+        "a registration of 100,000 essays",
+        lambda: registration("large", [f"{number:0140d}" for number in range(100_000)]),
+    ),
+    (
+        BATCH_REGISTERED,
+        "a registration with long texts",
+        lambda: registration(
+            "texts", ["x" * 255], essay_instructions="x" * 65_536, student_prompt_ref={"a": "x" * 65_000}
+        ),
+    ),
+    (ASSOCIATIONS_CONFIRMED, "many confirmed associations", lambda: _associations(450_000)),
+    (
+        VALIDATION_FAILED,
+        "a failure with many details",
+        lambda: value(
+            VALIDATION_FAILED, Place(("data", "validation_error_detail", "details"), {"a": HERE}), "many lists", 10**6
+        ),
+    ),
+)
+"""The largest events that are applied: topic, name and value."""
 
 
-def _texts(event: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    if isinstance(event, dict):
-        for name, part in event.items():
-            yield from _texts(part, (*path, name))
-    elif isinstance(event, str):
-        yield path
+def _associations(count: int) -> bytes:
+    return value(ASSOCIATIONS_CONFIRMED, Place(("data", "associations")), "many empty objects", count * len(b"{},"))
 
 
-def _with(event: dict[str, object], path: tuple[str, ...], value: bytes) -> bytes:
-    """Returns the event as JSON with this value at the path."""
-    changed = json.loads(json.dumps(event))
-    place = changed
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = "@here@"
-    return json.dumps(changed).encode().replace(b'"@here@"', value)
+def values(codec_number: int) -> Iterator[tuple[str, str, bytes]]:
+    """Yields JSON of each event in which one length or count is as large as its topic allows.
+
+    Each place and each kind occurs with one of the codecs; of the larger topics, a third of them.
+    """
+    for number, (topic, name, valid) in enumerate(VALID):
+        if number % len(CODECS) == codec_number:
+            yield topic, name, valid()
+    for topic in _SAMPLES:
+        both = itertools.product(places(topic), KINDS)
+        step = len(CODECS) * (3 if largest_value(topic) > MEBIBYTE else 1)
+        for place, kind in itertools.islice(both, codec_number, None, step):
+            yield topic, f"{kind} at {'.'.join(place.path)}", value(topic, place, kind, largest_value(topic))
 
 
 def batches(named: str) -> Iterator[Hostile]:
@@ -184,7 +282,8 @@ def batches(named: str) -> Iterator[Hostile]:
             if topic == CONTENT_PROVISIONED
             else 38 * MEBIBYTE
         )
-        for name, body, records in lengths(size):
+        for name, records_of in LENGTHS.items():
+            body, records = records_of(size)
             made = batch(body, records, named)
             if len(made) <= LARGEST[topic]:
                 yield Hostile(topic, f"{named}: {name}", made, records)
@@ -192,13 +291,13 @@ def batches(named: str) -> Iterator[Hostile]:
     for name, number, data in compressed_parts():
         if number == CODECS[named][0]:
             yield Hostile(CONTENT_PROVISIONED, name, signed(header, data, number))
-    for topic, name, value in values():
-        made = batch(record(0, key=b"b", value=value), 1, named)
+    for topic, name, large in values(CODECS[named][0]):
+        made = batch(record(0, key=b"b", value=large), 1, named)
         if len(made) <= LARGEST[topic]:
             yield Hostile(topic, f"{named}: {name}", made)
     for begin in range(0, 300, 30):
         bodies = b"".join(
-            record(place, value=value) for place, value in enumerate(itertools.islice(_named(), begin, begin + 30))
+            record(number, value=each) for number, each in enumerate(itertools.islice(_named(), begin, begin + 30))
         )
         made = batch(bodies, 30, named)
         if len(made) <= LARGEST[CONTENT_PROVISIONED]:
