@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
+from service.domain.json_limits import has_too_many_values
 from service.http import openapi, schemas
 from service.http.authorization import requiring
 from service.http.endpoints import batches, find, health, inputs, pending, privacy, quarantine, topics
@@ -26,6 +27,9 @@ from service.runtime.tokens import Denials, Tokens
 
 BODY_BYTES = 1024 * 1024
 """Largest accepted body."""
+
+BODY_VALUES = 10_000
+"""Most JSON values in a body. Objects of hundreds of thousands would block the event loop for over a second."""
 
 BODY_SECONDS = 30
 """Longest accepted time for receiving a body, in seconds."""
@@ -142,6 +146,8 @@ async def _read_body(request: web.Request, model: type[BaseModel]) -> BaseModel:
             body = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body was not received in time") from None
+    if has_too_many_values(body, BODY_VALUES):
+        raise web.HTTPRequestEntityTooLarge(BODY_VALUES, text=f"the body has more than {BODY_VALUES} JSON values")
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
