@@ -12,7 +12,7 @@ from deploy.local.processes import LOOPBACK, StackError, wait_until
 from deploy.servers.apache_kafka import KAFKA_VERSION
 from deploy.servers.ports import reserved_port
 
-POSTGRES_IMAGE = "postgres:18"
+POSTGRES_IMAGE = "postgres:18.6"
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
 
 API_VERSIONS_REQUEST = struct.pack(">ihhih", 10, 18, 0, 1, -1)
