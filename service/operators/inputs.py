@@ -144,8 +144,13 @@ class InputActions:
             async with open_reader(kafka, whole_log=True) as reader:
                 (beginning,) = (await reader.beginning_offsets([tp])).values()
                 (end,) = (await reader.end_offsets([tp])).values()
-                if not beginning <= offset < end:
-                    raise NotFound(f"the log has the offsets {beginning} to {end - 1}, and not {offset}")
+            if not beginning <= offset < end:
+                raise NotFound(f"the log has the offsets {beginning} to {end - 1}, and not {offset}")
+            async with open_reader(kafka) as reader:  # which knows what is aborted, as pods do
+                if offset >= (await reader.end_offsets([tp]))[tp]:
+                    raise Conflict(
+                        f"offset {offset} is in or behind a transaction that has not ended: no pod reads it before that"
+                    )
                 return await _batch_of(reader, tp, offset)
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"the broker: {describe(error)}") from None

@@ -1,12 +1,16 @@
 """Tests that pods skip a record that an operator has skipped, and that it is kept and reported."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import psycopg
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from deploy.servers.brokers import Broker
+from deploy.servers.pods import until
 from service.domain.input_limits import InputLimits
 from service.domain.topics import CONTENT_PROVISIONED
 from service.kafka.connection import client_options
@@ -16,10 +20,11 @@ from service.postgres.pool import Database
 from service.runtime import metrics
 from service.store.operator_actions import Operator
 from service.store.skipped_inputs import SkippedRange, read_skipped_inputs
+from tests.integration.consumer.test_transactions import transactional
 from tests.support.builders.batches import record_batch
 from tests.support.builders.inputs import content
 from tests.support.checks.audited import check_audit
-from tests.support.pods.running_consumer import PENDING, ConsumerFixture
+from tests.support.pods.running_consumer import BOUND, PENDING, ConsumerFixture
 
 ROOT = Path(__file__).parents[3]
 LOST = "select first_offset, next_offset, cause, acknowledged_at is not null from ops.lost_inputs"
@@ -37,12 +42,14 @@ create trigger breaking before insert on els.pending_content for each row execut
 
 
 @pytest.fixture
-async def inputs(strict_consumers: ConsumerFixture, app_url: str, monkeypatch: pytest.MonkeyPatch) -> InputActions:
-    """The action, whose process of its own has the same settings."""
-    settings = {"ELS_DATABASE_URL": app_url, "PYTHONPATH": str(ROOT), **strict_consumers.broker.settings}
+async def inputs(request: pytest.FixtureRequest, app_url: str, monkeypatch: pytest.MonkeyPatch) -> InputActions:
+    """The action, on the broker of the test. Its process of its own has the same settings."""
+    name = "apache" if "on_apache" in request.fixturenames else "strict_broker"
+    served: Broker = request.getfixturevalue(name)
+    settings = {"ELS_DATABASE_URL": app_url, "PYTHONPATH": str(ROOT), **served.settings}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    broker = strict_consumers.broker.bootstrap_servers
+    broker = served.bootstrap_servers
     return InputActions(Database(app_url, pool_size=2), lambda: client_options(broker), InputLimits())
 
 
@@ -186,3 +193,83 @@ async def test_what_is_skipped_at_the_end_of_a_partition_is_counted_once(
     await consumers.becomes(next_offset, 3)
     assert metrics.LOST_INPUTS.labels(CONTENT_PROVISIONED)._value.get() == before + 1
     assert consumers.value(PENDING) == 2
+
+
+async def test_an_offset_that_no_pod_is_ever_given_is_no_input_to_skip(
+    on_apache: ConsumerFixture, inputs: InputActions
+) -> None:
+    """Of transactions: what is aborted, their markers, and what is not decided yet. Skipping the others still works."""
+    me, tp = Operator("me"), TopicPartition(CONTENT_PROVISIONED, 0)
+    async with transactional(on_apache) as producer:
+        for commits in (False, True):  # offsets 0 and 1 with the marker 2, offsets 3 and 4 with the marker 5
+            await producer.begin_transaction()
+            for part in range(2):
+                await producer.send_and_wait(tp.topic, content("b", f"{commits} {part}"), b"b", partition=0)
+            await (producer.commit_transaction() if commits else producer.abort_transaction())
+        await producer.begin_transaction()
+        await producer.send_and_wait(tp.topic, content("b", "open"), b"b", partition=0)
+        for whole_batch in (False, True):
+            for offset in (0, 1, 2, 5):
+                with pytest.raises(NotFound, match=f"there is no record at offset {offset}"):
+                    await inputs.skip(me, tp.topic, 0, offset, whole_batch=whole_batch)
+            with pytest.raises(Conflict, match="offset 6 is in or behind a transaction that has not ended"):
+                await inputs.skip(me, tp.topic, 0, 6, whole_batch=whole_batch)
+        await producer.abort_transaction()
+    with pytest.raises(NotFound, match="there is no record at offset 6"):
+        await inputs.skip(me, tp.topic, 0, 6)
+    assert on_apache.conn.execute(KEPT).fetchall() == on_apache.conn.execute(LOST).fetchall() == []
+    await inputs.skip(me, tp.topic, 0, 3)
+    assert on_apache.conn.execute(LOST).fetchall() == [(3, 4, "skipped", True)]
+    await on_apache.start()
+    await on_apache.publish(tp.topic, content("b", "behind"))
+    await on_apache.all_committed()
+    texts = on_apache.conn.execute("select text_storage_id from els.pending_content order by 1").fetchall()
+    assert texts == [("True 1",), ("behind",)]
+    await on_apache.stop()
+    await check_audit(on_apache.app_url, on_apache.broker, on_apache.group)
+
+
+async def test_offsets_that_are_deleted_or_compacted_are_no_input_to_skip(
+    on_apache: ConsumerFixture, inputs: InputActions
+) -> None:
+    me, tp = Operator("me"), TopicPartition(CONTENT_PROVISIONED, 0)
+    for text in ("t1", "t2"):
+        await on_apache.publish(tp.topic, content("b", text), key=b"a")
+    await on_apache.delete_records(tp, 1)
+    with pytest.raises(NotFound, match="the log has the offsets 1 to 1, and not 0"):
+        await inputs.skip(me, tp.topic, 0, 0)
+    await compact(on_apache, tp)
+    (first, *_), end = await offsets_of(on_apache, tp), on_apache.ends[tp]
+    assert first > 1
+    with pytest.raises(NotFound, match="there is no record at offset 1"):
+        await inputs.skip(me, tp.topic, 0, 1)
+    assert on_apache.conn.execute(LOST).fetchall() == []
+    assert (await inputs.skip(me, tp.topic, 0, end - 1)).next_offset == end
+
+
+async def compact(consumers: ConsumerFixture, tp: TopicPartition) -> None:
+    """Publishes records of one key, until the broker has removed the first of them."""
+    async with consumers.admin() as admin:
+        eager = {
+            "cleanup.policy": "compact", "segment.bytes": str(1024 * 1024), "min.cleanable.dirty.ratio": "0.01",
+            "max.compaction.lag.ms": "1", "file.delete.delay.ms": "0",
+        }  # fmt: skip
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, tp.topic, eager)])
+    number = 0
+
+    async def is_compacted() -> bool:
+        nonlocal number
+        number += 1
+        large = content("b", f"n{number}", original_file_name=os.urandom(300_000).hex())
+        await consumers.publish(tp.topic, large, key=b"a")
+        return (await offsets_of(consumers, tp))[0] > 1
+
+    await until(is_compacted, BOUND, lambda: f"nothing is removed after {number} records", every=0.5)
+
+
+async def offsets_of(consumers: ConsumerFixture, tp: TopicPartition) -> list[int]:
+    """Returns the offsets of the first records that the broker returns."""
+    async with AIOKafkaConsumer(bootstrap_servers=consumers.broker.bootstrap_servers) as reader:
+        reader.assign([tp])
+        await reader.seek_to_beginning(tp)
+        return [record.offset for record in (await reader.getmany(tp, timeout_ms=10_000)).get(tp, ())]
