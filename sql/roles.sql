@@ -75,24 +75,33 @@ begin
 end
 $$;
 
--- What PostgreSQL allows everyone in a database, and no one needs here: temporary tables and large objects fill the
--- disk, and with advisory locks a reader could stop the service, which takes its own. Only a superuser may take away the
--- rights on functions of the server.
+-- What PostgreSQL allows everyone in a database, and no one needs here: temporary tables, large objects, messages in the
+-- write-ahead log and the files of a large sort fill the disk, and with advisory locks a reader could stop the service,
+-- which takes its own. Only a superuser may take away the rights on functions of the server, and limit those files.
 do $$
 declare
     allowed text;
+    reader text;
 begin
     execute format('revoke temporary on database %I from public', current_database());
     for allowed in
         select oid::regprocedure
         from pg_proc
         where pronamespace = 'pg_catalog'::regnamespace
-            and (proname ~ '^pg_(try_)?advisory_' or proname ~ '^lo_' or proname in ('loread', 'lowrite'))
+            and (proname ~ '^pg_(try_)?advisory_' or proname ~ '^lo_' or proname in ('loread', 'lowrite', 'pg_logical_emit_message'))
     loop
         execute format('revoke execute on function %s from public', allowed);
         if allowed ~ 'advisory' then
             execute format('grant execute on function %s to els_owner, els_app', allowed);
         end if;
+    end loop;
+    for reader in
+        select rolname
+        from pg_roles
+        where rolname = 'els_ops'
+            or (rolcanlogin and oid in (select member from pg_auth_members where roleid = 'els_ops'::regrole))
+    loop
+        execute format('alter role %I set temp_file_limit = %L', reader, '1GB');
     end loop;
 exception
     when insufficient_privilege then

@@ -128,6 +128,29 @@ def test_els_ops_sees_no_table(database: Connection[tuple[Any, ...]], table: str
         "alter role els_ops set statement_timeout = 0",
         "alter role els_ops password 'mine'",
         "alter role els_ops login",
+        "alter role els_ops set temp_file_limit = -1",
+        "set temp_file_limit = -1",
+        "select pg_logical_emit_message(false, 'x', repeat('x', 1000000))",
+        "create temporary table mine ()",
+        "create function pg_temp.mine() returns integer language sql return 1",
+        "create function ops.mine() returns integer language sql return 1",
+        "create extension file_fdw",
+        "create publication mine for all tables",
+        "create role mine",
+        "copy (select 1) to program 'true'",
+        "copy (select 1) to '/tmp/els-mine'",
+        "select pg_read_file('PG_VERSION')",
+        "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'checkpointer'",
+        "select pg_create_physical_replication_slot('mine')",
+        "select * from ops.batches for update",
+        "lock table ops.batches in row share mode",
+        "lock table ops.batches in access exclusive mode",
+        "comment on view ops.batches is 'mine'",
+        "drop view ops.batches",
+        "reindex table els.batches",
+        "select els.shown('x')",
+        "set role pg_read_all_data",
+        "set session_replication_role = replica",
     ],
 )
 def test_els_ops_changes_nothing(database: Connection[tuple[Any, ...]], command: str) -> None:
@@ -266,6 +289,13 @@ def test_els_app_may_also_do_this(database: Connection[tuple[Any, ...]], command
         "update els.alembic_version set version_num = ''",
         "delete from els.relay_shards",
         "grant select on els.batches to els_ops",
+        "select pg_logical_emit_message(false, 'x', 'x')",
+        "create temporary table mine ()",
+        "copy (select 1) to program 'true'",
+        "set role els_owner",
+        "truncate els.operator_actions",
+        "alter table els.operator_actions disable trigger all",
+        "drop function els.blank_operator_actions",
     ],
 )
 def test_els_app_cannot_change_the_schema(database: Connection[tuple[Any, ...]], command: str) -> None:
@@ -346,6 +376,7 @@ def test_els_app_has_the_planner_of_a_pods_own_sessions(database: Connection[tup
 def test_the_statements_and_transactions_of_els_ops_time_out(database: Connection[tuple[Any, ...]]) -> None:
     settings = configured(database, "els_ops")
     assert settings["default_transaction_read_only"] == "on"
+    assert settings["temp_file_limit"] == "1GB"
     for timeout in (
         "statement_timeout",
         "transaction_timeout",
