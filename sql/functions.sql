@@ -27,6 +27,42 @@ return case when given ~ '^[=+@-]' then '''' else '' end
         given, '[\u0001-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]', U&'\FFFD', 'g'
     );
 
+-- Returns the same for a text of several lines.
+create or replace function els.shown_lines(given text) returns text
+language sql immutable strict parallel safe
+return case when given ~ '^[=+@-]' then '''' else '' end
+    || regexp_replace(
+        replace(given, E'\r\n', E'\n'),
+        '[\u0001-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]', U&'\FFFD', 'g'
+    );
+
+-- Returns JSON as it may be shown: of the characters that a terminal obeys, those are replaced that JSON does not escape.
+create or replace function els.shown_json(given jsonb) returns jsonb
+language sql immutable strict parallel safe
+return case
+    when given::text ~ '[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]' then regexp_replace(
+        given::text, '[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]', U&'\FFFD', 'g'
+    )::jsonb
+    else given
+end;
+
+-- Returns the same JSON, with escapes for the characters that JSON allows and a terminal obeys.
+create or replace function els.safe_json(given text) returns text
+language sql immutable strict parallel safe
+return case
+    when given ~ '[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]' then (
+        select string_agg(
+            case
+                when letter ~ '[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
+                    then '\u' || lpad(to_hex(ascii(letter)), 4, '0')
+                else letter
+            end, '' order by place
+        )
+        from regexp_split_to_table(given, '') with ordinality as letters (letter, place)
+    )
+    else given
+end;
+
 -- Returns a text as it is compared in searches: in one form of its letters (A and ring are Å) and in lower case, whatever
 -- the collation of the database. Where all characters are below the first mark that combines with a letter, that is the
 -- form already, and `normalize` would take ten times longer.

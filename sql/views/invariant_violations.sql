@@ -132,130 +132,136 @@ with recent as materialized (
     ) as slots
 )
 select
-    'I1' as invariant,
+    invariant,
     batch_id,
-    format('content %s is in slot %s and excess', text_storage_id, essay_id) as detail
-from excess
-where essay_id is not null
-union all
-select 'I1', batch_id, format('content %s is in slot %s and %s', text_storage_id, essay_id, state)
-from held
-where essay_id is not null
-union all
-select 'I1', batch_id, format('content %s is excess and %s', text_storage_id, state)
-from held
-where declared_at is not null
-union all
-select 'I2', batch_id, format('content %s is in %s slots', text_storage_id, count(*))
-from taken
-where text_storage_id is not null
-group by batch_id, text_storage_id
-having count(*) > 1
-union all
-select 'I2', batch_id, format('failure %s took %s slots', file_upload_id, count(*))
-from taken
-where state = 'failed'
-group by batch_id, file_upload_id
-having count(*) > 1
-union all
-select 'I2', batch_id, format('slot %s is %s and holds content %s', essay_id, state, text_storage_id)
-from taken
-where text_storage_id is not null
-and state <> 'assigned'
-union all
-select 'I3', batch_id, format('%s of its slots are open and content %s is excess', slots_open, (
-    select excess.text_storage_id
-    from excess
-    where excess.batch_id = counted.batch_id
-    order by excess.text_storage_id
-    limit 1
-))
-from counted
-where slots_open > 0
-and exists (
-    select from excess
-    where excess.batch_id = counted.batch_id
-)
-union all
-select 'I4', batch_id, format('content %s is %s, but registered since %s', text_storage_id, state, registered_at)
-from held
-where state in ('pending', 'expired')
-and registered_at is not null
-union all
-select 'I4', batch_id, format('failure %s is %s, but registered since %s', file_upload_id, state, registered_at)
-from judged
-where state in ('pending', 'expired')
-and registered_at is not null
-union all
-select 'I4', batch_id, format('the confirmation of class %s is pending, but registered since %s', class_id, registered_at)
+    els.shown(detail) as detail
 from (
     select
+        'I1' as invariant,
         batch_id,
-        class_id,
-        (
-            select batches.registered_at
-            from els.batches
-            where batches.batch_id = confirmations.batch_id
-        ) as registered_at
-    from els.confirmations
-    where state = 'pending'
-) as confirmations
-where registered_at is not null
-union all
-select 'I5', batch_id, format('failure %s took slot %s and is %s', file_upload_id, essay_id, state)
-from judged
-where essay_id is not null
-and state <> 'slot'
-union all
-select 'I5', batch_id, format('slot %s was taken by failure %s, which is not recorded', essay_id, file_upload_id)
-from taken
-where state = 'failed'
-and (
-    select validation_failures.stored_at
-    from els.validation_failures
-    where validation_failures.batch_id = taken.batch_id
-    and validation_failures.file_upload_id = taken.file_upload_id
-) is null
-union all
-select 'I5', batch_id, format('failure %s took a slot that is not there', file_upload_id)
-from judged
-where essay_id is null
-and state = 'slot'
-union all
-select
-    'I5',
-    batch_id,
-    format(
-        'counts %s assigned, %s failed and %s withdrawn of %s, has slots: %s assigned, %s failed, %s withdrawn, %s open',
-        assigned, failed, withdrawn, expected, slots_assigned, slots_failed, slots_withdrawn, slots_open
+        format('content %s is in slot %s and excess', text_storage_id, essay_id) as detail
+    from excess
+    where essay_id is not null
+    union all
+    select 'I1', batch_id, format('content %s is in slot %s and %s', text_storage_id, essay_id, state)
+    from held
+    where essay_id is not null
+    union all
+    select 'I1', batch_id, format('content %s is excess and %s', text_storage_id, state)
+    from held
+    where declared_at is not null
+    union all
+    select 'I2', batch_id, format('content %s is in %s slots', text_storage_id, count(*))
+    from taken
+    where text_storage_id is not null
+    group by batch_id, text_storage_id
+    having count(*) > 1
+    union all
+    select 'I2', batch_id, format('failure %s took %s slots', file_upload_id, count(*))
+    from taken
+    where state = 'failed'
+    group by batch_id, file_upload_id
+    having count(*) > 1
+    union all
+    select 'I2', batch_id, format('slot %s is %s and holds content %s', essay_id, state, text_storage_id)
+    from taken
+    where text_storage_id is not null
+    and state <> 'assigned'
+    union all
+    select 'I3', batch_id, format('%s of its slots are open and content %s is excess', slots_open, (
+        select excess.text_storage_id
+        from excess
+        where excess.batch_id = counted.batch_id
+        order by excess.text_storage_id
+        limit 1
+    ))
+    from counted
+    where slots_open > 0
+    and exists (
+        select from excess
+        where excess.batch_id = counted.batch_id
     )
-from counted
-where (assigned, failed, withdrawn, expected)
-is distinct from (slots_assigned, slots_failed, slots_withdrawn, slots)
-union all
-select 'I5', batch_id, format('its slots take %s of %s positions', positions, expected)
-from counted
-where positions <> expected
-union all
-select
-    'I5',
-    batch_id,
-    format(
-        'is %s with %s slots assigned, %s failed, %s withdrawn, %s open',
-        state, slots_assigned, slots_failed, slots_withdrawn, slots_open
-    )
-from counted
-where state <> case
-    when slots_open > 0 then 'registered'
-    when state = 'cancelled' then 'cancelled'
-    when slots_assigned = 0 then 'failed'
-    when state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null then 'complete'
-    else 'ready'
-end
-union all
-select 'I5', batch_id, format('is %s and is announced as ready by %s events', state, events)
-from announced
-where events > case state when 'ready' then 1 else 0 end;
+    union all
+    select 'I4', batch_id, format('content %s is %s, but registered since %s', text_storage_id, state, registered_at)
+    from held
+    where state in ('pending', 'expired')
+    and registered_at is not null
+    union all
+    select 'I4', batch_id, format('failure %s is %s, but registered since %s', file_upload_id, state, registered_at)
+    from judged
+    where state in ('pending', 'expired')
+    and registered_at is not null
+    union all
+    select 'I4', batch_id, format('the confirmation of class %s is pending, but registered since %s', class_id, registered_at)
+    from (
+        select
+            batch_id,
+            class_id,
+            (
+                select batches.registered_at
+                from els.batches
+                where batches.batch_id = confirmations.batch_id
+            ) as registered_at
+        from els.confirmations
+        where state = 'pending'
+    ) as confirmations
+    where registered_at is not null
+    union all
+    select 'I5', batch_id, format('failure %s took slot %s and is %s', file_upload_id, essay_id, state)
+    from judged
+    where essay_id is not null
+    and state <> 'slot'
+    union all
+    select 'I5', batch_id, format('slot %s was taken by failure %s, which is not recorded', essay_id, file_upload_id)
+    from taken
+    where state = 'failed'
+    and (
+        select validation_failures.stored_at
+        from els.validation_failures
+        where validation_failures.batch_id = taken.batch_id
+        and validation_failures.file_upload_id = taken.file_upload_id
+    ) is null
+    union all
+    select 'I5', batch_id, format('failure %s took a slot that is not there', file_upload_id)
+    from judged
+    where essay_id is null
+    and state = 'slot'
+    union all
+    select
+        'I5',
+        batch_id,
+        format(
+            'counts %s assigned, %s failed and %s withdrawn of %s, has slots: %s assigned, %s failed, %s withdrawn, %s open',
+            assigned, failed, withdrawn, expected, slots_assigned, slots_failed, slots_withdrawn, slots_open
+        )
+    from counted
+    where (assigned, failed, withdrawn, expected)
+    is distinct from (slots_assigned, slots_failed, slots_withdrawn, slots)
+    union all
+    select 'I5', batch_id, format('its slots take %s of %s positions', positions, expected)
+    from counted
+    where positions <> expected
+    union all
+    select
+        'I5',
+        batch_id,
+        format(
+            'is %s with %s slots assigned, %s failed, %s withdrawn, %s open',
+            state, slots_assigned, slots_failed, slots_withdrawn, slots_open
+        )
+    from counted
+    where state <> case
+        when slots_open > 0 then 'registered'
+        when state = 'cancelled' then 'cancelled'
+        when slots_assigned = 0 then 'failed'
+        when state = 'complete' and coalesce(class_id, '') <> '' and confirmed_at is null then 'complete'
+        else 'ready'
+    end
+    union all
+    select 'I5', batch_id, format('is %s and is announced as ready by %s events', state, events)
+    from announced
+    where events > case state when 'ready' then 1 else 0 end
+) as violations;
 
 comment on view ops.invariant_violations is
     'Each violation of an invariant, of batches that changed in the last hour and of all uploads that wait; always empty.';

@@ -6,7 +6,7 @@ select
     id,
     kind,
     at,
-    detail,
+    els.shown_lines(detail) as detail,
     acknowledged_at
 from els.notices
 order by id desc;

@@ -5,12 +5,12 @@ create view ops.operator_actions as
 select
     id,
     at,
-    who,
+    els.shown(who) as who,
     action,
     batch_id,
     topic,
-    why,
-    details,
+    els.shown_lines(why) as why,
+    els.shown_json(details) as details,
     erased_at
 from els.operator_actions;
 

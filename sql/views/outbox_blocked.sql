@@ -5,7 +5,7 @@ select
     blocked.batch_id,
     blocked.topic,
     greatest(held.events - blocked.acknowledged, 0) as rows,
-    blocked.error,
+    els.shown_lines(blocked.error) as error,
     blocked.since,
     blocked.retry_at,
     blocked.seq

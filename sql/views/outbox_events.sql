@@ -7,7 +7,7 @@ select
     unpublished.seq * 1000 + line.number - 1 as seq,
     split_part(line.event, '"', 8) as topic,  -- an envelope begins with its event_id and its event_type
     split_part(line.event, '"', 4) as event_id,
-    line.event,
+    els.safe_json(line.event) as event,
     unpublished.created_at
 from els.unpublished
 cross join lateral string_to_table(unpublished.events, E'\n') with ordinality as line (event, number);

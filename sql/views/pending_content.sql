@@ -15,7 +15,7 @@ select
     file_upload_id,
     raw_file_storage_id,
     file_size_bytes,
-    content_md5_hash,
+    els.shown(content_md5_hash) as content_md5_hash,
     waiting_since,
     arrival
 from els.pending_content

@@ -4,21 +4,21 @@
 create view ops.pods as
 select
     pod,
-    host,
-    release,
+    els.shown(host) as host,
+    els.shown(release) as release,
     roles,
     started_at,
     seen_at,
     seen_at > now() - interval '30 seconds' as is_alive,
-    errors,
+    els.shown_lines(errors::text)::text [] as errors,
     not_ready_since,
-    broker_error,
+    els.shown_lines(broker_error) as broker_error,
     broker_away_since,
     partitions,
     lag,
     applied_at
 from els.pods
-order by host, pod;
+order by pods.host, pod;
 
 comment on view ops.pods is
     'The pods of the service, each as it has reported itself every few seconds; one that stopped in order has no row any more.';

@@ -6,13 +6,13 @@ select
     removed.text_storage_id,
     els.shown(removed.original_file_name) as original_file_name,
     removed.closed_at as removed_at,
-    done.who,
-    done.why,
+    els.shown(done.who) as who,
+    els.shown_lines(done.why) as why,
     removed.stored_at,
     removed.file_upload_id,
     removed.raw_file_storage_id,
     removed.file_size_bytes,
-    removed.content_md5_hash,
+    els.shown(removed.content_md5_hash) as content_md5_hash,
     removed.correlation_id
 from els.pending_content as removed
 left join lateral (

@@ -13,7 +13,7 @@ select
     file_upload_id,
     raw_file_storage_id,
     file_size_bytes,
-    content_md5_hash,
+    els.shown(content_md5_hash) as content_md5_hash,
     correlation_id,
     pending_at
 from els.slots;

@@ -30,7 +30,7 @@ where completed_at is not null
     and (cancelled_at is null or completed_at < cancelled_at)
 union all
 select
-    batch_id, cancelled_at, 9, 'cancelled', null, null, null, null, cancel_reason, null, correlation_id,
+    batch_id, cancelled_at, 9, 'cancelled', null, null, null, null, els.shown_lines(cancel_reason), null, correlation_id,
     split_part(traceparent, '-', 2), 'batches'
 from els.batches
 where cancelled_at is not null
@@ -62,7 +62,7 @@ union all
 select
     slots.batch_id, slots.taken_at, 5, 'failed', null, slots.file_upload_id, slots.essay_id,
     els.shown(failure.original_file_name),
-    concat('slot ', slots.position, ': ', failure.code, ', ', els.shown(left(failure.message, 1000))), null,
+    concat('slot ', slots.position, ': ', failure.code, ', ', els.shown_lines(left(failure.message, 1000))), null,
     coalesce(slots.correlation_id, failure.correlation_id), split_part(failure.traceparent, '-', 2), 'slots'
 from els.slots
 left join lateral (
@@ -118,7 +118,7 @@ select
     pending.correlation_id, split_part(pending.traceparent, '-', 2), 'pending_content'
 from els.pending_content as pending
 left join lateral (
-    select actions.who, actions.why
+    select els.shown(actions.who) as who, els.shown_lines(actions.why) as why
     from els.operator_actions as actions
     where actions.batch_id = pending.batch_id
         and actions.at = pending.closed_at
@@ -133,7 +133,7 @@ select
     els.shown(failures.original_file_name),
     case wait.what
         when 'pending' then concat(
-            els.shown(failures.validation_error_code), ', ', els.shown(left(failures.error_detail ->> 'message', 1000))
+            els.shown(failures.validation_error_code), ', ', els.shown_lines(left(failures.error_detail ->> 'message', 1000))
         )
         when 'expired' then els.shown(failures.validation_error_code)
     end,
@@ -153,7 +153,7 @@ select
     failures.batch_id, greatest(failures.stored_at, batch.registered_at), 5, 'failed, surplus', null,
     failures.file_upload_id, null, els.shown(failures.original_file_name),
     concat(
-        els.shown(failures.validation_error_code), ', ', els.shown(left(failures.error_detail ->> 'message', 1000))
+        els.shown(failures.validation_error_code), ', ', els.shown_lines(left(failures.error_detail ->> 'message', 1000))
     ),
     null, failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
 from els.validation_failures as failures
@@ -172,7 +172,7 @@ select
     failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
 from els.validation_failures as failures
 left join lateral (
-    select actions.who, actions.why
+    select els.shown(actions.who) as who, els.shown_lines(actions.why) as why
     from els.operator_actions as actions
     where actions.batch_id = failures.batch_id
         and actions.at = failures.closed_at
@@ -184,7 +184,7 @@ where failures.closed_at is not null
 union all
 select
     batch_id, first_seen_at, 3, 'rejected', null, null, null, els.shown(original_file_name),
-    concat('quarantine ', id, ': ', reason, ', ', error), null, correlation_id, null, 'quarantine'
+    concat('quarantine ', id, ': ', reason, ', ', els.shown_lines(error)), null, correlation_id, null, 'quarantine'
 from els.quarantine
 union all
 select
@@ -194,12 +194,13 @@ from els.quarantine
 where closed_at is not null
 union all
 select
-    batch_id, since, 11, 'blocked', null, null, null, null, concat(topic, ': ', error), null, null, null,
+    batch_id, since, 11, 'blocked', null, null, null, null, concat(topic, ': ', els.shown_lines(error)), null, null, null,
     'outbox_blocked'
 from els.outbox_blocked
 union all
 select
-    batch_id, at, 0, action, null, null, null, null, concat_ws(' ', nullif(why, ''), nullif(details::text, '{}')), who,
+    batch_id, at, 0, action, null, null, null, null,
+    els.shown_lines(concat_ws(' ', nullif(why, ''), nullif(els.shown_json(details)::text, '{}'))), els.shown(who),
     null, null, 'operator_actions'
 from els.operator_actions
 where batch_id is not null;
