@@ -32,7 +32,12 @@ async def recover(settings: Settings, options: Namespace) -> int:
     by = operator_of(options)
     database = open_database(
         settings,
-        Timeouts(idle_in_transaction_session_timeout=600_000, statement_timeout=600_000, transaction_timeout=600_000),
+        Timeouts(
+            # A process that is frozen keeps the next recovery waiting for so long.
+            idle_in_transaction_session_timeout=60_000,
+            statement_timeout=600_000,
+            transaction_timeout=600_000,
+        ),
     )
     acts = None if options.acts is None else _acts(options.acts)
     tombstones = [] if options.erasures is None else _tombstones(options.erasures)

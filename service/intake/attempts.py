@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg
 
-from service.postgres.pool import Database
+from service.postgres.pool import Transactions
 from service.runtime.health import Health
 from service.store import monitoring
 
@@ -19,7 +19,7 @@ service holds its locks for less; locks of a pod that is frozen are free after 1
 class Attempts:
     """Keeps the errors of the transactions that are tried again. The part is healthy while there are none."""
 
-    def __init__(self, database: Database, health: Health) -> None:
+    def __init__(self, database: Transactions, health: Health) -> None:
         self._database = database
         self._health = health
         self._errors: dict[Attempt, str] = {}

@@ -25,7 +25,7 @@ from service.intake.errors import is_caused_by_data, rejection_of
 from service.intake.outcome import Effects, Outcome
 from service.intake.transaction import apply
 from service.postgres.errors import is_contention, is_refusal
-from service.postgres.pool import Database
+from service.postgres.pool import Transactions
 from service.runtime import metrics, tracing
 from service.runtime.errors import one_line
 from service.runtime.health import Health
@@ -80,7 +80,11 @@ class Intake:
     """Applies deliveries, and reports the effects of each transaction to `committed` after its commit."""
 
     def __init__(
-        self, database: Database, limits: IntakeLimits, health: Health, committed: Callable[[Effects], Awaitable[None]]
+        self,
+        database: Transactions,
+        limits: IntakeLimits,
+        health: Health,
+        committed: Callable[[Effects], Awaitable[None]],
     ) -> None:
         self._database = database
         self._limits = limits
@@ -100,7 +104,7 @@ class Intake:
 
         The argument `deferred` names the batches that have deferred deliveries already: theirs are deferred as well.
         Returns when all others are committed, however long the database is unavailable. Only cancellation ends it, and
-        a refusal of `progress` to write, which is raised (`is_refusal`).
+        a refusal to write, of `progress` or of the database, which is raised (`is_refusal`).
         """
         with tracing.process(deliveries) as spans:
             return await self._take(deliveries, _How(progress, spans, deferred, probing))

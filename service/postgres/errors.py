@@ -60,5 +60,6 @@ def is_refusal(error: BaseException) -> bool:
     """Tell whether a statement of ours refused to write: this database may not be the one that the process knows.
 
     EL001: it is behind or in recovery. EL002: another server. EL003: another epoch of a partition. EL004: `BEHIND`.
+    EL005: this process's recovery has ended, or another process has taken it over.
     """
     return (sqlstate_of(error) or "").startswith("EL")

@@ -8,9 +8,9 @@ still does is unknown, and the next user must not be affected by it.
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
@@ -61,6 +61,14 @@ class _Session:
     generation: int
     since: float
     used: float = 0.0
+
+
+class Transactions(Protocol):
+    """Runs transactions."""
+
+    def transaction(self, *, pipelined: bool = False) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
+        """Run the body in a transaction, as `Database.transaction` does."""
+        ...
 
 
 class Database:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+import psycopg
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -32,6 +33,7 @@ from service.history.topics import open_reader, topic_partitions
 from service.intake.intake import Intake
 from service.intake.reporting import report as report_effects
 from service.kafka.deliveries import IsSkipped
+from service.postgres.errors import is_refusal
 from service.postgres.pool import Database
 from service.recovery import state
 from service.recovery.acts import Act, lost_acts
@@ -107,6 +109,15 @@ class Recovered:
 
 async def recover(database: Database, kafka: Mapping[str, Any], options: RecoveryOptions) -> Recovered:
     """Recover the database. Raises NotRecoverable, KafkaError, TimeoutError, psycopg.Error."""
+    try:
+        return await _recover(database, kafka, options)
+    except psycopg.Error as error:
+        if is_refusal(error):
+            raise NotRecoverable(str(error.diag.message_primary)) from None
+        raise
+
+
+async def _recover(database: Database, kafka: Mapping[str, Any], options: RecoveryOptions) -> Recovered:
     known = await topic_partitions(kafka)
     inputs, outputs = known[INCOMING_TOPICS], known[OUTGOING_TOPICS]
     async with open_reader(kafka) as reader:
@@ -283,7 +294,7 @@ class _Run:
     async def _apply(self, starts: Partitions, ends: Partitions, skipped: IsSkipped) -> None:
         """Apply the inputs, and move the rows of the partitions behind them."""
         limits = replace(self._options.limits, consecutive_rejections=UNLIMITED)
-        intake = Intake(self._recovering.database, limits, Health(), report_effects)
+        intake = Intake(self._recovering, limits, Health(), report_effects)
         count = self._counter("applied {} inputs")
         epochs = {tp: self._resumed[tp].epoch if tp in self._resumed else 0 for tp in starts}
         lost = [LostInputs(tp, *each.lost) for tp, each in self._resumed.items() if each.lost]

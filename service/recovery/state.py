@@ -1,8 +1,8 @@
 """Begins and ends the state "recovery" in the database, and commits where the pods continue.
 
 The state outlives its process: until a recovery has finished or was abandoned, no pod applies, publishes or purges
-anything. Each run of `recover` has an id, which its transactions compare: a run that another one has replaced writes
-nothing more (but for a page of inputs that its intake is applying, by the regular decisions).
+anything. Each run of `recover` has an id, which its transactions compare: a run that another one has replaced, or whose
+database was set back once more, writes nothing.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalGenerationError, UnknownMemberIdError
 from psycopg import AsyncConnection
+from psycopg.errors import LockNotAvailable
 
 from service.domain.topics import INCOMING_TOPICS
 from service.history.topics import count_members, open_reader, topic_partitions
@@ -60,16 +61,29 @@ class Recovering:
     async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:
         """Run a transaction of this recovery.
 
-        Raises psycopg.Error, and NotRecoverable where another process has taken the recovery over.
+        Raises psycopg.Error, which `is_refusal` where another process has taken the recovery over.
         """
         async with self.database.transaction(pipelined=pipelined) as conn:
-            if not await recovery.hold_recovery(conn, self.run):
-                raise NotRecoverable("the recovery was abandoned, or another process has taken it over")
+            await recovery.hold_recovery(conn, self.run)
             yield conn
 
 
 async def begin(database: Database, *, dry_run: bool = False) -> Recovering:
-    """Begin a recovery, or continue one, whichever state the database is in. Raises psycopg.Error."""
+    """Begin a recovery, or continue one, whichever state the database is in. Raises NotRecoverable, psycopg.Error.
+
+    Waits for the end of a transaction of another recovery: the server ends one whose process is frozen.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + LEAVE_SECONDS
+    while True:
+        try:
+            return await _begin(database, dry_run=dry_run)
+        except LockNotAvailable:
+            if clock() > until:
+                raise NotRecoverable("another recovery is in the midst of a transaction: end its process") from None
+
+
+async def _begin(database: Database, *, dry_run: bool) -> Recovering:
     run = uuid4()
     async with database.transaction() as conn:
         state = await progress.read_database_state(conn)

@@ -18,7 +18,7 @@ from service.domain.decisions import Register
 from service.domain.events import ValidationFailed
 from service.postgres import queries
 from service.postgres.arrays import Blobs, Integers, Texts, Times
-from service.postgres.queries import fetch_rows
+from service.postgres.queries import fetch_rows, send_query
 from service.postgres.statements import STATEMENTS
 from service.store.batches import registration_columns
 from service.store.columns import content_columns, origin_columns
@@ -125,9 +125,9 @@ async def begin_recovery(conn: AsyncConnection[Any], run: UUID, why: str) -> Rec
     return RecoveryState(*row)
 
 
-async def hold_recovery(conn: AsyncConnection[Any], run: UUID) -> bool:
-    """Keep the state of the recovery until the transaction ends. Returns whether it is still that of this run."""
-    return bool(await fetch_rows(conn, "hold_recovery", run=run))
+async def hold_recovery(conn: AsyncConnection[Any], run: UUID) -> None:
+    """Keep the state of the recovery until the transaction ends. Refuses where it is not that of this run any more."""
+    await send_query(conn, "hold_recovery", list, run=run)
 
 
 async def read_relays(conn: AsyncConnection[Any]) -> tuple[int, bool]:

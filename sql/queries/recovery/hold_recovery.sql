@@ -1,8 +1,12 @@
--- Keeps the state of the recovery as it is until the transaction ends. Returns nothing where another process has taken the
--- recovery over, or where it was abandoned.
+-- Keeps the state of the recovery as it is until the transaction ends. Refuses where another process has taken the recovery
+-- over, where it was abandoned or has ended, and in another database.
 -- Index: recovery_pkey. Locks: the row, shared with other transactions of this recovery.
-select
-from els.recovery
-where state = 'recovering'
-    and run = :run
-for share
+with held as materialized (
+    select run
+    from els.recovery
+    where state = 'recovering'
+        and run = :run
+    for share
+)
+select els.refuse('EL005', 'the recovery was abandoned, or another process has taken it over')
+where not exists (select from held)

@@ -31,7 +31,7 @@ from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.purge.policy import RetentionPolicy
 from service.purge.purge import purge_once
-from service.recovery.state import NotRecoverable, begin
+from service.recovery.state import NotRecoverable
 from service.runtime.health import Health
 from tests.support.builders.inputs import confirmation, content, delivery, failure, registration
 from tests.support.checks.audited import check_audit
@@ -242,16 +242,6 @@ async def test_a_recovery_is_refused_where_announcements_may_be_missing(
 
 async def forget(_: Effects) -> None:
     """Reports nothing."""
-
-
-async def test_a_recovery_that_another_process_has_taken_over_writes_nothing_more(stack: SetBack) -> None:
-    first = await begin(stack.database)
-    second = await begin(stack.database)
-    with pytest.raises(NotRecoverable, match="another process has taken it over"):
-        async with first.transaction():
-            pass
-    async with second.transaction():
-        pass
 
 
 @LEAVES
