@@ -26,6 +26,7 @@ DETECTED_SECONDS = 15
 """SPEC, issue 17: a loss is detected and named within so many seconds."""
 PHASES = (
     "reading the output topics",
+    "reading the inputs",
     "writing what was announced",
     "applying the inputs",
     "committing where the pods continue",

@@ -1,6 +1,8 @@
 """Tests that a consumer notices a database or a topic that was set back, on a real server and a real broker."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 from deploy.local.postgres import Postgres
 from deploy.servers.brokers import Broker
-from deploy.servers.pods import until
+from deploy.servers.pods import pods, until
 from service.consumer.locator import Locator
 from service.consumer.partitions import Partition
 from service.domain.delivery import IntakeLimits
@@ -35,6 +37,8 @@ from tests.support.servers.failover import copy_data, replace
 
 ROW = f"select next_offset from els.progress where topic = '{CONTENT_PROVISIONED}' and \"partition\" = 0"
 TP = TopicPartition(CONTENT_PROVISIONED, 0)
+ANSWERED_SECONDS = 2
+"""After these the broker has answered the last fetch of a frozen pod, with no records."""
 LEAVES = pytest.mark.only_in_test_all("leaving a group, which the embedded broker is slow to see")
 
 
@@ -218,6 +222,29 @@ async def test_records_that_were_deleted_unread_are_counted_and_reading_continue
     assert on_apache.value("select records from ops.lost_inputs") == 3
     assert on_apache.value("select cause from ops.lost_inputs") == "deleted"
     assert running.health.ready
+
+
+async def test_records_that_are_deleted_while_a_pod_is_frozen_are_counted(
+    on_apache: ConsumerFixture, tmp_path: Path
+) -> None:
+    settings = {"ELS_DATABASE_URL": on_apache.app_url, "ELS_CONSUMER_GROUP": on_apache.group}
+    with pods(tmp_path, settings, on_apache.broker.settings) as running:
+        (pod,) = running.start(1)
+        await running.ready()
+        await applied(on_apache, "t0")
+        os.kill(pod.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(ANSWERED_SECONDS)
+            await on_apache.publish(CONTENT_PROVISIONED, *(content("b", f"t{number}") for number in range(1, 5)))
+            await on_apache.delete_records(TP, on_apache.ends[TP] - 1)
+        finally:
+            os.kill(pod.pid, signal.SIGCONT)
+        await on_apache.becomes("select sum(records) from ops.lost_inputs", 3)
+        await on_apache.all_committed()
+        assert on_apache.value("select string_agg(text_storage_id, ' ' order by arrival) from els.pending_content") == (
+            "t0 t4"
+        )
+        await running.ready()
 
 
 @pytest.mark.only_in_test_all("a topic that is created again")

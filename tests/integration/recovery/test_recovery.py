@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -34,9 +33,9 @@ from service.purge.purge import purge_once
 from service.recovery.state import NotRecoverable
 from service.runtime.health import Health
 from tests.support.builders.inputs import confirmation, content, delivery, failure, registration
-from tests.support.checks.audited import check_audit
+from tests.support.checks.recovered import applied_and_kept, check_recovered, stated
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture, consumer_fixture
-from tests.support.pods.set_back import Input, Output, SetBack, set_back_fixture, traffic
+from tests.support.pods.set_back import SetBack, set_back_fixture, traffic
 
 LEAVES = pytest.mark.only_in_test_all("leaving a group, which the embedded broker is slow to see")
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.only_in_test_all("more traffic")) for seed in (1, 2))]
@@ -47,54 +46,6 @@ async def stack(strict_consumers: ConsumerFixture) -> AsyncIterator[SetBack]:
     strict_consumers.restarts = True
     async with set_back_fixture(strict_consumers) as stack:
         yield stack
-
-
-async def applied_and_kept(stack: SetBack, chance: random.Random, batches: int = 30) -> list[Input]:
-    """Applies and publishes traffic, and makes a backup in the middle of it. Returns what came after that."""
-    inputs = traffic(chance, "b", batches)
-    at = chance.randrange(len(inputs) // 2)
-    await stack.start()
-    await stack.send(inputs[:at])
-    await asyncio.gather(stack.keep(), stack.send(inputs[at : 2 * at]))
-    await stack.send(inputs[2 * at :])
-    await stack.settled()
-    late = await stack.end_some()
-    assert late
-    await stack.send(late)
-    await stack.settled()
-    return inputs[at:] + late
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What is stated, and must be stated after a recovery too."""
-
-    state: set[tuple[Any, ...]]
-    outputs: list[Output]
-    republished: list[tuple[str, str]]
-
-
-async def stated(stack: SetBack) -> Stated:
-    """Stops the pods first."""
-    await stack.stop()
-    return Stated(stack.state(), await stack.outputs(), await stack.republished())
-
-
-async def check_recovered(stack: SetBack, before: Stated, *, is_audited: bool = True) -> None:
-    """Asserts that the database is as before, that new traffic is applied, and that nothing is announced anew."""
-    assert stack.state() ^ before.state == set()
-    assert stack.consumers.conn.execute("select topic, event from ops.outbox_events").fetchall() == []
-    assert await stack.republished() == before.republished
-    await stack.start()
-    await stack.send(traffic(random.Random(99), "c", 5))
-    await stack.settled()
-    outputs = await stack.outputs()
-    assert before.outputs
-    assert len(set(outputs)) == len({event_id for _, event_id, _ in outputs}), "an event id has two bodies"
-    assert set(before.outputs) <= set(outputs)
-    assert len(outputs) == len(set(outputs)), "an event was published again"
-    if is_audited:
-        await check_audit(stack.consumers.app_url, stack.consumers.broker, stack.consumers.group)
 
 
 @pytest.mark.parametrize("seed", SEEDS[:3])
@@ -183,36 +134,42 @@ async def test_rows_that_are_older_than_the_topics_stay_as_they_are(
 ) -> None:
     """The backup holds thirty days, the topics one."""
     async with consumer_fixture(app_url, database_url, apache) as consumers, set_back_fixture(consumers) as stack:
-        await stack.start()
-        await stack.send(traffic(random.Random(3), "old", 30))
-        await stack.settled()
-        async with open_reader(stack.kafka) as reader:
-            outputs = await reader.end_offsets((await topic_partitions(stack.kafka))[OUTGOING_TOPICS])
-        for tp, end in consumers.ends.items():
-            await consumers.delete_records(tp, end)
-        for tp, end in outputs.items():  # their last record says how far back they reach
-            await consumers.delete_records(tp, max(0, end - 1))
-        applied = f"select bool_and(applied_until > '{consumers.value('select now()')}') from els.progress"
-        await consumers.becomes(applied, True)
-        await stack.stop()
+        await check_older_rows(stack, 3)
 
-        still_there = [orjson.loads(value)["data"]["batch_id"] for _, _, value in await stack.outputs()]
 
-        def old() -> set[tuple[Any, ...]]:
-            return {
-                row
-                for table in BATCH_TABLES
-                for row in consumers.conn.execute(ROWS.format(table), [still_there]).fetchall()
-            }
+async def check_older_rows(stack: SetBack, seed: int) -> None:
+    """Asserts that rows stay byte for byte, if the topics have nothing of them any more."""
+    chance = random.Random(seed)
+    await stack.start()
+    await stack.send(traffic(chance, "old", 30))
+    await stack.settled()
+    async with open_reader(stack.kafka) as reader:
+        outputs = await reader.end_offsets((await topic_partitions(stack.kafka))[OUTGOING_TOPICS])
+    for tp, end in stack.consumers.ends.items():
+        await stack.consumers.delete_records(tp, end)
+    for tp, end in outputs.items():  # their last record says how far back they reach
+        await stack.consumers.delete_records(tp, max(0, end - 1))
+    applied = f"select bool_and(applied_until > '{stack.consumers.value('select now()')}') from els.progress"
+    await stack.consumers.becomes(applied, True)
+    await stack.stop()
 
-        kept = old()
-        assert {table for table, _ in kept} == set(BATCH_TABLES)
-        await applied_and_kept(stack, random.Random(4))
-        before = await stated(stack)
-        await stack.set_back()
-        await stack.recover()
-        assert old() ^ kept == set()
-        await check_recovered(stack, before, is_audited=False)  # the audit would miss the records that were deleted
+    still_there = [orjson.loads(value)["data"]["batch_id"] for _, _, value in await stack.outputs()]
+
+    def old() -> set[tuple[Any, ...]]:
+        return {
+            row
+            for table in BATCH_TABLES
+            for row in stack.consumers.conn.execute(ROWS.format(table), [still_there]).fetchall()
+        }
+
+    kept = old()
+    assert {table for table, _ in kept} == set(BATCH_TABLES)
+    await applied_and_kept(stack, chance)
+    before = await stated(stack)
+    await stack.set_back()
+    await stack.recover()
+    assert old() ^ kept == set()
+    await check_recovered(stack, before, is_audited=False)  # the audit would miss the records that were deleted
 
 
 APPLIED = f"select count(applied_until) from els.progress where topic = '{BATCH_REGISTERED}'"
