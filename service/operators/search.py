@@ -31,8 +31,8 @@ class SearchActions:
         until: datetime | None = None,
     ) -> Sequence[NamedRow]:
         """Returns what `text` names (the id of a batch, text, upload, essay, user, class or correlation), and the files
-        whose names contain it, in every state and the newest first; at most `page` rows. Where there is nothing, what
-        has an id that begins with `text`.
+        whose names contain it, in every state and the newest first; at most `page` rows. Where no id is `text`, also
+        what has an id that begins with it.
 
         Ages are seconds, and hold together with the times. Raises NotFound where nothing is found.
         """

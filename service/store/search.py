@@ -46,21 +46,24 @@ class SearchCondition:
 async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[NamedRow]:
     """Find what an id names, or a file whose name contains the text, in every state; the newest first.
 
-    Where there is nothing, find what has an id that begins with the text.
+    Where no id is the text, find also what has an id that begins with it.
     """
     known_until = await _prepare(conn)
     ((name,),) = await fetch_rows(conn, "fold_text", text=condition.text)
     rows = await _find(conn, condition, known_until, name)
-    if rows or len(condition.text) < LEAST_PREFIX:
-        return rows
-    rows = await _find(conn, condition, known_until, None)
-    return [row | {"matched": f"beginning of {row['matched']}"} for row in rows]
+    if len(condition.text) >= LEAST_PREFIX and all(row["matched"] in ("file name", "content") for row in rows):
+        begin = await _find(conn, condition, known_until, None)
+        same = [row | {"matched": None} for row in begin]
+        rows = [row for row in rows if row | {"matched": None} not in same]
+        rows += [row | {"matched": f"beginning of {row['matched']}"} for row in begin]
+    dated = sorted((row for row in rows if row["at"] is not None), key=lambda row: row["at"], reverse=True)
+    return (dated + [row for row in rows if row["at"] is None])[: condition.page]
 
 
 async def _find(
     conn: AsyncConnection[Any], condition: SearchCondition, known_until: datetime, name: str | None
 ) -> list[NamedRow]:
-    """Find by the whole id or a part of a name; without a name, by the beginning of an id."""
+    """Find by the whole id or a part of a name; without a name, by the beginning of an id. In no order."""
     is_prefix = name is None
     parameters = {
         "text": condition.text,
@@ -79,8 +82,7 @@ async def _find(
         rows += await _fetch(conn, "find_in_batches", **in_batches | {"name": None})
     if parameters["correlation_id"] is None or not rows:
         rows += await _fetch(conn, "find_in_batches", **in_batches)
-    dated = sorted((row for row in rows if row["at"] is not None), key=lambda row: row["at"], reverse=True)
-    return (dated + [row for row in rows if row["at"] is None])[: condition.page]
+    return rows
 
 
 async def _prepare(conn: AsyncConnection[Any]) -> datetime:
