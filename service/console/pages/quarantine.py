@@ -1,6 +1,7 @@
 """Reads the rejected inputs: in groups, in a list, and one of them beside what was expected."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import orjson
@@ -10,6 +11,7 @@ from service.console.actions.quarantine import command
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
 from service.domain.incoming import ENVELOPE_OF
 from service.operators.errors import InvalidRequest
+from service.postgres.queries import NamedRow
 from service.store import console
 from service.store.quarantine import QuarantineFilter
 
@@ -17,6 +19,9 @@ SHOWN_BYTES: Final = 256 * 1024
 """So much of a value is shown. The command line shows the whole."""
 
 DIFFERENCES: Final = 20
+
+SHARED: Final = 1_000
+"""So many inputs may be closed in one transaction."""
 
 SELECTING: Final = ("topic", "reason", "release", "newer_than", "older_than", "batch")
 """The filters that a replay and a discard have, too."""
@@ -55,7 +60,14 @@ async def _input(reads: Reads, query: Query) -> Mapping[str, Any]:
         raise InvalidRequest("id is missing")
     row = await reads.operations.quarantine.show(id_, SHOWN_BYTES)
     value = row.get("value")
+    closed_by: list[NamedRow] = []
+    if (at := row["closed_at"]) is not None:
+        async with reads.tables() as conn:  # the action has the time of the transaction that has closed it
+            until = at + timedelta(microseconds=1)
+            found = await console.list_operator_actions(conn, page=SHARED, topic=row["topic"], since=at, until=until)
+        closed_by = [each for each in found if each["details"].get("id") == id_]
     return {
+        "closed_by": closed_by,
         "row": row,
         "value": _pretty(value) or value,
         "edit_command": command(id_),

@@ -193,6 +193,22 @@ async def test_rejected_inputs_are_grouped_by_release_and_a_group_of_one_day_is_
     )
 
 
+async def test_who_has_removed_or_closed_something_is_found_from_what_it_was(console: ServedHere) -> None:
+    await console.take(
+        provisioned("b", "t1"), *(delivery(CONTENT_PROVISIONED, b"no JSON %d" % each) for each in range(2))
+    )
+    for path, why in (("do/pending-remove?batch=b&text=t1", "a copy"), ("do/quarantine-discard?ids=1,2", "no use")):
+        _, text = await console.send("POST", path, data={"step": "perform", "why": why})
+        assert 'role="status"' in text, text
+    _, text = await console.send("GET", "find?text=t1")
+    assert '<a href="/console/actions?batch=b">by whom?</a>' in text
+    _, text = await console.send("GET", "actions?batch=b")
+    assert ("Åsa" in text, "a copy" in text) == (True, True)
+    _, text = await console.send("GET", "quarantine/input?id=2")
+    assert re.search(r"<dt>By</dt><dd>.*Åsa.*quarantine discard: .*no use", text)
+    assert text.count("<dt>By</dt>") == 1
+
+
 async def test_the_log_of_operator_actions_is_filtered(console: ServedHere) -> None:
     await console.take(provisioned("b", "t"), provisioned("c", "t"))
     for batch in "bc":
