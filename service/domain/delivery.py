@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from service.domain.events import Incoming, Reason, Rejection
-from service.domain.topics import LARGEST_RECORD, ORDINARY_RECORD, RECORD_ROOM
+from service.domain.topics import LARGEST_VALUE, ORDINARY_RECORD, RECORD_ROOM
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class IntakeLimits:
     consecutive_rejections: int = 1_000
     rejected_bytes: int = 1024 * 1024 * 1024
     event_bytes: int = ORDINARY_RECORD - RECORD_ROOM
-    large_event_bytes: int = LARGEST_RECORD - RECORD_ROOM
+    large_event_bytes: int = LARGEST_VALUE
     ready_waits: bool = True
 
 

@@ -56,15 +56,22 @@ async def validation_errors(
     """Build the event of a complete batch with failed slots. Each call of `failures` reads their pages anew.
 
     Where the event would be larger than `LARGEST_WITH_DETAILS`, it is built again without details and stack traces.
-    Where it would still be larger than its topic allows, the file name and the message are cut to their beginnings;
-    then, beyond about 80,000 failures, only the codes of the details remain, though the contract requires more. So
-    100,000 failures with UUIDs as upload ids fit, and a batch does not remain unannounced because of long error texts.
-    Raises Unpublishable where even that is too large.
+    Where it would still be larger than its topic allows, the file name and the message are cut to their beginnings,
+    and then to nothing. These two forms may be a quarter larger than `max_bytes`, since the relay compresses what its
+    topic does not take otherwise: strict readers require so many fields that 100,000 failures need 37 MB. So these fit
+    with upload ids of up to 80 bytes, and a batch does not remain unannounced because of long error texts. Raises
+    Unpublishable where even that is too large.
     """
-    for essay, most in ((_failed_essay, min(max_bytes, LARGEST_WITH_DETAILS)), (_bare, max_bytes), (_short, max_bytes)):
+    compressed = max_bytes + max_bytes // 4
+    forms = (
+        (_failed_essay, min(max_bytes, LARGEST_WITH_DETAILS)),
+        (_bare, max_bytes),
+        (_short, compressed),
+    )
+    for essay, most in forms:
         with suppress(Unpublishable):
             return await _errors(batch_id, failures(), essay, critical_failure, origin, now, most)
-    return await _errors(batch_id, failures(), _shortest, critical_failure, origin, now, max_bytes)
+    return await _errors(batch_id, failures(), _shortest, critical_failure, origin, now, compressed)
 
 
 async def _errors(
@@ -157,9 +164,10 @@ def _short(failure: FailedSlot) -> FailedEssay:
 
 
 def _shortest(failure: FailedSlot) -> FailedEssay:
-    listed: Any = _short(failure)
-    listed["error_detail"] |= dict.fromkeys(("correlation_id", "timestamp", "service", "operation")) | {"message": ""}
-    return listed  # type: ignore[no-any-return]
+    listed = _short(failure)
+    listed["file_name"] = ""
+    listed["error_detail"] |= {"message": "", "service": "", "operation": ""}
+    return listed
 
 
 def _beginning(text: str, size: int) -> str:

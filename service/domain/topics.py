@@ -53,6 +53,12 @@ LARGEST_RECORD = 32 * 1024 * 1024
 RECORD_ROOM = 64 * 1024
 """Bytes of a record that are reserved for its key and headers and those of its record batch; the value has the rest."""
 
+LARGEST_VALUE = LARGEST_RECORD - RECORD_ROOM
+"""Largest value in bytes that the relay sends as it is."""
+
+LARGEST_COMPRESSED = LARGEST_VALUE + LARGEST_VALUE // 4
+"""Largest value in bytes that the relay sends compressed, which is then well below `LARGEST_RECORD`."""
+
 SCHEMA_VERSION = 1
 
 CancelReason = Literal["WRONG_REGISTRATION", "WITHDRAWN", "DUPLICATE", "OTHER"]

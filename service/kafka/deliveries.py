@@ -11,7 +11,7 @@ from service.domain import incoming
 from service.domain.delivery import Delivery, Unreadable
 from service.domain.events import Incoming, Rejection
 from service.domain.input_limits import InputLimits
-from service.domain.topics import LARGEST_RECORD
+from service.domain.topics import LARGEST_COMPRESSED
 from service.kafka.record_batches import RecordBatch
 from service.kafka.unpacking import Unpacking, cost_of, unpack
 
@@ -105,7 +105,7 @@ class OpenBatch:
 
 async def open_batch(tp: TopicPartition, batch: RecordBatch, limits: InputLimits) -> OpenBatch:
     """Inflate a record batch of a partition, in a thread where it is large."""
-    return OpenBatch(tp, batch, await unpack(batch, limits.value_bytes.get(tp.topic, LARGEST_RECORD), limits))
+    return OpenBatch(tp, batch, await unpack(batch, limits.value_bytes.get(tp.topic, LARGEST_COMPRESSED), limits))
 
 
 async def records_of(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -12,11 +12,13 @@ from aiokafka.errors import (
     ProducerClosed,
 )
 from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
 
 from service.domain.topics import (
     LARGEST_RECORD,
 )
+from service.kafka.compressed import compressed_batch
 from service.kafka.connection import REQUEST_MS
 from service.kafka.responses import Responses
 
@@ -132,6 +134,10 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka's classes ha
         """Send a record batch. Returns a future of its acknowledgement."""
         self._responses.forget(TopicPartition(topic, partition))
         return await super().send_batch(batch, topic, partition=partition)
+
+    async def create_compressed(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> BatchBuilder:
+        """Return a record batch of one record that its topic takes only compressed."""
+        return await compressed_batch(key, value, headers)
 
     def why_unanswered(self, topic: str, partition: int) -> Exception:
         """Return why records of a partition are not acknowledged, as far as the broker has told it."""

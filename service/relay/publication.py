@@ -10,6 +10,7 @@ from typing import NamedTuple
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from service.domain.topics import LARGEST_VALUE
 from service.kafka.errors import absence, describe
 from service.kafka.producer import Producer, partition_of
 from service.relay.events import OutboxEvent, events_of
@@ -92,7 +93,7 @@ class Publication:
         topics = {event.topic for event in self.events}
         producer = await self._line.producer_for(topics)
         await self._partitions.agree({topic: count for topic in topics if (count := producer.partitions(topic))})
-        self._new_records = producer.create_batch
+        self._new_records, self._new_compressed = producer.create_batch, producer.create_compressed
         while self._waiting:
             wave = self._next_wave(producer)
             async with asyncio.TaskGroup() as group:
@@ -148,7 +149,7 @@ class Publication:
         """Send the events of one partition, one record batch at a time. Halves a rejected one to find the culprit."""
         most = len(events)
         while events:
-            records, count = self._fill(events[:most])
+            records, count = await self._fill(events[:most])
             error = await self._line.send(records, topic, partition)
             if error is None:
                 self._acknowledge(topic, events[:count])
@@ -163,8 +164,10 @@ class Publication:
                 self._block(events[0], error)
                 events = [event for event in events[1:] if not self._waits(event.batch_id)]
 
-    def _fill(self, events: list[OutboxEvent]) -> tuple[BatchBuilder, int]:
+    async def _fill(self, events: list[OutboxEvent]) -> tuple[BatchBuilder, int]:
         """Build a record batch of the first events. Returns it with the number of events that fit."""
+        if len(events[0].payload) > LARGEST_VALUE:
+            return await self._new_compressed(events[0].batch_id, events[0].payload, events[0].headers), 1
         records = self._new_records()
         count = 0
         for event in events:

@@ -99,6 +99,11 @@ PARTS: Mapping[str, Sequence[str]] = {
         "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all",
         "aiokafka.producer.sender:Sender.sender_task",
     ],
+    "kafka/compressed.py": [
+        "aiokafka.producer.message_accumulator:BatchBuilder",
+        "aiokafka.producer.message_accumulator:BatchBuilder._build",
+        "aiokafka.record.util:calc_crc32c",
+    ],
     "kafka/inflating.py": [
         "cramjam:DecompressionError",  # aiokafka's extras bring cramjam
         "cramjam:lz4.decompress_into",

@@ -3,11 +3,13 @@
 import asyncio
 import random
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
 
 from service.domain.enveloped import Origin
+from service.domain.topics import LARGEST_COMPRESSED, LARGEST_RECORD
 from service.postgres import arrays
 from service.relay import watermark
 from service.relay.relay import Relay
@@ -227,6 +229,23 @@ async def test_small_rows_are_published_in_the_order_of_their_age(stage: Stage) 
     await relay.publish_once()
     assert stage.acknowledged[:4] == stage.written["old"]
     await relay.close()
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_value_that_its_topic_takes_only_compressed_is_published(
+    stage: Stage, kafka: Any, idempotent: bool
+) -> None:
+    if idempotent and kafka.name == "tansu":
+        pytest.skip("the embedded broker has no idempotent producers")
+    [topic] = await stage.create(partitions=1)
+    random_text = random.Random(1).randbytes(LARGEST_COMPRESSED // 2 - 1_000).hex()
+    await stage.commit(("b", topic, "1"), ("b", topic, random_text), ("b", topic, "3"))
+    async with stage.running(stage.relay(idempotent=idempotent)):
+        await until(stage.is_empty)
+    stage.assert_in_order()
+    records = await stage.records(topic, 3)
+    assert [text_of(record) for record in records] == ["1", random_text, "3"]
+    assert len(records[1].value) > LARGEST_RECORD
 
 
 async def test_a_row_larger_than_the_limit_of_a_fetch_is_published(stage: Stage) -> None:

@@ -45,6 +45,11 @@ class Recording(Producer):
     def create_batch(self) -> Any:
         return noting_ids(super().create_batch())
 
+    async def create_compressed(self, key: bytes, value: bytes, headers: Any) -> Any:
+        batch = await super().create_compressed(key, value, headers)
+        batch.ids = [dict(headers)["event_id"]]
+        return batch
+
     async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
         self.reached.set()
         if self._gate is not None:
