@@ -1,6 +1,5 @@
 """Stores facts in a temporary SQLite file, and reads them back sorted by batch."""
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -19,6 +18,8 @@ class Ledger:
         self._kinds = tuple(kinds)
 
     def __enter__(self) -> "Ledger":
+        import sqlite3  # noqa: PLC0415  a pod needs it only for a recovery
+
         self._folder = TemporaryDirectory(prefix="els-")
         self._file = sqlite3.connect(Path(self._folder.name) / "ledger", isolation_level=None)
         self._file.execute("pragma journal_mode = off")
