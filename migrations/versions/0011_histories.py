@@ -37,6 +37,18 @@ truncate els.search, els.search_progress;
 # The release of the service that rejected an input. Null in rows of earlier releases, and of pods that still run one.
 RELEASES = "alter table els.quarantine add column if not exists release text"
 
+# A worker of autovacuum goes through the tables one after another, and the outbox stands behind the slots: while these
+# took seconds, most of them pauses, its dead rows accumulated. The TOAST table of the outbox made pauses as well: with
+# parameters of its own, it takes none from its table.
+AUTOVACUUM = """
+alter table els.slots set (autovacuum_vacuum_cost_limit = 2000);
+alter table els.outbox_pages set (toast.autovacuum_vacuum_cost_delay = 0);
+"""
+AUTOVACUUM_BEFORE = """
+alter table els.slots reset (autovacuum_vacuum_cost_limit);
+alter table els.outbox_pages reset (toast.autovacuum_vacuum_cost_delay);
+"""
+
 
 def _add_waits() -> None:
     for table, columns in WAITS.items():
@@ -56,9 +68,11 @@ def upgrade() -> None:
     op.execute(LATE_SEEN)
     op.execute(SEARCH)
     op.execute(RELEASES)
+    op.execute(AUTOVACUUM)
 
 
 def downgrade() -> None:
+    op.execute(AUTOVACUUM_BEFORE)
     op.execute("alter table els.quarantine drop column release cascade")
     op.execute("alter table els.search drop column prefixes, drop column first_at")
     op.execute("alter table els.expired_seen drop column late_until cascade")

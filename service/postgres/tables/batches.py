@@ -148,6 +148,7 @@ slots = Table(
         "autovacuum_vacuum_threshold": 20000,
         "autovacuum_analyze_scale_factor": 0.05,
         "autovacuum_vacuum_cost_delay": 1,
+        "autovacuum_vacuum_cost_limit": 2000,
     },
 )
 

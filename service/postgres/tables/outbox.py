@@ -74,6 +74,7 @@ outbox_pages = Table(
         "autovacuum_vacuum_cost_delay": 0,
         "toast.autovacuum_vacuum_scale_factor": 0,
         "toast.autovacuum_vacuum_threshold": 10000,
+        "toast.autovacuum_vacuum_cost_delay": 0,
     },
 )
 
