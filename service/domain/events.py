@@ -20,8 +20,7 @@ def trace_id_of(traceparent: str | None) -> str | None:
     return traceparent[3:35] if traceparent else None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRegistered:
+class BatchRegistered(NamedTuple):
     """A batch is registered with these essays. `essay_instructions` is "" where the registration has none."""
 
     batch_id: str
@@ -37,8 +36,7 @@ class BatchRegistered:
     tracestate: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ContentProvisioned:
+class ContentProvisioned(NamedTuple):
     """A content was uploaded for a batch. `content_md5_hash` is None where the producer has not computed it."""
 
     batch_id: str
@@ -53,8 +51,7 @@ class ContentProvisioned:
     tracestate: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationFailed:
+class ValidationFailed(NamedTuple):
     """An upload yields no text. `error_detail` has all ten fields; a missing one is None, or {} for `details`."""
 
     batch_id: str
@@ -70,8 +67,7 @@ class ValidationFailed:
     tracestate: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AssociationsConfirmed:
+class AssociationsConfirmed(NamedTuple):
     """The students of a batch are confirmed. `class_id` is "" where it names no class; `associations` are counted."""
 
     batch_id: str

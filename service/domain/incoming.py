@@ -7,7 +7,6 @@ deeper than `DEEPEST`. The events that this service publishes are in `outgoing`.
 
 import re
 from collections.abc import Callable
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -233,10 +232,9 @@ def _storable(event: Incoming | Rejection, value: bytes) -> Incoming | Rejection
     # `student_prompt_ref` is checked in `_registration`.
     if isinstance(event, Rejection) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
         return event
-    for field in fields(event):
-        unstorable = unstorable_part(getattr(event, field.name))
-        if unstorable:
-            return _rejected(Reason.INVALID_FIELD, f"{field.name}: {unstorable}")
+    for name, part in zip(event._fields, event, strict=True):
+        if unstorable := unstorable_part(part):
+            return _rejected(Reason.INVALID_FIELD, f"{name}: {unstorable}")
     return event
 
 

@@ -7,7 +7,6 @@ says something about a person. Times, sizes, counts, states and digests are neit
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -88,12 +87,12 @@ def blanked(event: _T) -> _T:
     """Return the event without personal data. A confirmation has none that is stored."""
     match event:
         case BatchRegistered():
-            return replace(event, user_id=BLANK, essay_instructions="", student_prompt_ref=None, tracestate=None)
+            return event._replace(user_id=BLANK, essay_instructions="", student_prompt_ref=None, tracestate=None)
         case ValidationFailed():
             detail = blanked_detail(event.error_detail)
-            return replace(event, original_file_name=BLANK, error_detail=detail, tracestate=None)
+            return event._replace(original_file_name=BLANK, error_detail=detail, tracestate=None)
         case ContentProvisioned():
-            return replace(event, original_file_name=BLANK, tracestate=None)
+            return event._replace(original_file_name=BLANK, tracestate=None)
     return event
 
 

@@ -223,7 +223,7 @@ def _replaced(names: Sequence[str], values: Sequence[Any], others: Mapping[str, 
 
 
 def _fields_of(event: Any) -> tuple[str, ...]:
-    return tuple(name for name in event.__dataclass_fields__ if name != "batch_id")
+    return tuple(name for name in event._fields if name != "batch_id")
 
 
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {

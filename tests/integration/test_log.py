@@ -36,7 +36,7 @@ async def applier(database_url: str) -> AsyncIterator[ApplyFixture]:
 def traced(delivery: Delivery) -> Delivery:
     event: Any = delivery.event
     assert isinstance(event, BatchRegistered | ContentProvisioned | ValidationFailed | AssociationsConfirmed)
-    object.__setattr__(event, "traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
+    delivery.event = event._replace(traceparent=f"00-{TRACE}-00f067aa0ba902b7-01")
     return delivery
 
 

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from copy import deepcopy
-from dataclasses import fields
 from functools import lru_cache
 from io import StringIO
 from typing import Any
@@ -141,7 +140,7 @@ def _unshowable(rejection: Rejection) -> str | None:
 
 def _unkeepable(event: Incoming) -> str | None:
     """Checks, independently of the decoder, what JSON and PostgreSQL accept."""
-    kept = {each.name: getattr(event, each.name) for each in fields(event)}
+    kept = event._asdict()
     try:
         text = orjson.dumps(kept).decode()
     except (orjson.JSONEncodeError, UnicodeDecodeError) as error:

@@ -341,7 +341,7 @@ class History:
         correlation = UUID(int=self.dice.randint(1, 3))  # a repeat may have another correlation id
         text = f"c{self.dice.randint(1, 8)}"
         delivery = inputs.provisioned(batch_id, text)
-        return replace(delivery, event=replace(cast("ContentProvisioned", delivery.event), correlation_id=correlation))
+        return replace(delivery, event=cast("ContentProvisioned", delivery.event)._replace(correlation_id=correlation))
 
     def _registration(self, batch_id: str) -> Delivery:
         essays = [f"e{number}" for number in range(self._sizes[batch_id])]

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -183,7 +182,7 @@ async def test_content_whose_event_is_too_large_is_rejected_before_the_commit(ap
 async def test_values_that_the_client_cannot_encode_are_rejected(applier: IntakeFixture, unfit: dict[str, Any]) -> None:
     good, bad = provisioned("b", "t1"), provisioned("b", "t2")
     assert isinstance(bad.event, ContentProvisioned)
-    bad.event = replace(bad.event, **unfit)
+    bad.event = bad.event._replace(**unfit)
     await applier.deliver(good, bad)
     assert applier.texts("pending_content") == ["t1"]
     assert [reason for reason, *_ in applier.rejected()] == ["data_error"]

@@ -97,7 +97,7 @@ def missing(played: Stage, race: Race) -> set[str]:
         event.text_storage_id
         for poll in (race.before, *race.polls.values())
         for event in poll
-        if hasattr(event, "text_storage_id")
+        if isinstance(event, ContentProvisioned)
     }
     rows = played.observer.execute("select text_storage_id from els.slots where text_storage_id is not null")
     return came - {text for (text,) in rows} - texts(played, "expired") - texts(played, "pending")

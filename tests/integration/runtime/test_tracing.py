@@ -18,7 +18,7 @@ from deploy.servers.brokers import Broker
 from deploy.servers.pods import until
 from service.consumer.consumer import Consumer
 from service.domain.delivery import Delivery, IntakeLimits
-from service.domain.events import Reason, Rejection
+from service.domain.events import BatchRegistered, ContentProvisioned, Reason, Rejection
 from service.domain.topics import BATCH_COMPLETED, BATCH_READY, BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 from service.intake.intake import Intake
 from service.kafka.connection import client_options
@@ -133,7 +133,8 @@ async def test_one_trace_covers_the_path_from_a_record_to_its_event_and_links_th
 
 def record(trace: str | None, batch_id: str = "b", **fields: Any) -> Delivery:
     event = provisioned(batch_id, "t")
-    object.__setattr__(event.event, "traceparent", trace)
+    assert isinstance(event.event, ContentProvisioned)
+    event.event = event.event._replace(traceparent=trace)
     return replace(event, **fields)
 
 
@@ -151,7 +152,8 @@ async def test_an_upload_that_completes_a_batch_leads_to_the_trace_of_the_regist
     database = Database(app_url)
     intake = Intake(database, IntakeLimits(), Health(), forget)
     registered_ = registered("b", "e")
-    object.__setattr__(registered_.event, "traceparent", REGISTRATION)
+    assert isinstance(registered_.event, BatchRegistered)
+    registered_.event = registered_.event._replace(traceparent=REGISTRATION)
     await intake.take([registered_])
     await intake.take([record(CONTENT)])
     await database.close()

@@ -1,7 +1,6 @@
 """Builds events, and deliveries of them, of batch b."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -38,7 +37,7 @@ def registration(batch_id: str = "b", essays: int | Sequence[str] = 1, **fields:
     """A batch of so many essays, e1, e2, …, or of those named."""
     essay_ids = tuple(f"e{n + 1}" for n in range(essays)) if isinstance(essays, int) else tuple(essays)
     event = BatchRegistered(batch_id, essay_ids, "ENG5", "teacher", "", None, None, None, UUID(int=1), None, None)
-    return replace(event, **fields)
+    return event._replace(**fields)
 
 
 def content(name: str, batch_id: str = "b", **fields: Any) -> ContentProvisioned:
@@ -47,7 +46,7 @@ def content(name: str, batch_id: str = "b", **fields: Any) -> ContentProvisioned
     event = ContentProvisioned(
         batch_id, name, f"upload-{name}", f"{name}.txt", f"raw-{name}", 100, "md5", origin, None, None
     )
-    return replace(event, **fields)
+    return event._replace(**fields)
 
 
 def failure(name: str, batch_id: str = "b", **fields: Any) -> ValidationFailed:
@@ -58,7 +57,7 @@ def failure(name: str, batch_id: str = "b", **fields: Any) -> ValidationFailed:
     event = ValidationFailed(
         batch_id, name, f"{name}.txt", f"raw-{name}", "EMPTY_CONTENT", detail, 0, failed_at, origin, None, None
     )
-    return replace(event, **fields)
+    return event._replace(**fields)
 
 
 def confirmation(class_id: str = "8a", batch_id: str = "b", associations: int = 1) -> AssociationsConfirmed:

@@ -1,7 +1,5 @@
 """What a repeated input may state otherwise than the first one."""
 
-from dataclasses import replace
-
 import pytest
 
 from service.domain.events import LONGEST_ERROR, Reason
@@ -42,10 +40,10 @@ def test_a_conflict_of_long_ids_is_no_longer_than_an_error_may_be() -> None:
     ],
 )
 def test_a_repeat_may_name_another_file(known: KnownFile, names: tuple[str, ...]) -> None:
-    repeat = replace(content("t"), file_upload_id="upload-t", content_md5_hash="md5", file_size_bytes=1)
+    repeat = content("t")._replace(file_upload_id="upload-t", content_md5_hash="md5", file_size_bytes=1)
     assert file_difference(known, repeat) == (FileDifference(known, repeat, names) if names else None)
-    assert file_difference(known, replace(repeat, content_md5_hash=None)) == (
-        FileDifference(known, replace(repeat, content_md5_hash=None), rest)
+    assert file_difference(known, repeat._replace(content_md5_hash=None)) == (
+        FileDifference(known, repeat._replace(content_md5_hash=None), rest)
         if (rest := tuple(name for name in names if name != "content_md5_hash"))
         else None
     )
