@@ -1,6 +1,7 @@
 """Servers and databases for all tests; what they are, tests/support says.
 
 `database_url`      a migrated database of the test's own, as superuser; `app_url` the same as els_app
+`shared_url`        one for all tests of a worker that only read it, or roll back what they change
 `server_url`        the PostgreSQL that these databases are in, as superuser
 `durable_postgres`  a PostgreSQL of the test's own with durable settings: it may be killed and started
 `oldest_postgres`   a PostgreSQL of the oldest supported version; `too_old_postgres` of the one before it
@@ -11,6 +12,7 @@
 """
 
 import asyncio
+import gc
 import os
 import shutil
 import tempfile
@@ -58,6 +60,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The modules and tests stay until the end, so the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def promtool() -> str:
     if missing := selection.promtool_missing():
@@ -94,6 +103,12 @@ def template(server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(server_url: str, template: str) -> Iterator[str]:
+    with databases.cloned(server_url, template) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shared_url(server_url: str, template: str) -> Iterator[str]:
     with databases.cloned(server_url, template) as url:
         yield url
 

@@ -195,30 +195,30 @@ def test_each_line_of_health_names_a_section_of_the_docs(database: Connection[di
 
 @pytest.mark.parametrize(("more", "least", "most"), [(50_100, 50_000, 60_000), (10, 10, 10)])
 def test_health_counts_a_few_and_estimates_many(
-    database: Connection[dict[str, Any]], more: int, least: int, most: int
+    own_database: Connection[dict[str, Any]], more: int, least: int, most: int
 ) -> None:
     plant(
-        database,
+        own_database,
         MANY_WAIT.format(batches=100, contents=more),
         MANY_EVENTS.format(events=more),
         "vacuum analyze els.pending_content",
         "vacuum analyze els.outbox_pages",
     )
-    found = row(database, "select pending, outbox_rows, batches_waiting from ops.health")
+    found = row(own_database, "select pending, outbox_rows, batches_waiting from ops.health")
     assert least <= found["pending"] <= most
     assert least <= found["outbox_rows"] <= most
     assert found["batches_waiting"] == min(more, 100)
-    backlog = row(database, "select topic, rows from ops.outbox_backlog")
+    backlog = row(own_database, "select topic, rows from ops.outbox_backlog")
     assert backlog["topic"] == "topic"
     assert least <= backlog["rows"] <= most
 
 
 def test_health_shows_operators_the_oldest_transaction_of_all_users(
-    database: Connection[dict[str, Any]], database_url: str
+    own_database: Connection[dict[str, Any]], database_url: str
 ) -> None:
     oldest = "select oldest_transaction > '0' as shown from ops.health"
     with psycopg.connect(database_url) as other:
         other.execute("select 1")
-        database.execute("set role els_ops")
-        assert row(database, oldest) == {"shown": True}
+        own_database.execute("set role els_ops")
+        assert row(own_database, oldest) == {"shown": True}
         other.rollback()

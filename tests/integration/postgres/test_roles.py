@@ -66,7 +66,14 @@ TABLES = {
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Connection[tuple[Any, ...]]]:
+def database(shared_url: str) -> Iterator[Connection[tuple[Any, ...]]]:
+    """A superuser. The test leaves the database as it was."""
+    with psycopg.connect(shared_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def own_database(database_url: str) -> Iterator[Connection[tuple[Any, ...]]]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -333,32 +340,32 @@ def test_the_owner_has_no_login_and_no_role_has_a_privilege_that_it_does_not_nee
 
 
 def test_the_service_deletes_no_operator_action_that_is_younger_than_30_days(
-    database: Connection[tuple[Any, ...]],
+    own_database: Connection[tuple[Any, ...]],
 ) -> None:
-    database.execute(
+    own_database.execute(
         "insert into els.operator_actions (at, who, action, why)"
         " select now() - make_interval(days => days), 'me', 'purge', 'a test'"
         " from unnest(array[0, 29, 31]) as days"
     )
-    with database.transaction():
-        database.execute("set local role els_app")
-        deleted = database.execute("delete from els.operator_actions returning now() - at > interval '30 days'")
+    with own_database.transaction():
+        own_database.execute("set local role els_app")
+        deleted = own_database.execute("delete from els.operator_actions returning now() - at > interval '30 days'")
         assert deleted.fetchall() == [(True,)]
 
 
 def test_the_roles_are_set_up_anew_with_each_migration(
-    database: Connection[tuple[Any, ...]], database_url: str
+    own_database: Connection[tuple[Any, ...]], database_url: str
 ) -> None:
     """A person gets the timeouts; in this database, nobody may make temporary tables any more."""
     person = f"els_test_{secrets.token_hex(6)}"
-    database.execute(f"create role {person} login; grant els_ops to {person} with inherit true, set false".encode())
+    own_database.execute(f"create role {person} login; grant els_ops to {person} with inherit true, set false".encode())
     try:
         migration.upgrade(database_url)
-        assert configured(database, person) == configured(database, "els_ops")
+        assert configured(own_database, person) == configured(own_database, "els_ops")
         may_fill = "select has_database_privilege(%s, current_database(), 'temporary')"
-        assert database.execute(may_fill, [person]).fetchone() == (False,)
+        assert own_database.execute(may_fill, [person]).fetchone() == (False,)
     finally:
-        database.execute(f"drop role {person}".encode())
+        own_database.execute(f"drop role {person}".encode())
 
 
 def configured(database: Connection[tuple[Any, ...]], role: str) -> dict[str, str]:
@@ -398,25 +405,25 @@ def operator(database: Connection[tuple[Any, ...]], url: str, **hurried: str) ->
 
 
 def test_a_statement_of_els_ops_that_does_not_end_is_ended(
-    database: Connection[tuple[Any, ...]], database_url: str
+    own_database: Connection[tuple[Any, ...]], database_url: str
 ) -> None:
-    with operator(database, database_url, statement_timeout="100ms") as ops, pytest.raises(QueryCanceled):
+    with operator(own_database, database_url, statement_timeout="100ms") as ops, pytest.raises(QueryCanceled):
         ops.execute("select pg_sleep(300)")
 
 
 async def test_views_that_are_left_open_in_a_transaction_block_no_other_and_are_closed(
-    database: Connection[tuple[Any, ...]], database_url: str
+    own_database: Connection[tuple[Any, ...]], database_url: str
 ) -> None:
     there = "select exists (select from pg_stat_activity where pid = %s)"
-    reads = "; ".join(["begin", *(f"select * from ops.{view}" for view in views(database))]).encode()
-    with operator(database, database_url) as ops:
+    reads = "; ".join(["begin", *(f"select * from ops.{view}" for view in views(own_database))]).encode()
+    with operator(own_database, database_url) as ops:
         ops.execute(reads)
         held = "select distinct mode from pg_locks where pid = %s and locktype <> 'virtualxid'"
-        assert database.execute(held, [ops.info.backend_pid]).fetchall() == [("AccessShareLock",)]
-    with operator(database, database_url, idle_in_transaction_session_timeout="100ms") as ops:
+        assert own_database.execute(held, [ops.info.backend_pid]).fetchall() == [("AccessShareLock",)]
+    with operator(own_database, database_url, idle_in_transaction_session_timeout="100ms") as ops:
         ops.execute(reads)
         pid = [ops.info.backend_pid]
-        await until(lambda: database.execute(there, pid).fetchone() == (False,), 90, lambda: "it is still open")
+        await until(lambda: own_database.execute(there, pid).fetchone() == (False,), 90, lambda: "it is still open")
 
 
 def test_the_sessions_of_els_ops_leave_room_for_the_service(database: Connection[tuple[Any, ...]]) -> None:
@@ -448,7 +455,7 @@ def create_person(url: str, password: str, *arguments: str) -> "subprocess.Compl
 
 
 def test_a_person_gets_a_login_that_reads_the_views_and_a_new_password(
-    database: Connection[tuple[Any, ...]], database_url: str
+    own_database: Connection[tuple[Any, ...]], database_url: str
 ) -> None:
     person = f"Anna-{secrets.token_hex(4)}"
     try:
@@ -462,4 +469,4 @@ def test_a_person_gets_a_login_that_reads_the_views_and_a_new_password(
                     conn.execute("set role els_ops")
         assert create_person(database_url, "x").returncode != 0
     finally:
-        database.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(person)))
+        own_database.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(person)))
