@@ -70,3 +70,4 @@ class MuchTooOldPostgres(TooOldPostgres):
     """The major version before that one."""
 
     jars = MUCH_TOO_OLD
+    hasty = ("--no-sync",)
