@@ -14,7 +14,7 @@ from service.settings import PREFIX, Settings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 
-COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+COMPOSE: dict[str, Any] = yaml.load((DEPLOY / "compose.yaml").read_text(), yaml.CSafeLoader)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "essay-lifecycle-service"}
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
@@ -58,7 +58,7 @@ def test_the_service_waits_for_its_schema_and_its_topics() -> None:
 
 
 def test_the_port_that_is_asked_scraped_and_published_is_the_one_it_listens_on() -> None:
-    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    scraped = yaml.load((DEPLOY / "prometheus" / "prometheus.yaml").read_text(), yaml.CSafeLoader)["scrape_configs"]
     assert SERVICES["service"]["ports"][0].endswith(f":{PORT}")
     assert f":{PORT}/readyz" in str(SERVICES["service"]["healthcheck"]["test"])
     assert [each["port"] for job in scraped for each in job["dns_sd_configs"]] == [PORT]
@@ -86,12 +86,13 @@ def test_the_logins_get_the_passwords_of_the_urls() -> None:
 
 
 def test_dashboards_find_their_prometheus_and_rules_are_read() -> None:
-    [source] = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    provisioned = (DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text()
+    [source] = yaml.load(provisioned, yaml.CSafeLoader)["datasources"]
     home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / home.name).read_text())
     named = set(re.findall(r'"uid": "([^"$]+)"', json.dumps(dashboard.get("panels")))) - {dashboard.get("uid")}
     assert named <= {source["uid"]}
-    rules = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["rule_files"]
+    rules = yaml.load((DEPLOY / "prometheus" / "prometheus.yaml").read_text(), yaml.CSafeLoader)["rule_files"]
     assert [rule for rule in rules if not (DEPLOY / "prometheus" / rule).exists()] == []
 
 

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 def read(folder: Path, name: str) -> list[Any]:
-    return list(yaml.safe_load_all((folder / name).read_text()))
+    return list(yaml.load_all((folder / name).read_text(), yaml.CSafeLoader))
 
 
 def kustomization(folder: Path) -> Json:
@@ -95,7 +95,7 @@ def test_a_patch_meets_what_it_is_for(patch: Json) -> None:
 
 def test_the_image_that_the_overlay_renames_is_the_one_of_every_container_and_of_the_compose_file() -> None:
     [image] = kustomization(PRODUCTION)["images"]
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    compose = yaml.load((DEPLOY / "compose.yaml").read_text(), yaml.CSafeLoader)
     names = {container["image"] for container in CONTAINERS.values()} | {compose["x-service"]["image"]}
     assert names == {image["name"]}
 

@@ -17,7 +17,7 @@ from service.domain.incoming import decode
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 
 SAMPLES = sorted((Path(__file__).parents[2] / "data" / "contract").glob("*.json"))
-DOCUMENT: dict[str, Any] = yaml.safe_load((generate.ROOT / "docs" / "asyncapi.yaml").read_text())
+DOCUMENT: dict[str, Any] = yaml.load((generate.ROOT / "docs" / "asyncapi.yaml").read_text(), yaml.CSafeLoader)
 MESSAGES = {message["name"]: message for message in DOCUMENT["components"]["messages"].values()}
 
 
@@ -38,9 +38,9 @@ def references(value: Any) -> Iterator[str]:
             yield from references(each)
 
 
-@pytest.mark.parametrize("path", generate.documents(), ids=lambda path: path.name)
-def test_what_is_generated_is_what_the_code_says(path: Path) -> None:
-    assert path.read_text() == generate.documents()[path], "make docs"
+def test_what_is_generated_is_what_the_code_says() -> None:
+    drifted = [path.name for path, text in generate.documents().items() if path.read_text() != text]
+    assert drifted == [], "make docs"
 
 
 def test_every_topic_is_a_channel_and_is_received_or_sent() -> None:

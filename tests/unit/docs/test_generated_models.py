@@ -26,7 +26,7 @@ from docs import generate
 from service.domain.topics import INCOMING_TOPICS
 from tests.support.typescript import programs
 
-DOCUMENT: dict[str, Any] = yaml.safe_load((generate.ROOT / "docs" / "asyncapi.yaml").read_text())
+DOCUMENT: dict[str, Any] = yaml.load((generate.ROOT / "docs" / "asyncapi.yaml").read_text(), yaml.CSafeLoader)
 MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
