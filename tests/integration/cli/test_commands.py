@@ -34,11 +34,20 @@ from tests.support.pods.command_line import NOBODY, ROOT, CommandLine
 
 Pooling = Callable[..., AbstractContextManager[str]]
 
+UNAVAILABLE = f"postgresql://nobody:secret@{NOBODY}/els"
+
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """A command line without settings."""
     return CommandLine(tmp_path, monkeypatch, capfd, {})
+
+
+@pytest.fixture
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """A command line with settings, and no servers."""
+    settings = {"ELS_DATABASE_URL": UNAVAILABLE, "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY, "ELS_HTTP_PORT": "0"}
+    return CommandLine(tmp_path, monkeypatch, capfd, settings)
 
 
 @pytest.fixture
@@ -57,9 +66,6 @@ def service(
 @pytest.fixture
 def conn(database_url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(database_url, autocommit=True)
-
-
-UNAVAILABLE = f"postgresql://nobody:secret@{NOBODY}/els"
 
 
 # -- usage and settings
@@ -97,7 +103,7 @@ UNAVAILABLE = f"postgresql://nobody:secret@{NOBODY}/els"
     ],
 )
 def test_every_command_prints_help_without_settings(bare: CommandLine, command: str) -> None:
-    ended = bare(*command.split(), "--help")
+    ended = bare.here(*command.split(), "--help")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith(f"usage: python -m service {command}".rstrip())
 
@@ -149,8 +155,8 @@ def test_an_unknown_option_is_reported_with_the_usage_of_its_command(
 
 
 @pytest.mark.parametrize("missing", ["ELS_DATABASE_URL", "ELS_KAFKA_BOOTSTRAP_SERVERS"])
-def test_a_missing_setting_is_named(service: CommandLine, missing: str) -> None:
-    assert service("run", without=missing).failed_with(2, f"{missing}: is not set")
+def test_a_missing_setting_is_named(configured: CommandLine, missing: str) -> None:
+    assert configured.here("run", without=missing).failed_with(2, f"{missing}: is not set")
 
 
 @pytest.mark.parametrize(
@@ -164,12 +170,12 @@ def test_a_missing_setting_is_named(service: CommandLine, missing: str) -> None:
         ("ELS_KAFKA_SSL_CAFILE", "/no/such/file"),
     ],
 )
-def test_a_malformed_setting_is_named(service: CommandLine, name: str, value: str) -> None:
-    assert service("run", **{name: value}).failed_with(2, f"{name}: ")
+def test_a_malformed_setting_is_named(configured: CommandLine, name: str, value: str) -> None:
+    assert configured.here("run", **{name: value}).failed_with(2, f"{name}: ")
 
 
-def test_an_unknown_role_is_named(service: CommandLine) -> None:
-    assert service("run", "--roles", "consumer,cook").failed_with(2, "--roles", "cook", "relay")
+def test_an_unknown_role_is_named(configured: CommandLine) -> None:
+    assert configured.here("run", "--roles", "consumer,cook").failed_with(2, "--roles", "cook", "relay")
 
 
 # -- failing dependencies

@@ -68,10 +68,18 @@ class CommandLine:
         self._settings = settings
 
     def __call__(self, *arguments: str, without: str | None = None, **settings: str) -> Ended:
+        if arguments and arguments[0] in IN_A_PROCESS:
+            return self._process(arguments, self._merged(without, settings))
+        return self.here(*arguments, without=without, **settings)
+
+    def here(self, *arguments: str, without: str | None = None, **settings: str) -> Ended:
+        """Run any command in this process: for one that ends before it sets up anything."""
+        return self._here(arguments, self._merged(without, settings))
+
+    def _merged(self, without: str | None, settings: Mapping[str, str]) -> dict[str, str]:
         merged = {**self._settings, **settings, "COLUMNS": "200"}
         merged.pop(without or "", None)
-        begin = self._process if arguments and arguments[0] in IN_A_PROCESS else self._here
-        return begin(arguments, merged)
+        return merged
 
     def _here(self, arguments: Sequence[str], settings: Mapping[str, str]) -> Ended:
         self._capfd.readouterr()
