@@ -1,6 +1,6 @@
 -- Registers batches, with no slot taken yet. The caller holds the exclusive lock of each batch, and has read since then
--- that none of them is registered. The registration of a batch that was announced already is an error of its data: only a
--- recovery knows which slots are taken.
+-- that none of them is registered. The registration of a batch that was announced already is an error of its data: only
+-- a recovery knows which slots are taken.
 -- Index: batches_pkey, incomplete_batches_pkey. Locks: the new rows.
 insert into els.batches (
     batch_id, expected, essay_set, course_code, user_id, essay_instructions, class_id, org_id,

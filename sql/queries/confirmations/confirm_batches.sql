@@ -1,5 +1,5 @@
--- Notes that these batches are confirmed. Those that were complete are ready from now on, not before they were complete: a
--- transaction may begin earlier than one whose lock it waits for. The caller has locked their counter rows.
+-- Notes that these batches are confirmed. Those that were complete are ready from now on, not before they were
+-- complete: a transaction may begin earlier than one whose lock it waits for. The caller has locked their counter rows.
 -- Index: batches_pkey. Locks: the batches' rows, held since count_taken.
 update els.batches
 set confirmed_at = transaction_timestamp(),

@@ -1,5 +1,5 @@
--- Finds confirmations that wait although their batch is registered, and locks the counter rows of these batches: a pod of a
--- release that knows no confirmations has registered them.
+-- Finds confirmations that wait although their batch is registered, and locks the counter rows of these batches: a pod
+-- of a release that knows no confirmations has registered them.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: confirmations_waiting, batches_pkey. Locks: the batches' rows, for no key update, skipping those that others
 -- hold.

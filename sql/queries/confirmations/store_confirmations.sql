@@ -1,5 +1,5 @@
--- Stores confirmations with their state (pending, applied, unused), and gives it to those that were pending. Returns what
--- was new or pending. Rows are written in the order of the key, as pending content is.
+-- Stores confirmations with their state (pending, applied, unused), and gives it to those that were pending. Returns
+-- what was new or pending. Rows are written in the order of the key, as pending content is.
 -- Index: confirmations_pkey. Locks: the rows; waits for a transaction that is writing the same confirmation.
 insert into els.confirmations (
     batch_id, class_id, state, associations, correlation_id, traceparent, tracestate, stored_at

@@ -1,4 +1,5 @@
--- Counts the open rejected inputs by topic, reason and release (`unknown`: one before 0.2.0), the most frequent first: among the 50,000 oldest.
+-- Counts the open rejected inputs by topic, reason and release (`unknown`: one before 0.2.0), the most frequent first:
+-- among the 50,000 oldest.
 -- Index: quarantine_open. Locks: none.
 with head as (
     select id, topic, reason, coalesce(release, 'unknown') as release, first_seen_at, last_seen_at

@@ -1,5 +1,5 @@
--- Returns batches that are not finished: those that were reported as late, those whose class is not confirmed, and those
--- that have been registered longest; at most so many of each, the oldest first (of the late ones the latest).
+-- Returns batches that are not finished: those that were reported as late, those whose class is not confirmed, and
+-- those that have been registered longest; at most so many of each, the oldest first (of the late ones the latest).
 -- Index: batches_late_reported, batches_unconfirmed, batches_late. Locks: none.
 (
     select 'late' as kind, batch_id, state, expected, assigned, failed, registered_at, timed_out_at as at

@@ -1,5 +1,6 @@
 -- Returns a page of open rejected inputs without their values, the newest first: of one topic, for one reason, by one
--- release (`unknown`: by one before 0.2.0), of an age (seconds since it was first rejected), of one batch, with a text anywhere in the decoded key, value or error (among the newest `searched` of them), below one id.
+-- release (`unknown`: by one before 0.2.0), of an age (seconds since it was first rejected), of one batch, with a text
+-- anywhere in the decoded key, value or error (among the newest `searched` of them), below one id.
 -- Index: quarantine_open. Locks: none.
 with found as (
     select *

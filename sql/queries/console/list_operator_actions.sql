@@ -1,5 +1,5 @@
--- Returns a page of the log of operator actions, the newest first: of one person, one action, one batch, one topic, since
--- and until a time, below one id.
+-- Returns a page of the log of operator actions, the newest first: of one person, one action, one batch, one topic,
+-- since and until a time, below one id.
 -- Index: operator_actions_pkey, or operator_actions_batch (of one batch). Locks: none.
 select id, at, who, action, batch_id, topic, why, details
 from els.operator_actions

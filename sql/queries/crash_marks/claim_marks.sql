@@ -1,7 +1,7 @@
 -- Marks partitions as this pod's, and returns the marks that other pods left. A mark of another pod was not released,
 -- so that pod crashed (or hangs). A crash counts against a single record, or against a batch that was unpacked, only
--- where the pod was handling it: a pod that crashed before it came to the record crashed for another reason. A mark of this same pod means that the database was
--- unavailable when the mark should have been released, and counts no crash.
+-- where the pod was handling it: a pod that crashed before it came to the record crashed for another reason. A mark of
+-- this same pod means that the database was unavailable when the mark should have been released, and counts no crash.
 -- Index: crash_marks_pkey. Locks: the partitions' rows, in order.
 with found as materialized (
     select

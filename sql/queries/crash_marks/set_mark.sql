@@ -1,6 +1,6 @@
 -- Marks the next few records of a partition, before a pod that took over from a crashed one handles them: should it
--- crash, too, it was one of these. The number of crashes is kept only for the same single record, and for the same batch
--- that is unpacked.
+-- crash, too, it was one of these. The number of crashes is kept only for the same single record, and for the same
+-- batch that is unpacked.
 -- Index: crash_marks_pkey. Locks: the row.
 update els.crash_marks
 set "offset" = :offset,

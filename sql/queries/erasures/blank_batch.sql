@@ -1,8 +1,8 @@
 -- Blanks the personal data of one batch in all tables that have it: of all its uploads and of its registration
--- (`whole`), or of these texts and uploads only. This is the list of places: service/domain/personal_data.py names their
--- columns. What identifies a row, and its state, stays. Returns how many rows of each table it changed.
--- Index: batches_pkey, slots_pkey, pending_content_pkey, excess_content_pkey, validation_failures_pkey. Locks: the rows;
--- the caller holds the exclusive lock of the batch, and its counter row.
+-- (`whole`), or of these texts and uploads only. This is the list of places: service/domain/personal_data.py names
+-- their columns. What identifies a row, and its state, stays. Returns how many rows of each table it changed.
+-- Index: batches_pkey, slots_pkey, pending_content_pkey, excess_content_pkey, validation_failures_pkey. Locks: the
+-- rows; the caller holds the exclusive lock of the batch, and its counter row.
 with slot as (
     update els.slots
     set original_file_name = '[erased]',

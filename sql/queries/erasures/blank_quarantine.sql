@@ -1,6 +1,6 @@
 -- Blanks rejected inputs. What identifies them (topic, fingerprint, place) and the reason stay, so that a redelivery is
--- still a repeat. An edited value, which was applied, is replaced by what identifies its event (arrays in step). Returns
--- the ids of those that were not blank.
+-- still a repeat. An edited value, which was applied, is replaced by what identifies its event (arrays in step).
+-- Returns the ids of those that were not blank.
 -- Index: quarantine_pkey. Locks: the rows, in the order of quarantine_inputs.
 with held as materialized (
     select quarantine.id, erased.edited_value

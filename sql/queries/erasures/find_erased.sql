@@ -1,5 +1,5 @@
--- Returns which of these were erased (three arrays in step: kind, batch id or '', id or name), each by its ordinal, with
--- the kind of its tombstone: of a batch, all of it (batch) or a part.
+-- Returns which of these were erased (three arrays in step: kind, batch id or '', id or name), each by its ordinal,
+-- with the kind of its tombstone: of a batch, all of it (batch) or a part.
 -- Index: erasures_pkey; the keys are few. Locks: none.
 select asked.ordinal, erasures.kind
 from unnest(:kinds::text[], :batch_ids::text[], :names::text[]) with ordinality

@@ -1,5 +1,5 @@
--- Writes tombstones of another database, or of a newer state of this one (arrays in step). Returns the keys that are not
--- known: those without a key can not be compared with anything.
+-- Writes tombstones of another database, or of a newer state of this one (arrays in step). Returns the keys that are
+-- not known: those without a key can not be compared with anything.
 -- Index: erasures_pkey, erasure_keys_pkey. Locks: the rows.
 with given as materialized (
     select decode(digest, 'hex') as digest, key_id, kind, erased_at

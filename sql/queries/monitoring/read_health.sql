@@ -1,5 +1,5 @@
--- Reads the numbers of ops.health, for metrics: ages in seconds, 0 where nothing waits; and what operators have ended in
--- the last day, also by the command line, whose process nobody scrapes. Cheap, however much waits: see the view.
+-- Reads the numbers of ops.health, for metrics: ages in seconds, 0 where nothing waits; and what operators have ended
+-- in the last day, also by the command line, whose process nobody scrapes. Cheap, however much waits: see the view.
 -- Index: those of ops.health, rejected_bytes_pkey, operator_actions_at. Locks: none.
 select
     pending,

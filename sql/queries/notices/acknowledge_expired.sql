@@ -1,5 +1,5 @@
--- Marks as seen what has expired so far: what this transaction sees, not what expires while it runs. Returns up to when,
--- and how many contents and validation failures that are, of at most 50,000 each; nothing where there are none.
+-- Marks as seen what has expired so far: what this transaction sees, not what expires while it runs. Returns up to
+-- when, and how many contents and validation failures that are, of at most 50,000 each; nothing where there are none.
 -- Index: expired_seen_pkey, pending_content_expired, validation_failures_expired. Locks: the row.
 with unseen as (
     (

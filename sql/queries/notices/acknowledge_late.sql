@@ -1,5 +1,5 @@
--- Marks as seen what was reported as late so far and still waits, as acknowledge_expired does with what expired. Returns up
--- to when, and how many batches that are, of at most 50,000; nothing where there are none.
+-- Marks as seen what was reported as late so far and still waits, as acknowledge_expired does with what expired.
+-- Returns up to when, and how many batches that are, of at most 50,000; nothing where there are none.
 -- Index: expired_seen_pkey, batches_late_reported. Locks: the row.
 with unseen as (
     select timed_out_at

@@ -3,8 +3,8 @@
 -- to another row. Returns this transaction's id: every transaction that drew a seq up to the highest one read before
 -- has a lower id.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: outbox_pages_pkey or outbox_pages_batch. Locks: the rows, which only a relay that overlaps with this one writes, too; all such
--- deletes have the same order, so they wait in the same order.
+-- Index: outbox_pages_pkey or outbox_pages_batch. Locks: the rows, which only a relay that overlaps with this one
+-- writes, too; all such deletes have the same order, so they wait in the same order.
 with published as (
     delete from els.outbox_pages
     using (

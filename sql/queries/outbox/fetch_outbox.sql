@@ -4,8 +4,8 @@
 -- :relay      rows come only of shards that this relay holds at this moment, so that a relay that lost a shard without
 --             knowing does not read above a watermark that is not valid any more
 -- The rows of a batch come in the order of seq, which is the order of their commits, and none is left out before one
--- that is returned. Batches take turns, each of 256 KiB, so that one with many megabytes does not delay the others; in a
--- turn the oldest rows come first. The row with the lowest seq comes first of all. Blocked batches are left out:
+-- that is returned. Batches take turns, each of 256 KiB, so that one with many megabytes does not delay the others; in
+-- a turn the oldest rows come first. The row with the lowest seq comes first of all. Blocked batches are left out:
 -- fetch_blocked reads them.
 -- horizon: every transaction with a lower id has ended, and this statement sees what it wrote.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.

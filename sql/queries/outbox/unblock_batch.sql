@@ -1,5 +1,6 @@
--- Unblocks batches whose blocked row was published after all: the relay reads them with the others again. Only of shards
--- that this relay still holds: a relay that took the shard since may have a watermark above the rows of the batch.
+-- Unblocks batches whose blocked row was published after all: the relay reads them with the others again. Only of
+-- shards that this relay still holds: a relay that took the shard since may have a watermark above the rows of the
+-- batch.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: outbox_blocked_pkey, relay_shards_pkey. Locks: the rows of these batches, in the order of their ids.
 delete from els.outbox_blocked as blocked

@@ -1,6 +1,7 @@
--- Replaces what a pod has reported of itself. Times are seconds before now. Deletes pods that have been silent for long.
--- Index: pods_pkey; the deleted ones are searched for in the whole table, which has a row for each pod. Locks: this pod's
--- row, and the deleted ones, skipping those that others hold.
+-- Replaces what a pod has reported of itself. Times are seconds before now. Deletes pods that have been silent for
+-- long.
+-- Index: pods_pkey; the deleted ones are searched for in the whole table, which has a row for each pod. Locks: this
+-- pod's row, and the deleted ones, skipping those that others hold.
 with forgotten as (
     delete from els.pods
     where pod = any(array(

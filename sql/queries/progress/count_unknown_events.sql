@@ -1,7 +1,8 @@
 -- Counts the published events that the tables do not contain: transactions that this database has lost. The number of a
 -- row of the outbox may be ahead of what was used, by up to 32 after a crash, so it alone would miss the last ones. Old
--- events of batches that are not there count only by their numbers: the retention may have deleted the batches. What was
--- published before the server was compared last does not count: it was accepted then, or a recovery has ended since.
+-- events of batches that are not there count only by their numbers: the retention may have deleted the batches. What
+-- was published before the server was compared last does not count: it was accepted then, or a recovery has ended
+-- since.
 -- Index: server_identity_pkey, batches_pkey, slots_pkey, excess_content_pkey, pending_content_pkey. Locks: none.
 select count(*)
 from unnest(

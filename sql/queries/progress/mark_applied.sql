@@ -1,5 +1,5 @@
--- Notes that a partition is applied up to a time of the database: its end was asked for then, and its row has reached it.
--- A time that has not come is replaced: the clock was ahead when it was noted.
+-- Notes that a partition is applied up to a time of the database: its end was asked for then, and its row has reached
+-- it. A time that has not come is replaced: the clock was ahead when it was noted.
 -- Refuses where a row states less than this end, which this pod saw committed: the database was set back, and no record
 -- has come since then that would show it.
 -- Index: progress_pkey. Locks: the rows, in the order of topic and partition.

@@ -1,5 +1,5 @@
--- Notes how many partitions input topics had at a time of the database. Fewer than before are believed when all pods have
--- found fewer for 15 seconds: a broker that lags may report too few.
+-- Notes how many partitions input topics had at a time of the database. Fewer than before are believed when all pods
+-- have found fewer for 15 seconds: a broker that lags may report too few.
 -- Index: input_topics_pkey. Locks: the rows, in the order of their topics.
 insert into els.input_topics as known (topic, partitions, known_at)
 select topic, partitions, :at::timestamptz

@@ -1,6 +1,7 @@
--- Moves the rows of partitions forward, as the last statement of the transaction that dealt with their records. Refuses,
--- so that the transaction is rolled back, where the database is not the one that this pod has seen: it is behind, another
--- server, in another epoch, or states less than what this pod saw committed (`seen`). A row that is ahead stays.
+-- Moves the rows of partitions forward, as the last statement of the transaction that dealt with their records.
+-- Refuses, so that the transaction is rolled back, where the database is not the one that this pod has seen: it is
+-- behind, another server, in another epoch, or states less than what this pod saw committed (`seen`). A row that is
+-- ahead stays.
 -- Index: progress_pkey. Locks: the rows, in the order of topic and partition.
 with written as (
     select *

@@ -1,6 +1,6 @@
 -- Writes where a pod continues in partitions that it takes over, where that is not what the row states: a first row, an
--- offset that a previous release left, records that are lost, a new epoch. Returns the partitions that were written: where
--- another pod has changed a row meanwhile, it is not.
+-- offset that a previous release left, records that are lost, a new epoch. Returns the partitions that were written:
+-- where another pod has changed a row meanwhile, it is not.
 -- Index: progress_pkey. Locks: the rows, in the order of topic and partition.
 insert into els.progress as progress (topic, "partition", epoch, next_offset)
 select topic, "partition", epoch, next_offset

@@ -1,6 +1,6 @@
 -- Counts consecutive rejections of topics, and the bytes of the new ones in this hour: the count starts again where a
--- valid record came (restarted), else it goes on. A topic that reaches the limit is paused, as is one of which more bytes
--- were rejected within a day; unless an operator skips the rejections up to the next valid record.
+-- valid record came (restarted), else it goes on. A topic that reaches the limit is paused, as is one of which more
+-- bytes were rejected within a day; unless an operator skips the rejections up to the next valid record.
 -- Index: topic_refusals_pkey, rejected_bytes_pkey. Locks: the topics' rows, in the order of their names.
 with counted as materialized (
     select

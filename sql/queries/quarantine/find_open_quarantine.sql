@@ -1,5 +1,6 @@
 -- Finds the ids of open rejected inputs, the oldest first: those given by id, of one topic, for one reason, of an age,
--- by one release (`unknown`: by one before 0.2.0), of one batch, with a part of a file's name or of the decoded bytes, above one id; at most so many (null: all).
+-- by one release (`unknown`: by one before 0.2.0), of one batch, with a part of a file's name or of the decoded bytes,
+-- above one id; at most so many (null: all).
 -- Index: quarantine_open, quarantine_batch, or quarantine_pkey for given ids. Locks: none.
 select id
 from els.quarantine

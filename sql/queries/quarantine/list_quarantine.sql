@@ -1,6 +1,7 @@
 -- Returns a page of rejected inputs without their values, the newest first: of one topic, in one state, for one reason,
--- of an age (seconds since it was first rejected), by one release (`unknown`: by one before 0.2.0), of one batch, with a part of a file's name, with a text anywhere in the
--- decoded key, value or error; below one id. Case and form of the letters make no difference.
+-- of an age (seconds since it was first rejected), by one release (`unknown`: by one before 0.2.0), of one batch, with
+-- a part of a file's name, with a text anywhere in the decoded key, value or error; below one id. Case and form of the
+-- letters make no difference.
 -- Index: quarantine_pkey, or quarantine_batch (of one batch). Locks: none.
 select
     id, state, topic, "partition", "offset", reason, error, first_seen_at, deliveries, batch_id,

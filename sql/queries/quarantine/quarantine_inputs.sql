@@ -1,7 +1,7 @@
 -- Stores rejected inputs with all their bytes. The same input at another offset, or once more, raises the deliveries of
 -- its one row, also where an operator has closed it, and fills what a former release could not read. Returns how often
--- each was delivered so far. Rows are numbered in the order of arrival, in which they may be replayed, and written in the
--- order of the key, so that pods wait for each other in one direction only.
+-- each was delivered so far. Rows are numbered in the order of arrival, in which they may be replayed, and written in
+-- the order of the key, so that pods wait for each other in one direction only.
 -- Index: quarantine_fingerprint_key. Locks: the rows.
 with numbered as materialized (
     select nextval('els.quarantine_id_seq') as id, arrived.*

@@ -1,5 +1,5 @@
--- Reads how many consecutive inputs of each topic were rejected, over all pods, whether the topic is paused, and whether
--- its rejections are skipped. A pause because of bytes is over once fewer were rejected within a day.
+-- Reads how many consecutive inputs of each topic were rejected, over all pods, whether the topic is paused, and
+-- whether its rejections are skipped. A pause because of bytes is over once fewer were rejected within a day.
 -- Index: rejected_bytes_pkey; of the first table it reads all, a row for each topic at most. Locks: none.
 select
     topic, in_a_row,

@@ -1,6 +1,6 @@
--- Takes out of these batches what a recovery writes anew, each by its keys (arrays in step, by kind: batch, slot, content,
--- failure, confirmation). A slot becomes open. A batch is deleted with its slots, and its confirmations wait again. For a
--- confirmation there is no key: all of its batch that changed nothing wait again, to be decided anew.
+-- Takes out of these batches what a recovery writes anew, each by its keys (arrays in step, by kind: batch, slot,
+-- content, failure, confirmation). A slot becomes open. A batch is deleted with its slots, and its confirmations wait
+-- again. For a confirmation there is no key: all of its batch that changed nothing wait again, to be decided anew.
 -- Index: batches_pkey, slots_pkey, confirmations_pkey, pending_content_pkey, excess_content_pkey,
 -- validation_failures_pkey. Locks: the rows.
 with cleared as (

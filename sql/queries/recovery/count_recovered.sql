@@ -1,7 +1,7 @@
--- Sets the counters, the state and the times of these batches to what their slots and their announcements state. A batch
--- that is full and was not announced is complete from now on. `is_ready` says that BatchEssaysReady was announced;
--- `ready_at` is null then where a release has announced it that announced nothing else of a completion. `cancelled_at` is
--- null for a batch that is not cancelled.
+-- Sets the counters, the state and the times of these batches to what their slots and their announcements state. A
+-- batch that is full and was not announced is complete from now on. `is_ready` says that BatchEssaysReady was
+-- announced; `ready_at` is null then where a release has announced it that announced nothing else of a completion.
+-- `cancelled_at` is null for a batch that is not cancelled.
 -- Index: batches_pkey, slots_pkey. Locks: the rows.
 update els.batches
 set assigned = counted.assigned,

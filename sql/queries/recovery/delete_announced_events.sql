@@ -1,7 +1,7 @@
--- Deletes events from the outbox by their ids (two arrays in step): topics contain them already, or what they announce is
--- decided anew. Returns how many, and what is left of rows that have other events, too: keep_other_events inserts it. A
--- batch that is blocked is not blocked any more: the number of events that are acknowledged would be that of another row.
--- The places of ids and topics in an event: service/domain/enveloped.py (`_HEAD`).
+-- Deletes events from the outbox by their ids (two arrays in step): topics contain them already, or what they announce
+-- is decided anew. Returns how many, and what is left of rows that have other events, too: keep_other_events inserts
+-- it. A batch that is blocked is not blocked any more: the number of events that are acknowledged would be that of
+-- another row. The places of ids and topics in an event: service/domain/enveloped.py (`_HEAD`).
 -- Index: outbox_pages_batch, outbox_pkey, outbox_blocked_pkey. Locks: the rows.
 with gone as (
     select distinct batch_id, event_id

@@ -1,5 +1,5 @@
--- Keeps the state of the recovery as it is until the transaction ends. Refuses where another process has taken the recovery
--- over, where it was abandoned or has ended, and in another database.
+-- Keeps the state of the recovery as it is until the transaction ends. Refuses where another process has taken the
+-- recovery over, where it was abandoned or has ended, and in another database.
 -- Index: recovery_pkey. Locks: the row, shared with other transactions of this recovery.
 with held as materialized (
     select run

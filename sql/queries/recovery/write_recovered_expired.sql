@@ -1,5 +1,5 @@
--- Writes content whose expiry was announced: as a new row, or into the row of the same content, which keeps its place in
--- the order.
+-- Writes content whose expiry was announced: as a new row, or into the row of the same content, which keeps its place
+-- in the order.
 -- Index: pending_content_pkey. Locks: the rows.
 insert into els.pending_content as pending_content (
     batch_id, text_storage_id, arrival, state, file_upload_id, original_file_name, raw_file_storage_id,

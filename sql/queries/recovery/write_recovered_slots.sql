@@ -1,5 +1,5 @@
--- Writes slots as they were announced: new ones, or into slots that are open. `taken_at` is null for an open slot. Where
--- only a list announces a slot, its own announcement is not known: `origin` says so.
+-- Writes slots as they were announced: new ones, or into slots that are open. `taken_at` is null for an open slot.
+-- Where only a list announces a slot, its own announcement is not known: `origin` says so.
 -- Index: slots_pkey, slots_open, slots_content, slots_failure. Locks: the rows.
 insert into els.slots as slots (
     batch_id, essay_id, position, state, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id,

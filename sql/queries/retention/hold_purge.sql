@@ -1,5 +1,5 @@
--- Notes that the clocks of the database and of a pod do not agree. What an operator has acknowledged stays so as long as
--- they are apart by about as much as then.
+-- Notes that the clocks of the database and of a pod do not agree. What an operator has acknowledged stays so as long
+-- as they are apart by about as much as then.
 -- Index: purge_hold_pkey. Locks: the row.
 insert into els.purge_hold as hold (why, seconds_apart)
 values (:why, :seconds_apart)

@@ -1,9 +1,11 @@
--- Tries to get the right to purge for this transaction. Returns whether it has it, the time that the purge goes by, and up
--- to which times all registrations, and all inputs, are applied: null where that is not known of a partition that a
--- topic has. Partitions that it has no more do not count. A time that has not come is none: the clock was ahead then. One pod has the right at a time. It ends with the transaction, so it works behind a transaction
--- pooler, and no crashed pod keeps it. Refuses while the database is behind its topics.
--- The key has two parts, so it never equals the key of a batch.
--- Index: input_topics_pkey, progress_pkey, recovery_pkey, server_identity_pkey. Locks: advisory, of the transaction; waits for nothing.
+-- Tries to get the right to purge for this transaction. Returns whether it has it, the time that the purge goes by, and
+-- up to which times all registrations, and all inputs, are applied: null where that is not known of a partition that a
+-- topic has. Partitions that it has no more do not count. A time that has not come is none: the clock was ahead then.
+-- One pod has the right at a time. It ends with the transaction, so it works behind a transaction pooler, and no
+-- crashed pod keeps it. Refuses while the database is behind its topics. The key has two parts, so it never equals the
+-- key of a batch.
+-- Index: input_topics_pkey, progress_pkey, recovery_pkey, server_identity_pkey. Locks: advisory, of the transaction;
+-- waits for nothing.
 with applied as materialized (
     select
         input.topic,

@@ -1,7 +1,7 @@
--- Begins a pass through the batches that changed since the last one, or goes on with one that is not done. Returns the time
--- up to which the search knows all changes (null: none), and the batch id after which the pass goes on. Lets the next
--- statement use the indexes of times (BRIN), which need bitmap scans. A pass covers what changed before the oldest open
--- transaction began: later ones may still commit earlier times. Writers have none open for five minutes.
+-- Begins a pass through the batches that changed since the last one, or goes on with one that is not done. Returns the
+-- time up to which the search knows all changes (null: none), and the batch id after which the pass goes on. Lets the
+-- next statement use the indexes of times (BRIN), which need bitmap scans. A pass covers what changed before the oldest
+-- open transaction began: later ones may still commit earlier times. Writers have none open for five minutes.
 -- Index: search_progress_pkey. Locks: the row.
 insert into els.search_progress (known_until, pass_until, after)
 select

@@ -1,5 +1,5 @@
--- Finds a page of registered batches in the order of their ids: at most so many, of at most so many slots together, but at
--- least one.
+-- Finds a page of registered batches in the order of their ids: at most so many, of at most so many slots together, but
+-- at least one.
 -- Index: batches_pkey. Locks: none.
 select batch_id
 from (

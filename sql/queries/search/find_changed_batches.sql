@@ -1,5 +1,5 @@
--- Finds a page of batches that changed since a time, in the order of their ids: at most so many, of at most so many slots
--- together, but at least one.
+-- Finds a page of batches that changed since a time, in the order of their ids: at most so many, of at most so many
+-- slots together, but at least one.
 -- Written so that only the indexes of times can be used, and no walk through the primary keys.
 -- Index: batches_changed, excess_content_declared, validation_failures_stored, batches_pkey. Locks: none.
 with changed as materialized (

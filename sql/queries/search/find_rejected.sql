@@ -1,5 +1,5 @@
--- Finds rejected inputs by the same as find_in_batches: by what is in columns of their own, and among the newest also by
--- what their decoded key, value or error contains, where these are short.
+-- Finds rejected inputs by the same as find_in_batches: by what is in columns of their own, and among the newest also
+-- by what their decoded key, value or error contains, where these are short.
 -- Index: quarantine_pkey for the newest; else none. Locks: none.
 with searched as materialized (
     select id

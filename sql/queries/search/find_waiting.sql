@@ -1,7 +1,8 @@
 -- Finds content that is pending, expired or removed, validation failures that wait, expired or were removed, and
--- confirmations, by the same as find_in_batches; the newest first. Reads these tables; of failures, those in such a state.
--- Index: none for content and confirmations; validation_failures_order, validation_failures_removed for failures. Locks:
--- none.
+-- confirmations, by the same as find_in_batches; the newest first. Reads these tables; of failures, those in such a
+-- state.
+-- Index: none for content and confirmations; validation_failures_order, validation_failures_removed for failures.
+-- Locks: none.
 select
     matched, kind, state, batch_id, text_storage_id, file_upload_id, null as essay_id,
     left(original_file_name, 255) as original_file_name, at, details, correlation_id

@@ -1,6 +1,6 @@
--- Writes the rows of the search for batches, or writes them anew. `ids` has four bytes of a hash for each id of the batch:
--- a search finds what contains the bytes, and then reads the batch itself. `prefixes` has the same of the first eight
--- characters of each id, `names` the file names as els.folded compares them.
+-- Writes the rows of the search for batches, or writes them anew. `ids` has four bytes of a hash for each id of the
+-- batch: a search finds what contains the bytes, and then reads the batch itself. `prefixes` has the same of the first
+-- eight characters of each id, `names` the file names as els.folded compares them.
 -- Index: the primary keys. Locks: the new rows; the caller has the lock of lock_search.
 insert into els.search (batch_id, registered_at, changed_at, names, ids, prefixes, first_at)
 select

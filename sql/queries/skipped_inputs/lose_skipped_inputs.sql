@@ -1,6 +1,6 @@
--- Notes offsets that are skipped as lost and seen: in a row of its own, or in the one of fewer offsets that were skipped
--- from there on before. Returns no row where all of them are noted. Another log of the topic may have lost the same offsets
--- earlier. A statement of its own, after skip_inputs, so that it sees what that one waited for.
+-- Notes offsets that are skipped as lost and seen: in a row of its own, or in the one of fewer offsets that were
+-- skipped from there on before. Returns no row where all of them are noted. Another log of the topic may have lost the
+-- same offsets earlier. A statement of its own, after skip_inputs, so that it sees what that one waited for.
 -- Index: none, the table has a row for each loss. Locks: the row.
 with known as materialized (
     select id, next_offset

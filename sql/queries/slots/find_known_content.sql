@@ -1,5 +1,5 @@
--- Returns which of these contents are known, with their files: in a slot, in excess, or pending, expired or removed. Each
--- is named by its ordinal.
+-- Returns which of these contents are known, with their files: in a slot, in excess, or pending, expired or removed.
+-- Each is named by its ordinal.
 -- It does not see what an open transaction writes; the unique keys do, when the content is written.
 -- Each probe is lateral, so that it stays a probe of an index whatever the planner believes of the tables.
 -- Index: slots_content, excess_content_pkey, pending_content_pkey. Locks: none.

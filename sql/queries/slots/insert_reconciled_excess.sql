@@ -1,5 +1,5 @@
--- Inserts content that waited for batches that are registered in this transaction, and found no slot: its row is copied, as
--- by insert_reconciled_slots.
+-- Inserts content that waited for batches that are registered in this transaction, and found no slot: its row is
+-- copied, as by insert_reconciled_slots.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: pending_content_pkey, excess_content_pkey. Locks: the new rows; the caller holds the exclusive locks of the
 -- batches.

@@ -2,8 +2,8 @@
 -- copied, with the time when it was stored and what became of it since. Where the row is missing, the insert fails.
 -- `origin` says that only an output topic reports the content, which a recovery has stored so.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
--- Index: pending_content_pkey, slots_pkey, slots_content. Locks: the new rows; the caller holds the exclusive locks of the
--- batches.
+-- Index: pending_content_pkey, slots_pkey, slots_content. Locks: the new rows; the caller holds the exclusive locks of
+-- the batches.
 insert into els.slots (
     batch_id, essay_id, position, state, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id,
     file_size_bytes, content_md5_hash, correlation_id, traceparent, tracestate, taken_at, origin, pending_at, history

@@ -1,7 +1,7 @@
 -- Returns a page of validation failures in one state (pending, expired, removed), the longest waiting first, as
 -- list_pending_content does with content.
--- Index: validation_failures_due, validation_failures_expired, validation_failures_removed, validation_failures_pkey (of one
--- batch). Locks: none.
+-- Index: validation_failures_due, validation_failures_expired, validation_failures_removed, validation_failures_pkey
+-- (of one batch). Locks: none.
 select
     batch_id, file_upload_id, state, left(original_file_name, 255) as original_file_name, validation_error_code,
     left(error_detail ->> 'message', 1000) as message, correlation_id, stored_at, waiting_since, closed_at, arrival

@@ -1,7 +1,7 @@
--- Removes validation failures that wait for a batch, expired ones included, as remove_pending_content does with content:
--- all of them, or what matches the given ids, file names and ages.
--- Index: validation_failures_pkey, validation_failures_order. Locks: the rows; the caller holds the exclusive lock of the
--- batch and has read since then that it is not registered.
+-- Removes validation failures that wait for a batch, expired ones included, as remove_pending_content does with
+-- content: all of them, or what matches the given ids, file names and ages.
+-- Index: validation_failures_pkey, validation_failures_order. Locks: the rows; the caller holds the exclusive lock of
+-- the batch and has read since then that it is not registered.
 update els.validation_failures
 set state = 'removed',
     closed_at = transaction_timestamp(),

@@ -1,4 +1,5 @@
--- Makes expired failures of a batch pending again, as restore_pending_content does with content: the given ones, or all.
+-- Makes expired failures of a batch pending again, as restore_pending_content does with content: the given ones, or
+-- all.
 -- Written so that it can only be planned as probes: docs/decisions/0003-plans.md.
 -- Index: validation_failures_pkey. Locks: the rows; the caller holds the exclusive lock of the batch and has read since
 -- then that it is not registered.
