@@ -54,6 +54,9 @@ from service.domain.topics import (
 
 MOST_ESSAYS = 100_000
 
+_Reader = Callable[[str, Any], Incoming | Rejection]
+"""Makes an event of a batch id and a valid envelope."""
+
 
 def decode(topic: str, value: bytes | None, *, max_bytes: int, max_values: int = MOST_VALUES) -> Incoming | Rejection:
     """Decode the value of a record on `topic` into an event or a rejection.
@@ -78,14 +81,11 @@ def decode(topic: str, value: bytes | None, *, max_bytes: int, max_values: int =
         if without_surrogates != value:
             return decode(topic, without_surrogates, max_bytes=max_bytes, max_values=max_values)
         return _diagnosis(topic, value, error)
-    return _misdirected(topic, envelope) or _storable(read(envelope), value)
+    return _misdirected(topic, envelope) or _event(read, envelope, value)
 
 
-def _content(envelope: IncomingEnvelope[ContentData]) -> ContentProvisioned | Rejection:
+def _content(batch_id: str, envelope: IncomingEnvelope[ContentData]) -> ContentProvisioned:
     data = envelope.data
-    batch_id = _batch_id(data)
-    if isinstance(batch_id, Rejection):
-        return batch_id
     return ContentProvisioned(
         batch_id,
         data.text_storage_id,
@@ -99,11 +99,8 @@ def _content(envelope: IncomingEnvelope[ContentData]) -> ContentProvisioned | Re
     )
 
 
-def _registration(envelope: IncomingEnvelope[RegistrationData]) -> BatchRegistered | Rejection:
+def _registration(batch_id: str, envelope: IncomingEnvelope[RegistrationData]) -> BatchRegistered | Rejection:
     data = envelope.data
-    batch_id = _batch_id(data)
-    if isinstance(batch_id, Rejection):
-        return batch_id
     if unstorable := data.student_prompt_ref and unstorable_part(data.student_prompt_ref):
         return _rejected(Reason.INVALID_FIELD, f"data.student_prompt_ref: {unstorable}")
     return _miscounted(data) or BatchRegistered(
@@ -120,11 +117,8 @@ def _registration(envelope: IncomingEnvelope[RegistrationData]) -> BatchRegister
     )
 
 
-def _failure(envelope: IncomingEnvelope[FailureData]) -> ValidationFailed | Rejection:
+def _failure(batch_id: str, envelope: IncomingEnvelope[FailureData]) -> ValidationFailed | Rejection:
     data = envelope.data
-    batch_id = _batch_id(data)
-    if isinstance(batch_id, Rejection):
-        return batch_id
     try:
         failed_at = _utc(data.timestamp)
         error_detail = _error_detail(data.validation_error_detail)
@@ -144,11 +138,8 @@ def _failure(envelope: IncomingEnvelope[FailureData]) -> ValidationFailed | Reje
     )
 
 
-def _confirmation(envelope: IncomingEnvelope[ConfirmationData]) -> AssociationsConfirmed | Rejection:
+def _confirmation(batch_id: str, envelope: IncomingEnvelope[ConfirmationData]) -> AssociationsConfirmed:
     data = envelope.data
-    batch_id = _batch_id(data)
-    if isinstance(batch_id, Rejection):
-        return batch_id
     return AssociationsConfirmed(
         batch_id, data.class_id or "", len(data.associations), envelope.correlation_id, *_trace(envelope.metadata)
     )
@@ -162,14 +153,14 @@ ENVELOPE_OF: dict[str, Any] = {
 }
 """The type of the value by topic, also for the generated AsyncAPI document."""
 
-_READ: dict[str, Callable[[Any], Incoming | Rejection]] = {
+_READ: dict[str, _Reader] = {
     BATCH_REGISTERED: _registration,
     CONTENT_PROVISIONED: _content,
     VALIDATION_FAILED: _failure,
     ASSOCIATIONS_CONFIRMED: _confirmation,
 }
 
-_READERS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], Incoming | Rejection]]] = {
+_READERS: dict[str, tuple[Callable[[bytes], Any], _Reader]] = {
     topic: (envelope.__pydantic_validator__.validate_json, _READ[topic]) for topic, envelope in ENVELOPE_OF.items()
 }
 
@@ -226,8 +217,12 @@ def _trace(metadata: InputMetadata | None) -> tuple[str | None, str | None]:
     return parent, state if isinstance(state, str) and _TRACESTATE.fullmatch(state) else None
 
 
-def _storable(event: Incoming | Rejection, value: bytes) -> Incoming | Rejection:
-    """Return the event, or its rejection where a text or a number in it cannot be stored."""
+def _event(read: _Reader, envelope: IncomingEnvelope[Any], value: bytes) -> Incoming | Rejection:
+    """Return the event, or its rejection, also where a text or a number in it cannot be stored."""
+    batch_id = _batch_id(envelope.data)
+    if isinstance(batch_id, Rejection):
+        return batch_id
+    event = read(batch_id, envelope)
     # A NUL can only arrive as its escape, and arbitrary numbers only in the details of a failure;
     # `student_prompt_ref` is checked in `_registration`.
     if isinstance(event, Rejection) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
