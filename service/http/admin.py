@@ -25,9 +25,6 @@ from service.operators.errors import Conflict, Contention, InvalidRequest, NotFo
 from service.operators.operations import Operations
 from service.runtime.tokens import Denials, Tokens
 
-BODY_BYTES = 1024 * 1024
-"""Largest accepted body."""
-
 BODY_VALUES = 10_000
 """Most JSON values in a body. Objects of hundreds of thousands would block the event loop for over a second."""
 

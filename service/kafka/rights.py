@@ -91,13 +91,11 @@ def _user(options: Mapping[str, Any]) -> tuple[str, str]:
     return "security_protocol", "ANONYMOUS"
 
 
-def missing_on_topics(
-    cluster: ClusterState, needed: Mapping[str, Sequence[Operation]] = NEEDED_ON_TOPICS
-) -> list[MissingRight]:
+def missing_on_topics(cluster: ClusterState) -> list[MissingRight]:
     """Return the rights that this client lacks on topics. What the broker does not report is not missing."""
     return [
         right
-        for topic, wanted in needed.items()
+        for topic, wanted in NEEDED_ON_TOPICS.items()
         if (right := _missing("topic", topic, wanted, _allowed(cluster, topic))) is not None
     ]
 

@@ -113,15 +113,13 @@ def _unusable(batch: RecordBatch) -> str | None:
     return "its checksum is wrong" if batch.is_corrupt else None
 
 
-def _kept(
-    raw: bytes | memoryview, first: int, why: str, reason: Reason, *, corrupt: bool = False, key: bytes | None = None
-) -> Unreadable:
+def _kept(raw: bytes | memoryview, first: int, why: str, reason: Reason, *, corrupt: bool = False) -> Unreadable:
     """Return as many of the bytes as quarantine keeps, with the identity of all of them."""
     most = len(raw)
     if most > WHOLE_BYTES:
         most = KEPT_BYTES
         why += f"; of its {len(raw)} bytes, the first {most} are kept"
-    return Unreadable(raw[:most], first, why, reason, fingerprint(Bytes(key, raw)), corrupt=corrupt)
+    return Unreadable(raw[:most], first, why, reason, fingerprint(Bytes(None, raw)), corrupt=corrupt)
 
 
 class _BatchReader:
