@@ -63,15 +63,42 @@ def _drop_waits() -> None:
         op.execute(f"alter table {table} " + dropped.replace(" timestamptz", " cascade").replace(" jsonb", " cascade"))
 
 
+# Batches that have ended, and since when nothing has happened to them: an upload that found no slot is delivered again,
+# too. Each subquery can only be planned as a probe (docs/decisions/0003-plans.md).
+ENDED_BATCHES = """
+create or replace view els.ended_batches as
+select
+    batch_id,
+    expected,
+    coalesce(completed_at, timed_out_at) as ended_at,
+    greatest(
+        changed_at,
+        (select max(declared_at) from els.excess_content where excess_content.batch_id = batches.batch_id),
+        (select max(stored_at) from els.confirmations where confirmations.batch_id = batches.batch_id),
+        (select max(stored_at) from els.validation_failures where validation_failures.batch_id = batches.batch_id)
+    ) as unchanged_since
+from els.batches
+where state <> 'complete'
+    and not exists (
+        select
+        from els.unpublished
+        where unpublished.batch_id = batches.batch_id
+        offset 0
+    )
+"""
+
+
 def upgrade() -> None:
     _add_waits()
     op.execute(LATE_SEEN)
     op.execute(SEARCH)
     op.execute(RELEASES)
     op.execute(AUTOVACUUM)
+    op.execute(ENDED_BATCHES)
 
 
 def downgrade() -> None:
+    op.execute("drop view els.ended_batches")
     op.execute(AUTOVACUUM_BEFORE)
     op.execute("alter table els.quarantine drop column release cascade")
     op.execute("alter table els.search drop column prefixes, drop column first_at")

@@ -44,37 +44,9 @@ select
     ) as deleted_failures,
     (
         select count(*)
-        from els.batches
-        where coalesce(completed_at, timed_out_at) <= :ended_due::timestamptz
-            and changed_at <= :ended_due::timestamptz
-            and state <> 'complete'
-            and not exists (
-                select
-                from els.unpublished
-                where unpublished.batch_id = batches.batch_id
-                offset 0
-            )
-            and not exists (
-                select
-                from els.excess_content
-                where excess_content.batch_id = batches.batch_id
-                    and excess_content.declared_at > :ended_due::timestamptz
-                offset 0
-            )
-            and not exists (
-                select
-                from els.confirmations
-                where confirmations.batch_id = batches.batch_id
-                    and confirmations.stored_at > :ended_due::timestamptz
-                offset 0
-            )
-            and not exists (
-                select
-                from els.validation_failures
-                where validation_failures.batch_id = batches.batch_id
-                    and validation_failures.stored_at > :ended_due::timestamptz
-                offset 0
-            )
+        from els.ended_batches
+        where ended_at <= :ended_due::timestamptz
+            and unchanged_since <= :ended_due::timestamptz
     ) as deleted_batches,
     (
         select count(*)

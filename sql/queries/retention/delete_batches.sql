@@ -5,37 +5,9 @@
 -- rows and slots.
 with ended as materialized (
     select batch_id
-    from els.batches
+    from els.ended_batches
     where batch_id = any(:batch_ids::text[])
-        and state <> 'complete'
-        and case when coalesce(completed_at, timed_out_at) <= :due::timestamptz then changed_at <= :due::timestamptz end
-        and not exists (
-            select
-            from els.unpublished
-            where unpublished.batch_id = batches.batch_id
-            offset 0
-        )
-        and not exists (
-            select
-            from els.excess_content
-            where excess_content.batch_id = batches.batch_id
-                and excess_content.declared_at > :due::timestamptz
-            offset 0
-        )
-        and not exists (
-            select
-            from els.confirmations
-            where confirmations.batch_id = batches.batch_id
-                and confirmations.stored_at > :due::timestamptz
-            offset 0
-        )
-        and not exists (
-            select
-            from els.validation_failures
-            where validation_failures.batch_id = batches.batch_id
-                and validation_failures.stored_at > :due::timestamptz
-            offset 0
-        )
+        and case when ended_at <= :due::timestamptz then unchanged_since <= :due::timestamptz end
 ),
 slots as (
     delete from els.slots

@@ -5,37 +5,9 @@
 -- Index: batches_ended, outbox_pages_batch, outbox_pkey, excess_content_pkey, confirmations_pkey,
 -- validation_failures_pkey. Locks: none.
 select batch_id, expected
-from els.batches
-where coalesce(completed_at, timed_out_at) <= :due::timestamptz
-    and changed_at <= :due::timestamptz
-    and state <> 'complete'
+from els.ended_batches
+where ended_at <= :due::timestamptz
+    and unchanged_since <= :due::timestamptz
     and batch_id <> all(:skipped::text[])
-    and not exists (
-        select
-        from els.unpublished
-        where unpublished.batch_id = batches.batch_id
-        offset 0
-    )
-    and not exists (
-        select
-        from els.excess_content
-        where excess_content.batch_id = batches.batch_id
-            and excess_content.declared_at > :due::timestamptz
-        offset 0
-    )
-    and not exists (
-        select
-        from els.confirmations
-        where confirmations.batch_id = batches.batch_id
-            and confirmations.stored_at > :due::timestamptz
-        offset 0
-    )
-    and not exists (
-        select
-        from els.validation_failures
-        where validation_failures.batch_id = batches.batch_id
-            and validation_failures.stored_at > :due::timestamptz
-        offset 0
-    )
-order by coalesce(completed_at, timed_out_at)
+order by ended_at
 limit :page

@@ -46,6 +46,7 @@ TABLES = {
     "pods": ROWS,
     "search": ROWS,
     "search_progress": ROWS,
+    "ended_batches": {"SELECT"},
     "expirable_content": {"SELECT"},
     "expirable_failures": {"SELECT"},
     "expirable_confirmations": {"SELECT"},
