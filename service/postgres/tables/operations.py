@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from service.postgres.tables.shared import METADATA, TIME, not_null
+from service.postgres.tables.shared import METADATA, TIME, not_null, only_row
 
 policy = Table(
     "policy",
@@ -59,29 +59,25 @@ server_identity = Table(
 recovery = Table(
     "recovery",
     METADATA,
-    not_null("only_row", Boolean, server_default=text("true")),
+    *only_row("recovery"),
     not_null("state", Text),
     not_null("since", TIME, server_default=text("transaction_timestamp()")),
     not_null("why", Text),
     Column("records", BigInteger),
     Column("run", Uuid),
     Column("known_until", TIME),
-    PrimaryKeyConstraint("only_row", name="recovery_pkey"),
-    CheckConstraint("only_row", name="recovery_only_row_check"),
     CheckConstraint("state in ('behind', 'recovering')", name="recovery_state_check"),
 )
 
 purge_hold = Table(
     "purge_hold",
     METADATA,
-    not_null("only_row", Boolean, server_default=text("true")),
+    *only_row("purge_hold"),
     not_null("since", TIME, server_default=text("transaction_timestamp()")),
     not_null("why", Text),
     not_null("seconds_apart", Double),
     not_null("agreed", Integer, server_default=text("0")),
     Column("acknowledged_at", TIME),
-    PrimaryKeyConstraint("only_row", name="purge_hold_pkey"),
-    CheckConstraint("only_row", name="purge_hold_only_row_check"),
 )
 
 notices = Table(
@@ -100,20 +96,16 @@ notices = Table(
 expired_seen = Table(
     "expired_seen",
     METADATA,
-    not_null("only_row", Boolean, server_default=text("true")),
+    *only_row("expired_seen"),
     not_null("until", TIME),
     Column("late_until", TIME),
-    PrimaryKeyConstraint("only_row", name="expired_seen_pkey"),
-    CheckConstraint("only_row", name="expired_seen_only_row_check"),
 )
 
 purge_rounds = Table(
     "purge_rounds",
     METADATA,
-    not_null("only_row", Boolean, server_default=text("true")),
+    *only_row("purge_rounds"),
     not_null("ended_at", TIME),
-    PrimaryKeyConstraint("only_row", name="purge_rounds_pkey"),
-    CheckConstraint("only_row", name="purge_rounds_only_row_check"),
 )
 
 pods = Table(
@@ -154,12 +146,10 @@ search = Table(
 search_progress = Table(
     "search_progress",
     METADATA,
-    not_null("only_row", Boolean, server_default=text("true")),
+    *only_row("search_progress"),
     Column("known_until", TIME),
     Column("pass_until", TIME),
     not_null("after", Text),
-    PrimaryKeyConstraint("only_row", name="search_progress_pkey"),
-    CheckConstraint("only_row", name="search_progress_only_row_check"),
     prefixes=["unlogged"],
 )
 

@@ -3,7 +3,18 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, MetaData, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    MetaData,
+    PrimaryKeyConstraint,
+    Text,
+    Uuid,
+    text,
+)
 
 SCHEMA = "els"
 METADATA = MetaData(schema=SCHEMA)
@@ -50,4 +61,13 @@ def origin_columns(table: str, *known: str) -> list[Column[Any] | CheckConstrain
         Column("origin", Text),
         CheckConstraint("origin = 'output'", name=f"{table}_origin_check"),
         *([CheckConstraint(complete, name=f"{table}_complete_check")] if known else []),
+    ]
+
+
+def only_row(table: str) -> list[Column[Any] | PrimaryKeyConstraint | CheckConstraint]:
+    """Declare the key of a table that has one row at most."""
+    return [
+        not_null("only_row", Boolean, server_default=text("true")),
+        PrimaryKeyConstraint("only_row", name=f"{table}_pkey"),
+        CheckConstraint("only_row", name=f"{table}_only_row_check"),
     ]
