@@ -167,7 +167,7 @@ class Postgres:
     def options(self, programs: Path) -> list[str]:
         """Returns the command-line options of the server."""
         settings = SETTINGS | (DURABLE if self.durable else FLEETING)
-        if (programs.parent / "lib" / "pg_stat_statements.so").exists():
+        if self.durable and (programs.parent / "lib" / "pg_stat_statements.so").exists():
             settings["shared_preload_libraries"] = "pg_stat_statements"
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
