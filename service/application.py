@@ -91,7 +91,8 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
         await _check_server(settings)
         await _check_schema(database)
         await _check_sessions(settings, database)
-        await _check_broker(settings)
+        if error := await _broker_error(settings):
+            raise NotReady(error)
         await _Process(settings, database, roles, stop, replay=replay).run()
     finally:
         await database.close()
@@ -161,11 +162,15 @@ async def _check_sessions(settings: Settings, database: Database) -> None:
             _log.warning("session_settings_missing", error=error)
 
 
-async def _check_broker(settings: Settings) -> None:
+async def _broker_error(settings: Settings, seconds: float | None = None) -> str | None:
+    """Try to reach a broker, for some seconds at most. Returns why none can be reached."""
     try:
-        await topics.reach(wiring.kafka_options(settings))
-    except (KafkaError, OSError) as error:
-        raise NotReady(wiring.broker_error(error)) from None
+        async with asyncio.timeout(seconds):
+            await topics.reach(wiring.kafka_options(settings))
+    except (KafkaError, OSError) as error:  # a timeout is an OSError
+        late = seconds is not None and isinstance(error, TimeoutError)
+        return f"no broker answers within {seconds:.0f} s" if late else wiring.broker_error(error)
+    return None
 
 
 class _Process:
@@ -187,7 +192,11 @@ class _Process:
         self._samples: Samples | None = None
         self._offsets = OffsetsReader(wiring.kafka_options(settings), settings.consumer_group)
         self._reports = PodReports(
-            database, ["replay"] if replay else roles, self._errors, self._broker_error, self._backlog
+            database,
+            ["replay"] if replay else roles,
+            self._errors,
+            partial(_broker_error, settings, BROKER_ANSWER_SECONDS),
+            self._backlog,
         )
         applications = self._applications(roles)
         self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, applications)
@@ -312,17 +321,6 @@ class _Process:
         """Return the error of each part, the purge included."""
         await self._check_relay()
         return dict(self._health.parts) | ({"purge": self._purging.error} if self._purging else {})
-
-    async def _broker_error(self) -> str | None:
-        """Try to reach a broker. Returns why none can be reached."""
-        try:
-            async with asyncio.timeout(BROKER_ANSWER_SECONDS):
-                await topics.reach(wiring.kafka_options(self._settings))
-        except TimeoutError:
-            return f"no broker answers within {BROKER_ANSWER_SECONDS:.0f} s"
-        except (KafkaError, OSError) as error:
-            return wiring.broker_error(error)
-        return None
 
     def _backlog(self) -> Backlog | None:
         return self._consumer.watchdog.backlog if self._consumer else None

@@ -30,7 +30,7 @@ PAGES: Final[Sequence[ConsolePage]] = (
     *log.pages(),
 )
 
-PAGE: Final = web.RequestKey("page", ConsolePage)
+CURRENT_PAGE: Final = web.RequestKey("page", ConsolePage)
 """The page that a request is for; of an action, there is none."""
 
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -77,7 +77,7 @@ class Console:
                 # Not what is searched, which may be the name of a person.
                 given = {name: value for name, value in request.query.items() if name not in _SEARCHED}
                 _log.info("personal_data_read", who=person.who, path=request.path, parameters=given)
-            request[PAGE] = page
+            request[CURRENT_PAGE] = page
             if page.needs_database and (error := await self._reads.unavailable()):
                 raise error
             async with read_in_time():
@@ -89,7 +89,7 @@ class Console:
 
     def _render(self, request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
         given = {
-            "page": request.get(PAGE),
+            "page": request.get(CURRENT_PAGE),
             "person": request.get(PERSON),
             "outages": request.get(OUTAGES, ()),
             "menu": PAGES,

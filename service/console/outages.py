@@ -16,7 +16,7 @@ from service.store import progress
 KNOWN_SECONDS: Final = 3.0
 """How old the state that pages show may be: however many look, the database is asked once in that time."""
 
-ANSWER_SECONDS: Final = 3.0
+DATABASE_ANSWER_SECONDS: Final = 3.0
 """A database that takes longer for a few short reads counts as unavailable."""
 
 
@@ -61,13 +61,13 @@ class Outages:
 
     async def _ask(self) -> Outage | None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), self._database.transaction() as conn:
+            async with asyncio.timeout(DATABASE_ANSWER_SECONDS), self._database.transaction() as conn:
                 if error := await schema.read_schema_error(conn):
                     return Outage("schema", _sentence(error), "Until then pages may fail, and no action is performed.")
                 if error := (await progress.read_database_state(conn)).error:
                     return Outage("recovery", _sentence(error), "Until that has ended, no action is performed.")
         except TimeoutError:
-            return _unavailable(f"it has not answered within {ANSWER_SECONDS:.0f} s")
+            return _unavailable(f"it has not answered within {DATABASE_ANSWER_SECONDS:.0f} s")
         except psycopg.Error as error:
             return _unavailable(one_line(error))
         return None

@@ -28,7 +28,7 @@ HEALTH_SECONDS: Final = 3.0
 """How old the verdict of the overview may be: whoever reloads it all the time does not burden the database."""
 
 
-READ_SECONDS: Final = 15.0
+PAGE_SECONDS: Final = 15.0
 """How long a page may read; each of its statements has a shorter time limit of its own."""
 
 
@@ -93,10 +93,10 @@ class Reads:
 async def read_in_time() -> AsyncIterator[None]:
     """Limit the time of what a page reads. Raises Unavailable."""
     try:
-        async with asyncio.timeout(READ_SECONDS):
+        async with asyncio.timeout(PAGE_SECONDS):
             yield
     except TimeoutError:
-        raise Unavailable(f"This has taken longer than {READ_SECONDS:.0f} s.") from None
+        raise Unavailable(f"This has taken longer than {PAGE_SECONDS:.0f} s.") from None
 
 
 class Query:
