@@ -142,7 +142,7 @@ def test_a_wrong_command_is_a_usage_error(bare: CommandLine, arguments: str) -> 
         ("quarantine list --what 7", "quarantine list ["),
         ("check --what", "check ["),
         ("find text extra", "find ["),
-        ("--what check", "["),
+        ("--what check", "check ["),
     ],
 )
 def test_an_unknown_option_is_reported_with_the_usage_of_its_command(

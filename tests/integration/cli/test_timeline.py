@@ -94,6 +94,7 @@ def test_a_batch_that_is_not_registered_has_a_history_too(
             *(("pending", text) for text in ("t1", "t2", "t3")),
             ("failed, pending", "u1"),
             ("expired", "t2"),
+            ("expired", "t3"),
             ("failed, expired", "u1"),
             ("restored", "t3"),
             ("removed", "t1"),

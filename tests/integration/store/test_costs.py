@@ -195,7 +195,8 @@ async def test_pending_content_and_its_registration_keep_to_theirs(costs: Costs)
     assert reconciled["statements"] <= 19  # three for each page of a thousand
     assert reconciled["written"] == 2 * POLL * 2 + 3 * BATCHES
     assert waiting["read"] == 0
-    assert reconciled["read"] / (2 * POLL) <= 4.5
+    # Each pending row is read twice: for its event, and when it is copied into its slot, with since when it waited.
+    assert reconciled["read"] / (2 * POLL) <= 5.5
 
 
 async def test_a_purge_keeps_to_its_statements_and_rows(
