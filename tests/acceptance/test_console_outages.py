@@ -26,7 +26,8 @@ def console(server: Postgres) -> Iterator[ServedConsole]:
     with databases.template(server.url()) as template, served_console(server.url(), template) as served:
         served.take(provisioned("waits", "t"))
         yield served
-        server.start()  # so that the databases can be dropped, wherever the test has ended
+        if not server.running():  # the databases are dropped, wherever the test has ended
+            server.start()
 
 
 @pytest.fixture
