@@ -51,7 +51,9 @@ async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[N
     known_until = await _prepare(conn)
     ((name,),) = await fetch_rows(conn, "fold_text", text=condition.text)
     rows = await _find(conn, condition, known_until, name)
-    if len(condition.text) >= LEAST_PREFIX and all(row["matched"] in ("file name", "content") for row in rows):
+    # Who gives a text with a space means a name: then the beginnings of all ids need not be read, too.
+    may_begin = len(condition.text) >= LEAST_PREFIX and " " not in condition.text
+    if may_begin and all(row["matched"] in ("file name", "content") for row in rows):
         begin = await _find(conn, condition, known_until, None)
         same = [row | {"matched": None} for row in begin]
         rows = [row for row in rows if row | {"matched": None} not in same]
