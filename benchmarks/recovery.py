@@ -40,7 +40,7 @@ def measure(server: servers.Server, options: argparse.Namespace) -> Report:
         applied = time.monotonic() - begun
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute(LOST)
-        seconds, memory = _recovered(url, kafka)
+        seconds, memory, points = _recovered(url, kafka)
         with psycopg.connect(url, autocommit=True) as conn:
             found = conn.execute("select count(*) from els.slots where state = 'assigned'").fetchone()
             assert found == (events,), found
@@ -50,13 +50,16 @@ def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     report.add("reference: first application by one pod", "s", applied, better="less")
     report.add("ratio to the reference", "×", seconds / applied, better="less")
     report.add("memory of the recovery, peak", "MiB RSS", memory, better="less")
+    half = [mib for second, mib in points if second < seconds / 2]
+    report.add("… in the first half of its time", "MiB RSS", max(half), better="less")
+    report.series["recovery MiB over seconds"] = points
     report.notes.append(f"{events} contents in {batches} batches, {servers.PARTITIONS} partitions a topic")
     report.notes.append("without the 21 s in which it waits until nothing arrives on the output topics")
     return report
 
 
-def _recovered(url: str, kafka: Broker) -> tuple[float, float]:
-    """Runs `recover`. Returns its seconds and its peak memory in MiB."""
+def _recovered(url: str, kafka: Broker) -> tuple[float, float, list[tuple[float, float]]]:
+    """Runs `recover`. Returns its seconds, its peak memory in MiB, and its memory over the seconds."""
     time.sleep(22)  # so that the recovery need not wait for silence on the output topics
     environment = {
         **plain_environment(),
@@ -64,16 +67,17 @@ def _recovered(url: str, kafka: Broker) -> tuple[float, float]:
         "ELS_DATABASE_URL": url_as(url, "els_app"),
         "PYTHONPATH": str(ROOT),
     }
-    begun, memory = time.monotonic(), 0.0
+    begun, memory, points = time.monotonic(), 0.0, list[tuple[float, float]]()
     process = subprocess.Popen(
         [sys.executable, "-m", "service", "recover", "--acts", os.devnull], env=environment, stdout=subprocess.DEVNULL
     )
     while process.poll() is None:
         try:
-            memory = max(memory, servers.memory_mib(process.pid)[1])
+            now, memory = servers.memory_mib(process.pid)
+            points.append((time.monotonic() - begun, now))
         except (OSError, KeyError):
             break  # it is ending
         time.sleep(0.5)
     if process.wait():
         raise RuntimeError(f"the recovery has ended with status {process.returncode}")
-    return time.monotonic() - begun, memory
+    return time.monotonic() - begun, memory, points
