@@ -1,13 +1,20 @@
 """Tests that what operators did in the time that a restored database has lost is done again."""
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.local.processes import plain_environment
 from deploy.servers.brokers import Broker
+from deploy.servers.pods import ROOT
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, VALIDATION_FAILED
@@ -240,6 +247,41 @@ async def test_what_was_skipped_is_skipped_again(stack: SetBack) -> None:
     ]
     assert stack.consumers.value("select reason from els.quarantine") == "skipped"
     assert [row[2] for row in repeated(stack)] == ["inputs skip"]
+
+
+async def test_a_record_that_ends_a_recovery_is_skipped_by_a_line_of_the_file(stack: SetBack, tmp_path: Path) -> None:
+    """Pods had isolated it in the lost time; nobody has skipped it, and while the database is behind nobody can."""
+    await stack.send([*contents("b", "t1"), (CONTENT_PROVISIONED, 0, content("b", "t2", original_file_name="mine"))])
+    await stack.send(contents("b", "t3"))
+
+    def recovered_with(lines: str) -> "subprocess.CompletedProcess[str]":
+        (file := tmp_path / "acts.jsonl").write_text(lines)
+        settings = {
+            "ELS_DATABASE_URL": stack.consumers.app_url,
+            "ELS_CONSUMER_GROUP": stack.consumers.group,
+            **stack.consumers.broker.settings,
+            "MINE": "decode",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "tests.support.pods.crash_on_record", "recover", "--acts", str(file)],
+            env={**plain_environment(), **settings, "PYTHONPATH": str(ROOT)},
+            cwd="/",
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    assert (await asyncio.to_thread(recovered_with, "")).returncode == -signal.SIGKILL
+    line = {"at": "2026-11-30T01:00:00Z", "who": "me", "action": "inputs skip", "topic": CONTENT_PROVISIONED,
+            "details": {"partition": 0, "offset": 1, "epoch": 0, "first_offset": 1, "next_offset": 2}}  # fmt: skip
+    done = await asyncio.to_thread(recovered_with, json.dumps(line))
+    assert done.returncode == 0, done.stderr
+    assert states(stack) == {"t1": "pending", "t3": "pending"}
+    assert stack.consumers.conn.execute("select first_offset, cause from ops.lost_inputs").fetchall() == [
+        (1, "skipped")
+    ]
+    assert stack.consumers.value("select reason from els.quarantine") == "skipped"
 
 
 async def test_a_batch_that_was_cancelled_is_cancelled_again(stack: SetBack) -> None:
