@@ -225,7 +225,7 @@ def _event(read: _Reader, envelope: IncomingEnvelope[Any], value: bytes) -> Inco
     event = read(batch_id, envelope)
     # A NUL can only arrive as its escape, and arbitrary numbers only in the details of a failure;
     # `student_prompt_ref` is checked in `_registration`.
-    if isinstance(event, Rejection) or not (isinstance(event, ValidationFailed) or rb"\u0000" in value):
+    if not (isinstance(event, ValidationFailed) or rb"\u0000" in value) or isinstance(event, Rejection):
         return event
     for name, part in zip(event._fields, event, strict=True):
         if unstorable := unstorable_part(part):
