@@ -285,6 +285,13 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 ("sum(increase(els_batches_timed_out_total[1h]))", "batches late"),
                 ("sum(increase(els_batches_failed_total[1h]))", "batches failed"),
             ),
+            _graph(
+                "Classes not confirmed in time",
+                "short",
+                "batches, up to 1,000",
+                "ElsConfirmationsLate",
+                ("max(els_batches_unconfirmed)", "batches"),
+            ),
             _graph("Pods", "short", "that publish", "ElsNoRelay", ("max(els_relays)", "relays")),
         ),
     ),

@@ -16,6 +16,7 @@ async def batches_list(settings: Settings, options: Namespace) -> int:
     condition = BatchFilter(
         options.state,
         options.late,
+        options.unconfirmed,
         options.user,
         options.class_id,
         options.org,

@@ -44,6 +44,7 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_quarantine_bytes": "Bytes of the rejected inputs that were new within a day.",
     "els_held_back_transactions": "Transactions whose dead rows are kept for a standby or a replication slot.",
     "els_inactive_replication_slots": "Replication slots that nobody has used for 5 minutes.",
+    "els_batches_unconfirmed": "Complete batches whose class was not confirmed in time; at most 1,000 are counted.",
     "els_health_actions": "Lines of ops.health that need an action.",
     "els_health_notices": "Notices of ops.health that no operator has acknowledged.",
     "els_batches_closed_last_day": "Batches that operators closed in the last 24 hours.",

@@ -181,6 +181,8 @@ class BatchFilter:
     state: str | None = None
     late: bool = False
     """Only those that were reported late, and still wait for uploads."""
+    unconfirmed: bool = False
+    """Only those that are complete for longer than the batch timeout: the confirmation of their class is late."""
     user_id: str | None = None
     class_id: str | None = None
     org_id: str | None = None
@@ -191,11 +193,16 @@ class BatchFilter:
 
     def conditions(self) -> dict[str, object]:
         """Return the conditions but those on user, class and organisation, by parameter name."""
-        states = (self.state,) if self.state else BATCH_STATES
+        states: tuple[str, ...] = (self.state,) if self.state else BATCH_STATES
+        if self.late:
+            states = tuple(state for state in states if state == "registered")
+        if self.unconfirmed:
+            states = tuple(state for state in states if state == "complete")
         before_time, before_id = self.before or (None, None)
         return {
-            "states": Texts([state for state in states if state == "registered" or not self.late]),
+            "states": Texts(states),
             "late": self.late,
+            "unconfirmed": self.unconfirmed,
             "older_than": self.older_than,
             "newer_than": self.newer_than,
             "before_time": before_time,

@@ -28,6 +28,11 @@ def add_batches(commands: Commands) -> None:
     listing = with_pages(add(batches, "cli.batches.batches_list", "list", "list registered batches, the newest first"))
     listing.add_argument("--state", choices=STATES, help="only in this state (default: all)")
     listing.add_argument("--late", action="store_true", help="only what was reported late and still waits for uploads")
+    listing.add_argument(
+        "--unconfirmed",
+        action="store_true",
+        help="only what is complete, and whose class is not confirmed within ELS_BATCH_TIMEOUT_SECONDS",
+    )
     listing.add_argument("--user", type=short_text, metavar="USER", help="only batches that this user registered")
     listing.add_argument("--class", type=short_text, metavar="CLASS", dest="class_id", help="only of this class")
     listing.add_argument("--org", type=short_text, metavar="ORG", help="only of this organisation")

@@ -33,6 +33,7 @@ class ListBatches(AgeFilters, PageRequest):
         None, description="only in this state"
     )
     late: bool = Field(False, description="only what was reported late and still waits for uploads")
+    unconfirmed: bool = Field(False, description="only what is complete, and whose class is confirmed late or never")
     user: ShortText | None = Field(None, description="only of this user; `class_id` and `org` likewise")
     class_id: ShortText | None = None
     org: ShortText | None = None
@@ -213,6 +214,7 @@ async def _list_batches(call: Call) -> object:
     condition = BatchFilter(
         request.state,
         request.late,
+        request.unconfirmed,
         request.user,
         request.class_id,
         request.org,

@@ -1,5 +1,6 @@
 -- Returns a page of registered batches, the newest first: those in some states, of an age (seconds since the
--- registration), only late ones (reported late, and still waiting), before one (by time and id).
+-- registration), only late ones (reported late, and still waiting), only those whose class is not confirmed within the batch timeout,
+-- before one (by time and id).
 -- Index: batches_listed, for each state. Locks: none.
 select listed.*
 from unnest(:states::text[]) as given (state)
@@ -11,6 +12,14 @@ cross join lateral (
     from els.batches
     where batches.state || '' = given.state
         and (not :late::boolean or timed_out_at is not null)
+        and (
+            not :unconfirmed::boolean
+            or completed_at < transaction_timestamp() - (
+                select make_interval(secs => policy.seconds)
+                from els.policy
+                where policy.name = 'batch_timeout'
+            )
+        )
         and (:older_than::float8 is null or registered_at < transaction_timestamp() - make_interval(secs => :older_than))
         and (:newer_than::float8 is null or registered_at > transaction_timestamp() - make_interval(secs => :newer_than))
         and (

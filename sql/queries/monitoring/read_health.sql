@@ -23,6 +23,21 @@ select
     ) as quarantine_bytes,
     held_back_transactions,
     inactive_slots,
+    (
+        select count(*)
+        from (
+            select
+            from els.batches
+            where state = 'complete'
+            and completed_at < now() - (
+                select make_interval(secs => policy.seconds)
+                from els.policy
+                where policy.name = 'batch_timeout'
+            )
+            order by completed_at
+            limit 1000
+        ) as unconfirmed
+    ) as unconfirmed,
     cardinality(actions) as actions,
     cardinality(notices) as notices,
     ended.closed,

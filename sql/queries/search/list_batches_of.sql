@@ -33,6 +33,14 @@ cross join lateral (
     where batch_id = found.batch_id
         and state = any(:states::text[])
         and (not :late::boolean or timed_out_at is not null)
+        and (
+            not :unconfirmed::boolean
+            or completed_at < transaction_timestamp() - (
+                select make_interval(secs => policy.seconds)
+                from els.policy
+                where policy.name = 'batch_timeout'
+            )
+        )
         and (:user_id is null or user_id = :user_id)
         and (:class_id is null or class_id = :class_id)
         and (:org_id is null or org_id = :org_id)

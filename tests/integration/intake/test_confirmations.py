@@ -9,8 +9,12 @@ import pytest
 from service.domain.delivery import IntakeLimits
 from service.domain.events import Incoming, Reason, Rejection
 from service.domain.topics import BATCH_COMPLETED, BATCH_READY, BATCH_REGISTERED, SLOT_ASSIGNED, VALIDATION_ERRORS
+from service.http.gauges import HEALTH
 from service.purge.policy import PurgeReport, RetentionPolicy
 from service.purge.purge import count_due, purge_once
+from service.store.batches import BatchFilter, list_batches
+from service.store.monitoring import read_gauges
+from service.store.search import list_batches_of
 from tests.support.builders.events import confirmation, content, deliveries, failure, registration
 from tests.support.checks import invariants
 from tests.support.pods.applier import ApplyFixture
@@ -227,14 +231,26 @@ async def test_a_batch_that_is_deleted_takes_its_confirmations_along(applier: Ap
     assert states(applier) == {}
 
 
-async def test_a_late_confirmation_is_a_line_of_health(applier: ApplyFixture) -> None:
-    await applier.poll(REGULAR, content("c1"))
-    line = "select array_to_string(attention, ', ') from ops.health"
-    assert "confirmation" not in str(applier.rows(line))
-    applier.conn.execute("update els.batches set completed_at = now() - interval '25 hours'")
-    assert "batches are complete, and the confirmation of their class is late" in str(applier.rows(line))
+async def test_a_late_confirmation_is_a_line_of_health_a_gauge_and_a_list(applier: ApplyFixture) -> None:
+    late = "batches are complete, and the confirmation of their class is late"
+
+    async def reported() -> tuple[bool, float, list[str], list[str]]:
+        [(line,)] = applier.rows("select array_to_string(attention, ', ') from ops.health")
+        condition = BatchFilter(unconfirmed=True, class_id="8a")
+        async with applier.database.transaction() as conn:
+            gauges = dict(zip(HEALTH, await read_gauges(conn, "read_health"), strict=True))
+            lists = [await read(conn, condition, 10) for read in (list_batches, list_batches_of)]
+        plain, of_class = ([row["batch_id"] for row in rows] for rows in lists)
+        return late in line, gauges["els_batches_unconfirmed"], plain, of_class
+
+    registered = registration("registered", essays=1, class_id="8a")
+    await applier.poll(REGULAR, content("c1"), registered)
+    assert await reported() == (False, 0, [], [])
+    applier.conn.execute("update els.batches set completed_at = now() - interval '25 hours' where state = 'complete'")
+    applier.conn.execute("update els.batches set timed_out_at = now() where state = 'registered'")
+    assert await reported() == (True, 1, ["b"], ["b"])
     await applier.poll(confirmation())
-    assert "confirmation" not in str(applier.rows(line))
+    assert await reported() == (False, 0, [], [])
 
 
 async def test_a_confirmation_of_a_hundred_thousand_students_keeps_their_number(applier: ApplyFixture) -> None:
