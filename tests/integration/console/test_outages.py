@@ -96,7 +96,7 @@ async def silent(behind: Behind) -> str:
 async def test_without_a_database_pages_that_need_none_work_and_the_others_say_why_not(
     behind: Behind, monkeypatch: pytest.MonkeyPatch, end: Callable[[Behind], Awaitable[str]]
 ) -> None:
-    monkeypatch.setattr(outages, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(outages, "DATABASE_ANSWER_SECONDS", 0.3)
     assert {status for status, _ in (await behind.pages()).values()} == {200}
     said = await end(behind)
     behind.know_nothing()
@@ -111,7 +111,7 @@ async def test_without_a_database_pages_that_need_none_work_and_the_others_say_w
 
 
 async def test_when_the_database_is_back_the_pages_are_too(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outages, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(outages, "DATABASE_ANSWER_SECONDS", 0.3)
     behind.proxy.stall()
     response, text = await behind.console.send("GET", "waiting?batch=waits")
     assert (response.status, "The database is unavailable" in text) == (503, True)
@@ -144,7 +144,7 @@ async def test_a_database_that_accepts_reads_only_is_named(behind: Behind, datab
 async def test_a_page_that_takes_too_long_says_so(
     behind: Behind, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.console.pages.reads.READ_SECONDS", 0.3)
+    monkeypatch.setattr("service.console.pages.reads.PAGE_SECONDS", 0.3)
     with psycopg.connect(database_url) as conn:
         conn.execute("lock table els.operator_actions in access exclusive mode")
         response, text = await behind.console.send("GET", "actions")

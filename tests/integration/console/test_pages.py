@@ -177,7 +177,7 @@ async def test_rejected_inputs_are_grouped_by_release_and_a_group_of_one_day_is_
     )
     _, text = await console.send("GET", "quarantine")
     group = f"do/quarantine-replay?topic={CONTENT_PROVISIONED}&amp;reason=not_json&amp;release="
-    assert {release for release in ("unknown", "0.1.9", __version__, "0.2.0") if f"{group}{release}" in text} == {
+    assert {release for release in ("unknown", "0.1.9", __version__, "0.2.0") if f'{group}{release}"' in text} == {
         "unknown", "0.1.9", __version__,
     }  # fmt: skip
     today = datetime.now(UTC).date()
@@ -195,12 +195,12 @@ async def test_rejected_inputs_are_grouped_by_release_and_a_group_of_one_day_is_
 
 async def test_who_has_removed_or_closed_something_is_found_from_what_it_was(console: ServedHere) -> None:
     await console.take(
-        provisioned("b", "t1"), *(delivery(CONTENT_PROVISIONED, b"no JSON %d" % each) for each in range(2))
+        provisioned("b", "text-1"), *(delivery(CONTENT_PROVISIONED, b"no JSON %d" % each) for each in range(2))
     )
-    for path, why in (("do/pending-remove?batch=b&text=t1", "a copy"), ("do/quarantine-discard?ids=1,2", "no use")):
+    for path, why in (("do/pending-remove?batch=b&text=text-1", "a copy"), ("do/quarantine-discard?ids=1,2", "no use")):
         _, text = await console.send("POST", path, data={"step": "perform", "why": why})
         assert 'role="status"' in text, text
-    _, text = await console.send("GET", "find?text=t1")
+    _, text = await console.send("GET", "find?text=text-1")
     assert '<a href="/console/actions?batch=b">by whom?</a>' in text
     _, text = await console.send("GET", "actions?batch=b")
     assert ("Åsa" in text, "a copy" in text) == (True, True)
