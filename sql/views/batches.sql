@@ -22,7 +22,7 @@ select
     confirmed_at,
     withdrawn,
     cancelled_at,
-    els.shown_lines(cancel_reason) as cancel_reason,
+    cancel_reason,
     erased_at
 from els.batches;
 

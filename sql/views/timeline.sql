@@ -30,7 +30,7 @@ where completed_at is not null
     and (cancelled_at is null or completed_at < cancelled_at)
 union all
 select
-    batch_id, cancelled_at, 9, 'cancelled', null, null, null, null, els.shown_lines(cancel_reason), null, correlation_id,
+    batch_id, cancelled_at, 9, 'cancelled', null, null, null, null, cancel_reason, null, correlation_id,
     split_part(traceparent, '-', 2), 'batches'
 from els.batches
 where cancelled_at is not null

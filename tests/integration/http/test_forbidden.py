@@ -151,6 +151,27 @@ async def test_a_misused_endpoint_answers_at_once_and_does_nothing(served: Serve
     assert logs == []
 
 
+@pytest.mark.parametrize("endpoint", WRITING, ids=path_of)
+async def test_no_field_takes_a_value_of_another_type_or_size(served: Served, endpoint: Endpoint) -> None:
+    wrong: tuple[object, ...] = (
+        "x" * 900_000,
+        "x\0",
+        10**30,
+        -(10**9),
+        1.5,
+        [],
+        {},
+        [{}],
+        ["x" * 500_000],
+        {"a": [[]]},
+    )
+    for name in endpoint.request.model_fields:
+        for value in wrong:
+            status, problem = await served.send("POST", path_of(endpoint), json={name: value})
+            assert status in (400, 409, 422), (name, value)
+            assert len(json.dumps(problem)) < 5_000
+
+
 async def test_only_json_acts(served: Served) -> None:
     for endpoint in WRITING:
         for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json"):

@@ -16,7 +16,7 @@ HOSTILE = "=cmd|'\x1b[31m\x9b2J\u202e\u2066x\x7f\rÅ"
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 ONE_LINE = re.compile("[\n\t]")
 SEVERAL_LINES = {
-    "cancel_reason", "details", "error", "errors", "broker_error", "message", "why", "detail", "key_text", "value_text",
+    "details", "error", "errors", "broker_error", "message", "why", "detail", "key_text", "value_text",
     "value_decoded", "edited_value_text", "attention", "actions",
 }  # fmt: skip
 """Columns whose texts may have several lines."""
@@ -69,19 +69,21 @@ async def fill(fixture: ApplyFixture, app_url: str) -> None:
         delivery(CONTENT_PROVISIONED, rejected, headers=[(HOSTILE, HOSTILE.encode())], key="\u202ekey".encode())
     )
     execute = fixture.conn.execute
-    execute("update els.quarantine set error = error || %s, edited_value = value, closed_at = now()", [HOSTILE])
-    execute("update els.batches set cancel_reason = %s, cancelled_at = now()", [HOSTILE])
+    execute(
+        "update els.quarantine set error = error || %s, edited_value = value, state = 'replayed', closed_at = now()",
+        [HOSTILE],
+    )
     for action in ("pending remove", "batches cancel"):
         execute(
             "insert into els.operator_actions (who, action, batch_id, why, details, at)"
             " values (%s, %s, %s, %s, %s, '2026-01-01Z')",
             [HOSTILE, action, f"removed{HOSTILE}", HOSTILE, Jsonb({"text": HOSTILE})],
         )
-    execute("insert into els.notices (kind, detail) values ('pods', %s)", [HOSTILE])
+    execute("insert into els.notices (kind, detail) values ('clocks', %s)", [HOSTILE])
     execute("insert into els.incomplete_batches (batch_id, announcements) values (%s, '[]')", [f"b{HOSTILE}"])
     execute(
-        "insert into els.outbox_blocked (batch_id, topic, error, since, retry_at, attempts)"
-        " values (%s, 'topic', %s, now(), now(), 1)",
+        "insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)"
+        " values (%s, 1, 'topic', %s, now(), now())",
         [HOSTILE, HOSTILE],
     )
     execute(
