@@ -41,7 +41,9 @@ async def test_the_programs_of_the_docs_keep_a_table_of_what_they_register(
             texts = [Record(0, CONTENT_PROVISIONED, each.encode(), content(batch_id, each)) for each in ("t1", "t2")]
             await Replay(kafka, texts).run()
             file = tmp_path / "batches.db"
-            await until(lambda: file.exists() and bool(rows(file)) and rows(file)[0][1] == "ready", 90, lambda: str(rows(file)))
+            await until(
+                lambda: file.exists() and [state for _, state, _ in rows(file)] == ["ready"], 90, lambda: str(file)
+            )
             [(kept, _, essays)] = rows(file)
             assert kept == batch_id
             assert all(each in essays for each in ("t1", "t2"))
