@@ -57,7 +57,7 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "outbox": ("aggregatetype", "aggregateid", "type", "traceparent"),
     "outbox_pages": ("batch_id", "topics"),
     "outbox_blocked": ("batch_id", "topic", "error"),
-    "quarantine": ("topic", "fingerprint", "state", "reason", "batch_id"),
+    "quarantine": ("topic", "fingerprint", "state", "reason", "batch_id", "release"),
     "operator_actions": ("who", "action", "batch_id", "topic"),
     "erasures": ("digest", "key_id", "kind"),
     "erasure_keys": ("id", "key", "inner_pad", "outer_pad"),
