@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -11,7 +12,7 @@ import structlog
 from deploy.servers import brokers
 from deploy.servers.databases import cloned, url_as
 from tests.integration.purge.test_brakes import check_open_transaction
-from tests.integration.recovery import test_losses, test_recovery, test_takeover
+from tests.integration.recovery import test_losses, test_operated, test_recovery, test_takeover
 from tests.prove.report import Row, Task
 from tests.support.pods.running_consumer import consumer_fixture
 from tests.support.pods.set_back import SetBack, set_back_fixture
@@ -29,6 +30,7 @@ ROUNDS: Final[dict[str, Round]] = {
     "only the outputs show it": test_losses.test_what_only_the_outputs_show_is_not_lost,
     "lost in one partition": partial(LOST_IN_PART, lost=test_losses.in_one_partition),
     "an idle partition": partial(LOST_IN_PART, lost=test_losses.not_in_registrations),
+    "with operators": test_operated.test_what_operators_did_at_random_is_as_before,
     "slots in order before": partial(test_takeover.check_taken_over, places="in order"),
     "slots at random before": partial(test_takeover.check_taken_over, places="at random"),
 }
@@ -50,6 +52,7 @@ async def _open_transaction(stack: SetBack, _: int) -> None:
 async def recoveries(server: str, template: str, task: Task, *, only: str = "") -> list[Row]:
     """Runs one round of each kind after the other until the time is over, on Apache Kafka if possible."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a topic that was just created has no leader yet
     is_apache = not brokers.apache_missing()
     rounds = ROUNDS | (NEEDS_APACHE if is_apache else {})
     if is_apache and task.ends_at - time.monotonic() > OPEN_MINUTES * 60 * 1.5:
@@ -74,7 +77,8 @@ async def recoveries(server: str, template: str, task: Task, *, only: str = "") 
                     try:
                         await rounds[name](stack, seed)
                     except Exception as error:  # noqa: BLE001  every error is reported with its seed
-                        row.found.append(f"seed {seed}: {type(error).__name__}: {error}")
+                        where = traceback.extract_tb(error.__traceback__)[-1]
+                        row.found.append(f"seed {seed}: {type(error).__name__} in {where.line}: {error}")
             await brokers.delete_topics(broker.bootstrap_servers)
             row.runs += 1
             row.seconds += time.monotonic() - started
