@@ -276,7 +276,7 @@ with held_back as materialized (
             format(
                 '%s batches can not be published (%s): ops.outbox_blocked',
                 outbox_blocked,
-                (select left(blocked.error, 200) from els.outbox_blocked as blocked order by batch_id limit 1)
+                (select els.shown(left(blocked.error, 200)) from els.outbox_blocked as blocked order by batch_id limit 1)
             )
         end),
         (110, 'quarantine', true, 'operations.md#elsquarantineopen', case when quarantine_open > 0 then
@@ -379,13 +379,13 @@ with held_back as materialized (
             where late > 0
         )),
         (520, 'clocks', false, 'operations.md#elspurgeheld', (
-            select (array_agg(detail order by id desc))[1] || '; that is over: ops.notices'
+            select els.shown((array_agg(detail order by id desc))[1]) || '; that is over: ops.notices'
             from els.notices
             where acknowledged_at is null
             and notices.kind = 'clocks'
         )),
         (530, 'servers', false, 'recovery.md#failover', (
-            select (array_agg(detail order by id desc))[1] || ', and nothing was missing in it: ops.notices'
+            select els.shown((array_agg(detail order by id desc))[1]) || ', and nothing was missing in it: ops.notices'
             from els.notices
             where acknowledged_at is null
             and notices.kind = 'servers'
