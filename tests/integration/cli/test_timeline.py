@@ -46,6 +46,7 @@ def test_a_batch_has_its_whole_history_in_order(
     assert service("quarantine", "discard", "--all", "--yes").status == 0
     assert timeline(conn) == [
         ("rejected", None),
+        ("failed, pending", "early"),
         ("registered", None),
         ("failed", "early"),
         ("assigned", "t1"),
