@@ -42,9 +42,7 @@ async def test_the_programs_of_the_docs_keep_a_table_of_what_they_register(
             await Replay(kafka, texts).run()
             file = tmp_path / "batches.db"
             await until(
-                
                 lambda: file.exists() and [state for _, state, _ in rows(file)] == ["ready"], 90, lambda: str(file)
-            
             )
             [(kept, _, essays)] = rows(file)
             assert kept == batch_id
