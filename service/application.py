@@ -235,7 +235,7 @@ class _Process:
             wiring.operations_of(self._settings, self._console_database),
             self._offsets,
             self._samples,
-            Outages(self._console_database, self._offsets),
+            Outages(self._admin_database, self._offsets),
             partial(check_environment, self._settings),
         )
         access = Access(tokens, Sessions(tokens), denials, wiring.trusted_proxy_of(self._settings))

@@ -50,6 +50,17 @@ alter table els.outbox_pages reset (toast.autovacuum_vacuum_cost_delay);
 """
 
 
+# Intake calls it. sql/functions.sql, which is applied after this revision is committed, has the same.
+WITH_STATE = """
+create or replace function els.with_state(history jsonb, state text, closed_at timestamptz) returns jsonb
+language sql stable parallel safe
+return case
+    when closed_at is null then history
+    else coalesce(history, '[]') || jsonb_build_object('what', state, 'at', closed_at)
+end;
+"""
+
+
 def _add_waits() -> None:
     for table, columns in WAITS.items():
         # Committed one by one: whoever works on two of the tables waits for one lock at most.
@@ -95,9 +106,12 @@ def upgrade() -> None:
     op.execute(RELEASES)
     op.execute(AUTOVACUUM)
     op.execute(ENDED_BATCHES)
+    op.execute(WITH_STATE)
+    op.execute("grant select on els.ended_batches to els_app")
 
 
 def downgrade() -> None:
+    op.execute("drop function els.with_state")
     op.execute("drop view els.ended_batches")
     op.execute(AUTOVACUUM_BEFORE)
     op.execute("alter table els.quarantine drop column release cascade")

@@ -90,7 +90,9 @@ class Acting:
         except Unavailable as error:
             return self._form(request, action, given, why=why, error=_lost(error, is_begun=is_begun), status=503)
         except OperationError as error:
-            return self._form(request, action, given, why=why, error=_message(action, error), status=422)
+            return self._form(
+                request, action, given, why=why, error=_message(action, error, is_begun=is_begun), status=422
+            )
         bound = {**given, **plan.bound}
         # A long text stays in the form: an address has a limit, and a browser keeps the lines of a text area.
         texts = {each.name: bound.pop(each.name) for each in action.fields if each.kind == "text"}
@@ -133,8 +135,10 @@ def _log_read(request: web.Request) -> None:
     _log.info("personal_data_read", who=request[PERSON].who, path=request.path, parameters=given)
 
 
-def _message(action: Action, error: OperationError) -> str:
-    """Returns why an action is not performed, with the field that would allow it."""
+def _message(action: Action, error: OperationError, *, is_begun: bool) -> str:
+    """Returns why an action is not performed, or not to its end, with the field that would allow it."""
+    if is_begun and not action.is_whole:
+        return f"This was not finished: {error}. Look on the page Actions what was done."
     allowing = next((each.label for each in action.fields if each.name == error.parameter), None)
     return f"Nothing was changed: {error} ({allowing})" if allowing else f"Nothing was changed: {error}"
 

@@ -78,6 +78,8 @@ class BrokerView:
 
         Raises IllegalStateError where the partition is not assigned.
         """
+        if tp not in self._client.assignment():  # which aiokafka only asserts
+            raise IllegalStateError(f"{tp} is not assigned")
         stable: int | None = self._client.last_stable_offset(tp)
         if stable is None or stable < 0:
             stable = self._client.highwater(tp)

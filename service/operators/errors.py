@@ -40,9 +40,9 @@ class Unavailable(OperationError):
 def operation_error(error: psycopg.Error) -> OperationError:
     """Returns the operation error that stands for an error of the database."""
     if is_refusal(error):
-        return Conflict(f"{one_line(error)}: nothing was changed, see ops.health")
+        return Conflict(f"{one_line(error)}: see ops.health")
     if is_contention(error):
-        return Contention("another transaction is working on this: nothing was changed, try again")
+        return Contention("another transaction is working on this: try again")
     if isinstance(error, psycopg.DataError):
         return InvalidRequest(one_line(error))
     if isinstance(error, psycopg.errors.QueryCanceled):

@@ -79,6 +79,8 @@ def _rows(file: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _act_of(values: dict[str, Any]) -> Act:
+    if act := values.get("act"):  # the view replaces characters in its other columns
+        values = orjson.loads(act)
     details = dict(values.get("details") or {})
     at = datetime.fromisoformat(details.pop("first_at", None) or values["at"])
     details.pop("repeated_by", None)

@@ -26,6 +26,9 @@ SEARCHED_BYTES: Final = 64 * 1024
 """How many of the newest rejected inputs are searched in all their bytes, where each has no more than so many."""
 
 
+NOT_IDS: Final = ("file name", "content")
+"""What a text matches where it is no id."""
+
 LEAST_PREFIX: Final = 8
 """Characters of the beginning of an id that are needed to find it: the first group of a UUID."""
 
@@ -53,7 +56,7 @@ async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[N
     rows = await _find(conn, condition, known_until, name)
     # Who gives a text with a space means a name: then the beginnings of all ids need not be read, too.
     may_begin = len(condition.text) >= LEAST_PREFIX and " " not in condition.text
-    if may_begin and all(row["matched"] in ("file name", "content") for row in rows):
+    if may_begin and all(row["matched"] in NOT_IDS for row in rows):
         begin = await _find(conn, condition, known_until, None)
         same = [row | {"matched": None} for row in begin]
         rows = [row for row in rows if row | {"matched": None} not in same]
@@ -82,7 +85,7 @@ async def _find(
     if parameters["correlation_id"] is not None:
         # It looks like an id. Where it is one, nobody looks for files of that name, and names are most of what is read.
         rows += await _fetch(conn, "find_in_batches", **in_batches | {"name": None})
-    if parameters["correlation_id"] is None or not rows:
+    if parameters["correlation_id"] is None or all(row["matched"] in NOT_IDS for row in rows):
         rows += await _fetch(conn, "find_in_batches", **in_batches)
     return rows
 

@@ -11,7 +11,12 @@ select
     topic,
     els.shown_lines(why) as why,
     els.shown_json(details) as details,
-    erased_at
+    erased_at,
+    els.safe_json(
+        jsonb_build_object(
+            'at', at, 'who', who, 'action', action, 'batch_id', batch_id, 'topic', topic, 'why', why, 'details', details
+        )::text
+    ) as act
 from els.operator_actions;
 
 comment on view ops.operator_actions is
@@ -25,3 +30,5 @@ comment on column ops.operator_actions.topic is 'the topic that it changed; null
 comment on column ops.operator_actions.why is 'the reason given with --why; empty where none was';
 comment on column ops.operator_actions.details is 'what exactly: how many, which ones, with what outcome';
 comment on column ops.operator_actions.erased_at is 'when its texts were erased, since they named what was erased; null unless they were';
+comment on column ops.operator_actions.act is
+    'all of it as JSON, exactly as given, for `recover --acts`: what a terminal obeys is escaped';

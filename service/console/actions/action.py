@@ -60,6 +60,8 @@ class Action:
     perform: Callable[[Operations, Operator, Values], Awaitable[Done]]
     begin: Callable[[Operations, Mapping[str, str]], Awaitable[Mapping[str, str]]] | None = None
     """Returns fields that the form shows at first. Raises OperationError, and ValueError for a wrong parameter."""
+    is_whole: bool = True
+    """Whether `perform` changes all or nothing."""
 
     def values(self, given: Mapping[str, str]) -> Values:
         """Parse the fields. Raises InvalidRequest."""

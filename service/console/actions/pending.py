@@ -93,5 +93,6 @@ def actions() -> Sequence[Action]:
             (_ANY_BATCH, _FILE, OLDER, NEWER, EVERYTHING),
             _plan_restore,
             _restore,
+            is_whole=False,
         ),
     )

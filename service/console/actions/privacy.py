@@ -65,5 +65,6 @@ def actions() -> Sequence[Action]:
             ),
             _plan,
             _erase,
+            is_whole=False,
         ),
     )

@@ -155,6 +155,7 @@ def actions() -> Sequence[Action]:
             _SELECTION,
             _plan_replay,
             _replay,
+            is_whole=False,
         ),
         Action(
             "quarantine-discard",

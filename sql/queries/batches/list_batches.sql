@@ -1,6 +1,6 @@
 -- Returns a page of registered batches, the newest first: those in some states, of an age (seconds since the
--- registration), only late ones (reported late, and still waiting), only those whose class is not confirmed within the batch timeout,
--- before one (by time and id).
+-- registration), only late ones (reported late, and still waiting), only those whose class is not confirmed within the
+-- batch timeout, before one (by time and id).
 -- Index: batches_listed, for each state. Locks: none.
 select listed.*
 from unnest(:states::text[]) as given (state)

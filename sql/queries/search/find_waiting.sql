@@ -65,7 +65,7 @@ from (
         or correlation_id = :correlation_id
         or :is_prefix and starts_with(correlation_id::text, :text)
 ) as found
-where (:since::timestamptz is null or at >= :since)
+where (:since::timestamptz is null or state = 'pending' or at >= :since)
     and (:until::timestamptz is null or first_at <= :until)
 order by at desc
 limit :page

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
 
 from deploy.servers.pods import until
@@ -35,6 +36,14 @@ async def test_a_consumer_without_an_assignment_stalls_and_starts_again(consumer
         await asyncio.wait_for(running._task, BOUND)
     running.consumer.watchdog._options = replace(running.consumer._options, watchdog=60)
     await continues(consumers, running)
+
+
+async def test_of_a_partition_that_was_revoked_no_end_is_known(consumers: ConsumerFixture) -> None:
+    """Whoever notes open transactions may come upon one: a rebalance can begin at any time."""
+    running = await consumers.start()
+    brokers, tp = running.consumer._assignment.membership.brokers, TopicPartition(CONTENT_PROVISIONED, 99)
+    assert brokers.open_transaction(tp) is None
+    assert not await brokers.is_at_the_end(tp)
 
 
 async def test_a_broker_that_does_not_answer_any_more_is_reconnected(

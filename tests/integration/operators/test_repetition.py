@@ -63,3 +63,15 @@ async def test_actions_whose_details_were_erased_are_named(applier: ApplyFixture
         "quarantine discard": incomplete,
         "batches cancel": incomplete,
     }
+
+
+async def test_an_export_of_the_view_keeps_characters_that_the_view_does_not_show(applier: ApplyFixture) -> None:
+    """Marks of the direction of text are parts of names, and a spreadsheet takes "@x" for a formula."""
+    name = "\u200f@x\u202e\x1b"
+    applier.conn.execute(
+        "insert into els.operator_actions (who, action, batch_id, why, details) values (%s, %s, %s, %s, %s)",
+        ["@x", "pending remove", "b", name, json.dumps({"contents": 1, "text_storage_ids": [name]})],
+    )
+    query = "select row_to_json(a)::text from ops.operator_actions as a"
+    (act,) = read_acts("\n".join(row for (row,) in applier.rows(query)).encode())
+    assert (act.who, act.why, act.details["text_storage_ids"]) == ("@x", name, [name])

@@ -246,7 +246,7 @@ async def test_polls_read_only_the_rows_of_their_batches(misled: Misled) -> None
     await misled.poll(failures("early"), 3)
     await misled.poll(failures("surplus"), 3)
     await misled.poll(registrations(*ESSAYS), 25)
-    await misled.poll(registrations("another"), 14)  # the error states the difference to the ids of the first
+    await misled.poll(registrations("another"), 16)  # the error states the difference to the ids of the first
     rejected = [delivery(CONTENT_PROVISIONED, f"{{{number}".encode()) for number in range(100)]
     await misled.poll(rejected, 1)
     await misled.poll(rejected, 2)
