@@ -17,7 +17,7 @@ from service.console.pages.reads import ConsolePage, Query, Reads, read_in_time
 from service.console.rendering import FOLDER, environment
 from service.console.session import COOKIE
 from service.operators import parameters
-from service.operators.errors import Contention, InvalidRequest, NotFound, OperationError, Unavailable
+from service.operators.errors import Contention, InvalidRequest, NotFound, OperationError, TooSlow, Unavailable
 from service.operators.operations import Operations
 from service.runtime.tokens import TooManyDenied
 
@@ -80,7 +80,7 @@ class Console:
             request[CURRENT_PAGE] = page
             if page.needs_database and (error := await self._reads.unavailable()):
                 raise error
-            async with read_in_time():
+            async with read_in_time(page.seconds):
                 values = await page.read(self._reads, Query(request.query))
             request[OUTAGES] = await self._reads.outages.read()  # it may have found out more
             return self._render(request, page.template, **values)
@@ -166,7 +166,7 @@ class Console:
 
     @web.middleware
     async def _with_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        status, why = 500, "This is a bug: the log has the details."
+        status, why, is_slow = 500, "This is a bug: the log has the details.", False
         try:
             return await handler(request)
         except web.HTTPException as error:
@@ -174,12 +174,12 @@ class Console:
                 raise
             status, why = error.status, error.reason
         except OperationError as error:
-            status = _STATUS_OF.get(type(error), 409)
+            status, is_slow = _STATUS_OF.get(type(error), 409), isinstance(error, TooSlow)
             is_said = any(each.about == "database" for each in request.get(OUTAGES, ()))
             why = "" if status == 503 and is_said else str(error)
         except Exception:  # noqa: BLE001  the person gets a page after any error; the log has the details
             _log.exception("console_request_failed", method=request.method, path=request.path)
-        return self._render(request, "error.html", status=status, code=status, why=why)
+        return self._render(request, "error.html", status=status, code=status, why=why, is_slow=is_slow)
 
 
 _STATUS_OF: Final[dict[type[OperationError], int]] = {
@@ -187,6 +187,7 @@ _STATUS_OF: Final[dict[type[OperationError], int]] = {
     NotFound: 404,
     Contention: 409,
     Unavailable: 503,
+    TooSlow: 503,
 }
 
 

@@ -21,7 +21,15 @@ from service.http import openapi, schemas
 from service.http.authorization import requiring
 from service.http.endpoints import batches, find, health, inputs, pending, privacy, quarantine, topics
 from service.http.schemas import Call, Endpoint
-from service.operators.errors import Conflict, Contention, InvalidRequest, NotFound, OperationError, Unavailable
+from service.operators.errors import (
+    Conflict,
+    Contention,
+    InvalidRequest,
+    NotFound,
+    OperationError,
+    TooSlow,
+    Unavailable,
+)
 from service.operators.operations import Operations
 from service.runtime.tokens import Denials, Tokens
 
@@ -50,6 +58,7 @@ _STATUS: dict[type[OperationError], int] = {
     Conflict: 409,
     Contention: 409,
     Unavailable: 503,
+    TooSlow: 503,
 }
 
 PROBLEMS = {

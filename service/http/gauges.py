@@ -47,8 +47,8 @@ HEALTH: Final[Mapping[str, str]] = {
     "els_batches_unconfirmed": "Complete batches whose class was not confirmed in time; at most 1,000 are counted.",
     "els_health_actions": "Lines of ops.health that need an action.",
     "els_health_notices": "Notices of ops.health that no operator has acknowledged.",
-    "els_batches_closed_last_day": "Batches that operators closed in the last 24 hours.",
-    "els_batches_cancelled_last_day": "Batches that operators cancelled in the last 24 hours.",
+    "els_batches_closed_last_day": "Batches closed in the last 24 hours, among the last 10,000 operator actions.",
+    "els_batches_cancelled_last_day": "Batches cancelled in the last 24 hours, among the last 10,000 operator actions.",
 }
 """Help texts of the gauges, in the order of the columns of read_health."""
 

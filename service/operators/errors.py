@@ -37,6 +37,10 @@ class Unavailable(OperationError):
     """The database cannot be used."""
 
 
+class TooSlow(Unavailable):
+    """The database answers, but what was asked takes longer than it may."""
+
+
 def operation_error(error: psycopg.Error) -> OperationError:
     """Returns the operation error that stands for an error of the database."""
     if is_refusal(error):
@@ -45,6 +49,6 @@ def operation_error(error: psycopg.Error) -> OperationError:
         return Contention("another transaction is working on this: try again")
     if isinstance(error, psycopg.DataError):
         return InvalidRequest(one_line(error))
-    if isinstance(error, psycopg.errors.QueryCanceled):
-        return Unavailable("the database took longer than a statement may take: try again, or narrow it down")
+    if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.TransactionTimeout):
+        return TooSlow("the database took longer than a statement may take: try again, or narrow it down")
     return Unavailable(one_line(error))

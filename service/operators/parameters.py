@@ -80,6 +80,8 @@ def interval(text: str) -> int:
 
 def age(text: str) -> float:
     """Parse an age such as 90s, 5m, 2h or 1d, or the time of what is so old, such as 2026-11-29. Returns seconds."""
+    if re.fullmatch("[0-9]{8}", text):  # which is also how a date may be written
+        raise ValueError("must have a unit, like 90s or 2h, or dashes, like 2026-11-29")
     if re.fullmatch(_SPAN, text):
         seconds = float(text.rstrip("smhd")) * _UNITS.get(text[-1], 1)
     else:

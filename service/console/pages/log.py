@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
 from service.operators.errors import OperationError
 from service.store import console
+
+CHECK_SECONDS: Final = 120.0
+"""How long `check` may take: each broker that is silent, and not closed, takes it 10 to 20 s."""
 
 
 async def _actions(reads: Reads, query: Query) -> Mapping[str, Any]:
@@ -40,5 +43,7 @@ def pages() -> Sequence[ConsolePage]:
     """Return the pages of this module."""
     return (
         ConsolePage("actions", "Actions", "actions.html", _actions),
-        ConsolePage("system", "System", "system.html", _system, shows_persons=False, needs_database=False),
+        ConsolePage(
+            "system", "System", "system.html", _system, shows_persons=False, needs_database=False, seconds=CHECK_SECONDS
+        ),
     )

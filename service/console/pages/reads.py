@@ -16,7 +16,7 @@ from service.console.outages import Outages
 from service.console.samples import Samples
 from service.kafka.offsets import OffsetsReader, TopicOffsets
 from service.operators import parameters
-from service.operators.errors import InvalidRequest, Unavailable, operation_error
+from service.operators.errors import InvalidRequest, TooSlow, Unavailable, operation_error
 from service.operators.operations import Operations
 from service.postgres.pool import Database
 from service.store import monitoring
@@ -90,13 +90,14 @@ class Reads:
 
 
 @asynccontextmanager
-async def read_in_time() -> AsyncIterator[None]:
-    """Limit the time of what a page reads. Raises Unavailable."""
+async def read_in_time(seconds: float | None) -> AsyncIterator[None]:
+    """Limit the time of what a page reads; None stands for `PAGE_SECONDS`. Raises TooSlow."""
+    limit = seconds or PAGE_SECONDS
     try:
-        async with asyncio.timeout(PAGE_SECONDS):
+        async with asyncio.timeout(limit):
             yield
     except TimeoutError:
-        raise Unavailable(f"This has taken longer than {PAGE_SECONDS:.0f} s.") from None
+        raise TooSlow(f"This has taken longer than {limit:.0f} s.") from None
 
 
 class Query:
@@ -166,3 +167,5 @@ class ConsolePage:
     """Whether it shows names of files or persons: then who reads it is logged."""
     needs_database: bool = True
     """Whether it has nothing to show while the database cannot be read."""
+    seconds: float | None = None
+    """How long it may take, where that is not `PAGE_SECONDS`."""

@@ -33,7 +33,7 @@ class ListBatches(AgeFilters, PageRequest):
         None, description="only in this state"
     )
     late: bool = Field(False, description="only what was reported late and still waits for uploads")
-    unconfirmed: bool = Field(False, description="only what is complete, and whose class is confirmed late or never")
+    unconfirmed: bool = Field(False, description="only what is complete, and whose class was not confirmed in time")
     user: ShortText | None = Field(None, description="only of this user; `class_id` and `org` likewise")
     class_id: ShortText | None = None
     org: ShortText | None = None

@@ -1,7 +1,7 @@
 -- Finds batches, slots, excess content and settled failures by an id (`text`; as a UUID also `correlation_id`) or a
 -- part of a file's name (`name`, as els.folded returns it), within times, those of the batches that changed last first.
--- What waited counts from the time when it was stored. With `is_prefix`, `text` is the beginning of an id, of eight
--- characters at least, and nothing is found by a name.
+-- What waited counts from the time when it was stored, a batch also until its last change or, while it is open, until
+-- now. With `is_prefix`, `text` is the beginning of an id, of eight characters at least, and nothing is found by a name.
 -- The rows of the search say which batches to read: a hash of four bytes may also belong to another id, and what
 -- changed since they were written (`known_until`) may match too. The batches themselves are then read until there are
 -- enough rows. Of those that the rows of the search name, at most twenty times as many are read as rows are wanted.
@@ -17,7 +17,6 @@ with candidates as materialized (
                     when :is_prefix then position(int4send(hashtext(left(:text, 8))) in prefixes) > 0
                     else position(int4send(hashtext(:text)) in ids) > 0 or position(:name in names) > 0
                 end
-                and (:since::timestamptz is null or changed_at >= :since)
                 and (:until::timestamptz is null or coalesce(first_at, registered_at) <= :until)
             order by changed_at desc
             limit 20 * :page
@@ -127,6 +126,9 @@ cross join lateral (
             or position(:name in els.folded(original_file_name)) > 0
         )
 ) as found
-where (:since is null or found.at is null or found.at >= :since)
+where (
+        :since::timestamptz is null or found.at is null or found.at >= :since
+        or found.kind = 'batch' and (found.state in ('registered', 'complete') or candidates.changed_at >= :since)
+    )
     and (:until is null or found.first_at is null or found.first_at <= :until)
 limit :page

@@ -120,6 +120,7 @@ def test_every_command_prints_help_without_settings(bare: CommandLine, command: 
         "quarantine list --limit 0",
         "check --what",
         "pending list --older-than soon",
+        "pending list --older-than 20261129",
         "pending list --after 7",
         "pending list --after 2026-01-01T00:00:00Z/9223372036854775808",
         "pending list --older-than 36526d",

@@ -195,6 +195,28 @@ def test_a_whole_id_is_not_lost_among_those_that_begin_with_it(service: CommandL
 
 
 @pytest.mark.parametrize("indexed", [True, False])
+def test_what_still_waits_is_found_on_each_day_since(
+    service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any], indexed: bool
+) -> None:
+    def begins(days: int) -> str:
+        return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%d")
+
+    pod.take(provisioned("none", "text"), registered("open", "e1"), registered("failed", "e1"))
+    pod.take(failed("failed", "u1"))
+    conn.execute("update els.pending_content set stored_at = now() - interval '6 days'")
+    conn.execute("update els.batches set registered_at = now() - interval '6 days'")
+    conn.execute("update els.batches set changed_at = registered_at where batch_id = 'open'")
+    conn.execute("update els.batches set changed_at = now() - interval '3 days' where batch_id = 'failed'")
+    conn.execute("update els.validation_failures set stored_at = now() - interval '3 days'")
+    if indexed:
+        conn.execute("truncate els.search_progress")
+        assert service("purge").status == 0
+    for text, days, status in (("text", 0, 0), ("open", 0, 0), ("failed", 3, 0), ("failed", 2, 1)):
+        ended = service("find", text, "--since", begins(days), "--json")
+        assert (text, days, ended.status) == (text, days, status)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
 def test_an_essay_is_found_by_the_day_on_which_it_was_uploaded_or_reached_its_state(
     service: CommandLine, pod: ApplyingPod, conn: psycopg.Connection[Any], indexed: bool
 ) -> None:

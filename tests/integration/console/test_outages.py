@@ -149,6 +149,7 @@ async def test_a_page_that_takes_too_long_says_so(
         conn.execute("lock table els.operator_actions in access exclusive mode")
         response, text = await behind.console.send("GET", "actions")
         assert (response.status, "This has taken longer than 0 s." in text) == (503, True)
+        assert "every 5s" not in text, "the database answers: nobody waits for that"
         assert (await behind.console.send("GET", "late"))[0].status == 200
 
 
@@ -166,6 +167,19 @@ async def test_an_action_whose_answer_is_lost_may_have_been_done_and_says_so(
     status, text = await behind.act()
     assert (status, "Look on the page Actions whether it was done" in text) == (503, True)
     assert "Nothing was changed" not in text
+
+
+async def test_an_action_of_several_transactions_that_meets_a_lock_may_be_done_in_part_and_says_so(
+    behind: Behind, database_url: str
+) -> None:
+    """An erasure keeps its tombstones before it blanks what was rejected."""
+    path, form = "do/privacy-erase?kind=batch&batch=waits", {"step": "perform", "why": "x"}
+    with psycopg.connect(database_url) as conn:
+        conn.execute("lock table els.quarantine in access exclusive mode")
+        response, text = await behind.console.send("POST", path, data=form)
+    assert "This was not finished" in text, text
+    assert ("Look on the page Actions what was done" in text, "Nothing was changed" in text) == (True, False)
+    assert response.status == 422
 
 
 @pytest.mark.parametrize(
