@@ -61,6 +61,6 @@ async def test_a_pod_with_little_memory_survives_every_record_batch_that_a_broke
 async def test_a_pod_with_little_memory_survives_random_record_batches(database_url: str, apache: Broker) -> None:
     """A short round of `make prove ARGS=hostile`."""
     rows, overall = {kind: Row("", kind) for kind in KINDS_OF_CASES}, Row("", "")
-    await play(database_url, apache, 1, rows, overall, 20)
+    await play(database_url, apache, 1, rows, overall, 30)
     assert overall.found == []
     assert sum(row.runs for row in rows.values()) > 5

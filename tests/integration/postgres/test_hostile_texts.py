@@ -9,6 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from service.domain.topics import CONTENT_PROVISIONED
+from service.postgres.statements import STATEMENTS
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
 from tests.support.pods.applier import ApplyFixture, apply_fixture
 
@@ -131,6 +132,16 @@ def test_no_view_shows_what_a_terminal_obeys(filled: ApplyFixture) -> None:
 def test_a_hostile_id_is_found_as_it_was_sent(filled: ApplyFixture) -> None:
     found = filled.conn.execute("select batch_id from ops.batches where batch_id = %s", [HOSTILE]).fetchall()
     assert found == [(HOSTILE,)]
+
+
+def test_an_audit_reads_events_as_they_are_published(filled: ApplyFixture) -> None:
+    """It compares their bytes with those in the topics."""
+    events = [row[2] for row in filled.rows(STATEMENTS["audit_outbox"])]
+    assert any("\u202e" in event for event in events)
+    assert any("\u202e" in line for (line,) in filled.rows("select events from els.unpublished"))
+    assert "\n".join(sorted(events)) == "\n".join(
+        sorted(line for (lines,) in filled.rows("select events from els.unpublished") for line in lines.split("\n"))
+    )
 
 
 @pytest.mark.parametrize(
