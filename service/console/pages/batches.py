@@ -27,9 +27,9 @@ async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
 
 async def _find(reads: Reads, query: Query) -> Mapping[str, Any]:
     text, rows, error = query.text("text"), [], None
+    since, until = query.time("since"), query.end("until")
     if text:
         try:
-            since, until = query.time("since"), query.end("until")
             rows = list(await reads.operations.search.find(text, page=ROWS, since=since, until=until))
         except (NotFound, InvalidRequest) as nothing:
             error = str(nothing)

@@ -1,7 +1,7 @@
 -- Finds batches, slots, excess content and settled failures by an id (`text`; as a UUID also `correlation_id`) or a
 -- part of a file's name (`name`, as els.folded returns it), within times, those of the batches that changed last first.
 -- What waited counts from the time when it was stored, a batch also until its last change or, while it is open, until
--- now. With `is_prefix`, `text` is the beginning of an id, of eight characters at least, and nothing is found by a name.
+-- now. With `is_prefix`, `text` is the beginning of an id, of eight characters at least; no name is searched then.
 -- The rows of the search say which batches to read: a hash of four bytes may also belong to another id, and what
 -- changed since they were written (`known_until`) may match too. The batches themselves are then read until there are
 -- enough rows. Of those that the rows of the search name, at most twenty times as many are read as rows are wanted.
