@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = commandline.parser().parse_args(arguments)
     # Imported only once the command is known: `--help` stays quick, and a pod loads only what it needs.
     from service.cli.output import CommandError, UsageError  # noqa: PLC0415
+    from service.runtime.logging import set_cell  # noqa: PLC0415
     from service.settings import SettingsError, load_settings  # noqa: PLC0415
 
     # The command itself reports a lost connection, in one line; the clients would repeat it.
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
         settings = load_settings(needs_database=options.command not in ("topics_create", "topics_alter"))
+        set_cell(None if settings.slice.is_all else settings.cell)
         command = getattr(import_module(f"service.{options.module}"), options.command)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status: int = runner.run(command(settings, options))

@@ -31,6 +31,7 @@ from service.kafka import topics
 from service.kafka.errors import describe
 from service.kafka.offsets import OffsetsReader
 from service.operators.operations import Operations
+from service.postgres.fence import slice_error
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
 from service.postgres.server import connections_error, planner_error, pooler_error, server_error, timeouts_error
@@ -77,7 +78,7 @@ async def run(settings: Settings, roles: Sequence[str], *, replay: bool = False)
 
     Raises NotReady if, at the start, the database or the broker is unavailable, the server is of no use (its version,
     the encoding of the database, a standby, read-only, another pooler than the setting says), the schema has another
-    revision than the code needs, or the HTTP address cannot be used.
+    revision than the code needs, the database holds another slice of the batches, or the HTTP address cannot be used.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -145,7 +146,7 @@ async def _check_server(settings: Settings) -> None:
 
 async def _check_schema(database: Database) -> None:
     try:
-        error = await schema_error(database)
+        error = await schema_error(database) or await slice_error(database)
     except psycopg.Error as unavailable:
         raise NotReady(f"ELS_DATABASE_URL: {one_line(unavailable)}") from None
     if error:
@@ -190,7 +191,7 @@ class _Process:
         self._admin_database = wiring.open_database(settings, sessions=wiring.ADMIN_SESSIONS)
         self._console_database = wiring.open_console_database(settings)
         self._samples: Samples | None = None
-        self._offsets = OffsetsReader(wiring.kafka_options(settings), settings.consumer_group)
+        self._offsets = OffsetsReader(wiring.kafka_options(settings), settings.group)
         self._reports = PodReports(
             database,
             ["replay"] if replay else roles,
@@ -198,12 +199,11 @@ class _Process:
             partial(_broker_error, settings, BROKER_ANSWER_SECONDS),
             self._backlog,
         )
-        applications = self._applications(roles)
-        self._http = Http(settings.http_host, settings.http_port, self._health, self._check_relay, applications)
+        parts = self._health, self._check_relay, self._applications(roles)
+        self._http = Http(settings.http_host, settings.http_port, *parts, settings.slice)
         self._relay = wiring.relay_of(settings, database) if "relay" in roles else None
-        self._consumer = None
-        if "consumer" in roles:
-            self._consumer = wiring.consumer_of(settings, database, self._health, self._intake_committed, replay=replay)
+        consume = partial(wiring.consumer_of, settings, database, self._health, self._intake_committed, replay=replay)
+        self._consumer = consume() if "consumer" in roles else None
 
     def _applications(self, roles: Sequence[str]) -> Mapping[str, web.Application]:
         """Build the applications under /admin/ and /console/. Returns nothing if no token is set.

@@ -8,10 +8,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
+from service.history.topics import committed_offsets, topic_partitions
 from service.kafka import rights
 from service.kafka import topics as kafka
 from service.kafka.cluster import ClusterState, Operation, read_cluster
 from service.kafka.connection import admin_client
+from service.kafka.group import foreign_group_error
+from service.postgres.fence import slice_error
 from service.postgres.pool import Database
 from service.postgres.schema import read_revision, schema_error
 from service.postgres.server import (
@@ -73,14 +76,17 @@ async def _check_database(settings: Settings, database: Database) -> list[Check]
         }
         wrong_schema, revision = await schema_error(database), await read_revision(database)
         not_durable = await durability_warning(database)
-        behind = None if wrong_schema else await behind_error(database)
+        wrong_slice = None if wrong_schema else await slice_error(database)
+        behind = None if wrong_schema or wrong_slice else await behind_error(database)
         previous = None if wrong_schema else await previous_release_warning(database)
     except psycopg.Error as error:
         return [Check("database", False, f"ELS_DATABASE_URL: {one_line(error)}")]
     rows = [Check(check, False, error) for check, error in wrong.items() if error]
     if wrong_schema:
         return [*rows, Check("schema", False, wrong_schema)]
-    rows.insert(0, Check("database", True, f"reachable, schema at {revision}"))
+    of = "" if settings.slice.is_all else f", {settings.slice}"
+    rows.insert(0, Check("database", True, f"reachable, schema at {revision}{of}"))
+    rows += [Check("cell", False, wrong_slice)] if wrong_slice else []
     rows += [Check("progress", False, behind)] if behind else []
     rows += [Check("progress", True, f"warning: {previous}")] if previous else []
     return rows + ([Check("durability", True, f"warning: {not_durable}")] if not_durable else [])
@@ -95,6 +101,7 @@ async def _check_broker(settings: Settings) -> list[Check]:
             rows = [Check("broker", True, "reachable"), *await _check_rights(settings, admin, cluster)]
     except _BROKER_DOWN as error:
         return [Check("broker", False, broker_error(error))]
+    rows += await _check_group(settings)
     rows += [Check("topic", False, f"{topic} is missing: run topics create") for topic in cluster.missing]
     rows += [Check("topic", True, f"warning: {line}") for line in unreadable_lines(cluster, options)]
     # The embedded broker does not report some settings: nobody can fix that, so it is not an error.
@@ -111,14 +118,24 @@ async def _check_broker(settings: Settings) -> list[Check]:
 async def _check_rights(settings: Settings, admin: AIOKafkaAdminClient, cluster: ClusterState) -> list[Check]:
     missing, rows = rights.missing_on_topics(cluster), []
     try:
-        missing += await rights.missing_on_groups(
-            admin, [settings.consumer_group, settings.consumer_group + REPLAY_SUFFIX]
-        )
+        missing += await rights.missing_on_groups(admin, [settings.group, settings.group + REPLAY_SUFFIX])
         missing += await rights.missing_on_cluster(admin, cluster, idempotent=settings.kafka_enable_idempotence)
     except _BROKER_DOWN as error:
         rows = [Check("right", False, broker_error(error))]
     options = kafka_options(settings)
     return rows + [Check("right", False, broker_error(rights.NotAllowed(right, options))) for right in missing]
+
+
+async def _check_group(settings: Settings) -> list[Check]:
+    """Check that no other cell uses the group."""
+    options = kafka_options(settings)
+    try:
+        inputs = (await topic_partitions(options))[INCOMING_TOPICS]
+        committed = await committed_offsets(options, settings.group, inputs)
+    except _BROKER_DOWN:
+        return []  # the checks of topics and rights say why
+    error = foreign_group_error(settings.group, (each.metadata or "" for each in committed.values()), settings.slice)
+    return [Check("group", False, error)] if error else []
 
 
 def _check_retentions(settings: Settings, cluster: ClusterState) -> list[Check]:

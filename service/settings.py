@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
 from service.access_settings import AccessSettings
+from service.cell_settings import CellSettings
 from service.database_settings import DatabaseSettings
 
 PREFIX = "ELS_"
@@ -51,7 +52,7 @@ def _list_of_brokers(servers: str) -> str:
     return ",".join(brokers)
 
 
-class Settings(DatabaseSettings, AccessSettings):
+class Settings(DatabaseSettings, CellSettings, AccessSettings):
     """Holds the settings of one process. `load_settings` creates it; other packages get plain values from it."""
 
     model_config = SettingsConfigDict(
@@ -102,7 +103,10 @@ class Settings(DatabaseSettings, AccessSettings):
     )
 
     consumer_group: str = Field(
-        "essay-lifecycle-service", min_length=1, max_length=255, description="The Kafka consumer group."
+        "essay-lifecycle-service",
+        min_length=1,
+        max_length=255,
+        description="The Kafka consumer group. With `ELS_CELLS` above 1, `.cell-2-of-4`, for example, is appended.",
     )
     session_timeout_seconds: int = Field(
         6, ge=1, le=300, description="Time without a heartbeat after which a pod's partitions go to other pods."
@@ -181,6 +185,11 @@ class Settings(DatabaseSettings, AccessSettings):
     log_format: Literal["json", "console"] = Field(
         "json", description="Format of the log. `json`: one object per line; `console`: lines for people."
     )
+
+    @property
+    def group(self) -> str:
+        """Returns the consumer group of this cell: each has one of its own, since each reads all inputs."""
+        return self.consumer_group + self.slice.suffix
 
     @field_validator("kafka_security_protocol", "kafka_sasl_mechanism", "log_level", mode="before")
     @classmethod

@@ -68,6 +68,7 @@ def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions
         pool_size=sessions or settings.database_pool_size,
         pooler=settings.database_pooler,
         timeouts=timeouts,
+        of=settings.slice,
     )
 
 
@@ -173,7 +174,7 @@ def consumer_of(
 ) -> Consumer:
     """Build the consumer. `committed` is called with the effects of each committed transaction."""
     options = ConsumerOptions(
-        group=settings.consumer_group + (REPLAY_SUFFIX if replay else ""),
+        group=settings.group + (REPLAY_SUFFIX if replay else ""),
         replay=replay,
         max_poll_records=settings.max_poll_records,
         session_timeout=settings.session_timeout_seconds,
@@ -182,6 +183,7 @@ def consumer_of(
         drain=settings.drain_seconds,
         watchdog=settings.watchdog_seconds,
         limits=input_limits(settings),
+        of=settings.slice,
     )
     intake = Intake(database, intake_limits(settings), health, committed)
     return Consumer(kafka_options(settings), database, intake, health, options, metrics.set_lag)

@@ -1,4 +1,4 @@
--- Functions of the views. Every upgrade replaces them, before the views.
+-- Functions of the views, and of cells. Every upgrade replaces them, before the views.
 
 -- Returns bytes as text, or null where they are not UTF-8 or contain control characters, which could change a terminal.
 create or replace function els.readable(bytes bytea) returns text
@@ -159,3 +159,9 @@ return coalesce(
     end,
     false
 );
+
+-- Returns the number of the cell, out of `cells` (a power of two), that a batch belongs to: the first 8 bytes of the MD5 of
+-- its id, modulo `cells`. service/domain/cells.py computes the same.
+create or replace function els.cell_of(batch_id text, cells integer) returns integer
+language sql immutable strict parallel safe
+return (('x' || left(md5(batch_id), 16))::bit(64)::bigint & (cells - 1))::integer;

@@ -261,7 +261,7 @@ class World:
         await until("The output topics could not be read to their end", self._is_read)
 
     async def _is_taken(self) -> bool:
-        group = self.settings.consumer_group
+        group = self.settings.group
         found = await self.admin.list_consumer_group_offsets(group, partitions=list(self._sent))
         return all(found[at].offset >= end for at, end in self._sent.items())
 

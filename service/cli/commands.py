@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from service.application import ROLES, NotReady
 from service.application import run as run_process
 from service.audit import audit
+from service.cli.opening import opened_database
 from service.cli.output import CommandError, print_json, print_rows, warn
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION
@@ -28,7 +29,6 @@ from service.wiring import (
     broker_error,
     input_limits,
     kafka_options,
-    open_database,
     relay_of,
     retention_policy,
 )
@@ -48,7 +48,7 @@ async def run(settings: Settings, options: Namespace) -> int:
         raise SettingsError(f"--roles: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
     set_up_logging(settings.log_level, settings.log_format)
     try:
-        tracing.set_up(settings.consumer_group)
+        tracing.set_up(settings.group)
     except tracing.NotInstalled as error:
         raise SettingsError(str(error)) from None
     try:
@@ -62,15 +62,11 @@ async def relay(settings: Settings, options: Namespace) -> int:
     """Run a pod with only this role; with --once, publish what is in the outbox and end."""
     if not options.once:
         return await run(settings, Namespace(roles="relay", replay=False))
-    database = open_database(settings)
-    try:
-        left = await _publish(database, relay_of(settings, database))
-    except psycopg.Error as error:
-        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    except (KafkaError, OSError) as error:
-        raise CommandError(broker_error(error)) from None
-    finally:
-        await database.close()
+    async with opened_database(settings) as database:
+        try:
+            left = await _publish(database, relay_of(settings, database))
+        except (KafkaError, OSError) as error:
+            raise CommandError(broker_error(error)) from None
     if left:
         raise CommandError(
             f"events left in the outbox: {left}; see ops.outbox_blocked; other relays may be publishing the rest"
@@ -105,7 +101,7 @@ async def migrate(settings: Settings, _: Namespace) -> int:
         if unsupported := await server_error(settings.migration_url):
             raise CommandError(f"ELS_MIGRATION_DATABASE_URL: {unsupported}")
         policy = {"pending_ttl": settings.pending_ttl_seconds, "batch_timeout": settings.batch_timeout_seconds}
-        notes = migration.upgrade(settings.migration_url, policy=policy)
+        notes = migration.upgrade(settings.migration_url, policy=policy, of=settings.slice)
     except (migration.MigrationError, psycopg.Error) as error:
         raise CommandError(f"ELS_MIGRATION_DATABASE_URL: {one_line(error)}") from None
     for note in notes:
@@ -116,16 +112,11 @@ async def migrate(settings: Settings, _: Namespace) -> int:
 
 async def purge_now(settings: Settings, options: Namespace) -> int:
     """Run one purge round; with --dry-run, only count what is due."""
-    database = open_database(settings)
-    try:
+    async with opened_database(settings) as database:
         if options.dry_run:
             report = await purge.count_due(database, retention_policy(settings))
         else:
             report = await purge.purge_once(database, retention_policy(settings))
-    except psycopg.Error as error:
-        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    finally:
-        await database.close()
     if report.held:
         warn("inputs are not known to be applied up to now: less expires, and is reported late (ops.progress)")
     if options.json:
@@ -146,16 +137,12 @@ async def audit_all(settings: Settings, options: Namespace) -> int:
     shortest = min(
         settings.expired_retention_seconds, settings.batch_retention_seconds, settings.closed_retention_seconds
     )
-    scope = audit.Scope(settings.consumer_group, input_limits(settings), shortest, whole=options.whole)
-    database = open_database(settings, audit.TIMEOUTS)
-    try:
-        report = await audit.audit(database, kafka_options(settings), scope, most=options.limit)
-    except psycopg.Error as error:
-        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise CommandError(broker_error(error)) from None
-    finally:
-        await database.close()
+    scope = audit.Scope(settings.group, input_limits(settings), shortest, whole=options.whole)
+    async with opened_database(settings, audit.TIMEOUTS) as database:
+        try:
+            report = await audit.audit(database, kafka_options(settings), scope, most=options.limit)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise CommandError(broker_error(error)) from None
     if options.json:
         print_json(report.as_json())
     else:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from service.cli.opening import opened_database
 from service.cli.output import CommandError, UsageError, warn
 from service.operators.errors import InvalidRequest, OperationError, Unavailable
 from service.operators.operations import Operations
@@ -18,7 +19,7 @@ from service.operators.transactions import Page
 from service.runtime.logging import lines_to
 from service.settings import Settings
 from service.store.operator_actions import Operator
-from service.wiring import open_database, operations_of
+from service.wiring import operations_of
 
 
 def operator_of(options: Namespace) -> Operator:
@@ -65,15 +66,13 @@ async def opened_operations(settings: Settings) -> AsyncIterator[Operations]:
 
     The log line of each action goes to standard error, unless that is a terminal.
     """
-    database = open_database(settings)
     try:
-        with _lines() as stream, lines_to(stream):
-            yield operations_of(settings, database)
+        async with opened_database(settings) as database:
+            with _lines() as stream, lines_to(stream):
+                yield operations_of(settings, database)
     except InvalidRequest as error:
         raise UsageError(_with_option(error)) from None
     except Unavailable as error:
         raise CommandError(f"ELS_DATABASE_URL: {error}") from None
     except OperationError as error:
         raise CommandError(_with_option(error)) from None
-    finally:
-        await database.close()

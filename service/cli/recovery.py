@@ -4,10 +4,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-import psycopg
 from aiokafka.errors import KafkaError
 
+from service.cli.opening import opened_database
 from service.cli.operations import operator_of
 from service.cli.output import CommandError, print_json, warn
 from service.operators.errors import Unavailable
@@ -23,46 +24,41 @@ from service.runtime.errors import one_line
 from service.runtime.logging import set_up_logging
 from service.settings import Settings
 from service.store.operator_actions import Operator
-from service.wiring import broker_error, input_limits, intake_limits, kafka_options, open_database, operations_of
+from service.wiring import broker_error, input_limits, intake_limits, kafka_options, operations_of
+
+LONG_TIMEOUTS: Final = Timeouts(
+    # A process that is frozen keeps the next recovery waiting for so long.
+    idle_in_transaction_session_timeout=60_000,
+    statement_timeout=600_000,
+    transaction_timeout=600_000,
+)
 
 
 async def recover(settings: Settings, options: Namespace) -> int:
     """Bring a database that is behind its topics, or empty, up to date with them."""
     set_up_logging(settings.log_level, settings.log_format, sys.stderr)
     by = operator_of(options)
-    database = open_database(
-        settings,
-        Timeouts(
-            # A process that is frozen keeps the next recovery waiting for so long.
-            idle_in_transaction_session_timeout=60_000,
-            statement_timeout=600_000,
-            transaction_timeout=600_000,
-        ),
-    )
     acts = None if options.acts is None else _acts(options.acts)
     tombstones = [] if options.erasures is None else _tombstones(options.erasures)
     try:
-        kafka_ = kafka_options(settings)
-        if options.abandon:
-            await abandon(database, by)
-            print("The recovery is abandoned: pods compare the database with its topics again.")
-            return 0
-        if tombstones and not options.dry_run:
-            await _import(database, tombstones)
-        if options.fresh:
-            offsets = await begin_fresh(database, kafka_, settings.consumer_group, by, dry_run=options.dry_run)
-            would = "would apply" if options.dry_run else "apply"
-            print(f"Pods {would} all inputs of {len(offsets)} partitions as new ones.")
-            return 0
-        done, left = await _recover(settings, options, database, by, acts)
+        async with opened_database(settings, LONG_TIMEOUTS) as database:
+            kafka_ = kafka_options(settings)
+            if options.abandon:
+                await abandon(database, by)
+                print("The recovery is abandoned: pods compare the database with its topics again.")
+                return 0
+            if tombstones and not options.dry_run:
+                await _import(database, tombstones)
+            if options.fresh:
+                offsets = await begin_fresh(database, kafka_, settings.group, by, dry_run=options.dry_run)
+                would = "would apply" if options.dry_run else "apply"
+                print(f"Pods {would} all inputs of {len(offsets)} partitions as new ones.")
+                return 0
+            done, left = await _recover(settings, options, database, by, acts)
     except NotRecoverable as error:
         raise CommandError(str(error)) from None
-    except psycopg.Error as error:
-        raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
     except (KafkaError, TimeoutError, OSError) as error:
         raise CommandError(broker_error(error)) from None
-    finally:
-        await database.close()
     if options.json:
         print_json(done.as_json() | {"not_repeated": [{"action": str(act), "why": why} for act, why in left]})
     else:
@@ -83,7 +79,7 @@ async def _recover(
         database,
         kafka_options(settings),
         RecoveryOptions(
-            settings.consumer_group,
+            settings.group,
             intake_limits(settings),
             input_limits(settings),
             by,

@@ -12,16 +12,18 @@ import termios
 import tty
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import orjson
+import psycopg
 from rich.console import Console
 from rich.live import Live
 
 from service.cli.dashboard import as_json, screen
 from service.cli.output import CommandError
 from service.cli.snapshots import Rates, Snapshot, SnapshotReader, rates
+from service.postgres.fence import slice_error
 from service.runtime.errors import one_line
 from service.settings import Settings
 from service.wiring import kafka_options, open_database
@@ -117,9 +119,14 @@ def _key(stopping: asyncio.Event) -> Iterator[None]:
 @asynccontextmanager
 async def _snapshots(settings: Settings) -> AsyncIterator[SnapshotReader]:
     database = open_database(settings, sessions=1)
-    reader = SnapshotReader(database, kafka_options(settings), settings.consumer_group)
     try:
-        yield reader
+        with suppress(psycopg.Error):  # a database that is unavailable is shown
+            if error := await slice_error(database):
+                raise CommandError(error)
+        reader = SnapshotReader(database, kafka_options(settings), settings.group)
+        try:
+            yield reader
+        finally:
+            await reader.close()
     finally:
-        await reader.close()
         await database.close()

@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from service.domain.cells import ALL_BATCHES, Slice
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.domain.topics import (
     BATCH_CANCELLED,
@@ -27,7 +28,10 @@ from service.store.outbox import EVENTS_PER_ROW
 from service.store.progress import AnnouncedEvent
 
 LAST_RECORDS: Final = 20
-"""How many records of each output partition are read."""
+"""How many records of each output partition are read, for each cell: they share the topics."""
+
+MOST_OF_CELLS: Final = 16
+"""For so many cells at most."""
 
 READ_SECONDS: Final = 10.0
 """How long to wait for them."""
@@ -44,8 +48,10 @@ EVENT_KINDS: Final[Mapping[str, str]] = {
 }
 
 
-async def last_events(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> list[AnnouncedEvent]:
-    """Read the last events of these output partitions that a pod of this release has published.
+async def last_events(
+    reader: AIOKafkaConsumer, tps: Sequence[TopicPartition], of: Slice = ALL_BATCHES
+) -> list[AnnouncedEvent]:
+    """Read the last events of these output partitions that a pod of this release and of this cell has published.
 
     Raises KafkaError, and TimeoutError where they do not arrive.
     """
@@ -57,12 +63,12 @@ async def last_events(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -
         return []
     reader.assign(list(left))
     for tp in left:
-        reader.seek(tp, max(beginnings[tp], ends[tp] - LAST_RECORDS))
+        reader.seek(tp, max(beginnings[tp], ends[tp] - LAST_RECORDS * min(of.cells, MOST_OF_CELLS)))
     events = []
     async with asyncio.timeout(READ_SECONDS):
         while left:
             async for records in records_of(await reader.getmany(*left, timeout_ms=100), DEFAULT_LIMITS):
-                events += [event for record in records if (event := _event_of(record))]
+                events += [event for record in records if (event := _event_of(record)) and of.holds(event.batch_id)]
             left = {tp for tp in left if await reader.position(tp) < ends[tp]}
     return events
 

@@ -9,6 +9,7 @@ deferred and applied beside the polls; later records of the same batches wait be
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from aiokafka.errors import KafkaError
 from service.consumer.applied import AppliedTimes
 from service.consumer.crash_marks import CrashMarks
 from service.consumer.deferred import DeferredRecords
+from service.consumer.foreign_group import group_error
 from service.consumer.isolation import Isolation
 from service.consumer.locator import Locator
 from service.consumer.offsets import OffsetCommitter
@@ -75,7 +77,7 @@ class Consumer:
         Raises KafkaError where the broker is unavailable, Stalled, Behind, and psycopg.Error where a transaction found
         another database than before. Call it again after any of them.
         """
-        if not await self._progress.may_apply(stop):
+        if not await self._progress.may_apply(stop, partial(group_error, self._kafka, self._options)):
             return
         membership = Membership(self._kafka, self._marks.pod, self._options, _Listener(self))
         self._assignment.membership = membership
@@ -163,7 +165,7 @@ class Consumer:
                 if read.deliveries:
                     read.partition.take(read.deliveries)
                 if read.partition.tp not in refetch:
-                    read.partition.skip_to(read.position)
+                    read.partition.skip_to(read.position, read.last_record)
                     self.watchdog.progressed()
             deliveries = [delivery for read in taken for delivery in read.deliveries]
             if not deliveries:

@@ -1,6 +1,8 @@
 """Reads the records that may have crashed a pod, in small portions, with nothing else in progress."""
 
+import asyncio
 import math
+from typing import Final
 
 from service.consumer.crash_marks import CrashMarks, IsolationRange, killed
 from service.consumer.deferred import DeferredRecords
@@ -8,9 +10,12 @@ from service.consumer.offsets import OffsetCommitter
 from service.consumer.partitions import Assignment, Partition, PartitionRead
 from service.consumer.paused_topics import PausedTopics
 from service.consumer.reader import POLL_MS, PollReader
-from service.domain.delivery import Delivery
+from service.kafka.deliveries import scan
 from service.kafka.record_batches import RecordBatch
 from service.kafka.unpacking import whole
+
+WRITTEN_SECONDS: Final = 0.05
+"""Pause between two looks whether the row has reached the isolated records."""
 
 
 class Isolation:
@@ -47,6 +52,9 @@ class Isolation:
         """
         read, isolation = PartitionRead(partition, partition.epoch), partition.isolation
         await self._deferred.wait()
+        while partition.unwritten and not read.stale:  # noqa: ASYNC110  it is written in many places
+            # Records of other cells were passed, and no transaction has written that yet.
+            await asyncio.sleep(WRITTEN_SECONDS)
         await self._offsets.commit()
         if read.stale or isolation is None:
             return []
@@ -64,11 +72,11 @@ class Isolation:
             read.opened(batch)
             read.deliveries.append(killed(partition.tp, whole(batch, "it is skipped")))
         else:
-            read.deliveries += await self._portion(read, isolation, batch)
+            await self._portion(read, isolation, batch)
         read.position = partition.position
         return [read]
 
-    async def _portion(self, read: PartitionRead, isolation: IsolationRange, batch: RecordBatch) -> list[Delivery]:
+    async def _portion(self, read: PartitionRead, isolation: IsolationRange, batch: RecordBatch) -> None:
         """Read the next records of the batch. It is marked before it is unpacked, and they before they are decoded."""
         partition = read.partition
         if not self._reader.is_open(partition):
@@ -76,10 +84,13 @@ class Isolation:
                 await self._marks.mark(partition.tp, batch.first, batch.next_offset - batch.first, unpacking=True)
             await self._reader.open(read)
             if not self._reader.is_open(partition):
-                return []  # an operator has skipped it meanwhile
+                return  # an operator has skipped it meanwhile
         _, records, _ = await self._reader.take(1 if isolation.culprit is not None else isolation.portion, math.inf)
         if records and records[0].offset == isolation.culprit:
-            return [killed(partition.tp, records[0])]
+            # In doubt it is ours: the pods of another cell may survive it, and would find that it is not theirs.
+            is_ours = scan(records[0], self._reader.slice) is not False
+            read.add(records, [killed(partition.tp, records[0])] if is_ours else [])
+            return
         if records and records[0].offset < isolation.end:
             await self._marks.mark(partition.tp, records[0].offset, records[-1].offset - records[0].offset + 1)
-        return await self._reader.decode(partition.tp, records)
+        read.add(records, await self._reader.decode(partition.tp, records))

@@ -16,7 +16,9 @@ from aiokafka.structs import OffsetAndMetadata
 
 from service.consumer.announced import last_events
 from service.consumer.applied import AppliedTimes
+from service.consumer.foreign_group import check_group
 from service.consumer.partitions import Assignment, Partition
+from service.domain.cells import Slice
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
 from service.history.comparison import compare
 from service.history.resumption import Observed, Resumption, records_behind, resume
@@ -125,8 +127,9 @@ class Locator:
         Raises Behind, KafkaError, TimeoutError, psycopg.Error.
         """
         known = await topic_partitions(self._kafka)
-        inputs = known[INCOMING_TOPICS]
+        inputs, outputs = known[INCOMING_TOPICS], known[OUTGOING_TOPICS]
         committed = await committed_offsets(self._kafka, self._options.group, inputs)
+        check_group(self._options, committed)
         async with self._database.transaction() as conn:
             state = await progress.read_database_state(conn)
             rows = await progress.read_progress(conn)
@@ -153,12 +156,12 @@ class Locator:
             }
             if records := sum(map(records_behind, observed.values())):
                 await self._stop(f"{records} records that the group has passed are not in it", records)
-            if state.identity != self._compared and (events := await last_events(reader, known[OUTGOING_TOPICS])):
+            if state.identity != self._compared and (events := await last_events(reader, outputs, self._options.of)):
                 async with self._database.transaction() as conn:
                     unknown = await progress.count_unknown_events(conn, events)
                 if unknown:
                     await self._stop(f"{unknown} of the last {len(events)} events that were published are not in it")
-            if not rows and not state.has_batches and await _has_records(reader, known[OUTGOING_TOPICS]):
+            if not rows and not state.has_batches and await _has_published(reader, outputs, self._options.of):
                 await self._stop("it is empty, and the output topics have records")
         resumed = {tp: resume(observed[tp]) for tp in own if tp in observed}
         if state.identity != state.known_identity:
@@ -235,7 +238,10 @@ class Locator:
         return written | (set(resumed) - {tp for tp, _, _ in changed})
 
 
-async def _has_records(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> bool:
+async def _has_published(reader: AIOKafkaConsumer, tps: Sequence[TopicPartition], of: Slice) -> bool:
+    """Whether this cell has published anything: the other cells write to the same topics."""
+    if not of.is_all:
+        return bool(await last_events(reader, tps, of))
     if not tps:  # the client would wait for ever
         return False
     beginnings, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)

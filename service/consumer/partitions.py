@@ -5,7 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from aiokafka import TopicPartition
@@ -14,6 +14,7 @@ from service.consumer.crash_marks import IsolationRange, isolation_range
 from service.domain.delivery import Delivery, fingerprint
 from service.kafka.group import Membership
 from service.kafka.record_batches import RecordBatch
+from service.runtime import metrics
 from service.store.crash_marks import Mark
 from service.store.progress import LastRecord, Step, time_of
 from service.store.skipped_inputs import SkippedRange
@@ -28,6 +29,19 @@ may return a record batch before one with lower offsets."""
 GAPS_SECONDS: Final = 60.0
 """Offsets that remain missing are permanently so (deleted, compacted, markers of transactions). For this long, no other
 missing offsets are fetched again."""
+
+
+class ReadRecord(Protocol):
+    """A record that was read, and not decoded."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def timestamp(self) -> int: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -117,9 +131,14 @@ class Partition:
         self.reached = last.offset + 1
         self.last = LastRecord(last.offset, time_of(last.timestamp), fingerprint(last))
 
-    def skip_to(self, offset: int) -> None:
-        """Note that there is no record below this offset but those that were taken."""
+    def skip_to(self, offset: int, last: ReadRecord | None) -> None:
+        """Note that below this offset there are only records that were taken, or belong to other cells.
+
+        `last` is the last record below it, if one was read.
+        """
         self.reached = max(self.reached, offset)
+        if last is not None and (self.last is None or self.last.offset < last.offset):
+            self.last = LastRecord(last.offset, time_of(last.timestamp), fingerprint(last))
 
     def rewind(self, offset: int) -> None:
         """Read from this offset again."""
@@ -180,11 +199,20 @@ class PartitionRead:
     refetches: list[Refetch] = field(default_factory=list)
     position: int = 0
     """Every offset below is in a record batch that was read: it may be behind markers of transactions."""
+    last_record: ReadRecord | None = None
+    """The last record that was read. It may belong to another cell."""
 
     @property
     def stale(self) -> bool:
         """Whether the partition was rewound or revoked since."""
         return self.epoch != self.partition.epoch
+
+    def add(self, records: Sequence[Any], deliveries: Sequence[Delivery]) -> None:
+        """Note that records were read, and what was decoded of them: not those of other cells."""
+        self.deliveries += deliveries
+        self.last_record = records[-1] if records else None
+        if len(deliveries) < len(records):
+            metrics.OTHER_CELLS_INPUTS.inc(len(records) - len(deliveries))
 
     def opened(self, batch: RecordBatch) -> None:
         """Note that the records of this batch are read next."""

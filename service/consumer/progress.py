@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -83,12 +83,15 @@ class Progress:
         """Return what writes the rows of these partitions."""
         return PollProgress(partitions, replay=self._options.replay)
 
-    async def may_apply(self, stop: asyncio.Event) -> bool:
-        """Wait outside of the group while the database is behind or in recovery. Returns False after `stop`."""
+    async def may_apply(self, stop: asyncio.Event, group_error: Callable[[], Awaitable[str | None]]) -> bool:
+        """Wait outside of the group while the database is behind, in recovery, or of another cell, as may be the group.
+
+        Returns False after `stop`.
+        """
         backoff = Backoff(first=0.1, longest=1.0)
         while not stop.is_set():
             try:
-                why = await behind_error(self._database)
+                why = await behind_error(self._database) or await group_error()
             except psycopg.Error as error:
                 why = one_line(error)
             if why is None:

@@ -18,6 +18,7 @@ from service.domain.delivery import Delivery
 from service.kafka.deliveries import OpenBatch, decode_all, open_batch
 from service.kafka.group import ConsumerOptions
 from service.kafka.record_batches import RecordBatch
+from service.kafka.unpacking import cost_of
 from service.runtime import metrics
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ class PollReader:
     def __init__(self, assignment: Assignment, options: ConsumerOptions) -> None:
         self._assignment = assignment
         self._options = options
+        self.slice = options.of
         self._opened: _Opened | None = None
         self._working: tuple[TopicPartition, float] | None = None
         self.idle = asyncio.Event()
@@ -88,8 +90,15 @@ class PollReader:
         reads = {each.tp: PartitionRead(each, each.epoch) for each in partitions}
         turns: deque[Partition] = deque(each for each in partitions if each.fetched)
         number, opened, left = 0, 0, self._options.limits.poll_bytes
+        unread = self._options.max_poll_records * self._options.of.cells
         # Also where batches have no records, since their transactions are aborted.
-        while number < records and opened < MOST_BATCHES and left > 0 and not any(map(_is_stale, reads.values())):
+        while (
+            number < records
+            and unread > 0
+            and opened < MOST_BATCHES
+            and left > 0
+            and not any(map(_is_stale, reads.values()))
+        ):
             if not self._continued(tps):
                 while turns and not turns[0].fetched:
                     turns.popleft()
@@ -106,9 +115,11 @@ class PollReader:
                 turns.rotate(-1)
                 continue
             partition, taken, cost = await self.take(min(SLICE, records - number), left)
-            reads[partition.tp].deliveries += await self.decode(partition.tp, taken)
-            number += len(taken)
-            left -= cost
+            deliveries = await self.decode(partition.tp, taken)
+            reads[partition.tp].add(taken, deliveries)
+            number += len(deliveries)
+            unread -= len(taken)
+            left -= cost if len(deliveries) == len(taken) else sum(cost_of(each) for each in deliveries)
             await asyncio.sleep(0)
         for read in reads.values():
             read.position = read.partition.position
@@ -133,15 +144,7 @@ class PollReader:
             else:
                 partition.covered = end
                 self._assignment.membership.rewind(partition.tp, end)
-            self._report_skipped(partition, first, end)
-
-    def _report_skipped(self, partition: Partition, first: int, end: int) -> None:
-        """Count and log what is skipped, unless the row contains it: a pod begins behind the last record."""
-        if partition.row is not None and end <= partition.row:
-            return
-        topic, number = partition.tp
-        metrics.LOST_INPUTS.labels(topic).inc(end - first)
-        _log.error("inputs_lost", topic=topic, partition=number, first_offset=first, next_offset=end, cause="skipped")
+            _report_skipped(partition, first, end)
 
     async def fetch(self, partitions: Sequence[Partition], wait_ms: int, enough: asyncio.Event | None = None) -> bool:
         """Fetch record batches of these partitions, and note them there. Returns whether there are any."""
@@ -213,26 +216,17 @@ class PollReader:
         with self._work(opened.partition.tp):
             taken, cost = await opened.batch.take(most, most_cost)
         if opened.partition.skipped:
-            taken = self._without_skipped(opened.partition, taken)
+            taken = _without_skipped(opened.partition, taken)
         if opened.batch.is_done:
             self._opened = None
             if opened.epoch == opened.partition.epoch:
                 opened.partition.fetched.popleft()
         return opened.partition, taken, cost
 
-    def _without_skipped(self, partition: Partition, taken: list[Any]) -> list[Any]:
-        kept = []
-        for record in taken:
-            if partition.end_of_skipped(record.offset) is None:
-                kept.append(record)
-            else:
-                self._report_skipped(partition, record.offset, record.offset + 1)
-        return kept
-
     async def decode(self, tp: TopicPartition, records: Sequence[Any]) -> list[Delivery]:
         """Decode records of one partition."""
         with self._work(tp):
-            return await decode_all(tp, records, self._options.limits)
+            return await decode_all(tp, records, self._options.limits, self._options.of)
 
     @contextmanager
     def _work(self, tp: TopicPartition) -> Iterator[None]:
@@ -244,3 +238,22 @@ class PollReader:
 
 def _is_stale(read: PartitionRead) -> bool:
     return read.stale
+
+
+def _without_skipped(partition: Partition, taken: list[Any]) -> list[Any]:
+    kept = []
+    for record in taken:
+        if partition.end_of_skipped(record.offset) is None:
+            kept.append(record)
+        else:
+            _report_skipped(partition, record.offset, record.offset + 1)
+    return kept
+
+
+def _report_skipped(partition: Partition, first: int, end: int) -> None:
+    """Count and log what is skipped, unless the row contains it: a pod begins behind the last record."""
+    if partition.row is not None and end <= partition.row:
+        return
+    topic, number = partition.tp
+    metrics.LOST_INPUTS.labels(topic).inc(end - first)
+    _log.error("inputs_lost", topic=topic, partition=number, first_offset=first, next_offset=end, cause="skipped")

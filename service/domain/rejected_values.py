@@ -12,6 +12,7 @@ import orjson
 
 from service.domain.delivery import Delivery, Unreadable
 from service.domain.events import Reason, Rejection
+from service.domain.scanning import scanned_batch_id
 from service.domain.topics import BATCH_REGISTERED
 
 WHOLE = 64 * 1024
@@ -44,6 +45,9 @@ def read_subject(delivery: Delivery) -> RejectedSubject:
         found = {}  # the bytes of a whole record batch, or what must not be decoded in this process
     else:
         found = _fields(delivery.value or b"")
+        # First what cells go by, which skip a record by it before they know whether it is rejected.
+        if scanned := scanned_batch_id(delivery.value or b""):
+            found = found | {"batch_id": scanned}
     batch_id = _identity(found.get("batch_id")) or _identity(found.get("entity_id"))
     if batch_id is None and delivery.topic == BATCH_REGISTERED:
         batch_id = _identity(_decoded(delivery.key))  # the Batch Orchestrator's key is the batch id

@@ -14,8 +14,9 @@ import structlog
 from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.domain.cells import ALL_BATCHES, Slice
 from service.runtime import metrics
 from service.runtime.health import Health
 from service.runtime.loop import Throttle
@@ -47,6 +48,7 @@ class Http:
         health: Health,
         refresh: Callable[[], Awaitable[None]],
         applications: Mapping[str, web.Application] | None = None,
+        of: Slice = ALL_BATCHES,
     ) -> None:
         """`refresh` updates `health`; it is awaited at each /readyz and /metrics.
 
@@ -55,6 +57,7 @@ class Http:
         self._host, self._port = host, port
         self._health = health
         self._refresh = refresh
+        self._slice = of
         self._silent: deque[web.RequestHandler] = deque()
         """The connections without a request yet, the oldest first."""
         self._listening: asyncio.Server | None = None
@@ -128,13 +131,17 @@ class Http:
         await self._refresh()
         parts = {part: error or "ok" for part, error in self._health.parts.items()}
         ready = self._health.ready
+        cell = {} if self._slice.is_all else self._slice._asdict()
         return web.json_response(
-            {"status": "ready" if ready else "not ready", "parts": parts}, status=200 if ready else 503
+            {"status": "ready" if ready else "not ready", **cell, "parts": parts}, status=200 if ready else 503
         )
 
     async def _metrics(self, _: web.Request) -> web.Response:
         await self._refresh()
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(
+            body=metrics.exposition(None if self._slice.is_all else self._slice.cell),
+            headers={"Content-Type": CONTENT_TYPE_LATEST},
+        )
 
 
 class _Refused(asyncio.Protocol):

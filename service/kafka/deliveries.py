@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
 
 from service.domain import incoming
+from service.domain.cells import ALL_BATCHES, Slice
 from service.domain.delivery import Delivery, Unreadable
 from service.domain.events import Incoming, Rejection
 from service.domain.input_limits import InputLimits
+from service.domain.ownership import owner_of
+from service.domain.scanning import scanned_batch_id
 from service.domain.topics import LARGEST_COMPRESSED
 from service.kafka.record_batches import RecordBatch
 from service.kafka.unpacking import Unpacking, cost_of, unpack
@@ -53,15 +57,39 @@ def decode(topic: str, partition: int, record: Any, limits: InputLimits) -> Deli
     )
 
 
-async def decode_all(tp: TopicPartition, records: Iterable[Any], limits: InputLimits) -> list[Delivery]:
-    """Decode records of one partition in order."""
+def decode_own(topic: str, partition: int, record: Any, limits: InputLimits, of: Slice) -> Delivery | None:
+    """Decode one record if it belongs to a cell of several. Returns None for a record of another cell.
+
+    Most of those are recognised before they are decoded.
+    """
+    is_own = scan(record, of)
+    if is_own is False:
+        return None
+    delivery = decode(topic, partition, record, limits)
+    return delivery if is_own or owner_of(delivery, of.cells) == of.cell else None
+
+
+def scan(record: Any, of: Slice) -> bool | None:
+    """Tell whether a record belongs to a cell, without decoding it; None where that is not certain."""
+    value = record.value
+    batch_id = None if value is None or isinstance(value, Unreadable) else scanned_batch_id(value)
+    return None if batch_id is None else of.holds(batch_id)
+
+
+async def decode_all(
+    tp: TopicPartition, records: Iterable[Any], limits: InputLimits, of: Slice = ALL_BATCHES
+) -> list[Delivery]:
+    """Decode records of one partition in order, without those of other cells."""
     deliveries = []
     topic, partition = tp
+    step = decode if of.is_all else partial(decode_own, of=of)
     for record in records:
         if len(record.value or b"") > IN_A_THREAD_BYTES:
-            deliveries.append(await asyncio.to_thread(decode, topic, partition, record, limits))
+            delivery = await asyncio.to_thread(step, topic, partition, record, limits)
         else:
-            deliveries.append(decode(topic, partition, record, limits))
+            delivery = step(topic, partition, record, limits)
+        if delivery is not None:
+            deliveries.append(delivery)
     return deliveries
 
 

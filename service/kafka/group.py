@@ -4,8 +4,9 @@ It adds what aiokafka lacks: fetches that can be abandoned and take bounded memo
 """
 
 import asyncio
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.domain import topics
+from service.domain.cells import ALL_BATCHES, Slice
 from service.domain.input_limits import InputLimits
 from service.kafka import record_batches
 from service.kafka.broker_view import SILENT_SECONDS, BrokerView
@@ -28,20 +30,39 @@ METADATA_SECONDS = 5.0
 """How often the brokers are asked which topics and partitions there are. By default aiokafka does so every 300 s."""
 
 
-PROGRESS_METADATA = "els/progress/"
-"""The beginning of the text that is committed with offsets; the epoch of the partition follows. Only releases that
-write their progress into the database commit it."""
+_PROGRESS_METADATA = re.compile(r"els/progress/([0-9]+)(?:/([0-9]+)/([0-9]+))?", re.ASCII)
+"""The text that is committed with offsets: the epoch of the partition and, of one cell of several, their number and its
+own. Only releases that write their progress into the database commit it."""
 
 
-def offset_text(offset: int, epoch: int) -> tuple[int, str]:
+def offset_text(offset: int, epoch: int, of: Slice = ALL_BATCHES) -> tuple[int, str]:
     """Return an offset with the text that is committed with it."""
-    return offset, f"{PROGRESS_METADATA}{epoch}"
+    return offset, f"els/progress/{epoch}" + ("" if of.is_all else f"/{of.cells}/{of.cell}")
 
 
 def committed_epoch(text: str) -> int | None:
     """Return the epoch of a committed text; None where it is not one of ours."""
-    epoch = text.removeprefix(PROGRESS_METADATA)
-    return int(epoch) if epoch != text and epoch.isdecimal() else None
+    found = _PROGRESS_METADATA.fullmatch(text)
+    return int(found[1]) if found else None
+
+
+def committed_slice(text: str) -> Slice | None:
+    """Return the slice of the cell that committed a text; None where it is not one of ours."""
+    found = _PROGRESS_METADATA.fullmatch(text)
+    if found is None:
+        return None
+    return ALL_BATCHES if found[2] is None else Slice(int(found[2]), int(found[3]))
+
+
+def foreign_group_error(group: str, texts: Iterable[str], of: Slice) -> str | None:
+    """Say in one line that another cell has committed offsets of the group, by their texts; None where none has.
+
+    Text of a release before cells, or of another program, says nothing.
+    """
+    others = {each for text in texts if (each := committed_slice(text)) not in (None, of)}
+    if not others:
+        return None
+    return f"ELS_CONSUMER_GROUP: the group {group!r} has offsets of {min(map(str, others))}, and this is {of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,8 @@ class ConsumerOptions:
     fetch_wait: float = 0.01
     """How long a broker may hold a fetch that finds no records, while records arrive."""
     limits: InputLimits = field(default_factory=InputLimits)
+    of: Slice = ALL_BATCHES
+    """Records of other cells are skipped."""
     replay: bool = False
     """Whether it reads the topics once more in a group of its own: it then writes no progress."""
 
@@ -199,7 +222,8 @@ class Membership:
 
         Raises KafkaError, and IllegalStateError where a partition is not assigned any more.
         """
-        await self._client.commit({tp: offset_text(*each) for tp, each in offsets.items()})
+        of = self._options.of
+        await self._client.commit({tp: offset_text(*each, of) for tp, each in offsets.items()})
 
     def _set_fetch_wait(self, has_records: bool) -> None:
         """Make fetches wait for a short time while records arrive, and for longer afterwards.

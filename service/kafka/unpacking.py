@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from service.domain.delivery import Unreadable, fingerprint
+from service.domain.delivery import Delivery, Unreadable, fingerprint
 from service.domain.events import Reason
 from service.domain.input_limits import KEPT_BYTES, RECORD_COST, VALUE_COST, WHOLE_BYTES, InputLimits
 from service.kafka.byte_reader import ByteReader, MalformedError
@@ -80,7 +80,7 @@ async def unpack(batch: RecordBatch, most_value_bytes: int, limits: InputLimits)
     return Unpacking(iter(records), mean_cost=RECORD_COST + cost // max(1, len(records)))
 
 
-def cost_of(record: Record) -> int:
+def cost_of(record: Record | Delivery) -> int:
     """Return what a record takes in memory, decoded."""
     value = record.value or b""
     return (

@@ -61,5 +61,6 @@ def is_refusal(error: BaseException) -> bool:
 
     EL001: it is behind or in recovery. EL002: another server. EL003: another epoch of a partition. EL004: `BEHIND`.
     EL005: this process's recovery has ended, or another process has taken it over.
+    EL006: it holds another slice of the batches.
     """
     return (sqlstate_of(error) or "").startswith("EL")

@@ -18,6 +18,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from service.domain.cells import ALL_BATCHES, Slice
 from service.postgres.errors import explained, sqlstate_of
 from service.postgres.session import DURABLE, Timeouts, conninfo
 
@@ -46,11 +47,12 @@ class MigrationError(Exception):
     """The database can not be migrated. The message is one line that says why."""
 
 
-def upgrade(url: str, *, policy: Mapping[str, int] | None = None) -> list[str]:
+def upgrade(url: str, *, policy: Mapping[str, int] | None = None, of: Slice = ALL_BATCHES) -> list[str]:
     """Migrate to the newest revision, with views and grants. Returns notes for the operator.
 
     `url` is libpq's. `policy` has the time limits in seconds that the views go by: pending_ttl and batch_timeout. What
-    it does not name stays. Raises MigrationError or psycopg.Error.
+    it does not name stays. A database that was not used yet gets the slice `of`; a note says where one has another.
+    Raises MigrationError or psycopg.Error.
     """
     config = Config(_ROOT / "alembic.ini")
     with connect(url) as connection:
@@ -59,10 +61,37 @@ def upgrade(url: str, *, policy: Mapping[str, int] | None = None) -> list[str]:
         with as_owner(connection):
             for name, seconds in (policy or {}).items():
                 _run(connection, _SET_POLICY, {"name": name, "seconds": seconds})
-    return list(config.attributes["notes"])
+            _run(connection, _SET_SLICE, of._asdict())
+            _run(connection, _KEEP_OLD_CODE_OUT)
+            agrees = _query_bool(connection, _HAS_SLICE.format(**of._asdict()))
+    notes = [] if agrees else [f"the database keeps its slice of the batches, which is not {of} (ELS_CELLS, ELS_CELL)"]
+    return [*config.attributes["notes"], *notes]
 
 
 _SET_POLICY: Final = "update els.policy set seconds = %(seconds)s where name = %(name)s"
+
+# Only a database that no pod has used yet: the slice of another changes by a split.
+_SET_SLICE: Final = """
+update els.slice
+set cells = %(cells)s, cell = %(cell)s, since = transaction_timestamp()
+where (cells, cell) <> (%(cells)s, %(cell)s)
+    and not exists (select from els.progress)
+    and not exists (select from els.batches)
+    and not exists (select from els.pending_content)
+    and not exists (select from els.validation_failures)
+    and not exists (select from els.confirmations)
+    and not exists (select from els.quarantine)
+"""
+
+# Code that knows no cells would apply what belongs to others. Its own check of the schema keeps it out.
+_KEEP_OLD_CODE_OUT: Final = """
+update els.alembic_version
+set oldest_code = '0012'
+where oldest_code < '0012'
+    and exists (select from els.slice where cells > 1)
+"""
+
+_HAS_SLICE: Final = "select exists (select from els.slice where (cells, cell) = ({cells}, {cell}))"
 
 
 @contextmanager

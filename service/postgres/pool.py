@@ -16,6 +16,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.errors import InFailedSqlTransaction
 
+from service.domain.cells import ALL_BATCHES, Slice
 from service.postgres import arrays
 from service.postgres.errors import explained, is_server_lost
 from service.postgres.liveness import (
@@ -32,11 +33,11 @@ from service.postgres.pipeline import Connection, Cursor
 from service.postgres.session import (
     APPLICATION_NAME,
     BEGIN,
-    BEGIN_DURABLE,
     CONNECT_SECONDS,
     START,
     Pooler,
     Timeouts,
+    begin_durable,
     conninfo,
 )
 
@@ -81,15 +82,18 @@ class Database:
         pool_size: int = 6,
         pooler: Pooler = "none",
         timeouts: Timeouts | None = None,
+        of: Slice = ALL_BATCHES,
     ) -> None:
         """Create an empty pool, without connecting.
 
-        `url` is libpq's (`postgresql://…`).
+        `url` is libpq's (`postgresql://…`). The database refuses to be changed where it holds another slice than `of`.
         """
         timeouts = timeouts or Timeouts()
-        self._conninfo = conninfo(url, APPLICATION_NAME, timeouts if pooler == "none" else None)
+        self._conninfo = conninfo(url, APPLICATION_NAME, timeouts if pooler == "none" else None, of)
         self.pooler = pooler
-        self._start = timeouts.start() if pooler == "session" else START
+        self.slice = of
+        self._begin = begin_durable(of) if pooler == "transaction" else BEGIN
+        self._start = timeouts.start(of) if pooler == "session" else START
         self._changes_session = pooler == "transaction"
         self._longest_seconds = timeouts.transaction_timeout / 1000 + GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)
@@ -115,7 +119,7 @@ class Database:
             connection.after_commit.clear()
             async with self._pipeline(connection, pipelined):
                 # Not prepared: where that failed, the statements after it would run outside a transaction.
-                await connection.execute(BEGIN_DURABLE if self._changes_session else BEGIN, prepare=False)
+                await connection.execute(self._begin, prepare=False)
                 yield connection
                 ended = await _commit(connection)
             # The commit of a failed transaction is a rollback, and no error of the server.

@@ -6,7 +6,7 @@ from psycopg import AsyncConnection
 
 from service.postgres.pool import Database
 
-EXPECTED_REVISION: Final = "0011"
+EXPECTED_REVISION: Final = "0012"
 """The revision that this code is written for: the last file of migrations/versions. Revisions are numbers of four
 digits, so that they compare as texts."""
 

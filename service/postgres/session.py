@@ -6,6 +6,8 @@ from typing import Any, Final, Literal
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from service.domain.cells import ALL_BATCHES, Slice
+
 APPLICATION_NAME: Final = "essay-lifecycle-service"
 
 Pooler = Literal["none", "session", "transaction"]
@@ -68,6 +70,22 @@ BEGIN_DURABLE: Final = f"{BEGIN}; {_AT_LEAST_ON.format(is_local='true')}"
 """The same for one transaction, in one message: a transaction pooler hands out sessions with unknown settings."""
 
 
+_SLICE_SETTING: Final = "els.slice"
+"""The setting with which a session states the slice of its process (`4/2`: cell 2 of 4). The database refuses to be
+changed by one of another slice than its own; a session without the setting means all batches."""
+
+
+def slice_settings(of: Slice) -> Mapping[str, str]:
+    """Return the settings of a session of this slice."""
+    return {} if of.is_all else {_SLICE_SETTING: f"{of.cells}/{of.cell}"}
+
+
+def begin_durable(of: Slice) -> str:
+    """Return `BEGIN_DURABLE` for a process of this slice."""
+    settings = (f"set_config('{name}', '{value}', true)" for name, value in slice_settings(of).items())
+    return ", ".join([BEGIN_DURABLE, *settings])
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long a session may wait, work or be idle, in milliseconds. sql/roles.sql sets the same for els_app."""
@@ -88,9 +106,10 @@ class Timeouts:
         """Return libpq's `options`, which the server applies when the session starts."""
         return options_of(self.settings)
 
-    def start(self) -> str:
+    def start(self, of: Slice) -> str:
         """Return `START` for a session that could not be started with `options`: applies the settings, too."""
-        settings = (f"set_config('{name}', '{value}', false)" for name, value in self.settings.items())
+        given = {**self.settings, **slice_settings(of)}
+        settings = (f"set_config('{name}', '{value}', false)" for name, value in given.items())
         return ", ".join([START, *settings])
 
 
@@ -99,7 +118,7 @@ def options_of(settings: Mapping[str, str]) -> str:
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
-def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:
+def conninfo(url: str, application_name: str, timeouts: Timeouts | None, of: Slice = ALL_BATCHES) -> str:
     """Return `url` with our session settings added. Settings of the URL take precedence."""
     given = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
     ours: dict[str, Any] = {
@@ -110,5 +129,6 @@ def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:
     }
     merged = {**ours, **given, "client_encoding": "utf8"}
     if timeouts is not None:
-        merged["options"] = f"{timeouts.options()} {given.get('options', '')}".strip()
+        options = f"{timeouts.options()} {options_of(slice_settings(of))}".strip()
+        merged["options"] = f"{options} {given.get('options', '')}".strip()
     return make_conninfo("", **merged)

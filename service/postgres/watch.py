@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from service.postgres.fence import read_slice_error
 from service.postgres.pool import Database
 from service.postgres.schema import read_schema_error
 from service.postgres.server import server_error, session_error
@@ -68,6 +69,6 @@ async def database_error(database: Database) -> str | None:
     async with database.transaction() as connection:
         error = await session_error(connection, database.pooler)
         if error is None:
-            return await read_schema_error(connection)
+            return await read_schema_error(connection) or await read_slice_error(connection)
     await database.close()
     return error

@@ -137,7 +137,11 @@ async def finish(
     async with recovering.transaction() as conn:
         rows = await progress.read_progress(conn)
     # Not those of partitions that are no more: the client would try to commit them for ever.
-    there = {tp: offset_text(row.next_offset, row.epoch) for tp, row in rows.items() if tp in inputs}
+    there = {
+        tp: offset_text(row.next_offset, row.epoch, recovering.database.slice)
+        for tp, row in rows.items()
+        if tp in inputs
+    }
     await _commit(kafka, group, there)
     async with recovering.transaction() as conn:
         state = await progress.read_database_state(conn)
@@ -173,7 +177,7 @@ async def begin_fresh(
         beginnings: Mapping[TopicPartition, int] = await reader.beginning_offsets(inputs)
     if dry_run:
         return beginnings
-    await _commit(kafka, group, {tp: offset_text(offset, 0) for tp, offset in beginnings.items()})
+    await _commit(kafka, group, {tp: offset_text(offset, 0, database.slice) for tp, offset in beginnings.items()})
     async with database.transaction() as conn:
         await _end_fresh(conn, state, beginnings)
         details = {"why_behind": state.why, "fresh": True}

@@ -36,7 +36,7 @@ FORMER_EVENTS: Final[Mapping[str, str]] = {
 FIRST: Final = (
     *("event", "level", "timestamp", "former_event"),
     *("batch_id", "text_storage_id", "file_upload_id", "correlation_id", "trace_id"),
-    *("topic", "partition", "offset"),
+    *("topic", "partition", "offset", "cell"),
 )
 """The fields that come first in a line, those that it has, in this order."""
 
@@ -50,6 +50,8 @@ _LINES_TO: ContextVar[TextIO | None] = ContextVar("lines_to", default=None)
 
 class _Output:
     stream: TextIO | None = None
+    common: Mapping[str, Any] = {}
+    """Fields of each line: the cell, where there are several."""
     is_json = False
     """Whether `log_many` writes JSON itself; else structlog renders each line. Set by `set_up_logging`."""
 
@@ -138,7 +140,13 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, UUID) else value
 
 
+def set_cell(cell: int | None) -> None:
+    """Add the number of the cell to each line from now on; None where there is only one."""
+    _Output.common = {} if cell is None else {"cell": cell}
+
+
 def _add_timestamp(_: object, __: str, fields: Any) -> Any:
+    fields.update(_Output.common)
     fields["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return fields
 

@@ -1,11 +1,12 @@
 """Defines the Prometheus metrics of a process. No label holds a batch id: numbers per batch are in views of `ops`."""
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
 from aiokafka import TopicPartition
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, generate_latest
 
 # A quantile is interpolated within a bucket, so its error may be as large as that: each bound is at most 2.5 times the
 # one before it. Bounds of earlier releases stay, since rules may name them (`le`).
@@ -56,6 +57,9 @@ CONTENT_DIFFERENCES = Counter(
     "els_content_differences_total", "Repeated contents that name another file than the first.", ["field"]
 )
 LOST_INPUTS = Counter("els_inputs_lost_total", "Records that a topic no longer has, although unread.", ["topic"])
+OTHER_CELLS_INPUTS = Counter(
+    "els_inputs_of_other_cells_total", "Records that were skipped because they belong to other cells."
+)
 THROTTLED = Counter(
     "els_kafka_throttled_seconds_total", "Time for which brokers delayed a client because of a quota.", ["client"]
 )
@@ -91,6 +95,24 @@ for _label in ("assigned", "excess"):
     PENDING_RECONCILED.labels(_label)
 for _label in ("BATCH_FULL", "NO_AVAILABLE_SLOT"):
     EXCESS.labels(_label)
+
+
+class _WithCell:
+    """The metrics of the process, each with the label `cell`: those of all cells may be in one Prometheus."""
+
+    def __init__(self, cell: int) -> None:
+        self._cell = str(cell)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in REGISTRY.collect():
+            labelled = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+            labelled.samples = [each._replace(labels={**each.labels, "cell": self._cell}) for each in metric.samples]
+            yield labelled
+
+
+def exposition(cell: int | None = None) -> bytes:
+    """Return all metrics as Prometheus reads them, of one cell of several with its number as a label."""
+    return generate_latest(REGISTRY if cell is None else _WithCell(cell))
 
 
 def set_lag(tp: TopicPartition, records: int | None) -> None:

@@ -84,11 +84,15 @@ class DatabaseState:
     known_identity: str | None
     """The server that was compared with the topics last; None before the first comparison."""
     has_batches: bool
+    slice_error: str | None = None
+    """Why this process must not change the database: it holds another slice of the batches."""
 
     @property
     def error(self) -> str | None:
         """Why nothing may be applied, in one line; None where it may."""
         match self.state:
+            case _ if self.slice_error:
+                return self.slice_error
             case None:
                 return None
             case "behind":

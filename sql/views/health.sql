@@ -428,9 +428,12 @@ select
     judged.actions,
     judged.notices,
     judged.action_kinds,
-    judged.notice_kinds
+    judged.notice_kinds,
+    slice.cell,
+    slice.cells
 from numbers
-cross join judged;
+cross join judged
+left join els.slice on true;
 
 comment on view ops.health is
     'The state of the whole service, in one row; counts above 50,000 are estimates.';
@@ -457,3 +460,5 @@ comment on column ops.health.actions is 'what needs an action, each with the vie
 comment on column ops.health.notices is 'what has happened and needs no action any more; `health acknowledge` marks it as seen';
 comment on column ops.health.action_kinds is 'the kind of each of the actions, in the same order';
 comment on column ops.health.notice_kinds is 'the kind of each of the notices, in the same order, as `health acknowledge` takes it';
+comment on column ops.health.cell is 'the number of the cell of this database';
+comment on column ops.health.cells is 'the number of cells that share the batches; 1 means all batches are here';

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.cells import ALL_BATCHES, Slice
 from service.settings import Settings, SettingsError, load_settings
 from service.wiring import trusted_proxy_of
 
@@ -91,6 +92,12 @@ def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ELS_PENDING_TTL_SECONDS", "-1"),
         ("ELS_PENDING_TTL_SECONDS", "99999999999999999999"),
         ("ELS_MAX_POLL_RECORDS", "0"),
+        ("ELS_CELLS", "0"),
+        ("ELS_CELLS", "3"),
+        ("ELS_CELLS", "two"),
+        ("ELS_CELLS", "2048"),
+        ("ELS_CELL", "1"),
+        ("ELS_CELL", "-1"),
         ("ELS_MAX_MESSAGE_BYTES", "1e6"),
         ("ELS_LOG_LEVEL", "LOUD"),
         ("ELS_LOG_FORMAT", "xml"),
@@ -109,6 +116,18 @@ def test_a_malformed_setting_is_named_in_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(variable, value)
     assert error_message().startswith(f"{variable}: ")
     assert "\n" not in error_message()
+
+
+def test_a_cell_is_one_of_a_power_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().slice == Slice(1, 0) == ALL_BATCHES
+    monkeypatch.setenv("ELS_CELLS", "4")
+    assert error_message() == "ELS_CELL: is needed with ELS_CELLS=4"
+    monkeypatch.setenv("ELS_CELL", "4")
+    assert error_message() == "ELS_CELL: should be from 0 to 3 with ELS_CELLS=4, and not 4"
+    monkeypatch.setenv("ELS_CELL", "3")
+    assert load_settings().slice == Slice(4, 3)
+    monkeypatch.setenv("ELS_CELLS", "6")
+    assert error_message() == "ELS_CELLS: should be a power of two (1, 2, 4, 8 …), and not 6"
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,20 @@ purge_rounds = Table(
     not_null("ended_at", TIME),
 )
 
+slice_ = Table(
+    "slice",
+    METADATA,
+    not_null("only_row", Boolean, server_default=text("true")),
+    not_null("cells", Integer),
+    not_null("cell", Integer),
+    not_null("since", TIME, server_default=text("transaction_timestamp()")),
+    PrimaryKeyConstraint("only_row", name="slice_pkey"),
+    CheckConstraint("only_row", name="slice_only_row_check"),
+    CheckConstraint(
+        "cells between 1 and 1024 and cells & (cells - 1) = 0 and cell between 0 and cells - 1", name="slice_check"
+    ),
+)
+
 pods = Table(
     "pods",
     METADATA,

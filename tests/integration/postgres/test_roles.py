@@ -57,6 +57,7 @@ TABLES = {
     "notices": {"SELECT", "INSERT", "UPDATE"},
     "expired_seen": CHANGE,
     "purge_rounds": {"SELECT", "INSERT", "UPDATE"},
+    "slice": {"SELECT"},
     "policy": CHANGE,
     "operator_actions": {"SELECT", "DELETE"},
     "erasures": ROWS,

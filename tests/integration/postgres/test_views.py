@@ -27,7 +27,8 @@ COLUMNS = {
     "removed_content": "batch_id text_storage_id original_file_name removed_at who why",
     "operator_actions": "id at who action batch_id topic why details",
     "health": "pending oldest_pending batches_waiting outbox_rows oldest_outbox_row quarantine_open oldest_transaction"
-    " well attention level actions notices action_kinds notice_kinds",
+    " well attention level actions notices action_kinds notice_kinds cell cells",
+    "cell": "cell cells since",
     "pods": "pod host release roles started_at seen_at is_alive errors not_ready_since broker_error broker_away_since"
     " partitions lag applied_at",
     "notices": "id kind at detail acknowledged_at",

@@ -43,6 +43,7 @@ OTHER_TABLES: Mapping[str, str] = {
     "crash_marks": "by topic and partition; a record need not name a batch",
     "progress": "one row for each input partition",
     "server_identity": "one row",
+    "slice": "one row",
     "recovery": "at most one row",
     "purge_hold": "at most one row",
     "purge_rounds": "one row",

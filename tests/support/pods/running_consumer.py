@@ -15,6 +15,7 @@ from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import until
 from service.application import run_until_stopped
 from service.consumer.consumer import Consumer
+from service.domain.cells import ALL_BATCHES, Slice
 from service.domain.delivery import IntakeLimits
 from service.intake.intake import Intake
 from service.intake.outcome import Effects
@@ -34,11 +35,19 @@ class Running:
     """One consumer that runs in the test, with its health and its effects."""
 
     def __init__(
-        self, url: str, broker: Broker, group: str, limit: int, *, replay: bool = False, restarts: bool = False
+        self,
+        url: str,
+        broker: Broker,
+        group: str,
+        limit: int,
+        *,
+        replay: bool = False,
+        restarts: bool = False,
+        of: Slice = ALL_BATCHES,
     ) -> None:
         self.health = Health("consumer")
         self.effects: list[Effects] = []
-        self.database = Database(url, pool_size=3)
+        self.database = Database(url, pool_size=3, of=of)
         intake = Intake(self.database, IntakeLimits(consecutive_rejections=limit), self.health, self._committed)
         self.consumer = Consumer(
             client_options(broker.bootstrap_servers),
@@ -50,6 +59,7 @@ class Running:
                 replay=replay,
                 max_poll_records=100,
                 drain=10,
+                of=of,
             ),
             lag=lambda *_: None,
         )
@@ -86,15 +96,21 @@ class ConsumerFixture:
         self.restarts = False
         """Whether consumers are run again when they fail, as the process does."""
         self.group = f"group-{uuid4().hex[:8]}"
+        self.slice = ALL_BATCHES
         self.conn = psycopg.connect(superuser, autocommit=True)
         self.ends: dict[TopicPartition, int] = {}
         self.running: list[Running] = []
         self.producer: AIOKafkaProducer
 
+    def becomes_cell(self, of: Slice, group: str) -> None:
+        """Makes the database, and the consumers from now on, a cell of several, whose groups begin with this name."""
+        self.slice, self.group = of, group + of.suffix
+        self.conn.execute("update els.slice set cells = %s, cell = %s", [of.cells, of.cell])
+
     def start_one(self, limit: int = 1_000, *, replay: bool = False) -> Running:
         """Starts a consumer that may not be able to join the group."""
         group = f"{self.group}.replay" if replay else self.group
-        started = Running(self.app_url, self.broker, group, limit, replay=replay, restarts=self.restarts)
+        started = Running(self.app_url, self.broker, group, limit, replay=replay, restarts=self.restarts, of=self.slice)
         self.running.append(started)
         return started
 

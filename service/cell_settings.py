@@ -1,0 +1,52 @@
+"""Declares the settings of the cell that a process belongs to."""
+
+from typing import Any, Final
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings
+
+from service.domain.cells import ALL_BATCHES, Slice
+
+MOST_CELLS: Final = 1024
+"""Each cell reads all inputs, so far fewer are of use."""
+
+
+class CellSettings(BaseSettings):
+    """Holds the settings of the cell; `Settings` adds the others."""
+
+    cells: int = Field(
+        1,
+        ge=1,
+        le=MOST_CELLS,
+        description="Number of cells, a power of two: databases that share the batches, each with pods of its own "
+        "([decision 0019](decisions/0019-cells.md)).",
+    )
+    cell: int | None = Field(
+        None,
+        ge=0,
+        lt=MOST_CELLS,
+        description="Number of the cell that this process belongs to, from 0 to `ELS_CELLS` - 1. Needed where "
+        "`ELS_CELLS` is not 1.",
+    )
+
+    @property
+    def slice(self) -> Slice:
+        """Returns the batches that the process and its database are responsible for."""
+        return ALL_BATCHES if self.cell is None else Slice(self.cells, self.cell)
+
+    @field_validator("cells")
+    @classmethod
+    def _is_a_power_of_two(cls, cells: int) -> int:
+        if cells & (cells - 1):
+            raise ValueError(f"should be a power of two (1, 2, 4, 8 …), and not {cells}")
+        return cells
+
+    @model_validator(mode="after")
+    def _cell_fits(self) -> Any:
+        """Check the two together. The error names the one to add or change."""
+        if self.cell is None and self.cells > 1:
+            raise ValueError(f"ELS_CELL: is needed with ELS_CELLS={self.cells}")
+        if self.cell is not None and self.cell >= self.cells:
+            numbers = "0" if self.cells == 1 else f"from 0 to {self.cells - 1}"
+            raise ValueError(f"ELS_CELL: should be {numbers} with ELS_CELLS={self.cells}, and not {self.cell}")
+        return self

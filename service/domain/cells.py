@@ -1,0 +1,45 @@
+"""Defines the slice of all batches that a cell is responsible for, and which cell a batch belongs to.
+
+The database computes the same (`els.cell_of`), so the hash is part of the schema: it never changes.
+"""
+
+from hashlib import md5
+from typing import NamedTuple
+
+
+class Slice(NamedTuple):
+    """The batches of one cell out of `cells`, a power of two. `cell` is its number, from 0."""
+
+    cells: int
+    cell: int
+
+    def __str__(self) -> str:
+        return "all batches" if self.cells == 1 else f"cell {self.cell} of {self.cells}"
+
+    @property
+    def is_all(self) -> bool:
+        """Whether there is only one cell."""
+        return self.cells == 1
+
+    @property
+    def suffix(self) -> str:
+        """What is appended to names that each cell has of its own: empty where there is only one cell."""
+        return "" if self.is_all else f".cell-{self.cell}-of-{self.cells}"
+
+    def holds(self, batch_id: str) -> bool:
+        """Tell whether a batch belongs to this cell."""
+        return self.cells == 1 or cell_of(batch_id, self.cells) == self.cell
+
+
+ALL_BATCHES = Slice(1, 0)
+"""The slice of the only cell."""
+
+
+def cell_of(batch_id: str, cells: int) -> int:
+    """Return the number of the cell, out of `cells` (a power of two), that a batch belongs to.
+
+    The first 8 bytes of the MD5 of the id in UTF-8, as a big-endian number, modulo the number of cells. So the batches
+    of a cell that is split into two go to the cells `cell` and `cell + cells`.
+    """
+    digest = md5(batch_id.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
+    return int.from_bytes(digest[:8], "big") & (cells - 1)
