@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
+from service.database_settings import check_database_url
 from service.domain.cells import ALL_BATCHES, Slice
 
 MOST_CELLS: Final = 1024
@@ -29,10 +30,28 @@ class CellSettings(BaseSettings):
         "`ELS_CELLS` is not 1.",
     )
 
+    cell_database_urls: SecretStr | None = Field(
+        None,
+        description="Database URLs of all cells, separated by spaces, that of cell 0 first. Where operators replay an "
+        "input that turns out to belong to another cell, it is replayed there.",
+    )
+
+    @property
+    def urls_of_cells(self) -> tuple[str, ...]:
+        """Returns the database URLs of all cells, with their passwords; none where they are not set."""
+        return tuple(self.cell_database_urls.get_secret_value().split()) if self.cell_database_urls else ()
+
     @property
     def slice(self) -> Slice:
         """Returns the batches that the process and its database are responsible for."""
         return ALL_BATCHES if self.cell is None else Slice(self.cells, self.cell)
+
+    @field_validator("cell_database_urls")
+    @classmethod
+    def _are_database_urls(cls, urls: SecretStr | None) -> SecretStr | None:
+        for url in urls.get_secret_value().split() if urls else ():
+            check_database_url(url)
+        return urls
 
     @field_validator("cells")
     @classmethod
@@ -49,4 +68,6 @@ class CellSettings(BaseSettings):
         if self.cell is not None and self.cell >= self.cells:
             numbers = "0" if self.cells == 1 else f"from 0 to {self.cells - 1}"
             raise ValueError(f"ELS_CELL: should be {numbers} with ELS_CELLS={self.cells}, and not {self.cell}")
+        if (urls := self.urls_of_cells) and len(urls) != self.cells:
+            raise ValueError(f"ELS_CELL_DATABASE_URLS: should have {self.cells} URLs with ELS_CELLS={self.cells}")
         return self

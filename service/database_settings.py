@@ -61,11 +61,11 @@ class DatabaseSettings(InputSettings):
     @classmethod
     def _is_a_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            _check_database_url(url.get_secret_value())
+            check_database_url(url.get_secret_value())
         return url
 
 
-def _check_database_url(url: str) -> None:
+def check_database_url(url: str) -> None:
     """Raise ValueError for a malformed URL. Does not repeat libpq's message, which may quote the password."""
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("should begin with postgresql://")

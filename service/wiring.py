@@ -15,6 +15,7 @@ from aiokafka.errors import (
 
 from service.access_settings import names_of
 from service.consumer.consumer import Consumer
+from service.domain.cells import Slice
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
 from service.domain.topics import INCOMING_TOPICS, LISTING_TOPICS
@@ -227,4 +228,16 @@ def open_console_database(settings: Settings) -> Database:
 
 def operations_of(settings: Settings, database: Database) -> Operations:
     """Build the operator actions."""
-    return Operations(database, intake_limits(settings), input_limits(settings), lambda: kafka_options(settings))
+    urls = settings.urls_of_cells
+
+    def other_cell(cell: int) -> Database:
+        of = Slice(settings.cells, cell)
+        return Database(urls[cell], pool_size=1, pooler=settings.database_pooler, of=of)
+
+    return Operations(
+        database,
+        intake_limits(settings),
+        input_limits(settings),
+        lambda: kafka_options(settings),
+        other_cell if urls else None,
+    )

@@ -21,6 +21,7 @@ from aiokafka import TopicPartition
 
 from service.audit.checks import judge
 from service.audit.findings import UNKNOWN, Finding, Knowledge
+from service.domain.cells import Slice
 from service.domain.delivery import fingerprint
 from service.domain.events import Rejection
 from service.domain.input_limits import InputLimits
@@ -39,7 +40,7 @@ from service.history.topics import (
     read_to_end,
     topic_partitions,
 )
-from service.kafka.deliveries import TopicRecord, decode
+from service.kafka.deliveries import TopicRecord, decode_own
 from service.postgres.pool import Database
 from service.postgres.session import Timeouts
 from service.store.recovery import read_incomplete_batches
@@ -114,7 +115,13 @@ async def audit(database: Database, kafka: Mapping[str, Any], scope: Scope, *, m
             now = await read_tables(database, ledger, report.counts, scope.limits)
             kept_since = now.timestamp() - scope.shortest_retention
             records = _Records(
-                ledger, report, scope, {tp: known.offset for tp, known in committed.items()} | settled, kept_since, most
+                ledger,
+                report,
+                scope,
+                database.slice,
+                {tp: known.offset for tp, known in committed.items()} | settled,
+                kept_since,
+                most,
             )
             async with database.transaction() as conn:
                 skipped = await read_skipped_inputs(conn)
@@ -140,6 +147,7 @@ class _Records:
         ledger: Ledger,
         report: Report,
         scope: Scope,
+        of: Slice,
         bounds: Mapping[TopicPartition, int],
         kept_since: float,
         most: int,
@@ -148,6 +156,7 @@ class _Records:
         self._ledger = ledger
         self._report = report
         self._scope = scope
+        self._slice = of
         self._bounds = bounds
         self._kept_since = kept_since
         self._most = most
@@ -174,7 +183,10 @@ class _Records:
 
     def _input(self, record: TopicRecord, done: bool) -> Iterator[tuple[str, Fact]]:
         at = record.timestamp / 1000
-        delivery = decode(record.topic, record.partition, record, self._scope.limits)
+        delivery = decode_own(record.topic, record.partition, record, self._scope.limits, self._slice)
+        if delivery is None:
+            self._report.counts["inputs of other cells"] += 1
+            return
         digest = fingerprint(delivery).hex()
         self._note_time(record.topic, at)
         if not done:
@@ -198,6 +210,9 @@ class _Records:
         found = event_of(record.topic, record.key, record.value, record.partition, record.offset, at, settled=settled)
         if found is None:
             self._report.counts["records that are not ours"] += 1
+            return
+        if not self._slice.holds(found[0]):
+            self._report.counts["events of other cells"] += 1
             return
         self._note_time(record.topic, datetime.fromisoformat(found[1].stamp).timestamp())
         yield found

@@ -27,13 +27,14 @@ async def read_tables(database: Database, ledger: Ledger, counts: Counter[str], 
         moment = await begin_audit(conn)
         for statement, fact in _FACT_OF.items():
             async for page in audit_pages(conn, statement):
-                ledger.add([(each[0], fact(*each)) for each in page])
+                ledger.add([(each[0], fact(*each)) for each in page if database.slice.holds(each[0])])
                 counts[f"rows of {statement.removeprefix('audit_')}"] += len(page)
         async for page in audit_pages(conn, "audit_quarantine"):
             ledger.add_quarantined([(topic, identity.hex(), state) for topic, identity, state in page])
             counts["rows of quarantine"] += len(page)
         async for page in audit_pages(conn, "audit_operator_inputs", VALUES_PAGE):
-            ledger.add([found for row in page if (found := _operator_input(limits, *row))])
+            inputs = [found for row in page if (found := _operator_input(limits, *row))]
+            ledger.add([each for each in inputs if database.slice.holds(each[0])])
             counts["inputs of operators"] += len(page)
     return moment
 

@@ -58,10 +58,12 @@ def decode(topic: str, partition: int, record: Any, limits: InputLimits) -> Deli
 
 
 def decode_own(topic: str, partition: int, record: Any, limits: InputLimits, of: Slice) -> Delivery | None:
-    """Decode one record if it belongs to a cell of several. Returns None for a record of another cell.
+    """Decode one record if it belongs to a cell. Returns None for a record of another cell.
 
     Most of those are recognised before they are decoded.
     """
+    if of.is_all:
+        return decode(topic, partition, record, limits)
     is_own = scan(record, of)
     if is_own is False:
         return None

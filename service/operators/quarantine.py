@@ -1,7 +1,8 @@
 """Implements the operator actions on rejected inputs (the dead-letter table) and on paused topics."""
 
 import base64
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 
 import psycopg
 
@@ -12,6 +13,7 @@ from service.domain.topics import INCOMING_TOPICS
 from service.operators.apart import replay_apart
 from service.operators.editing import Edited, difference, text_of
 from service.operators.errors import Conflict, InvalidRequest, NotFound, operation_error
+from service.operators.handover import replay_there
 from service.operators.replay import Replay, Replayed
 from service.operators.transactions import Page, transaction
 from service.postgres.errors import is_contention
@@ -26,7 +28,15 @@ from service.store.quarantine import QuarantinedRow, QuarantineFilter
 class QuarantineActions:
     """Performs the operator actions on rejected inputs. Every method raises OperationError."""
 
-    def __init__(self, database: Database, limits: IntakeLimits, input_limits: InputLimits) -> None:
+    def __init__(
+        self,
+        database: Database,
+        limits: IntakeLimits,
+        input_limits: InputLimits,
+        other_cell: Callable[[int], Database] | None = None,
+    ) -> None:
+        """`other_cell` opens the database of the cell with this number."""
+        self._other_cell = other_cell
         self._database = database
         self._limits = limits
         self._input_limits = input_limits
@@ -86,7 +96,7 @@ class QuarantineActions:
 
         Those that have killed a process are replayed in another one, unless `in_this_process`.
         """
-        replay = Replay(self._database, by, self._limits, self._input_limits)
+        replay = self._replay(by)
         deadly = set() if in_this_process else await self._deadly()
         for id_ in ids:
             try:
@@ -112,12 +122,24 @@ class QuarantineActions:
             if row["reason"] == Reason.KILLED_THE_PROCESS and not in_this_process:
                 done = await replay_apart(by, id_, value, dry_run=dry_run)
             else:
-                replay = Replay(self._database, by, self._limits, self._input_limits)
-                done = await replay.edit(id_, value, dry_run=dry_run)
+                done = await self._replay(by).edit(id_, value, dry_run=dry_run)
         except psycopg.Error as error:
             raise operation_error(error) from None
         shown = difference(row["value"], value)
         return Edited(done.id, done.topic, done.outcome, done.error, difference=shown)
+
+    def _replay(self, by: Operator) -> Replay:
+        return Replay(
+            self._database, by, self._limits, self._input_limits, self._other_cell and partial(self._hand_over, by)
+        )
+
+    async def _hand_over(self, by: Operator, cell: int, row: NamedRow, edited: bytes | None) -> Replayed:
+        assert self._other_cell is not None  # noqa: S101  for the type checker
+        there = self._other_cell(cell)
+        try:
+            return await replay_there(there, by, row, edited, self._limits, self._input_limits)
+        finally:
+            await there.close()
 
     async def _deadly(self) -> set[int]:
         """Return the open inputs that have killed a process."""

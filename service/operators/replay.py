@@ -7,13 +7,15 @@ meantime, the whole replay rolls back.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from psycopg import AsyncConnection
 
 from service.domain import incoming as events
+from service.domain.cells import cell_of
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Rejection
 from service.domain.input_limits import InputLimits
@@ -47,10 +49,22 @@ class Replayed:
         return bool(self.error)
 
 
+HandOver = Callable[[int, dict[str, Any], bytes | None], Awaitable[Replayed]]
+
+
 class Replay:
     """Replays rejected inputs for an operator."""
 
-    def __init__(self, database: Database, by: Operator, limits: IntakeLimits, input_limits: InputLimits) -> None:
+    def __init__(
+        self,
+        database: Database,
+        by: Operator,
+        limits: IntakeLimits,
+        input_limits: InputLimits,
+        hand_over: HandOver | None = None,
+    ) -> None:
+        """`hand_over` replays, in the database of the cell with this number, the input of a row, or an edited value."""
+        self._hand_over = hand_over
         self._database = database
         self._by = by
         self._limits = limits
@@ -84,6 +98,8 @@ class Replay:
         delivery = await self._read(id_, edited)
         if isinstance(delivery.event, Rejection):
             return await self._reject(id_, delivery.topic, delivery.event, edited)
+        if not self._database.slice.holds(delivery.event.batch_id):
+            return await self._elsewhere(id_, delivery, edited, dry_run=dry_run)
         try:
             async with self._database.transaction() as conn:
                 outcome = await apply(conn, [delivery], self._limits, exclusive=True, replaying=True)
@@ -99,6 +115,24 @@ class Replay:
         # A registration that contradicts the first one was rejected, and changed nothing.
         return await self._reject(id_, delivery.topic, outcome.effects.rejected[0][1], edited)
 
+    async def _elsewhere(self, id_: int, delivery: Delivery, edited: bytes | None, *, dry_run: bool) -> Replayed:
+        """Replay an input in the cell that its batch belongs to, then close it here."""
+        cells = self._database.slice.cells
+        cell = cell_of(delivery.event.batch_id, cells)  # type: ignore[union-attr]
+        if self._hand_over is None:
+            error = f"its batch belongs to cell {cell} of {cells}: set ELS_CELL_DATABASE_URLS to replay it there"
+            return Replayed(id_, delivery.topic, "other_cell", error)
+        if dry_run:
+            return Replayed(id_, delivery.topic, f"replayed in cell {cell}")
+        async with self._database.transaction() as conn:
+            row = await quarantine.read_quarantined(conn, id_)
+        there = await self._hand_over(cell, row or {}, edited)
+        if there.failed:
+            return Replayed(id_, delivery.topic, there.outcome, f"in cell {cell}: {there.error}")
+        done = Replayed(id_, delivery.topic, there.outcome)
+        async with self._database.transaction() as conn:
+            return await self._close(conn, done, edited, delivery, {"cell": cell, "id_in_cell": there.id})
+
     async def _read(self, id_: int, edited: bytes | None) -> Delivery:
         async with self._database.transaction() as conn:
             row = await quarantine.read_quarantined(conn, id_)
@@ -112,7 +146,12 @@ class Replay:
         return Delivery(topic, row["partition"], row["offset"], row["key"], value, (), event)
 
     async def _close(
-        self, conn: AsyncConnection[Any], done: Replayed, edited: bytes | None, delivery: Delivery
+        self,
+        conn: AsyncConnection[Any],
+        done: Replayed,
+        edited: bytes | None,
+        delivery: Delivery,
+        more: Mapping[str, int] = MappingProxyType({}),
     ) -> Replayed:
         if edited is None:
             action, closed = "quarantine replay", await quarantine.close_quarantine(conn, [done.id], "replayed")
@@ -126,7 +165,7 @@ class Replay:
         if not closed:
             raise Conflict(f"quarantined input {done.id} was closed by someone else in the meantime")
         batch_id = None if edited is None or isinstance(delivery.event, Rejection) else delivery.event.batch_id
-        subject = Subject(batch_id, done.topic, closed[0].named | details)
+        subject = Subject(batch_id, done.topic, closed[0].named | details | dict(more))
         await operator_actions.insert_operator_actions(conn, self._by, action, [subject])
         return done
 

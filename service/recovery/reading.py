@@ -6,6 +6,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from service.domain.cells import Slice
 from service.domain.delivery import Delivery
 from service.domain.input_limits import InputLimits
 from service.history.ledger import Ledger
@@ -57,12 +58,14 @@ async def read_outputs(
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     read: Callable[[int], None],
+    of: Slice,
 ) -> int:
     """Add the announcements to the ledger. Returns the highest number of a row of the outbox that was published."""
     highest = 0
     async for records in read_range(reader, starts, ends):
-        ledger.add([found for record in records if (found := announcement_of(record))])
-        highest = max(highest, *map(_seq_of, records))
+        own = [record for record in records if of.is_all or of.holds(text_of_key(record.key))]
+        ledger.add([found for record in own if (found := announcement_of(record)) and of.holds(found[0])])
+        highest = max([highest, *map(_seq_of, own)])
         read(len(records))
     return highest
 
@@ -76,9 +79,10 @@ async def read_inputs(
     note: Callable[[str, Received], None],
     read: Callable[[int], None],
     is_skipped: IsSkipped,
+    of: Slice,
 ) -> None:
     """Add the readable inputs to the ledger. `note` is called with the batch id of each, and the input."""
-    async for deliveries, _ in input_pages(reader, starts, ends, limits, is_skipped):
+    async for deliveries, _ in input_pages(reader, starts, ends, limits, is_skipped, of):
         inputs = [found for delivery in deliveries if (found := received_of(delivery))]
         for each in inputs:
             note(*each)
@@ -92,11 +96,17 @@ async def input_pages(
     ends: Mapping[TopicPartition, int],
     limits: InputLimits,
     is_skipped: IsSkipped,
+    of: Slice,
 ) -> AsyncIterator[tuple[list[Delivery], TopicRecord]]:
-    """Yield the deliveries of a page of one partition, and its last record."""
+    """Yield the deliveries of a page of one partition, without those of other cells, and its last record."""
     async for records in read_range(reader, starts, ends, limits, is_skipped):
         last = records[-1]
-        yield await decode_all(TopicPartition(last.topic, last.partition), records, limits), last
+        yield await decode_all(TopicPartition(last.topic, last.partition), records, limits, of), last
+
+
+def text_of_key(key: bytes | None) -> str:
+    """Return the batch id that a published record has as its key."""
+    return (key or b"").decode("utf-8", "replace")
 
 
 def _seq_of(record: TopicRecord) -> int:

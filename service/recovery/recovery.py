@@ -31,6 +31,7 @@ from service.history.ledger import Ledger
 from service.history.resumption import Observed, Resumption, resume
 from service.history.topics import open_reader, topic_partitions
 from service.intake.intake import Intake
+from service.intake.outcome import Effects, Outcome
 from service.intake.reporting import report as report_effects
 from service.kafka.deliveries import IsSkipped
 from service.postgres.errors import is_refusal
@@ -192,6 +193,7 @@ class _Run:
         self._recovering, self._reader, self._options = recovering, reader, options
         (self._inputs, self._outputs), self._resumed, self._known_since = partitions, resumed, known_since
         self._acts = lost_acts(options.acts, options.input_limits)
+        self._slice = recovering.database.slice
         self.report = Recovered(recovering.why)
 
     async def output_ends(self) -> Partitions:
@@ -217,10 +219,12 @@ class _Run:
         with Ledger(RECORDS) as ledger:
             log("reading the output topics")
             since = await output_starts(self._reader, self._outputs, self._recovering.begun.known_until)
-            highest = await read_outputs(self._reader, ledger, since, ends, self._counter("read {} announcements"))
+            highest = await read_outputs(
+                self._reader, ledger, since, ends, self._counter("read {} announcements"), self._slice
+            )
             log("reading the inputs")
             count, note = self._counter("read {} inputs"), self._acts.note
-            await read_inputs(self._reader, ledger, starts, input_ends, limits, note, count, skipped)
+            await read_inputs(self._reader, ledger, starts, input_ends, limits, note, count, skipped, self._slice)
             ledger.add(self._acts.edited)
             async with self._recovering.database.transaction() as conn:
                 for batch_id, announcements in await recovery.read_incomplete_batches(conn):
@@ -305,11 +309,13 @@ class _Run:
                 await progress.insert_lost_inputs(conn, lost)
         self._resumed = {tp: replace(each, lost=None) for tp, each in self._resumed.items()}
         stopped: set[TopicPartition] = set()
-        async for deliveries, last in input_pages(self._reader, starts, ends, self._options.input_limits, skipped):
+        async for deliveries, last in input_pages(
+            self._reader, starts, ends, self._options.input_limits, skipped, self._slice
+        ):
             tp = TopicPartition(last.topic, last.partition)
             if tp in stopped:
                 continue
-            outcome = await intake.take(await self._unknown(deliveries))
+            outcome = await intake.take(await self._unknown(deliveries)) if deliveries else Outcome(Effects())
             await intake.take_exclusive(outcome.deferred)
             record = LastRecord(last.offset, time_of(last.timestamp), fingerprint(last))
             row = ProgressRow(epochs[tp], last.offset + 1, record)
