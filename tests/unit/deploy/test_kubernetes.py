@@ -15,11 +15,13 @@ import pytest
 import yaml
 
 from service.cli import parser as commandline
+from service.domain.cells import Slice
 from service.settings import PREFIX, Settings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 PRODUCTION = DEPLOY / "kubernetes" / "overlays" / "production"
+CELL = DEPLOY / "kubernetes" / "overlays" / "cell-0-of-2"
 VERSION = "1.33"
 
 Json = dict[str, Any]
@@ -69,7 +71,7 @@ def test_a_manifest_with_a_wrong_word_is_not() -> None:
         kubernetes_validate.validate(wrong, VERSION, strict=True)
 
 
-@pytest.mark.parametrize("folder", [BASE, PRODUCTION], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [BASE, PRODUCTION, CELL], ids=lambda folder: folder.name)
 def test_every_file_of_a_folder_is_used_and_every_file_that_is_named_is_there(folder: Path) -> None:
     found = kustomization(folder)
     named = [*found["resources"], *(patch["path"] for patch in found.get("patches", []))]
@@ -79,9 +81,12 @@ def test_every_file_of_a_folder_is_used_and_every_file_that_is_named_is_there(fo
     assert files == {name for name in named if not (folder / name).is_dir()}
 
 
-@pytest.mark.parametrize("patch", kustomization(PRODUCTION)["patches"], ids=lambda patch: str(patch["path"]))
-def test_a_patch_meets_what_it_is_for(patch: Json) -> None:
-    [operations] = read(PRODUCTION, patch["path"])
+PATCHES = [(folder, patch) for folder in (PRODUCTION, CELL) for patch in kustomization(folder)["patches"]]
+
+
+@pytest.mark.parametrize(("folder", "patch"), PATCHES, ids=[patch["path"] for _, patch in PATCHES])
+def test_a_patch_meets_what_it_is_for(folder: Path, patch: Json) -> None:
+    [operations] = read(folder, patch["path"])
     target = ALL[patch["target"]["kind"], patch["target"]["name"]]
     assert operations[0]["op"] == "test"
     for operation in operations:
@@ -103,7 +108,10 @@ def test_the_image_that_the_overlay_renames_is_the_one_of_every_container_and_of
 # -- what the code says
 
 
-@pytest.mark.parametrize("folders", [(BASE,), (BASE, PRODUCTION)], ids=["base", "production"])
+FOLDERS = [(BASE,), (BASE, PRODUCTION), (BASE, PRODUCTION, CELL)]
+
+
+@pytest.mark.parametrize("folders", FOLDERS, ids=["base", "production", "cell"])
 def test_its_settings_are_settings_and_whole_with_the_secrets(folders: tuple[Path, ...], tmp_path: Path) -> None:
     given = settings(*folders)
     assert given.keys() <= {PREFIX + name.upper() for name in Settings.model_fields}
@@ -169,6 +177,14 @@ def test_pods_are_scaled_by_the_lag_of_the_group_and_by_what_waits() -> None:
     assert ("TriggerAuthentication", waiting["authenticationRef"]["name"]) in ALL
     most = int(re.search(r", (\d+)\)::integer", waiting["metadata"]["query"])[1])  # type: ignore[index]
     assert most / int(waiting["metadata"]["targetQueryValue"]) <= SCALED["maxReplicaCount"] / 2
+
+
+def test_pods_of_a_cell_are_scaled_by_the_lag_of_its_group() -> None:
+    [[_, operation]] = read(CELL, "group.yaml")
+    given = settings(BASE, PRODUCTION, CELL)
+    of = Slice(int(given["ELS_CELLS"]), int(given["ELS_CELL"]))
+    assert operation["value"] == Settings.model_fields["consumer_group"].default + of.suffix
+    assert CELL.name == of.suffix.removeprefix(".")
 
 
 @pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "Service"])
