@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
+from service.domain.cells import cell_of
 from service.operators.errors import operation_error
 from service.postgres.pool import Database
 
@@ -20,6 +21,14 @@ class Page(Generic[_Row]):
 
     rows: Sequence[_Row]
     next: str | None
+
+
+def cell_of_others(database: Database, batch_id: str) -> str | None:
+    """Say in one line that a batch belongs to another cell than this database; None where it does not."""
+    cells = database.slice.cells
+    if database.slice.holds(batch_id):
+        return None
+    return f"batch {batch_id} belongs to cell {cell_of(batch_id, cells)} of {cells}, and this is {database.slice}"
 
 
 @asynccontextmanager

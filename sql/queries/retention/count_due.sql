@@ -18,12 +18,14 @@ select
         where state = 'registered'
             and timed_out_at is null
             and registered_at <= :late_due::timestamptz
+            and els.holds(batch_id)
     ) as timed_out_batches,
     (
         select count(*)
         from els.batches
         where state = 'complete'
             and not :waits::boolean
+            and els.holds(batch_id)
     ) as ended_waits,
     (
         select count(*)

@@ -1,4 +1,4 @@
-"""An input in quarantine that turns out to belong to another cell is replayed there, and closed here."""
+"""What operators do with what belongs to another cell: a rejected input is replayed there, and closed here."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,3 +111,13 @@ def test_the_database_of_the_other_cell_must_be_that_cell(halves: Halves, app_ur
     assert "the database holds cell 0 of 2, and this process is set to cell 1 of 2" in ended.out + ended.err
     ended = halves.service("quarantine", "list", ELS_CELL_DATABASE_URLS=app_url)
     assert ended.failed_with(2, "ELS_CELL_DATABASE_URLS: should have 2 URLs with ELS_CELLS=2")
+
+
+def test_an_operator_who_asks_the_wrong_cell_about_a_batch_learns_which_one_has_it(halves: Halves) -> None:
+    become_cells(halves)
+    elsewhere = f"batch {OTHERS} belongs to cell 1 of 2, and this is cell 0 of 2"
+    for command in ("show", "republish", "close", "cancel --reason OTHER"):
+        name, *options = command.split()
+        why = [] if name == "show" else ["--why=w"]
+        yes = ["--yes"] if name in ("close", "cancel") else []
+        assert halves.service("batches", name, OTHERS, *options, *why, *yes).failed_with(1, elsewhere)

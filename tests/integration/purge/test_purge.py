@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import pods, until
+from service.domain.cells import Slice, cell_of
 from service.domain.topics import PENDING_EXPIRED
 from service.postgres.pool import Database
 from service.purge import purge, reporting
@@ -85,6 +86,21 @@ async def test_the_services_own_role_may_do_all_that(house: PurgeFixture, app_ur
         assert await count_due(database, SHORT) == PurgeReport()
     finally:
         await database.close()
+
+
+async def test_batches_of_another_cell_that_a_split_has_left_here_are_not_reported(house: PurgeFixture) -> None:
+    ids = [f"late{number}" for number in range(8)]
+    await house.poll(*(registration(batch_id, 1) for batch_id in ids))
+    house.conn.execute("update els.slice set cells = 2, cell = 1")
+    own = {batch_id for batch_id in ids if cell_of(batch_id, 2) == 1}
+    database = Database(house.url, of=Slice(2, 1))
+    try:
+        due = await count_due(database, POLICY, now=later(2))
+        report = await purge_once(database, POLICY, now=later(2))
+    finally:
+        await database.close()
+    assert due.timed_out_batches == report.timed_out_batches == len(own) < len(ids)
+    assert set(house.rows("select batch_id from els.batches where timed_out_at is not null")) == {(id_,) for id_ in own}
 
 
 async def test_a_pod_purges_by_itself_and_publishes_its_events(
