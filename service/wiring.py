@@ -12,6 +12,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
+from pydantic import SecretStr
 
 from service.access_settings import names_of
 from service.consumer.consumer import Consumer
@@ -224,6 +225,14 @@ def trusted_proxy_of(settings: Settings) -> "TrustedProxy | None":
 def open_console_database(settings: Settings) -> Database:
     """Create the connection pool of what the console reads."""
     return open_database(settings, CONSOLE_TIMEOUTS, CONSOLE_SESSIONS)
+
+
+def settings_of_cells(settings: Settings) -> list[Settings]:
+    """Return the settings of a process of each cell; none where their databases are not known."""
+    return [
+        settings.model_copy(update={"cell": cell, "database_url": SecretStr(url)})
+        for cell, url in enumerate(settings.urls_of_cells)
+    ]
 
 
 def operations_of(settings: Settings, database: Database) -> Operations:

@@ -1,24 +1,66 @@
 """Implements the command that finds batches, uploads and rejected inputs. It ends like those of `pending`."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 
 from service.cli.operations import opened_operations
-from service.cli.output import print_rows, warn
+from service.cli.output import CommandError, print_rows, warn
+from service.operators.errors import NotFound
+from service.postgres.queries import NamedRow
 from service.settings import Settings
+from service.wiring import settings_of_cells
 
 
 async def find(settings: Settings, options: Namespace) -> int:
-    """Print what has an id, or a part of a file's name, in every state."""
+    """Print what has an id, or a part of a file's name, in every state; of all cells where their databases are known.
+
+    Exit status 1 also where the database of a cell cannot be asked.
+    """
+    cells = settings_of_cells(settings)
+    if not cells:
+        rows = await _find(settings, options)
+        print_rows(rows, options.json)
+        _warn_of_more(rows, options)
+        return 0
+    all_rows: list[NamedRow] = []
+    failed, missing = 0, ""
+    for of_cell in cells:
+        try:
+            rows = await _find(of_cell, options, missing_is_an_error=False)
+        except NotFound as nothing:
+            missing = str(nothing)
+        except CommandError as error:
+            failed += 1
+            warn(f"cell {of_cell.cell}: {error}")
+        else:
+            all_rows += [{"cell": of_cell.cell, **row} for row in rows]
+            _warn_of_more(rows, options)
+    if not all_rows and not failed:
+        raise CommandError(missing)
+    print_rows(all_rows, options.json)
+    return 1 if failed else 0
+
+
+async def _find(settings: Settings, options: Namespace, *, missing_is_an_error: bool = True) -> Sequence[NamedRow]:
+    """Search one database. Raises CommandError; where nothing is found NotFound, unless `missing_is_an_error`."""
+    nothing: NotFound | None = None
     async with opened_operations(settings) as operations:
-        rows = await operations.search.find(
-            options.text,
-            page=options.limit,
-            older_than=options.older_than,
-            newer_than=options.newer_than,
-            since=options.since,
-            until=options.until,
-        )
-    print_rows(rows, options.json)
+        try:
+            return await operations.search.find(
+                options.text,
+                page=options.limit,
+                older_than=options.older_than,
+                newer_than=options.newer_than,
+                since=options.since,
+                until=options.until,
+            )
+        except NotFound as error:
+            if missing_is_an_error:
+                raise
+            nothing = error
+    raise nothing
+
+
+def _warn_of_more(rows: Sequence[NamedRow], options: Namespace) -> None:
     if len(rows) == options.limit:
         warn("There may be more rows: give a longer text, an age, or a higher --limit")
-    return 0

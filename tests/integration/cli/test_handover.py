@@ -1,4 +1,4 @@
-"""What operators do with what belongs to another cell: a rejected input is replayed there, and closed here."""
+"""What operators do with what belongs to another cell: a rejected input is replayed there, and a search finds it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +121,19 @@ def test_an_operator_who_asks_the_wrong_cell_about_a_batch_learns_which_one_has_
         why = [] if name == "show" else ["--why=w"]
         yes = ["--yes"] if name in ("close", "cancel") else []
         assert halves.service("batches", name, OTHERS, *options, *why, *yes).failed_with(1, elsewhere)
+
+
+def test_a_search_finds_what_is_in_any_cell(halves: Halves, app_url: str) -> None:
+    id_ = reject_here(halves, app_url, content(OTHERS, "text-there"))
+    halves.service("quarantine", "replay", str(id_), ELS_CELL_DATABASE_URLS=halves.urls)
+    halves.here.execute("delete from els.quarantine")
+    assert halves.service("find", "text-there").failed_with(1, "nothing has the id 'text-there'")
+    ended = halves.service("find", "text-there", "--json", ELS_CELL_DATABASE_URLS=halves.urls)
+    assert (ended.status, {row["cell"] for row in ended.json}) == (0, {1})
+    ended = halves.service("find", "no such text", ELS_CELL_DATABASE_URLS=halves.urls)
+    assert ended.failed_with(1, "nothing has the id 'no such text'")
+    # A cell whose database is down is named, and the others are searched.
+    urls = f"postgresql://els_app:x@{NOBODY}/els {halves.urls.split()[1]}"
+    ended = halves.service("find", "text-there", "--json", ELS_CELL_DATABASE_URLS=urls)
+    assert (ended.status, [row["cell"] for row in ended.json][:1]) == (1, [1])
+    assert "cell 0: ELS_DATABASE_URL: " in ended.err
