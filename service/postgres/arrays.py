@@ -1,8 +1,9 @@
 """Encodes array parameters in PostgreSQL's binary form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from struct import pack
+from itertools import chain
+from struct import Struct, pack
 from typing import Any
 
 from psycopg import AsyncConnection, Connection
@@ -16,6 +17,18 @@ _MICROSECOND = timedelta(microseconds=1)
 
 _NULL = b"\xff\xff\xff\xff"
 
+_LENGTH = Struct("!I").pack
+
+
+def _with_lengths(values: Sequence[Any]) -> Iterable[Buffer]:
+    """Put its length before each element, of bytes or None. Without a Python loop where none is NULL."""
+    try:
+        lengths = list(map(_LENGTH, map(len, values)))
+    except TypeError:
+        pairs = ((_NULL,) if value is None else (_LENGTH(len(value)), value) for value in values)
+        return chain.from_iterable(pairs)
+    return chain.from_iterable(zip(lengths, values, strict=True))
+
 
 class Array:
     """An array parameter, with a subclass for each element type. Elements of None are NULL."""
@@ -27,7 +40,7 @@ class Array:
     def __init__(self, values: Sequence[object]) -> None:
         self.values = values
 
-    def encoded(self) -> Sequence[bytes | bytearray]:
+    def encoded(self) -> Iterable[Buffer]:
         """Encode the elements, each with its length before it."""
         raise NotImplementedError
 
@@ -37,22 +50,20 @@ class Texts(Array):
 
     array_oid, element_oid = 1009, 25
 
-    def encoded(self) -> Sequence[bytes | bytearray]:
-        parts: list[bytes | bytearray] = []
-        for value in self.values:
-            if value is None:
-                parts.append(_NULL)
-            else:
-                data: Any = value.encode() if isinstance(value, str) else value
-                parts.append(len(data).to_bytes(4, "big"))
-                parts.append(data)
-        return parts
+    def encoded(self) -> Iterable[Buffer]:
+        try:
+            return _with_lengths(list(map(str.encode, self.values)))  # type: ignore[arg-type]
+        except TypeError:  # there are NULLs, or texts that are encoded already
+            return _with_lengths([value.encode() if isinstance(value, str) else value for value in self.values])
 
 
-class Blobs(Texts):
+class Blobs(Array):
     """bytea[]"""
 
     array_oid, element_oid = 1001, 17
+
+    def encoded(self) -> Iterable[Buffer]:
+        return _with_lengths(self.values)
 
 
 class Integers(Array):
