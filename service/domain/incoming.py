@@ -179,7 +179,8 @@ def _miscounted(data: RegistrationData) -> Rejection | None:
     if not given:
         return _rejected(Reason.NO_ESSAYS, "data.essay_ids is empty")
     if not 1 <= expected <= MOST_ESSAYS:
-        return _rejected(Reason.COUNT_OUT_OF_RANGE, f"data.expected_essay_count is not between 1 and {MOST_ESSAYS}")
+        what = f"data.expected_essay_count is {_number(expected)}, and not between 1 and {MOST_ESSAYS}"
+        return _rejected(Reason.COUNT_OUT_OF_RANGE, what)
     if expected != given:
         return _rejected(
             Reason.COUNT_MISMATCH, f"data.expected_essay_count is {expected}, but {given} essay_ids are given"
@@ -241,13 +242,15 @@ def _misdirected(topic: str, head: EnvelopeHead) -> Rejection | None:
         reason = Reason.WRONG_TOPIC if known else Reason.UNKNOWN_EVENT_TYPE
         return _rejected(reason, f"event_type is {kind[:255]!r} on the topic {topic!r}")
     if type(version) is int and version != SCHEMA_VERSION:
-        return _rejected(Reason.UNKNOWN_SCHEMA_VERSION, f"schema_version is not {SCHEMA_VERSION}")
+        return _rejected(
+            Reason.UNKNOWN_SCHEMA_VERSION, f"schema_version is {_number(version)}, and not {SCHEMA_VERSION}"
+        )
     return None
 
 
 def _diagnosis(topic: str, value: bytes, validation_error: ValidationError) -> Rejection:
     """Find the reason why validation failed."""
-    error = validation_error.errors(include_url=False, include_context=False, include_input=False)[0]
+    error = validation_error.errors(include_url=False, include_context=False)[0]
     where, what = ".".join(map(str, error["loc"])), error["msg"]
     if error["type"] == "json_invalid":
         return _not_json(value, what)
@@ -257,7 +260,33 @@ def _diagnosis(topic: str, value: bytes, validation_error: ValidationError) -> R
     if misdirected:
         return misdirected
     missing = error["type"] == "missing" and len(error["loc"]) == 1
+    if error["type"] != "missing":
+        what += f"; found: {_kind(error['input'])}"
     return _rejected(Reason.NOT_AN_ENVELOPE if missing else Reason.INVALID_FIELD, f"{where}: {what}")
+
+
+def _kind(found: object) -> str:
+    """Describe a JSON value without quoting it: it may be personal data, and of any length."""
+    match found:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int():
+            return "an integer"
+        case float():
+            return "a number that is no integer"
+        case str():
+            return f"a text of length {len(found)}"
+        case list() | tuple():
+            return f"a list of length {len(found)}"
+        case _:
+            return "an object"
+
+
+def _number(value: int) -> str:
+    """Write an integer; not one that has thousands of digits."""
+    return str(value) if abs(value) < 10**18 else "a number of more than 18 digits"
 
 
 def _not_json(value: bytes, what: str) -> Rejection:

@@ -257,3 +257,35 @@ def test_an_unknown_schema_version_is_reported_before_invalid_fields() -> None:
     assert reason(having(CONTENT, "schema_version", 2)) == Reason.UNKNOWN_SCHEMA_VERSION
     changed = having(having(CONTENT, "schema_version", 2), "data.text_storage_id", ABSENT)
     assert reason(changed) == Reason.UNKNOWN_SCHEMA_VERSION
+
+
+def error(document: dict[str, Any]) -> str:
+    answer = decode(document["event_type"], text(document), max_bytes=MIB)
+    assert isinstance(answer, Rejection)
+    return answer.error
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "value", "found"),
+    [
+        (CONTENT, "schema_version", 2, "schema_version is 2, and not 1"),
+        (CONTENT, "schema_version", 10**400, "is a number of more than 18 digits, and not 1"),
+        (REGISTRATION, "data.expected_essay_count", 0, "is 0, and not between 1 and"),
+        (CONTENT, "schema_version", None, "; found: null"),
+        (CONTENT, "data.file_size_bytes", "many", "; found: a text of length 4"),
+        (CONTENT, "data.file_size_bytes", -1, "; found: an integer"),
+        (CONTENT, "data.file_size_bytes", 1.5, "; found: a number that is no integer"),
+        (CONTENT, "data.file_size_bytes", True, "; found: true or false"),
+        (CONTENT, "data", [1, 2], "; found: a list of length 2"),
+        (REGISTRATION, "data.user_id", {"ssn": "19121212-1212"}, "; found: an object"),
+    ],
+)
+def test_an_error_says_what_was_found(document: dict[str, Any], path: str, value: object, found: str) -> None:
+    assert found in error(having(document, path, value))
+
+
+@pytest.mark.parametrize("value", [191212121212, ["Åsa Öberg"], {"Åsa Öberg": 1}, "Åsa Öberg" * 200])
+def test_an_error_quotes_no_value_that_may_name_a_person(value: object) -> None:
+    for document, path in ((REGISTRATION, "data.user_id"), (CONTENT, "data.original_file_name")):
+        said = error(having(document, path, value))
+        assert ("Åsa" in said, "1912" in said, "found: " in said) == (False, False, True)
