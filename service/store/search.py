@@ -58,11 +58,16 @@ async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[N
     may_begin = len(condition.text) >= LEAST_PREFIX and " " not in condition.text
     if may_begin and all(row["matched"] in NOT_IDS for row in rows):
         begin = await _find(conn, condition, known_until, None)
-        same = [row | {"matched": None} for row in begin]
-        rows = [row for row in rows if row | {"matched": None} not in same]
+        same = {_found(row) for row in begin}
+        rows = [row for row in rows if _found(row) not in same]
         rows += [row | {"matched": f"beginning of {row['matched']}"} for row in begin]
     dated = sorted((row for row in rows if row["at"] is not None), key=lambda row: row["at"], reverse=True)
     return (dated + [row for row in rows if row["at"] is None])[: condition.page]
+
+
+def _found(row: NamedRow) -> tuple[Any, ...]:
+    """Return what was found, whatever of it has matched."""
+    return tuple(value for name, value in row.items() if name != "matched")
 
 
 async def _find(
