@@ -90,7 +90,7 @@ def addresses(url: str, slots: int) -> Mapping[str, tuple[str, dict[str, str]]]:
         "waiting: nothing that exists": ("waiting", {"file": "no such name"}),
         "quarantine: topic and reason": ("quarantine", {"topic": topic, "reason": "missing_field"}),
         "quarantine: a reason that is rare": ("quarantine", {"topic": topic, "reason": "not_utf8"}),
-        "quarantine: a day": ("quarantine", {"older_than": "20d", "newer_than": "21d"}),
+        "quarantine: a day": ("quarantine", {"since": "21d", "until": "20d"}),
         "quarantine: batch": ("quarantine", {"batch": rejected[1]}),
         "quarantine: contains": ("quarantine", {"contains": "lorem ipsum"}),
         "quarantine: contains nothing that exists": ("quarantine", {"contains": "no such text"}),

@@ -14,8 +14,9 @@ from markupsafe import Markup
 
 from service.console.access import PERSON, read_form
 from service.console.actions import batches, health, pending, privacy, quarantine, topics
-from service.console.actions.action import Action
+from service.console.actions.action import Action, Field
 from service.console.outages import Outage
+from service.console.rendering import href
 from service.operators import parameters
 from service.operators.errors import Conflict, InvalidRequest, OperationError, Unavailable
 from service.operators.operations import Operations
@@ -108,7 +109,7 @@ class Acting:
         error: str | None = None,
         status: int = 200,
     ) -> web.Response:
-        fixed = {each.name for each in action.fields if request.query.get(each.name)}
+        fixed = {each.name: request.query[each.name] for each in action.fields if request.query.get(each.name)}
         return self._render(
             request,
             "form.html",
@@ -118,8 +119,22 @@ class Acting:
             fixed=fixed,
             why=why,
             error=error,
-            target=_target(action, {name: request.query[name] for name in fixed}),
+            asked=_asked(action, fixed),
+            listing=href(action.listed, **fixed) if action.listed and fixed and "ids" not in fixed else None,
+            target=_target(action, fixed),
         )
+
+
+def _asked(action: Action, fixed: Mapping[str, str]) -> tuple[list[Field], list[Field]]:
+    """Returns the fields that a form asks for, and those that can narrow down what is selected already.
+
+    Where conditions are given, what would replace them is not asked for, and beside that no other condition is.
+    """
+    open_ = [each for each in action.fields if each.name not in fixed]
+    selects = {each.name: each.stands_alone for each in action.fields}
+    if not fixed or not any(selects.values()):
+        return open_, []
+    return [], [] if any(selects[name] for name in fixed) else [each for each in open_ if not each.stands_alone]
 
 
 def _action(request: web.Request) -> Action:

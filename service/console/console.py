@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from service.console.access import OPEN, PERSON, Access, add_headers, controlled, read_form
 from service.console.acting import OUTAGES, Acting
-from service.console.pages import batches, kafka, log, overview, quarantine, waiting
+from service.console.pages import batches, kafka, log, overview, quarantine, runbook, waiting
 from service.console.pages.reads import ConsolePage, Query, Reads, read_in_time
 from service.console.rendering import FOLDER, environment
 from service.console.session import COOKIE
@@ -28,6 +28,7 @@ PAGES: Final[Sequence[ConsolePage]] = (
     *quarantine.pages(),
     *kafka.pages(),
     *log.pages(),
+    *runbook.pages(),
 )
 
 CURRENT_PAGE: Final = web.RequestKey("page", ConsolePage)

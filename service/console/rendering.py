@@ -1,5 +1,6 @@
 """Renders the templates of the console. Everything from outside is escaped, and made harmless for the eye."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from service import __version__
+from service.console import wording
 from service.runtime.text import plain_lines
 
 FOLDER: Final = Path(__file__).parent
+
+_RUNBOOK: Final = re.compile(r"docs/([a-z]+\.md#[a-z0-9-]+)")
 
 _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -29,8 +33,9 @@ def environment() -> Environment:
         auto_reload=False,
         finalize=_shown,
     )
-    jinja.filters |= {"ago": ago, "number": number, "clock": clock, "json": pretty, "exact": exact}
+    jinja.filters |= {"ago": ago, "number": number, "clock": clock, "json": pretty, "exact": exact, "linked": linked}
     jinja.globals |= {"href": href, "version": __version__}
+    jinja.globals |= {"outcome": wording.outcome, "facts": wording.facts, "input_of": wording.input_of}
     return jinja
 
 
@@ -51,6 +56,15 @@ def href(path: str, **query: object) -> Markup:
     given = {name: value for name, value in query.items() if value not in (None, "")}
     address = f"/console/{path}" + (f"?{urlencode(given)}" if given else "")
     return Markup(address.replace("&", "&amp;"))  # noqa: S704  urlencode leaves no other character of HTML
+
+
+def linked(text: str) -> Markup:
+    """Returns text with links to the sections of runbooks that it names, like docs/operations.md#elsoutboxblocked."""
+    link = Markup('<a href="{}">the runbook</a>')
+    parts = _RUNBOOK.split(plain_lines(text))
+    return Markup("").join(
+        link.format(href("runbook", name=part)) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
 
 
 def span(seconds: float) -> str:

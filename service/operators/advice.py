@@ -1,19 +1,38 @@
 """Says in words how a batch stands, and what an operator can do next: a command, where there is one."""
 
 import shlex
+from dataclasses import dataclass
 
 from service.domain.events import Reason
 from service.domain.personal_data import BLANK
 from service.domain.topics import BATCH_REGISTERED
 from service.postgres.queries import NamedRow
 
-Advice = tuple[str, str]
-"""How it stands, and what to do next; each is one line."""
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that an operator can run next. Its text is the command line."""
+
+    name: str
+    subject: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        given = f" {shlex.quote(self.subject)}" if self.subject else ""
+        reason = f" --reason {self.reason}" if self.reason else ""
+        why = " --why '…'" if self.subject and not self.name.endswith(" show") else ""
+        return f"els {self.name}{given}{reason}{why}"
+
+
+Steps = tuple[str | Command, ...]
+"""What to do next: one line, in parts."""
+
+Advice = tuple[str, Steps]
+"""How it stands, in one line, and what to do next."""
 
 
 def advise(batch_id: str, batch: NamedRow | None, facts: NamedRow) -> Advice:
     """Return the advice on a batch, from its row (None: it is not registered) and what there is of it beside."""
-    batch_id = shlex.quote(batch_id)
     if batch is None:
         return _unregistered(batch_id, facts)
     said = f"{batch['assigned']} of {batch['expected']} slots are assigned, {batch['failed']} failed"
@@ -26,18 +45,14 @@ def advise(batch_id: str, batch: NamedRow | None, facts: NamedRow) -> Advice:
             return _complete(batch_id, batch, facts, f"{said}; it waits for the confirmation of its class")
         case "cancelled":
             what = f"{said}; an operator cancelled it ({batch['cancel_reason']})"
-            return _published(facts, what, "nothing: it stays cancelled, and later uploads are excess")
+            return _published(facts, what, ("nothing: it stays cancelled, and later uploads are excess",))
         case "failed":
             what = f"{said}; no text arrived, so BatchValidationErrors says so, and BatchEssaysReady is not sent"
-            again = f"the teacher uploads again, in a new batch; if its consumer lost the event: {_republish(batch_id)}"
-            return _published(facts, what, again)
+            again = "the teacher uploads again, in a new batch; if its consumer lost the event: "
+            return _published(facts, what, (again, Command("batches republish", batch_id)))
         case _:
-            lost = f"nothing; if its consumer lost the event: {_republish(batch_id)}"
+            lost = "nothing; if its consumer lost the event: ", Command("batches republish", batch_id)
             return _published(facts, f"{said}; it is ready", lost)
-
-
-def _republish(batch_id: str) -> str:
-    return f"els batches republish {batch_id} --why '…'"
 
 
 def _open(facts: NamedRow, *, registrations: bool) -> NamedRow | None:
@@ -46,11 +61,11 @@ def _open(facts: NamedRow, *, registrations: bool) -> NamedRow | None:
     return next((row for row in rejected if (row["topic"] == BATCH_REGISTERED) == registrations), None)
 
 
-def _look_at(rejected: NamedRow) -> str:
+def _look_at(rejected: NamedRow) -> Steps:
     """Return what to do with a rejected input."""
     if rejected["error"] == BLANK:
-        return f"it was erased, and cannot be replayed: els quarantine discard {rejected['id']} --why '…'"
-    return f"els quarantine show {rejected['id']}"
+        return "it was erased, and cannot be replayed: ", Command("quarantine discard", str(rejected["id"]))
+    return (Command("quarantine show", str(rejected["id"])),)
 
 
 def _counted(number: int, what: str) -> str:
@@ -71,16 +86,18 @@ def _unregistered(batch_id: str, facts: NamedRow) -> Advice:
     if facts["incomplete"]:
         return (
             f"it was announced, but its registration is in no topic; {_uploads(facts, 'waiting')} wait",
-            "have the Batch Orchestrator send the registration again, then: els recover",
+            ("have the Batch Orchestrator send the registration again, then: ", Command("recover")),
         )
     if rejected := _open(facts, registrations=True):
         return f"its registration was rejected; {_uploads(facts, 'waiting')} wait", _look_at(rejected)
     if (facts["expired_contents"] or facts["expired_failures"]) and not facts["waiting_contents"]:
         return said, (
-            "ask the Batch Orchestrator for the registration, which takes what expired as well; if it will not come"
-            f" before ELS_EXPIRED_RETENTION_SECONDS: els pending restore {batch_id} --why '…'"
+            "ask the Batch Orchestrator for the registration, which takes what expired as well; if it will not come",
+            " before ELS_EXPIRED_RETENTION_SECONDS: ",
+            Command("pending restore", batch_id),
         )
-    return said, "els top --once shows whether the registration is still in Kafka; else ask the Batch Orchestrator"
+    where = " shows whether the registration is still in Kafka; else ask the Batch Orchestrator"
+    return said, (Command("top --once"), where)
 
 
 def _registered(batch_id: str, batch: NamedRow, facts: NamedRow, said: str) -> Advice:
@@ -89,15 +106,16 @@ def _registered(batch_id: str, batch: NamedRow, facts: NamedRow, said: str) -> A
     if found := _rejected(batch_id, facts, said):
         return found
     return said, (
-        "els top --once shows whether uploads are still in Kafka; else ask the File Service;"
-        f" if no more will come: els batches close {batch_id} --why '…'"
+        Command("top --once"),
+        " shows whether uploads are still in Kafka; else ask the File Service; if no more will come: ",
+        Command("batches close", batch_id),
     )
 
 
 def _complete(batch_id: str, batch: NamedRow, facts: NamedRow, said: str) -> Advice:
     if found := _rejected(batch_id, facts, said):
         return found
-    return _published(facts, said, f"ask Class Management to confirm class {batch['class_id']}")
+    return _published(facts, said, (f"ask Class Management to confirm class {batch['class_id']}",))
 
 
 def _rejected(batch_id: str, facts: NamedRow, said: str) -> Advice | None:
@@ -107,25 +125,27 @@ def _rejected(batch_id: str, facts: NamedRow, said: str) -> Advice | None:
     if (rejected := _open(facts, registrations=True)) is None:
         return None
     said += f"; another registration of it was rejected ({rejected['reason']})"
-    discard = f"els quarantine discard {rejected['id']} --why '…'"
     if rejected["reason"] != Reason.CONFLICTING_REGISTRATION or rejected["error"] == BLANK:
         return said, _look_at(rejected)
     return said, (
-        f"els quarantine show {rejected['id']}, and ask the Batch Orchestrator which one is right; if that one:"
-        f" els batches cancel {batch_id} --reason WRONG_REGISTRATION --why '…'; then, in each case: {discard}"
+        Command("quarantine show", str(rejected["id"])),
+        ", and ask the Batch Orchestrator which one is right; if that one: ",
+        Command("batches cancel", batch_id, "WRONG_REGISTRATION"),
+        "; then, in each case: ",
+        Command("quarantine discard", str(rejected["id"])),
     )
 
 
-def _published(facts: NamedRow, said: str, otherwise: str) -> Advice:
+def _published(facts: NamedRow, said: str, otherwise: Steps) -> Advice:
     """Return what is said of a batch that has announced something, unless its events are not published yet."""
     if blocked := facts["blocked"]:
         why = f"{said}; its events wait in the outbox and cannot be published: {blocked['error']}"
         row = f"row {blocked['seq']} of the outbox"
         what = f"mend that on {blocked['topic']}" if blocked["topic"] else f"{row} is no event: correct or delete it"
-        return why, f"{what} (docs/operations.md#elsoutboxblocked); the relay tries again by itself"
+        return why, (f"{what} (docs/operations.md#elsoutboxblocked); the relay tries again by itself",)
     if waiting := facts["to_be_published"]:
         return (
             f"{said}; {_counted(waiting, 'event')} wait to be published",
-            "els relay --once, or see ElsOutboxNotDraining",
+            (Command("relay --once"), ", or see docs/operations.md#elsoutboxnotdraining"),
         )
     return said, otherwise

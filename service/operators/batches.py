@@ -48,8 +48,8 @@ class BatchActions:
             rows = await slots.list_slots(conn, batch_id, page=page, after=after)
         if batch is None and not (facts["history"] or facts["rejected"] or facts["incomplete"]):
             raise NotFound(f"nothing is known of batch {batch_id}: the id is wrong, or it was deleted long ago")
-        summary, to_do = advise(batch_id, batch, facts)
-        head = {"batch_id": batch_id, "summary": summary, "to_do": to_do}
+        summary, steps = advise(batch_id, batch, facts)
+        head = {"batch_id": batch_id, "summary": summary, "to_do": "".join(map(str, steps))}
         more = batch is not None and len(rows) == page and rows[-1]["position"] < batch["expected"]
         return head | (batch or {"state": "unknown"}) | facts, Page(rows, str(rows[-1]["position"]) if more else None)
 

@@ -5,6 +5,7 @@ parameter must be.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 MAX_ROWS = 1000
@@ -109,6 +110,39 @@ def until(text: str) -> datetime:
     """Parse a time as `since` does; a date includes the whole day."""
     is_date = re.fullmatch("[0-9]{4}-?[0-9]{2}-?[0-9]{2}", text) is not None
     return since(text) + (timedelta(days=1, microseconds=-1) if is_date else timedelta(0))
+
+
+def moment(text: str) -> datetime:
+    """Parse a time as `since` does, or how long ago it was, such as 2h or 1d."""
+    return _moment(text, since)
+
+
+def moment_end(text: str) -> datetime:
+    """Parse a time likewise; a date includes the whole day."""
+    return _moment(text, until)
+
+
+def age_since(text: str) -> float:
+    """Parse a time as `moment` does. Returns the seconds that have passed since then, 0 for a time that comes."""
+    return _passed(moment(text))
+
+
+def age_until(text: str) -> float:
+    """Parse a time as `moment_end` does. Returns the same."""
+    return _passed(moment_end(text))
+
+
+def _moment(text: str, read: Callable[[str], datetime]) -> datetime:
+    if re.fullmatch(_SPAN, text) and not text.isdigit():
+        return datetime.now(UTC) - timedelta(seconds=age(text))
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or an age like 2h or 1d") from None
+
+
+def _passed(at: datetime) -> float:
+    return max(0.0, (datetime.now(UTC) - at).total_seconds())
 
 
 def batch_cursor(text: str) -> tuple[datetime, str]:

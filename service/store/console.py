@@ -15,6 +15,10 @@ SEARCHED: Final = 3_000
 """How many of the newest open inputs that match otherwise are searched for a text: a quarter of a second."""
 
 
+RECENT: Final = 10_000
+"""How many operator actions are searched for those on one rejected input: some milliseconds."""
+
+
 async def list_waiting_batches(conn: AsyncConnection[Any], page: int) -> list[NamedRow]:
     """Read the batches whose content or failures have waited longest for their registration."""
     return await fetch_named_rows(conn, "list_waiting_batches", page=page)
@@ -93,6 +97,15 @@ async def list_operator_actions(
     """Read a page of the log of operator actions, the newest first. Give the last id as `before` for the next page."""
     conditions = {"who": who, "action": action, "batch_id": batch_id, "topic": topic, "since": since, "until": until}
     return await fetch_named_rows(conn, "list_operator_actions", **conditions, before=before, page=page)
+
+
+async def list_input_actions(
+    conn: AsyncConnection[Any], id_: int, topic: str, since: datetime, until: datetime | None, page: int
+) -> list[NamedRow]:
+    """Read what operators did with a rejected input, the newest first: among the `RECENT` newest of its time."""
+    return await fetch_named_rows(
+        conn, "list_input_actions", id=str(id_), topic=topic, since=since, until=until, recent=RECENT, page=page
+    )
 
 
 async def list_pods(conn: AsyncConnection[Any]) -> list[NamedRow]:

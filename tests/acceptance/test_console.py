@@ -88,6 +88,7 @@ def addresses(console: ServedConsole, name: str) -> list[str]:
     found += [f"find?text={quote(name)}", f"waiting?batch={quote(f'waiting-{name}'[:255])}"]
     found += [f"waiting?file={quote(name)}", f"actions?who={quote(name)}"]
     found += [f"do/pending-remove?batch={quote(f'waiting-{name}'[:255])}&text={quote(name)}"]
+    found += ["runbook?name=operations.md%23elsquarantineopen", "do/quarantine-replay?reason=not_utf8"]
     return [*found, "do/pending-restore", "do/quarantine-replay", "do/quarantine-resume", "do/health-acknowledge"]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from service.operators import parameters
 from service.operators.errors import InvalidRequest
@@ -23,7 +23,19 @@ class Field:
     kind: Literal["line", "text", "choice", "yes"] = "line"
     choices: Sequence[str] = ()
     is_required: bool = False
+    stands_alone: bool = False
+    """Whether it replaces all other conditions: the form asks for it only where no condition is given."""
     read: Callable[[str], Any] = parameters.short_text
+
+
+class InputRow(NamedTuple):
+    """A rejected input, which the page links to, and what is to be said of it."""
+
+    input: int
+    text: str
+
+
+Row = str | InputRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +46,7 @@ class Plan:
     """
 
     text: str
-    rows: Sequence[str] = ()
+    rows: Sequence[Row] = ()
     bound: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -43,8 +55,10 @@ class Done:
     """What an action has changed, in a sentence; the rows say what was not changed, and why."""
 
     text: str
-    rows: Sequence[str] = ()
+    rows: Sequence[Row] = ()
     has_failed: bool = False
+    next: str = ""
+    """What to do about that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,8 @@ class Action:
     perform: Callable[[Operations, Operator, Values], Awaitable[Done]]
     begin: Callable[[Operations, Mapping[str, str]], Awaitable[Mapping[str, str]]] | None = None
     """Returns fields that the form shows at first. Raises OperationError, and ValueError for a wrong parameter."""
+    listed: str = ""
+    """The page that lists what a condition selects."""
     is_whole: bool = True
     """Whether `perform` changes all or nothing."""
 
@@ -87,7 +103,14 @@ def counted(number: int, noun: str) -> str:
 
 
 BATCH = Field("batch", "Batch", is_required=True)
-OLDER = Field("older_than", "Older than", "90s, 2h, 1d, or a time like 2026-11-29", read=parameters.age)
-NEWER = Field("newer_than", "Newer than", "90s, 2h, 1d, or a time like 2026-11-29", read=parameters.age)
-EVERYTHING = Field("all", "All of them, without any condition", kind="yes")
+EVERYTHING = Field("all", "All of them, without any condition", kind="yes", stands_alone=True)
 """Needed where no condition is given, so that nobody changes everything by mistake."""
+
+
+def times(what: str) -> tuple[Field, Field]:
+    """Return the fields that limit a time, as seconds that have passed. `what` says which time it is: "Stored"."""
+    hint = "a date or a time in UTC, like 2026-11-29T08:00, or how long ago: 90s, 2h, 1d"
+    return (
+        Field("since", f"{what} since", hint, read=parameters.age_since),
+        Field("until", f"{what} until", f"{hint}; a date includes that day", read=parameters.age_until),
+    )

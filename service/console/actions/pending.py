@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from service.console.actions.action import BATCH, EVERYTHING, NEWER, OLDER, Action, Done, Field, Plan, Values
+from service.console.actions.action import BATCH, EVERYTHING, Action, Done, Field, Plan, Values, times
 from service.operators.batches import uploads
 from service.operators.errors import InvalidRequest, NotFound
 from service.operators.operations import Operations
@@ -20,8 +20,8 @@ def _condition(values: Values) -> PendingFilter:
         values["batch"],
         [text] if text else None,
         values.get("file"),
-        values.get("older_than"),
-        values.get("newer_than"),
+        values.get("until"),
+        values.get("since"),
     )
 
 
@@ -81,16 +81,15 @@ def actions() -> Sequence[Action]:
             "pending-clear",
             "Remove what waits for a batch",
             "Removes all content and failures that wait for this batch or are expired, or what matches.",
-            (BATCH, _FILE, OLDER, NEWER),
+            (BATCH, _FILE, *times("Stored")),
             _plan_removal,
             _clear,
         ),
         Action(
             "pending-restore",
             "Restore expired content",
-            "Lets expired content wait for its registration again: of a batch, what matches, or all. Ages count from "
-            "the expiry.",
-            (_ANY_BATCH, _FILE, OLDER, NEWER, EVERYTHING),
+            "Lets expired content wait for its registration again: of a batch, what matches, or all.",
+            (_ANY_BATCH, _FILE, *times("Expired"), EVERYTHING),
             _plan_restore,
             _restore,
             is_whole=False,

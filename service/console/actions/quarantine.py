@@ -1,10 +1,11 @@
 """Declares the actions on rejected inputs, and on topics that are paused."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
-from service.console.actions.action import EVERYTHING, NEWER, OLDER, Action, Done, Field, Plan, Values, counted
+from service.console.actions.action import EVERYTHING, Action, Done, Field, InputRow, Plan, Row, Values, counted, times
 from service.domain.events import Reason
 from service.domain.topics import INCOMING_TOPICS
 from service.operators import parameters
@@ -32,14 +33,28 @@ def _ids(text: str) -> Sequence[int]:
 
 
 _SELECTION: Final = (
-    Field("ids", "Numbers", "one or more, separated by commas", read=_ids),
+    Field("ids", "Inputs", "their numbers, separated by commas", stands_alone=True, read=_ids),
     Field("topic", "Topic", kind="choice", choices=INCOMING_TOPICS),
     Field("reason", "Rejected because", kind="choice", choices=tuple(Reason)),
     Field("release", "Rejected by release"),
     Field("batch", "Batch"),
-    OLDER,
-    NEWER,
+    *times("First seen"),
     EVERYTHING,
+)
+
+
+_WHY_NOT: Final[Mapping[str, str]] = {
+    "closed": "closed by somebody else meanwhile",
+    "busy": "held by another transaction: replay them again",
+    "killed_the_process": "ended the process that replayed them",
+    "other_cell": "of another cell",
+}
+"""Why an input was not replayed, by its outcome; any other is the reason of another rejection."""
+
+_NEXT: Final = (
+    "What was rejected again stays in quarantine, with the reason of this attempt. The page of each input shows what "
+    "differs from what is expected: correct it there (Edit and replay), have its producer send a correct one and "
+    "discard it here, or, if this service is wrong, replay it once a corrected release runs."
 )
 
 
@@ -49,8 +64,8 @@ async def _select(operations: Operations, values: Values) -> tuple[Sequence[int]
         values["ids"],
         values["topic"],
         values["reason"],
-        values["older_than"],
-        values["newer_than"],
+        values["until"],
+        values["since"],
         batch_id=values["batch"],
         release=values["release"],
     )
@@ -68,10 +83,10 @@ async def _plan_discard(operations: Operations, values: Values) -> Plan:
 
 async def _plan(operations: Operations, values: Values, what: str) -> Plan:
     ids, more = await _select(operations, values)
-    rows = []
+    rows: list[Row] = []
     for id_ in ids[:SHOWN]:
         row = await operations.quarantine.show(id_, 0)
-        rows.append(f"{id_}: {row['topic']}, {row['reason']}: {row['error']}")
+        rows.append(InputRow(id_, f"{row['topic']}, {row['reason']}: {row['error']}"))
     if len(ids) > SHOWN:
         rows.append(f"… and {len(ids) - SHOWN} more")
     rest = f" There are more: these are the {MOST} oldest; do it again for the rest." if more else ""
@@ -82,10 +97,16 @@ async def _plan(operations: Operations, values: Values, what: str) -> Plan:
 async def _replay(operations: Operations, by: Operator, values: Values) -> Done:
     ids, _ = await _select(operations, values)
     outcomes = [outcome async for outcome in operations.quarantine.replay(by, ids)]
-    failed = [f"{each.id}: {each.error}" for each in outcomes if each.failed]
+    failed = [each for each in outcomes if each.failed]
     replayed = counted(len(outcomes) - len(failed), "input")
+    if not failed:
+        return Done(f"{replayed} replayed.")
+    numbers = Counter(_WHY_NOT.get(each.outcome, f"rejected again ({each.outcome})") for each in failed)
+    why = ", ".join(f"{number:,} {what}" for what, number in numbers.most_common())
+    rows = [InputRow(each.id, each.error) for each in failed]
+    is_rejected = any(each.outcome not in _WHY_NOT for each in failed)
     return Done(
-        f"{replayed} replayed" + (f", {len(failed):,} not:" if failed else "."), failed, has_failed=bool(failed)
+        f"{replayed} replayed, {len(failed):,} not: {why}.", rows, has_failed=True, next=_NEXT if is_rejected else ""
     )
 
 
@@ -155,6 +176,7 @@ def actions() -> Sequence[Action]:
             _SELECTION,
             _plan_replay,
             _replay,
+            listed="quarantine",
             is_whole=False,
         ),
         Action(
@@ -164,6 +186,7 @@ def actions() -> Sequence[Action]:
             _SELECTION,
             _plan_discard,
             _discard,
+            listed="quarantine",
         ),
         Action(
             "quarantine-edit",

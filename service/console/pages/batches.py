@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
+from service.console.wording import step
+from service.operators.advice import advise
 from service.operators.errors import InvalidRequest, NotFound
 from service.store import console
 from service.store.pending_content import PendingFilter
@@ -22,12 +24,20 @@ async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
         waiting[state] += [dict(row) | {"upload": row["file_upload_id"]} for row in failures]
     async with reads.tables() as conn:
         actions = await console.list_operator_actions(conn, page=ROWS, batch_id=batch_id)
-    return {"id": batch_id, "batch": batch, "slots": slots, "waiting": waiting, "actions": actions}
+    _, steps = advise(batch_id, batch if batch["state"] != "unknown" else None, batch)
+    return {
+        "id": batch_id,
+        "batch": batch,
+        "steps": list(map(step, steps)),
+        "slots": slots,
+        "waiting": waiting,
+        "actions": actions,
+    }
 
 
 async def _find(reads: Reads, query: Query) -> Mapping[str, Any]:
     text, rows, error = query.text("text"), [], None
-    since, until = query.time("since"), query.end("until")
+    since, until = query.since(), query.until()
     if text:
         try:
             rows = list(await reads.operations.search.find(text, page=ROWS, since=since, until=until))

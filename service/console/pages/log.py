@@ -14,7 +14,7 @@ CHECK_SECONDS: Final = 120.0
 
 async def _actions(reads: Reads, query: Query) -> Mapping[str, Any]:
     given = {name: query.text(name) for name in ("who", "action", "batch", "topic")}
-    since, until = query.time("since"), query.end("until")
+    since, until = query.since(), query.until()
     async with reads.tables() as conn:
         rows = await console.list_operator_actions(
             conn,

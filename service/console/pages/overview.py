@@ -39,6 +39,9 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
 """The page that helps with a kind of lines of ops.health, and what to do."""
 
 
+_VIEW: Final = re.compile(r": (?:ops\.|pg_)[a-z_]+$")
+
+
 class Line(NamedTuple):
     """A line of the verdict: what is so, its runbook, the page that helps, and what to do there."""
 
@@ -49,10 +52,11 @@ class Line(NamedTuple):
 
 
 def lines(conditions: Sequence[str], kinds: Sequence[str]) -> list[Line]:
-    """Take the lines of ops.health apart."""
+    """Take the lines of ops.health apart, without the views that they name: the page that helps is linked."""
     found = []
     for condition, kind in zip(conditions, kinds, strict=True):
         text, runbook = re.fullmatch(r"(.*?)(?: \(docs/([^()]+)\))?", condition, re.DOTALL).groups("")  # type: ignore[union-attr]
+        text = _VIEW.sub("", text).replace("run health acknowledge clocks", "acknowledge it")
         found.append(Line(text, runbook, *HELP.get(kind, ("system", "see the runbook"))))
     return found
 

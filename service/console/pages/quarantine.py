@@ -1,7 +1,6 @@
 """Reads the rejected inputs: in groups, in a list, and one of them beside what was expected."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Final
 
 import orjson
@@ -11,7 +10,6 @@ from service.console.actions.quarantine import command
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
 from service.domain.incoming import ENVELOPE_OF
 from service.operators.errors import InvalidRequest
-from service.postgres.queries import NamedRow
 from service.store import console
 from service.store.quarantine import QuarantineFilter
 
@@ -20,21 +18,19 @@ SHOWN_BYTES: Final = 256 * 1024
 
 DIFFERENCES: Final = 20
 
-SHARED: Final = 1_000
-"""So many inputs may be closed in one transaction."""
-
-SELECTING: Final = ("topic", "reason", "release", "newer_than", "older_than", "batch")
+SELECTING: Final = ("topic", "reason", "release", "since", "until", "batch")
 """The filters that a replay and a discard have, too."""
 
 
 async def _quarantine(reads: Reads, query: Query) -> Mapping[str, Any]:
     given = {name: query.text(name) for name in (*SELECTING, "contains")}
+    newer_than, older_than = query.ages()
     condition = QuarantineFilter(
         topic=given["topic"],
         reason=given["reason"],
         release=given["release"],
-        newer_than=query.age("newer_than"),
-        older_than=query.age("older_than"),
+        newer_than=newer_than,
+        older_than=older_than,
         batch_id=given["batch"],
         contains=given["contains"],
     )
@@ -60,14 +56,16 @@ async def _input(reads: Reads, query: Query) -> Mapping[str, Any]:
         raise InvalidRequest("id is missing")
     row = await reads.operations.quarantine.show(id_, SHOWN_BYTES)
     value = row.get("value")
-    closed_by: list[NamedRow] = []
-    if (at := row["closed_at"]) is not None:
-        async with reads.tables() as conn:  # the action has the time of the transaction that has closed it
-            until = at + timedelta(microseconds=1)
-            found = await console.list_operator_actions(conn, page=SHARED, topic=row["topic"], since=at, until=until)
-        closed_by = [each for each in found if each["details"].get("id") == id_]
+    async with reads.tables() as conn:
+        actions = await console.list_input_actions(
+            conn, id_, row["topic"], row["first_seen_at"], row["closed_at"], page=ROWS
+        )
+    replays = [each for each in actions if each["action"] in ("quarantine replay", "quarantine edit")]
     return {
-        "closed_by": closed_by,
+        "actions": actions,
+        # An action has the time of its transaction, which is that of what it has closed.
+        "closed_by": [each for each in actions if each["at"] == row["closed_at"]],
+        "last_replay": replays[0] if replays else None,
         "row": row,
         "value": _pretty(value) or value,
         "edit_command": command(id_),

@@ -120,20 +120,19 @@ class Query:
         """Returns the position of a slot, by default 0."""
         return self._read(name, parameters.position) or 0
 
-    def age(self, name: str) -> float | None:
-        """Returns an age in seconds; None where it is not given."""
-        age: float | None = self._read(name, parameters.age)
-        return age
-
-    def time(self, name: str) -> datetime | None:
-        """Returns a time, of UTC where it has no zone; None where it is not given."""
-        at: datetime | None = self._read(name, parameters.since)
+    def since(self) -> datetime | None:
+        """Returns when the time that is asked for begins, in UTC where it has no zone; None where it is not given."""
+        at: datetime | None = self._read("since", parameters.moment)
         return at
 
-    def end(self, name: str) -> datetime | None:
-        """Returns a time likewise; a date includes the whole day."""
-        at: datetime | None = self._read(name, parameters.until)
+    def until(self) -> datetime | None:
+        """Returns likewise when it ends; a date includes the whole day."""
+        at: datetime | None = self._read("until", parameters.moment_end)
         return at
+
+    def ages(self) -> tuple[float | None, float | None]:
+        """Returns the same two as ages in seconds."""
+        return self._read("since", parameters.age_since), self._read("until", parameters.age_until)
 
     def required(self, name: str) -> str:
         """Returns a short text that must be given."""

@@ -20,9 +20,10 @@ from tests.support.servers.migrations import moved
 from tests.support.servers.proxy import Proxy
 
 NEEDED = {"find": "?text=b", "batch": "?id=b", "quarantine/input": "?id=1", "system": "?run=1"}
+NEEDED |= {"runbook": "?name=operations.md%23elsquarantineopen"}
 """The parameters of pages, so that each reads what it can."""
 
-ALWAYS = {"", "topics", "system"}
+ALWAYS = {"", "topics", "system", "runbook"}
 """The pages that have something to show without a database."""
 
 PERFORM = {"why": "x", "step": "perform"}

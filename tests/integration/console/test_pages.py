@@ -16,6 +16,7 @@ from service.console import acting
 from service.console.console import PAGES
 from service.console.pages.overview import HELP, lines
 from service.console.pages.quarantine import differences
+from service.console.pages.runbook import _sections as runbooks
 from service.console.rendering import FOLDER, href, span
 from service.console.samples import KEPT, Samples
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
@@ -67,8 +68,11 @@ def test_every_kind_of_condition_of_the_health_view_leads_to_what_helps() -> Non
     assert set(re.findall(r"\([0-9]+, '([a-z_]+)', (?:true|false)", text)) == HELP.keys()
     paths = {page.path for page in PAGES} | {f"do/{name}" for name in acting.ACTIONS}
     assert {page for page, _ in HELP.values()} <= paths
+    for runbook in re.findall(r"'([a-z]+\.md#[a-z0-9-]+)'", text):
+        document, _, anchor = runbook.partition("#")
+        assert anchor in runbooks(document), runbook
     (line,) = lines(["4 inputs (of many) are open: ops.quarantine (docs/operations.md#x)"], ["quarantine"])
-    assert line[:3] == ("4 inputs (of many) are open: ops.quarantine", "operations.md#x", "quarantine")
+    assert line[:3] == ("4 inputs (of many) are open", "operations.md#x", "quarantine")
 
 
 async def test_an_action_needs_a_reason_and_its_fields(console: ServedHere) -> None:
@@ -76,7 +80,7 @@ async def test_an_action_needs_a_reason_and_its_fields(console: ServedHere) -> N
     for form, why in (
         ({"step": "perform", "why": " "}, "give a reason"),
         ({"step": "perform", "why": "x" * 2001}, "at most 2000 characters"),
-        ({"step": "perform", "why": "x", "older_than": "soon"}, "Older than: must be an age"),
+        ({"step": "perform", "why": "x", "until": "soon"}, "Stored until: must be a date"),
     ):
         response, text = await console.send("POST", "do/pending-clear?batch=b", data=form)
         assert (response.status, why in text) == (422, True), text
@@ -181,16 +185,85 @@ async def test_rejected_inputs_are_grouped_by_release_and_a_group_of_one_day_is_
         "unknown", "0.1.9", __version__,
     }  # fmt: skip
     today = datetime.now(UTC).date()
-    day = f"newer_than={today - timedelta(days=1)}&older_than={today}"
+    day = f"since={today - timedelta(days=1)}&until={today - timedelta(days=1)}"
     for query, found in (("release=unknown", {1, 2}), ("release=0.1.9", {3}), (f"{day}&release={__version__}", {4, 5})):
         _, text = await console.send("GET", f"quarantine?{query}")
         assert {id_ for id_ in range(1, 7) if f'quarantine/input?id={id_}"' in text} == found, query
         _, text = await console.send("POST", f"do/quarantine-replay?{query}", data={"why": "x", "step": "plan"})
         assert f"ids={'%2C'.join(map(str, sorted(found)))}" in text, query
     assert (
-        "do/quarantine-replay?release=" + __version__ + "&amp;newer_than="
+        "do/quarantine-replay?release=" + __version__ + "&amp;since="
         in (await console.send("GET", f"quarantine?{day}&release={__version__}"))[1]
     )
+
+
+async def test_the_overview_names_no_view_and_links_to_the_runbook(console: ServedHere) -> None:
+    await console.take(delivery(CONTENT_PROVISIONED, b"no JSON"))
+    _, text = await console.send("GET", "")
+    assert ">1 rejected inputs are open</span>" in text
+    assert "ops." not in text
+    assert "docs/" not in text
+    (target,) = re.findall(r'"/console/(runbook[^"]*elsquarantineopen)"', text)
+    response, text = await console.send("GET", target)
+    assert (response.status, "<h1>ElsQuarantineOpen</h1>" in text) == (200, True)
+    assert "<code>els quarantine list --state open</code>" in text
+    assert 'href="/console/runbook?name=operations.md%23correct-a-message-and-replay-it"' in text
+    for name in ("operations.md#nothing", "operations.md", "../README.md#x", "events.md#inputs"):
+        response, _ = await console.send("GET", "runbook", params={"name": name})
+        assert response.status == 404, name
+
+
+async def test_what_to_do_next_is_a_link_and_no_command(console: ServedHere, conn: psycopg.Connection[Any]) -> None:
+    await console.take(
+        registered("open", "e1", "e2"),
+        registered("it's", "e"),
+        provisioned("it's", "t"),
+        registered("bad", "e1"),
+        delivery(CONTENT_PROVISIONED, content("bad", "t", file_size_bytes="many")),
+        provisioned("waits", "t"),
+    )
+    conn.execute("truncate els.outbox_pages")
+    for batch, links in (
+        (
+            "open",
+            ['<a href="/console/topics">Topics</a> shows', '<a href="/console/do/batches-close?batch=open">Close'],
+        ),
+        ("it's", ['<a href="/console/do/batches-republish?batch=it%27s">Publish again</a>']),
+        ("bad", ['next: <a href="/console/quarantine/input?id=1">Look at the rejected input</a>']),
+        ("waits", ['<a href="/console/topics">Topics</a> shows']),
+    ):
+        _, text = await console.send("GET", "batch", params={"id": batch})
+        (said,) = re.findall("What to do next: .*", text)
+        assert [link for link in links if link not in said] == []
+        assert "els " not in said
+    _, text = await console.send("GET", "batch?id=open", role="viewer")
+    assert "do/batches-close" not in text
+    conn.execute(
+        "insert into els.outbox_blocked (batch_id, topic, seq, error, since, retry_at)"
+        " values ('it''s', 't', 1, 'too large', now(), now())"
+    )
+    _, text = await console.send("GET", "batch", params={"id": "it's"})
+    assert '(<a href="/console/runbook?name=operations.md%23elsoutboxblocked">the runbook</a>)' in text
+
+
+async def test_a_form_shows_what_is_selected_and_asks_for_nothing_that_would_replace_it(console: ServedHere) -> None:
+    await console.take(delivery(CONTENT_PROVISIONED, b"no JSON"))
+    for query, asked, narrowed in (
+        ("", {"ids", "topic", "reason", "release", "batch", "since", "until", "all"}, set()),
+        (f"topic={CONTENT_PROVISIONED}&reason=not_json", set(), {"release", "batch", "since", "until"}),
+        ("ids=1", set(), set()),
+        ("all=yes", set(), set()),
+    ):
+        _, text = await console.send("GET", f"do/quarantine-replay?{query}")
+        first, _, second = text.partition("<summary>Narrow it down</summary>")
+        named = [set(re.findall(r'<(?:input|select)[^>]* name="([a-z_]+)"', part)) for part in (first, second)]
+        assert named == [asked, narrowed], query
+        assert ("<h2>Selected</h2>" in text) == bool(query)
+    _, text = await console.send("GET", "do/quarantine-replay?reason=not_json&since=2h")
+    assert '<span class="label">First seen since</span> <span class="id"><bdi>2h</bdi></span>' in text
+    assert '<a href="/console/quarantine?reason=not_json&amp;since=2h">See what this selects</a>' in text
+    _, text = await console.send("GET", "do/pending-clear?batch=b")
+    assert "Stored since" in text
 
 
 async def test_who_has_removed_or_closed_something_is_found_from_what_it_was(console: ServedHere) -> None:
@@ -207,6 +280,61 @@ async def test_who_has_removed_or_closed_something_is_found_from_what_it_was(con
     _, text = await console.send("GET", "quarantine/input?id=2")
     assert re.search(r"<dt>By</dt><dd>.*Åsa.*quarantine discard: .*no use", text)
     assert text.count("<dt>By</dt>") == 1
+
+
+async def test_a_replay_says_what_was_not_replayed_and_why_and_what_to_do(console: ServedHere) -> None:
+    await console.take(
+        *(delivery(CONTENT_PROVISIONED, b"no JSON %d" % each) for each in range(2)),
+        delivery(CONTENT_PROVISIONED, content("b", "t", file_size_bytes="many")),
+    )
+    _, text = await console.send("GET", "quarantine/input?id=1")
+    assert "<dt>Last replay</dt><dd>none</dd>" in text
+    target = "do/quarantine-replay?ids=1,2,3"
+    _, text = await console.send("POST", target, data={"step": "plan", "why": "x"})
+    assert all(f'quarantine/input?id={id_}">rejected input {id_}</a>' in text for id_ in (1, 2, 3))
+    _, text = await console.send("POST", target, data={"step": "perform", "why": "mended"})
+    assert "0 inputs replayed, 3 not: 2 rejected again (not_json), 1 rejected again (invalid_field)." in text
+    assert all(f'quarantine/input?id={id_}">rejected input {id_}</a>' in text for id_ in (1, 2, 3))
+    assert "Edit and replay" in text
+    _, text = await console.send("GET", "quarantine/input?id=3")
+    assert re.search(r"<dt>Last replay</dt><dd>\d{4}-.* UTC by .*Åsa.*rejected again \(invalid_field\)", text)
+    _, text = await console.send("GET", "actions")
+    assert text.count('<td class="bad"><span class="id"><bdi>not replayed: rejected again') == 3
+    assert '<a href="/console/quarantine/input?id=3">rejected input 3</a>' in text
+
+
+async def test_only_the_actions_on_an_input_are_shown_with_it(
+    console: ServedHere, conn: psycopg.Connection[Any]
+) -> None:
+    await console.take(
+        *(delivery(CONTENT_PROVISIONED, b"no JSON %d" % each) for each in range(2)),
+        delivery(BATCH_REGISTERED, b"no JSON"),
+    )
+    for path, why in (("replay?ids=1,2", "both"), ("replay?ids=1", "one"), ("discard?ids=2,3", "the others")):
+        await console.send("POST", f"do/quarantine-{path}", data={"step": "perform", "why": why})
+    # Rows of earlier times and other topics, with the same number: of a database that was set back.
+    conn.execute(
+        "insert into els.operator_actions (at, who, action, topic, why, details)"
+        " select at - interval '1 year', 'bo', action, topic, 'before', details from els.operator_actions"
+    )
+    conn.execute(
+        "insert into els.operator_actions (who, action, topic, why, details)"
+        " values ('bo', 'quarantine replay', 'another', 'elsewhere', '{\"id\": 1, \"outcome\": \"assigned\"}')"
+    )
+    for id_, shown in ((1, {"both", "one"}), (2, {"both", "the others"}), (3, {"the others"})):
+        _, text = await console.send("GET", f"quarantine/input?id={id_}")
+        whys = {"both", "one", "the others", "before", "elsewhere"}
+        assert {why for why in whys if f"<bdi>{why}</bdi>" in text} == shown, id_
+    assert re.search(r"<dt>Last replay</dt><dd>none</dd>", text)
+
+
+async def test_the_details_of_an_action_are_readable(console: ServedHere) -> None:
+    await console.take(provisioned("b", "t"), failed("b", "u1"))
+    await console.send("POST", "do/pending-clear?batch=b", data={"step": "perform", "why": "x"})
+    _, text = await console.send("GET", "batch?id=b")
+    assert "<bdi>removed: 1 content and 1 validation failure</bdi>" in text
+    assert "<dt>text storage ids</dt>" in text
+    assert "{" not in text[text.index("<h2>Actions</h2>") :]
 
 
 async def test_the_log_of_operator_actions_is_filtered(console: ServedHere) -> None:
@@ -234,6 +362,9 @@ async def test_late_batches_are_listed_by_what_they_wait_for(
     _, text = await console.send("GET", "late")
     assert text.index("Reported as late") < text.index("batch?id=late") < text.index("Not confirmed")
     assert text.index("Not complete") < text.index("batch?id=open")
+    for table in text.split("<table>")[1:]:
+        names = re.findall(r'<th scope="col">([^<]*)</th>', table)
+        assert len(names) == len(set(names))
 
 
 async def test_who_asks_for_offsets_meanwhile_shares_one_connection_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +410,13 @@ def test_durations_are_for_people() -> None:
 
 async def test_a_search_is_limited_to_days(console: ServedHere) -> None:
     await console.take(provisioned("b", "t", original_file_name="Åsa.docx"))
-    for query, found in (("since=2000-01-01&until=8000-01-01", True), ("until=2000-01-01", False), ("since=", True)):
+    for query, found in (
+        ("since=2000-01-01&until=8000-01-01", True),
+        ("until=2000-01-01", False),
+        ("since=", True),
+        ("since=2h", True),
+        ("until=2h", False),
+    ):
         response, text = await console.send("GET", f"find?text=%C3%85sa&{query}")
         assert (response.status, "Åsa.docx" in text) == (200, found), query
     response, text = await console.send("GET", "find?text=%C3%85sa&since=tuesday")

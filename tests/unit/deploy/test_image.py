@@ -44,18 +44,20 @@ def reaches_the_engine(path: str) -> bool:
 
 
 def test_what_is_copied_is_there_and_reaches_the_engine() -> None:
-    sources = [shlex.split(copied)[0] for copied in given("COPY") if not copied.startswith("--from")]
+    sources = [source for copied in given("COPY") if not copied.startswith("--from") for source in _sources(copied)]
     assert sources
     assert [source for source in sources if not (ROOT / source).exists()] == []
     assert [source for source in sources if not reaches_the_engine(source)] == []
 
 
 @pytest.mark.parametrize(
-    "needed", ["alembic.ini", "migrations/env.py", "sql/roles.sql", "sql/queries/batches/lock_batch.sql"]
+    "needed",
+    ["alembic.ini", "migrations/env.py", "sql/roles.sql", "sql/queries/batches/lock_batch.sql", "docs/operations.md"],
 )
 def test_what_the_service_reads_at_runtime_is_in_the_image(needed: str) -> None:
     assert (ROOT / needed).exists()
-    assert any(needed == source or needed.startswith(f"{source}/") for source in map(_source, given("COPY")))
+    sources = [source for copied in given("COPY") for source in _sources(copied)]
+    assert any(needed == source or needed.startswith(f"{source}/") for source in sources)
 
 
 @pytest.mark.parametrize("secret", [".env", ".local/env", ".git/config", "tests/conftest.py", ".venv/bin/python"])
@@ -123,5 +125,5 @@ def test_it_exposes_and_asks_the_port_that_the_service_listens_on() -> None:
     assert f"or {port})" in last("HEALTHCHECK")
 
 
-def _source(copied: str) -> str:
-    return shlex.split(copied)[0]
+def _sources(copied: str) -> list[str]:
+    return shlex.split(copied)[:-1]
