@@ -1,6 +1,6 @@
 -- Renews the lease of this relay for :lease seconds, by the database's clock. Refuses where the database holds another
--- slice of the batches. Deletes relays whose lease ended long ago, or ends far in the future: it is of a time in which the
--- clock was ahead, and its relay may be gone.
+-- slice of the batches. Deletes relays whose lease ended long ago, or ends far in the future: it is of a time in which
+-- the clock was ahead, and its relay may be gone.
 -- Index: relays_pkey, slice_pkey; the deleted ones are searched for in the whole table, which has a row for each relay.
 -- Locks: this relay's row, and the deleted ones, skipping those that others hold.
 with forgotten as (
