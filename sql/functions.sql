@@ -145,20 +145,19 @@ return coalesce(
     to_char(pending_at at time zone 'UTC', '", had waited since "YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''
 ) || case when history @> '[{"what": "expired"}]' then ' and had expired' else '' end;
 
--- Says whether a text is one of these ids, or the beginning of one. Can be inlined.
+-- Says whether a text is one of these ids, or the beginning of one. Can be inlined; `in` would make an array for each row.
 create or replace function els.is_named(
     given text, is_prefix boolean, first text, second text default null, third text default null, fourth text default null
 ) returns boolean
 language sql immutable parallel safe
-return coalesce(
-    case
-        when is_prefix then
-            coalesce(starts_with(first, given), false) or coalesce(starts_with(second, given), false)
-            or coalesce(starts_with(third, given), false) or coalesce(starts_with(fourth, given), false)
-        else given in (first, second, third, fourth)
-    end,
-    false
-);
+return case
+    when is_prefix then
+        coalesce(starts_with(first, given), false) or coalesce(starts_with(second, given), false)
+        or coalesce(starts_with(third, given), false) or coalesce(starts_with(fourth, given), false)
+    else
+        coalesce(given = first, false) or coalesce(given = second, false)
+        or coalesce(given = third, false) or coalesce(given = fourth, false)
+end;
 
 -- Returns the number of the cell, out of `cells` (a power of two), that a batch belongs to: the first 8 bytes of the MD5 of
 -- its id, modulo `cells`. service/domain/cells.py computes the same.

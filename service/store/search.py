@@ -32,6 +32,9 @@ NOT_IDS: Final = ("file name", "content")
 LEAST_PREFIX: Final = 8
 """Characters of the beginning of an id that are needed to find it: the first group of a UUID."""
 
+FILE_ENDINGS: Final = (".docx", ".doc", ".odt", ".pdf", ".rtf", ".txt")
+"""How names of files end, and no beginning of an id does."""
+
 
 @dataclass(frozen=True, slots=True)
 class SearchCondition:
@@ -54,15 +57,19 @@ async def find(conn: AsyncConnection[Any], condition: SearchCondition) -> list[N
     known_until = await _prepare(conn)
     ((name,),) = await fetch_rows(conn, "fold_text", text=condition.text)
     rows = await _find(conn, condition, known_until, name)
-    # Who gives a text with a space means a name: then the beginnings of all ids need not be read, too.
-    may_begin = len(condition.text) >= LEAST_PREFIX and " " not in condition.text
-    if may_begin and all(row["matched"] in NOT_IDS for row in rows):
+    if may_begin(condition.text) and all(row["matched"] in NOT_IDS for row in rows):
         begin = await _find(conn, condition, known_until, None)
         same = {_found(row) for row in begin}
         rows = [row for row in rows if _found(row) not in same]
         rows += [row | {"matched": f"beginning of {row['matched']}"} for row in begin]
     dated = sorted((row for row in rows if row["at"] is not None), key=lambda row: row["at"], reverse=True)
     return (dated + [row for row in rows if row["at"] is None])[: condition.page]
+
+
+def may_begin(text: str) -> bool:
+    """Return whether a text may be the beginning of an id. If it rather is a name, these are not read."""
+    is_name = " " in text or text.lower().endswith(FILE_ENDINGS)
+    return len(text) >= LEAST_PREFIX and not is_name
 
 
 def _found(row: NamedRow) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import pytest
 from service.domain.delivery import Delivery
 from service.domain.events import Reason, Rejection
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED
+from service.store.search import may_begin
 from tests.support.builders.inputs import confirmed, content, delivery, failed, provisioned, registered, registration
 from tests.support.pods.command_line import CommandLine
 from tests.support.pods.operator_stage import ApplyingPod, expire, expire_failures
@@ -184,6 +185,14 @@ def test_the_beginning_of_an_id_finds_it_where_nothing_has_the_whole(service: Co
         *("batch", "slot", "excess", "failure", "content", "confirmation", "rejected")
     }
     assert {row["matched"] for row in service("find", "upload-text-slot", "--json").json} == {"upload id"}
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [("12345678", True), ("1234567", False), ("user.berg", True), ("Åsa 1234", False), ("uppsats.DOCX", False)],
+)
+def test_a_text_that_is_rather_a_name_is_not_sought_as_the_beginning_of_an_id(text: str, may: bool) -> None:
+    assert may_begin(text) == may
 
 
 def test_a_whole_id_is_not_lost_among_those_that_begin_with_it(service: CommandLine, pod: ApplyingPod) -> None:
