@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from service.console.actions.quarantine import command
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
 from service.domain.incoming import ENVELOPE_OF
+from service.domain.topics import SCHEMA_VERSION
 from service.operators.errors import InvalidRequest
 from service.store import console
 from service.store.quarantine import QuarantineFilter
@@ -87,13 +88,23 @@ def differences(topic: str, value: str) -> Sequence[tuple[str, str, str]]:
         given = orjson.loads(value)
         ENVELOPE_OF[topic].model_validate_json(value)
     except ValidationError as error:
-        return [
+        return _differing_head(topic, given) + [
             (".".join(map(str, each["loc"])) or "the whole value", each["msg"], _found(given, each["loc"]))
             for each in error.errors(include_url=False, include_context=False, include_input=False)[:DIFFERENCES]
         ]
     except (ValueError, KeyError):
         return []
-    return []
+    return _differing_head(topic, given)
+
+
+def _differing_head(topic: str, given: Any) -> list[tuple[str, str, str]]:
+    """Compare what says whether a value belongs on a topic, where it has the right type."""
+    expected = {"event_type": topic, "schema_version": SCHEMA_VERSION}
+    return [
+        (name, f"Input should be {value}", _found(given, [name]))
+        for name, value in expected.items()
+        if isinstance(given, dict) and type(given.get(name)) is type(value) and given[name] != value
+    ]
 
 
 def _found(given: Any, place: Sequence[str | int]) -> str:

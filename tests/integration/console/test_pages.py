@@ -140,6 +140,9 @@ async def test_a_rejected_input_is_compared_with_what_its_topic_requires(console
         (field, found) for field, _, found in differences(CONTENT_PROVISIONED, value)
     ]
     assert differences(CONTENT_PROVISIONED, content("b", "t").decode()) == []
+    for name, wrong, shown in (("schema_version", 2, "2"), ("event_type", BATCH_REGISTERED, f'"{BATCH_REGISTERED}"')):
+        changed = json.dumps(json.loads(content("b", "t")) | {name: wrong})
+        assert [(field, found) for field, _, found in differences(CONTENT_PROVISIONED, changed)] == [(name, shown)]
     assert differences("no topic", "{}") == differences(CONTENT_PROVISIONED, "no JSON") == []
     await console.take(delivery(CONTENT_PROVISIONED, value.encode()), delivery(BATCH_REGISTERED, b"\x00\xff"))
     _, text = await console.send("GET", "quarantine")
