@@ -7,13 +7,13 @@ import psycopg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from service.consumer.foreign_group import group_error
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
-from service.history.topics import committed_offsets, topic_partitions
 from service.kafka import rights
 from service.kafka import topics as kafka
 from service.kafka.cluster import ClusterState, Operation, read_cluster
 from service.kafka.connection import admin_client
-from service.kafka.group import foreign_group_error
+from service.kafka.group import REPLAY_SUFFIX
 from service.postgres.fence import slice_error
 from service.postgres.pool import Database
 from service.postgres.schema import read_revision, schema_error
@@ -31,7 +31,6 @@ from service.runtime.errors import one_line
 from service.settings import Settings, misspelt_settings
 from service.store.progress import behind_error, previous_release_warning
 from service.wiring import (
-    REPLAY_SUFFIX,
     SPARE_SESSIONS,
     broker_error,
     kafka_options,
@@ -128,13 +127,10 @@ async def _check_rights(settings: Settings, admin: AIOKafkaAdminClient, cluster:
 
 async def _check_group(settings: Settings) -> list[Check]:
     """Check that no other cell uses the group."""
-    options = kafka_options(settings)
     try:
-        inputs = (await topic_partitions(options))[INCOMING_TOPICS]
-        committed = await committed_offsets(options, settings.group, inputs)
+        error = await group_error(kafka_options(settings), settings.group, settings.slice)
     except _BROKER_DOWN:
         return []  # the checks of topics and rights say why
-    error = foreign_group_error(settings.group, (each.metadata or "" for each in committed.values()), settings.slice)
     return [Check("group", False, error)] if error else []
 
 

@@ -24,7 +24,7 @@ from service.intake.intake import Intake
 from service.intake.outcome import Effects
 from service.kafka.connection import CertificateError, client_options
 from service.kafka.errors import describe
-from service.kafka.group import ConsumerOptions
+from service.kafka.group import REPLAY_SUFFIX, ConsumerOptions
 from service.kafka.producer import Producer
 from service.kafka.rights import NotAllowed
 from service.operators.operations import Operations
@@ -55,8 +55,6 @@ UNPOOLED_SESSIONS: Final = 3
 SPARE_SESSIONS: Final = 10
 """Sessions that `check` counts for everybody else: operators, dashboards, a migration, a backup."""
 
-REPLAY_SUFFIX: Final = ".replay"
-"""What the group of a replay is called, after the service's group."""
 
 RELAY_SHARE: Final = 0.15
 """Share of the drain time that the relay may use to finish sending, and again to give up its lease. The consumer has

@@ -33,7 +33,7 @@ from service.intake.intake import Intake
 from service.kafka.group import ConsumerOptions, Membership
 from service.postgres.pool import Database
 from service.runtime.health import Health
-from service.runtime.loop import cancelled
+from service.runtime.loop import cancelled, ends_before
 
 _log = structlog.get_logger(__name__)
 
@@ -77,7 +77,8 @@ class Consumer:
         Raises KafkaError where the broker is unavailable, Stalled, Behind, and psycopg.Error where a transaction found
         another database than before. Call it again after any of them.
         """
-        if not await self._progress.may_apply(stop, partial(group_error, self._kafka, self._options)):
+        check = partial(group_error, self._kafka, self._options.group, self._options.of)
+        if not await ends_before(stop, self._progress.wait_to_apply(check)):
             return
         membership = Membership(self._kafka, self._marks.pod, self._options, _Listener(self))
         self._assignment.membership = membership

@@ -1,40 +1,40 @@
 """Keeps a pod out of the consumer group of another cell."""
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from service.domain.cells import Slice
 from service.domain.topics import INCOMING_TOPICS
 from service.history.topics import committed_offsets, topic_partitions
-from service.kafka.group import ConsumerOptions, foreign_group_error
+from service.kafka.group import foreign_group_error
+
+ANSWER_SECONDS: Final = 12.0
+"""How long the brokers may take: a client waits for longer where a partition has lost its leader."""
 
 
 class ForeignGroup(Exception):
-    """Another cell has committed offsets of the group. The message names it, in one line."""
+    """The group is that of another cell. The message names it, in one line."""
 
 
-async def group_error(kafka: Mapping[str, Any], options: ConsumerOptions) -> str | None:
-    """Say in one line that the group is that of another cell; None where it is not, or where no broker answers.
+async def group_error(kafka: Mapping[str, Any], group: str, of: Slice) -> str | None:
+    """Say in one line that the group is that of another cell, by its name or its offsets; None where it is not.
 
-    It is asked before a pod joins: as a member, the pod would take partitions away from the pods of that cell.
+    It is asked before a pod joins: as a member, the pod would take partitions away from the pods of that cell. So it
+    does not join either where no broker answers. Raises KafkaError, TimeoutError.
     """
-    if options.of.is_all:
-        return None  # the offsets are looked at anyway when partitions are located
-    try:
+    if error := foreign_group_error(group, (), of):
+        return error
+    async with asyncio.timeout(ANSWER_SECONDS):
         inputs = (await topic_partitions(kafka))[INCOMING_TOPICS]
-        check_group(options, await committed_offsets(kafka, options.group, inputs))
-    except ForeignGroup as error:
-        return str(error)
-    except (KafkaError, TimeoutError):
-        return None
-    return None
+        committed = await committed_offsets(kafka, group, inputs)
+    return foreign_group_error(group, (each.metadata or "" for each in committed.values()), of)
 
 
-def check_group(options: ConsumerOptions, committed: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-    """Raise ForeignGroup where another cell has committed any of these offsets."""
-    texts = (each.metadata or "" for each in committed.values())
-    if error := foreign_group_error(options.group, texts, options.of):
+def check_group(group: str, of: Slice, committed: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+    """Raise ForeignGroup where the group is that of another cell, by its name or by these offsets."""
+    if error := foreign_group_error(group, (each.metadata or "" for each in committed.values()), of):
         raise ForeignGroup(error)

@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from service.consumer.announced import last_events
 from service.consumer.applied import AppliedTimes
-from service.consumer.foreign_group import check_group
+from service.consumer.foreign_group import ANSWER_SECONDS, check_group
 from service.consumer.partitions import Assignment, Partition
 from service.domain.cells import Slice
 from service.domain.topics import INCOMING_TOPICS, OUTGOING_TOPICS
@@ -37,9 +37,6 @@ from service.store.skipped_inputs import Skipped, read_skipped_inputs
 
 LOCATE_SECONDS: Final = 1.0
 """Pause after an attempt that failed, and between two looks for partitions that have a leader again."""
-
-ANSWER_SECONDS: Final = 12.0
-"""How long an attempt may take: a client waits for longer where a partition has lost its leader."""
 
 _log = structlog.get_logger(__name__)
 
@@ -129,7 +126,7 @@ class Locator:
         known = await topic_partitions(self._kafka)
         inputs, outputs = known[INCOMING_TOPICS], known[OUTGOING_TOPICS]
         committed = await committed_offsets(self._kafka, self._options.group, inputs)
-        check_group(self._options, committed)
+        check_group(self._options.group, self._options.of, committed)
         async with self._database.transaction() as conn:
             state = await progress.read_database_state(conn)
             rows = await progress.read_progress(conn)

@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
@@ -83,24 +82,21 @@ class Progress:
         """Return what writes the rows of these partitions."""
         return PollProgress(partitions, replay=self._options.replay)
 
-    async def may_apply(self, stop: asyncio.Event, group_error: Callable[[], Awaitable[str | None]]) -> bool:
+    async def wait_to_apply(self, group_error: Callable[[], Awaitable[str | None]]) -> None:
         """Wait outside of the group while the database is behind, in recovery, or of another cell, as may be the group.
 
-        Returns False after `stop`.
+        Raises what `group_error` raises.
         """
         backoff = Backoff(first=0.1, longest=1.0)
-        while not stop.is_set():
+        while True:
             try:
                 why = await behind_error(self._database) or await group_error()
             except psycopg.Error as error:
                 why = one_line(error)
             if why is None:
-                return True
+                return
             self._health.set_error("consumer", why)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(backoff.pause()):
-                    await stop.wait()
-        return False
+            await asyncio.sleep(backoff.pause())
 
     def _skip(self, located: Iterable[Partition], skipped: Skipped) -> None:
         """Note what operators have skipped. Raises InputSkipped where it was read already, and is not dealt with."""

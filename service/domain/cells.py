@@ -3,8 +3,9 @@
 The database computes the same (`els.cell_of`), so the hash is part of the schema: it never changes.
 """
 
+import re
 from hashlib import md5
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Slice(NamedTuple):
@@ -33,6 +34,14 @@ class Slice(NamedTuple):
 
 ALL_BATCHES = Slice(1, 0)
 """The slice of the only cell."""
+
+_SUFFIX: Final = re.compile(r"\.cell-([0-9]+)-of-([0-9]+)\Z", re.ASCII)
+
+
+def slice_named(name: str) -> Slice:
+    """Return the slice whose suffix a name ends with, and that of the only cell where it ends with none."""
+    found = _SUFFIX.search(name)
+    return Slice(int(found[2]), int(found[1])) if found else ALL_BATCHES
 
 
 def cell_of(batch_id: str, cells: int) -> int:

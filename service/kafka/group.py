@@ -9,18 +9,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.domain import topics
-from service.domain.cells import ALL_BATCHES, Slice
+from service.domain.cells import ALL_BATCHES, Slice, slice_named
 from service.domain.input_limits import InputLimits
 from service.kafka import record_batches
 from service.kafka.broker_view import SILENT_SECONDS, BrokerView
 from service.kafka.record_batches import RecordBatch, fetched_bytes, new_leaders
-from service.runtime.loop import cancelled
+from service.runtime.loop import cancelled, ends_before
 
 CALM_SECONDS = 1.0
 CALM_FACTOR = 10
@@ -29,6 +29,9 @@ of a core."""
 METADATA_SECONDS = 5.0
 """How often the brokers are asked which topics and partitions there are. By default aiokafka does so every 300 s."""
 
+
+REPLAY_SUFFIX: Final = ".replay"
+"""What the group of a replay is called, after the service's group."""
 
 _PROGRESS_METADATA = re.compile(r"els/progress/([0-9]+)(?:/([0-9]+)/([0-9]+))?", re.ASCII)
 """The text that is committed with offsets: the epoch of the partition and, of one cell of several, their number and its
@@ -55,10 +58,13 @@ def committed_slice(text: str) -> Slice | None:
 
 
 def foreign_group_error(group: str, texts: Iterable[str], of: Slice) -> str | None:
-    """Say in one line that another cell has committed offsets of the group, by their texts; None where none has.
+    """Say in one line that the group is that of another cell, by its name or by the texts of its offsets; else None.
 
-    Text of a release before cells, or of another program, says nothing.
+    Text of a release before cells, or of another program, says nothing, and brokers may not keep it (Tansu does not).
     """
+    named = slice_named(group.removesuffix(REPLAY_SUFFIX))
+    if named != of:
+        return f"ELS_CONSUMER_GROUP: the group {group!r} is that of {named}, and this is {of}"
     others = {each for text in texts if (each := committed_slice(text)) not in (None, of)}
     if not others:
         return None
@@ -127,16 +133,8 @@ class Membership:
 
         Raises KafkaError.
         """
-        stopping = asyncio.create_task(stop.wait())
-        starting = asyncio.create_task(record_batches.start(self._client))
-        try:
-            await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            await cancelled([starting])
-        if starting.cancelled():
+        if not await ends_before(stop, record_batches.start(self._client)):
             return False
-        starting.result()  # raises its error
         self._client._fetcher._proc_fetch_request = self._fetch_within_bounds  # noqa: SLF001  aiokafka has no other way
         return True
 

@@ -7,7 +7,7 @@ jitter"), so that pods that failed together do not retry together. Only cancella
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,20 @@ async def cancelled(tasks: Iterable["asyncio.Future[Any]"]) -> None:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=LOST_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def ends_before(stop: asyncio.Event, step: Coroutine[Any, Any, object]) -> bool:
+    """Run a step, and cancel it where `stop` is set first. Returns whether it ended. Raises its error."""
+    stopping, running = asyncio.create_task(stop.wait()), asyncio.create_task(step)
+    try:
+        await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        await cancelled([running])
+    if running.cancelled():
+        return False
+    running.result()
+    return True
 
 
 async def watch_blocking(report: Callable[[float], None], every: float = 0.1) -> None:

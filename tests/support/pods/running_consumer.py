@@ -82,6 +82,16 @@ class Running:
     async def _run_again(self) -> None:
         await run_until_stopped("consumer", self.consumer.run, self._stop, self.health)
 
+    async def is_kept_out(self, message: str) -> None:
+        """Waits until it has this error, before it joins the group."""
+
+        def has_the_error() -> bool:
+            if self._task.done():
+                self._task.result()
+            return self.health.parts["consumer"] == message
+
+        await until(has_the_error, BOUND, lambda: str(self.health.parts))
+
     async def stop(self) -> None:
         self._stop.set()
         await asyncio.wait_for(self._task, BOUND)

@@ -4,9 +4,10 @@ import asyncio
 import time
 from contextlib import suppress
 
+import pytest
 from structlog.testing import capture_logs
 
-from service.runtime.loop import Backoff, Loop, Throttle, cancelled, watch_blocking
+from service.runtime.loop import Backoff, Loop, Throttle, cancelled, ends_before, watch_blocking
 
 BOUND = 60
 """Seconds after which a wait has failed."""
@@ -164,3 +165,18 @@ async def test_the_longest_time_that_the_process_blocked_its_event_loop_is_repor
         await asyncio.sleep(0.01)
     watching.cancel()
     assert reports == sorted(reports)
+
+
+async def test_a_step_is_cancelled_where_the_stop_comes_first() -> None:
+    stop = asyncio.Event()
+    assert await ends_before(stop, asyncio.sleep(0))
+    waiting = asyncio.create_task(ends_before(stop, asyncio.sleep(3600)))
+    await asyncio.sleep(0)
+    stop.set()
+    assert not await asyncio.wait_for(waiting, BOUND)
+
+    async def fails() -> None:
+        raise OSError("away")
+
+    with pytest.raises(OSError, match="away"):
+        await ends_before(asyncio.Event(), fails())
