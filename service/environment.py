@@ -1,5 +1,6 @@
 """Checks whether the environment suits the service: server, schema, broker, topics, rights and retentions."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,12 +32,14 @@ from service.runtime.errors import one_line
 from service.settings import Settings, misspelt_settings
 from service.store.progress import behind_error, previous_release_warning
 from service.wiring import (
+    CELL_SECONDS,
     SPARE_SESSIONS,
     broker_error,
     kafka_options,
     open_database,
     retention_policy,
     sessions_of_pods,
+    settings_of_cells,
 )
 
 _BROKER_DOWN = (KafkaError, OSError, TimeoutError)
@@ -48,17 +51,41 @@ class Check(NamedTuple):
     about: str
     is_good: bool
     message: str
+    cell: int | None = None
+    """The cell that it is about, where several are checked."""
 
 
 async def check_environment(settings: Settings) -> Sequence[Check]:
-    """Check everything but the settings, which were checked when they were read. Raises SettingsError."""
+    """Check everything but the settings, which were checked when they were read. Raises SettingsError.
+
+    Checks the databases and groups of all cells, where they are known.
+    """
+    cells = settings_of_cells(settings)
+    if cells:
+        found = await asyncio.gather(*map(_check_cell, cells))
+        rows = [row for of_cell in found for row in of_cell]
+    else:
+        rows = await _check_own_database(settings)
+    rows += await _check_broker(settings, cells or [settings])
+    return rows + [Check("settings", True, f"warning: {line}") for line in misspelt_settings()]
+
+
+async def _check_cell(settings: Settings) -> list[Check]:
+    """Check the database of one of several cells, for a limited time."""
+    try:
+        async with asyncio.timeout(CELL_SECONDS):
+            rows = await _check_own_database(settings)
+    except TimeoutError:
+        rows = [Check("database", False, f"it has not answered within {CELL_SECONDS:.0f} s")]
+    return [each._replace(cell=settings.cell) for each in rows]
+
+
+async def _check_own_database(settings: Settings) -> list[Check]:
     database = open_database(settings)
     try:
-        rows = await _check_database(settings, database)
+        return await _check_database(settings, database)
     finally:
         await database.close()
-    rows += await _check_broker(settings)
-    return rows + [Check("settings", True, f"warning: {line}") for line in misspelt_settings()]
 
 
 async def _check_database(settings: Settings, database: Database) -> list[Check]:
@@ -91,16 +118,16 @@ async def _check_database(settings: Settings, database: Database) -> list[Check]
     return rows + ([Check("durability", True, f"warning: {not_durable}")] if not_durable else [])
 
 
-async def _check_broker(settings: Settings) -> list[Check]:
-    """Check the connection, our rights, the topics and their retentions."""
+async def _check_broker(settings: Settings, cells: Sequence[Settings]) -> list[Check]:
+    """Check the connection, our rights, the topics and their retentions, and the groups of these cells."""
     options = kafka_options(settings)
     try:
         async with admin_client(options) as admin:
             cluster = await read_cluster(admin, kafka.TOPICS)
-            rows = [Check("broker", True, "reachable"), *await _check_rights(settings, admin, cluster)]
+            rows = [Check("broker", True, "reachable"), *await _check_rights(settings, admin, cluster, cells)]
     except _BROKER_DOWN as error:
         return [Check("broker", False, broker_error(error))]
-    rows += await _check_group(settings)
+    rows += await _check_groups(cells)
     rows += [Check("topic", False, f"{topic} is missing: run topics create") for topic in cluster.missing]
     rows += [Check("topic", True, f"warning: {line}") for line in unreadable_lines(cluster, options)]
     # The embedded broker does not report some settings: nobody can fix that, so it is not an error.
@@ -114,10 +141,13 @@ async def _check_broker(settings: Settings) -> list[Check]:
     return rows + _check_retentions(settings, cluster)
 
 
-async def _check_rights(settings: Settings, admin: AIOKafkaAdminClient, cluster: ClusterState) -> list[Check]:
+async def _check_rights(
+    settings: Settings, admin: AIOKafkaAdminClient, cluster: ClusterState, cells: Sequence[Settings]
+) -> list[Check]:
     missing, rows = rights.missing_on_topics(cluster), []
     try:
-        missing += await rights.missing_on_groups(admin, [settings.group, settings.group + REPLAY_SUFFIX])
+        groups = [name for each in cells for name in (each.group, each.group + REPLAY_SUFFIX)]
+        missing += await rights.missing_on_groups(admin, groups)
         missing += await rights.missing_on_cluster(admin, cluster, idempotent=settings.kafka_enable_idempotence)
     except _BROKER_DOWN as error:
         rows = [Check("right", False, broker_error(error))]
@@ -125,13 +155,16 @@ async def _check_rights(settings: Settings, admin: AIOKafkaAdminClient, cluster:
     return rows + [Check("right", False, broker_error(rights.NotAllowed(right, options))) for right in missing]
 
 
-async def _check_group(settings: Settings) -> list[Check]:
-    """Check that no other cell uses the group."""
+async def _check_groups(cells: Sequence[Settings]) -> list[Check]:
+    """Check that no other cell uses the group of a cell."""
+    options, rows = kafka_options(cells[0]), []
     try:
-        error = await group_error(kafka_options(settings), settings.group, settings.slice)
+        for each in cells:
+            error = await group_error(options, each.group, each.slice)
+            rows += [Check("group", False, error, each.cell)] if error else []
     except _BROKER_DOWN:
         return []  # the checks of topics and rights say why
-    return [Check("group", False, error)] if error else []
+    return rows
 
 
 def _check_retentions(settings: Settings, cluster: ClusterState) -> list[Check]:

@@ -49,6 +49,9 @@ the consumer slow."""
 
 CONSOLE_TIMEOUTS: Final = Timeouts(lock_timeout=500, statement_timeout=5_000, transaction_timeout=10_000)
 
+CELL_SECONDS: Final = 30.0
+"""How long a command that asks all cells waits for the database of each."""
+
 UNPOOLED_SESSIONS: Final = 3
 """Sessions of a pod outside of its pools: LISTEN, and for moments a check of the server and one of a session."""
 

@@ -16,13 +16,13 @@ from service.domain.topics import INCOMING_TOPICS
 UPPER_LINES = 19
 """Lines above the latest events, frames included."""
 
-_COLOURS = {"action needed": "red", "notice": "yellow", "fine": "green"}
+COLOURS = {"action needed": "red", "notice": "yellow", "fine": "green"}
 
 
 def screen(snapshot: Snapshot, speed: Rates, lines: int) -> RenderableType:
     """Format a snapshot for people, in at most so many lines."""
     upper = (_verdict(snapshot), _numbers(snapshot, speed), _lag(snapshot))
-    return Group(*upper, _latest(snapshot.events[: max(1, lines - UPPER_LINES - len(snapshot.attention))]))
+    return Group(*upper, latest(snapshot.events[: max(1, lines - UPPER_LINES - len(snapshot.attention))]))
 
 
 def _verdict(snapshot: Snapshot) -> RenderableType:
@@ -30,7 +30,7 @@ def _verdict(snapshot: Snapshot) -> RenderableType:
     if snapshot.broker_error:
         attention.append(f"the broker is unavailable: {snapshot.broker_error}")
         level = "action needed"
-    colour = _COLOURS[level]
+    colour = COLOURS[level]
     text = Text("\n".join(cell(each) for each in attention or [level]), style=f"bold {colour}")
     return Panel(text, title=level if attention else None, title_align="left", border_style=colour)
 
@@ -40,23 +40,23 @@ def _numbers(snapshot: Snapshot, speed: Rates) -> RenderableType:
     health = snapshot.health or {}
     now = health.get("at")
     rows = (
-        ("records in", _speed(speed.arriving), "contents waiting", _count(health, "pending")),
-        ("events written", _speed(speed.written), "for batches", _count(health, "batches_waiting")),
-        ("events published", _speed(speed.published), "longest wait", _age(now, health.get("oldest_pending"))),
+        ("records in", speed_text(speed.arriving), "contents waiting", count(health, "pending")),
+        ("events written", speed_text(speed.written), "for batches", count(health, "batches_waiting")),
+        ("events published", speed_text(speed.published), "longest wait", age(now, health.get("oldest_pending"))),
         (
             "unpublished events",
-            _count(health, "outbox_rows"),
+            count(health, "outbox_rows"),
             "expired in last 24 h",
-            _count(health, "expired_last_day"),
+            count(health, "expired_last_day"),
         ),
         (
             "oldest of them",
-            _age(now, health.get("oldest_outbox_row")),
+            age(now, health.get("oldest_outbox_row")),
             "open in quarantine",
-            _count(health, "quarantine_open"),
+            count(health, "quarantine_open"),
         ),
-        ("batches blocked", _count(health, "outbox_blocked"), "topics paused", _count(health, "topics_stopped")),
-        ("relays", _count(health, "relays"), "oldest transaction", _span(health.get("oldest_transaction"))),
+        ("batches blocked", count(health, "outbox_blocked"), "topics paused", count(health, "topics_stopped")),
+        ("relays", count(health, "relays"), "oldest transaction", _span(health.get("oldest_transaction"))),
     )
     for _ in range(2):
         table.add_column(style="cyan")
@@ -78,7 +78,8 @@ def _lag(snapshot: Snapshot) -> RenderableType:
     return Panel(table, title="consumer lag (records behind)", title_align="left")
 
 
-def _latest(events: Sequence[Mapping[str, Any]]) -> RenderableType:
+def latest(events: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Format the latest events."""
     table = Table.grid(padding=(0, 2, 0, 1), expand=True)
     table.add_column(style="dim", width=9)
     table.add_column(width=16, style="cyan")
@@ -91,15 +92,18 @@ def _latest(events: Sequence[Mapping[str, Any]]) -> RenderableType:
     return Panel(table, title="latest events", title_align="left")
 
 
-def _count(health: Mapping[str, Any], name: str) -> str:
+def count(health: Mapping[str, Any], name: str) -> str:
+    """Format a number of ops.health."""
     return f"{health[name]:,}" if health else "?"
 
 
-def _speed(rate: float | None) -> str:
+def speed_text(rate: float | None) -> str:
+    """Format a rate."""
     return "?" if rate is None else f"{rate:,.1f}/s" if rate < 100 else f"{rate:,.0f}/s"
 
 
-def _age(now: datetime | None, since: datetime | None) -> str:
+def age(now: datetime | None, since: datetime | None) -> str:
+    """Format how long ago something was, by the clock of the database."""
     return _span(now - since) if now and since else "–"
 
 

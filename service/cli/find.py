@@ -1,5 +1,6 @@
 """Implements the command that finds batches, uploads and rejected inputs. It ends like those of `pending`."""
 
+import asyncio
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ from service.cli.output import CommandError, print_rows, warn
 from service.operators.errors import NotFound
 from service.postgres.queries import NamedRow
 from service.settings import Settings
-from service.wiring import settings_of_cells
+from service.wiring import CELL_SECONDS, settings_of_cells
 
 
 async def find(settings: Settings, options: Namespace) -> int:
@@ -24,21 +25,31 @@ async def find(settings: Settings, options: Namespace) -> int:
         return 0
     all_rows: list[NamedRow] = []
     failed, missing = 0, ""
-    for of_cell in cells:
-        try:
-            rows = await _find(of_cell, options, missing_is_an_error=False)
-        except NotFound as nothing:
-            missing = str(nothing)
-        except CommandError as error:
+    answers = await asyncio.gather(*(_answer(of_cell, options) for of_cell in cells))
+    for of_cell, answer in zip(cells, answers, strict=True):
+        if isinstance(answer, NotFound):
+            missing = str(answer)
+        elif isinstance(answer, CommandError):
             failed += 1
-            warn(f"cell {of_cell.cell}: {error}")
+            warn(f"cell {of_cell.cell}: {answer}")
         else:
-            all_rows += [{"cell": of_cell.cell, **row} for row in rows]
-            _warn_of_more(rows, options)
+            all_rows += [{"cell": of_cell.cell, **row} for row in answer]
+            _warn_of_more(answer, options)
     if not all_rows and not failed:
         raise CommandError(missing)
     print_rows(all_rows, options.json)
     return 1 if failed else 0
+
+
+async def _answer(of_cell: Settings, options: Namespace) -> Sequence[NamedRow] | NotFound | CommandError:
+    """Search one cell, for a limited time."""
+    try:
+        async with asyncio.timeout(CELL_SECONDS):
+            return await _find(of_cell, options, missing_is_an_error=False)
+    except TimeoutError:
+        return CommandError(f"the database has not answered within {CELL_SECONDS:.0f} s")
+    except (NotFound, CommandError) as error:
+        return error
 
 
 async def _find(settings: Settings, options: Namespace, *, missing_is_an_error: bool = True) -> Sequence[NamedRow]:

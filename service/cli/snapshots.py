@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from aiokafka.errors import KafkaError
 
+from service.domain.cells import ALL_BATCHES, Slice
 from service.domain.topics import INCOMING_TOPICS
 from service.kafka.offsets import OffsetsReader, TopicOffsets
 from service.postgres.pool import Database
@@ -16,6 +17,9 @@ from service.store import monitoring
 
 EVENTS = 12
 """Number of latest events that are read."""
+
+DATABASE_SECONDS = 10.0
+"""A database that takes longer counts as unavailable, and does not hold up what is shown of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Snapshot:
     broker_error: str | None
     read_at: float
     """Time of the event loop, in seconds."""
+    of: Slice = ALL_BATCHES
 
     @property
     def level(self) -> str:
@@ -53,33 +58,50 @@ class Rates:
 
 
 class SnapshotReader:
-    """Reads snapshots. Keeps its connections between two reads."""
+    """Reads a snapshot of each cell: one, where there are no cells. Keeps its connections between two reads."""
 
-    def __init__(self, database: Database, kafka: Mapping[str, Any], group: str) -> None:
-        self._database = database
-        self._offsets = OffsetsReader(kafka, group)
+    def __init__(self, databases: Sequence[Database], kafka: Mapping[str, Any], groups: Sequence[str]) -> None:
+        """The databases and the groups of the cells are in the same order."""
+        self._databases = databases
+        self._offsets = OffsetsReader(kafka, *groups)
 
-    async def read(self) -> Snapshot:
-        """Read once. An error of a server is stored in the snapshot, not raised."""
-        (health, events, error), (offsets, broker_error) = await asyncio.gather(self._tables(), self._broker())
-        return Snapshot(health, events, offsets, error, broker_error, asyncio.get_running_loop().time())
+    async def read(self) -> Sequence[Snapshot]:
+        """Read once, all servers at the same time. An error of a server is stored in the snapshot, not raised."""
+        (offsets, broker_error), tables = await asyncio.gather(
+            self._broker(), asyncio.gather(*map(_tables, self._databases))
+        )
+        at = asyncio.get_running_loop().time()
+        return [
+            Snapshot(health, events, of_group, error, broker_error, at, database.slice)
+            for database, of_group, (health, events, error) in zip(self._databases, offsets, tables, strict=True)
+        ]
 
     async def close(self) -> None:
-        """Close the connections to the broker."""
-        await self._offsets.close()
+        """Close all connections."""
+        await asyncio.gather(self._offsets.close(), *(database.close() for database in self._databases))
 
-    async def _tables(self) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]], str | None]:
+    async def _broker(self) -> tuple[Sequence[TopicOffsets | None], str | None]:
         try:
-            async with self._database.transaction() as conn:
-                return await monitoring.watch_health(conn), await monitoring.watch_events(conn, EVENTS), None
-        except psycopg.Error as error:
-            return None, (), one_line(error, 200)
-
-    async def _broker(self) -> tuple[TopicOffsets | None, str | None]:
-        try:
-            return await self._offsets.read(), None
+            return await self._offsets.read_all(), None
         except (KafkaError, OSError, TimeoutError) as error:
-            return None, one_line(error, 200)
+            return [None] * len(self._databases), one_line(error, 200)
+
+
+_Tables = tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]], str | None]
+
+
+async def _tables(database: Database) -> _Tables:
+    """Read the verdict and the latest events, or return why they could not be read."""
+    try:
+        async with asyncio.timeout(DATABASE_SECONDS), database.transaction() as conn:
+            health = await monitoring.watch_health(conn)
+            if (holds := Slice(health["cells"], health["cell"])) != database.slice:
+                return None, (), f"it holds {holds}"
+            return health, await monitoring.watch_events(conn, EVENTS), None
+    except TimeoutError:
+        return None, (), f"it has not answered within {DATABASE_SECONDS:.0f} s"
+    except psycopg.Error as error:
+        return None, (), one_line(error, 200)
 
 
 def rates(before: Snapshot | None, now: Snapshot) -> Rates:

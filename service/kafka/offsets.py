@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -55,24 +55,29 @@ class TopicOffsets:
 class OffsetsReader:
     """Reads offsets. Keeps its connections between two reads."""
 
-    def __init__(self, kafka: Mapping[str, Any], group: str) -> None:
+    def __init__(self, kafka: Mapping[str, Any], *groups: str) -> None:
+        """`groups` are those of which the lag is read: one, or that of each cell."""
         self._kafka = kafka
-        self._group = group
+        self._groups = groups
         self._clients: tuple[AIOKafkaConsumer, AIOKafkaAdminClient] | None = None
         self._partitions: list[TopicPartition] = []
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
-        self._last: TopicOffsets | Exception | None = None
+        self._last: Sequence[TopicOffsets] | Exception | None = None
 
     async def read(self) -> TopicOffsets:
-        """Read once. Who asks meanwhile gets the same result. Raises KafkaError, OSError or TimeoutError."""
+        """Read once, of the first group. Who asks meanwhile gets the same result. Raises what `read_all` raises."""
+        return (await self.read_all())[0]
+
+    async def read_all(self) -> Sequence[TopicOffsets]:
+        """Read once, for each group. Raises KafkaError, OSError or TimeoutError."""
         async with self._reading:
             if time.monotonic() - self._read_at > SHARED_SECONDS:
                 self._last = await self._try()
                 self._read_at = time.monotonic()
-            if isinstance(self._last, TopicOffsets):
-                return self._last
-            raise self._last or TimeoutError
+            if self._last is None or isinstance(self._last, Exception):
+                raise self._last or TimeoutError
+            return self._last
 
     @property
     def error(self) -> Exception | None:
@@ -85,7 +90,7 @@ class OffsetsReader:
         for client in clients or ():
             await client.stop() if isinstance(client, AIOKafkaConsumer) else await client.close()
 
-    async def _try(self) -> TopicOffsets | Exception:
+    async def _try(self) -> Sequence[TopicOffsets] | Exception:
         """Read, or return why that failed; the next read then connects again."""
         try:
             async with asyncio.timeout(BROKER_SECONDS):
@@ -97,16 +102,12 @@ class OffsetsReader:
             await self.close()
             raise
 
-    async def _read(self) -> TopicOffsets:
+    async def _read(self) -> Sequence[TopicOffsets]:
         consumer, admin = self._clients or await self._connect()
         ends = await consumer.end_offsets(self._partitions)
         incoming = [tp for tp in self._partitions if tp.topic in INCOMING_TOPICS]
-        committed = await admin.list_consumer_group_offsets(self._group, partitions=incoming)
-        # -1: the group has committed nothing on this partition yet, so all records wait.
-        read = {tp: max(0, committed[tp].offset if tp in committed else 0) for tp in incoming}
-        return TopicOffsets(
-            {tp: PartitionOffsets(end, max(0, end - read[tp]) if tp in read else 0) for tp, end in ends.items()}
-        )
+        groups = (admin.list_consumer_group_offsets(group, partitions=incoming) for group in self._groups)
+        return [_offsets(ends, incoming, committed) for committed in await asyncio.gather(*groups)]
 
     async def _connect(self) -> tuple[AIOKafkaConsumer, AIOKafkaAdminClient]:
         consumer, admin = self._clients = AIOKafkaConsumer(**self._kafka), AIOKafkaAdminClient(**self._kafka)
@@ -117,3 +118,14 @@ class OffsetsReader:
             TopicPartition(each["topic"], some["partition"]) for each in described for some in each["partitions"]
         ]
         return consumer, admin
+
+
+def _offsets(
+    ends: Mapping[TopicPartition, int], incoming: Sequence[TopicPartition], committed: Mapping[TopicPartition, Any]
+) -> TopicOffsets:
+    """Return the offsets of a group."""
+    # -1: the group has committed nothing on this partition yet, so all records wait.
+    read = {tp: max(0, committed[tp].offset if tp in committed else 0) for tp in incoming}
+    return TopicOffsets(
+        {tp: PartitionOffsets(end, max(0, end - read[tp]) if tp in read else 0) for tp, end in ends.items()}
+    )

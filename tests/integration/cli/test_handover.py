@@ -14,6 +14,7 @@ from service.domain.topics import CONTENT_PROVISIONED
 from tests.support.builders.inputs import content, delivery
 from tests.support.pods.command_line import NOBODY, CommandLine
 from tests.support.pods.operator_stage import ApplyingPod, states, written
+from tests.support.servers.cells import become_cells
 
 OTHERS = next(f"b{each}" for each in range(99) if cell_of(f"b{each}", 2) == 1)
 REPLAYED = "select state, edited_value is not null, batch_id from els.quarantine"
@@ -46,15 +47,10 @@ def halves(
             yield Halves(service, urls, here, there)
 
 
-def become_cells(halves: Halves) -> None:
-    for cell, conn in enumerate((halves.here, halves.there)):
-        conn.execute("update els.slice set cells = 2, cell = %s", [cell])
-
-
 def reject_here(halves: Halves, app_url: str, value: bytes) -> int:
     """Quarantines a value in cell 0, as a release does that cannot read it. Returns its id."""
     ApplyingPod(app_url).take(delivery(CONTENT_PROVISIONED, value, event=Rejection(Reason.NOT_JSON, "said the bug")))
-    become_cells(halves)
+    become_cells(halves.here, halves.there)
     ((id_,),) = halves.here.execute("select id from els.quarantine").fetchall()
     return int(id_)
 
@@ -114,7 +110,7 @@ def test_the_database_of_the_other_cell_must_be_that_cell(halves: Halves, app_ur
 
 
 def test_an_operator_who_asks_the_wrong_cell_about_a_batch_learns_which_one_has_it(halves: Halves) -> None:
-    become_cells(halves)
+    become_cells(halves.here, halves.there)
     elsewhere = f"batch {OTHERS} belongs to cell 1 of 2, and this is cell 0 of 2"
     for command in ("show", "republish", "close", "cancel --reason OTHER"):
         name, *options = command.split()

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from deploy.local.processes import plain_environment
+from service.domain.cells import ALL_BATCHES, Slice
 from service.domain.delivery import Delivery, IntakeLimits
 from service.intake.intake import Intake
 from service.postgres.pool import Database
@@ -20,15 +21,16 @@ from tests.support.pods.command_line import NOBODY, ROOT
 class ApplyingPod:
     """The part of a pod that applies polls."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, of: Slice = ALL_BATCHES) -> None:
         self._url = url
+        self._of = of
 
     def take(self, *deliveries: Delivery) -> None:
         """Apply records as the consumer would, in an event loop of its own like that of the command line."""
         asyncio.run(self._take(deliveries))
 
     async def _take(self, deliveries: tuple[Delivery, ...]) -> None:
-        database = Database(self._url, pool_size=1)
+        database = Database(self._url, pool_size=1, of=self._of)
         outcome = await Intake(database, IntakeLimits(), Health("database"), forget).take(deliveries)
         assert (outcome.deferred, outcome.not_admitted) == ([], [])
         await database.close()
