@@ -2,7 +2,8 @@
 
 Facts contain what records, rows and events have in common; `judge` finds the contradictions. What cannot be known any
 more, since a topic no longer reaches back that far or a retention has passed, is reported under the rule `unknown` and
-never as a violation. The other rules are the invariants I1 to I9, and `order`. Times are seconds since the epoch.
+never as a violation. The other rules are the invariants I1 to I9, `order` and `cell`. Times are seconds since the
+epoch.
 """
 
 from collections import defaultdict
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from service.audit.findings import UNKNOWN, Finding, Findings, Knowledge
+from service.audit.places import elsewhere
 from service.audit.publications import final, order, repeats
 from service.domain.topics import (
     ASSOCIATIONS_CONFIRMED,
@@ -31,7 +33,7 @@ from service.history.facts import ONLY_OUTPUT, BatchFact, EventFact, History, di
 
 def judge(history: History, known: Knowledge) -> Iterator[Finding]:
     """Yield every violation in the history of a batch, and what cannot be known about it."""
-    for rule in (_places, _waits, _confirmations, _batch, _slots, _inputs, _origins, _events, repeats, final, order):
+    for rule in _RULES:
         for name, detail in rule(history, known):
             yield Finding(name, history.batch_id, detail)
 
@@ -270,3 +272,9 @@ def _wanted_events(history: History) -> dict[str, dict[str, tuple[str, float]]]:
     if batch and batch.timed_out_at is not None:
         wanted[READINESS_TIMEOUT][""] = "", batch.timed_out_at
     return wanted
+
+
+_RULES: Final = (
+    *(_places, _waits, _confirmations, _batch, _slots, _inputs, _origins, _events),
+    *(repeats, final, order, elsewhere),
+)

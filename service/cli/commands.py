@@ -13,7 +13,8 @@ from aiokafka.errors import KafkaError
 from service.application import ROLES, NotReady
 from service.application import run as run_process
 from service.audit import audit
-from service.cli.opening import opened_database
+from service.audit.report import AuditedCell, Scope
+from service.cli.opening import opened_cells, opened_database
 from service.cli.output import CommandError, print_json, print_rows, warn
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION
@@ -31,6 +32,7 @@ from service.wiring import (
     kafka_options,
     relay_of,
     retention_policy,
+    settings_of_cells,
 )
 
 IDLE_SECONDS = 8.0
@@ -133,16 +135,23 @@ def _counts(report: policy.PurgeReport) -> dict[str, int]:
 
 
 async def audit_all(settings: Settings, options: Namespace) -> int:
-    """Run the audit. Violations mean exit status 1; facts that cannot be checked any more are only reported."""
+    """Run the audit, of all cells where their databases are known.
+
+    Violations, and cells that cannot be asked, mean exit status 1; facts that cannot be checked any more are only
+    reported.
+    """
     shortest = min(
         settings.expired_retention_seconds, settings.batch_retention_seconds, settings.closed_retention_seconds
     )
-    scope = audit.Scope(settings.group, input_limits(settings), shortest, whole=options.whole)
-    async with opened_database(settings, audit.TIMEOUTS) as database:
+    scope = Scope(settings.cells, input_limits(settings), shortest, whole=options.whole)
+    async with opened_cells(settings_of_cells(settings) or [settings], audit.TIMEOUTS) as (opened, failed):
+        cells = [AuditedCell(database, each.group) for each, database in opened]
         try:
-            report = await audit.audit(database, kafka_options(settings), scope, most=options.limit)
+            report = await audit.audit(cells, kafka_options(settings), scope, most=options.limit, not_audited=failed)
         except (KafkaError, OSError, TimeoutError) as error:
             raise CommandError(broker_error(error)) from None
+        except psycopg.Error as error:
+            raise CommandError(f"ELS_DATABASE_URL: {one_line(error)}") from None
     if options.json:
         print_json(report.as_json())
     else:
@@ -150,6 +159,8 @@ async def audit_all(settings: Settings, options: Namespace) -> int:
         print_rows([finding._asdict() for finding in report.findings], False)
     if report.unknown:
         warn(f"{report.unknown} facts cannot be checked any more, for example: {report.examples[0].detail}")
+    for cell, why in sorted(report.not_audited.items()):
+        warn(f"cell {cell} is not audited: {why}")
     if not report.clean:
         raise CommandError(f"{report.violations.total()} violations")
     return 0

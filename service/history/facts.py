@@ -152,7 +152,31 @@ class EventFact(NamedTuple):
         return self.partition < 0
 
 
-Fact = InputFact | BatchFact | SlotFact | WaitingFact | ExcessFact | FailureFact | ConfirmationFact | EventFact
+class ElsewhereFact(NamedTuple):
+    """A row in the database of another cell than that of its batch. A split leaves history there for a while."""
+
+    cell: int
+    what: str
+    subject: str
+    value: str
+    """The upload of a slot; otherwise ""."""
+    is_history: bool
+    """Whether a split may leave such a row; what waits it deletes at once."""
+    is_new: bool
+    """Whether the row was written after the database got its slice."""
+
+
+Fact = (
+    InputFact
+    | BatchFact
+    | SlotFact
+    | WaitingFact
+    | ExcessFact
+    | FailureFact
+    | ConfirmationFact
+    | EventFact
+    | ElsewhereFact
+)
 
 KINDS: Final[tuple[type[Any], ...]] = (
     InputFact,
@@ -163,6 +187,7 @@ KINDS: Final[tuple[type[Any], ...]] = (
     FailureFact,
     ConfirmationFact,
     EventFact,
+    ElsewhereFact,
 )
 
 
@@ -179,29 +204,27 @@ class History:
     failures: list[FailureFact] = field(default_factory=list)
     confirmations: list[ConfirmationFact] = field(default_factory=list)
     events: list[EventFact] = field(default_factory=list)
+    elsewhere: list[ElsewhereFact] = field(default_factory=list)
 
     @classmethod
     def of(cls, batch_id: str, facts: Iterable[Fact]) -> "History":
         """Make a history of these facts."""
         history = cls(batch_id)
+        lists: dict[type[Any], list[Any]] = {
+            InputFact: history.inputs,
+            SlotFact: history.slots,
+            WaitingFact: history.waiting,
+            ExcessFact: history.excess,
+            FailureFact: history.failures,
+            ConfirmationFact: history.confirmations,
+            EventFact: history.events,
+            ElsewhereFact: history.elsewhere,
+        }
         for fact in facts:
-            match fact:
-                case BatchFact():
-                    history.batch = fact
-                case InputFact():
-                    history.inputs.append(fact)
-                case SlotFact():
-                    history.slots.append(fact)
-                case WaitingFact():
-                    history.waiting.append(fact)
-                case ExcessFact():
-                    history.excess.append(fact)
-                case FailureFact():
-                    history.failures.append(fact)
-                case ConfirmationFact():
-                    history.confirmations.append(fact)
-                case EventFact():
-                    history.events.append(fact)
+            if isinstance(fact, BatchFact):
+                history.batch = fact
+            else:
+                lists[type(fact)].append(fact)
         history.slots.sort(key=lambda slot: slot.position)
         return history
 

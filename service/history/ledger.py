@@ -26,7 +26,8 @@ class Ledger:
         self._file.execute("pragma synchronous = off")
         self._file.execute("create table fact (batch_id text, kind int, body blob)")
         self._file.execute(
-            "create table rejected (topic text, fingerprint text, state text, primary key (topic, fingerprint))"
+            "create table rejected ("
+            "cell int, topic text, fingerprint text, state text, primary key (cell, topic, fingerprint))"
         )
         return self
 
@@ -41,16 +42,16 @@ class Ledger:
         self._file.executemany("insert into fact values (?, ?, ?)", rows)
         self._file.execute("commit")
 
-    def add_quarantined(self, rejected: Sequence[tuple[str, str, str]]) -> None:
-        """Store the rejected inputs in quarantine: (topic, fingerprint, state)."""
+    def add_quarantined(self, rejected: Sequence[tuple[str, str, str]], cell: int) -> None:
+        """Store the rejected inputs in the quarantine of a cell: (topic, fingerprint, state)."""
         self._file.execute("begin")
-        self._file.executemany("insert into rejected values (?, ?, ?)", rejected)
+        self._file.executemany("insert into rejected values (?, ?, ?, ?)", [(cell, *each) for each in rejected])
         self._file.execute("commit")
 
-    def quarantine_state(self, topic: str, fingerprint: str) -> str | None:
-        """Return the state of a rejected input, None where it is not in quarantine."""
+    def quarantine_state(self, cell: int, topic: str, fingerprint: str) -> str | None:
+        """Return the state of a rejected input, None where it is not in the quarantine of this cell."""
         row = self._file.execute(
-            "select state from rejected where topic = ? and fingerprint = ?", (topic, fingerprint)
+            "select state from rejected where cell = ? and topic = ? and fingerprint = ?", (cell, topic, fingerprint)
         ).fetchone()
         return row[0] if row else None
 

@@ -21,22 +21,53 @@ from service.store.audit import VALUES_PAGE, AuditStatement, audit_pages, begin_
 async def read_tables(database: Database, ledger: Ledger, counts: Counter[str], limits: InputLimits) -> datetime:
     """Add all rows of one snapshot to the ledger, and count them. Returns the snapshot's time. Raises psycopg.Error.
 
-    What operators have sent in place of rejected inputs is added as inputs.
+    What operators have sent in place of rejected inputs is added as inputs. Of a batch of another cell, only the places
+    of its rows are added.
     """
+    of = database.slice
     async with database.transaction() as conn:
-        moment = await begin_audit(conn)
+        moment, slice_since = await begin_audit(conn)
         for statement, fact in _FACT_OF.items():
             async for page in audit_pages(conn, statement):
-                ledger.add([(each[0], fact(*each)) for each in page if database.slice.holds(each[0])])
+                own = [(each[0], fact(*each)) for each in page if of.holds(each[0])]
+                ledger.add(own)
                 counts[f"rows of {statement.removeprefix('audit_')}"] += len(page)
+                if len(own) < len(page):
+                    others = [(each[0], fact(*each)) for each in page if not of.holds(each[0])]
+                    since = slice_since.timestamp()
+                    ledger.add([(batch_id, _elsewhere(of.cell, each, since)) for batch_id, each in others])
+                    counts["rows of batches of other cells"] += len(others)
         async for page in audit_pages(conn, "audit_quarantine"):
-            ledger.add_quarantined([(topic, identity.hex(), state) for topic, identity, state in page])
+            ledger.add_quarantined([(topic, identity.hex(), state) for topic, identity, state in page], of.cell)
             counts["rows of quarantine"] += len(page)
         async for page in audit_pages(conn, "audit_operator_inputs", VALUES_PAGE):
             inputs = [found for row in page if (found := _operator_input(limits, *row))]
-            ledger.add([each for each in inputs if database.slice.holds(each[0])])
+            ledger.add([each for each in inputs if of.holds(each[0])])
             counts["inputs of operators"] += len(page)
     return moment
+
+
+def _elsewhere(cell: int, row: Fact, since: float) -> facts.ElsewhereFact:
+    """Describe a row whose batch belongs to another cell than this one, which has its slice since then."""
+    match row:
+        case facts.BatchFact():
+            return facts.ElsewhereFact(cell, "registration", "", "", True, row.registered_at > since)
+        case facts.SlotFact():
+            value = row.text or row.upload or ""
+            return facts.ElsewhereFact(cell, "slot", row.essay_id, value, True, (row.taken_at or 0.0) > since)
+        case facts.ExcessFact():
+            return facts.ElsewhereFact(cell, "excess content", row.text, "", True, row.declared_at > since)
+        case facts.WaitingFact():
+            return facts.ElsewhereFact(cell, f"{row.state} content", row.text, "", False, row.stored_at > since)
+        case facts.FailureFact():
+            return facts.ElsewhereFact(cell, f"{row.state} failure", row.upload, "", False, row.stored_at > since)
+        case facts.ConfirmationFact():
+            return facts.ElsewhereFact(cell, "confirmation", row.class_id, "", False, row.stored_at > since)
+        case facts.EventFact():
+            what = f"{row.topic} in the outbox"
+            return facts.ElsewhereFact(cell, what, row.subject, "", False, row.sent_at > since)
+        case _:
+            raise TypeError(f"{type(row).__name__} is not read from a table of batches")
 
 
 def _batch(

@@ -1,7 +1,7 @@
 """Makes deliveries of record batches, for the consumer, the audit and the recovery."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from aiokafka import ConsumerRecord, TopicPartition
 
 from service.domain import incoming
-from service.domain.cells import ALL_BATCHES, Slice
+from service.domain.cells import ALL_BATCHES, Slice, cell_of
 from service.domain.delivery import Delivery, Unreadable
 from service.domain.events import Incoming, Rejection
 from service.domain.input_limits import InputLimits
@@ -71,11 +71,29 @@ def decode_own(topic: str, partition: int, record: Any, limits: InputLimits, of:
     return delivery if is_own or owner_of(delivery, of.cells) == of.cell else None
 
 
+def decode_of_cells(
+    topic: str, partition: int, record: Any, limits: InputLimits, cells: int, wanted: Container[int]
+) -> tuple[int, Delivery] | None:
+    """Decode one record if it belongs to one of the wanted cells, out of `cells`. Returns that cell, too."""
+    batch_id = None if cells == 1 else _scanned(record)
+    owner = None if batch_id is None else cell_of(batch_id, cells)
+    if owner is not None and owner not in wanted:
+        return None
+    delivery = decode(topic, partition, record, limits)
+    if owner is None:
+        owner = 0 if cells == 1 else owner_of(delivery, cells)
+    return (owner, delivery) if owner in wanted else None
+
+
 def scan(record: Any, of: Slice) -> bool | None:
     """Tell whether a record belongs to a cell, without decoding it; None where that is not certain."""
-    value = record.value
-    batch_id = None if value is None or isinstance(value, Unreadable) else scanned_batch_id(value)
+    batch_id = _scanned(record)
     return None if batch_id is None else of.holds(batch_id)
+
+
+def _scanned(record: Any) -> str | None:
+    value = record.value
+    return None if value is None or isinstance(value, Unreadable) else scanned_batch_id(value)
 
 
 async def decode_all(

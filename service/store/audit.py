@@ -32,11 +32,14 @@ VALUES_PAGE: Final = 10
 """Rows that hold whole values, of up to 16 MiB."""
 
 
-async def begin_audit(conn: AsyncConnection[Any]) -> datetime:
-    """Begin the snapshot of the transaction and make it read-only. Returns its time, by the database's clock."""
+async def begin_audit(conn: AsyncConnection[Any]) -> tuple[datetime, datetime]:
+    """Begin the snapshot of the transaction and make it read-only.
+
+    Returns its time, by the database's clock, and since when the database has its slice of the batches.
+    """
     await conn.execute("set transaction isolation level repeatable read, read only")
-    ((began_at,),) = await fetch_rows(conn, "begin_audit")
-    return began_at  # type: ignore[no-any-return]
+    ((began_at, slice_since),) = await fetch_rows(conn, "begin_audit")
+    return began_at, slice_since
 
 
 async def audit_pages(

@@ -1,5 +1,6 @@
 """Cells replay the recorded morning: together, their tables and topics end as those of one database."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +14,12 @@ from deploy.servers.brokers import Broker
 from deploy.servers.pods import Pods, pods
 from tests.support.builders import replay
 from tests.support.builders.replay import Record, Replay
+from tests.support.checks.audited import audited_cells
 from tests.support.checks.cells import check_slices, copy_union
 from tests.support.checks.expected import all_done, check_tables, check_topics
+from tests.support.pods.command_line import NOBODY, CommandLine
 from tests.support.selection import partly_in_test_all
+from tests.support.servers.cells import batch_of, new_cells, urls_of
 
 Cells = Callable[[int], Sequence[str]]
 
@@ -24,15 +28,14 @@ Cells = Callable[[int], Sequence[str]]
 def cells(server_url: str, template: str) -> Iterator[Cells]:
     """Gives the databases of so many cells, as superuser."""
     with ExitStack() as stack:
+        yield lambda count: stack.enter_context(new_cells(server_url, template, count))
 
-        def made(count: int) -> Sequence[str]:
-            urls = [stack.enter_context(databases.cloned(server_url, template)) for _ in range(count)]
-            for cell, url in enumerate(urls):
-                with psycopg.connect(url) as conn:
-                    conn.execute("update els.slice set cells = %s, cell = %s", [count, cell])
-            return urls
 
-        yield made
+@pytest.fixture
+def service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], settings: dict[str, str]
+) -> CommandLine:
+    return CommandLine(tmp_path, monkeypatch, capfd, settings)
 
 
 def start(running: Pods, urls: Sequence[str], each: int = 1) -> None:
@@ -63,6 +66,7 @@ async def test_the_morning_on_several_cells_ends_as_on_one(
     kafka: Broker,
     cells: Cells,
     count: int,
+    service: CommandLine,
 ) -> None:
     urls, records = cells(count), replay.morning()
     morning = Replay(kafka, records)
@@ -74,6 +78,42 @@ async def test_the_morning_on_several_cells_ends_as_on_one(
         assert await running.stop() == [0] * count
         assert running.complaints() == []
     assert all(rows_of(url) for url in urls)
+    report = await audited_cells(urls, kafka, group)
+    assert (report.findings[:20], report.unknown, report.counts["inputs of other cells"]) == ([], 0, 0)
+    if count == 2:
+        await asyncio.to_thread(check_the_command, service, urls)
+        await check_two_cells_at_work(urls, kafka, group)
+
+
+def check_the_command(service: CommandLine, urls: Sequence[str]) -> None:
+    """The same by the command, and with one cell down: the batches of the other are audited."""
+    settings = {"ELS_CELLS": "2", "ELS_CELL": "0", "ELS_CELL_DATABASE_URLS": urls_of(urls)}
+    ended = service("audit", "--whole", "--json", **settings)
+    assert (ended.status, ended.json["clean"], ended.json["not_audited"]) == (0, True, []), ended
+    batches = ended.json["counts"]["batches and what waits for one"]
+    down = f"{urls_of(urls[:1])} postgresql://els_app:x@{NOBODY}/els"
+    ended = service("audit", "--whole", "--json", **settings | {"ELS_CELL_DATABASE_URLS": down})
+    assert (ended.status, ended.json["clean"], ended.json["violations"]) == (1, False, {})
+    assert [each["cell"] for each in ended.json["not_audited"]] == [1]
+    assert "cell 1 is not audited: " in ended.err
+    assert 0 < ended.json["counts"]["batches and what waits for one"] < batches
+    assert ended.json["counts"]["inputs of other cells"] > 0
+
+
+async def check_two_cells_at_work(urls: Sequence[str], kafka: Broker, group: str) -> None:
+    """What one cell has of a batch of the other is found: what waits, and what is newer than its slice."""
+    columns = (
+        "batch_id, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes, arrival"
+    )
+    with psycopg.connect(urls[0], autocommit=True) as conn:
+        conn.execute(
+            f"insert into els.pending_content ({columns}, correlation_id, stored_at, waiting_since)"
+            " values (%s, 'text', 'upload', 'name', 'raw', 1, 1, gen_random_uuid(), now(), now())",
+            [batch_of(1)],
+        )
+    report = await audited_cells(urls, kafka, group)
+    assert [(each.rule, each.batch_id) for each in report.findings] == [("cell", batch_of(1))]
+    assert report.counts["rows of batches of other cells"] == 1
 
 
 @pytest.mark.only_in_test_all("the recorded morning three times on several cells")

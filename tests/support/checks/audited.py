@@ -1,7 +1,12 @@
 """Runs the service's audit in tests. Topics are new, so missing records are violations."""
 
+import asyncio
+from collections.abc import Sequence
+
 from deploy.servers.brokers import Broker
-from service.audit.audit import TIMEOUTS, Report, Scope, audit
+from service.audit.audit import TIMEOUTS, audit
+from service.audit.report import AuditedCell, Report, Scope
+from service.domain.cells import Slice
 from service.domain.input_limits import InputLimits
 from service.kafka import connection
 from service.postgres.pool import Database
@@ -21,10 +26,25 @@ async def audited(
     """Returns the report of an audit; by default, all pods have the same clock."""
     database = Database(database_url, pool_size=1, timeouts=TIMEOUTS)
     try:
-        scope = Scope(group, InputLimits(), retention, whole=whole, clocks_apart=clocks_apart)
-        return await audit(database, connection.client_options(broker.bootstrap_servers), scope)
+        scope = Scope(1, InputLimits(), retention, whole=whole, clocks_apart=clocks_apart)
+        kafka = connection.client_options(broker.bootstrap_servers)
+        return await audit([AuditedCell(database, group)], kafka, scope)
     finally:
         await database.close()
+
+
+async def audited_cells(urls: Sequence[str], broker: Broker, group: str) -> Report:
+    """Returns the report of an audit of all cells; their pods have the same clock."""
+    cells = [Slice(len(urls), cell) for cell in range(len(urls))]
+    databases = [
+        Database(url, pool_size=1, timeouts=TIMEOUTS, of=of_cell) for url, of_cell in zip(urls, cells, strict=True)
+    ]
+    try:
+        scope = Scope(len(urls), InputLimits(), 86_400, whole=True, clocks_apart=0)
+        audited = [AuditedCell(each, group + each.slice.suffix) for each in databases]
+        return await audit(audited, connection.client_options(broker.bootstrap_servers), scope)
+    finally:
+        await asyncio.gather(*(database.close() for database in databases))
 
 
 async def check_audit(database_url: str, broker: Broker, group: str) -> Report:

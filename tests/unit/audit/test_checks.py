@@ -25,6 +25,7 @@ from service.domain.topics import (
 from service.history.facts import (
     ONLY_OUTPUT,
     BatchFact,
+    ElsewhereFact,
     EventFact,
     ExcessFact,
     Fact,
@@ -257,6 +258,32 @@ WRONG: dict[str, tuple[tuple[Fact, ...], str]] = {
 def test_judge_finds(what: str) -> None:
     facts, rule = WRONG[what]
     assert rule in found(facts)
+
+
+def test_what_a_split_has_left_in_another_cell_is_no_violation() -> None:
+    left = [
+        ElsewhereFact(1, "registration", "", "", True, False),
+        ElsewhereFact(1, "slot", "e1", "x1", True, False),
+        ElsewhereFact(1, "slot", "e2", "", True, False),
+        ElsewhereFact(1, "excess content", "x2", "", True, False),
+    ]
+    assert found([*GOOD, *left]) == set()
+    assert found(left) == set(), "its own cell may have deleted it"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ElsewhereFact(1, "pending content", "x9", "", False, False),
+        ElsewhereFact(1, "registration", "", "", True, True),
+        ElsewhereFact(1, "slot", "e1", "x1", True, True),
+        ElsewhereFact(1, "slot", "e1", "x9", True, False),
+        ElsewhereFact(1, "slot", "e9", "x1", True, False),
+    ],
+    ids=lambda row: f"{row.what} {row.subject} {row.value}",
+)
+def test_a_batch_that_two_cells_work_on_is_found(row: ElsewhereFact) -> None:
+    assert found([*GOOD, row]) == {"cell"}
 
 
 def test_slots_of_one_commit_are_announced_in_slot_order() -> None:

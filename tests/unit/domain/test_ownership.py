@@ -17,7 +17,7 @@ from service.domain.ownership import owner_of
 from service.domain.rejected_values import read_subject
 from service.domain.scanning import scanned_batch_id
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS
-from service.kafka.deliveries import decode, decode_own
+from service.kafka.deliveries import decode, decode_of_cells, decode_own
 from service.kafka.unpacking import Record
 from tests.support.builders.inputs import confirmation, content, failure, registration
 from tests.support.builders.replay import STREAMS
@@ -47,6 +47,9 @@ def check(topic: str, value: bytes | None, *, key: bytes | None = b"key", partit
         owner = partition % cells if named is None else cell_of(named, cells)
         assert taken == {owner: decoded}, (cells, value)
         assert owner_of(decoded, cells) == owner
+        for wanted in (range(cells), {owner}, {(owner + 1) % cells}):
+            found = decode_of_cells(topic, partition, record, DEFAULT_LIMITS, cells, wanted)
+            assert found == ((owner, decoded) if owner in wanted else None)
     if isinstance(decoded.event, Rejection):
         return
     assert named == decoded.event.batch_id
