@@ -1,8 +1,9 @@
 """Defines the dashboard: `python -m deploy.grafana.dashboard` writes dashboards/essay-lifecycle.json.
 
 The first rows follow an event from left to right: consumer lag, intake, pending content, its outcome, outbox, published
-events. The next rows show durations, the last ones what must stay at zero. Counters are summed over pods. Gauges of the
-database have the same value in each pod, so the maximum is used.
+events. The next rows show durations, then what must stay at zero; the last one compares cells. Counters are summed over
+pods. Gauges of the database have the same value in each pod of a cell, so the maximum of each cell is used. The
+variable `cell` selects cells; without cells, metrics have no such label, and All shows them.
 """
 
 import json
@@ -30,6 +31,16 @@ class Query:
 
     expr: str
     legend: str
+
+    @property
+    def of_cells(self) -> str:
+        """The query, of the cells that are selected."""
+        return re.sub(r"\b(els_[a-z_]+)(?:{([^}]*)})?", _with_cell, self.expr)
+
+
+def _with_cell(found: re.Match[str]) -> str:
+    labels = f"{found[2]}," if found[2] else ""
+    return f'{found[1]}{{{labels}cell=~"$cell"}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,11 @@ def _rate(counter: str, by: str = "") -> str:
     return f"sum{f' by ({by})' if by else ''} (rate({counter}[$__rate_interval]))"
 
 
+def _amount(gauge: str, by: str = "") -> str:
+    """What the databases of all cells have together, or by cell; every pod of a cell reports what its database has."""
+    return f"max by (cell) ({gauge})" if by else f"sum(max by (cell) ({gauge}))"
+
+
 def _quantile(share: float, histogram: str, by: str = "") -> str:
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket[$__rate_interval])))"
@@ -88,7 +104,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
             _stat(
                 "Pending",
                 "short",
-                "max(els_pending_content)",
+                _amount("els_pending_content"),
                 "contents that wait for a registration",
                 "ElsPendingContentOld",
             ),
@@ -102,7 +118,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
             _stat(
                 "Outbox",
                 "short",
-                "max(els_outbox_pending)",
+                _amount("els_outbox_pending"),
                 "events that wait to be published",
                 "ElsOutboxNotDraining",
                 10_000,
@@ -141,8 +157,8 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "short",
                 "grows where registrations are missed",
                 "ElsPendingContentOld",
-                ("max(els_pending_content)", "contents"),
-                ("max(els_pending_batches)", "batches"),
+                (_amount("els_pending_content"), "contents"),
+                (_amount("els_pending_batches"), "batches"),
             ),
             _graph(
                 "What becomes of content",
@@ -159,8 +175,8 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "short",
                 "empties within a second",
                 "ElsOutboxNotDraining",
-                ("max(els_outbox_pending)", "events"),
-                ("max(els_outbox_blocked_batches)", "batches blocked"),
+                (_amount("els_outbox_pending"), "events"),
+                (_amount("els_outbox_blocked_batches"), "batches blocked"),
             ),
             _graph(
                 "Published by topic",
@@ -214,12 +230,14 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         "Errors: all of these should be zero",
         4,
         (
-            _stat("Quarantine, open", "short", "max(els_quarantine_open)", "ops.quarantine", "ElsQuarantineOpen", 1),
-            _stat("Topics paused", "short", "max(els_topics_paused)", "ops.stopped_topics", "ElsTopicPaused", 1),
+            _stat(
+                "Quarantine, open", "short", _amount("els_quarantine_open"), "ops.quarantine", "ElsQuarantineOpen", 1
+            ),
+            _stat("Topics paused", "short", _amount("els_topics_paused"), "ops.stopped_topics", "ElsTopicPaused", 1),
             _stat(
                 "Batches blocked",
                 "short",
-                "max(els_outbox_blocked_batches)",
+                _amount("els_outbox_blocked_batches"),
                 "ops.outbox_blocked",
                 "ElsOutboxBlocked",
                 1,
@@ -227,7 +245,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
             _stat(
                 "Expired in a day",
                 "short",
-                "max(els_expired_content_last_day)",
+                _amount("els_expired_content_last_day"),
                 "ops.expired_content",
                 "ElsContentExpired",
                 1,
@@ -235,7 +253,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
             _stat(
                 "Violations",
                 "short",
-                "max(els_invariant_violations)",
+                _amount("els_invariant_violations"),
                 "ops.invariant_violations",
                 "ElsInvariantViolated",
                 1,
@@ -274,7 +292,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "dead rows are kept for a standby or a replication slot",
                 "ElsVacuumHeldBack",
                 ("max(els_held_back_transactions)", "transactions"),
-                ("max(els_inactive_replication_slots)", "inactive slots"),
+                (_amount("els_inactive_replication_slots"), "inactive slots"),
             ),
             _graph(
                 "Expired, late, failed",
@@ -290,9 +308,44 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "short",
                 "batches, up to 1,000",
                 "ElsConfirmationsLate",
-                ("max(els_batches_unconfirmed)", "batches"),
+                (_amount("els_batches_unconfirmed"), "batches"),
             ),
-            _graph("Pods", "short", "that publish", "ElsNoRelay", ("max(els_relays)", "relays")),
+            _graph("Pods", "short", "that publish", "ElsNoRelay", (_amount("els_relays"), "relays")),
+        ),
+    ),
+    (
+        "Each cell, where several databases share the batches",
+        8,
+        (
+            _graph(
+                "Lag by cell",
+                "short",
+                "each cell reads all records",
+                "ElsConsumerLagGrows",
+                ("sum by (cell) (els_consumer_lag)", "cell {{cell}}"),
+            ),
+            _graph(
+                "Outbox by cell",
+                "short",
+                "empties within a second",
+                "ElsOutboxNotDraining",
+                (_amount("els_outbox_pending", "cell"), "cell {{cell}}"),
+            ),
+            _graph(
+                "Quarantine by cell",
+                "short",
+                "ops.quarantine of the cell",
+                "ElsQuarantineOpen",
+                (_amount("els_quarantine_open", "cell"), "cell {{cell}}"),
+            ),
+            _graph(
+                "Pods by cell",
+                "short",
+                "that can be scraped; a cell without one is missing",
+                "ElsPartUnhealthy",
+                ("count by (cell) (els_build_info)", "cell {{cell}}"),
+                ("count by (cell) (els_part_healthy == 0)", "cell {{cell}}: parts unhealthy"),
+            ),
         ),
     ),
 )
@@ -300,7 +353,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
 
 def expressions() -> list[str]:
     """Returns every query of the dashboard."""
-    return [query.expr for _, _, panels in ROWS for panel in panels for query in panel.queries]
+    return [query.of_cells for _, _, panels in ROWS for panel in panels for query in panel.queries]
 
 
 def dashboard() -> dict[str, Any]:
@@ -327,7 +380,7 @@ def dashboard() -> dict[str, Any]:
         "schemaVersion": 39,
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": [_datasource()]},
+        "templating": {"list": [_datasource(), _cell()]},
         "panels": panels,
     }
 
@@ -381,6 +434,23 @@ def _datasource() -> dict[str, Any]:
     return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
 
 
+def _cell() -> dict[str, Any]:
+    """Selects cells. All includes metrics without the label, which are those of a service without cells."""
+    return {
+        "name": "cell",
+        "label": "Cell",
+        "type": "query",
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "query": {"query": "label_values(els_build_info, cell)", "refId": "cell"},
+        "refresh": 2,
+        "sort": 3,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
 def _row(title: str, number: int, top: int) -> dict[str, Any]:
     return {
         "id": number,
@@ -405,7 +475,7 @@ def _panel(panel: Panel, number: int, grid: dict[str, int]) -> dict[str, Any]:
         "gridPos": grid,
         "datasource": {"type": "prometheus", "uid": "${datasource}"},
         "targets": [
-            {"refId": chr(ord("A") + place), "expr": query.expr, "legendFormat": query.legend}
+            {"refId": chr(ord("A") + place), "expr": query.of_cells, "legendFormat": query.legend}
             for place, query in enumerate(panel.queries)
         ],
         "fieldConfig": {

@@ -86,6 +86,54 @@ def test_panels_and_alerts_lead_to_each_other_and_to_what_the_runbooks_say() -> 
     assert {rule["annotations"]["dashboard_url"].rpartition("/")[2] for rule in alerts()} == {made["uid"]}
 
 
+def filled(expression: str, cell: str = ".*") -> str:
+    """Returns a query of the dashboard as Grafana sends it."""
+    return expression.replace("$cell", cell).replace("$__rate_interval", "1m")
+
+
+def test_every_query_is_of_the_selected_cells() -> None:
+    for expression in dashboard.expressions():
+        assert len(NAME.findall(expression)) == expression.count('cell=~"$cell"') > 0, expression
+    (cell,) = (each for each in dashboard.dashboard()["templating"]["list"] if each["name"] == "cell")
+    assert (cell["multi"], cell["includeAll"], cell["allValue"]) == (True, True, ".*")
+
+
+def test_the_queries_are_right_with_cells_and_without(promtool: str, tmp_path: Path) -> None:
+    """Two pods report the same number of their database: amounts are those of all cells together, or of some."""
+    (outbox,) = {each for each in dashboard.expressions() if each.startswith("sum(max by (cell) (els_outbox_pending")}
+    (lag,) = {each for each in dashboard.expressions() if each.startswith("sum by (cell) (els_consumer_lag")}
+    plain = {f'els_outbox_pending{{instance="{pod}"}}': 5 for pod in "ab"}
+    of_cells = {f'els_outbox_pending{{cell="{cell}",instance="{pod}"}}': 5 + cell for pod in "ab" for cell in (0, 1)}
+    lags = {f'els_consumer_lag{{cell="{cell}"}}': 1 + cell for cell in (0, 1)}
+    cases = [
+        (plain, outbox, ".*", {"{}": 5}),
+        (of_cells, outbox, ".*", {"{}": 11}),
+        (of_cells, outbox, "1", {"{}": 6}),
+        (of_cells, outbox, "(0|1)", {"{}": 11}),
+        (lags, lag, ".*", {'{cell="0"}': 1, '{cell="1"}': 2}),
+    ]
+    tests = [
+        {
+            "input_series": [{"series": name, "values": str(value)} for name, value in series.items()],
+            "promql_expr_test": [
+                {
+                    "expr": filled(query, cell),
+                    "eval_time": "0m",
+                    "exp_samples": [{"labels": labels, "value": value} for labels, value in expected.items()],
+                }
+            ],
+        }
+        for series, query, cell, expected in cases
+    ]
+    rules = [{"record": f"all:{n}", "expr": filled(each)} for n, each in enumerate(dashboard.expressions())]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": tests}))
+    told = subprocess.run(
+        [promtool, "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
 def test_the_dashboard_file_is_what_the_code_makes() -> None:
     assert dashboard.FILE.read_text() == dashboard.rendered(), "run python -m deploy.grafana.dashboard"
 
