@@ -18,6 +18,9 @@ QUESTIONS = {
     "start": "the start of a pod: time, first commit, memory",
     "recovery": "an empty database from its topics, compared with the first application",
     "console": "the time of each page and search of the console, with 10 million slots in the tables",
+    "cells": "the CPU of an event with several cells, compared with one, and of a record that is skipped",
+    "outage": "the latency of one cell while the database of the other is stopped",
+    "idle": "what a cell costs that has nothing to do, with all cells on one server",
     "flat": "minutes at a steady rate while the purge deletes: sizes, lag, memory, latency",
 }
 
@@ -51,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = {name: questions.add_parser(name, help=text, description=text) for name, text in QUESTIONS.items()}
     for name, repeat in (
         ("whole", 3), ("database", 5), ("relay", 3), ("latency", 1), ("size", 10), ("large", 3), ("start", 5),
-        ("console", 7),
+        ("console", 7), ("cells", 5), ("outage", 3),
     ):  # fmt: skip
         parsers[name].add_argument("--repeat", type=int, default=repeat, help=f"default {repeat}")
     parsers["whole"].add_argument(
@@ -86,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     parsers["console"].add_argument("--slots", type=int, default=10_000_000)
     parsers["console"].add_argument("--pending", type=int, default=100_000)
     parsers["console"].add_argument("--quarantined", type=int, default=50_000)
+    parsers["cells"].add_argument("--cells", type=int, default=2)
+    parsers["cells"].add_argument("--events", type=int, default=180_000)
+    parsers["outage"].add_argument("--rate", type=int, default=500, help="uploads per second of both cells together")
+    parsers["outage"].add_argument(
+        "--seconds", type=float, default=60, help="how long the database is stopped (default 60)"
+    )
+    parsers["idle"].add_argument("--cells", type=int, default=16)
+    parsers["idle"].add_argument("--seconds", type=float, default=120)
     parsers["flat"].add_argument("--rate", type=int, default=8_000)
     parsers["flat"].add_argument("--seconds", type=float, default=400)
     return parser

@@ -21,6 +21,7 @@ import psycopg
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from service.domain.cells import cell_of
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, SLOT_ASSIGNED
 
 AT_A_TIME = 100
@@ -49,6 +50,7 @@ REGISTER = """
         select md5('batch ' || n)::uuid::text, %(slots)s, sha256('the same for all'), 'ENG5', 'a teacher',
             'Write about a book.', gen_random_uuid(), now(), now()
         from generate_series(%(first)s::int, %(first)s::int + %(batches)s::int - 1) as n
+        where els.holds(md5('batch ' || n)::uuid::text)
         returning batch_id
     )
     insert into els.slots (batch_id, essay_id, position)
@@ -66,7 +68,7 @@ def essay_id(batch: str, position: int) -> str:
 
 
 def register(conn: psycopg.Connection[Any], batches: int, slots: int, first: int = 0) -> None:
-    """Inserts registered batches directly into the tables."""
+    """Inserts registered batches directly into the tables: those that the database holds."""
     conn.execute(REGISTER, {"first": first, "batches": batches, "slots": slots})
 
 
@@ -175,8 +177,11 @@ async def paced(
     warm_up: float,
     read_ms: int = 3,
     linger_ms: int = 0,
+    cells: int = 1,
 ) -> dict[str, Any]:
     """Sends uploads at a fixed rate. Returns the seconds from each upload's due time to its EssaySlotAssigned.
+
+    Also by cell: for each upload its due time, on the clock of `time.perf_counter`, and these seconds.
 
     The due time counts, not the time of sending, so that delays of the load are part of the latency. All uploads that
     are due are sent in record batches to random partitions, as producers do without keys; the next ones are sent after
@@ -199,7 +204,8 @@ async def paced(
     for tp in tps:
         await consumer.position(tp)
     partitions = sorted(await producer.partitions_for(CONTENT_PROVISIONED))
-    values = [content(batch, f"text-{number}-{batch}") for number, batch in enumerate(mixed(first, batches, each))]
+    due_batches = list(mixed(first, batches, each))
+    values = [content(batch, f"text-{number}-{batch}") for number, batch in enumerate(due_batches)]
     begun = time.perf_counter() + 0.5
     received: dict[int, float] = {}
     receiving = asyncio.create_task(_receive(consumer, received, len(values)))
@@ -220,8 +226,13 @@ async def paced(
     receiving.cancel()
     await producer.stop()
     await consumer.stop()
-    measured = [at - begun - number / rate for number, at in received.items() if number >= warm_up * rate]
-    return {"seconds": sorted(measured), "sent": sent, "received": len(received), "latest_send": late}
+    by_cell: list[list[tuple[float, float]]] = [[] for _ in range(cells)]
+    for number, at in received.items():
+        if number >= warm_up * rate:
+            due_at = begun + number / rate
+            by_cell[cell_of(due_batches[number], cells)].append((due_at, at - due_at))
+    measured = sorted(seconds for each_cell in by_cell for _, seconds in each_cell)
+    return {"seconds": measured, "by_cell": by_cell, "sent": sent, "received": len(received), "latest_send": late}
 
 
 _NUMBER = re.compile(rb'"text_storage_id":"text-(\d+)-')

@@ -17,6 +17,7 @@ import psycopg
 from deploy.servers import brokers, databases
 from deploy.servers.brokers import Broker
 from deploy.servers.pods import Pods, pods
+from service.domain.cells import ALL_BATCHES, Slice
 
 PARTITIONS = 12
 """Partitions per topic: a single pod has 36 of the input topics."""
@@ -30,8 +31,11 @@ class Server:
     template: str
 
     @contextmanager
-    def database(self) -> Iterator[str]:
+    def database(self, of: Slice = ALL_BATCHES) -> Iterator[str]:
+        """Gives the URL of a new database that holds these batches."""
         with databases.cloned(self.url, self.template) as url:
+            with psycopg.connect(url) as conn:
+                conn.execute("update els.slice set cells = %s, cell = %s", of)
             yield url
 
 
@@ -61,6 +65,15 @@ def service(url: str, kafka: Broker, **settings: str) -> Iterator[Pods]:
         mine = {"ELS_DATABASE_URL": databases.url_as(url, "els_app"), **settings}
         with pods(Path(folder), kafka.settings, mine) as started:
             yield started
+
+
+def settings_of_cell(url: str, of: Slice) -> dict[str, str]:
+    """Returns the settings of the pods of one cell, in the role els_app."""
+    return {
+        "ELS_DATABASE_URL": databases.url_as(url, "els_app"),
+        "ELS_CELLS": str(of.cells),
+        "ELS_CELL": str(of.cell),
+    }
 
 
 class Cpu:

@@ -193,7 +193,7 @@ async def watched(
                 cpu = servers.Cpu()
             if cpu and not run.cores and there >= events * END:
                 run.cores = cpu.cores()
-            if there >= events * END and await _nothing_left(url):
+            if there >= events * END and await nothing_left(url):
                 break
         run.peak_memory = max(servers.memory_mib(pod.pid)[1] for pod in running)
     finally:
@@ -205,7 +205,8 @@ async def watched(
     return run
 
 
-async def _nothing_left(url: str) -> bool:
+async def nothing_left(url: str) -> bool:
+    """Returns whether a database has announced all of its batches."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         cursor = await conn.execute(
             "select not exists (select from els.outbox_pages)"
