@@ -156,8 +156,8 @@ async def _check_schema(database: Database) -> None:
 async def _check_sessions(settings: Settings, database: Database) -> None:
     """Only warn: the pods may work for long with fewer sessions, and without the settings that a pooler has dropped."""
     with suppress(psycopg.Error):
-        pods = wiring.sessions_of_pods(settings)
-        if error := await connections_error(database, pods, wiring.SPARE_SESSIONS):
+        pods, cells = wiring.sessions_of_pods(settings), wiring.cells_on_server(settings)
+        if error := await connections_error(database, pods, wiring.SPARE_SESSIONS, cells):
             _log.warning("connections_too_few", error=error)
         if error := await timeouts_error(database) or await planner_error(database):
             _log.warning("session_settings_missing", error=error)

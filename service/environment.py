@@ -35,6 +35,7 @@ from service.wiring import (
     CELL_SECONDS,
     SPARE_SESSIONS,
     broker_error,
+    cells_on_server,
     kafka_options,
     open_database,
     retention_policy,
@@ -98,7 +99,9 @@ async def _check_database(settings: Settings, database: Database) -> list[Check]
         wrong = {
             "timeouts": await timeouts_error(database),
             "planner": await planner_error(database),
-            "connections": await connections_error(database, sessions_of_pods(settings), SPARE_SESSIONS),
+            "connections": await connections_error(
+                database, sessions_of_pods(settings), SPARE_SESSIONS, cells_on_server(settings)
+            ),
         }
         wrong_schema, revision = await schema_error(database), await read_revision(database)
         not_durable = await durability_warning(database)

@@ -29,6 +29,7 @@ from service.kafka.producer import Producer
 from service.kafka.rights import NotAllowed
 from service.operators.operations import Operations
 from service.postgres.pool import Database
+from service.postgres.server import count_on_server
 from service.postgres.session import Timeouts
 from service.purge.policy import RetentionPolicy
 from service.relay.relay import Relay
@@ -76,11 +77,16 @@ def open_database(settings: Settings, timeouts: Timeouts | None = None, sessions
 
 
 def sessions_of_pods(settings: Settings) -> int:
-    """Compute how many sessions of the server all pods and their operators need at most."""
+    """Compute how many sessions of the server all pods of this cell and their operators need at most."""
     pod = settings.database_pool_size + UNPOOLED_SESSIONS
     if settings.admin_token or settings.viewer_token:
         pod += ADMIN_SESSIONS + CONSOLE_SESSIONS
     return settings.max_pods * pod
+
+
+def cells_on_server(settings: Settings) -> int:
+    """Count the cells whose databases are on the server of this one, as far as ELS_CELL_DATABASE_URLS tells."""
+    return max(1, count_on_server(settings.database_url.get_secret_value(), settings.urls_of_cells))
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:

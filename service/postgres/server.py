@@ -1,12 +1,13 @@
 """Checks whether a server, and what stands in front of it, suits the service."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from service.postgres.errors import explained
 from service.postgres.pipeline import Connection
@@ -142,9 +143,20 @@ async def durability_warning(database: Database) -> str | None:
     )
 
 
-async def connections_error(database: Database, pods: int, others: int) -> str | None:
+def count_on_server(url: str, urls: Iterable[str]) -> int:
+    """Count those of the URLs that name the same host and port as `url`."""
+
+    def server_of(each: str) -> list[object]:
+        parts = conninfo_to_dict(each)
+        return [parts.get(name) for name in ("host", "hostaddr", "port")]
+
+    return [server_of(each) for each in urls].count(server_of(url))
+
+
+async def connections_error(database: Database, pods: int, others: int, cells: int = 1) -> str | None:
     """Say in one line that the server allows fewer sessions than are needed; None where it allows as many.
 
+    `pods` are those of this database, and as many of each of the other `cells` that are on its server.
     `others` have logins of their own, so that the limit of this role does not count for them.
     Behind a transaction pooler the pods' sessions are not the server's: nothing is compared. Raises psycopg.Error.
     """
@@ -153,8 +165,8 @@ async def connections_error(database: Database, pods: int, others: int) -> str |
     async with database.transaction() as connection:
         server, role, of_database = await _row(connection, _LIMITS)
     limits = {
-        "max_connections without the reserved ones": (server, pods + others),
-        "CONNECTION LIMIT of the role": (role, pods),
+        "max_connections without the reserved ones": (server, cells * pods + others),
+        "CONNECTION LIMIT of the role": (role, cells * pods),
         "CONNECTION LIMIT of the database": (of_database, pods + others),
     }
     low = [
@@ -162,7 +174,8 @@ async def connections_error(database: Database, pods: int, others: int) -> str |
         for name, (limit, needed) in limits.items()
         if limit is not None and limit < needed
     ]
-    return f"too few connections: {', '.join(low)}; see docs/deployment.md" if low else None
+    which = f" for {cells} cells" if cells > 1 else ""
+    return f"too few connections{which}: {', '.join(low)}; see docs/deployment.md" if low else None
 
 
 def _remedy(database: Database) -> str:

@@ -384,6 +384,16 @@ def test_check_reports_too_few_connections(service: CommandLine, conn: psycopg.C
     assert "CONNECTION LIMIT of the database is 18 and should be 19" in found(service, "connections")
 
 
+def test_check_counts_the_sessions_of_all_cells_on_the_server(service: CommandLine, app_url: str) -> None:
+    """The URLs of the other cells tell where they are: here four of sixteen are elsewhere."""
+    here = [databases.database_in(app_url, f"els_{cell}") for cell in range(12)]
+    elsewhere = [f"postgresql://els_app:x@elsewhere/els_{cell}" for cell in range(12, 16)]
+    of = {"ELS_CELLS": "16", "ELS_CELL": "3", "ELS_CELL_DATABASE_URLS": " ".join(here + elsewhere)}
+    told = found(service, "connections", ELS_MAX_PODS="4", **of)
+    assert told.startswith("too few connections for 12 cells: max_connections without the reserved ones is ")
+    assert f"and should be {12 * 4 * (6 + 3) + 10};" in told
+
+
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_check_and_the_start_report_a_pooler_that_is_not_named(
     service: CommandLine, pgbouncer: Pooling, database_url: str, mode: str

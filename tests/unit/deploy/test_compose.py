@@ -10,36 +10,113 @@ import yaml
 
 from deploy.servers import docker
 from service.cli import parser as commandline
+from service.domain.cells import ALL_BATCHES, Slice
 from service.settings import PREFIX, Settings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 
-COMPOSE: dict[str, Any] = yaml.load((DEPLOY / "compose.yaml").read_text(), yaml.CSafeLoader)
+CELLS = 4
+
+
+def interpolated(cells: int | None) -> dict[str, Any]:
+    """The file as Docker Compose reads it with this value of CELLS in the environment."""
+    text = (DEPLOY / "compose.yaml").read_text()
+    text = re.sub(r"\$\{CELLS:-(\w+)\}", lambda found: str(cells or found[1]), text)
+    text = re.sub(r"\$\{CELLS:\+([^}]+)\}", lambda found: found[1] if cells else "", text)
+    found: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
+    return found
+
+
+COMPOSE = interpolated(None)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {name: service for name, service in SERVICES.items() if service["image"] == "essay-lifecycle-service"}
+OURS = {
+    name: service
+    for name, service in SERVICES.items()
+    if service["image"] == "essay-lifecycle-service" and service.get("profiles") != ["cells"]
+}
+IN_CELLS = {
+    name: service
+    for name, service in interpolated(CELLS)["services"].items()
+    if service["image"] == "essay-lifecycle-service" and service.get("profiles") != ["demo"]
+}
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 PORT = Settings.model_fields["http_port"].default
 
 
+def whole_settings(service: dict[str, Any]) -> Settings:
+    given: dict[str, str] = service["environment"]
+    assert given.keys() <= SETTINGS
+    return Settings.model_validate(
+        {key.removeprefix(PREFIX).lower(): value for key, value in given.items() if value != ""}
+    )
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_what_it_sets_is_a_setting_and_makes_settings_that_are_whole(name: str) -> None:
-    given: dict[str, str] = OURS[name]["environment"]
-    assert given.keys() <= SETTINGS
-    whole = Settings.model_validate({key.removeprefix(PREFIX).lower(): value for key, value in given.items()})
+    whole = whole_settings(OURS[name])
     assert whole.kafka_bootstrap_servers == "kafka:9092"
+    assert whole.slice == ALL_BATCHES
 
 
-@pytest.mark.parametrize("name", [name for name in OURS if "entrypoint" not in OURS[name]])
+# -- with CELLS=4 and the profile `cells`
+
+
+def test_each_cell_has_a_pod_and_a_migration_on_a_database_of_its_own() -> None:
+    for command in ("run", "migrate"):
+        found = {name: whole_settings(each) for name, each in IN_CELLS.items() if each["command"] == [command]}
+        assert sorted(each.slice for each in found.values()) == [Slice(CELLS, cell) for cell in range(CELLS)]
+        urls = [each.database_url.get_secret_value() for each in sorted(found.values(), key=lambda each: each.slice)]
+        assert [tuple(urls)] * CELLS == [each.urls_of_cells for each in found.values()]
+        assert len(set(urls)) == CELLS
+        if command == "migrate":
+            owners = [each.migration_database_url for each in sorted(found.values(), key=lambda each: each.slice)]
+            names = [owner.get_secret_value().rpartition("/")[2] for owner in owners if owner]
+            assert names == [url.rpartition("/")[2] for url in urls]
+
+
+def test_the_server_has_the_databases_of_the_cells() -> None:
+    """It makes them where it makes its data, besides the one that it is told."""
+    assert interpolated(CELLS)["services"]["postgres"]["environment"]["CELLS"] == CELLS
+    script = (DEPLOY / "compose" / "logins.sql").read_text()
+    assert "select format('create database els_%s', cell) from generate_series(1, :cells - 1) as cell \\gexec" in script
+    databases = {f"postgresql://els_app:local@postgres/els{'' if n == 0 else f'_{n}'}" for n in range(CELLS)}
+    assert databases == {whole_settings(each).database_url.get_secret_value() for each in IN_CELLS.values()}
+
+
+def test_cells_start_only_with_their_profile_and_are_scraped_under_the_name_of_the_service() -> None:
+    more = {name: SERVICES[name] for name in IN_CELLS.keys() - OURS.keys()}
+    assert sorted(more) == [f"{what}-{cell}" for what in ("cell", "migrate") for cell in range(1, CELLS)]
+    for name, each in more.items():
+        assert each["profiles"] == ["cells"]
+        if name.startswith("cell"):
+            assert each["networks"] == {"default": {"aliases": ["service"]}}
+            assert each["depends_on"].keys() == {name.replace("cell", "migrate"), "topics"}
+            assert each["healthcheck"] == SERVICES["service"]["healthcheck"]
+    scraped = yaml.load((DEPLOY / "prometheus" / "prometheus.yaml").read_text(), yaml.CSafeLoader)["scrape_configs"]
+    assert [each["names"] for job in scraped for each in job["dns_sd_configs"]] == [["service"]]
+
+
+def test_cells_without_their_number_do_not_start() -> None:
+    """The profile alone would run cells beside a service that applies all batches."""
+    for name in IN_CELLS.keys() - OURS.keys():
+        with pytest.raises(ValueError, match="ELS_CELL: should be 0"):
+            whole_settings(SERVICES[name])
+
+
+# -- with and without cells
+
+
+@pytest.mark.parametrize("name", [name for name in OURS | IN_CELLS if "entrypoint" not in SERVICES[name]])
 def test_its_commands_exist(name: str) -> None:
-    words = OURS[name]["command"]
+    words = SERVICES[name]["command"]
     assert words[-1] in commandline.parser().parse_args(words).command
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OURS | IN_CELLS)
 def test_ours_is_neither_privileged_nor_able_to_write(name: str) -> None:
-    assert OURS[name]["read_only"] is True
-    assert OURS[name]["cap_drop"] == ["ALL"]
-    assert "no-new-privileges:true" in OURS[name]["security_opt"]
+    assert SERVICES[name]["read_only"] is True
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in SERVICES[name]["security_opt"]
 
 
 def test_a_stop_leaves_time_for_the_drain() -> None:
@@ -48,7 +125,7 @@ def test_a_stop_leaves_time_for_the_drain() -> None:
 
 def test_everything_is_on_loopback() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert published
+    assert len(published) == len(set(published)) > 0
     assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
 
@@ -80,7 +157,7 @@ def test_the_logins_get_the_passwords_of_the_urls() -> None:
     given = SERVICES["postgres"]["environment"]
     script = (DEPLOY / "compose" / "logins.sql").read_text()
     asked = re.findall(r"^\\getenv \w+ (\w+)$", script, re.MULTILINE)
-    assert sorted(asked) == ["ELS_APP_PASSWORD", "ELS_OPS_PASSWORD"]
+    assert sorted(asked) == ["CELLS", "ELS_APP_PASSWORD", "ELS_OPS_PASSWORD"]
     assert set(asked) <= given.keys()
     assert f"els_app:{given['ELS_APP_PASSWORD']}@" in SERVICES["service"]["environment"]["ELS_DATABASE_URL"]
 

@@ -1,12 +1,15 @@
 """The manifests under deploy/kubernetes are what Kubernetes takes, and say what the code says.
 
-Built-in kinds are validated against the schemas of Kubernetes; what kustomize does with the files is not played here,
-but that it can: every file is listed and there, every patch meets what it is for.
+Built-in kinds are validated against the schemas of Kubernetes. What kustomize does with the files is played for cells
+only, where kubectl is installed. Of the others, that it can: every file is listed and there, every patch meets what it
+is for.
 """
 
 import json
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,12 @@ from service.settings import PREFIX, Settings
 DEPLOY = Path(__file__).parents[3] / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 PRODUCTION = DEPLOY / "kubernetes" / "overlays" / "production"
-CELL = DEPLOY / "kubernetes" / "overlays" / "cell-0-of-2"
+CELLS = DEPLOY / "kubernetes" / "overlays" / "cells"
+COMMON, GROUP, CELL = CELLS / "common", CELLS / "group", CELLS / "0"
 VERSION = "1.33"
 
 Json = dict[str, Any]
+Kustomize = Callable[[Path], list[Json]]
 
 
 def read(folder: Path, name: str) -> list[Any]:
@@ -53,8 +58,25 @@ OF_OTHERS = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusR
 
 def settings(*folders: Path) -> dict[str, str]:
     """What the ConfigMap says; the last folder wins, as it does in an overlay that merges."""
-    lines = [line for folder in folders for line in (folder / "settings.env").read_text().split()]
+    lines = []
+    for folder in folders:
+        [generated] = kustomization(folder)["configMapGenerator"]
+        lines += generated.get("literals", [])
+        lines += [line for env in generated.get("envs", []) for line in (folder / env).read_text().split()]
     return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.fixture
+def kustomize() -> Kustomize:
+    """Builds the objects of a folder with kubectl, where this machine has it."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+
+    def build(folder: Path) -> list[Json]:
+        done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True)
+        return list(yaml.load_all(done.stdout, yaml.CSafeLoader))
+
+    return build
 
 
 # -- what Kubernetes takes
@@ -71,17 +93,23 @@ def test_a_manifest_with_a_wrong_word_is_not() -> None:
         kubernetes_validate.validate(wrong, VERSION, strict=True)
 
 
-@pytest.mark.parametrize("folder", [BASE, PRODUCTION, CELL], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [BASE, PRODUCTION, COMMON, GROUP, CELL], ids=lambda folder: folder.name)
 def test_every_file_of_a_folder_is_used_and_every_file_that_is_named_is_there(folder: Path) -> None:
     found = kustomization(folder)
     named = [*found["resources"], *(patch["path"] for patch in found.get("patches", []))]
-    named += [env for generated in found["configMapGenerator"] for env in generated["envs"]]
+    named += found.get("transformers", [])
+    named += [env for generated in found.get("configMapGenerator", []) for env in generated.get("envs", [])]
     assert [name for name in named if not (folder / name).exists()] == []
     files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
     assert files == {name for name in named if not (folder / name).is_dir()}
 
 
-PATCHES = [(folder, patch) for folder in (PRODUCTION, CELL) for patch in kustomization(folder)["patches"]]
+PATCHES = [
+    (folder, patch)
+    for folder in (PRODUCTION, COMMON)
+    for patch in kustomization(folder)["patches"]
+    if patch["path"] != "alerts.yaml"
+]
 
 
 @pytest.mark.parametrize(("folder", "patch"), PATCHES, ids=[patch["path"] for _, patch in PATCHES])
@@ -108,7 +136,7 @@ def test_the_image_that_the_overlay_renames_is_the_one_of_every_container_and_of
 # -- what the code says
 
 
-FOLDERS = [(BASE,), (BASE, PRODUCTION), (BASE, PRODUCTION, CELL)]
+FOLDERS = [(BASE,), (BASE, PRODUCTION), (BASE, PRODUCTION, COMMON, CELL)]
 
 
 @pytest.mark.parametrize("folders", FOLDERS, ids=["base", "production", "cell"])
@@ -179,12 +207,59 @@ def test_pods_are_scaled_by_the_lag_of_the_group_and_by_what_waits() -> None:
     assert most / int(waiting["metadata"]["targetQueryValue"]) <= SCALED["maxReplicaCount"] / 2
 
 
+# -- cells
+
+
+SCALED_IN_CELLS = {
+    operation["path"]: operation["value"] for [scaling] in [read(COMMON, "scaling.yaml")] for operation in scaling
+}
+FEWEST, MOST = (SCALED_IN_CELLS[f"/spec/{name}ReplicaCount"] for name in ("min", "max"))
+
+
 def test_pods_of_a_cell_are_scaled_by_the_lag_of_its_group() -> None:
-    [[_, operation]] = read(CELL, "group.yaml")
-    given = settings(BASE, PRODUCTION, CELL)
+    """What the transformer does: it puts settings of the cell between the hyphens of a name."""
+    given = settings(BASE, PRODUCTION, COMMON, CELL)
+    parts = SCALED_IN_CELLS["/spec/triggers/0/metadata/consumerGroup"].split("-")
+    [transformer] = read(GROUP, "group.yaml")
+    for replacement in transformer["replacements"]:
+        [target] = replacement["targets"]
+        assert target["fieldPaths"] == ["spec.triggers.0.metadata.consumerGroup"]
+        name = replacement["source"]["fieldPath"].removeprefix("data.")
+        parts[target["options"]["index"]] = given[name]
     of = Slice(int(given["ELS_CELLS"]), int(given["ELS_CELL"]))
-    assert operation["value"] == Settings.model_fields["consumer_group"].default + of.suffix
-    assert CELL.name == of.suffix.removeprefix(".")
+    assert "-".join(parts) == Settings.model_fields["consumer_group"].default + of.suffix
+
+
+def test_a_cell_has_at_least_one_pod_and_check_knows_how_many_there_may_be() -> None:
+    assert 1 <= FEWEST <= MOST == int(settings(BASE, PRODUCTION, COMMON)["ELS_MAX_PODS"])
+    assert SCALED_IN_CELLS["/spec/fallback/replicas"] <= MOST
+
+
+def test_the_alerts_are_applied_once_and_not_in_each_cell() -> None:
+    [patch] = read(COMMON, "alerts.yaml")
+    assert patch.pop("$patch") == "delete"
+    assert patch.items() <= (ALL["PrometheusRule", "els"] | {"metadata": {"name": "els"}}).items()
+
+
+def test_a_cell_is_made_of_another_by_its_number(tmp_path: Path, kustomize: Kustomize) -> None:
+    """By the command of docs/scaling.md, played with the real program."""
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "deploy" / "kubernetes")
+    shown = (DEPLOY.parent / "docs" / "scaling.md").read_text()
+    [recipe] = re.findall(r"```sh\n(cd deploy/kubernetes/overlays/cells\n.*?)```", shown, re.DOTALL)
+    loop = recipe[: recipe.index("done\n") + len("done\n")]
+    subprocess.run(["bash", "-euo", "pipefail", "-c", loop], cwd=tmp_path, check=True)
+    made = [kustomize(tmp_path / CELLS.relative_to(DEPLOY.parent) / str(number)) for number in range(16)]
+    for number, objects in enumerate(made):
+        assert {each["metadata"]["namespace"] for each in objects} == {f"essay-lifecycle-cell-{number}"}
+        found = {each["kind"]: each for each in objects}
+        given = found["ConfigMap"]["data"]
+        of = Slice(int(given["ELS_CELLS"]), int(given["ELS_CELL"]))
+        assert of == Slice(16, number)
+        [container] = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"][0]["configMapRef"]["name"] == found["ConfigMap"]["metadata"]["name"]
+        trigger = found["ScaledObject"]["spec"]["triggers"][0]["metadata"]
+        assert trigger["consumerGroup"] == Settings.model_fields["consumer_group"].default + of.suffix
+        assert "PrometheusRule" not in found
 
 
 @pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "Service"])
