@@ -19,6 +19,7 @@ create table if not exists els.slice (
     cells    integer     not null,
     cell     integer     not null,
     since    timestamptz not null default transaction_timestamp(),
+    trims    boolean not null default false,
     constraint slice_pkey primary key (only_row),
     constraint slice_only_row_check check (only_row),
     constraint slice_check check (cells between 1 and 1024 and cells & (cells - 1) = 0 and cell between 0 and cells - 1)

@@ -115,6 +115,7 @@ slice_ = Table(
     not_null("cells", Integer),
     not_null("cell", Integer),
     not_null("since", TIME, server_default=text("transaction_timestamp()")),
+    not_null("trims", Boolean, server_default=text("false")),
     PrimaryKeyConstraint("only_row", name="slice_pkey"),
     CheckConstraint("only_row", name="slice_only_row_check"),
     CheckConstraint(
