@@ -34,11 +34,11 @@ from service.postgres.session import (
     APPLICATION_NAME,
     BEGIN,
     CONNECT_SECONDS,
-    START,
     Pooler,
     Timeouts,
     begin_durable,
     conninfo,
+    start_of,
 )
 
 _POOL_TIMEOUT_SECONDS = 10
@@ -89,11 +89,11 @@ class Database:
         `url` is libpq's (`postgresql://…`). The database refuses to be changed where it holds another slice than `of`.
         """
         timeouts = timeouts or Timeouts()
-        self._conninfo = conninfo(url, APPLICATION_NAME, timeouts if pooler == "none" else None, of)
+        self._conninfo = conninfo(url, APPLICATION_NAME, timeouts if pooler == "none" else None)
         self.pooler = pooler
         self.slice = of
         self._begin = begin_durable(of) if pooler == "transaction" else BEGIN
-        self._start = timeouts.start(of) if pooler == "session" else START
+        self._start = start_of(of, timeouts.settings if pooler == "session" else {})
         self._changes_session = pooler == "transaction"
         self._longest_seconds = timeouts.transaction_timeout / 1000 + GRACE_SECONDS
         self._free = asyncio.Semaphore(pool_size)

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from service.domain.cells import ALL_BATCHES, Slice
+from service.domain.cells import Slice
 
 APPLICATION_NAME: Final = "essay-lifecycle-service"
 
@@ -72,18 +72,28 @@ BEGIN_DURABLE: Final = f"{BEGIN}; {_AT_LEAST_ON.format(is_local='true')}"
 
 _SLICE_SETTING: Final = "els.slice"
 """The setting with which a session states the slice of its process (`4/2`: cell 2 of 4). The database refuses to be
-changed by one of another slice than its own; a session without the setting means all batches."""
+changed by one of another slice than its own; a session without the setting means all batches. So it is never left to
+`options`, which a pooler may drop: a cell would be let into a database of all batches, and skip what is not its own."""
 
 
-def slice_settings(of: Slice) -> Mapping[str, str]:
-    """Return the settings of a session of this slice."""
+def _slice_settings(of: Slice) -> Mapping[str, str]:
     return {} if of.is_all else {_SLICE_SETTING: f"{of.cells}/{of.cell}"}
 
 
 def begin_durable(of: Slice) -> str:
     """Return `BEGIN_DURABLE` for a process of this slice."""
-    settings = (f"set_config('{name}', '{value}', true)" for name, value in slice_settings(of).items())
-    return ", ".join([BEGIN_DURABLE, *settings])
+    return _setting(BEGIN_DURABLE, _slice_settings(of), is_local=True)
+
+
+def start_of(of: Slice, settings: Mapping[str, str]) -> str:
+    """Return `START` for a session of a process of this slice; `settings` are those that `options` could not set."""
+    return _setting(START, {**settings, **_slice_settings(of)}, is_local=False)
+
+
+def _setting(statement: str, settings: Mapping[str, str], *, is_local: bool) -> str:
+    """Add settings to a `select`, for the transaction or the session."""
+    parts = (f"set_config('{name}', '{value}', {str(is_local).lower()})" for name, value in settings.items())
+    return ", ".join([statement, *parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +116,13 @@ class Timeouts:
         """Return libpq's `options`, which the server applies when the session starts."""
         return options_of(self.settings)
 
-    def start(self, of: Slice) -> str:
-        """Return `START` for a session that could not be started with `options`: applies the settings, too."""
-        given = {**self.settings, **slice_settings(of)}
-        settings = (f"set_config('{name}', '{value}', false)" for name, value in given.items())
-        return ", ".join([START, *settings])
-
 
 def options_of(settings: Mapping[str, str]) -> str:
     """Return libpq's `options` for settings of a session."""
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
-def conninfo(url: str, application_name: str, timeouts: Timeouts | None, of: Slice = ALL_BATCHES) -> str:
+def conninfo(url: str, application_name: str, timeouts: Timeouts | None) -> str:
     """Return `url` with our session settings added. Settings of the URL take precedence."""
     given = {name: value for name, value in conninfo_to_dict(url).items() if value is not None}
     ours: dict[str, Any] = {
@@ -129,6 +133,5 @@ def conninfo(url: str, application_name: str, timeouts: Timeouts | None, of: Sli
     }
     merged = {**ours, **given, "client_encoding": "utf8"}
     if timeouts is not None:
-        options = f"{timeouts.options()} {options_of(slice_settings(of))}".strip()
-        merged["options"] = f"{options} {given.get('options', '')}".strip()
+        merged["options"] = f"{timeouts.options()} {given.get('options', '')}".strip()
     return make_conninfo("", **merged)

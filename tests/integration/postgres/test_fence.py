@@ -11,10 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deploy.servers import databases
-from deploy.servers.brokers import Broker
-from deploy.servers.pods import pods, until
 from service.domain.cells import ALL_BATCHES, Slice, cell_of
-from service.postgres import migration
+from service.postgres import migration, schema
 from service.postgres.errors import is_refusal
 from service.postgres.fence import slice_error
 from service.postgres.pool import Database
@@ -22,7 +20,6 @@ from service.postgres.schema import schema_error
 from service.postgres.session import Pooler
 from service.store import progress, relays, retention
 from service.store.operator_actions import Operator, Subject, insert_operator_actions
-from tests.integration.postgres.test_migrations import readiness
 from tests.support.pods.command_line import NOBODY, CommandLine
 
 CELLS = [1, 2, 8, 64, 1024]
@@ -116,12 +113,17 @@ async def test_nothing_of_another_cell_changes_the_database(app_url: str, pooler
 
 
 @pytest.mark.usefixtures("halved")
-async def test_code_that_knows_no_cells_is_kept_out_of_a_cell(database_url: str, app_url: str) -> None:
-    migration.upgrade(database_url, of=Slice(2, 1))
-    with psycopg.connect(database_url) as conn:
-        assert conn.execute("select oldest_code from els.alembic_version").fetchall() == [("0012",)]
+async def test_code_that_knows_no_cells_is_kept_out_of_a_cell(
+    database_url: str, app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = Database(app_url)
+    monkeypatch.setattr(schema, "EXPECTED_REVISION", "0011")
     assert await schema_error(database) is None
+    monkeypatch.undo()
+    migration.upgrade(database_url, of=Slice(2, 1))
+    assert await schema_error(database) is None
+    monkeypatch.setattr(schema, "EXPECTED_REVISION", "0011")
+    assert await schema_error(database) == "the schema is at revision 0012, for code of 0012 or newer; this is 0011"
     await database.close()
 
 
@@ -165,14 +167,18 @@ def test_check_reports_the_cell(
     assert "cell" not in rows
 
 
-async def test_a_pod_notices_that_its_database_was_split(
-    tmp_path: Path, app_url: str, tansu: Broker, conn: psycopg.Connection[Any]
+def test_migrating_a_database_of_another_cell_says_so_and_changes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    database_url: str,
+    conn: psycopg.Connection[Any],
+    halved: None,
 ) -> None:
-    with pods(tmp_path, {"ELS_DATABASE_URL": app_url, "ELS_CONSUMER_GROUP": "split", **tansu.settings}) as running:
-        (pod,) = running.start()
-        await pod.ready()
-        conn.execute("update els.slice set cells = 2, cell = 1")
-        await until(lambda: f"{REFUSAL}all batches" in readiness(pod), 30, lambda: readiness(pod))
-        conn.execute("update els.slice set cells = 1, cell = 0")
-        await pod.ready()
-        assert await running.stop() == [0]
+    conn.execute("insert into els.progress (topic, partition, epoch, next_offset) values ('t', 0, 0, 0)")
+    settings_ = {"ELS_DATABASE_URL": database_url, "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY}
+    service = CommandLine(tmp_path, monkeypatch, capfd, settings_)
+    ended = service("migrate", ELS_CELLS="2", ELS_CELL="0")
+    note = "the database keeps its slice of the batches, which is not cell 0 of 2 (ELS_CELLS, ELS_CELL)"
+    assert (ended.status, ended.out.splitlines()[:-1]) == (0, [note])
+    assert conn.execute("select cells, cell from els.slice").fetchall() == [(2, 1)]

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import psycopg
 import pytest
 
+from service.domain.cells import ALL_BATCHES, Slice
 from service.postgres import liveness
 from service.postgres import pool as database_module
 from service.postgres.pool import Database
@@ -15,6 +16,7 @@ from service.postgres.server import planner_error, pooler_error, server_error, t
 from service.postgres.session import Pooler, Timeouts
 from service.postgres.watch import database_error
 from service.relay.relay import CHANNEL
+from service.store.progress import check_server
 
 Pooling = Callable[..., AbstractContextManager[str]]
 
@@ -89,6 +91,28 @@ async def test_behind_a_transaction_pooler_each_transaction_may_have_another_ses
             await conn.execute("select %s::int", [1])
     assert len(pids) == 2
     await database.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "pooler"),
+    [("session", {}, "session"), ("transaction", {}, "transaction"), ("session", ACCEPTING, "none")],
+)
+@pytest.mark.parametrize("held", [ALL_BATCHES, Slice(2, 1)], ids=str)
+async def test_behind_a_pooler_each_transaction_states_its_slice(
+    pgbouncer: Pooling, database_url: str, mode: str, more: dict[str, str], pooler: Pooler, held: Slice
+) -> None:
+    """Also where it drops `options`, and where one session of the server serves several processes."""
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("update els.slice set cells = %s, cell = %s", held)
+    with pgbouncer(database_url, mode, **more, default_pool_size="1") as url:
+        for of in [held, ALL_BATCHES, held, Slice(2, 1), Slice(2, 0), held]:
+            database = Database(url, pooler=pooler, of=of)
+            for pipelined in (True, False):
+                error = f"the database holds {held}, and this process is set to {of} \\(ELS_CELLS, ELS_CELL\\)"
+                with nullcontext() if of == held else pytest.raises(psycopg.Error, match=error):
+                    async with database.transaction(pipelined=pipelined) as connection:
+                        await check_server(connection)
+            await database.close()
 
 
 @pytest.mark.parametrize(
