@@ -39,7 +39,7 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
 """The page that helps with a kind of lines of ops.health, and what to do."""
 
 
-_VIEW: Final = re.compile(r": (?:ops\.|pg_)[a-z_]+$")
+_VIEW: Final = re.compile(r": (?:ops\.|pg_)[a-z_]+(?= and |$)")
 
 
 class Line(NamedTuple):

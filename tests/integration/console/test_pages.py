@@ -72,6 +72,8 @@ def test_every_kind_of_condition_of_the_health_view_leads_to_what_helps() -> Non
         document, _, anchor = runbook.partition("#")
         assert anchor in runbooks(document), runbook
     (line,) = lines(["4 inputs (of many) are open: ops.quarantine (docs/operations.md#x)"], ["quarantine"])
+    (both,) = lines(["5 contents expired: ops.expired_content and 2 failures expired: ops.validation_failures"], ["x"])
+    assert both.text == "5 contents expired and 2 failures expired"
     assert line[:3] == ("4 inputs (of many) are open", "operations.md#x", "quarantine")
 
 
