@@ -27,6 +27,7 @@ from unittest import mock
 import psycopg
 from psycopg import AsyncConnection
 
+from service.domain.cells import ALL_BATCHES
 from service.domain.delivery import Delivery
 from service.postgres import arrays
 from service.postgres.pool import Database
@@ -121,6 +122,8 @@ class _Node:
 
 class Stage:
     """A database, the actors' connections, and the state from which every order starts."""
+
+    slice = ALL_BATCHES
 
     def __init__(self, url: str, connections: Sequence[GatedConnection], successor: AsyncConnection[Any]) -> None:
         self.url = url

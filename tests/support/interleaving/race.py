@@ -11,6 +11,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.pq import TransactionStatus
 
+from service.domain.cells import ALL_BATCHES
 from service.domain.delivery import Delivery
 from service.postgres import statements
 from service.postgres.pool import Database
@@ -69,6 +70,8 @@ class Actor:
 
     It stands where the service expects its `Database`.
     """
+
+    slice = ALL_BATCHES
 
     def __init__(self, name: str, conn: GatedConnection, race: "Race") -> None:
         self.name = name
