@@ -29,8 +29,6 @@ from service.intake import reporting as intake_reporting
 from service.intake.outcome import Effects
 from service.kafka import topics
 from service.kafka.errors import describe
-from service.kafka.offsets import OffsetsReader
-from service.operators.operations import Operations
 from service.postgres.fence import slice_error
 from service.postgres.pool import Database
 from service.postgres.schema import EXPECTED_REVISION, schema_error
@@ -44,12 +42,12 @@ from service.runtime import metrics
 from service.runtime.errors import one_line
 from service.runtime.health import Health
 from service.runtime.loop import Backoff, Loop, cancelled, watch_blocking
-from service.runtime.tokens import Denials, Tokens
+from service.runtime.tokens import Denials
 from service.settings import Settings
 from service.store.pods import Backlog
 
 if TYPE_CHECKING:
-    from service.console.samples import Samples
+    from service.wiring import ConsoleParts
 
 ROLES: Final = ("consumer", "relay", "purge", "console")
 """The roles of a process; by default it has all of them."""
@@ -189,9 +187,7 @@ class _Process:
         self._database_watch = DatabaseWatch(database, settings.database_url.get_secret_value(), self._health)
         self._gauges = Gauges(database, self._health)
         self._admin_database = wiring.open_database(settings, sessions=wiring.ADMIN_SESSIONS)
-        self._console_database = wiring.open_console_database(settings)
-        self._samples: Samples | None = None
-        self._offsets = OffsetsReader(wiring.kafka_options(settings), settings.group)
+        self._console: ConsoleParts | None = None
         self._reports = PodReports(
             database,
             ["replay"] if replay else roles,
@@ -218,28 +214,11 @@ class _Process:
         operations, denials = wiring.operations_of(self._settings, self._admin_database), Denials()
         applications = {"/admin/": admin.application(operations, tokens, denials)}
         if "console" in roles:
-            applications["/console/"] = self._console(operations, tokens, denials)
+            check = partial(check_environment, self._settings)
+            parts = wiring.console_parts(self._settings, operations, self._admin_database, self._gauges.health, check)
+            applications["/console/"] = wiring.console_of(self._settings, parts, tokens, denials)
+            self._console = parts
         return applications
-
-    def _console(self, operations: Operations, tokens: Tokens, denials: Denials) -> web.Application:
-        from service.console.access import Access  # noqa: PLC0415
-        from service.console.console import Console  # noqa: PLC0415
-        from service.console.outages import Outages  # noqa: PLC0415
-        from service.console.pages.reads import Reads  # noqa: PLC0415
-        from service.console.samples import Samples  # noqa: PLC0415
-        from service.console.session import Sessions  # noqa: PLC0415
-
-        self._samples = Samples(self._gauges.health, self._offsets)
-        reads = Reads(
-            self._console_database,
-            wiring.operations_of(self._settings, self._console_database),
-            self._offsets,
-            self._samples,
-            Outages(self._admin_database, self._offsets),
-            partial(check_environment, self._settings),
-        )
-        access = Access(tokens, Sessions(tokens), denials, wiring.trusted_proxy_of(self._settings))
-        return Console(access, reads, operations).application()
 
     # -- reports after a commit
 
@@ -265,7 +244,7 @@ class _Process:
             self._gauges.watch(),
             self._reports.run(),
             watch_blocking(metrics.LOOP_BLOCKED.set),
-            *([self._samples.watch()] if self._samples else []),
+            *([self._console.samples.watch()] if self._console else []),
         )
         relaying = asyncio.create_task(self._relay_until(consumed))
         purging = asyncio.create_task(self._purge_until(stop))
@@ -281,7 +260,7 @@ class _Process:
             await cancelled([watching])
             await self._reports.leave()
             await self._http.close()
-            await asyncio.gather(self._admin_database.close(), self._console_database.close(), self._offsets.close())
+            await asyncio.gather(self._admin_database.close(), *([self._console.close()] if self._console else []))
             _log.info("stopped")
 
     async def _listen(self) -> None:

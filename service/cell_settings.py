@@ -33,8 +33,8 @@ class CellSettings(BaseSettings):
     cell_database_urls: SecretStr | None = Field(
         None,
         description="Database URLs of all cells, separated by spaces, that of cell 0 first. Where operators replay an "
-        "input that turns out to belong to another cell, it is replayed there; `top`, `find`, `check` and `audit` ask "
-        "them all.",
+        "input that turns out to belong to another cell, it is replayed there; `top`, `find`, `check`, `audit` "
+        "and the console show them all.",
     )
 
     @property

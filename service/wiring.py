@@ -1,8 +1,10 @@
 """Builds each part and its options from the settings. Opens no connection."""
 
+import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -25,6 +27,7 @@ from service.intake.outcome import Effects
 from service.kafka.connection import CertificateError, client_options
 from service.kafka.errors import describe
 from service.kafka.group import REPLAY_SUFFIX, ConsumerOptions
+from service.kafka.offsets import OffsetsReader
 from service.kafka.producer import Producer
 from service.kafka.rights import NotAllowed
 from service.operators.operations import Operations
@@ -35,10 +38,14 @@ from service.purge.policy import RetentionPolicy
 from service.relay.relay import Relay
 from service.runtime import metrics
 from service.runtime.health import Health
-from service.runtime.tokens import Tokens
+from service.runtime.tokens import Denials, Tokens
 from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
+    from service.console.cells import ConsoleCells
+    from service.console.samples import Samples
     from service.console.session import TrustedProxy
 
 ADMIN_SESSIONS: Final = 2
@@ -229,11 +236,6 @@ def trusted_proxy_of(settings: Settings) -> "TrustedProxy | None":
     )
 
 
-def open_console_database(settings: Settings) -> Database:
-    """Create the connection pool of what the console reads."""
-    return open_database(settings, CONSOLE_TIMEOUTS, CONSOLE_SESSIONS)
-
-
 def settings_of_cells(settings: Settings) -> list[Settings]:
     """Return the settings of a process of each cell; none where their databases are not known."""
     return [
@@ -257,3 +259,68 @@ def operations_of(settings: Settings, database: Database) -> Operations:
         lambda: kafka_options(settings),
         other_cell if urls else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleParts:
+    """What the console reads from, and what must be closed at its end."""
+
+    cells: "ConsoleCells"
+    samples: "Samples"
+    readers: Sequence[OffsetsReader]
+    databases: Sequence[Database]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        closing = [each.close() for each in self.readers] + [each.close() for each in self.databases]
+        await asyncio.gather(*closing)
+
+
+def console_parts(
+    settings: Settings,
+    operations: Operations,
+    admin_database: Database,
+    gauges: Callable[[], Mapping[str, float]],
+    check: Callable[[], Awaitable[Sequence[Any]]],
+) -> ConsoleParts:
+    """Build what the console shows: this cell, or all where their databases are known.
+
+    `operations` act on `admin_database`, that of this cell. What is read has sessions of its own, in each database.
+    """
+    from service.console.cells import ConsoleCell, ConsoleCells  # noqa: PLC0415
+    from service.console.outages import Outages  # noqa: PLC0415
+    from service.console.pages.reads import Reads  # noqa: PLC0415
+    from service.console.samples import Samples  # noqa: PLC0415
+
+    all_cells = settings_of_cells(settings) or [settings]
+    own = settings.slice.cell if len(all_cells) > 1 else 0
+    all_cells[own] = settings  # its URL may be another one, of a pooler
+    # Only this cell is sampled all the time: many pods may have a console.
+    sampled = OffsetsReader(kafka_options(settings), settings.group)
+    offsets = OffsetsReader(kafka_options(settings), *(each.group for each in all_cells))
+    samples = Samples(gauges, sampled)
+    cells, databases = [], []
+    for place, each in enumerate(all_cells):
+        reading = open_database(each, CONSOLE_TIMEOUTS, CONSOLE_SESSIONS)
+        acting = admin_database if place == own else open_database(each, sessions=ADMIN_SESSIONS)
+        databases += [reading, acting]
+        reads = Reads(
+            reading,
+            operations_of(each, reading),
+            sampled if place == own else offsets.of(place),
+            samples if place == own else None,
+            Outages(acting, sampled),
+            check,
+        )
+        cells.append(ConsoleCell(reads, operations if place == own else operations_of(each, acting)))
+    return ConsoleParts(ConsoleCells(cells, own), samples, [sampled, offsets], databases)
+
+
+def console_of(settings: Settings, parts: ConsoleParts, tokens: Tokens, denials: Denials) -> "web.Application":
+    """Build the application that serves the console."""
+    from service.console.access import Access  # noqa: PLC0415
+    from service.console.console import Console  # noqa: PLC0415
+    from service.console.session import Sessions  # noqa: PLC0415
+
+    access = Access(tokens, Sessions(tokens), denials, trusted_proxy_of(settings))
+    return Console(access, parts.cells).application()

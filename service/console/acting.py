@@ -6,7 +6,6 @@ the ends of lines in an id.
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import structlog
 from aiohttp import web
@@ -15,11 +14,11 @@ from markupsafe import Markup
 from service.console.access import PERSON, read_form
 from service.console.actions import batches, health, pending, privacy, quarantine, topics
 from service.console.actions.action import Action, Field
+from service.console.cells import CELL, ConsoleCells
 from service.console.outages import Outage
-from service.console.rendering import href
+from service.console.rendering import CURRENT_CELL, href
 from service.operators import parameters
 from service.operators.errors import Conflict, InvalidRequest, OperationError, Unavailable
-from service.operators.operations import Operations
 from service.store.operator_actions import Operator
 
 ACTIONS: Final[Mapping[str, Action]] = {
@@ -40,11 +39,9 @@ _log = structlog.get_logger(__name__)
 class Acting:
     """Handles the requests below /console/do/."""
 
-    def __init__(self, operations: Operations, render: Render, changed: Callable[[], None]) -> None:
-        """`changed` is called after each action."""
-        self._operations = operations
+    def __init__(self, cells: ConsoleCells, render: Render) -> None:
+        self._cells = cells
         self._render = render
-        self._changed = changed
 
     def routes(self) -> list[web.RouteDef]:
         """Returns the routes."""
@@ -57,7 +54,7 @@ class Acting:
         action, person, given = _action(request), request[PERSON], dict(request.query)
         if action.begin is not None and person.may_act and not _forbidding(request):
             try:
-                given |= await action.begin(self._operations, given)
+                given |= await action.begin(self._cells[request[CELL]].operations, given)
             except ValueError as error:
                 raise InvalidRequest(str(error)) from None
             _log_read(request)
@@ -72,6 +69,8 @@ class Acting:
         names = {each.name for each in action.fields}
         given = {name: value for name, value in {**request.query, **posted}.items() if name in names}
         why = posted.get("why", "").strip()
+        await self._move(request, action, given)
+        reads, operations = self._cells[request[CELL]]
         is_begun = False
         try:
             values = action.values(given)
@@ -81,12 +80,13 @@ class Acting:
             if posted.get("step") == "perform":
                 is_begun = True
                 try:
-                    done = await action.perform(self._operations, Operator(person.who, why), values)
+                    done = await action.perform(operations, Operator(person.who, why), values)
                 finally:
-                    self._changed()
-                _log.info("console_action", who=person.who, action=action.name)
+                    reads.forget()
+                of_cell = {"of_cell": request[CELL]} if self._cells.are_several else {}
+                _log.info("console_action", who=person.who, action=action.name, **of_cell)
                 return self._render(request, "done.html", action=action, done=done)
-            plan = await action.plan(self._operations, values)
+            plan = await action.plan(operations, values)
             _log_read(request)
         except Unavailable as error:
             return self._form(request, action, given, why=why, error=_lost(error, is_begun=is_begun), status=503)
@@ -99,6 +99,14 @@ class Acting:
         texts = {each.name: bound.pop(each.name) for each in action.fields if each.kind == "text"}
         target = _target(action, bound)
         return self._render(request, "plan.html", action=action, plan=plan, why=why, texts=texts, target=target)
+
+    async def _move(self, request: web.Request, action: Action, given: Mapping[str, str]) -> None:
+        """Turn to the cell that has the batch of a form, which the address may not have named."""
+        batch_id = batch_of(action, given)
+        if batch_id and self._cells.owner(batch_id) != request[CELL]:
+            request[CELL] = self._cells.owner(batch_id)
+            CURRENT_CELL.set(request[CELL])
+            request[OUTAGES] = await self._cells.outages(request[CELL])
 
     def _form(
         self,
@@ -135,6 +143,12 @@ def _asked(action: Action, fixed: Mapping[str, str]) -> tuple[list[Field], list[
     if not fixed or not any(selects.values()):
         return open_, []
     return [], [] if any(selects[name] for name in fixed) else [each for each in open_ if not each.stands_alone]
+
+
+def batch_of(action: Action, given: Mapping[str, str]) -> str | None:
+    """Returns the id of the batch that an action is about, if it is about one."""
+    is_about_one = any(each.name == "batch" and each.kind == "line" for each in action.fields)
+    return given.get("batch") if is_about_one else None
 
 
 def _action(request: web.Request) -> Action:
@@ -180,5 +194,4 @@ def _check_reason(why: str) -> None:
 
 
 def _target(action: Action, given: Mapping[str, Any]) -> Markup:
-    query = urlencode({name: value for name, value in given.items() if value})
-    return Markup(f"/console/do/{action.name}?{query}".replace("&", "&amp;"))  # noqa: S704  urlencode escapes the rest
+    return href(f"do/{action.name}", **given)

@@ -9,16 +9,17 @@ import orjson
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from markupsafe import Markup
 
 from service.console.access import OPEN, PERSON, Access, add_headers, controlled, read_form
-from service.console.acting import OUTAGES, Acting
+from service.console.acting import ACTIONS, OUTAGES, Acting, batch_of
+from service.console.cells import CELL, ConsoleCells
 from service.console.pages import batches, kafka, log, overview, quarantine, runbook, waiting
-from service.console.pages.reads import ConsolePage, Query, Reads, read_in_time
-from service.console.rendering import FOLDER, environment
+from service.console.pages.reads import ConsolePage, Query, read_in_time
+from service.console.rendering import CURRENT_CELL, FOLDER, environment, href
 from service.console.session import COOKIE
 from service.operators import parameters
 from service.operators.errors import Contention, InvalidRequest, NotFound, OperationError, TooSlow, Unavailable
-from service.operators.operations import Operations
 from service.runtime.tokens import TooManyDenied
 
 PAGES: Final[Sequence[ConsolePage]] = (
@@ -30,6 +31,8 @@ PAGES: Final[Sequence[ConsolePage]] = (
     *log.pages(),
     *runbook.pages(),
 )
+
+_PAGE_AT: Final = {f"/console/{page.path}": page for page in PAGES}
 
 CURRENT_PAGE: Final = web.RequestKey("page", ConsolePage)
 """The page that a request is for; of an action, there is none."""
@@ -45,18 +48,17 @@ _log = structlog.get_logger(__name__)
 class Console:
     """Serves the console of one process."""
 
-    def __init__(self, access: Access, reads: Reads, operations: Operations) -> None:
-        """`operations` perform the actions, in sessions of their own."""
+    def __init__(self, access: Access, cells: ConsoleCells) -> None:
         self._access = access
-        self._reads = reads
+        self._cells = cells
         self._templates = environment()
         self._files = {path.name: path.read_bytes() for path in (FOLDER / "static").iterdir() if path.suffix in _TYPES}
-        self._acting = Acting(operations, self._render, reads.forget)
+        self._acting = Acting(cells, self._render)
 
     def application(self) -> web.Application:
         """Build the application."""
         control = controlled(self._access, self._forbid)
-        app = web.Application(middlewares=[self._with_errors, control, self._with_outages])
+        app = web.Application(middlewares=[self._with_errors, control, self._with_cell, self._with_outages])
         app.on_response_prepare.append(add_headers)
         app.router.add_get("", self._enter)
         app.router.add_get("/login", self._show_login)
@@ -79,12 +81,18 @@ class Console:
                 given = {name: value for name, value in request.query.items() if name not in _SEARCHED}
                 _log.info("personal_data_read", who=person.who, path=request.path, parameters=given)
             request[CURRENT_PAGE] = page
-            if page.needs_database and (error := await self._reads.unavailable()):
-                raise error
-            async with read_in_time(page.seconds):
-                values = await page.read(self._reads, Query(request.query))
-            request[OUTAGES] = await self._reads.outages.read()  # it may have found out more
-            return self._render(request, page.template, **values)
+            cell, query, template = request.get(CELL), Query(request.query), page.template
+            if cell is None and page.read_all:
+                template = page.template_of_all or template
+                values = await page.read_all(self._cells.reads, query)
+            else:
+                reads = self._cells[self._cells.own if cell is None else cell].reads
+                if page.needs_database and (error := await reads.unavailable()):
+                    raise error
+                async with read_in_time(page.seconds):
+                    values = await page.read(reads, query)
+            request[OUTAGES] = await self._cells.outages(cell)  # it may have found out more
+            return self._render(request, template, **values)
 
         return handle
 
@@ -94,6 +102,9 @@ class Console:
             "person": request.get(PERSON),
             "outages": request.get(OUTAGES, ()),
             "menu": PAGES,
+            "cell": request.get(CELL),
+            "cells": self._links(request),
+            "is_of_one_cell": self._is_of_one_cell(request),
             "address": request.rel_url.raw_path_qs,
             **values,
         }
@@ -101,7 +112,8 @@ class Console:
         return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 
     async def _samples(self, _: web.Request) -> web.Response:
-        return web.Response(body=orjson.dumps(self._reads.samples.columns()), content_type="application/json")
+        samples = self._cells[self._cells.own].reads.samples
+        return web.Response(body=orjson.dumps(samples.columns() if samples else {}), content_type="application/json")
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -111,6 +123,49 @@ class Console:
 
     async def _enter(self, _: web.Request) -> web.Response:
         raise web.HTTPSeeOther("/console/")
+
+    # -- cells
+
+    @web.middleware
+    async def _with_cell(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Find out which cell a request is about; its links then lead to the same one."""
+        cell = self._cell(request)
+        CURRENT_CELL.set(cell if self._cells.are_several else None)
+        if cell is not None:
+            request[CELL] = cell
+        return await handler(request)
+
+    def _cell(self, request: web.Request) -> int | None:
+        """Returns the cell: that of the batch, else the one that the address names. None stands for all.
+
+        Raises InvalidRequest.
+        """
+        if not self._cells.are_several or PERSON not in request:
+            return self._cells.own
+        if batch_id := self._batch(request):
+            return self._cells.owner(batch_id)
+        page, asked = _PAGE_AT.get(request.path), self._cells.asked(request.query)
+        if page and page.read_all and (asked is None or page.is_of_all):
+            return None
+        return self._cells.own if asked is None else asked
+
+    def _batch(self, request: web.Request) -> str | None:
+        """Returns the id of the batch that a request is about, if it is about one."""
+        if page := _PAGE_AT.get(request.path):
+            return request.query.get(page.batch)
+        action = ACTIONS.get(request.match_info.get("action", ""))
+        return batch_of(action, request.query) if action else None
+
+    def _is_of_one_cell(self, request: web.Request) -> bool:
+        """Returns whether another cell has nothing to show at this address."""
+        return bool(self._batch(request)) or any(name in request.query for name in ("id", "ids"))
+
+    def _links(self, request: web.Request) -> list[tuple[int, Markup]]:
+        """Returns the addresses that show the same of each cell; none where there is only one."""
+        if PERSON not in request:
+            return []
+        path = request.path.removeprefix("/console/")
+        return [(cell, href(path, **given)) for cell, given in self._cells.links(request)]
 
     # -- login
 
@@ -154,12 +209,12 @@ class Console:
     async def _with_outages(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let each page that a person sees say what is down, whatever it shows."""
         if PERSON in request and not request.path.startswith(OPEN):
-            request[OUTAGES] = await self._reads.outages.read()
+            request[OUTAGES] = await self._cells.outages(request.get(CELL))
         try:
             return await handler(request)
         except Unavailable:
-            self._reads.outages.forget()
-            request[OUTAGES] = await self._reads.outages.read()
+            self._cells.forget(request.get(CELL))
+            request[OUTAGES] = await self._cells.outages(request.get(CELL))
             raise
 
     async def _forbid(self, request: web.Request, why: str) -> web.Response:

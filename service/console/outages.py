@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 import psycopg
 
-from service.kafka.offsets import OffsetsReader
+from service.kafka.offsets import OffsetsSource
 from service.postgres import schema
 from service.postgres.pool import Database
 from service.runtime.errors import one_line
@@ -36,7 +36,7 @@ class Outage(NamedTuple):
 class Outages:
     """Asks the database; of the broker, it knows what the last read of the offsets has found."""
 
-    def __init__(self, database: Database, offsets: OffsetsReader) -> None:
+    def __init__(self, database: Database, offsets: OffsetsSource) -> None:
         self._database = database
         self._offsets = offsets
         self._known: Outage | None = None

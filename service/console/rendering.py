@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,9 @@ FOLDER: Final = Path(__file__).parent
 
 _RUNBOOK: Final = re.compile(r"docs/([a-z]+\.md#[a-z0-9-]+)")
 
+CURRENT_CELL: Final[ContextVar[int | None]] = ContextVar("current_cell", default=None)
+"""The cell, of several, that the page is about which is rendered now: its links lead to what else that cell has."""
+
 _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -34,7 +38,7 @@ def environment() -> Environment:
         finalize=_shown,
     )
     jinja.filters |= {"ago": ago, "number": number, "clock": clock, "json": pretty, "exact": exact, "linked": linked}
-    jinja.globals |= {"href": href, "version": __version__}
+    jinja.globals |= {"href": href, "current_cell": CURRENT_CELL.get, "version": __version__}
     jinja.globals |= {"outcome": wording.outcome, "facts": wording.facts, "input_of": wording.input_of}
     return jinja
 
@@ -52,8 +56,13 @@ def exact(text: str | None) -> Markup:
 
 
 def href(path: str, **query: object) -> Markup:
-    """Returns the address of a page, with those parameters that are given."""
+    """Returns the address of a page, with those parameters that are given, and the present cell.
+
+    A batch is shown by the cell that has it.
+    """
     given = {name: value for name, value in query.items() if value not in (None, "")}
+    if (cell := CURRENT_CELL.get()) is not None and path != "batch":
+        given.setdefault("cell", cell)
     address = f"/console/{path}" + (f"?{urlencode(given)}" if given else "")
     return Markup(address.replace("&", "&amp;"))  # noqa: S704  urlencode leaves no other character of HTML
 

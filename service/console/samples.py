@@ -15,7 +15,7 @@ from typing import Any, Final
 from aiokafka.errors import KafkaError
 
 from service.domain.topics import INCOMING_TOPICS
-from service.kafka.offsets import OffsetsReader, TopicOffsets
+from service.kafka.offsets import OffsetsSource, TopicOffsets
 from service.kafka.topics import OUTGOING
 
 SAMPLE_SECONDS: Final = 15
@@ -35,7 +35,7 @@ PLOTS: Final[Mapping[str, str]] = {
 class Samples:
     """Takes a sample every `SAMPLE_SECONDS`, and keeps the last hour of them."""
 
-    def __init__(self, gauges: Callable[[], Mapping[str, float]], offsets: OffsetsReader) -> None:
+    def __init__(self, gauges: Callable[[], Mapping[str, float]], offsets: OffsetsSource) -> None:
         """`gauges` returns the values of the last read, by the name of the gauge; nothing where they are too old."""
         self._gauges = gauges
         self._offsets = offsets

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -52,6 +52,19 @@ class TopicOffsets:
         return lag
 
 
+class OffsetsSource(Protocol):
+    """Reads the offsets of one group."""
+
+    async def read(self) -> TopicOffsets:
+        """Read once. Raises KafkaError, OSError or TimeoutError."""
+        ...
+
+    @property
+    def error(self) -> Exception | None:
+        """Returns why the last read failed; None where it did not, or nothing was read yet."""
+        ...
+
+
 class OffsetsReader:
     """Reads offsets. Keeps its connections between two reads."""
 
@@ -66,11 +79,18 @@ class OffsetsReader:
         self._last: Sequence[TopicOffsets] | Exception | None = None
 
     async def read(self) -> TopicOffsets:
-        """Read once, of the first group. Who asks meanwhile gets the same result. Raises what `read_all` raises."""
+        """Read once, of the first group. Raises what `read_all` raises."""
         return (await self.read_all())[0]
 
+    def of(self, place: int) -> "GroupOffsets":
+        """Returns the reader of one of the groups, counted from 0."""
+        return GroupOffsets(self, place)
+
     async def read_all(self) -> Sequence[TopicOffsets]:
-        """Read once, for each group. Raises KafkaError, OSError or TimeoutError."""
+        """Read once, for each group. Who asks meanwhile gets the same result.
+
+        Raises KafkaError, OSError or TimeoutError.
+        """
         async with self._reading:
             if time.monotonic() - self._read_at > SHARED_SECONDS:
                 self._last = await self._try()
@@ -118,6 +138,23 @@ class OffsetsReader:
             TopicPartition(each["topic"], some["partition"]) for each in described for some in each["partitions"]
         ]
         return consumer, admin
+
+
+class GroupOffsets:
+    """Reads the offsets of one of several groups, with the reader of all."""
+
+    def __init__(self, reader: OffsetsReader, place: int) -> None:
+        self._reader = reader
+        self._place = place
+
+    async def read(self) -> TopicOffsets:
+        """Read once. Raises KafkaError, OSError or TimeoutError."""
+        return (await self._reader.read_all())[self._place]
+
+    @property
+    def error(self) -> Exception | None:
+        """Returns why the last read failed; None where it did not, or nothing was read yet."""
+        return self._reader.error
 
 
 def _offsets(

@@ -1,14 +1,19 @@
 """Reads one batch, and finds what a text may name."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from service.console.pages.reads import ROWS, ConsolePage, Query, Reads
 from service.console.wording import step
 from service.operators.advice import advise
-from service.operators.errors import InvalidRequest, NotFound
+from service.operators.errors import InvalidRequest, NotFound, OperationError, TooSlow
+from service.postgres.queries import NamedRow
 from service.store import console
 from service.store.pending_content import PendingFilter
+
+CELL_SEARCH_SECONDS: Final = 10.0
+"""How long a search waits for one of several cells."""
 
 
 async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
@@ -36,19 +41,60 @@ async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
 
 
 async def _find(reads: Reads, query: Query) -> Mapping[str, Any]:
-    text, rows, error = query.text("text"), [], None
-    since, until = query.since(), query.until()
-    if text:
-        try:
-            rows = list(await reads.operations.search.find(text, page=ROWS, since=since, until=until))
-        except (NotFound, InvalidRequest) as nothing:
-            error = str(nothing)
-    return {"text": text, "since": query.text("since"), "until": query.text("until"), "rows": rows, "error": error}
+    return _found(query, [await _search(reads, query)])
+
+
+async def _find_in_all(cells: Sequence[Reads], query: Query) -> Mapping[str, Any]:
+    answers = await asyncio.gather(*(_search(reads, query, CELL_SEARCH_SECONDS) for reads in cells))
+    return _found(query, answers, are_cells=True)
+
+
+async def _search(reads: Reads, query: Query, seconds: float | None = None) -> Sequence[NamedRow] | OperationError:
+    """Search one database, for a limited time where there are others. Raises OperationError if it is the only one."""
+    text, since, until = query.text("text"), query.since(), query.until()
+    if not text:
+        return []
+    try:
+        async with asyncio.timeout(seconds):
+            if seconds and (error := await reads.unavailable()):
+                return error
+            return await reads.operations.search.find(text, page=ROWS, since=since, until=until)
+    except TimeoutError:
+        return TooSlow(f"it has not answered within {seconds:.0f} s")
+    except (NotFound, InvalidRequest) as nothing:
+        return nothing
+    except OperationError as error:
+        if seconds is None:
+            raise
+        return error
+
+
+def _found(
+    query: Query, answers: Sequence[Sequence[NamedRow] | OperationError], *, are_cells: bool = False
+) -> Mapping[str, Any]:
+    """Put the answers of all cells together, the newest first."""
+    rows: list[NamedRow] = []
+    nothing, missing = None, []
+    for cell, answer in enumerate(answers):
+        if isinstance(answer, NotFound | InvalidRequest):
+            nothing = str(answer)
+        elif isinstance(answer, OperationError):
+            missing.append(cell)
+        else:
+            rows += [{**row, "cell": cell if are_cells else None} for row in answer]
+    if are_cells:
+        rows.sort(key=lambda row: (row["at"] is not None, row["at"]), reverse=True)  # an open slot has no time
+    return {
+        **{name: query.text(name) for name in ("text", "since", "until")},
+        "rows": rows,
+        "error": None if rows else nothing,
+        "missing": missing,
+    }
 
 
 def pages() -> Sequence[ConsolePage]:
     """Return the pages of this module."""
     return (
-        ConsolePage("find", "Find", "find.html", _find),
-        ConsolePage("batch", "Batch", "batch.html", _batch, is_in_menu=False),
+        ConsolePage("find", "Find", "find.html", _find, read_all=_find_in_all, is_of_all=True),
+        ConsolePage("batch", "Batch", "batch.html", _batch, is_in_menu=False, batch="id"),
     )

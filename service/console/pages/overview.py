@@ -1,5 +1,6 @@
 """Reads the overview: the verdict in words, what needs action and what to do, and the plots of the last hour."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +42,9 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
 
 _VIEW: Final = re.compile(r": (?:ops\.|pg_)[a-z_]+(?= and |$)")
 
+CELL_STATE_SECONDS: Final = 5.0
+"""How long the overview waits for one of several cells."""
+
 
 class Line(NamedTuple):
     """A line of the verdict: what is so, its runbook, the page that helps, and what to do there."""
@@ -61,6 +65,59 @@ def lines(conditions: Sequence[str], kinds: Sequence[str]) -> list[Line]:
     return found
 
 
+class CellState(NamedTuple):
+    """What the overview shows of one of several cells."""
+
+    cell: int
+    health: Mapping[str, Any] | None
+    """None where it cannot be read."""
+    lag: int | None
+
+
+_TOTALS: Final = ("pending", "quarantine_open", "topics_stopped", "outbox_rows", "outbox_blocked", "relays")
+
+
+async def _overview_of_all(cells: Sequence[Reads], _: Query) -> Mapping[str, Any]:
+    states = await asyncio.gather(*(_state(cell, reads) for cell, reads in enumerate(cells)))
+    known = [each.health for each in states if each.health]
+    lags = [each.lag for each in states if each.lag is not None]
+    conditions = [
+        (each.cell, line, kind)
+        for each in states
+        if each.health
+        for kind in ("actions", "notices")
+        for line in lines(each.health[kind], each.health[f"{kind[:-1]}_kinds"])
+    ]
+    return {
+        "states": states,
+        "total": {name: sum(health[name] for health in known) for name in _TOTALS}
+        | {"lag": sum(lags) if lags else None},
+        "actions": [(cell, line) for cell, line, kind in conditions if kind == "actions"],
+        "notices": [(cell, line) for cell, line, kind in conditions if kind == "notices"],
+    }
+
+
+async def _state(cell: int, reads: Reads) -> CellState:
+    health, lag = await asyncio.gather(_health_in_time(reads), _lag(reads))
+    return CellState(cell, health, lag)
+
+
+async def _health_in_time(reads: Reads) -> Mapping[str, Any] | None:
+    with suppress(OperationError, TimeoutError):  # the page says so, as all do
+        async with asyncio.timeout(CELL_STATE_SECONDS):
+            return await reads.health()
+    return None
+
+
+async def _lag(reads: Reads) -> int | None:
+    """Returns how many records a cell has not read yet; None where that is not known."""
+    if reads.samples:
+        lag = reads.samples.latest()["lag"]
+        return None if lag is None else int(lag)
+    offsets = await reads.broker()
+    return None if offsets is None else sum(offsets.lag.values())
+
+
 async def _overview(reads: Reads, _: Query) -> Mapping[str, Any]:
     health = None
     with suppress(OperationError):  # the page says so, as all do
@@ -69,12 +126,23 @@ async def _overview(reads: Reads, _: Query) -> Mapping[str, Any]:
         "health": health,
         "actions": lines(health["actions"], health["action_kinds"]) if health else [],
         "notices": lines(health["notices"], health["notice_kinds"]) if health else [],
-        "plots": PLOTS,
-        "latest": reads.samples.latest(),
-        "begin": reads.samples.begin,
+        "plots": PLOTS if reads.samples else {},
+        "latest": reads.samples.latest() if reads.samples else {"lag": await _lag(reads)},
+        "begin": reads.samples.begin if reads.samples else None,
     }
 
 
 def pages() -> Sequence[ConsolePage]:
     """Return the pages of this module."""
-    return (ConsolePage("", "Overview", "overview.html", _overview, shows_persons=False, needs_database=False),)
+    return (
+        ConsolePage(
+            "",
+            "Overview",
+            "overview.html",
+            _overview,
+            shows_persons=False,
+            needs_database=False,
+            read_all=_overview_of_all,
+            template_of_all="cells.html",
+        ),
+    )

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 
 from service.console.outages import Outages
 from service.console.samples import Samples
-from service.kafka.offsets import OffsetsReader, TopicOffsets
+from service.kafka.offsets import OffsetsSource, TopicOffsets
 from service.operators import parameters
 from service.operators.errors import InvalidRequest, TooSlow, Unavailable, operation_error
 from service.operators.operations import Operations
@@ -38,8 +38,9 @@ class Reads:
 
     database: Database
     operations: Operations
-    offsets: OffsetsReader
-    samples: Samples
+    offsets: OffsetsSource
+    samples: Samples | None
+    """The numbers of the last hour; None of a cell that is not that of this process."""
     outages: Outages
     check: Callable[[], Awaitable[Sequence[Any]]]
     """Returns the rows of `check`: about, is_good, message."""
@@ -162,6 +163,14 @@ class ConsolePage:
     template: str
     read: Callable[[Reads, Query], Awaitable[Mapping[str, Any]]]
     is_in_menu: bool = True
+    read_all: Callable[[Sequence[Reads], Query], Awaitable[Mapping[str, Any]]] | None = None
+    """Reads what it shows of all cells together, where there are several."""
+    template_of_all: str = ""
+    """The template for that, where it is another one."""
+    is_of_all: bool = False
+    """Whether it shows all cells even where one is selected."""
+    batch: str = "batch"
+    """The parameter that may be the id of a batch: then the page shows the cell that has it."""
     shows_persons: bool = True
     """Whether it shows names of files or persons: then who reads it is logged."""
     needs_database: bool = True

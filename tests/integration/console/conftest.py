@@ -10,11 +10,13 @@ import pytest
 from aiohttp import ClientResponse, ClientSession
 
 from service.console.access import Access
+from service.console.cells import ConsoleCell, ConsoleCells
 from service.console.console import Console
 from service.console.outages import Outages
 from service.console.pages.reads import Reads
 from service.console.samples import Samples
 from service.console.session import COOKIE, Person, Sessions, TrustedProxy
+from service.domain.cells import Slice
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.input_limits import DEFAULT_LIMITS
 from service.environment import Check
@@ -34,18 +36,30 @@ TOKENS = Tokens("a token of operators", "a token of viewers")
 class ServedHere:
     """A console on a free port, and a client of it."""
 
-    def __init__(self, url: str, proxy: TrustedProxy | None = None, broker: str = NOBODY) -> None:
-        self.database = Database(url, pool_size=2)
+    def __init__(
+        self, url: str, proxy: TrustedProxy | None = None, broker: str = NOBODY, others: Sequence[str] = ()
+    ) -> None:
+        """With the URLs of others, these are cells, and that of `url` is cell 0."""
+        urls = [url, *others]
+        slices = [Slice(len(urls), cell) for cell in range(len(urls))]
+        self.databases = [Database(each, pool_size=2, of=of) for each, of in zip(urls, slices, strict=True)]
+        self.database = self.databases[0]
         self.now = 1_000_000.0
         self.sessions = Sessions(TOKENS, lambda: self.now)
-        offsets = OffsetsReader({"bootstrap_servers": broker}, "group")
+        offsets = OffsetsReader({"bootstrap_servers": broker}, *(f"group{of.suffix}" for of in slices))
         self.samples = Samples(dict, offsets)
-        operations = Operations(self.database, IntakeLimits(), DEFAULT_LIMITS)
-        self.outages = Outages(self.database, offsets)
-        reads = Reads(self.database, operations, offsets, self.samples, self.outages, self._check)
+        self.cells = ConsoleCells([self._cell(cell, offsets) for cell in range(len(urls))])
+        self.outages = self.cells[0].reads.outages
         access = Access(TOKENS, self.sessions, Denials(), proxy)
-        application = Console(access, reads, operations).application()
+        application = Console(access, self.cells).application()
         self.http = Http("127.0.0.1", 0, Health(), self._refresh, {"/console/": application})
+
+    def _cell(self, cell: int, offsets: OffsetsReader) -> ConsoleCell:
+        database, of_group = self.databases[cell], offsets.of(cell)
+        operations = Operations(database, IntakeLimits(), DEFAULT_LIMITS)
+        samples = None if cell else self.samples
+        reads = Reads(database, operations, of_group, samples, Outages(database, of_group), self._check)
+        return ConsoleCell(reads, operations)
 
     async def _refresh(self) -> None:
         """Refresh nothing."""
@@ -57,9 +71,9 @@ class ServedHere:
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.http.port}"
 
-    async def take(self, *deliveries: Delivery) -> None:
+    async def take(self, *deliveries: Delivery, cell: int = 0) -> None:
         """Applies records as the consumer would."""
-        await Intake(self.database, IntakeLimits(), Health("database"), forget).take(deliveries)
+        await Intake(self.databases[cell], IntakeLimits(), Health("database"), forget).take(deliveries)
 
     def cookie(self, role: Any = "operator") -> dict[str, str]:
         """The cookie of a session that begins now."""

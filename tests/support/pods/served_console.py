@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from service.postgres.pool import Database
 from service.runtime.health import Health
 from tests.support.builders.inputs import content, delivery, failed, provisioned, registered
 from tests.support.pods.applier import forget
+from tests.support.servers.cells import set_slices, urls_of
 
 OPERATOR = "a-token-of-operators"
 VIEWER = "a-token-of-viewers"
@@ -79,9 +80,12 @@ async def _produce(servers: str, topic: str, value: bytes) -> None:
 
 @contextmanager
 def served_console(
-    server_url: str, template: str, *, roles: str = "console", **settings: str
+    server_url: str, template: str, *, roles: str = "console", other_cells: Sequence[str] = (), **settings: str
 ) -> Iterator[ServedConsole]:
-    """Starts the pod, with roles of its own, so that nothing changes by itself."""
+    """Starts the pod, with roles of its own, so that nothing changes by itself.
+
+    With the URLs of other cells' databases (as superuser), it is one of cell 0.
+    """
     with (
         databases.cloned(server_url, template) as database_url,
         brokers.tansu() as broker,
@@ -90,6 +94,9 @@ def served_console(
         app_url = databases.url_as(database_url, "els_app")
         asyncio.run(broker.create_topics())
         given = {"ELS_DATABASE_URL": app_url, **broker.settings, **SETTINGS, **settings}
+        if cells := [database_url, *other_cells] if other_cells else []:
+            set_slices(cells)
+            given |= {"ELS_CELLS": str(len(cells)), "ELS_CELL": "0", "ELS_CELL_DATABASE_URLS": urls_of(cells)}
         with pods(Path(folder), given) as running:
             (pod,) = running.start(1, arguments=["--roles", roles])
             asyncio.run(running.ready())

@@ -16,12 +16,18 @@ def become_cells(*connections: psycopg.Connection[Any]) -> None:
         conn.execute("update els.slice set cells = %s, cell = %s", [len(connections), cell])
 
 
+def set_slices(urls: Sequence[str]) -> None:
+    """Gives each database its slice; the URLs are those of a superuser, that of cell 0 first."""
+    with ExitStack() as stack:
+        become_cells(*(stack.enter_context(psycopg.connect(url, autocommit=True)) for url in urls))
+
+
 @contextmanager
 def new_cells(server_url: str, template: str, count: int) -> Iterator[Sequence[str]]:
     """Gives the URLs of the databases of so many cells, as superuser."""
     with ExitStack() as stack:
         urls = [stack.enter_context(databases.cloned(server_url, template)) for _ in range(count)]
-        become_cells(*(stack.enter_context(psycopg.connect(url, autocommit=True)) for url in urls))
+        set_slices(urls)
         yield urls
 
 
