@@ -37,6 +37,12 @@ class CellSettings(BaseSettings):
         "and the console show them all.",
     )
 
+    standby_database_url: SecretStr | None = Field(
+        None,
+        description="URL of the standby that `cells split` or `cells move` makes the database of a cell, with a login "
+        "as that of `ELS_MIGRATION_DATABASE_URL`. Only these commands use it ([scaling](scaling.md)).",
+    )
+
     @property
     def urls_of_cells(self) -> tuple[str, ...]:
         """Returns the database URLs of all cells, with their passwords; none where they are not set."""
@@ -53,6 +59,13 @@ class CellSettings(BaseSettings):
         for url in urls.get_secret_value().split() if urls else ():
             check_database_url(url)
         return urls
+
+    @field_validator("standby_database_url")
+    @classmethod
+    def _is_a_standby_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            check_database_url(url.get_secret_value())
+        return url
 
     @field_validator("cells")
     @classmethod

@@ -8,7 +8,7 @@ revoke all on all sequences in schema els from public, els_app, els_ops;
 
 grant usage on schema els, ops to els_app;
 grant select on all tables in schema ops to els_app;
-grant select on els.alembic_version, els.slice, els.unpublished, els.expirable_content, els.expirable_failures,
+grant select on els.alembic_version, els.slice, els.transfer, els.unpublished, els.expirable_content, els.expirable_failures,
     els.expirable_confirmations, els.ended_batches to els_app;
 grant usage on sequence els.arrivals, els.quarantine_id_seq, els.outbox_seq_seq to els_app;
 -- A recovery sets the number of the next row above all that were published.

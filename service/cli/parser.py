@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from service import __version__
 from service.cli.parsers.batches import add_batches
+from service.cli.parsers.cells import add_cells
 from service.cli.parsers.find import add_find
 from service.cli.parsers.health import add_health
 from service.cli.parsers.inputs import add_inputs
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         add_inputs,
         add_batches,
         add_privacy,
+        add_cells,
     ):
         add_commands(commands)
     return whole

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deploy.servers import brokers, databases
+from tests.prove.cells import split_cells
 from tests.prove.faults import under_load
 from tests.prove.field.run import field
 from tests.prove.fuzz import fuzz, guided
@@ -87,8 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--records", type=int, default=1_000_000, help="maximum of records for fuzz (default 1,000,000)"
     )
+    parser.add_argument("--rounds", type=int, default=10, help="maximum of rounds for cells (default 10)")
     parser.add_argument(
-        "--broker", choices=("apache", "tansu"), help="for faults and soak (default: apache if possible)"
+        "--broker", choices=("apache", "tansu"), help="for cells, faults and soak (default: apache if possible)"
     )
     parser.add_argument("--without", metavar="TEXT", help="skip faults with this text in their name")
     parser.add_argument(
@@ -161,6 +163,9 @@ PARTS: dict[str, Callable[[Task, argparse.Namespace], list[Row]]] = {
     "recoveries": lambda task, options: _on_a_server(task, partial(recoveries, only=options.only)),
     "fuzz": _fuzz,
     "hostile": lambda task, _: _on_a_server(task, hostile_inputs),
+    "cells": lambda task, options: _on_a_server(
+        task, partial(split_cells, rounds=options.rounds, apache=_apache(options), only=options.only)
+    ),
     "faults": lambda task, options: asyncio.run(
         under_load(task, apache=_apache(options), rate=options.rate, only=options.only, without=options.without)
     ),

@@ -116,11 +116,29 @@ slice_ = Table(
     not_null("cell", Integer),
     not_null("since", TIME, server_default=text("transaction_timestamp()")),
     not_null("trims", Boolean, server_default=text("false")),
+    not_null("fenced", Boolean, server_default=text("false")),
     PrimaryKeyConstraint("only_row", name="slice_pkey"),
     CheckConstraint("only_row", name="slice_only_row_check"),
     CheckConstraint(
         "cells between 1 and 1024 and cells & (cells - 1) = 0 and cell between 0 and cells - 1", name="slice_check"
     ),
+)
+
+transfer = Table(
+    "transfer",
+    METADATA,
+    *only_row("transfer"),
+    not_null("run", Uuid),
+    not_null("kind", Text),
+    not_null("state", Text),
+    not_null("cells", Integer),
+    not_null("cell", Integer),
+    not_null("origin", Text),
+    not_null("began_at", TIME, server_default=text("transaction_timestamp()")),
+    Column("ended_at", TIME),
+    CheckConstraint("kind in ('split', 'move')", name="transfer_kind_check"),
+    CheckConstraint("state in ('fenced', 'sealed', 'done')", name="transfer_state_check"),
+    CheckConstraint("(ended_at is null) = (state <> 'done')", name="transfer_ended_check"),
 )
 
 pods = Table(

@@ -29,7 +29,7 @@ def check_slices(urls: Sequence[str]) -> None:
 
 
 def copy_union(urls: Sequence[str], into: str) -> None:
-    """Copies the rows of all these databases into another one, which has none."""
+    """Copies the rows of all these databases into another one, which has none; each only those of its own batches."""
     with psycopg.connect(into) as union:
         union.execute("set session_replication_role = replica")
         for number, url in enumerate(urls):
@@ -49,7 +49,8 @@ def _copy(cell: psycopg.Connection[Any], union: psycopg.Connection[Any], table: 
     place = sql.Identifier("els", table)
     columns = sql.SQL(", ").join([sql.Identifier(name) for name in names])
     taking = sql.SQL("copy {} ({}) from stdin").format(place, columns)
-    giving = f"copy (select {', '.join(values)} from els.{table}) to stdout"
+    own = "batch_id is null or els.holds(batch_id)" if "batch_id" in names else "true"
+    giving = f"copy (select {', '.join(values)} from els.{table} where {own}) to stdout"
     with cell.cursor().copy(giving.encode()) as rows, union.cursor().copy(taking) as taken:
         for data in rows:
             taken.write(data)

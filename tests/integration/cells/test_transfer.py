@@ -1,0 +1,242 @@
+"""A split and a move of a cell's database, killed at every step; what each half has afterwards; what is failed."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import psycopg
+import pytest
+
+from deploy.local.postgres import Postgres
+from deploy.local.processes import plain_environment
+from deploy.servers.standby import Standby, standby_of
+from service.cells.transfer import STEPS
+from service.domain.cells import cell_of
+from service.postgres import migration
+from tests.support.builders.rows import PLANT
+from tests.support.pods.command_line import NOBODY, ROOT, Ended
+from tests.support.pods.killed_transfer import WHEN
+
+BATCHES = [f"batch-{number}" for number in range(64)]
+OF_A_BATCH = ("outbox_pages", "outbox_blocked", "pending_content", "validation_failures", "confirmations")
+ORIGINAL = {"ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY, "ELS_WHO": "Ada"}
+
+# Half of the rejected inputs show their batch, and half of them only their partition.
+ROWS = """
+select pg_temp.pending(id, 't1') from unnest(%(ids)s::text[]) as id;
+select pg_temp.failure(id, 'u1', 'pending') from unnest(%(ids)s::text[]) as id;
+insert into els.outbox_pages (batch_id, topics, events)
+select id, '{"topic": 1}', '{}' from unnest(%(ids)s::text[]) as id;
+insert into els.outbox_blocked (batch_id, seq, topic, error, since, retry_at)
+select id, 1, 'topic', 'too large', now(), now() from unnest(%(ids)s::text[]) as id;
+insert into els.confirmations (batch_id, class_id, state, associations, correlation_id, stored_at)
+select id, '8a', 'pending', 1, gen_random_uuid(), now() from unnest(%(ids)s::text[]) as id;
+insert into els.quarantine
+    (topic, fingerprint, "partition", "offset", reason, error, first_seen_at, last_seen_at, batch_id)
+select 'in', sha256(id::bytea), number, number, 'invalid', '', now(), now(), case number %% 2 when 0 then id end
+from unnest(%(ids)s::text[]) with ordinality as given (id, number);
+insert into els.progress (topic, "partition", next_offset) values ('in', 0, 7);
+update els.relay_shards set relay = gen_random_uuid();
+"""
+
+
+@dataclass
+class Cell:
+    """A server with a cell's database, and its standby."""
+
+    primary: Postgres
+    standby: Standby
+
+    def command(self, *arguments: str, module: str = "service", **settings: str) -> Ended:
+        """Runs a command on the cell, in a process of its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            env={
+                **plain_environment(),
+                "PYTHONPATH": str(ROOT),
+                "ELS_DATABASE_URL": self.primary.url(),
+                "ELS_STANDBY_DATABASE_URL": self.standby.url(),
+                **ORIGINAL,
+                **settings,
+            },
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def killed(self, *kills: str, kind: str = "split") -> None:
+        """Runs a command once for each of these kills."""
+        done = self.command("cells", kind, module="tests.support.pods.killed_transfer", KILL_AT=",".join(kills))
+        assert done.status == 0, done
+
+
+def query(server: Postgres, text: str, *parameters: object) -> list[Any]:
+    with psycopg.connect(server.url(), autocommit=True) as conn:
+        return conn.execute(text.encode(), parameters or None).fetchall()
+
+
+def value(server: Postgres, text: str) -> Any:
+    return query(server, text)[0][0]
+
+
+@pytest.fixture
+def cell(durable_postgres: Postgres) -> Iterator[Cell]:
+    migration.upgrade(durable_postgres.url())
+    with psycopg.connect(durable_postgres.url()) as conn:
+        conn.execute(PLANT)
+        with psycopg.ClientCursor(conn) as cursor:
+            cursor.execute(ROWS, {"ids": BATCHES})
+    with standby_of(durable_postgres) as standby:
+        yield Cell(durable_postgres, standby)
+
+
+def check_halves(cell: Cell, cells: int = 2) -> None:
+    """Asserts that each row is in the database of its half, and in no other."""
+    for number, server in enumerate((cell.primary, cell.standby)):
+        own = sorted(each for each in BATCHES if cell_of(each, cells) == number)
+        for table in OF_A_BATCH:
+            assert query(server, f'select batch_id from els.{table} order by batch_id collate "C"') == [
+                (each,) for each in own
+            ]
+        rejected = query(server, 'select batch_id, "partition" from els.quarantine')
+        assert all(
+            number == (partition % cells if batch is None else cell_of(batch, cells)) for batch, partition in rejected
+        )
+        assert query(server, "select cells, cell, fenced, trims from els.slice") == [(cells, number, False, True)]
+        assert query(server, "select next_offset from els.progress") == [(7,)]
+        assert value(server, "select state from els.transfer") == "done"
+        assert value(server, "select oldest_code from els.alembic_version") == "0012"
+    rejected = [value(server, "select count(*) from els.quarantine") for server in (cell.primary, cell.standby)]
+    assert sum(rejected) == len(BATCHES)
+    assert all(rejected)
+
+
+def test_a_split_that_is_killed_at_every_step_leaves_each_row_in_one_half(cell: Cell) -> None:
+    cell.killed(*(f"{step}:{when}" for (step, _), when in product(STEPS, WHEN)))
+    done = cell.command("cells", "split", "--json")
+    assert done.status == 0, done
+    check_halves(cell)
+    assert [step["name"] for step in done.json["steps"]] == [name for name, _ in STEPS]
+    lower, upper = done.json["cells"]
+    assert (lower["cells"], lower["cell"], upper["cells"], upper["cell"]) == (2, 0, 2, 1)
+    assert 0 < lower["fenced_seconds"] <= upper["fenced_seconds"]
+    actions = "select who, details ->> 'state' from els.operator_actions order by id"
+    assert query(cell.primary, actions) == query(cell.standby, actions) == [("Ada", "fenced"), ("Ada", "done")]
+
+
+def all_rows(server: Postgres) -> Mapping[str, Any]:
+    tables = [name for (name,) in query(server, "select tablename from pg_tables where schemaname = 'els' order by 1")]
+    return {name: query(server, f"select * from els.{name} as t order by t::text") for name in tables}
+
+
+def check_fails(cell: Cell, *arguments: str, why: str, **settings: str) -> None:
+    """Asserts that a command fails with one line, and changes nothing."""
+    before = all_rows(cell.primary)
+    failed = cell.command("cells", *arguments, **settings)
+    assert failed.status == 1, failed
+    assert failed.out == ""
+    (line,) = failed.err.splitlines()
+    assert why in line
+    assert all_rows(cell.primary) == before
+
+
+def slice_errors(server: Postgres, *slices: str) -> list[str | None]:
+    """What processes of these slices are told."""
+    with psycopg.connect(server.url(), autocommit=True) as conn:
+        told = []
+        for of in slices:
+            conn.execute("select set_config('els.slice', %s, false)", [of])
+            told += [error for (error,) in conn.execute("select els.slice_error()")] or [None]
+        return told
+
+
+def test_a_dry_run_and_a_failed_check_change_nothing_and_a_cancelled_split_can_be_begun_again(cell: Cell) -> None:
+    before = all_rows(cell.primary)
+    rehearsed = cell.command("cells", "split", "--dry-run", "--json")
+    assert rehearsed.status == 0, rehearsed
+    assert rehearsed.json["would"] == [name for name, _ in STEPS[1:]]
+    assert {half: rows["outbox_pages"] for half, rows in rehearsed.json["would_delete"].items()} == {
+        f"cell {number} of 2": sum(cell_of(each, 2) != number for each in BATCHES) for number in (0, 1)
+    }
+    assert all_rows(cell.primary) == before
+
+    check_fails(cell, "split", "--cancel", why="nothing to cancel")
+    check_fails(cell, "split", why="(ELS_CELLS, ELS_CELL)", ELS_CELLS="2", ELS_CELL="1")
+    check_fails(cell, "split", why="lead to the same database", ELS_STANDBY_DATABASE_URL=cell.primary.url())
+    check_fails(cell, "split", why="leads to a standby", ELS_DATABASE_URL=cell.standby.url())
+    with psycopg.connect(cell.primary.url()) as open_for_long:
+        open_for_long.execute("select pg_sleep(0.3)")
+        check_fails(cell, "split", "--lag", "0.2", why="a transaction has been open since")
+    query(cell.standby, "select pg_wal_replay_pause()")
+    check_fails(cell, "split", "--lag", "0.5", why="its replay is paused")
+    query(cell.standby, "select pg_wal_replay_resume()")
+
+    cell.killed("drain:after")
+    assert all("fenced until a split" in str(told) for told in slice_errors(cell.primary, "1/0", "2/0", "2/1"))
+    check_fails(cell, "move", why="a split of all batches has begun")
+    assert cell.command("cells", "split", "--cancel").status == 0
+    assert slice_errors(cell.primary, "1/0") == [None]
+    done = cell.command("cells", "split")
+    assert done.status == 0, done
+    check_halves(cell)
+
+
+def test_what_takes_too_long_takes_the_fence_away_and_who_passed_the_check_is_waited_for(cell: Cell) -> None:
+    with psycopg.connect(cell.primary.url()) as passed:
+        passed.execute("select els.check_server()")
+        late = cell.command("cells", "split", "--wait", "0.5")
+        assert late.status == 1
+        assert "transactions of before have not ended: session" in late.err
+        assert "fence is taken away" in late.err
+        assert slice_errors(cell.primary, "1/0") == [None]
+        passed.execute("insert into els.progress (topic, partition, next_offset) values ('passed', 0, 1)")
+    cell.killed("fence:after")
+    query(cell.standby, "select pg_wal_replay_pause()")
+    late = cell.command("cells", "split", "--wait", "0.5")
+    assert late.status == 1
+    assert "the standby has not replayed the fence" in late.err
+    assert slice_errors(cell.primary, "1/0") == [None]
+    # It ends the pause, and the standby has nothing of what was noted.
+    cell.standby.promote()
+    check_fails(cell, "split", why="leads to no standby")
+
+
+def test_a_moved_cell_is_served_by_the_standby_and_its_old_database_is_never_written_again(cell: Cell) -> None:
+    before = {name: query(cell.primary, f"select * from els.{name} order by 1") for name in OF_A_BATCH}
+    manual = cell.command("cells", "move", "--no-promote", "--wait", "0.2")
+    assert manual.status == 1
+    assert "promote the standby" in manual.err
+    assert "is not promoted after 0.2 s" in manual.err
+    cell.killed(*(f"{step}:after" for step, _ in STEPS), kind="move")
+    done = cell.command("cells", "move", "--json")
+    assert done.status == 0, done
+    (there,) = done.json["cells"]
+    assert (there["cells"], there["cell"]) == (1, 0)
+    assert {name: query(cell.standby, f"select * from els.{name} order by 1") for name in OF_A_BATCH} == before
+    assert query(cell.standby, "select cells, cell, fenced, trims from els.slice") == [(1, 0, False, False)]
+    assert slice_errors(cell.standby, "1/0", "2/0") != [None, None]
+    assert all("was moved to another database" in str(told) for told in slice_errors(cell.primary, "1/0", "2/0"))
+    with psycopg.connect(cell.primary.url()) as conn:
+        conn.execute("set role els_app")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("delete from els.outbox_pages")
+    check_fails(cell, "move", "--cancel", why="stays closed")
+
+
+@pytest.mark.only_in_test_all("servers that are killed at every step of a split")
+def test_servers_that_are_killed_at_every_step_continue_with_the_split(cell: Cell) -> None:
+    for step, _ in STEPS:
+        for server in (cell.primary, cell.standby):
+            cell.killed(f"{step}:before")
+            server.kill()
+            assert cell.command("cells", "split", "--wait", "0.5", "--lag", "0.5").status == 1
+            server.start()
+    done = cell.command("cells", "split")
+    assert done.status == 0, done
+    check_halves(cell)
