@@ -12,7 +12,7 @@ def elsewhere(history: History, _: Knowledge) -> Findings:
         if not row.is_history:
             yield "cell", f"{what} is in cell {row.cell}, which would work on it"
         elif row.is_new:
-            yield "cell", f"{what} was written in cell {row.cell}, after that got its slice of the batches"
+            yield "cell", f"{what} is in cell {row.cell}, where no split has left it"
         elif row.what == "slot" and row.value and history.batch and own.get(row.subject) != row.value:
             there = own.get(row.subject) or "nothing"
             yield "cell", f"{what} has {row.value} in cell {row.cell}, and {there} in its own cell"

@@ -163,7 +163,7 @@ class ElsewhereFact(NamedTuple):
     is_history: bool
     """Whether a split may leave such a row; what waits it deletes at once."""
     is_new: bool
-    """Whether the row was written after the database got its slice."""
+    """Whether no split has left the row: it is newer, or nothing of another half should be left any more."""
 
 
 Fact = (

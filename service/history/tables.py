@@ -26,7 +26,8 @@ async def read_tables(database: Database, ledger: Ledger, counts: Counter[str], 
     """
     of = database.slice
     async with database.transaction() as conn:
-        moment, slice_since = await begin_audit(conn)
+        moment, split_at = await begin_audit(conn)
+        since = _seconds(split_at) or 0.0
         for statement, fact in _FACT_OF.items():
             async for page in audit_pages(conn, statement):
                 own = [(each[0], fact(*each)) for each in page if of.holds(each[0])]
@@ -34,8 +35,9 @@ async def read_tables(database: Database, ledger: Ledger, counts: Counter[str], 
                 counts[f"rows of {statement.removeprefix('audit_')}"] += len(page)
                 if len(own) < len(page):
                     others = [(each[0], fact(*each)) for each in page if not of.holds(each[0])]
-                    since = slice_since.timestamp()
-                    ledger.add([(batch_id, _elsewhere(of.cell, each, since)) for batch_id, each in others])
+                    ledger.add(
+                        [(batch_id, _elsewhere(of.cell, each, since)) for batch_id, each in others]
+                    )
                     counts["rows of batches of other cells"] += len(others)
         async for page in audit_pages(conn, "audit_quarantine"):
             ledger.add_quarantined([(topic, identity.hex(), state) for topic, identity, state in page], of.cell)
@@ -48,7 +50,7 @@ async def read_tables(database: Database, ledger: Ledger, counts: Counter[str], 
 
 
 def _elsewhere(cell: int, row: Fact, since: float) -> facts.ElsewhereFact:
-    """Describe a row whose batch belongs to another cell than this one, which has its slice since then."""
+    """Describe a row whose batch belongs to another cell than this one. A split then has left what is older."""
     match row:
         case facts.BatchFact():
             return facts.ElsewhereFact(cell, "registration", "", "", True, row.registered_at > since)

@@ -32,14 +32,14 @@ VALUES_PAGE: Final = 10
 """Rows that hold whole values, of up to 16 MiB."""
 
 
-async def begin_audit(conn: AsyncConnection[Any]) -> tuple[datetime, datetime]:
+async def begin_audit(conn: AsyncConnection[Any]) -> tuple[datetime, datetime | None]:
     """Begin the snapshot of the transaction and make it read-only.
 
-    Returns its time, by the database's clock, and since when the database has its slice of the batches.
+    Returns its time, by the database's clock, and that of a split whose history of the other half is not deleted yet.
     """
     await conn.execute("set transaction isolation level repeatable read, read only")
-    ((began_at, slice_since),) = await fetch_rows(conn, "begin_audit")
-    return began_at, slice_since
+    ((began_at, split_at),) = await fetch_rows(conn, "begin_audit")
+    return began_at, split_at
 
 
 async def audit_pages(

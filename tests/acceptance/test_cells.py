@@ -101,7 +101,7 @@ def check_the_command(service: CommandLine, urls: Sequence[str]) -> None:
 
 
 async def check_two_cells_at_work(urls: Sequence[str], kafka: Broker, group: str) -> None:
-    """What one cell has of a batch of the other is found: what waits, and what is newer than its slice."""
+    """What one cell has of a batch of the other is found: what waits, and what no split has left there."""
     columns = (
         "batch_id, text_storage_id, file_upload_id, original_file_name, raw_file_storage_id, file_size_bytes, arrival"
     )
@@ -111,9 +111,18 @@ async def check_two_cells_at_work(urls: Sequence[str], kafka: Broker, group: str
             " values (%s, 'text', 'upload', 'name', 'raw', 1, 1, gen_random_uuid(), now(), now())",
             [batch_of(1)],
         )
-    report = await audited_cells(urls, kafka, group)
-    assert [(each.rule, each.batch_id) for each in report.findings] == [("cell", batch_of(1))]
-    assert report.counts["rows of batches of other cells"] == 1
+        excess = columns.replace("arrival", "reason")
+        conn.execute(
+            f"insert into els.excess_content ({excess}, correlation_id, declared_at)"
+            " values (%s, 'more', 'upload', 'name', 'raw', 1, 'BATCH_FULL', gen_random_uuid(), now())",
+            [batch_of(1)],
+        )
+        report = await audited_cells(urls, kafka, group)
+        assert [(each.rule, each.batch_id) for each in report.findings] == [("cell", batch_of(1))] * 2
+        assert report.counts["rows of batches of other cells"] == 2
+        conn.execute("update els.slice set since = now(), trims = true")
+        report = await audited_cells(urls, kafka, group)
+        assert [each.detail.split()[0] for each in report.findings] == ["pending"], "of a split, history may be left"
 
 
 @pytest.mark.only_in_test_all("the recorded morning three times on several cells")

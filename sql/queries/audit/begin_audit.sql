@@ -1,3 +1,3 @@
--- Returns the time of an audit's snapshot, and since when the database has its slice of the batches.
+-- Returns the time of an audit's snapshot, and the time of a split whose history of the other half is not deleted yet.
 -- Index: none. Locks: none.
-select statement_timestamp(), (select since from els.slice)
+select statement_timestamp(), (select since from els.slice where trims)
