@@ -8,7 +8,6 @@ from typing import Final
 
 from service.cells.servers import Server
 from service.domain.cells import Slice
-from service.postgres.schema import read_schema_error
 from service.store import cells
 from service.store.cells import Cell, Kind
 from service.store.operator_actions import Operator
@@ -22,7 +21,7 @@ class TransferError(Exception):
 
 
 class TooLate(Exception):
-    """A step has taken too long. The message says what it waits for."""
+    """A step has waited for too long, or in vain. The message says for what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +93,6 @@ async def check_beginning(
     Raises TransferError.
     """
     async with here_server.transaction() as conn:
-        if error := await read_schema_error(conn):
-            raise TransferError(error)
         obstacles = await cells.find_obstacles(conn, options.most_lag)
     if here.fenced:
         raise TransferError("the cell has been moved away from this database")

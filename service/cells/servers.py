@@ -18,7 +18,7 @@ _NAME: Final = "essay-lifecycle-service cells"
 # may have been the only one. Whatever pods commit afterwards has the cut before it in the log.
 _SESSION: Final = """
 select set_config('synchronous_commit', 'local', false), set_config('lock_timeout', '5s', false),
-    set_config('els.slice', '', false), set_config('timezone', 'UTC', false)
+    set_config('els.slice', '', false), set_config('timezone', 'UTC', false), pg_backend_pid()
 """
 
 _HAS_LOCK: Final = "select pg_try_advisory_lock(hashtextextended('els.migrate', 0))"
@@ -117,7 +117,11 @@ class Server:
             except psycopg.OperationalError as error:
                 raise psycopg.OperationalError(f"{self._setting}: {explained(error)}") from None
             await self._connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            await self._connection.execute(_SESSION)
+            row = await (await self._connection.execute(_SESSION)).fetchone()
+            if row and row[-1] != self._connection.pgconn.backend_pid:
+                raise psycopg.OperationalError(
+                    f"{self._setting}: a pooler stands in front of the server: name the server itself"
+                )
         return self._connection
 
 

@@ -33,6 +33,7 @@ from service.cells.beginning import (
 from service.cells.servers import Server
 from service.domain.cells import Slice
 from service.postgres.errors import is_contention
+from service.postgres.schema import read_schema_error
 from service.store import cells
 from service.store.cells import Cell
 
@@ -75,6 +76,9 @@ class Transfer:
         """Find out where to continue, and whether the standby is one of this database that follows it."""
         if not await self.here.is_alone(_ALONE_SECONDS):
             raise TransferError("a migration, or another command on this cell, is running: wait for its end")
+        async with self.here.transaction() as conn:
+            if error := await read_schema_error(conn):
+                raise TransferError(error)
         here, there = await read(self.here), await read(self.there)
         if continues(here, there, self._options):
             self.run = here.run
@@ -113,7 +117,8 @@ class Transfer:
         except TooLate:
             raise TooLate(f"transactions of before have not ended: {', '.join(sorted(last.values()))}") from None
         async with self.here.transaction() as conn:
-            await cells.seal_cell(conn, self._known_run())
+            if not await cells.seal_cell(conn, self._known_run()):
+                raise TooLate("the database is behind its topics, or is being recovered")
         return f"{len(before)} transactions of before have ended"
 
     async def replay(self) -> str:

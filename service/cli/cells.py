@@ -82,16 +82,18 @@ async def _cancel(transfer: Transfer) -> int:
 
 async def _rehearse(transfer: Transfer, options: Namespace) -> int:
     said = await transfer.check()
-    counts = await transfer.counts()
-    left = [name for name, _ in STEPS[1:]]
+    counts, left = await transfer.counts(), await transfer.leftovers()
+    would = [name for name, _ in STEPS[1:]]
     if options.json:
-        print_json({"check": said, "would": left, "would_delete": counts})
+        print_json({"check": said, "would": would, "would_delete": counts, "left": left})
         return 0
     print(f"check: {said}")
-    print(f"would: {', '.join(left)}")
+    print(f"would: {', '.join(would)}")
     for half, tables in counts.items():
         rows = ", ".join(f"{count} of {table}" for table, count in tables.items())
         print(f"{half} would lose, to the other: {rows or 'no rows'}")
+    for line in left:
+        warn(line)
     return 0
 
 

@@ -64,7 +64,7 @@ async def count_other_half(conn: AsyncConnection[Any], half: Slice) -> Mapping[s
 
 
 async def fence_cell(conn: AsyncConnection[Any], run: UUID, kind: Kind, of: Slice, by: Operator) -> bool:
-    """Refuse everyone from the commit on. Returns whether the database had this slice, and no fence."""
+    """Refuse everyone from the commit on. Returns False where it is fenced, has another slice, or is behind."""
     parameters = {"run": run, "kind": kind, "who": by.who, "why": by.why, **of._asdict()}
     return bool(await fetch_rows(conn, "fence_cell", **parameters))
 
@@ -75,7 +75,7 @@ async def list_transactions(conn: AsyncConnection[Any]) -> Mapping[str, str]:
 
 
 async def seal_cell(conn: AsyncConnection[Any], run: UUID) -> bool:
-    """Note that all transactions from before the fence have ended. Returns whether that was not noted yet."""
+    """Note that all transactions from before the fence have ended. Returns False while a recovery is needed."""
     return bool(await fetch_rows(conn, "seal_cell", run=run))
 
 

@@ -77,6 +77,10 @@ class Command:
             done = await asyncio.to_thread(self._run, module, KILL_AT=",".join(kills))
             assert done.returncode == 0, done.stderr
 
+    async def cancel(self) -> None:
+        done = await asyncio.to_thread(self._run, "service", "--cancel")
+        assert done.returncode == 0, done.stderr
+
     async def end(self, tries: int = 1) -> Any:
         """Runs it to its end, again where it fails. Returns what it says of the cells."""
         for _ in range(tries):
@@ -163,6 +167,11 @@ async def check_round(folder: Path, server: Postgres, kafka: Broker, group: str,
         await before.ready()
         publishing = asyncio.create_task(morning.run())
         await until(lambda: morning.published > len(records) // 4, 60, lambda: "nothing is published")
+        if cells == 1:
+            command = Command(places[0], standby.url("cell0"), settings, kind)
+            await command.killed(["drain:after"])
+            await command.cancel()
+            await before.ready()
         told = await _transfer(places, server, standby, settings, plan)
         promoted = [
             Place(place.of if kind == "move" else Slice(2 * cells, place.of.cell + cells), _database(standby, number))

@@ -2,7 +2,7 @@
 
 import argparse
 
-from service.cli.arguments import Commands, add, group, with_json, with_operator
+from service.cli.arguments import Commands, add, age, group, with_json, with_operator
 
 
 def add_cells(commands: Commands) -> None:
@@ -35,16 +35,16 @@ def _transfer(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--lag",
-        type=float,
+        type=age,
         default=10.0,
-        metavar="SECONDS",
-        help="do not begin where the standby needs longer to replay what is written now (default 10)",
+        metavar="TIME",
+        help="do not begin where the standby needs longer to replay what is written now (90s, 5m; default 10s)",
     )
     command.add_argument(
         "--wait",
-        type=float,
+        type=age,
         default=60.0,
-        metavar="SECONDS",
-        help="how long a step may keep the pods waiting before it gives up (default 60)",
+        metavar="TIME",
+        help="how long a step may keep the pods waiting before it gives up (default 60s)",
     )
     with_operator(with_json(command))

@@ -7,6 +7,7 @@ with fenced as (
     set fenced = true
     where not fenced
         and (cells, cell) = (:cells::integer, :cell::integer)
+        and not exists (select from els.recovery)
     returning cells, cell
 ), begun as (
     insert into els.transfer (run, kind, state, cells, cell, origin)

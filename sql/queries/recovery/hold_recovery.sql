@@ -1,6 +1,6 @@
 -- Keeps the state of the recovery as it is until the transaction ends. Refuses where another process has taken the
--- recovery over, where it was abandoned or has ended, and in another database.
--- Index: recovery_pkey. Locks: the row, shared with other transactions of this recovery.
+-- recovery over, where it was abandoned or has ended, in another database, and in one of another slice, or fenced.
+-- Index: recovery_pkey, slice_pkey. Locks: the row, shared with other transactions of this recovery.
 with held as materialized (
     select run
     from els.recovery
@@ -8,5 +8,9 @@ with held as materialized (
         and run = :run
     for share
 )
-select els.refuse('EL005', 'the recovery was abandoned, or another process has taken it over')
-where not exists (select from held)
+select
+    els.check_slice(),
+    case
+        when not exists (select from held)
+            then els.refuse('EL005', 'the recovery was abandoned, or another process has taken it over')
+    end

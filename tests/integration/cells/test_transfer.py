@@ -1,5 +1,6 @@
 """A split and a move of a cell's database, killed at every step; what each half has afterwards; what is failed."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -71,7 +72,7 @@ class Cell:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def killed(self, *kills: str, kind: str = "split") -> None:
-        """Runs a command once for each of these kills."""
+        """Runs a command once for each of these kills, of which it dies."""
         done = self.command("cells", kind, module="tests.support.pods.killed_transfer", KILL_AT=",".join(kills))
         assert done.status == 0, done
 
@@ -86,35 +87,43 @@ def value(server: Postgres, text: str) -> Any:
 
 
 @pytest.fixture
-def cell(durable_postgres: Postgres) -> Iterator[Cell]:
+def planted(durable_postgres: Postgres) -> Postgres:
+    """A server with rows of many batches."""
     migration.upgrade(durable_postgres.url())
     with psycopg.connect(durable_postgres.url()) as conn:
         conn.execute(PLANT)
         with psycopg.ClientCursor(conn) as cursor:
             cursor.execute(ROWS, {"ids": BATCHES})
-    with standby_of(durable_postgres) as standby:
-        yield Cell(durable_postgres, standby)
+    return durable_postgres
 
 
-def check_halves(cell: Cell, cells: int = 2) -> None:
+@pytest.fixture
+def cell(planted: Postgres) -> Iterator[Cell]:
+    with standby_of(planted) as standby:
+        yield Cell(planted, standby)
+
+
+def check_halves(cell: Cell) -> None:
     """Asserts that each row is in the database of its half, and in no other."""
     for number, server in enumerate((cell.primary, cell.standby)):
-        own = sorted(each for each in BATCHES if cell_of(each, cells) == number)
-        for table in OF_A_BATCH:
-            assert query(server, f'select batch_id from els.{table} order by batch_id collate "C"') == [
-                (each,) for each in own
-            ]
-        rejected = query(server, 'select batch_id, "partition" from els.quarantine')
-        assert all(
-            number == (partition % cells if batch is None else cell_of(batch, cells)) for batch, partition in rejected
-        )
-        assert query(server, "select cells, cell, fenced, trims from els.slice") == [(cells, number, False, True)]
-        assert query(server, "select next_offset from els.progress") == [(7,)]
-        assert value(server, "select state from els.transfer") == "done"
-        assert value(server, "select oldest_code from els.alembic_version") == "0012"
+        check_half(server, number)
     rejected = [value(server, "select count(*) from els.quarantine") for server in (cell.primary, cell.standby)]
     assert sum(rejected) == len(BATCHES)
     assert all(rejected)
+
+
+def check_half(server: Postgres, number: int) -> None:
+    """Asserts that a database has the rows of its half, and no other."""
+    own = sorted(each for each in BATCHES if cell_of(each, 2) == number)
+    for table in OF_A_BATCH:
+        found = query(server, f'select batch_id from els.{table} order by batch_id collate "C"')
+        assert found == [(each,) for each in own]
+    rejected = query(server, 'select batch_id, "partition" from els.quarantine')
+    assert all(number == (partition % 2 if batch is None else cell_of(batch, 2)) for batch, partition in rejected)
+    assert query(server, "select cells, cell, fenced, trims from els.slice") == [(2, number, False, True)]
+    assert query(server, "select next_offset from els.progress") == [(7,)]
+    assert value(server, "select state from els.transfer") == "done"
+    assert value(server, "select oldest_code from els.alembic_version") == "0012"
 
 
 def test_a_split_that_is_killed_at_every_step_leaves_each_row_in_one_half(cell: Cell) -> None:
@@ -128,6 +137,18 @@ def test_a_split_that_is_killed_at_every_step_leaves_each_row_in_one_half(cell: 
     assert 0 < lower["fenced_seconds"] <= upper["fenced_seconds"]
     actions = "select who, details ->> 'state' from els.operator_actions order by id"
     assert query(cell.primary, actions) == query(cell.standby, actions) == [("Ada", "fenced"), ("Ada", "done")]
+
+
+def test_a_backup_of_before_is_cut_by_hand_as_the_page_says(planted: Postgres) -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text().split("### By hand")[1]
+    script = page.split("```sh\n")[1].split("```")[0]
+    environment = {
+        **plain_environment(),
+        "ELS_MIGRATION_DATABASE_URL": planted.url(),
+        "PATH": f"{planted.programs()}:{os.environ['PATH']}",
+    }
+    subprocess.run(["bash", "-ec", script], env=environment, cwd=ROOT, check=True, timeout=60, capture_output=True)
+    check_half(planted, 1)
 
 
 def all_rows(server: Postgres) -> Mapping[str, Any]:
@@ -171,10 +192,10 @@ def test_a_dry_run_and_a_failed_check_change_nothing_and_a_cancelled_split_can_b
     check_fails(cell, "split", why="lead to the same database", ELS_STANDBY_DATABASE_URL=cell.primary.url())
     check_fails(cell, "split", why="leads to a standby", ELS_DATABASE_URL=cell.standby.url())
     with psycopg.connect(cell.primary.url()) as open_for_long:
-        open_for_long.execute("select pg_sleep(0.3)")
-        check_fails(cell, "split", "--lag", "0.2", why="a transaction has been open since")
+        open_for_long.execute("select pg_sleep(1.1)")
+        check_fails(cell, "split", "--lag", "1", why="a transaction has been open since")
     query(cell.standby, "select pg_wal_replay_pause()")
-    check_fails(cell, "split", "--lag", "0.5", why="its replay is paused")
+    check_fails(cell, "split", "--lag", "1", why="its replay is paused")
     query(cell.standby, "select pg_wal_replay_resume()")
 
     cell.killed("drain:after")
@@ -190,7 +211,7 @@ def test_a_dry_run_and_a_failed_check_change_nothing_and_a_cancelled_split_can_b
 def test_what_takes_too_long_takes_the_fence_away_and_who_passed_the_check_is_waited_for(cell: Cell) -> None:
     with psycopg.connect(cell.primary.url()) as passed:
         passed.execute("select els.check_server()")
-        late = cell.command("cells", "split", "--wait", "0.5")
+        late = cell.command("cells", "split", "--wait", "1")
         assert late.status == 1
         assert "transactions of before have not ended: session" in late.err
         assert "fence is taken away" in late.err
@@ -198,21 +219,32 @@ def test_what_takes_too_long_takes_the_fence_away_and_who_passed_the_check_is_wa
         passed.execute("insert into els.progress (topic, partition, next_offset) values ('passed', 0, 1)")
     cell.killed("fence:after")
     query(cell.standby, "select pg_wal_replay_pause()")
-    late = cell.command("cells", "split", "--wait", "0.5")
+    late = cell.command("cells", "split", "--wait", "1")
     assert late.status == 1
     assert "the standby has not replayed the fence" in late.err
     assert slice_errors(cell.primary, "1/0") == [None]
-    # It ends the pause, and the standby has nothing of what was noted.
-    cell.standby.promote()
+    query(cell.standby, "select pg_wal_replay_resume()")
+    cell.killed("promote:after")
+    assert cell.command("cells", "split", "--cancel").status == 0
+    assert slice_errors(cell.primary, "1/0") == [None]
+    assert "fenced until a split" in str(slice_errors(cell.standby, "1/0")), "it may not be used"
     check_fails(cell, "split", why="leads to no standby")
+
+
+def test_a_standby_that_is_promoted_too_early_is_not_used(cell: Cell) -> None:
+    cell.killed("fence:after")
+    cell.standby.promote()
+    check_fails(cell, "split", why="promoted before it had everything")
+    assert cell.command("cells", "split", "--cancel").status == 0
+    assert slice_errors(cell.primary, "1/0") == [None]
 
 
 def test_a_moved_cell_is_served_by_the_standby_and_its_old_database_is_never_written_again(cell: Cell) -> None:
     before = {name: query(cell.primary, f"select * from els.{name} order by 1") for name in OF_A_BATCH}
-    manual = cell.command("cells", "move", "--no-promote", "--wait", "0.2")
+    manual = cell.command("cells", "move", "--no-promote", "--wait", "1")
     assert manual.status == 1
     assert "promote the standby" in manual.err
-    assert "is not promoted after 0.2 s" in manual.err
+    assert "is not promoted after 1 s" in manual.err
     cell.killed(*(f"{step}:after" for step, _ in STEPS), kind="move")
     done = cell.command("cells", "move", "--json")
     assert done.status == 0, done
@@ -235,7 +267,7 @@ def test_servers_that_are_killed_at_every_step_continue_with_the_split(cell: Cel
         for server in (cell.primary, cell.standby):
             cell.killed(f"{step}:before")
             server.kill()
-            assert cell.command("cells", "split", "--wait", "0.5", "--lag", "0.5").status == 1
+            assert cell.command("cells", "split", "--wait", "1", "--lag", "1").status == 1
             server.start()
     done = cell.command("cells", "split")
     assert done.status == 0, done

@@ -1,7 +1,7 @@
 """Runs a command on cells that is killed: `KILL_AT=STEP:WHEN,… python -m tests.support.pods.killed_transfer ARGS`.
 
 It is run once for each of these, in a process of its own, which sends itself SIGKILL `before` the step, `within` it
-(instead of its second transaction, if it has one) or `after` it.
+(instead of its second transaction, or at its end if it has none) or `after` it.
 """
 
 import os
@@ -33,9 +33,7 @@ def killed(step: Callable[[Transfer], Awaitable[str]], when: str) -> Callable[[T
         if when == "within":
             Server.transaction = until_the_second()  # type: ignore[method-assign]
         said = await step(of)
-        if when == "after":
-            die()
-        Server.transaction = TRANSACTION  # type: ignore[method-assign]
+        die()
         return said
 
     return taken
@@ -72,6 +70,5 @@ def die_at(kill: str) -> int:
 if __name__ == "__main__":
     for kill in os.environ["KILL_AT"].split(","):
         status = die_at(kill)
-        # Not every step has something within it.
-        if status != -signal.SIGKILL and (status or not kill.endswith("within")):
+        if status != -signal.SIGKILL:
             sys.exit(f"{kill}: ended with {status}")
