@@ -195,6 +195,31 @@ def test_a_text_that_is_rather_a_name_is_not_sought_as_the_beginning_of_an_id(te
     assert may_begin(text) == may
 
 
+@pytest.mark.parametrize(
+    ("value", "text", "is_found"),
+    [
+        (b"Uppsats 1", "UPPSATS", True),
+        (b"Uppsats 1", "uppsats 2", False),
+        ("A\u030asa".encode(), "åsa", True),
+        ("A\u030asa".encode(), "asa", False),
+        ("\u212aarin".encode(), "karin", True),
+        (b'{"name": "\\u00c5sa"}', "åsa", True),
+        (b'{"name": "\\u0041sa"}', "asa", True),
+        (b"asa \x01", "asa", False),  # no text
+        (b"\xff asa", "asa", False),
+        (b"\x00", "asa", False),
+        (None, "key-1", True),
+        (None, "an error", True),
+    ],
+)
+def test_a_text_is_found_in_a_rejected_input_whatever_its_letters(
+    conn: psycopg.Connection[Any], value: bytes | None, text: str, is_found: bool
+) -> None:
+    statement = "select els.mentions('key-1', %b::bytea, 'An error', %s)"
+    assert conn.execute(statement, [value, text]).fetchone() == (is_found,)
+    assert conn.execute("select els.mentions('\\xff', %b::bytea, %s, '')", [value, text]).fetchone() == (True,)
+
+
 def test_a_whole_id_is_not_lost_among_those_that_begin_with_it(service: CommandLine, pod: ApplyingPod) -> None:
     pod.take(*(registered(f"batch-id-{number}", f"essay-{number}") for number in (1, 10, 11, 12)))
     assert service("purge").status == 0
