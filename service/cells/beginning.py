@@ -47,12 +47,13 @@ async def read(server: Server) -> Cell:
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float, late: str) -> None:
-    """Wait until the condition holds. Raises TooLate after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        if time.monotonic() > deadline:
-            raise TooLate(f"{late} after {seconds:g} s")
-        await asyncio.sleep(_LOOK_SECONDS)
+    """Wait until the condition holds. Raises TooLate after `seconds`, also where a server does not answer."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await condition():  # noqa: ASYNC110  nobody says when a server has got there
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        raise TooLate(f"{late} after {seconds:g} s") from None
 
 
 def continues(here: Cell, there: Cell, options: TransferOptions) -> bool:

@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from service.postgres.errors import explained
+from service.postgres.pipeline import Connection
 from service.postgres.session import conninfo
 
 _NAME: Final = "essay-lifecycle-service cells"
@@ -50,7 +51,7 @@ class Server:
         """
         self._conninfo = make_conninfo(conninfo(url, _NAME, None), target_session_attrs="any")
         self._setting = setting
-        self._connection: AsyncConnection[Any] | None = None
+        self._connection: Connection | None = None
         self._is_locked = False
 
     @property
@@ -107,13 +108,13 @@ class Server:
         """Ask the standby to become a primary. Does not wait for that."""
         await (await self._connected()).execute("select pg_promote(false)")
 
-    async def _connected(self) -> AsyncConnection[Any]:
+    async def _connected(self) -> Connection:
         """Connect, or connect anew: a promotion may end the connection. The lock would be lost with it."""
         if self._connection is None or self._connection.closed:
             if self._is_locked:
                 raise psycopg.OperationalError(f"{self._setting}: the connection was lost")
             try:
-                self._connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
+                self._connection = await Connection.connect(self._conninfo, autocommit=True)
             except psycopg.OperationalError as error:
                 raise psycopg.OperationalError(f"{self._setting}: {explained(error)}") from None
             await self._connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)

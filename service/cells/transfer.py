@@ -51,7 +51,7 @@ class Performed(NamedTuple):
 
 
 class Transfer:
-    """Takes a cell from one server to another, half or whole. Call `prepare`, then each step in order."""
+    """Takes a cell from one server to another, half or whole, by the steps of `STEPS` in order."""
 
     def __init__(
         self, here: Server, there: Server, options: TransferOptions, say: Callable[[str], None] = lambda _: None
@@ -157,7 +157,7 @@ class Transfer:
             raise TransferError(
                 f"the standby is not promoted after {self._options.most_wait:g} s: run this again, or --cancel"
             ) from None
-        return "by this command" if is_ours else "by somebody else"
+        return f"by {'this command' if is_ours else 'somebody else'}; this was the last step that can be cancelled"
 
     async def hand_over(self) -> str:
         """Give the database of the cell its new slice; of a move, close it for ever. The point of no return."""

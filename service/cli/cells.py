@@ -88,7 +88,7 @@ async def _rehearse(transfer: Transfer, options: Namespace) -> int:
         print_json({"check": said, "would": would, "would_delete": counts, "left": left})
         return 0
     print(f"check: {said}")
-    print(f"would: {', '.join(would)}")
+    print(f"would: {', '.join(would)}; from `hand over` on there is no way back")
     for half, tables in counts.items():
         rows = ", ".join(f"{count} of {table}" for table, count in tables.items())
         print(f"{half} would lose, to the other: {rows or 'no rows'}")

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import plain_environment
 from deploy.servers.standby import Standby, standby_of
+from service.cells.beginning import TooLate, wait_until
+from service.cells.servers import Server
 from service.cells.transfer import STEPS
 from service.domain.cells import cell_of
 from service.postgres import migration
@@ -259,6 +262,26 @@ def test_a_moved_cell_is_served_by_the_standby_and_its_old_database_is_never_wri
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("delete from els.outbox_pages")
     check_fails(cell, "move", "--cancel", why="stays closed")
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for_any_longer(planted: Postgres) -> None:
+    """Its process is frozen, so that nothing closes the connection."""
+    server = Server(planted.url(), "ELS_STANDBY_DATABASE_URL")
+    async with server.transaction() as conn:
+        session = psutil.Process(conn.pgconn.backend_pid)
+
+    async def is_done() -> bool:
+        async with server.transaction():
+            return False
+
+    session.suspend()
+    try:
+        with pytest.raises(TooLate, match="nothing happens after 1 s"):
+            await wait_until(is_done, 1, "nothing happens")
+    finally:
+        session.resume()
+    async with server.transaction() as conn:
+        assert conn.pgconn.backend_pid != session.pid
 
 
 @pytest.mark.only_in_test_all("servers that are killed at every step of a split")
