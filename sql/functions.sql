@@ -179,7 +179,12 @@ create or replace function els.cell_of(batch_id text, cells integer) returns int
 language sql immutable strict parallel safe
 return (('x' || left(md5(batch_id), 16))::bit(64)::bigint & (cells - 1))::integer;
 
--- Says whether a batch belongs to this database. Of a cell that was split, rows of the other half may still be there.
+-- Says whether a batch belongs to this database. Of a cell that was split, rows of the other half may still be there. For a
+-- few batches: where many rows are compared, write what sql/own.sql does.
 create or replace function els.holds(batch_id text) returns boolean
-language sql stable strict parallel safe
-return (select slice.cells = 1 or els.cell_of(holds.batch_id, slice.cells) = slice.cell from els.slice);
+language plpgsql stable strict parallel safe
+as $$
+begin
+    return (select slice.cells = 1 or els.cell_of(holds.batch_id, slice.cells) = slice.cell from els.slice);
+end
+$$;

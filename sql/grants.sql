@@ -10,6 +10,24 @@ grant usage on schema els, ops to els_app;
 grant select on all tables in schema ops to els_app;
 grant select on els.alembic_version, els.slice, els.transfer, els.unpublished, els.expirable_content, els.expirable_failures,
     els.expirable_confirmations, els.ended_batches to els_app;
+grant select on
+    els.own_batches,
+    els.own_slots,
+    els.own_pending_content,
+    els.own_excess_content,
+    els.own_validation_failures,
+    els.own_confirmations,
+    els.own_incomplete_batches,
+    els.own_outbox_blocked,
+    els.own_quarantine,
+    els.own_operator_actions,
+    els.own_expirable_content,
+    els.own_expirable_failures,
+    els.own_expirable_confirmations,
+    els.own_ended_batches
+to els_app;
+-- The purge ends the trimming after a split.
+grant update (trims) on els.slice to els_app;
 grant usage on sequence els.arrivals, els.quarantine_id_seq, els.outbox_seq_seq to els_app;
 -- A recovery sets the number of the next row above all that were published.
 grant update on sequence els.outbox_seq_seq to els_app;
@@ -32,6 +50,7 @@ grant select, insert, update, delete on
     els.recovery,
     els.purge_hold,
     els.incomplete_batches,
+    els.trimming,
     els.pods,
     els.search,
     els.search_progress

@@ -52,6 +52,18 @@ create table if not exists els.transfer (
 );
 """
 
+# Up to which batch id the purge has deleted the rows of the other half of a split (els.slice.trims), for one slice.
+TRIMMING = """
+create table if not exists els.trimming (
+    only_row boolean not null default true,
+    cells    integer not null,
+    cell     integer not null,
+    after    text    not null,
+    constraint trimming_pkey primary key (only_row),
+    constraint trimming_only_row_check check (only_row)
+);
+"""
+
 # A session states its slice in `els.slice` (number of cells, slash, cell): so every statement that checks the server
 # checks the slice, too, and needs no parameter for it. Sessions of earlier releases state none, and mean all batches.
 FENCE = """
@@ -119,7 +131,7 @@ end
 $$;
 """
 
-# The function of revision 0005. A view depends on the table, and is created again by the upgrade.
+# The function of revision 0005. Views depend on the tables, and are created again by the upgrade.
 DOWNGRADE = """
 create or replace function els.check_server() returns boolean
 language plpgsql stable set search_path = pg_catalog
@@ -136,13 +148,14 @@ end
 $$;
 
 drop function els.check_slice, els.slice_error;
-drop table els.transfer, els.slice cascade;
+drop table els.trimming, els.transfer, els.slice cascade;
 """
 
 
 def upgrade() -> None:
     op.execute(SLICE)
     op.execute(TRANSFER)
+    op.execute(TRIMMING)
     op.execute(FENCE)
 
 

@@ -8,7 +8,7 @@ from service.operators.advice import advise
 from service.operators.endings import Ending, end_batch, preview_ending
 from service.operators.errors import Conflict, NotFound
 from service.operators.republishing import Republication, republish
-from service.operators.transactions import Page, cell_of_others, transaction
+from service.operators.transactions import Page, check_own, transaction
 from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
 from service.store import batches, search, slots
@@ -40,8 +40,7 @@ class BatchActions:
 
         The first fields say in words how it stands, and what to do next.
         """
-        if elsewhere := cell_of_others(self._database, batch_id):
-            raise NotFound(elsewhere)
+        check_own(self._database, batch_id, NotFound)
         async with transaction(self._database) as conn:
             batch = await batches.show_batch(conn, batch_id)
             facts = await search.read_batch_facts(conn, batch_id, HISTORY)
@@ -60,8 +59,7 @@ class BatchActions:
 
         A dry run returns what would be published.
         """
-        if elsewhere := cell_of_others(self._database, batch_id):
-            raise Conflict(elsewhere)
+        check_own(self._database, batch_id)
         try:
             async with transaction(self._database) as conn:
                 return await republish(conn, by, batch_id, self._limits, slots=slots, excess=excess, dry_run=dry_run)
@@ -80,8 +78,7 @@ class BatchActions:
         return await self._end(by, batch_id, reason, dry_run=dry_run)
 
     async def _end(self, by: Operator, batch_id: str, reason: CancelReason | None, *, dry_run: bool) -> Ending:
-        if elsewhere := cell_of_others(self._database, batch_id):
-            raise Conflict(elsewhere)
+        check_own(self._database, batch_id)
         try:
             async with transaction(self._database) as conn:
                 if dry_run:

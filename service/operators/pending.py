@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from service.operators import parameters
 from service.operators.errors import Conflict, InvalidRequest, NotFound
-from service.operators.transactions import Page, transaction
+from service.operators.transactions import Page, check_own, transaction
 from service.postgres.pool import Database
 from service.postgres.queries import NamedRow
 from service.store import batches, operator_actions, pending_content, validation_failures
@@ -87,6 +87,7 @@ class PendingActions:
 
         All columns are returned.
         """
+        check_own(self._database, batch_id, NotFound)
         async with transaction(self._database) as conn:
             row = await pending_content.show_pending_content(conn, batch_id, text_storage_id)
             row = row or await validation_failures.show_failure(conn, batch_id, text_storage_id)
@@ -101,11 +102,13 @@ class PendingActions:
 
     async def count_removable(self, condition: PendingFilter) -> Removed:
         """Returns how much `remove` would remove."""
+        check_own(self._database, condition.batch_id)
         async with transaction(self._database) as conn:
             return Removed(*await pending_content.count_removable(conn, condition))
 
     async def remove(self, by: Operator, action: str, condition: PendingFilter) -> Removed:
         """Remove content and failures of one batch that are pending or expired. Returns how many, at least 1."""
+        check_own(self._database, condition.batch_id)
         async with transaction(self._database) as conn:
             removed = await remove_pending(conn, by, action, condition)
         if not any(removed):
@@ -128,6 +131,7 @@ class PendingActions:
             )
         if condition.ids is not None and not (condition.batch_id and one_batch):
             raise InvalidRequest("texts need their batch, and cannot be combined with a filter")
+        check_own(self._database, condition.batch_id)
         if dry_run:
             async with transaction(self._database) as conn:
                 return Restored(*await pending_content.count_expired(conn, condition))

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from service.domain.cells import cell_of
-from service.operators.errors import operation_error
+from service.operators.errors import Conflict, OperationError, operation_error
 from service.postgres.pool import Database
 
 _Row = TypeVar("_Row")
@@ -23,12 +23,12 @@ class Page(Generic[_Row]):
     next: str | None
 
 
-def cell_of_others(database: Database, batch_id: str) -> str | None:
-    """Say in one line that a batch belongs to another cell than this database; None where it does not."""
+def check_own(database: Database, batch_id: str | None, error: type[OperationError] = Conflict) -> None:
+    """Raise `error`, which names the other cell, where a batch (None: no certain one) belongs to another cell."""
     cells = database.slice.cells
-    if database.slice.holds(batch_id):
-        return None
-    return f"batch {batch_id} belongs to cell {cell_of(batch_id, cells)} of {cells}, and this is {database.slice}"
+    if batch_id is not None and not database.slice.holds(batch_id):
+        cell = cell_of(batch_id, cells)
+        raise error(f"batch {batch_id} belongs to cell {cell} of {cells}, and this is {database.slice}")
 
 
 @asynccontextmanager

@@ -238,8 +238,8 @@ def render(revisions: str) -> str:
 
 
 def replace_views(connection: Connection) -> None:
-    """Drop all views of schema ops, create those of sql/views, and grant as in sql/grants.sql, in one transaction."""
-    files = [_SQL / "functions.sql", *sorted((_SQL / "views").glob("*.sql")), _SQL / "grants.sql"]
+    """Drop the views of sql/own.sql and of schema ops, create them anew, and grant anew, in one transaction."""
+    files = [_SQL / "functions.sql", _SQL / "own.sql", *sorted((_SQL / "views").glob("*.sql")), _SQL / "grants.sql"]
     script = "\n".join([_DROP_VIEWS, *(file.read_text() for file in files)])
     _retry_on(_TABLES_IN_USE, lambda: _run(connection, script))
 
@@ -251,9 +251,9 @@ do $$
 declare
     views text;
 begin
-    select string_agg(format('ops.%I', viewname), ', ') into views
+    select string_agg(format('%I.%I', schemaname, viewname), ', ') into views
     from pg_views
-    where schemaname = 'ops'
+    where (schemaname = 'ops' or schemaname = 'els' and starts_with(viewname, 'own_'))
     and viewowner = current_user;
     if views is not null then
         execute 'drop view ' || views;

@@ -65,6 +65,8 @@ class PurgeReport:
     """Batches that a search finds from now on as they are: those that changed since the last round."""
     deleted_erasures: int = 0
     """Tombstones of what was erased."""
+    trimmed_batches: int = 0
+    """Batches of another cell, which a split has left here."""
     passed_over: int = 0
     """Batches that were skipped, since another transaction works on them: the next round tries them again."""
     whole: bool = True

@@ -22,6 +22,7 @@ from service.postgres.pool import Database
 from service.purge.confirmations import settle_confirmations
 from service.purge.events import expired_event, publish, publish_ready, timeout_event
 from service.purge.policy import Chunk, PurgeReport, RetentionPolicy, due_before, is_held, time_before, turn_of
+from service.purge.trimming import Trimmer
 from service.runtime.metrics import TRANSACTION
 from service.store import batches, retention, search
 from service.store.retention import (
@@ -126,6 +127,7 @@ class _Round:
         yield self._clearing("deleted_quarantine", "delete_closed_quarantine", self.policy.closed_retention)
         # Last, so that no action is deleted before the rows that it closed, whose `closed_at` is its `at`.
         yield self._clearing("deleted_actions", "delete_operator_actions", self.policy.actions_retention)
+        yield Trimmer(self._lock).trim
         yield _index_changes
         yield self._clearing("deleted_erasures", "delete_old_erasures", self.policy.erasure_retention)
         yield _note_round

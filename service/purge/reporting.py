@@ -38,7 +38,7 @@ _WARNINGS: Final = ("content_expired", "batch_timed_out")
 
 _COUNTED: Final = (
     *("deleted_content", "deleted_failures", "deleted_batches", "deleted_removed", "deleted_removed_failures"),
-    *("deleted_quarantine", "deleted_actions", "deleted_erasures"),
+    *("deleted_quarantine", "deleted_actions", "deleted_erasures", "trimmed_batches"),
 )
 """The tasks of which each chunk is logged, with the number of its rows."""
 

@@ -24,7 +24,7 @@ select
     cancelled_at,
     cancel_reason,
     erased_at
-from els.batches;
+from els.own_batches as batches;
 
 comment on view ops.batches is
     'Each batch that is registered, with its counters.';

@@ -10,7 +10,7 @@ select
     stored_at,
     now() - stored_at as age,
     correlation_id
-from els.confirmations;
+from els.own_confirmations as confirmations;
 
 comment on view ops.confirmations is
     'Each confirmation of the students of a batch.';

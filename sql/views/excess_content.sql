@@ -13,7 +13,7 @@ select
     els.shown(content_md5_hash) as content_md5_hash,
     correlation_id,
     pending_at
-from els.excess_content;
+from els.own_excess_content as excess_content;
 
 comment on view ops.excess_content is
     'Each content for which its registered batch had no open slot.';

@@ -13,7 +13,7 @@ select
     file_size_bytes,
     els.shown(content_md5_hash) as content_md5_hash,
     correlation_id
-from els.pending_content
+from els.own_pending_content as pending_content
 where state = 'expired';
 
 comment on view ops.expired_content is

@@ -4,6 +4,8 @@
 -- estimates from statistics above that. Indexes pending_content_due, pending_content_expired, validation_failures_due,
 -- validation_failures_expired, outbox_pages_pkey, outbox_seq, quarantine_open, lost_inputs_open, notices_open,
 -- batches_unconfirmed, batches_late_reported.
+-- After a split, rows of the other half that wait are deleted in the cut itself: tables of such rows are read as they are,
+-- from the indexes alone.
 
 -- Returns the age of the oldest transaction of all users. It runs as the owner, so that the caller needs no right to
 -- see the sessions of others.
@@ -95,7 +97,7 @@ with held_back as materialized (
         (
             select count(*)
             from (
-                select from els.pending_content
+                select from els.own_pending_content as pending_content
                 where state = 'expired'
                 and closed_at > now() - interval '1 day'
                 order by closed_at desc
@@ -291,7 +293,7 @@ with held_back as materialized (
         end),
         (130, 'confirmations', true, 'operations.md#state-is-complete', case when exists (
             select
-            from els.batches
+            from els.own_batches as batches
             where state = 'complete'
             and completed_at < now() - (
                 select make_interval(secs => policy.seconds)
@@ -339,7 +341,7 @@ with held_back as materialized (
                         select count(*)
                         from (
                             select
-                            from els.pending_content
+                            from els.own_pending_content as pending_content
                             where state = 'expired'
                             and closed_at > (select expired_seen.until from els.expired_seen)
                             order by closed_at desc
@@ -350,7 +352,7 @@ with held_back as materialized (
                         select count(*)
                         from (
                             select
-                            from els.validation_failures
+                            from els.own_validation_failures as validation_failures
                             where state = 'expired'
                             and closed_at > (select expired_seen.until from els.expired_seen)
                             order by closed_at desc
@@ -369,7 +371,7 @@ with held_back as materialized (
                 select count(*) as late
                 from (
                     select
-                    from els.batches
+                    from els.own_batches as batches
                     where state = 'registered'
                     and timed_out_at > (select expired_seen.late_until from els.expired_seen)
                     order by timed_out_at desc

@@ -5,7 +5,7 @@ select
     batch_id,
     json_array_length(announcements) as announcements,
     noticed_at
-from els.incomplete_batches;
+from els.own_incomplete_batches as incomplete_batches;
 
 comment on view ops.incomplete_batches is
     'Batches that were announced, and whose registration a recovery has found in no topic. Their content waits and does not expire. Have the registration sent again, and run `recover`.';

@@ -6,7 +6,7 @@
 create view ops.invariant_violations as
 with recent as materialized (
     select batch_id, expected, assigned, failed, withdrawn, state, class_id, confirmed_at
-    from els.batches
+    from els.own_batches as batches
     where changed_at > now() - interval '1 hour'
 ), counted as materialized (
     select recent.*, slots.*
@@ -19,7 +19,7 @@ with recent as materialized (
             count(*) filter (where slots.state = 'failed') as slots_failed,
             count(*) filter (where slots.state = 'withdrawn') as slots_withdrawn,
             count(distinct slots.position) filter (where slots.position <= recent.expected) as positions
-        from els.slots
+        from els.own_slots as slots
         where slots.batch_id = recent.batch_id
     ) as slots
 ), announced as materialized (
@@ -27,7 +27,7 @@ with recent as materialized (
     from recent
     cross join lateral (
         select count(distinct split_part(line.event, '"', 4)) as events
-        from els.unpublished
+        from els.own_unpublished as unpublished
         cross join lateral string_to_table(unpublished.events, E'\n') as line (event)
         where unpublished.batch_id = recent.batch_id
         and unpublished.topics ? 'huleedu.els.batch.essays.ready.v1'
@@ -39,7 +39,7 @@ with recent as materialized (
         excess_content.text_storage_id,
         (
             select slots.essay_id
-            from els.slots
+            from els.own_slots as slots
             where slots.batch_id = excess_content.batch_id
             and slots.text_storage_id = excess_content.text_storage_id
             limit 1
@@ -47,7 +47,7 @@ with recent as materialized (
     from recent
     cross join lateral (
         select excess_content.batch_id, excess_content.text_storage_id
-        from els.excess_content
+        from els.own_excess_content as excess_content
         where excess_content.batch_id = recent.batch_id
         offset 0
     ) as excess_content
@@ -56,13 +56,13 @@ with recent as materialized (
     from recent
     cross join lateral (
         select pending_content.batch_id, pending_content.text_storage_id, pending_content.state
-        from els.pending_content
+        from els.own_pending_content as pending_content
         where pending_content.batch_id = recent.batch_id
         offset 0
     ) as pending_content
     union
     select batch_id, text_storage_id, state
-    from els.pending_content
+    from els.own_pending_content as pending_content
     where state = 'pending'
 ), held as materialized (
     select
@@ -71,19 +71,19 @@ with recent as materialized (
         kept.state,
         (
             select batches.registered_at
-            from els.batches
+            from els.own_batches as batches
             where batches.batch_id = kept.batch_id
         ) as registered_at,
         (
             select slots.essay_id
-            from els.slots
+            from els.own_slots as slots
             where slots.batch_id = kept.batch_id
             and slots.text_storage_id = kept.text_storage_id
             limit 1
         ) as essay_id,
         (
             select excess_content.declared_at
-            from els.excess_content
+            from els.own_excess_content as excess_content
             where excess_content.batch_id = kept.batch_id
             and excess_content.text_storage_id = kept.text_storage_id
         ) as declared_at
@@ -93,13 +93,13 @@ with recent as materialized (
     from recent
     cross join lateral (
         select validation_failures.batch_id, validation_failures.file_upload_id, validation_failures.state
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where validation_failures.batch_id = recent.batch_id
         offset 0
     ) as validation_failures
     union
     select batch_id, file_upload_id, state
-    from els.validation_failures
+    from els.own_validation_failures as validation_failures
     where state = 'pending'
 ), judged as materialized (
     select
@@ -108,12 +108,12 @@ with recent as materialized (
         failures.state,
         (
             select batches.registered_at
-            from els.batches
+            from els.own_batches as batches
             where batches.batch_id = failures.batch_id
         ) as registered_at,
         (
             select slots.essay_id
-            from els.slots
+            from els.own_slots as slots
             where slots.batch_id = failures.batch_id
             and slots.file_upload_id = failures.file_upload_id
             and slots.state = 'failed'
@@ -125,7 +125,7 @@ with recent as materialized (
     from recent
     cross join lateral (
         select slots.batch_id, slots.essay_id, slots.state, slots.text_storage_id, slots.file_upload_id
-        from els.slots
+        from els.own_slots as slots
         where slots.batch_id = recent.batch_id
         and num_nonnulls(slots.text_storage_id, slots.file_upload_id) > 0
         offset 0
@@ -199,10 +199,10 @@ from (
             class_id,
             (
                 select batches.registered_at
-                from els.batches
+                from els.own_batches as batches
                 where batches.batch_id = confirmations.batch_id
             ) as registered_at
-        from els.confirmations
+        from els.own_confirmations as confirmations
         where state = 'pending'
     ) as confirmations
     where registered_at is not null
@@ -217,7 +217,7 @@ from (
     where state = 'failed'
     and (
         select validation_failures.stored_at
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where validation_failures.batch_id = taken.batch_id
         and validation_failures.file_upload_id = taken.file_upload_id
     ) is null

@@ -17,7 +17,7 @@ select
             'at', at, 'who', who, 'action', action, 'batch_id', batch_id, 'topic', topic, 'why', why, 'details', details
         )::text
     ) as act
-from els.operator_actions;
+from els.own_operator_actions as operator_actions;
 
 comment on view ops.operator_actions is
     'Each change that an operator made, written in the transaction of the change itself.';

@@ -9,10 +9,10 @@ select
     blocked.since,
     blocked.retry_at,
     blocked.seq
-from els.outbox_blocked as blocked
+from els.own_outbox_blocked as blocked
 cross join lateral (
     select coalesce(sum(topic.events), 0)::bigint as events
-    from els.unpublished
+    from els.own_unpublished as unpublished
     cross join lateral els.topic_events(unpublished.topics) as topic
     where unpublished.batch_id = blocked.batch_id
 ) as held;

@@ -9,7 +9,7 @@ select
     split_part(line.event, '"', 4) as event_id,
     els.safe_json(line.event) as event,
     unpublished.created_at
-from els.unpublished
+from els.own_unpublished as unpublished
 cross join lateral string_to_table(unpublished.events, E'\n') with ordinality as line (event, number);
 
 comment on view ops.outbox_events is

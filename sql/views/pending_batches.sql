@@ -4,11 +4,11 @@
 create view ops.pending_batches as
 with waiting as (
     select batch_id, stored_at, true as is_content
-    from els.pending_content
+    from els.own_pending_content as pending_content
     where state = 'pending'
     union all
     select batch_id, stored_at, false
-    from els.validation_failures
+    from els.own_validation_failures as validation_failures
     where state = 'pending'
 )
 select

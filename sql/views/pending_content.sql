@@ -18,7 +18,7 @@ select
     els.shown(content_md5_hash) as content_md5_hash,
     waiting_since,
     arrival
-from els.pending_content
+from els.own_pending_content as pending_content
 where state = 'pending';
 
 comment on view ops.pending_content is

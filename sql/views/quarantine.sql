@@ -28,7 +28,7 @@ select
     els.shown_lines(els.readable(edited_value)) as edited_value_text,
     erased_at,
     release
-from els.quarantine;
+from els.own_quarantine as quarantine;
 
 comment on view ops.quarantine is
     'Each rejected input with all its bytes, in one row however often it was delivered.';

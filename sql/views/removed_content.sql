@@ -14,10 +14,10 @@ select
     removed.file_size_bytes,
     els.shown(removed.content_md5_hash) as content_md5_hash,
     removed.correlation_id
-from els.pending_content as removed
+from els.own_pending_content as removed
 left join lateral (
     select actions.who, actions.why
-    from els.operator_actions as actions
+    from els.own_operator_actions as actions
     where actions.batch_id = removed.batch_id
         and actions.at = removed.closed_at
         and actions.action in ('pending remove', 'pending clear')

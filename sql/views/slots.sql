@@ -16,7 +16,7 @@ select
     els.shown(content_md5_hash) as content_md5_hash,
     correlation_id,
     pending_at
-from els.slots;
+from els.own_slots as slots;
 
 comment on view ops.slots is
     'Each expected essay of each registered batch.';

@@ -17,7 +17,7 @@ select
     correlation_id,
     split_part(traceparent, '-', 2) as trace_id,
     'batches' as source
-from els.batches
+from els.own_batches as batches
 union all
 select
     batch_id, completed_at, 8,
@@ -25,38 +25,38 @@ select
     null, null, null, null,
     concat(assigned, ' assigned, ', failed, ' failed, ', withdrawn, ' withdrawn, of ', expected), null, correlation_id,
     split_part(traceparent, '-', 2), 'batches'
-from els.batches
+from els.own_batches as batches
 where completed_at is not null
     and (cancelled_at is null or completed_at < cancelled_at)
 union all
 select
     batch_id, cancelled_at, 9, 'cancelled', null, null, null, null, cancel_reason, null, correlation_id,
     split_part(traceparent, '-', 2), 'batches'
-from els.batches
+from els.own_batches as batches
 where cancelled_at is not null
 union all
 select
     batch_id, coalesce(ready_announced_at, completed_at), 9, 'announced', null, null, null, null,
     'BatchEssaysReady is written to the outbox', null, correlation_id, split_part(traceparent, '-', 2), 'batches'
-from els.batches
+from els.own_batches as batches
 where state = 'ready'
 union all
 select
     batch_id, timed_out_at, 10, 'timed out', null, null, null, null, 'BatchReadinessTimeout is written to the outbox',
     null, correlation_id, split_part(traceparent, '-', 2), 'batches'
-from els.batches
+from els.own_batches as batches
 where timed_out_at is not null
 union all
 select
     batch_id, stored_at, 2, case state when 'applied' then 'confirmed' else 'confirmation ' || state end, null, null,
     null, null, concat('class ', els.shown(class_id), ', ', associations, ' associations'), null, correlation_id,
     split_part(traceparent, '-', 2), 'confirmations'
-from els.confirmations
+from els.own_confirmations as confirmations
 union all
 select
     batch_id, taken_at, 4, 'assigned', text_storage_id, file_upload_id, essay_id, els.shown(original_file_name),
     concat('slot ', position), null, correlation_id, split_part(traceparent, '-', 2), 'slots'
-from els.slots
+from els.own_slots as slots
 where state = 'assigned'
 union all
 select
@@ -64,12 +64,12 @@ select
     els.shown(failure.original_file_name),
     concat('slot ', slots.position, ': ', failure.code, ', ', els.shown_lines(left(failure.message, 1000))), null,
     coalesce(slots.correlation_id, failure.correlation_id), split_part(failure.traceparent, '-', 2), 'slots'
-from els.slots
+from els.own_slots as slots
 left join lateral (
     select
         known.original_file_name, els.shown(known.validation_error_code) as code,
         known.error_detail ->> 'message' as message, known.correlation_id, known.traceparent
-    from els.validation_failures as known
+    from els.own_validation_failures as known
     where known.batch_id = slots.batch_id
         and known.file_upload_id = slots.file_upload_id
     limit 1
@@ -79,13 +79,13 @@ union all
 select
     batch_id, declared_at, 6, 'excess', text_storage_id, file_upload_id, null, els.shown(original_file_name), reason,
     null, correlation_id, split_part(traceparent, '-', 2), 'excess_content'
-from els.excess_content
+from els.own_excess_content as excess_content
 union all
 select
     slots.batch_id, wait.at, wait.step, wait.what, slots.text_storage_id, slots.file_upload_id, null,
     els.shown(slots.original_file_name), wait.details, null, slots.correlation_id, split_part(slots.traceparent, '-', 2),
     'slots'
-from els.slots
+from els.own_slots as slots
 cross join lateral els.waits(slots.pending_at, slots.history) as wait
 where slots.pending_at is not null
 union all
@@ -93,7 +93,7 @@ select
     excess.batch_id, wait.at, wait.step, wait.what, excess.text_storage_id, excess.file_upload_id, null,
     els.shown(excess.original_file_name), wait.details, null, excess.correlation_id,
     split_part(excess.traceparent, '-', 2), 'excess_content'
-from els.excess_content as excess
+from els.own_excess_content as excess
 cross join lateral els.waits(excess.pending_at, excess.history) as wait
 where excess.pending_at is not null
 union all
@@ -101,13 +101,13 @@ select
     pending.batch_id, wait.at, wait.step, wait.what, pending.text_storage_id, pending.file_upload_id, null,
     els.shown(pending.original_file_name), wait.details, null, pending.correlation_id,
     split_part(pending.traceparent, '-', 2), 'pending_content'
-from els.pending_content as pending
+from els.own_pending_content as pending
 cross join lateral els.waits(pending.stored_at, pending.history) as wait
 union all
 select
     batch_id, waiting_since, 7, 'restored', text_storage_id, file_upload_id, null, els.shown(original_file_name),
     'by an earlier release', null, correlation_id, split_part(traceparent, '-', 2), 'pending_content'
-from els.pending_content
+from els.own_pending_content as pending_content
 where history is null
     and waiting_since > stored_at
 union all
@@ -116,10 +116,10 @@ select
     els.shown(pending.original_file_name),
     case pending.state when 'expired' then 'the registration did not come in time' else done.why end, done.who,
     pending.correlation_id, split_part(pending.traceparent, '-', 2), 'pending_content'
-from els.pending_content as pending
+from els.own_pending_content as pending
 left join lateral (
     select els.shown(actions.who) as who, els.shown_lines(actions.why) as why
-    from els.operator_actions as actions
+    from els.own_operator_actions as actions
     where actions.batch_id = pending.batch_id
         and actions.at = pending.closed_at
         and actions.action in ('pending remove', 'pending clear')
@@ -138,10 +138,10 @@ select
         when 'expired' then els.shown(failures.validation_error_code)
     end,
     null, failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
-from els.validation_failures as failures
+from els.own_validation_failures as failures
 left join lateral (
     select registered_at
-    from els.batches
+    from els.own_batches as batches
     where batches.batch_id = failures.batch_id
     limit 1
 ) as batch on true
@@ -156,10 +156,10 @@ select
         els.shown(failures.validation_error_code), ', ', els.shown_lines(left(failures.error_detail ->> 'message', 1000))
     ),
     null, failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
-from els.validation_failures as failures
+from els.own_validation_failures as failures
 left join lateral (
     select registered_at
-    from els.batches
+    from els.own_batches as batches
     where batches.batch_id = failures.batch_id
     limit 1
 ) as batch on true
@@ -170,10 +170,10 @@ select
     els.shown(failures.original_file_name),
     case failures.state when 'expired' then els.shown(failures.validation_error_code) else done.why end, done.who,
     failures.correlation_id, split_part(failures.traceparent, '-', 2), 'validation_failures'
-from els.validation_failures as failures
+from els.own_validation_failures as failures
 left join lateral (
     select els.shown(actions.who) as who, els.shown_lines(actions.why) as why
-    from els.operator_actions as actions
+    from els.own_operator_actions as actions
     where actions.batch_id = failures.batch_id
         and actions.at = failures.closed_at
         and actions.action in ('pending remove', 'pending clear')
@@ -185,24 +185,24 @@ union all
 select
     batch_id, first_seen_at, 3, 'rejected', null, null, null, els.shown(original_file_name),
     concat('quarantine ', id, ': ', reason, ', ', els.shown_lines(error)), null, correlation_id, null, 'quarantine'
-from els.quarantine
+from els.own_quarantine as quarantine
 union all
 select
     batch_id, closed_at, 7, state, null, null, null, els.shown(original_file_name), concat('quarantine ', id), null,
     correlation_id, null, 'quarantine'
-from els.quarantine
+from els.own_quarantine as quarantine
 where closed_at is not null
 union all
 select
     batch_id, since, 11, 'blocked', null, null, null, null, concat(topic, ': ', els.shown_lines(error)), null, null, null,
     'outbox_blocked'
-from els.outbox_blocked
+from els.own_outbox_blocked as outbox_blocked
 union all
 select
     batch_id, at, 0, action, null, null, null, null,
     els.shown_lines(concat_ws(' ', nullif(why, ''), nullif(els.shown_json(details)::text, '{}'))), els.shown(who),
     null, null, 'operator_actions'
-from els.operator_actions
+from els.own_operator_actions as operator_actions
 where batch_id is not null;
 
 comment on view ops.timeline is

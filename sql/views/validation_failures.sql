@@ -17,7 +17,7 @@ select
     correlation_id,
     case when state = 'expired' then closed_at end as expired_at,
     case when state = 'removed' then closed_at end as removed_at
-from els.validation_failures;
+from els.own_validation_failures as validation_failures;
 
 comment on view ops.validation_failures is
     'Each upload in which the File Service found no text.';

@@ -141,6 +141,15 @@ transfer = Table(
     CheckConstraint("(ended_at is null) = (state <> 'done')", name="transfer_ended_check"),
 )
 
+trimming = Table(
+    "trimming",
+    METADATA,
+    *only_row("trimming"),
+    not_null("cells", Integer),
+    not_null("cell", Integer),
+    not_null("after", Text),
+)
+
 pods = Table(
     "pods",
     METADATA,

@@ -6,5 +6,5 @@ select
     changed_at, completed_at, confirmed_at,
     case when state = 'ready' then coalesce(ready_announced_at, completed_at) end as ready_at, timed_out_at,
     withdrawn, cancelled_at, cancel_reason, erased_at
-from els.batches
+from els.own_batches as batches
 where batch_id = :batch_id

@@ -5,7 +5,7 @@
 -- hold.
 with waiting as materialized (
     select batch_id, class_id, associations, correlation_id, traceparent, tracestate, stored_at
-    from els.confirmations
+    from els.own_confirmations as confirmations
     where state = 'pending'
         and exists (
             select

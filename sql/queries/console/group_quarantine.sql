@@ -3,7 +3,7 @@
 -- Index: quarantine_open. Locks: none.
 with head as (
     select id, topic, reason, coalesce(release, 'unknown') as release, first_seen_at, last_seen_at
-    from els.quarantine
+    from els.own_quarantine as quarantine
     where state = 'open'
     order by id
     limit 50000

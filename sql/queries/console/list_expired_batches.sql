@@ -4,7 +4,7 @@
 with expired as (
     (
         select batch_id, closed_at, false as is_failure
-        from els.pending_content
+        from els.own_pending_content as pending_content
         where state = 'expired'
         order by closed_at desc
         limit 10000
@@ -12,7 +12,7 @@ with expired as (
     union all
     (
         select batch_id, closed_at, true
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where state = 'expired'
         order by closed_at desc
         limit 10000

@@ -3,7 +3,7 @@
 -- Index: batches_late_reported, batches_unconfirmed, batches_late. Locks: none.
 (
     select 'late' as kind, batch_id, state, expected, assigned, failed, registered_at, timed_out_at as at
-    from els.batches
+    from els.own_batches as batches
     where state = 'registered'
         and timed_out_at is not null
     order by timed_out_at desc
@@ -12,7 +12,7 @@
 union all
 (
     select 'unconfirmed', batch_id, state, expected, assigned, failed, registered_at, completed_at
-    from els.batches
+    from els.own_batches as batches
     where state = 'complete'
     order by completed_at
     limit :page
@@ -20,7 +20,7 @@ union all
 union all
 (
     select 'open', batch_id, state, expected, assigned, failed, registered_at, registered_at
-    from els.batches
+    from els.own_batches as batches
     where state = 'registered'
         and timed_out_at is null
     order by registered_at

@@ -4,7 +4,7 @@
 -- Index: quarantine_open. Locks: none.
 with found as (
     select *
-    from els.quarantine
+    from els.own_quarantine as quarantine
     where state = 'open'
         and (:topic::text is null or topic = :topic)
         and (:reason::text is null or reason = :reason)

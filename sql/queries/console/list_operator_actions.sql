@@ -2,7 +2,7 @@
 -- since and until a time, below one id.
 -- Index: operator_actions_pkey, or operator_actions_batch (of one batch). Locks: none.
 select id, at, who, action, batch_id, topic, why, details
-from els.operator_actions
+from els.own_operator_actions as operator_actions
 where (:who::text is null or who = :who)
     and (:action::text is null or action = :action)
     and (:batch_id::text is null or batch_id = :batch_id)

@@ -4,7 +4,7 @@
 with waiting as (
     (
         select batch_id, waiting_since, true as is_content
-        from els.pending_content
+        from els.own_pending_content as pending_content
         where state = 'pending'
         order by waiting_since
         limit 10000
@@ -12,7 +12,7 @@ with waiting as (
     union all
     (
         select batch_id, waiting_since, false
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where state = 'pending'
         order by waiting_since
         limit 10000

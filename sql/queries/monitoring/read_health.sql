@@ -27,7 +27,7 @@ select
         select count(*)
         from (
             select
-            from els.batches
+            from els.own_batches as batches
             where state = 'complete'
             and completed_at < now() - (
                 select make_interval(secs => policy.seconds)
@@ -49,7 +49,7 @@ cross join (
         count(*) filter (where action = 'batches cancel') as cancelled
     from (
         select action
-        from els.operator_actions
+        from els.own_operator_actions as operator_actions
         where at > now() - interval '1 day'
         order by at desc
         limit 10000

@@ -4,7 +4,7 @@
 with unseen as (
     (
         select closed_at, false as is_failure
-        from els.pending_content
+        from els.own_pending_content as pending_content
         where state = 'expired'
             and closed_at > (select until from els.expired_seen)
         order by closed_at desc
@@ -13,7 +13,7 @@ with unseen as (
     union all
     (
         select closed_at, true
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where state = 'expired'
             and closed_at > (select until from els.expired_seen)
         order by closed_at desc

@@ -3,7 +3,7 @@
 -- Index: expired_seen_pkey, batches_late_reported. Locks: the row.
 with unseen as (
     select timed_out_at
-    from els.batches
+    from els.own_batches as batches
     where state = 'registered'
         and timed_out_at > (select late_until from els.expired_seen)
     order by timed_out_at desc

@@ -4,7 +4,7 @@
 select
     (
         select count(*)
-        from els.pending_content
+        from els.own_pending_content as pending_content
         where batch_id = :batch_id
             and state <> 'removed'
             and (:ids::text[] is null or text_storage_id = any(:ids))
@@ -20,7 +20,7 @@ select
     ),
     (
         select count(*)
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where batch_id = :batch_id
             and state in ('pending', 'expired')
             and (:ids is null or file_upload_id = any(:ids))

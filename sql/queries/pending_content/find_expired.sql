@@ -6,7 +6,7 @@ select batch_id, is_failure, upload
 from (
     (
         select batch_id, false as is_failure, text_storage_id as upload, closed_at
-        from els.pending_content
+        from els.own_pending_content as pending_content
         where state = 'expired'
             and closed_at <= coalesce(:at::timestamptz, transaction_timestamp())
             and batch_id <> all(:skipped::text[])
@@ -26,7 +26,7 @@ from (
     union all
     (
         select batch_id, true, file_upload_id, closed_at
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where state = 'expired'
             and closed_at <= coalesce(:at, transaction_timestamp())
             and batch_id <> all(:skipped)

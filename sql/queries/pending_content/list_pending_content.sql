@@ -5,7 +5,7 @@
 select
     batch_id, text_storage_id, state, left(original_file_name, 255) as original_file_name, file_size_bytes,
     correlation_id, stored_at, waiting_since, closed_at, arrival
-from els.pending_content
+from els.own_pending_content as pending_content
 where state = :state
     and (:batch_id::text is null or batch_id = :batch_id)
     and (:contains::text is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)

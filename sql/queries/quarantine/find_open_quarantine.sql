@@ -3,7 +3,7 @@
 -- above one id; at most so many (null: all).
 -- Index: quarantine_open, quarantine_batch, or quarantine_pkey for given ids. Locks: none.
 select id
-from els.quarantine
+from els.own_quarantine as quarantine
 where state = 'open'
     and (:ids::bigint[] is null or id = any(:ids))
     and (:topic::text is null or topic = :topic)

@@ -6,7 +6,7 @@
 select
     id, state, topic, "partition", "offset", reason, error, first_seen_at, deliveries, batch_id,
     left(original_file_name, 255) as original_file_name, correlation_id, release
-from els.quarantine
+from els.own_quarantine as quarantine
 where (:topic::text is null or topic = :topic)
     and (:state::text is null or state = :state)
     and (:reason::text is null or reason = :reason)

@@ -3,7 +3,7 @@
 delete from els.confirmations
 where (batch_id, class_id) in (
     select batch_id, class_id
-    from els.expirable_confirmations
+    from els.own_expirable_confirmations
     where stored_at <= :due::timestamptz
     order by stored_at
     limit :page

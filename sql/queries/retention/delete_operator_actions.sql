@@ -3,7 +3,7 @@
 -- Index: operator_actions_at, operator_actions_pkey. Locks: the rows.
 with old as materialized (
     select id
-    from els.operator_actions
+    from els.own_operator_actions
     where at <= :due::timestamptz
     order by at
     limit :page

@@ -7,6 +7,7 @@ with old as materialized (
     from els.pending_content
     where state = 'removed'
         and closed_at <= :due::timestamptz
+        and (els.cell_of(batch_id, (select cells from els.slice)) = (select cell from els.slice)) is not false
     order by closed_at
     limit :page
     for update skip locked

@@ -5,7 +5,7 @@
 -- Index: batches_ended, outbox_pages_batch, outbox_pkey, excess_content_pkey, confirmations_pkey,
 -- validation_failures_pkey. Locks: none.
 select batch_id, expected
-from els.ended_batches
+from els.own_ended_batches as ended_batches
 where ended_at <= :due::timestamptz
     and unchanged_since <= :due::timestamptz
     and batch_id <> all(:skipped::text[])

@@ -9,7 +9,7 @@ from els.batches
 where state = 'registered'
     and timed_out_at is null
     and registered_at <= :due::timestamptz
-    and els.holds(batch_id)
+    and els.cell_of(batch_id, (select cells from els.slice)) = (select cell from els.slice)
 order by registered_at
 limit :page
 for no key update skip locked

@@ -2,7 +2,7 @@
 -- find_due_content.
 -- Index: pending_content_expired. Locks: none.
 select batch_id, text_storage_id
-from els.pending_content
+from els.own_pending_content as pending_content
 where state = 'expired'
     and closed_at <= :due::timestamptz
     and batch_id <> all(:skipped::text[])

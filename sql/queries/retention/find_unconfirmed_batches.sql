@@ -3,7 +3,7 @@
 select batch_id, expected
 from els.batches
 where state = 'complete'
-    and els.holds(batch_id)
+    and els.cell_of(batch_id, (select cells from els.slice)) = (select cell from els.slice)
 order by completed_at
 limit :page
 for no key update skip locked

@@ -6,7 +6,7 @@ from (
     select batch_id, sum(expected) over (order by batch_id) - expected as before
     from (
         select batch_id, expected
-        from els.batches
+        from els.own_batches as batches
         where batch_id > :after
         order by batch_id
         limit :most

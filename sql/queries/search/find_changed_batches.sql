@@ -4,15 +4,15 @@
 -- Index: batches_changed, excess_content_declared, validation_failures_stored, batches_pkey. Locks: none.
 with changed as materialized (
     select batch_id || '' as batch_id
-    from els.batches
+    from els.own_batches as batches
     where changed_at > :since::timestamptz
     union
     select batch_id || ''
-    from els.excess_content
+    from els.own_excess_content as excess_content
     where declared_at > :since
     union
     select batch_id || ''
-    from els.validation_failures
+    from els.own_validation_failures as validation_failures
     where stored_at > :since
 ),
 page as materialized (
@@ -20,7 +20,7 @@ page as materialized (
     from changed
     cross join lateral (
         select expected
-        from els.batches
+        from els.own_batches as batches
         where batches.batch_id = changed.batch_id
         limit 1
     ) as batch

@@ -23,19 +23,19 @@ with candidates as materialized (
         )
         union all
         select batch_id, changed_at
-        from els.batches
+        from els.own_batches as batches
         where batch_id = :text
         union all
         select batch_id, changed_at
-        from els.batches
+        from els.own_batches as batches
         where changed_at > :known_until::timestamptz
         union all
         select batch_id, declared_at
-        from els.excess_content
+        from els.own_excess_content as excess_content
         where declared_at > :known_until
         union all
         select batch_id, stored_at
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where stored_at > :known_until
             and state in ('slot', 'surplus')
     ) as given
@@ -58,7 +58,7 @@ cross join lateral (
         'batch' as kind, state, null as text_storage_id, null as file_upload_id, null as essay_id,
         null as original_file_name, registered_at as at, registered_at as first_at,
         concat(assigned, ' assigned, ', failed, ' failed, of ', expected) as details, correlation_id
-    from els.batches
+    from els.own_batches as batches
     where batch_id = candidates.batch_id
         and (
             els.is_named(:text, :is_prefix, batch_id, user_id, class_id, org_id)
@@ -77,7 +77,7 @@ cross join lateral (
         'slot', state, text_storage_id, file_upload_id, essay_id, original_file_name, taken_at,
         coalesce(pending_at, taken_at),
         concat('slot ', position, els.pending_since(pending_at, history)), correlation_id
-    from els.slots
+    from els.own_slots as slots
     where batch_id = candidates.batch_id
         and (
             els.is_named(:text, :is_prefix, essay_id)
@@ -99,7 +99,7 @@ cross join lateral (
         'excess', 'excess', text_storage_id, file_upload_id, null, original_file_name, declared_at,
         coalesce(pending_at, declared_at),
         concat(reason, els.pending_since(pending_at, history)), correlation_id
-    from els.excess_content
+    from els.own_excess_content as excess_content
     where batch_id = candidates.batch_id
         and (
             els.is_named(:text, :is_prefix, text_storage_id, file_upload_id)
@@ -116,7 +116,7 @@ cross join lateral (
         end,
         'failure', state, null, file_upload_id, null, original_file_name, stored_at, stored_at,
         concat(validation_error_code, ': ', left(error_detail ->> 'message', 255)), correlation_id
-    from els.validation_failures
+    from els.own_validation_failures as validation_failures
     where batch_id = candidates.batch_id
         and state in ('slot', 'surplus')
         and (

@@ -4,8 +4,8 @@
 -- Index: quarantine_pkey for the newest; else none. Locks: none.
 with newest as materialized (
     select id
-    from els.quarantine
-    where id >= (select min(id) from (select id from els.quarantine order by id desc limit :searched) as searched)
+    from els.own_quarantine
+    where id >= (select min(id) from (select id from els.own_quarantine order by id desc limit :searched) as searched)
         and (:since::timestamptz is null or first_seen_at >= :since)
         and (:until::timestamptz is null or first_seen_at <= :until)
         and (
@@ -21,9 +21,9 @@ with newest as materialized (
 ),
 older as materialized (
     select id
-    from els.quarantine
+    from els.own_quarantine
     where (select count(*) from newest) < :page
-        and id + 0 < (select min(id) from (select id from els.quarantine order by id desc limit :searched) as searched)
+        and id + 0 < (select min(id) from (select id from els.own_quarantine order by id desc limit :searched) as searched)
         and (:since is null or first_seen_at >= :since)
         and (:until is null or first_seen_at <= :until)
         and (
@@ -45,7 +45,7 @@ select
     'rejected' as kind, state, batch_id, null as text_storage_id, null as file_upload_id, null as essay_id,
     left(original_file_name, 255) as original_file_name, first_seen_at as at,
     concat('quarantine ', id, ': ', reason, ', ', left(error, 255)) as details, correlation_id
-from els.quarantine
+from els.own_quarantine
 where id = any(array(select id from newest union all select id from older))
 order by id desc
 limit :page

@@ -23,7 +23,7 @@ from (
             else 'removed by an operator'
         end as details,
         correlation_id
-    from els.pending_content
+    from els.own_pending_content as pending_content
     where els.is_named(:text, :is_prefix, batch_id, text_storage_id, file_upload_id)
         or correlation_id = :correlation_id
         or :is_prefix and starts_with(correlation_id::text, :text)
@@ -40,11 +40,11 @@ from (
         stored_at, concat(validation_error_code, ': ', left(error_detail ->> 'message', 255)), correlation_id
     from (
         select *
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where state in ('pending', 'expired')
         union all
         select *
-        from els.validation_failures
+        from els.own_validation_failures as validation_failures
         where state = 'removed'
     ) as waiting
     where els.is_named(:text, :is_prefix, batch_id, file_upload_id)
@@ -60,7 +60,7 @@ from (
         end,
         'confirmation', state, batch_id, null, null, null, stored_at, stored_at, concat(associations, ' associations'),
         correlation_id
-    from els.confirmations
+    from els.own_confirmations as confirmations
     where els.is_named(:text, :is_prefix, batch_id, class_id)
         or correlation_id = :correlation_id
         or :is_prefix and starts_with(correlation_id::text, :text)

@@ -9,7 +9,7 @@ with candidates as materialized (
         and (:org_id::text is null or position(int4send(hashtext(:org_id)) in ids) > 0)
     union
     select batch_id, registered_at
-    from els.batches
+    from els.own_batches as batches
     where changed_at > :known_until::timestamptz
 )
 select listed.*
@@ -29,7 +29,7 @@ cross join lateral (
         batch_id, state, expected, assigned, failed, expected - assigned - failed - withdrawn as open, registered_at,
         completed_at, timed_out_at, course_code, left(user_id, 255) as user_id, withdrawn, cancelled_at,
         left(class_id, 255) as class_id, left(org_id, 255) as org_id
-    from els.batches
+    from els.own_batches as batches
     where batch_id = found.batch_id
         and state = any(:states::text[])
         and (not :late::boolean or timed_out_at is not null)

@@ -5,11 +5,11 @@ select
     left(original_file_name, 255) as original_file_name, correlation_id
 from (
     select id, state, topic, reason, error, first_seen_at, original_file_name, correlation_id
-    from els.quarantine
+    from els.own_quarantine as quarantine
     where batch_id = :batch_id
     union
     select id, state, topic, reason, error, first_seen_at, original_file_name, correlation_id
-    from els.quarantine
+    from els.own_quarantine as quarantine
     where state = 'open'
         and topic = 'huleedu.batch.essays.registered.v1'
         and md5(key) = md5(convert_to(:batch_id, 'UTF8'))

@@ -6,10 +6,10 @@ select
     left(coalesce(slots.original_file_name, failure.original_file_name), 255) as original_file_name,
     slots.file_upload_id, slots.taken_at, failure.validation_error_code,
     left(failure.error_detail ->> 'message', 1000) as message, slots.pending_at
-from els.slots
+from els.own_slots as slots
 left join lateral (
     select validation_error_code, error_detail, original_file_name
-    from els.validation_failures
+    from els.own_validation_failures as validation_failures
     where slots.state = 'failed'
         and validation_failures.batch_id = slots.batch_id
         and validation_failures.file_upload_id = slots.file_upload_id

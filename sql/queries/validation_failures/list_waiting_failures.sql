@@ -5,7 +5,7 @@
 select
     batch_id, file_upload_id, state, left(original_file_name, 255) as original_file_name, validation_error_code,
     left(error_detail ->> 'message', 1000) as message, correlation_id, stored_at, waiting_since, closed_at, arrival
-from els.validation_failures
+from els.own_validation_failures as validation_failures
 where state = :state
     and (:batch_id::text is null or batch_id = :batch_id)
     and (:contains::text is null or position(els.folded(:contains) in els.folded(original_file_name)) > 0)

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_a_page_of_pending_content_is_read_by_an_index(conn: psycopg.Connection[
     page_after = {"after_time": datetime.now(UTC), "after_arrival": 7}
     for each in (plan(), plan(**page_after)):
         assert "pending_content_due" in each
-        assert "Seq Scan" not in each
+        assert not re.search("Seq Scan on (?!slice)", each)
     assert "pending_content_pkey" in plan(batch_id="b7") or "pending_content_order" in plan(batch_id="b7")
 
 

@@ -122,9 +122,9 @@ def test_no_view_shows_what_a_terminal_obeys(filled: ApplyFixture) -> None:
             if text.startswith("=") and column not in IDS:
                 hostile.add(f"{view}.{column} is a formula")
     assert hostile == set()
-    # Views without texts from outside, and two without a row here: confirmations have ids only.
+    # Views without texts from outside, and two without a row here: confirmations and cell have ids only.
     assert silent == {
-        "confirmations", "erasures", "invariant_violations", "lost_inputs", "outbox_backlog", "output_topics",
+        "cell", "confirmations", "erasures", "invariant_violations", "lost_inputs", "outbox_backlog", "output_topics",
         "progress", "stopped_topics",
     }  # fmt: skip
 

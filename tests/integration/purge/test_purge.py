@@ -91,7 +91,7 @@ async def test_the_services_own_role_may_do_all_that(house: PurgeFixture, app_ur
 async def test_batches_of_another_cell_that_a_split_has_left_here_are_not_reported(house: PurgeFixture) -> None:
     ids = [f"late{number}" for number in range(8)]
     await house.poll(*(registration(batch_id, 1) for batch_id in ids))
-    house.conn.execute("update els.slice set cells = 2, cell = 1")
+    house.conn.execute("update els.slice set cells = 2, cell = 1, trims = true")
     own = {batch_id for batch_id in ids if cell_of(batch_id, 2) == 1}
     database = Database(house.url, of=Slice(2, 1))
     try:

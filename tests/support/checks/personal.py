@@ -14,6 +14,7 @@ COLUMNS = """
     join pg_attribute as a on a.attrelid = c.oid
     where n.nspname in ('els', 'ops')
     and c.relkind in ('r', 'v', 'm')
+    and not (n.nspname = 'els' and starts_with(c.relname, 'own_'))
     and a.attnum > 0
     and not a.attisdropped
     order by 1, 2, 3
