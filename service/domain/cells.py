@@ -4,6 +4,7 @@ The database computes the same (`els.cell_of`), so the hash is part of the schem
 """
 
 import re
+from functools import lru_cache
 from hashlib import md5
 from typing import Final, NamedTuple
 
@@ -44,6 +45,7 @@ def slice_named(name: str) -> Slice:
     return Slice(int(found[2]), int(found[1])) if found else ALL_BATCHES
 
 
+@lru_cache(maxsize=4096)  # the records of a batch come close to each other
 def cell_of(batch_id: str, cells: int) -> int:
     """Return the number of the cell, out of `cells` (a power of two), that a batch belongs to.
 

@@ -88,7 +88,7 @@ def decode_of_cells(
 def scan(record: Any, of: Slice) -> bool | None:
     """Tell whether a record belongs to a cell, without decoding it; None where that is not certain."""
     batch_id = _scanned(record)
-    return None if batch_id is None else of.holds(batch_id)
+    return None if batch_id is None else cell_of(batch_id, of.cells) == of.cell
 
 
 def _scanned(record: Any) -> str | None:

@@ -107,6 +107,9 @@ MARKED = '{"event_type": "x", "data": {"event": "e", @}, "metadata": null}'
         (f'"batch_id": "{"b" * 256}"', None),
         ('"event": "batch_id", "batch_id": "b"', None),
         ('"Batch_id": "b"', None),
+        ('"batch_id": "entity_id"', "entity_id"),
+        ('"batch_id": "b", "name": "entity_id"', None),
+        ('"batch_id": "b"batch_id": "c"', "b"),
         ("" + ", ".join(['"batch_id": "b"'] * 9), None),
     ],
 )
