@@ -18,7 +18,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo down test test-all coverage bench prove lint docs lock audit-dependencies sbom image clean
+.PHONY: help setup up demo down test test-all coverage bench prove lint lint-types lint-rest docs lock audit-dependencies sbom image clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -58,7 +58,7 @@ demo: setup
 down:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; else echo "Nothing was set up here."; fi
 
-# Side by side, two at a time for each processor: tests wait for half of their time. One at a time: ARGS="-n 0".
+# Side by side, five at a time on two processors: tests wait for half of their time. One at a time: ARGS="-n 0".
 PARALLEL := -n auto --dist loadgroup
 
 test: setup
@@ -95,10 +95,16 @@ $(VENV)/benched: $(VENV)/installed requirements/bench.txt
 prove: setup
 	@$(BIN)/python -m tests.prove $(ARGS)
 
+# mypy takes as long as all else together.
 lint: setup
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-types lint-rest
+
+lint-types:
+	$(BIN)/mypy
+
+lint-rest:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m migrations.lint
 	$(BIN)/yamllint --strict --config-data '$(YAML)' deploy .github .pre-commit-config.yaml
