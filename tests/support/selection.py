@@ -81,8 +81,8 @@ def configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two for each processor, as tests wait half of their time; none where workers would share a named server."""
-    return 0 if NAMED_DATABASE or NAMED_KAFKA else 2 * (os.cpu_count() or 1)
+    """Five for two processors, as tests wait half of their time; none where workers would share a named server."""
+    return 0 if NAMED_DATABASE or NAMED_KAFKA else 5 * (os.cpu_count() or 1) // 2
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
