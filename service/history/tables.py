@@ -35,9 +35,7 @@ async def read_tables(database: Database, ledger: Ledger, counts: Counter[str], 
                 counts[f"rows of {statement.removeprefix('audit_')}"] += len(page)
                 if len(own) < len(page):
                     others = [(each[0], fact(*each)) for each in page if not of.holds(each[0])]
-                    ledger.add(
-                        [(batch_id, _elsewhere(of.cell, each, since)) for batch_id, each in others]
-                    )
+                    ledger.add([(batch_id, _elsewhere(of.cell, each, since)) for batch_id, each in others])
                     counts["rows of batches of other cells"] += len(others)
         async for page in audit_pages(conn, "audit_quarantine"):
             ledger.add_quarantined([(topic, identity.hex(), state) for topic, identity, state in page], of.cell)
