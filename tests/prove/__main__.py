@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=10, help="maximum of rounds for cells (default 10)")
     parser.add_argument(
+        "--cells", type=int, default=1, help="for histories: play each on so many cells, too (2, 4, 8 …; default 1)"
+    )
+    parser.add_argument(
         "--broker", choices=("apache", "tansu"), help="for cells, faults and soak (default: apache if possible)"
     )
     parser.add_argument("--without", metavar="TEXT", help="skip faults with this text in their name")
@@ -127,23 +130,21 @@ def _on_a_server(task: Task, part: Callable[..., object]) -> list[Row]:
 
 
 @contextmanager
-def _database() -> Iterator[str]:
-    with (
-        databases.server_url(None) as server,
-        databases.template(server) as template,
-        databases.cloned(server, template) as url,
-    ):
-        yield url
+def _databases(count: int) -> Iterator[list[str]]:
+    with ExitStack() as stack:
+        server = stack.enter_context(databases.server_url(None))
+        template = stack.enter_context(databases.template(server))
+        yield [stack.enter_context(databases.cloned(server, template)) for _ in range(count)]
 
 
-def _histories(task: Task, _: argparse.Namespace) -> list[Row]:
-    with _database() as url:
-        return [asyncio.run(histories(url, task, sys.maxsize))]
+def _histories(task: Task, options: argparse.Namespace) -> list[Row]:
+    with _databases(1 + (options.cells if options.cells > 1 else 0)) as urls:
+        return [asyncio.run(histories(urls, task, sys.maxsize))]
 
 
 def _fuzz(task: Task, options: argparse.Namespace) -> list[Row]:
     records = options.records
-    with _database() as url:
+    with _databases(1) as (url,):
         operators = fuzz_operators(databases.url_as(url, "els_app"), task, records // 50)
     return [*operators, *fuzz(task, records), guided(records)]
 

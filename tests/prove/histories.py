@@ -7,10 +7,11 @@ no invariant is violated, and delivering everything once more changes nothing.
 """
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -20,9 +21,10 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor
 
 from service.domain import events
+from service.domain.cells import ALL_BATCHES, Slice
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import BatchRegistered, ContentProvisioned, Incoming, Reason, Rejection
-from service.domain.input_limits import InputLimits
+from service.domain.input_limits import DEFAULT_LIMITS, InputLimits
 from service.domain.topics import (
     BATCH_CANCELLED,
     BATCH_COMPLETED,
@@ -34,12 +36,14 @@ from service.domain.topics import (
     SLOT_ASSIGNED,
     VALIDATION_ERRORS,
 )
+from service.kafka.deliveries import decode_own
 from service.operators import errors as actions
 from service.operators import pending
 from service.operators.batches import BatchActions
 from service.operators.replay import Replay
 from service.postgres import arrays
 from service.postgres.pool import Database
+from service.postgres.session import start_of
 from service.purge import purge
 from service.purge.policy import RetentionPolicy
 from service.store.operator_actions import Operator
@@ -216,8 +220,24 @@ class _Connection(AsyncConnection[Any]):
 class Mortal:
     """Replaces the service's `Database`."""
 
-    def __init__(self, conn: _Connection) -> None:
-        self.conn = conn
+    def __init__(self, conn: _Connection, observer: psycopg.Connection[Any], of: Slice = ALL_BATCHES) -> None:
+        """`observer` is another connection, with which the history looks at the rows."""
+        self.conn, self.observer, self.slice = conn, observer, of
+
+    @property
+    def database(self) -> Database:
+        return cast("Database", self)
+
+    def own(self, poll: Sequence[Delivery]) -> list[Delivery]:
+        """Returns what the service's code takes out of a poll, by its bytes."""
+        return [
+            each
+            for each in poll
+            if decode_own(each.topic, each.partition, each, DEFAULT_LIMITS, self.slice) is not None
+        ]
+
+    def value(self, query: str) -> Any:
+        return (self.observer.execute(query).fetchone() or (None,))[0]
 
     @asynccontextmanager
     async def transaction(self, *, pipelined: bool = False) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002
@@ -234,14 +254,17 @@ class Mortal:
 
 
 class History:
-    """The random choices, the database and the model of one history."""
+    """The random choices, the databases and the model of one history.
 
-    def __init__(self, database: Mortal, observer: psycopg.Connection[Any], seed: int) -> None:
+    It is played by one database or, beside that one, by the databases of several cells.
+    """
+
+    def __init__(self, one: Mortal, cells: Sequence[Mortal], seed: int) -> None:
         self.dice = random.Random(seed)
-        self.database = cast("Database", database)
-        self._mortal = database
-        self._observer = observer
-        self.batches = {f"b{number}": Expected() for number in range(self.dice.choice((1, 2, 3)))}
+        self._one, self._cells = one, cells
+        self._all = [one, *cells]
+        number = self.dice.choice((1, 2, 3)) * max(1, len(cells))
+        self.batches = {f"b{number}": Expected() for number in range(number)}
         self._sizes = {batch_id: self.dice.randint(1, 6) for batch_id in self.batches}
         self._classes = {batch_id: self.dice.choice((None, "8a")) for batch_id in self.batches}
         self.delivered: list[Delivery] = []
@@ -252,8 +275,9 @@ class History:
 
     async def play(self, steps: int) -> list[str]:
         """Runs the history. Returns what is wrong."""
-        for table in (*TABLES, "operator_actions"):
-            self._observer.execute(f"delete from els.{table}")
+        for each in self._all:
+            for table in (*TABLES, "operator_actions"):
+                each.observer.execute(f"delete from els.{table}".encode())
         doings: list[tuple[Callable[[], Any], int]] = [
             (self._poll, 12), (self._again, 3), (self._expire, 1), (self._late, 1), (self._restore, 1),
             (self._remove, 1), (self._replay, 1), (self._close, 1), (self._cancel, 1),
@@ -262,11 +286,16 @@ class History:
         for doing in chosen:
             self.steps.append(doing.__name__)
             await doing()
-        found = self._wrong()
-        before = invariants.state(self._observer)
-        await deliver(self.database, self.delivered)
-        if invariants.state(self._observer) != before:
-            found.append("I7: all delivered once more changed something")
+        found = [error for each in self._all for error in self._wrong(each)]
+        found += self._miscounted([self._one])
+        if self._cells:
+            found += self._miscounted(self._cells)
+            found += differences([self._one.observer], [each.observer for each in self._cells])
+        for each in self._all:
+            before = invariants.state(each.observer)
+            await deliver(each.database, each.own(self.delivered))
+            if invariants.state(each.observer) != before:
+                found.append(f"I7: all delivered once more to {each.slice} changed something")
         return found
 
     # -- what can happen
@@ -282,15 +311,20 @@ class History:
 
     async def _deliver(self, poll: list[Delivery]) -> None:
         """Delivers the poll until it is applied; after a crash perhaps with more records or in pieces."""
-        while self.dice.random() < 0.3:
-            self._mortal.conn.fuse = self.dice.randint(0, 20)
-            try:
-                await deliver(self.database, poll)
-                self._mortal.conn.fuse = None
-            except Died:
-                self.deaths += 1
-            self._judge()
-        await deliver(self.database, poll)
+        for each in self._all:
+            own = each.own(poll)
+            while self.dice.random() < 0.3:
+                each.conn.fuse = self.dice.randint(0, 20)
+                try:
+                    await deliver(each.database, own)
+                    each.conn.fuse = None
+                except Died:
+                    self.deaths += 1
+                self._judge(each)
+            await deliver(each.database, own)
+        for delivery in poll if self._cells else ():
+            if (takers := sum(bool(each.own([delivery])) for each in self._cells)) != 1:
+                raise AssertionError(f"{takers} cells take {delivery.value!r}")
         self.inputs += len(poll)
         self.delivered += poll
         self._model(poll)
@@ -336,8 +370,9 @@ class History:
             case chance if chance < 0.4:
                 return inputs.confirmed(batch_id, self.dice.choice(("8a", "8a", "8a", "8b", None)))
             case chance if chance < 0.46:
-                value = self.dice.choice((None, b"", b"{}", b"\xff", b"[" * 99))
-                return inputs.delivery(CONTENT_PROVISIONED, value)
+                value = self.dice.choice((None, b"", b"{}", b"\xff", b"[" * 99, *_hostile(batch_id)))
+                # One place for each, since the same value at another place would be the same input.
+                return inputs.delivery(CONTENT_PROVISIONED, value, partition=len(value or b"") % 12)
         correlation = UUID(int=self.dice.randint(1, 3))  # a repeat may have another correlation id
         text = f"c{self.dice.randint(1, 8)}"
         delivery = inputs.provisioned(batch_id, text)
@@ -356,71 +391,85 @@ class History:
         return LATER + timedelta(seconds=len(self.steps))
 
     async def _expire(self) -> None:
-        await purge.purge_once(self.database, TERMS, now=self._later())
+        for each in self._all:
+            await purge.purge_once(each.database, TERMS, now=self._later())
         for batch in self.batches.values():
             batch.expire()
 
     async def _late(self) -> None:
-        await purge.purge_once(self.database, LATE, now=self._later())
+        for each in self._all:
+            await purge.purge_once(each.database, LATE, now=self._later())
         for batch in self.batches.values():
             batch.report_late()
 
     async def _restore(self) -> None:
         batch_id = self.dice.choice(list(self.batches))
         if self.batches[batch_id].essays is None:
-            async with self.database.transaction() as conn:
-                await pending.restore_pending(conn, OPERATOR, batch_id, None)
+            for each in self._of(batch_id):
+                async with each.transaction() as conn:
+                    await pending.restore_pending(conn, OPERATOR, batch_id, None)
             self.batches[batch_id].move(list(self.batches[batch_id].places), ["expired"], "pending")
 
     async def _remove(self) -> None:
         batch_id = self.dice.choice(list(self.batches))
         upload = self.dice.choice((f"c{self.dice.randint(1, 8)}", f"f{self.dice.randint(1, 4)}"))
         if self.batches[batch_id].essays is None:
-            with suppress(actions.NotFound):
-                async with self.database.transaction() as conn:
-                    await pending.remove_pending(conn, OPERATOR, "pending remove", PendingFilter(batch_id, [upload]))
+            for each in self._of(batch_id):
+                with suppress(actions.NotFound):
+                    async with each.transaction() as conn:
+                        chosen = PendingFilter(batch_id, [upload])
+                        await pending.remove_pending(conn, OPERATOR, "pending remove", chosen)
             self.batches[batch_id].move([upload], ["pending", "expired"], "removed")
 
     async def _close(self) -> None:
         batch_id = self.dice.choice(list(self.batches))
-        await self._end(lambda: BatchActions(self.database, IntakeLimits()).close(OPERATOR, batch_id))
+        await self._end(lambda actions_: actions_.close(OPERATOR, batch_id))
         self.batches[batch_id].close()
 
     async def _cancel(self) -> None:
         batch_id = self.dice.choice(list(self.batches))
-        await self._end(lambda: BatchActions(self.database, IntakeLimits()).cancel(OPERATOR, batch_id, "OTHER"))
+        await self._end(lambda actions_: actions_.cancel(OPERATOR, batch_id, "OTHER"))
         self.batches[batch_id].cancel()
 
-    async def _end(self, end: Callable[[], Awaitable[object]]) -> None:
-        """Ends a batch, where its state permits that; after a crash again."""
-        for fuse in (self.dice.randint(0, 20), None):
-            self._mortal.conn.fuse = fuse
-            with suppress(actions.Conflict, actions.NotFound, Died):
-                await end()
-            self._mortal.conn.fuse = None
-            self._judge()
+    def _of(self, batch_id: str) -> list[Mortal]:
+        """Returns the databases that have a batch."""
+        return [each for each in self._all if each.slice.holds(batch_id)]
+
+    async def _end(self, end: Callable[[BatchActions], Awaitable[object]]) -> None:
+        """Ends a batch, where its state permits that; after a crash again. Other cells refuse to do it."""
+        for each in self._all:
+            for fuse in (self.dice.randint(0, 20), None):
+                each.conn.fuse = fuse
+                try:
+                    with suppress(actions.Conflict, actions.NotFound, Died):
+                        await end(BatchActions(each.database, IntakeLimits()))
+                finally:
+                    each.conn.fuse = None
+                self._judge(each)
 
     async def _replay(self) -> None:
         """Replays the quarantine: no record was rejected without a reason, so each is rejected again."""
-        replay = Replay(self.database, OPERATOR, IntakeLimits(), InputLimits())
-        for (id_,) in self._observer.execute("select id from els.quarantine where state = 'open'").fetchall():
-            replayed = await replay.replay(id_)
-            if not replayed.failed:
-                raise AssertionError(f"what was rejected is {replayed.outcome} now")
+        for each in self._all:
+            replay = Replay(each.database, OPERATOR, IntakeLimits(), InputLimits())
+            for (id_,) in each.observer.execute("select id from els.quarantine where state = 'open'").fetchall():
+                replayed = await replay.replay(id_)
+                if not replayed.failed:
+                    raise AssertionError(f"what was rejected is {replayed.outcome} now")
 
     # -- checks
 
-    def _judge(self) -> None:
+    def _judge(self, each: Mortal) -> None:
         """Checks the invariants after a crash, in the middle of a history."""
-        if found := invariants.violations(self._observer):
+        if found := invariants.violations(each.observer):
             raise AssertionError(f"after a death: {found[0]}")
 
-    def _wrong(self) -> list[str]:
-        found = invariants.violations(self._observer)
-        found += [str(row) for row in self._observer.execute("select * from ops.invariant_violations")]
-        for topic, event in self._observer.execute("select topic, event from ops.outbox_events"):
+    def _wrong(self, each: Mortal) -> list[str]:
+        found = invariants.violations(each.observer)
+        found += [str(row) for row in each.observer.execute("select * from ops.invariant_violations")]
+        for topic, event in each.observer.execute("select topic, event from ops.outbox_events"):
             read_strictly(topic, event)
-        for batch_id, batch in self.batches.items():
+        for batch_id, expected in self.batches.items():
+            batch = expected if each.slice.holds(batch_id) else Expected()
             for what, wanted, query in (
                 ("slots", batch.slots, _SLOTS),
                 ("places", batch.places, _PLACES),
@@ -431,16 +480,42 @@ class History:
                     _ANNOUNCED,
                 ),
             ):
-                rows = dict(self._observer.execute(query, {"batch_id": batch_id}).fetchall())
+                rows = dict(each.observer.execute(query, {"batch_id": batch_id}).fetchall())
                 if rows != wanted:
-                    found.append(f"{what} of {batch_id}: {rows}, and by the model {wanted}")
-        (rejected,) = self._observer.execute("select count(*) from els.quarantine").fetchone() or (0,)
-        conflicts = f"reason = '{Reason.CONFLICTING_REGISTRATION}'"
-        (odd,) = self._observer.execute(f"select count(*) from els.quarantine where not {conflicts}").fetchone() or (0,)
-        bad = sum(not each.startswith("b") or each.startswith("b'") for each in self.rejected)
-        if odd != bad or (rejected > odd) != (len(self.rejected) > bad):
-            found.append(f"quarantine: {rejected} rows, {odd} of them bad records; by the model {self.rejected}")
+                    found.append(f"{what} of {batch_id} in {each.slice}: {rows}, and by the model {wanted}")
         return found
+
+    def _miscounted(self, cells: Sequence[Mortal]) -> list[str]:
+        """Compares the quarantines of these databases with the model."""
+        conflicts = f"reason = '{Reason.CONFLICTING_REGISTRATION}'"
+        rejected = sum(each.value("select count(*) from els.quarantine") for each in cells)
+        odd = sum(each.value(f"select count(*) from els.quarantine where not {conflicts}") for each in cells)
+        bad = sum(not each.startswith("b") or each.startswith("b'") for each in self.rejected)
+        if odd == bad and (rejected > odd) == (len(self.rejected) > bad):
+            return []
+        return [f"quarantine: {rejected} rows, {odd} of them bad records; by the model {self.rejected}"]
+
+
+def _hostile(batch_id: str) -> list[bytes]:
+    """Values that are rejected, and name a batch in ways that a scan or a decoder may read differently."""
+    named = b'{"data": {"batch_id": "%s"}}' % batch_id.encode()
+    return [
+        named,
+        b"\xef\xbb\xbf" + named,
+        b"\xff" + named,
+        named.decode().encode("utf-16"),
+        named[:-1] + b"\0}",
+        named.replace(b"batch_id", b"batch\\u005fid"),
+        named.replace(b"batch_id", b"entity_id"),
+        named.replace(b'"data": ', b'"data": {"batch_id": "b-other"}, "data": '),
+        named.replace(b'"batch_id"', b'"batch_id": "b-other", "batch_id"'),
+        named.replace(b'{"batch_id"', b'{"nested": {"batch_id"').replace(b"}}", b"}}}"),
+        named.replace(b'{"batch_id"', b'{"name": "\\"batch_id\\": 1", "batch_id"'),
+        b'{"data": {"batch_id": "\\ud800"}}',
+        b'{"data": {"batch_id": 5}}',
+        b'{"data": {"batch_id": null}}',
+        b'{"data": {"batch_id": "%s"}}' % (b"b" * 256),
+    ]
 
 
 _SLOTS = """
@@ -465,28 +540,88 @@ _ANNOUNCED = """
 """
 
 
-async def histories(url: str, task: Task, most: int, *, steps: int = 20) -> Row:
-    """Runs at most `most` histories until the time is over."""
-    row = Row("histories", "random steps against the model", unit="histories")
+_TABLES = (
+    *("batches", "slots", "pending_content", "excess_content", "validation_failures", "confirmations", "quarantine"),
+    "incomplete_batches",
+)
+_COLUMNS = """
+    select
+        case column_name
+            when 'arrival' then 'rank() over (partition by batch_id order by arrival)'
+            else quote_ident(column_name)
+        end
+    from information_schema.columns
+    where table_schema = 'els' and table_name = %s and data_type <> 'timestamp with time zone'
+        and column_name not in ('id', 'seq', 'repeats', 'deliveries')
+"""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|\+00:00)")
+
+
+def differences(one: Sequence[psycopg.Connection[Any]], cells: Sequence[psycopg.Connection[Any]]) -> list[str]:
+    """Compares the rows, and the events of each batch in their order, of one database with the union of several.
+
+    But for times, numbers that each database counts by itself, and how often an input was delivered.
+    """
+    before, after = _union(one), _union(cells)
+    found = [f"only one database has {each}" for each in (before - after)]
+    return found + [f"only the cells have {each}" for each in (after - before)]
+
+
+def _union(conns: Sequence[psycopg.Connection[Any]]) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for conn in conns:
+        for table in _TABLES:
+            names = ", ".join(name for (name,) in conn.execute(_COLUMNS, [table]))
+            rows = conn.execute(f"select row({names})::text from els.{table}".encode())
+            found.update((table, _TIME.sub("", row)) for (row,) in rows)
+        places: Counter[str] = Counter()
+        for batch_id, topic, event in conn.execute("select batch_id, topic, event from ops.outbox_events order by seq"):
+            places[batch_id] += 1
+            found[f"event {places[batch_id]} of {batch_id}", f"{topic} {_TIME.sub('', event)}"] += 1
+    return found
+
+
+async def histories(urls: Sequence[str], task: Task, most: int, *, steps: int = 20) -> Row:
+    """Runs at most `most` histories until the time is over.
+
+    The first database has all batches. The others, if there are any, are cells that share them, and must end alike.
+    """
+    cells = len(urls) - 1
+    what = "random steps against the model" + (f", on one database and on {cells} cells" if cells else "")
+    row = Row("histories", what, unit="histories")
     counts: Counter[str] = Counter()
     started = time.monotonic()
-    conn = await _Connection.connect(url)
-    arrays.register(conn)
-    with psycopg.connect(url, autocommit=True) as observer:
-        async with conn:
-            while row.runs < most and not task.is_over:
-                seed = task.seed * 1_000_003 + row.runs
-                history = History(Mortal(conn), observer, seed)
-                try:
-                    found = await history.play(steps)
-                except Exception as error:  # noqa: BLE001  every error is reported with its seed
-                    found = [f"{type(error).__name__}: {error}"]
-                    await conn.rollback()
-                row.found += [f"seed {seed}, after {' '.join(history.steps)}: {each}" for each in found]
-                row.runs += 1
-                counts.update(inputs=history.inputs, deaths=history.deaths, **Counter(history.steps))
-                if row.runs % 10 == 0:
-                    task.report(f"{row.runs:,} histories, {counts['deaths']:,} crashes")
+    async with AsyncExitStack() as stack:
+        one, *others = [
+            await _opened(stack, url, Slice(cells, number - 1) if number else ALL_BATCHES)
+            for number, url in enumerate(urls)
+        ]
+        while row.runs < most and not task.is_over:
+            seed = task.seed * 1_000_003 + row.runs
+            history = History(one, others, seed)
+            try:
+                found = await history.play(steps)
+            except Exception as error:  # noqa: BLE001  every error is reported with its seed
+                found = [f"{type(error).__name__}: {error}"]
+                for each in (one, *others):
+                    each.conn.fuse = None
+                    await each.conn.rollback()
+            row.found += [f"seed {seed}, after {' '.join(history.steps)}: {each}" for each in found]
+            row.runs += 1
+            counts.update(inputs=history.inputs, deaths=history.deaths, **Counter(history.steps))
+            if row.runs % 10 == 0:
+                task.report(f"{row.runs:,} histories, {counts['deaths']:,} crashes")
     row.seconds = time.monotonic() - started
     row.more = {name.lstrip("_"): count for name, count in counts.items()}
     return row
+
+
+async def _opened(stack: AsyncExitStack, url: str, of: Slice) -> Mortal:
+    """Makes a database that of a cell, and connects to it as its pods do."""
+    observer = stack.enter_context(psycopg.connect(url, autocommit=True))
+    observer.execute("update els.slice set cells = %s, cell = %s", of)
+    conn = await stack.enter_async_context(await _Connection.connect(url))
+    await conn.execute(start_of(of, {}).encode())
+    await conn.commit()
+    arrays.register(conn)
+    return Mortal(conn, observer, of)
