@@ -77,6 +77,7 @@ OTHER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "notices": ("kind", "detail"),
     "input_topics": ("topic",),
     "skipped_inputs": ("topic",),
+    "transfer": ("kind", "state", "origin"),
     "trimming": ("after",),
 }  # fmt: skip
 """All other columns of text, JSON or bytes: identities, states, digests, and what the service itself has written."""

@@ -58,6 +58,7 @@ TABLES = {
     "expired_seen": CHANGE,
     "purge_rounds": {"SELECT", "INSERT", "UPDATE"},
     "slice": {"SELECT"},
+    "transfer": {"SELECT"},
     "trimming": ROWS,
     "policy": CHANGE,
     "operator_actions": {"SELECT", "DELETE"},

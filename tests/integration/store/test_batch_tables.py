@@ -44,6 +44,8 @@ OTHER_TABLES: Mapping[str, str] = {
     "progress": "one row for each input partition",
     "server_identity": "one row",
     "slice": "one row",
+    "transfer": "at most one row",
+    "trimming": "at most one row",
     "recovery": "at most one row",
     "purge_hold": "at most one row",
     "purge_rounds": "one row",

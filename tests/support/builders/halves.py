@@ -1,11 +1,13 @@
 """Fills a database of all batches with rows of two cells in every table, and makes it one of them, as a split does."""
 
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 
 from service.domain.cells import Slice, cell_of
 from service.domain.topics import BATCH_REGISTERED
+from service.postgres.statements import STATEMENTS
 from tests.support.builders.events import confirmation, content, failure, registration
 from tests.support.pods.operator_stage import expire, expire_failures
 from tests.support.pods.purger import FOR_EVER, PurgeFixture, later
@@ -66,25 +68,15 @@ def plant(conn: psycopg.Connection[Any], done: str, waits: str, expired: str) ->
         )
 
 
-CUT = {
-    "outbox": "true",
-    "outbox_pages": "true",
-    "outbox_blocked": "true",
-    "incomplete_batches": "true",
-    "quarantine": "true",
-    "pending_content": "state = 'pending'",
-    "validation_failures": "state = 'pending'",
-    "confirmations": "state = 'pending'",
-}
-"""What a split deletes at once of the other half."""
-
-
 def split(conn: psycopg.Connection[Any], *, cuts: bool = True) -> None:
     """Makes the database cell 1 of 2; without the cut, all rows of the other half stay."""
-    for table, condition in CUT.items() if cuts else ():
-        column = "aggregateid" if table == "outbox" else "batch_id"
-        conn.execute(
-            f"delete from els.{table} where {condition} and els.cell_of({column}, %s) <> %s".encode(),
-            OWN,
-        )
-    conn.execute("update els.slice set cells = %s, cell = %s, since = now(), trims = true", OWN)
+    if not cuts:
+        conn.execute("update els.slice set cells = %s, cell = %s, since = now(), trims = true", OWN)
+        return
+    run = uuid4()
+    conn.execute(
+        "insert into els.transfer (run, kind, state, cells, cell, origin) values (%s, 'split', 'sealed', 1, 0, 'here')",
+        [run],
+    )
+    cut = {"run": run, "cells": OWN.cells, "cell": OWN.cell, "who": "anna", "why": "too many"}
+    assert conn.execute(STATEMENTS["cut_cell"].encode(), cut).fetchall()
