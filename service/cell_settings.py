@@ -1,12 +1,13 @@
 """Declares the settings of the cell that a process belongs to."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from service.database_settings import check_database_url
-from service.domain.cells import ALL_BATCHES, Slice
+from service.domain.cells import ALL_BATCHES, Slice, numbers_at, slices_at
 
 MOST_CELLS: Final = 1024
 """Each cell reads all inputs, so far fewer are of use."""
@@ -32,8 +33,9 @@ class CellSettings(BaseSettings):
 
     cell_database_urls: SecretStr | None = Field(
         None,
-        description="Database URLs of all cells, separated by spaces, that of cell 0 first. Where operators replay an "
-        "input that turns out to belong to another cell, it is replayed there; `top`, `find`, `check`, `audit` "
+        description="Database URLs of all cells, separated by spaces, that of cell 0 first. A cell that is not "
+        "split yet stands at the places of both halves ([scaling](scaling.md#operate-cells)). Where operators replay "
+        "an input that turns out to belong to another cell, it is replayed there; `top`, `find`, `check`, `audit` "
         "and the console show them all.",
     )
 
@@ -47,6 +49,16 @@ class CellSettings(BaseSettings):
     def urls_of_cells(self) -> tuple[str, ...]:
         """Returns the database URLs of all cells, with their passwords; none where they are not set."""
         return tuple(self.cell_database_urls.get_secret_value().split()) if self.cell_database_urls else ()
+
+    @property
+    def url_of_cell(self) -> Mapping[Slice, str]:
+        """Returns the database URL of each cell, in their order; none where they are not set."""
+        return dict(slices_at(self.urls_of_cells))
+
+    @property
+    def numbers_of_cells(self) -> Sequence[int]:
+        """Returns, for the remainder of a hash by their count, the number of the cell that has it."""
+        return numbers_at(list(self.url_of_cell) or [Slice(self.cells, cell) for cell in range(self.cells)])
 
     @property
     def slice(self) -> Slice:
@@ -82,6 +94,14 @@ class CellSettings(BaseSettings):
         if self.cell is not None and self.cell >= self.cells:
             numbers = "0" if self.cells == 1 else f"from 0 to {self.cells - 1}"
             raise ValueError(f"ELS_CELL: should be {numbers} with ELS_CELLS={self.cells}, and not {self.cell}")
-        if (urls := self.urls_of_cells) and len(urls) != self.cells:
-            raise ValueError(f"ELS_CELL_DATABASE_URLS: should have {self.cells} URLs with ELS_CELLS={self.cells}")
+        if count := len(self.urls_of_cells):
+            if count % self.cells or count & (count - 1):
+                raise ValueError(f"ELS_CELL_DATABASE_URLS: should have {self.cells} URLs with ELS_CELLS={self.cells}")
+            try:
+                slices = list(self.url_of_cell)
+            except ValueError as error:
+                raise ValueError(f"ELS_CELL_DATABASE_URLS: {error}") from None
+            if self.slice not in slices:
+                names = ", ".join(map(str, slices))
+                raise ValueError(f"ELS_CELL_DATABASE_URLS: has {names}, and this process is {self.slice}")
         return self

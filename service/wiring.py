@@ -18,7 +18,6 @@ from pydantic import SecretStr
 
 from service.access_settings import names_of
 from service.consumer.consumer import Consumer
-from service.domain.cells import Slice
 from service.domain.delivery import IntakeLimits
 from service.domain.input_limits import InputLimits
 from service.domain.topics import INCOMING_TOPICS, LISTING_TOPICS
@@ -93,7 +92,7 @@ def sessions_of_pods(settings: Settings) -> int:
 
 def cells_on_server(settings: Settings) -> int:
     """Count the cells whose databases are on the server of this one, as far as ELS_CELL_DATABASE_URLS tells."""
-    return max(1, count_on_server(settings.database_url.get_secret_value(), settings.urls_of_cells))
+    return max(1, count_on_server(settings.database_url.get_secret_value(), settings.url_of_cell.values()))
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:
@@ -239,18 +238,18 @@ def trusted_proxy_of(settings: Settings) -> "TrustedProxy | None":
 def settings_of_cells(settings: Settings) -> list[Settings]:
     """Return the settings of a process of each cell; none where their databases are not known."""
     return [
-        settings.model_copy(update={"cell": cell, "database_url": SecretStr(url)})
-        for cell, url in enumerate(settings.urls_of_cells)
+        settings.model_copy(update={**of._asdict(), "database_url": SecretStr(url)})
+        for of, url in settings.url_of_cell.items()
     ]
 
 
 def operations_of(settings: Settings, database: Database) -> Operations:
     """Build the operator actions."""
-    urls = settings.urls_of_cells
+    urls = settings.url_of_cell
 
-    def other_cell(cell: int) -> Database:
-        of = Slice(settings.cells, cell)
-        return Database(urls[cell], pool_size=1, pooler=settings.database_pooler, of=of)
+    def other_cell(batch_id: str) -> Database:
+        of = next(each for each in urls if each.holds(batch_id))
+        return Database(urls[of], pool_size=1, pooler=settings.database_pooler, of=of)
 
     return Operations(
         database,
@@ -293,27 +292,29 @@ def console_parts(
     from service.console.samples import Samples  # noqa: PLC0415
 
     all_cells = settings_of_cells(settings) or [settings]
-    own = settings.slice.cell if len(all_cells) > 1 else 0
-    all_cells[own] = settings  # its URL may be another one, of a pooler
+    own = settings.slice.cell
+    # The URL of its own cell may be another one, of a pooler.
+    all_cells = [settings if each.slice == settings.slice else each for each in all_cells]
     # Only this cell is sampled all the time: many pods may have a console.
     sampled = OffsetsReader(kafka_options(settings), settings.group)
     offsets = OffsetsReader(kafka_options(settings), *(each.group for each in all_cells))
     samples = Samples(gauges, sampled)
-    cells, databases = [], []
+    cells, databases = {}, []
     for place, each in enumerate(all_cells):
+        is_own = each is settings
         reading = open_database(each, CONSOLE_TIMEOUTS, CONSOLE_SESSIONS)
-        acting = admin_database if place == own else open_database(each, sessions=ADMIN_SESSIONS)
+        acting = admin_database if is_own else open_database(each, sessions=ADMIN_SESSIONS)
         databases += [reading, acting]
         reads = Reads(
             reading,
             operations_of(each, reading),
-            sampled if place == own else offsets.of(place),
-            samples if place == own else None,
+            sampled if is_own else offsets.of(place),
+            samples if is_own else None,
             Outages(acting, sampled),
             check,
         )
-        cells.append(ConsoleCell(reads, operations if place == own else operations_of(each, acting)))
-    return ConsoleParts(ConsoleCells(cells, own), samples, [sampled, offsets], databases)
+        cells[each.slice.cell] = ConsoleCell(reads, operations if is_own else operations_of(each, acting))
+    return ConsoleParts(ConsoleCells(cells, own, settings.numbers_of_cells), samples, [sampled, offsets], databases)
 
 
 def console_of(settings: Settings, parts: ConsoleParts, tokens: Tokens, denials: Denials) -> "web.Application":

@@ -117,7 +117,7 @@ def _whole(cells: Sequence[AuditedCell], found: Sequence[Any], report: Report) -
 
 def _judge(ledger: Ledger, report: Report, scope: Scope, known: Mapping[int, Knowledge]) -> None:
     for batch_id, facts in ledger.batches():
-        knowledge = known.get(cell_of(batch_id, scope.cells))
+        knowledge = known.get(scope.cells[cell_of(batch_id, len(scope.cells))])
         if knowledge is None:  # its own cell is not audited: what is known of it may be incomplete
             history = History.of(batch_id, (fact for fact in facts if isinstance(fact, ElsewhereFact)))
             report.add(*(Finding(rule, batch_id, detail) for rule, detail in elsewhere(history, Knowledge({}))))

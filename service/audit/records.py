@@ -95,7 +95,7 @@ class TopicRecords:
             return
         rule = UNKNOWN if 0 <= record.timestamp / 1000 < self._cells[cell].kept_since else "I8"
         place = f"{record.topic}/{record.partition} at {record.offset}"
-        of = "" if self._scope.cells == 1 else f" of cell {cell}"
+        of = "" if len(self._scope.cells) == 1 else f" of cell {cell}"
         self._report.add(Finding(rule, "", f"{place} is invalid ({rejection.reason}), not in quarantine{of}"))
 
     def _output(self, record: TopicRecord) -> Iterator[tuple[str, Fact]]:
@@ -105,7 +105,7 @@ class TopicRecords:
         if found is None:
             self._report.counts["records that are not ours"] += 1
             return
-        if cell_of(found[0], self._scope.cells) not in self._cells:
+        if self._scope.cells[cell_of(found[0], len(self._scope.cells))] not in self._cells:
             self._report.counts["events of other cells"] += 1
             return
         self._note_time(record.topic, datetime.fromisoformat(found[1].stamp).timestamp())

@@ -1,6 +1,7 @@
 """Defines what an audit must know about its environment, and what it reports."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,8 +30,8 @@ class AuditedCell:
 class Scope:
     """What the audit must know about the environment. Times are in seconds, sizes in bytes."""
 
-    cells: int
-    """Number of cells that share the batches, whichever are audited."""
+    cells: Sequence[int]
+    """For the remainder of a hash by their count, the number of the cell that has it, whichever are audited."""
     limits: InputLimits
     shortest_retention: float
     whole: bool = False

@@ -143,7 +143,7 @@ async def audit_all(settings: Settings, options: Namespace) -> int:
     shortest = min(
         settings.expired_retention_seconds, settings.batch_retention_seconds, settings.closed_retention_seconds
     )
-    scope = Scope(settings.cells, input_limits(settings), shortest, whole=options.whole)
+    scope = Scope(settings.numbers_of_cells, input_limits(settings), shortest, whole=options.whole)
     async with opened_cells(settings_of_cells(settings) or [settings], audit.TIMEOUTS) as (opened, failed):
         cells = [AuditedCell(database, each.group) for each, database in opened]
         try:

@@ -29,9 +29,13 @@ class ConsoleCell(NamedTuple):
 class ConsoleCells:
     """Holds the cells, by their numbers."""
 
-    def __init__(self, cells: Sequence[ConsoleCell], own: int = 0) -> None:
-        """`own` is the number of the cell that this process belongs to."""
+    def __init__(self, cells: Mapping[int, ConsoleCell], own: int, numbers: Sequence[int]) -> None:
+        """`own` is the number of the cell that this process belongs to.
+
+        `numbers` has, for the remainder of a hash by their count, the number of the cell that has it.
+        """
         self._cells = cells
+        self._numbers = numbers
         self.own = own
 
     def __getitem__(self, cell: int) -> ConsoleCell:
@@ -43,33 +47,33 @@ class ConsoleCells:
         return len(self._cells) > 1
 
     @property
-    def reads(self) -> Sequence[Reads]:
-        """Returns where to read from, in the order of the cells."""
-        return [each.reads for each in self._cells]
+    def reads(self) -> Mapping[int, Reads]:
+        """Returns where to read from, by the numbers of the cells."""
+        return {cell: each.reads for cell, each in self._cells.items()}
 
     def owner(self, batch_id: str) -> int:
         """Returns the number of the cell that has this batch."""
-        return cell_of(batch_id, len(self._cells)) if self.are_several else self.own
+        return self._numbers[cell_of(batch_id, len(self._numbers))] if self.are_several else self.own
 
     def asked(self, given: Mapping[str, str]) -> int | None:
         """Returns the cell that an address names; None where it names none. Raises InvalidRequest."""
         if not self.are_several or "cell" not in given:
             return None
-        text = given["cell"]
-        if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) < len(self._cells)):
-            raise InvalidRequest(f"cell: must be from 0 to {len(self._cells) - 1}")
-        return int(text)
+        found = {str(cell): cell for cell in self._cells}.get(given["cell"])
+        if found is None:
+            raise InvalidRequest(f"cell: must be one of {', '.join(map(str, self._cells))}")
+        return found
 
     def links(self, request: web.Request) -> list[tuple[int, dict[str, str]]]:
         """Returns each cell with the parameters that show the same of it. Empty where there is only one."""
         if not self.are_several:
             return []
         kept = {name: value for name, value in request.query.items() if name not in _OF_ONE_CELL}
-        return [(cell, {**kept, "cell": str(cell)}) for cell in range(len(self._cells))]
+        return [(cell, {**kept, "cell": str(cell)}) for cell in self._cells]
 
     async def outages(self, cell: int | None) -> Sequence[Outage]:
         """Returns what is down of a cell, or of all at the same time."""
-        numbers = range(len(self._cells)) if cell is None else [cell]
+        numbers = list(self._cells) if cell is None else [cell]
         found = await asyncio.gather(*(self._cells[each].reads.outages.read() for each in numbers))
         if not self.are_several:
             return found[0]
@@ -83,5 +87,5 @@ class ConsoleCells:
 
     def forget(self, cell: int | None) -> None:
         """Ask the database of a cell anew next time, or those of all."""
-        for each in self._cells if cell is None else [self._cells[cell]]:
+        for each in self._cells.values() if cell is None else [self._cells[cell]]:
             each.reads.outages.forget()

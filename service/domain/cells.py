@@ -4,6 +4,7 @@ The database computes the same (`els.cell_of`), so the hash is part of the schem
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import md5
 from typing import Final, NamedTuple
@@ -54,3 +55,25 @@ def cell_of(batch_id: str, cells: int) -> int:
     """
     digest = md5(batch_id.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
     return int.from_bytes(digest[:8], "big") & (cells - 1)
+
+
+def slices_at(places: Sequence[str]) -> Sequence[tuple[Slice, str]]:
+    """Return the slice of each database that is named at its places: at place n, that which has the batches of cell n.
+
+    So a database at every place that is n modulo c is cell n of c: cells that were split are beside some that were not.
+    Raises ValueError where a name is at other places. The number of places is a power of two.
+    """
+    found = []
+    for name in dict.fromkeys(places):
+        own = [place for place, each in enumerate(places) if each == name]
+        cells = len(places) // len(own)
+        if own != list(range(own[0], len(places), cells)):
+            raise ValueError(f"the places {', '.join(map(str, own))} of a database are no cell")
+        found.append((Slice(cells, own[0]), name))
+    return found
+
+
+def numbers_at(slices: Sequence[Slice]) -> Sequence[int]:
+    """Return, for the remainder of a hash by the number of places, the number of the cell that has it."""
+    places = max(of.cells for of in slices)
+    return [next(of.cell for of in slices if place % of.cells == of.cell) for place in range(places)]

@@ -72,16 +72,19 @@ def decode_own(topic: str, partition: int, record: Any, limits: InputLimits, of:
 
 
 def decode_of_cells(
-    topic: str, partition: int, record: Any, limits: InputLimits, cells: int, wanted: Container[int]
+    topic: str, partition: int, record: Any, limits: InputLimits, cells: Sequence[int], wanted: Container[int]
 ) -> tuple[int, Delivery] | None:
-    """Decode one record if it belongs to one of the wanted cells, out of `cells`. Returns that cell, too."""
-    batch_id = None if cells == 1 else _scanned(record)
-    owner = None if batch_id is None else cell_of(batch_id, cells)
+    """Decode one record if it belongs to one of the wanted cells. Returns the number of that cell, too.
+
+    `cells` has, for the remainder of a hash by their count, the number of the cell that has it.
+    """
+    batch_id = None if len(cells) == 1 else _scanned(record)
+    owner = None if batch_id is None else cells[cell_of(batch_id, len(cells))]
     if owner is not None and owner not in wanted:
         return None
     delivery = decode(topic, partition, record, limits)
     if owner is None:
-        owner = 0 if cells == 1 else owner_of(delivery, cells)
+        owner = cells[0 if len(cells) == 1 else owner_of(delivery, len(cells))]
     return (owner, delivery) if owner in wanted else None
 
 

@@ -28,11 +28,11 @@ class Operations:
         limits: IntakeLimits,
         input_limits: InputLimits,
         kafka: Callable[[], Mapping[str, Any]] = dict,
-        other_cell: Callable[[int], Database] | None = None,
+        other_cell: Callable[[str], Database] | None = None,
     ) -> None:
         """`input_limits` are those of a replay; `kafka` returns what `client_options` returns.
 
-        `other_cell` opens the database of the cell with this number; None where its URL is not known.
+        `other_cell` opens the database of the cell that has this batch; None where its URL is not known.
         """
         self.inputs = InputActions(database, kafka, input_limits)
         self.pending = PendingActions(database)

@@ -33,9 +33,9 @@ class QuarantineActions:
         database: Database,
         limits: IntakeLimits,
         input_limits: InputLimits,
-        other_cell: Callable[[int], Database] | None = None,
+        other_cell: Callable[[str], Database] | None = None,
     ) -> None:
-        """`other_cell` opens the database of the cell with this number."""
+        """`other_cell` opens the database of the cell that has this batch."""
         self._other_cell = other_cell
         self._database = database
         self._limits = limits
@@ -129,13 +129,10 @@ class QuarantineActions:
         return Edited(done.id, done.topic, done.outcome, done.error, difference=shown)
 
     def _replay(self, by: Operator) -> Replay:
-        return Replay(
-            self._database, by, self._limits, self._input_limits, self._other_cell and partial(self._hand_over, by)
-        )
+        hand_over = partial(self._hand_over, by)
+        return Replay(self._database, by, self._limits, self._input_limits, self._other_cell, hand_over)
 
-    async def _hand_over(self, by: Operator, cell: int, row: NamedRow, edited: bytes | None) -> Replayed:
-        assert self._other_cell is not None  # noqa: S101  for the type checker
-        there = self._other_cell(cell)
+    async def _hand_over(self, by: Operator, there: Database, row: NamedRow, edited: bytes | None) -> Replayed:
         try:
             return await replay_there(there, by, row, edited, self._limits, self._input_limits)
         finally:

@@ -49,7 +49,7 @@ class Replayed:
         return bool(self.error)
 
 
-HandOver = Callable[[int, dict[str, Any], bytes | None], Awaitable[Replayed]]
+HandOver = Callable[[Database, dict[str, Any], bytes | None], Awaitable[Replayed]]
 
 
 class Replay:
@@ -61,9 +61,11 @@ class Replay:
         by: Operator,
         limits: IntakeLimits,
         input_limits: InputLimits,
+        other_cell: Callable[[str], Database] | None = None,
         hand_over: HandOver | None = None,
     ) -> None:
-        """`hand_over` replays, in the database of the cell with this number, the input of a row, or an edited value."""
+        """`hand_over` replays the input of a row, or an edited value, in the database that `other_cell` has opened."""
+        self._other_cell = other_cell
         self._hand_over = hand_over
         self._database = database
         self._by = by
@@ -117,16 +119,18 @@ class Replay:
 
     async def _elsewhere(self, id_: int, delivery: Delivery, edited: bytes | None, *, dry_run: bool) -> Replayed:
         """Replay an input in the cell that its batch belongs to, then close it here."""
-        cells = self._database.slice.cells
-        cell = cell_of(delivery.event.batch_id, cells)  # type: ignore[union-attr]
-        if self._hand_over is None:
+        batch_id, cells = delivery.event.batch_id, self._database.slice.cells  # type: ignore[union-attr]
+        if self._other_cell is None or self._hand_over is None:
+            cell = cell_of(batch_id, cells)
             error = f"its batch belongs to cell {cell} of {cells}: set ELS_CELL_DATABASE_URLS to replay it there"
             return Replayed(id_, delivery.topic, "other_cell", error)
+        other = self._other_cell(batch_id)
+        cell = other.slice.cell
         if dry_run:
             return Replayed(id_, delivery.topic, f"replayed in cell {cell}")
         async with self._database.transaction() as conn:
             row = await quarantine.read_quarantined(conn, id_)
-        there = await self._hand_over(cell, row or {}, edited)
+        there = await self._hand_over(other, row or {}, edited)
         if there.failed:
             return Replayed(id_, delivery.topic, there.outcome, f"in cell {cell}: {there.error}")
         done = Replayed(id_, delivery.topic, there.outcome)

@@ -41,12 +41,12 @@ async def _batch(reads: Reads, query: Query) -> Mapping[str, Any]:
 
 
 async def _find(reads: Reads, query: Query) -> Mapping[str, Any]:
-    return _found(query, [await _search(reads, query)])
+    return _found(query, {None: await _search(reads, query)})
 
 
-async def _find_in_all(cells: Sequence[Reads], query: Query) -> Mapping[str, Any]:
-    answers = await asyncio.gather(*(_search(reads, query, CELL_SEARCH_SECONDS) for reads in cells))
-    return _found(query, answers, are_cells=True)
+async def _find_in_all(cells: Mapping[int, Reads], query: Query) -> Mapping[str, Any]:
+    answers = await asyncio.gather(*(_search(reads, query, CELL_SEARCH_SECONDS) for reads in cells.values()))
+    return _found(query, dict(zip(cells, answers, strict=True)))
 
 
 async def _search(reads: Reads, query: Query, seconds: float | None = None) -> Sequence[NamedRow] | OperationError:
@@ -69,20 +69,18 @@ async def _search(reads: Reads, query: Query, seconds: float | None = None) -> S
         return error
 
 
-def _found(
-    query: Query, answers: Sequence[Sequence[NamedRow] | OperationError], *, are_cells: bool = False
-) -> Mapping[str, Any]:
-    """Put the answers of all cells together, the newest first."""
+def _found(query: Query, answers: Mapping[int | None, Sequence[NamedRow] | OperationError]) -> Mapping[str, Any]:
+    """Put the answers of all cells together, the newest first; of one database, it is as it was found."""
     rows: list[NamedRow] = []
     nothing, missing = None, []
-    for cell, answer in enumerate(answers):
+    for cell, answer in answers.items():
         if isinstance(answer, NotFound | InvalidRequest):
             nothing = str(answer)
         elif isinstance(answer, OperationError):
             missing.append(cell)
         else:
-            rows += [{**row, "cell": cell if are_cells else None} for row in answer]
-    if are_cells:
+            rows += [{**row, "cell": cell} for row in answer]
+    if len(answers) > 1:
         rows.sort(key=lambda row: (row["at"] is not None, row["at"]), reverse=True)  # an open slot has no time
     return {
         **{name: query.text(name) for name in ("text", "since", "until")},

@@ -77,8 +77,8 @@ class CellState(NamedTuple):
 _TOTALS: Final = ("pending", "quarantine_open", "topics_stopped", "outbox_rows", "outbox_blocked", "relays")
 
 
-async def _overview_of_all(cells: Sequence[Reads], _: Query) -> Mapping[str, Any]:
-    states = await asyncio.gather(*(_state(cell, reads) for cell, reads in enumerate(cells)))
+async def _overview_of_all(cells: Mapping[int, Reads], _: Query) -> Mapping[str, Any]:
+    states = await asyncio.gather(*(_state(cell, reads) for cell, reads in cells.items()))
     known = [each.health for each in states if each.health]
     lags = [each.lag for each in states if each.lag is not None]
     conditions = [

@@ -163,7 +163,7 @@ class ConsolePage:
     template: str
     read: Callable[[Reads, Query], Awaitable[Mapping[str, Any]]]
     is_in_menu: bool = True
-    read_all: Callable[[Sequence[Reads], Query], Awaitable[Mapping[str, Any]]] | None = None
+    read_all: Callable[[Mapping[int, Reads], Query], Awaitable[Mapping[str, Any]]] | None = None
     """Reads what it shows of all cells together, where there are several."""
     template_of_all: str = ""
     """The template for that, where it is another one."""

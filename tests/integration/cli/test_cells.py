@@ -25,7 +25,7 @@ ONCE = ("top", "--once", "--interval", "1")
 
 @pytest.fixture
 def cells(server_url: str, template: str) -> Iterator[Sequence[str]]:
-    with new_cells(server_url, template, 2) as urls:
+    with new_cells(server_url, template, "ab") as urls:
         yield urls
 
 

@@ -17,6 +17,8 @@ from tests.support.pods.operator_stage import ApplyingPod, states, written
 from tests.support.servers.cells import become_cells
 
 OTHERS = next(f"b{each}" for each in range(99) if cell_of(f"b{each}", 2) == 1)
+URL = "postgresql://els_app:x@{}/els"
+WRONG_PLACES = (" ".join(URL.format(host) for host in "aabc"), "the places 0, 1 of a database are no cell")
 REPLAYED = "select state, edited_value is not null, batch_id from els.quarantine"
 
 
@@ -101,12 +103,15 @@ def test_an_input_that_is_corrected_to_another_cells_is_processed_there(
 
 def test_the_database_of_the_other_cell_must_be_that_cell(halves: Halves, app_url: str) -> None:
     id_ = reject_here(halves, app_url, content(OTHERS, "t"))
-    urls = f"{app_url} {app_url}"
+    urls = f"{app_url} {app_url}&connect_timeout=5"
     ended = halves.service("quarantine", "replay", str(id_), ELS_CELL_DATABASE_URLS=urls)
     assert ended.status == 1
     assert "the database holds cell 0 of 2, and this process is set to cell 1 of 2" in ended.out + ended.err
     ended = halves.service("quarantine", "list", ELS_CELL_DATABASE_URLS=app_url)
     assert ended.failed_with(2, "ELS_CELL_DATABASE_URLS: should have 2 URLs with ELS_CELLS=2")
+    for wrong, said in ((f"{app_url} {app_url}", "has all batches, and this process is cell 0 of 2"), WRONG_PLACES):
+        ended = halves.service("quarantine", "list", ELS_CELL_DATABASE_URLS=wrong)
+        assert ended.failed_with(2, f"ELS_CELL_DATABASE_URLS: {said}")
 
 
 def test_an_operator_who_asks_the_wrong_cell_about_a_batch_learns_which_one_has_it(halves: Halves) -> None:

@@ -48,7 +48,7 @@ class ServedHere:
         self.sessions = Sessions(TOKENS, lambda: self.now)
         offsets = OffsetsReader({"bootstrap_servers": broker}, *(f"group{of.suffix}" for of in slices))
         self.samples = Samples(dict, offsets)
-        self.cells = ConsoleCells([self._cell(cell, offsets) for cell in range(len(urls))])
+        self.cells = ConsoleCells({cell: self._cell(cell, offsets) for cell in range(len(urls))}, 0, range(len(urls)))
         self.outages = self.cells[0].reads.outages
         access = Access(TOKENS, self.sessions, Denials(), proxy)
         application = Console(access, self.cells).application()

@@ -41,13 +41,13 @@ class TwoCells(NamedTuple):
 
     def know_nothing(self) -> None:
         self.console.cells.forget(None)
-        for reads in self.console.cells.reads:
+        for reads in self.console.cells.reads.values():
             reads.forget()
 
 
 @pytest.fixture
 def urls(server_url: str, template: str) -> Iterator[Sequence[str]]:
-    with new_cells(server_url, template, 2) as made:
+    with new_cells(server_url, template, "ab") as made:
         yield made
 
 

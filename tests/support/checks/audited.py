@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from deploy.servers.brokers import Broker
 from service.audit.audit import TIMEOUTS, audit
 from service.audit.report import AuditedCell, Report, Scope
-from service.domain.cells import Slice
+from service.domain.cells import numbers_at, slices_at
 from service.domain.input_limits import InputLimits
 from service.kafka import connection
 from service.postgres.pool import Database
@@ -26,7 +26,7 @@ async def audited(
     """Returns the report of an audit; by default, all pods have the same clock."""
     database = Database(database_url, pool_size=1, timeouts=TIMEOUTS)
     try:
-        scope = Scope(1, InputLimits(), retention, whole=whole, clocks_apart=clocks_apart)
+        scope = Scope([0], InputLimits(), retention, whole=whole, clocks_apart=clocks_apart)
         kafka = connection.client_options(broker.bootstrap_servers)
         return await audit([AuditedCell(database, group)], kafka, scope)
     finally:
@@ -35,12 +35,10 @@ async def audited(
 
 async def audited_cells(urls: Sequence[str], broker: Broker, group: str) -> Report:
     """Returns the report of an audit of all cells; their pods have the same clock."""
-    cells = [Slice(len(urls), cell) for cell in range(len(urls))]
-    databases = [
-        Database(url, pool_size=1, timeouts=TIMEOUTS, of=of_cell) for url, of_cell in zip(urls, cells, strict=True)
-    ]
+    databases = [Database(url, pool_size=1, timeouts=TIMEOUTS, of=of) for of, url in slices_at(urls)]
     try:
-        scope = Scope(len(urls), InputLimits(), 86_400, whole=True, clocks_apart=0)
+        numbers = numbers_at([each.slice for each in databases])
+        scope = Scope(numbers, InputLimits(), 86_400, whole=True, clocks_apart=0)
         audited = [AuditedCell(each, group + each.slice.suffix) for each in databases]
         return await audit(audited, connection.client_options(broker.bootstrap_servers), scope)
     finally:

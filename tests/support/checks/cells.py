@@ -6,6 +6,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from service.domain.cells import slices_at
+
 TABLES = (
     *("batches", "slots", "pending_content", "excess_content", "validation_failures", "confirmations"),
     *("incomplete_batches", "outbox_pages", "outbox_blocked", "quarantine", "lost_inputs", "operator_actions"),
@@ -19,13 +21,13 @@ APART = 1_000_000
 
 
 def check_slices(urls: Sequence[str]) -> None:
-    """Asserts that each database, the first one cell 0, has only rows of its own batches."""
-    for cell, url in enumerate(urls):
+    """Asserts that each database, at its places, has only rows of its own batches."""
+    for of, url in slices_at(urls):
         with psycopg.connect(url) as conn:
             for table in OF_A_BATCH:
                 query = sql.SQL("select batch_id from {} where els.cell_of(batch_id, %s) <> %s")
-                foreign = conn.execute(query.format(sql.Identifier("els", table)), [len(urls), cell]).fetchall()
-                assert foreign == [], f"{table} of cell {cell} has rows of other cells"
+                foreign = conn.execute(query.format(sql.Identifier("els", table)), of).fetchall()
+                assert foreign == [], f"{table} of {of} has rows of other cells"
 
 
 def copy_union(urls: Sequence[str], into: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from deploy.servers import databases
-from service.domain.cells import cell_of
+from service.domain.cells import cell_of, slices_at
 
 
 def become_cells(*connections: psycopg.Connection[Any]) -> None:
@@ -17,16 +17,18 @@ def become_cells(*connections: psycopg.Connection[Any]) -> None:
 
 
 def set_slices(urls: Sequence[str]) -> None:
-    """Gives each database its slice; the URLs are those of a superuser, that of cell 0 first."""
-    with ExitStack() as stack:
-        become_cells(*(stack.enter_context(psycopg.connect(url, autocommit=True)) for url in urls))
+    """Gives each database its slice; the URLs are those of a superuser, each at its places as in `slices_at`."""
+    for of, url in slices_at(urls):
+        with psycopg.connect(url) as conn:
+            conn.execute("update els.slice set cells = %s, cell = %s", of)
 
 
 @contextmanager
-def new_cells(server_url: str, template: str, count: int) -> Iterator[Sequence[str]]:
-    """Gives the URLs of the databases of so many cells, as superuser."""
+def new_cells(server_url: str, template: str, places: str) -> Iterator[Sequence[str]]:
+    """Gives the URL of a database at each of its places, as superuser: "abcb" is three cells, of which b is 1 of 2."""
     with ExitStack() as stack:
-        urls = [stack.enter_context(databases.cloned(server_url, template)) for _ in range(count)]
+        made = {name: stack.enter_context(databases.cloned(server_url, template)) for name in sorted(set(places))}
+        urls = [made[name] for name in places]
         set_slices(urls)
         yield urls
 

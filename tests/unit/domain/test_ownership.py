@@ -48,7 +48,7 @@ def check(topic: str, value: bytes | None, *, key: bytes | None = b"key", partit
         assert taken == {owner: decoded}, (cells, value)
         assert owner_of(decoded, cells) == owner
         for wanted in (range(cells), {owner}, {(owner + 1) % cells}):
-            found = decode_of_cells(topic, partition, record, DEFAULT_LIMITS, cells, wanted)
+            found = decode_of_cells(topic, partition, record, DEFAULT_LIMITS, range(cells), wanted)
             assert found == ((owner, decoded) if owner in wanted else None)
     if isinstance(decoded.event, Rejection):
         return
