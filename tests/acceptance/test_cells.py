@@ -8,9 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from deploy.servers import databases
-from deploy.servers.brokers import Broker
+from deploy.servers.brokers import Broker, committed_offsets
 from deploy.servers.pods import Pods, pods
 from service.domain.cells import slices_at
 from tests.support.builders import replay
@@ -141,6 +142,36 @@ async def test_repeats_on_several_cells_add_nothing(
         start(running, urls, 2)
         await check_union(urls, database_url, kafka, group, morning, records)
         assert await running.stop() == [0] * 2 * len(urls)
+
+
+@pytest.mark.only_in_test_all("the recorded morning on 2 cells, of which one is down")
+async def test_a_database_that_is_down_stops_its_cell_only(
+    tmp_path: Path,
+    settings: dict[str, str],
+    group: str,
+    server_url: str,
+    database_url: str,
+    kafka: Broker,
+    cells: Cells,
+) -> None:
+    """Meanwhile the group of the other cell passes all offsets; its own inputs are applied when it is back."""
+    urls, records = cells(2), replay.morning()
+    morning = Replay(kafka, records)
+    name = str(conninfo_to_dict(urls[1])["dbname"])
+    with pods(tmp_path, settings) as running, psycopg.connect(server_url, autocommit=True) as server:
+        start(running, urls)
+        await running.ready()
+        server.execute(f'alter database "{name}" with allow_connections false'.encode())
+        server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+        try:
+            await morning.run()
+            await all_done(urls[0], kafka, f"{group}.cell-0-of-2", morning.ends)
+            passed = await committed_offsets(kafka, f"{group}.cell-1-of-2", morning.ends)
+            assert sum(passed.values()) < sum(morning.ends.values()) / 2
+        finally:
+            server.execute(f'alter database "{name}" with allow_connections true'.encode())
+        await check_union(urls, database_url, kafka, group, morning, records)
+        assert await running.stop() == [0, 0]
 
 
 def rows_of(url: str) -> Any:
