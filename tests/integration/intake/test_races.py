@@ -172,6 +172,6 @@ async def test_different_points_that_are_treated_as_equal_are_detected(
     monkeypatch.setattr(points.History, "digest", property(lambda _: b"", lambda _, __: None), raising=False)
     monkeypatch.setattr(points, "_changes", lambda *_: ([], []))
     async with stage(database_url, 2) as played:
-        report = await run_twice(played, RACES["two contents on the last slot"])
+        report = await run_twice(played, RACES["one content twice on the last two slots"])
     assert report.unlike
     assert complaints(report)
