@@ -28,6 +28,7 @@ from service.domain import incoming as events
 from service.domain import json_limits
 from service.domain.events import LONGEST_ERROR, Incoming, Rejection
 from service.domain.input_limits import DEFAULT_LIMITS
+from service.domain.scanning import scanned_batch_id
 from service.domain.topics import BATCH_REGISTERED, CONTENT_PROVISIONED, INCOMING_TOPICS, VALIDATION_FAILED
 from service.kafka.deliveries import open_batch
 from service.kafka.record_batches import RecordBatch, Records
@@ -51,6 +52,7 @@ NASTY: Sequence[Any] = (
 SPLICES = (
     b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\\ud800", b"\\udc00", b"\\u0000", b"NaN", b"-Infinity",
     b"1e999", b"-0", b"01", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"[" * 80, b'{"a":' * 80, b"null",
+    b'"batch_id":"b"', b'"batch_id":"b",', b',"entity_id":null', b'"data":', b"\\u0062", b'\\"', b"\\\\",
 )  # fmt: skip
 
 
@@ -125,7 +127,11 @@ def wrong_with(topic: str, value: bytes) -> str | None:
         event = events.decode(topic, value, max_bytes=MAX_BYTES)
     except Exception as error:  # noqa: BLE001  that is what is looked for
         return f"{type(error).__name__}: {error}"
-    return _unshowable(event) if isinstance(event, Rejection) else _unkeepable(event)
+    if isinstance(event, Rejection):
+        return _unshowable(event)
+    if (scanned := scanned_batch_id(value)) not in (None, event.batch_id):
+        return f"a scan takes batch {event.batch_id!r} for {scanned!r}"
+    return _unkeepable(event)
 
 
 def _unshowable(rejection: Rejection) -> str | None:
