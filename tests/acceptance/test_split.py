@@ -29,7 +29,7 @@ from tests.support.checks.cells import copy_union
 from tests.support.checks.expected import all_done, check_tables, check_topics, read_back
 from tests.support.pods.killed_transfer import WHEN
 
-SPEED = 12
+SPEED = 20
 KILLS = tuple(f"{step}:{when}" for (step, _), when in product(STEPS, WHEN))
 """All kills of the command; those of a new step are among them."""
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,12 +22,11 @@ from service.cells.transfer import STEPS
 from service.domain.cells import cell_of
 from service.postgres import migration
 from tests.support.builders.rows import PLANT
-from tests.support.pods.command_line import NOBODY, ROOT, Ended
+from tests.support.pods.command_line import NOBODY, ROOT, CommandLine, Ended
 from tests.support.pods.killed_transfer import WHEN
 
 BATCHES = [f"batch-{number}" for number in range(64)]
 OF_A_BATCH = ("outbox_pages", "outbox_blocked", "pending_content", "validation_failures", "confirmations")
-ORIGINAL = {"ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY, "ELS_WHO": "Ada"}
 
 # Half of the rejected inputs show their batch, and half of them only their partition.
 ROWS = """
@@ -53,31 +53,37 @@ class Cell:
 
     primary: Postgres
     standby: Standby
+    service: CommandLine
 
-    def command(self, *arguments: str, module: str = "service", **settings: str) -> Ended:
-        """Runs a command on the cell, in a process of its own."""
+    def command(self, *arguments: str, **settings: str) -> Ended:
+        """Runs a command on the cell."""
+        return self.service(*arguments, **settings)
+
+    def killed(self, *kills: str, kind: str = "split") -> None:
+        """Runs a command once for each of these kills, of which it dies."""
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            env={
-                **plain_environment(),
-                "PYTHONPATH": str(ROOT),
-                "ELS_DATABASE_URL": self.primary.url(),
-                "ELS_STANDBY_DATABASE_URL": self.standby.url(),
-                **ORIGINAL,
-                **settings,
-            },
+            [sys.executable, "-m", "tests.support.pods.killed_transfer", "cells", kind],
+            env={**plain_environment(), **self.settings, "PYTHONPATH": str(ROOT), "KILL_AT": ",".join(kills)},
             cwd="/",
             capture_output=True,
             text=True,
             timeout=100,
             check=False,
         )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        assert done.returncode == 0, done
 
-    def killed(self, *kills: str, kind: str = "split") -> None:
-        """Runs a command once for each of these kills, of which it dies."""
-        done = self.command("cells", kind, module="tests.support.pods.killed_transfer", KILL_AT=",".join(kills))
-        assert done.status == 0, done
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return settings_of(self.primary, self.standby)
+
+
+def settings_of(primary: Postgres, standby: Postgres) -> Mapping[str, str]:
+    return {
+        "ELS_DATABASE_URL": primary.url(),
+        "ELS_STANDBY_DATABASE_URL": standby.url(),
+        "ELS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "ELS_WHO": "Ada",
+    }
 
 
 def query(server: Postgres, text: str, *parameters: object) -> list[Any]:
@@ -101,9 +107,11 @@ def planted(durable_postgres: Postgres) -> Postgres:
 
 
 @pytest.fixture
-def cell(planted: Postgres) -> Iterator[Cell]:
+def cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], planted: Postgres
+) -> Iterator[Cell]:
     with standby_of(planted) as standby:
-        yield Cell(planted, standby)
+        yield Cell(planted, standby, CommandLine(tmp_path, monkeypatch, capfd, settings_of(planted, standby)))
 
 
 def check_halves(cell: Cell) -> None:
@@ -234,6 +242,7 @@ def test_what_takes_too_long_takes_the_fence_away_and_who_passed_the_check_is_wa
     check_fails(cell, "split", why="leads to no standby")
 
 
+@pytest.mark.only_in_test_all("servers that are promoted too early, frozen, or killed at every step of a split")
 def test_a_standby_that_is_promoted_too_early_is_not_used(cell: Cell) -> None:
     cell.killed("fence:after")
     cell.standby.promote()
@@ -264,6 +273,7 @@ def test_a_moved_cell_is_served_by_the_standby_and_its_old_database_is_never_wri
     check_fails(cell, "move", "--cancel", why="stays closed")
 
 
+@pytest.mark.only_in_test_all("servers that are promoted too early, frozen, or killed at every step of a split")
 async def test_a_server_that_does_not_answer_is_not_waited_for_any_longer(planted: Postgres) -> None:
     """Its process is frozen, so that nothing closes the connection."""
     server = Server(planted.url(), "ELS_STANDBY_DATABASE_URL")
@@ -284,7 +294,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_any_longer(plante
         assert conn.pgconn.backend_pid != session.pid
 
 
-@pytest.mark.only_in_test_all("servers that are killed at every step of a split")
+@pytest.mark.only_in_test_all("servers that are promoted too early, frozen, or killed at every step of a split")
 def test_servers_that_are_killed_at_every_step_continue_with_the_split(cell: Cell) -> None:
     for step, _ in STEPS:
         for server in (cell.primary, cell.standby):
