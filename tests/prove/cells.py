@@ -19,11 +19,15 @@ CELL_ROUNDS: Final = {
     "one cell is split into two": Plan("split"),
     "two cells are split into four": Plan("split", 2),
     "a cell is moved": Plan("move"),
+    "a split that nothing disturbs": Plan("split", kills=()),
 }
+"""The last one says how long the silence is."""
 
 
 def _plan(dice: random.Random, of: Plan) -> Plan:
-    """Returns the plan with some of the kills; the servers of one cell are killed, too."""
+    """Returns the plan with some of the kills; the servers are killed, too."""
+    if not of.kills:
+        return of
     kills = [kill for kill in KILLS if dice.random() < 0.4]
 
     async def disturb(server: Postgres, standby: Standby) -> None:
