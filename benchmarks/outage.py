@@ -10,8 +10,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+import psutil
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -20,7 +21,7 @@ from benchmarks.report import Report, percentile
 from deploy.local.postgres import Postgres
 from deploy.servers import databases
 from deploy.servers.brokers import Broker, committed_offsets
-from deploy.servers.pods import until
+from deploy.servers.pods import Pod, until
 from service.domain.cells import Slice
 from service.domain.topics import CONTENT_PROVISIONED
 from service.settings import Settings
@@ -43,6 +44,8 @@ class Outage:
     phases: dict[str, list[float]]
     behind: tuple[int, int]
     """Records behind the ends that the groups of the two cells were, when the database was to be started again."""
+    cores: float
+    """What the pod of the other cell used meanwhile."""
     caught_up: float
     """Seconds from then on until everything is published that the stopped cell had to do."""
 
@@ -71,6 +74,10 @@ def measure(server: servers.Server, options: argparse.Namespace) -> Report:
     behind = [run.behind[0] for run in stopped]
     report.add("end of the stop: records the group is behind", "", behind, better="less", watermark=most)
     report.add("end of the stop: records the other group is behind", "", [run.behind[1] for run in stopped])
+    for what, its_runs in (("none stopped", alone), ("the other stopped", stopped)):
+        report.add(
+            f"meanwhile, {what}: CPU of the other's pod", "cores", [run.cores for run in its_runs], better="less"
+        )
     report.add("until the other has done all it had to", "s", [run.caught_up for run in stopped], better="less")
     report.notes.append(f"{options.rate}/s for both cells, a server each; one is stopped for {options.seconds:.0f} s")
     return report
@@ -90,44 +97,46 @@ def _run(pair: Sequence[servers.Server], stopped: Postgres | None, rate: int, se
             pods.start(1, **servers.settings_of_cell(url, of))
         asyncio.run(pods.ready())
         with load.begin("paced", kafka.bootstrap_servers, **load_options) as sending:
-            begin, end, behind = asyncio.run(_stopped(urls[0], kafka, stopped, seconds))
+            begin, end, behind, cores = asyncio.run(_stopped(urls[0], kafka, stopped, seconds, pods.all[1]))
             sent = load.ended(sending)
         if sent["received"] < sent["sent"]:
             raise RuntimeError(f"{sent['received']} of {sent['sent']} arrived: {pods.all[1].last_lines()}")
         if any(statuses := asyncio.run(pods.stop())):
             raise RuntimeError(f"the pods exited with status {statuses}: {pods.all[1].last_lines()}")
-    return _outage(sent, begin, end, behind)
-
-
-def _outage(sent: dict[str, Any], begin: float, end: float, behind: tuple[int, int]) -> Outage:
     going_on, other = sent["by_cell"]
     phases = {
         phase: sorted(taken for due, taken in going_on if first <= due < last)
         for phase, first, last in zip(PHASES, (0, begin, end), (begin, end, end + (end - begin) / 2), strict=True)
     }
-    return Outage(phases, behind, max(due + taken for due, taken in other if due < end) - end)
+    return Outage(phases, behind, cores, max(due + taken for due, taken in other if due < end) - end)
 
 
 async def _stopped(
-    url: str, kafka: Broker, stopped: Postgres | None, seconds: float
-) -> tuple[float, float, tuple[int, int]]:
+    url: str, kafka: Broker, stopped: Postgres | None, seconds: float, pod: Pod
+) -> tuple[float, float, tuple[int, int], float]:
     """Stops a server for `seconds`, after half as many of a steady load. Without a server only waits as long.
 
-    Returns the begin and the end, on the clock of `time.perf_counter`, and how many records each group is behind then.
+    Returns the begin and the end, on the clock of `time.perf_counter`, how many records each group is behind then, and
+    how many cores `pod` has used.
     """
     with psycopg.connect(url, autocommit=True) as conn:
         query = "select coalesce(sum(next_offset), 0) > 0 from els.progress"
         await until(lambda: conn.execute(query).fetchone() == (True,), 60, lambda: "nothing is applied")
     await asyncio.sleep(WARM_UP + seconds / 2)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), _cpu_seconds(pod)
     if stopped:
         await asyncio.to_thread(stopped.stop)
     await asyncio.sleep(begin + seconds - time.perf_counter())
     behind = await _behind(kafka)
-    end = time.perf_counter()
+    end, used = time.perf_counter(), _cpu_seconds(pod) - used
     if stopped:
         await asyncio.to_thread(stopped.start)
-    return begin, end, behind
+    return begin, end, behind, used / (end - begin)
+
+
+def _cpu_seconds(pod: Pod) -> float:
+    times = psutil.Process(pod.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def _behind(kafka: Broker) -> tuple[int, int]:
