@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from deploy.servers import databases
+from deploy.servers.pods import ROOT
 from tests.support.builders.rows import MANY_EVENTS, MANY_WAIT, PLANT, plant, rows
 
 
@@ -97,3 +98,32 @@ def test_health_reads_nothing_that_has_a_history(history: Connection[dict[str, A
     found = plan(history, "select * from ops.health")
     for table in ("slots", "batches", "excess_content"):
         assert f" on {table}" not in re.sub("using batches_(unconfirmed|late_reported) on batches", "", found)
+
+
+STEP = re.compile(r"(Index|Seq|CTE|Subquery) Scan.*?(?: using| on) (\w+)|(Nested Loop|Hash Join|Merge Join|Append)")
+
+
+def steps(database: Connection[dict[str, Any]], query: str) -> list[str]:
+    """What a plan reads, by which index, and how it joins, without the look at els.slice."""
+    text = plan(database, query).replace("Index Only", "Index")
+    return [step for found in STEP.finditer(text) if (step := " ".join(filter(None, found.groups()))) != "Seq slice"]
+
+
+def test_views_are_planned_like_their_tables_while_there_is_nothing_to_trim(
+    history: Connection[dict[str, Any]],
+) -> None:
+    with history.transaction(force_rollback=True):
+        history.execute("create schema bare")
+        for file in (ROOT / "sql" / "views").glob("*.sql"):
+            history.execute(file.read_text().replace("els.own_", "els.").replace("ops.", "bare.").encode())
+        of_batch = (
+            "select table_name from information_schema.columns where table_schema = 'ops' and column_name = 'batch_id'"
+        )
+        views = [each["table_name"] for each in rows(history, of_batch)]
+        queries = [*views, "health", "outbox_backlog", *(f"{view} where batch_id = 'b7'" for view in views)]
+        found = {
+            query: [steps(history, f"select * from {schema}.{query}") for schema in ("ops", "bare")]
+            for query in queries
+        }
+    assert len(found) > 30
+    assert {query: plans for query, plans in found.items() if plans[0] != plans[1]} == {}
