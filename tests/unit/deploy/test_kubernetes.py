@@ -242,19 +242,22 @@ def test_the_alerts_are_applied_once_and_not_in_each_cell() -> None:
 
 
 def test_a_cell_is_made_of_another_by_its_number(tmp_path: Path, kustomize: Kustomize) -> None:
-    """By the command of docs/scaling.md, played with the real program."""
+    """By the command of docs/scaling.md, played with the real program. One of them is half of a cell that was split."""
     shutil.copytree(DEPLOY / "kubernetes", tmp_path / "deploy" / "kubernetes")
     shown = (DEPLOY.parent / "docs" / "scaling.md").read_text()
     [recipe] = re.findall(r"```sh\n(cd deploy/kubernetes/overlays/cells\n.*?)```", shown, re.DOTALL)
     loop = recipe[: recipe.index("done\n") + len("done\n")]
     subprocess.run(["bash", "-euo", "pipefail", "-c", loop], cwd=tmp_path, check=True)
-    made = [kustomize(tmp_path / CELLS.relative_to(DEPLOY.parent) / str(number)) for number in range(16)]
-    for number, objects in enumerate(made):
+    cells = tmp_path / CELLS.relative_to(DEPLOY.parent)
+    half = cells / "3" / "kustomization.yaml"
+    half.write_text(half.read_text().replace("ELS_CELL=3", "ELS_CELL=19, ELS_CELLS=32"))
+    for number in range(16):
+        objects = kustomize(cells / str(number))
         assert {each["metadata"]["namespace"] for each in objects} == {f"essay-lifecycle-cell-{number}"}
         found = {each["kind"]: each for each in objects}
         given = found["ConfigMap"]["data"]
         of = Slice(int(given["ELS_CELLS"]), int(given["ELS_CELL"]))
-        assert of == Slice(16, number)
+        assert of == (Slice(32, 19) if number == 3 else Slice(16, number))
         [container] = found["Deployment"]["spec"]["template"]["spec"]["containers"]
         assert container["envFrom"][0]["configMapRef"]["name"] == found["ConfigMap"]["metadata"]["name"]
         trigger = found["ScaledObject"]["spec"]["triggers"][0]["metadata"]
