@@ -28,7 +28,7 @@ from service.recovery.blanking import (
     lock_erased_batch,
     tombstones,
 )
-from service.store import erasures, operator_actions
+from service.store import erasures, operator_actions, progress
 from service.store.erasures import ErasedUploads
 from service.store.operator_actions import Operator, Subject
 
@@ -118,6 +118,7 @@ class PrivacyActions:
             raise operation_error(error) from None
         if request.name and request.kind in ("user", "file"):
             async with transaction(self._database) as conn:
+                await progress.check_server(conn)
                 report.operator_actions += await erasures.blank_operator_actions(conn, None, [], [], [request.name])
         return report
 

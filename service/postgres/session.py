@@ -73,11 +73,12 @@ BEGIN_DURABLE: Final = f"{BEGIN}; {_AT_LEAST_ON.format(is_local='true')}"
 _SLICE_SETTING: Final = "els.slice"
 """The setting with which a session states the slice of its process (`4/2`: cell 2 of 4). The database refuses to be
 changed by one of another slice than its own; a session without the setting means all batches. So it is never left to
-`options`, which a pooler may drop: a cell would be let into a database of all batches, and skip what is not its own."""
+`options`, which a pooler may drop: a cell would be let into a database of all batches, and skip what is not its own. A
+process of all batches states it, too: a pooler may hand out a session as a process of a cell has left it."""
 
 
 def _slice_settings(of: Slice) -> Mapping[str, str]:
-    return {} if of.is_all else {_SLICE_SETTING: f"{of.cells}/{of.cell}"}
+    return {_SLICE_SETTING: f"{of.cells}/{of.cell}"}
 
 
 def begin_durable(of: Slice) -> str:

@@ -2,7 +2,8 @@
 -- so that pod crashed (or hangs). A crash counts against a single record, or against a batch that was unpacked, only
 -- where the pod was handling it: a pod that crashed before it came to the record crashed for another reason. A mark of
 -- this same pod means that the database was unavailable when the mark should have been released, and counts no crash.
--- Index: crash_marks_pkey. Locks: the partitions' rows, in order.
+-- Refuses where the database holds another slice: pods of before a split leave their group one after the other.
+-- Index: crash_marks_pkey, slice_pkey. Locks: the partitions' rows, in order.
 with found as materialized (
     select
         marks.topic, marks."partition", marks."offset", marks.records,
@@ -20,6 +21,7 @@ claimed as (
     insert into els.crash_marks (topic, "partition", "offset", records, deaths, in_hand, pod, marked_at)
     select topic, "partition", 0, null, 0, false, :pod, transaction_timestamp()
     from unnest(:topics::text[], :partitions::bigint[]) as assigned (topic, "partition")
+    where (select els.check_slice())
     order by topic, "partition"
     on conflict (topic, "partition") do update
     set pod = excluded.pod,

@@ -1,6 +1,7 @@
 -- Writes tombstones of these (arrays as in find_erased). The tombstone of a batch says whether all of it is erased or a
 -- part; it changes from the second to the first. Returns the digests in hexadecimal, in the order given.
--- Index: erasures_pkey. Locks: the rows, in the order of their digests.
+-- Refuses as blank_quarantine does.
+-- Index: erasures_pkey, slice_pkey. Locks: the rows, in the order of their digests.
 with given as materialized (
     select
         els.erasure_digest(
@@ -14,6 +15,7 @@ with given as materialized (
         as erased (kind, batch_id, name, ordinal)
     cross join els.erasure_keys as keys
     where keys.is_own
+        and (select els.check_slice())
 ),
 written as (
     insert into els.erasures as erasures (digest, key_id, kind)

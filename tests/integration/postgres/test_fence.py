@@ -1,14 +1,17 @@
 """The database and this code agree on the cell of a batch, and it refuses a process of another cell."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+from aiokafka import TopicPartition
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 
 from deploy.servers import databases
 from service.domain.cells import ALL_BATCHES, Slice, cell_of
@@ -18,7 +21,8 @@ from service.postgres.fence import slice_error
 from service.postgres.pool import Database
 from service.postgres.schema import schema_error
 from service.postgres.session import Pooler
-from service.store import progress, relays, retention
+from service.recovery.blanking import Tombstone, blank_rejected, import_tombstones
+from service.store import crash_marks, progress, recovery, relays, retention
 from service.store.operator_actions import Operator, Subject, insert_operator_actions
 from tests.support.pods.command_line import NOBODY, CommandLine
 
@@ -109,6 +113,52 @@ async def test_nothing_of_another_cell_changes_the_database(app_url: str, pooler
     assert await error_of(retention.try_purge) == expected
     assert await error_of(lambda conn: relays.renew_relay(conn, uuid4(), 5)) == expected
     assert await error_of(lambda conn: insert_operator_actions(conn, who, "act", [Subject()])) == expected
+    assert await error_of(lambda conn: crash_marks.claim_marks(conn, "pod", [TopicPartition("t", 0)])) == expected
+    assert await error_of(lambda conn: recovery.begin_recovery(conn, uuid4(), "why")) == expected
+    await database.close()
+
+
+@pytest.mark.usefixtures("halved")
+async def test_an_erasure_blanks_nothing_in_a_database_of_another_cell(
+    app_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    """A standby that was sealed has these rows, too, and would keep them: it must not be reported as done."""
+    conn.execute(
+        """
+        insert into els.quarantine
+            (topic, fingerprint, "partition", "offset", reason, error, first_seen_at, last_seen_at, value)
+        values ('in', sha256('f'), 0, 0, 'invalid', '', now(), now(), '"Ada Lovelace.docx"')
+        """
+    )
+    of_another = Database(app_url)
+    with pytest.raises(psycopg.Error, match=REFUSAL):
+        await blank_rejected(of_another, "Ada")
+    with pytest.raises(psycopg.Error, match=REFUSAL):
+        async with of_another.transaction() as writing:
+            await import_tombstones(writing, [Tombstone("00" * 32, "user", datetime.now(UTC), None, "ab")])
+    await of_another.close()
+    assert conn.execute("select value is null, erased_at from els.quarantine").fetchall() == [(False, None)]
+    own = Database(app_url, of=Slice(2, 1))
+    assert await blank_rejected(own, "Ada") == (1, 0)
+    await own.close()
+
+
+@pytest.mark.usefixtures("halved")
+@pytest.mark.parametrize("pooler", ["none", "session", "transaction"])
+async def test_what_another_session_has_left_is_not_taken_for_the_own_slice(app_url: str, pooler: Pooler) -> None:
+    """A pooler may hand out a session of the server with the settings of who had it before."""
+    database = Database(make_conninfo(app_url, options="-c els.slice=2/1"), pooler=pooler)
+    assert await slice_error(database) == f"{REFUSAL}all batches (ELS_CELLS, ELS_CELL)"
+    await database.close()
+
+
+@pytest.mark.usefixtures("halved")
+async def test_a_process_of_another_cell_does_not_stop_the_database(app_url: str) -> None:
+    """What it has read of the topics and the tables may be of the time before a split."""
+    database = Database(app_url)
+    with pytest.raises(psycopg.Error, match=REFUSAL):
+        async with database.transaction() as conn:
+            await progress.report_behind(conn, "it is behind", 1)
     await database.close()
 
 
