@@ -71,3 +71,12 @@ grant execute on function els.blank_operator_actions, els.add_erasure_key to els
 
 grant usage on schema ops to els_ops;
 grant select on all tables in schema ops to els_ops;
+
+-- A database that its cell has left is never written again (sql/queries/cells/move_cell.sql).
+do $$
+begin
+    if exists (select from els.slice, els.transfer where slice.fenced and transfer.state = 'done') then
+        revoke insert, update, delete, truncate on all tables in schema els from els_app;
+    end if;
+end
+$$;

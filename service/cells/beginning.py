@@ -39,6 +39,14 @@ class TransferOptions:
     promotes: bool = True
     """Whether the command promotes the standby; otherwise it waits until somebody else has."""
 
+    @property
+    def halves(self) -> tuple[Slice, Slice]:
+        """Returns the slices of the two databases afterwards; the same twice for a move."""
+        cells_, cell = self.of
+        if self.kind == "move":
+            return self.of, self.of
+        return Slice(2 * cells_, cell), Slice(2 * cells_, cell + cells_)
+
 
 async def read(server: Server) -> Cell:
     """Read what a server's database says of its cell. Raises psycopg.Error."""
@@ -69,7 +77,7 @@ def continues(here: Cell, there: Cell, options: TransferOptions) -> bool:
         raise TransferError("ELS_MIGRATION_DATABASE_URL and ELS_STANDBY_DATABASE_URL lead to the same database")
     is_same = (here.kind, here.before) == (options.kind, options.of)
     if here.state == "done":
-        return is_same and there.run == here.run and not there.is_standby
+        return is_same and there.run == here.run and _are_its_two(here, there, options)
     if here.run is None:
         return False
     if not is_same:
@@ -84,6 +92,19 @@ def continues(here: Cell, there: Cell, options: TransferOptions) -> bool:
             "the standby was promoted before it had everything: cancel this (--cancel), and build the standby anew"
         )
     return True
+
+
+def _are_its_two(here: Cell, there: Cell, options: TransferOptions) -> bool:
+    """Tell whether these are the two databases of a transfer that has ended in the first one.
+
+    Whatever is copied from either of them later has the note of that transfer, too.
+    """
+    if there.is_standby:
+        return False
+    if options.kind == "move":
+        return here.fenced and (there.state == "sealed" or not there.fenced)
+    lower, upper = options.halves
+    return here.slice == lower and (there.state == "sealed" or there.slice == upper)
 
 
 async def check_beginning(

@@ -67,10 +67,7 @@ class Transfer:
     @property
     def halves(self) -> tuple[Slice, Slice]:
         """Returns the slices of the two databases afterwards; the same twice for a move."""
-        cells_, cell = self._options.of
-        if self._options.kind == "move":
-            return self._options.of, self._options.of
-        return Slice(2 * cells_, cell), Slice(2 * cells_, cell + cells_)
+        return self._options.halves
 
     async def check(self) -> str:
         """Find out where to continue, and whether the standby is one of this database that follows it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -21,6 +22,8 @@ from service.cells.servers import Server
 from service.cells.transfer import STEPS
 from service.domain.cells import cell_of
 from service.postgres import migration
+from service.postgres.statements import STATEMENTS
+from service.store.relays import SHARDS
 from tests.support.builders.rows import PLANT
 from tests.support.pods.command_line import NOBODY, ROOT, CommandLine, Ended
 from tests.support.pods.killed_transfer import WHEN
@@ -151,6 +154,8 @@ def test_a_split_that_is_killed_at_every_step_leaves_each_row_in_one_half(cell: 
 
 
 def test_a_backup_of_before_is_cut_by_hand_as_the_page_says(planted: Postgres) -> None:
+    earlier = "(true, gen_random_uuid(), 'split', 'done', 1, 0, '', now(), now())"
+    value(planted, f"insert into els.transfer values {earlier} returning run")
     page = (ROOT / "docs" / "scaling.md").read_text().split("### By hand")[1]
     script = page.split("```sh\n")[1].split("```")[0]
     environment = {
@@ -243,6 +248,21 @@ def test_what_takes_too_long_takes_the_fence_away_and_who_passed_the_check_is_wa
 
 
 @pytest.mark.only_in_test_all("servers that are promoted too early, frozen, or killed at every step of a split")
+def test_a_relay_that_passed_the_check_keeps_no_shard_that_it_took_behind_the_fence(cell: Cell) -> None:
+    """Its lease would last for seconds: it would publish on beside the other half, which has to wait for its shards."""
+    with psycopg.connect(cell.primary.url()) as renewing:
+        relay = {"relay": uuid4(), "lease": 60}
+        renewing.execute(STATEMENTS["renew_relay"].encode(), relay)
+        cell.killed("fence:after")
+        taken = renewing.execute(STATEMENTS["share_shards"].encode(), relay).fetchall()
+        assert len(taken[0][1]) == SHARDS
+    done = cell.command("cells", "split")
+    assert done.status == 0, done
+    for server in (cell.primary, cell.standby):
+        assert query(server, "select relay from els.relays") == []
+        assert value(server, "select count(relay) from els.relay_shards") == 0
+
+
 def test_a_standby_that_is_promoted_too_early_is_not_used(cell: Cell) -> None:
     cell.killed("fence:after")
     cell.standby.promote()
@@ -271,6 +291,33 @@ def test_a_moved_cell_is_served_by_the_standby_and_its_old_database_is_never_wri
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("delete from els.outbox_pages")
     check_fails(cell, "move", "--cancel", why="stays closed")
+    migration.upgrade(cell.primary.url())
+    with psycopg.connect(cell.primary.url()) as conn:
+        conn.execute("set role els_app")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("delete from els.outbox_pages")
+    migration.upgrade(cell.standby.url())
+    with psycopg.connect(cell.standby.url()) as conn:
+        conn.execute("set role els_app")
+        conn.execute("delete from els.outbox_pages")
+
+
+def test_a_transfer_that_has_ended_is_no_reason_to_use_another_copy(cell: Cell) -> None:
+    """One that was promoted by mistake has the note that it was done, too."""
+    assert cell.command("cells", "move").status == 0
+    moved = Cell(cell.standby, cell.standby)
+    check_fails(moved, "move", why="leads to no standby", ELS_STANDBY_DATABASE_URL=cell.primary.url())
+    with standby_of(cell.standby) as copy:
+        moved.standby = copy
+        copy.promote()
+        check_fails(moved, "move", why="leads to no standby")
+    with standby_of(cell.standby) as copy:
+        moved.standby = copy
+        assert moved.command("cells", "split").status == 0
+        with standby_of(cell.standby) as stray:
+            stray.promote()
+            url = stray.url()
+            check_fails(moved, "split", why="the database holds cell 0 of 2", ELS_STANDBY_DATABASE_URL=url)
 
 
 @pytest.mark.only_in_test_all("servers that are promoted too early, frozen, or killed at every step of a split")
