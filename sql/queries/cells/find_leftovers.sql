@@ -11,7 +11,10 @@ select format(
 )
 where current_setting('synchronous_standby_names') <> ''
 union all
-select format('database %I is a copy that nothing is replicated to any more: drop it', datname)
+select format(
+    'database %I was copied, too, and nothing is replicated to it any more: drop it, unless its cell is split or moved to'
+    ' this server as well', datname
+)
 from pg_database
 where :is_copy::boolean
     and not datistemplate
