@@ -39,6 +39,7 @@ from service.store.cells import Cell
 
 _ALONE_SECONDS: Final = 10.0
 _TRIES: Final = 10
+_MAY_NOT: Final = " (this login may not: grant execute on function pg_promote)"
 _REVOKE: Final = "revoke insert, update, delete, truncate on all tables in schema els from els_app"
 
 
@@ -81,7 +82,10 @@ class Transfer:
             self.run = here.run
             return f"goes on: {here.kind} of {here.before}, {'at its end' if here.state == 'done' else here.state}"
         seconds = await check_beginning(self.here, self.there, here, there, self._options)
-        return f"the standby follows within {seconds:.2f} s"
+        said = f"the standby follows within {seconds:.2f} s"
+        if self._options.promotes and not await self.there.may_promote():
+            said += f"; you will have to promote it, while the pods wait{_MAY_NOT}"
+        return said
 
     async def fence(self) -> str:
         """Fence the pods."""
@@ -141,7 +145,7 @@ class Transfer:
         if is_ours:
             await self.there.promote()
         else:
-            why = "" if not self._options.promotes else " (this login may not: grant execute on function pg_promote)"
+            why = _MAY_NOT if self._options.promotes else ""
             self._say(f"promote the standby {self.there.place} now, by your own means{why}; the command waits for it")
 
         async def is_promoted() -> bool:

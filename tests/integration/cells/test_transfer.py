@@ -16,6 +16,7 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from deploy.local.processes import plain_environment
+from deploy.servers import databases
 from deploy.servers.standby import Standby, standby_of
 from service.cells.beginning import TooLate, wait_until
 from service.cells.servers import Server
@@ -201,6 +202,9 @@ def test_a_dry_run_and_a_failed_check_change_nothing_and_a_cancelled_split_can_b
     assert {half: rows["outbox_pages"] for half, rows in rehearsed.json["would_delete"].items()} == {
         f"cell {number} of 2": sum(cell_of(each, 2) != number for each in BATCHES) for number in (0, 1)
     }
+    as_owner = databases.url_as(cell.standby.url(), "els_owner")
+    rehearsed = cell.command("cells", "split", "--dry-run", ELS_STANDBY_DATABASE_URL=as_owner)
+    assert "you will have to promote it, while the pods wait (this login may not" in rehearsed.out
     assert all_rows(cell.primary) == before
 
     check_fails(cell, "split", "--cancel", why="nothing to cancel")
