@@ -41,8 +41,8 @@ def _numbers(snapshot: Snapshot, speed: Rates) -> RenderableType:
     now = health.get("at")
     rows = (
         ("records in", speed_text(speed.arriving), "contents waiting", count(health, "pending")),
-        ("events written", speed_text(speed.written), "for batches", count(health, "batches_waiting")),
-        ("events published", speed_text(speed.published), "longest wait", age(now, health.get("oldest_pending"))),
+        ("outbox rows written", speed_text(speed.written), "for batches", count(health, "batches_waiting")),
+        ("outbox rows published", speed_text(speed.published), "longest wait", age(now, health.get("oldest_pending"))),
         (
             "unpublished events",
             count(health, "outbox_rows"),

@@ -50,7 +50,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Holds rates per second between two snapshots. None if a snapshot lacks the number."""
+    """Holds rates per second between two snapshots: records that arrived, and rows of the outbox, which have the events
+    of a batch in a transaction. None if a snapshot lacks the number.
+    """
 
     arriving: float | None
     written: float | None

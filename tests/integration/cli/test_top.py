@@ -67,6 +67,22 @@ def test_the_screen_shows_whether_the_service_is_healthy_or_what_needs_attention
     assert "not_json, open" in ended.out
 
 
+def test_rows_of_the_outbox_are_counted_in_both_their_tables(conn: psycopg.Connection[Any]) -> None:
+    def counted() -> tuple[int, int]:
+        conn.execute("select pg_stat_force_next_flush()")
+        conn.row_factory = psycopg.rows.dict_row
+        health = conn.execute(STATEMENTS["watch_health"]).fetchone()
+        assert health
+        return health["written"], health["published"]
+
+    written, published = counted()
+    conn.execute(
+        "insert into els.outbox_pages (batch_id, topics, events) select 'b', '{}', '{}' from generate_series(1, 3)"
+    )
+    conn.execute("delete from els.outbox_pages where seq in (select seq from els.outbox_pages limit 2)")
+    assert counted() == (written + 3, published + 2)
+
+
 def test_scripts_get_the_whole_snapshot_as_json(top: CommandLine, conn: psycopg.Connection[Any]) -> None:
     conn.execute(ALIVE)
     shown = top("top", "--once", "--json", "--interval", "1").json
