@@ -229,6 +229,7 @@ async def _transfer(
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.only_in_test_all("cells that are split or moved under load, with commands that are killed")
 async def test_a_split_of_all_batches_under_load_loses_and_contradicts_nothing(
     tmp_path: Path, durable_postgres: Postgres, kafka: Broker, group: str, database_url: str
 ) -> None:
@@ -236,7 +237,7 @@ async def test_a_split_of_all_batches_under_load_loses_and_contradicts_nothing(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.only_in_test_all("two cells that are split at the same time, and a cell that is moved")
+@pytest.mark.only_in_test_all("cells that are split or moved under load, with commands that are killed")
 @pytest.mark.parametrize("plan", [Plan("split", 2), Plan("move")], ids=["two are split", "one is moved"])
 async def test_cells_that_are_split_or_moved_under_load_lose_and_contradict_nothing(
     tmp_path: Path, durable_postgres: Postgres, tansu: Broker, group: str, database_url: str, plan: Plan

@@ -35,7 +35,7 @@ from service.store.outbox import EVENTS_PER_ROW
 from tests.support.builders.inputs import confirmation, content, failure, registration
 from tests.support.pods.running_consumer import BOUND, ConsumerFixture
 
-FILLED_BY_MIGRATIONS = ("alembic_version", "erasure_keys", "outbox_format", "policy", "relay_shards")
+FILLED_BY_MIGRATIONS = ("alembic_version", "erasure_keys", "outbox_format", "policy", "relay_shards", "slice")
 STATE = {
     "batches": "batch_id, expected, assigned, failed, state, essay_set, user_id, correlation_id, completed_at,"
     " timed_out_at, withdrawn, cancelled_at, cancel_reason from els.batches",
