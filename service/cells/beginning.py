@@ -12,8 +12,8 @@ from service.store import cells
 from service.store.cells import Cell, Kind
 from service.store.operator_actions import Operator
 
-_LOOK_SECONDS: Final = 0.02
-"""Pause between two looks at a condition."""
+_CHECK_SECONDS: Final = 0.02
+"""Pause between two checks of a condition: the pods stand still while one waits."""
 
 
 class TransferError(Exception):
@@ -54,14 +54,15 @@ async def read(server: Server) -> Cell:
         return await cells.read_cell(conn)
 
 
-async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float, late: str) -> None:
-    """Wait until the condition holds. Raises TooLate after `seconds`, also where a server does not answer."""
+async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+    """Wait until the condition holds. Returns False after `seconds`, also where a server does not answer."""
     try:
         async with asyncio.timeout(seconds):
             while not await condition():  # noqa: ASYNC110  nobody says when a server has got there
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_CHECK_SECONDS)
     except TimeoutError:
-        raise TooLate(f"{late} after {seconds:g} s") from None
+        return False
+    return True
 
 
 def continues(here: Cell, there: Cell, options: TransferOptions) -> bool:
@@ -135,10 +136,8 @@ async def check_beginning(
         has_replayed, where = await there_server.has_replayed(position)
         return has_replayed
 
-    try:
-        await wait_until(follows, options.most_lag, "")
-    except TooLate:
+    if not await wait_until(follows, options.most_lag):
         raise TransferError(
             f"the standby is behind by more than {options.most_lag:g} s: {where}, and not beyond {position}"
-        ) from None
+        )
     return time.monotonic() - began

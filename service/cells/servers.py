@@ -22,7 +22,7 @@ select set_config('synchronous_commit', 'local', false), set_config('lock_timeou
     set_config('els.slice', '', false), set_config('timezone', 'UTC', false), pg_backend_pid()
 """
 
-_HAS_LOCK: Final = "select pg_try_advisory_lock(hashtextextended('els.migrate', 0))"
+_TRY_LOCK: Final = "select pg_try_advisory_lock(hashtextextended('els.migrate', 0))"
 
 _MAY_PROMOTE: Final = "select has_function_privilege('pg_promote(boolean, integer)', 'execute')"
 
@@ -74,14 +74,14 @@ class Server:
             await connection.execute("set local role els_owner")
             yield connection
 
-    async def is_alone(self, seconds: float) -> bool:
+    async def lock(self, seconds: float) -> bool:
         """Keep migrations and other transfers out as long as the connection lasts. Returns whether that is so.
 
         The session of a command that was killed may last for a moment.
         """
         deadline = asyncio.get_running_loop().time() + seconds
         connection = await self._connected()
-        while not (await _value(connection, _HAS_LOCK)):
+        while not (await _value(connection, _TRY_LOCK)):
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(0.1)

@@ -37,7 +37,7 @@ from service.postgres.schema import read_schema_error
 from service.store import cells
 from service.store.cells import Cell
 
-_ALONE_SECONDS: Final = 10.0
+_LOCK_WAIT_SECONDS: Final = 10.0
 _TRIES: Final = 10
 _MAY_NOT: Final = " (this login may not: grant execute on function pg_promote)"
 _REVOKE: Final = "revoke insert, update, delete, truncate on all tables in schema els from els_app"
@@ -72,8 +72,7 @@ class Transfer:
 
     async def check(self) -> str:
         """Find out where to continue, and whether the standby is one of this database that follows it."""
-        if not await self.here.is_alone(_ALONE_SECONDS):
-            raise TransferError("a migration, or another command on this cell, is running: wait for its end")
+        await self._lock()
         async with self.here.transaction() as conn:
             if error := await read_schema_error(conn):
                 raise TransferError(error)
@@ -113,10 +112,8 @@ class Transfer:
             last = {id_: whose for id_, whose in now.items() if id_ in before}
             return not last
 
-        try:
-            await wait_until(ended, self._options.most_wait, "")
-        except TooLate:
-            raise TooLate(f"transactions of before have not ended: {', '.join(sorted(last.values()))}") from None
+        if not await wait_until(ended, self._options.most_wait):
+            raise TooLate(f"transactions of before have not ended: {', '.join(sorted(last.values()))}")
         async with self.here.transaction() as conn:
             if not await cells.seal_cell(conn, self._known_run()):
                 raise TooLate("the database is behind its topics, or is being recovered")
@@ -127,14 +124,15 @@ class Transfer:
         run = self._known_run()
 
         async def is_sealed() -> bool:
-            there = await self._look()
+            there = await self._read_there()
             if there is None or (there.run == run and there.state != "fenced"):
                 return there is not None
             if not there.is_standby:
                 raise TooLate("the standby was promoted before it had everything: build it anew")
             return False
 
-        await wait_until(is_sealed, self._options.most_wait, "the standby has not replayed the fence")
+        if not await wait_until(is_sealed, self._options.most_wait):
+            raise TooLate(f"the standby has not replayed the fence after {self._options.most_wait:g} s")
         return "the standby has everything"
 
     async def promote(self) -> str:
@@ -149,15 +147,13 @@ class Transfer:
             self._say(f"promote the standby {self.there.place} now, by your own means{why}; the command waits for it")
 
         async def is_promoted() -> bool:
-            there = await self._look()
+            there = await self._read_there()
             return there is not None and not there.is_standby
 
-        try:
-            await wait_until(is_promoted, self._options.most_wait, "")
-        except TooLate:
+        if not await wait_until(is_promoted, self._options.most_wait):
             raise TransferError(
                 f"the standby is not promoted after {self._options.most_wait:g} s: run this again, or --cancel"
-            ) from None
+            )
         return f"by {'this command' if is_ours else 'somebody else'}; this was the last step that can be cancelled"
 
     async def hand_over(self) -> str:
@@ -179,8 +175,7 @@ class Transfer:
 
     async def cancel(self) -> bool:
         """Take the fence away. Returns False where nothing is fenced. Raises TransferError from the first cut on."""
-        if not await self.here.is_alone(_ALONE_SECONDS):
-            raise TransferError("a migration, or another command on this cell, is running: wait for its end")
+        await self._lock()
         here = await read(self.here)
         if here.run is None or (here.state == "done" and not here.fenced):
             return False
@@ -193,7 +188,7 @@ class Transfer:
         async with self.here.transaction() as conn:
             return await cells.unfence_cell(conn, here.run, self._options.by)
 
-    async def silence(self) -> tuple[float, float]:
+    async def fenced_seconds(self) -> tuple[float, float]:
         """Return how long, in seconds, each of the databases refused its pods."""
         here, there = await read(self.here), await read(self.there)
         return here.seconds or 0.0, there.seconds or 0.0
@@ -239,8 +234,13 @@ class Transfer:
             raise TransferError("no transfer has begun")
         return self.run
 
-    async def _look(self) -> Cell | None:
-        """Read the promoted database, or the standby; None where it can not be reached, for a moment perhaps."""
+    async def _lock(self) -> None:
+        """Keep other commands out until the connection is closed. Raises TransferError."""
+        if not await self.here.lock(_LOCK_WAIT_SECONDS):
+            raise TransferError("a migration, or another command on this cell, is running: wait for its end")
+
+    async def _read_there(self) -> Cell | None:
+        """Read the promoted database, or the standby; None where it cannot be reached, for a moment perhaps."""
         try:
             return await read(self.there)
         except psycopg.OperationalError:

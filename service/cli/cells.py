@@ -119,8 +119,8 @@ async def _perform(settings: Settings, transfer: Transfer, options: Namespace) -
 
 
 async def _halves(settings: Settings, transfer: Transfer) -> Sequence[_Half]:
-    silence = await transfer.silence()
-    both = zip((transfer.here, transfer.there), transfer.halves, silence, strict=True)
+    fenced = await transfer.fenced_seconds()
+    both = zip((transfer.here, transfer.there), transfer.halves, fenced, strict=True)
     found = [
         _Half(half.cells, half.cell, server.place, settings.consumer_group + half.suffix, round(seconds, 2))
         for server, half, seconds in both
