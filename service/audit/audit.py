@@ -62,7 +62,7 @@ async def audit(
             settled = await reader.end_offsets(outputs)
             offsets = [{tp: known.offset for tp, known in each.items()} for each in committed]
             read = partial(_read_cell, ledger=ledger, report=report, scope=scope)
-            tables = _whole(cells, await asyncio.gather(*map(read, cells, offsets), return_exceptions=True), report)
+            tables = _by_cell(cells, await asyncio.gather(*map(read, cells, offsets), return_exceptions=True), report)
             records = TopicRecords(ledger, report, scope, tables, settled)
             beginnings = await read_to_end(reader, [*inputs, *outputs], records.add, scope.limits, records.is_skipped)
         since = records.reach(beginnings)
@@ -76,7 +76,7 @@ async def audit(
                 scope.clocks_apart,
                 incomplete,
             )
-            for cell, incomplete in _whole(reading, found, report).items()
+            for cell, incomplete in _by_cell(reading, found, report).items()
         }
         _judge(ledger, report, scope, known)
     return report
@@ -97,7 +97,7 @@ async def _incomplete_batches(cell: AuditedCell) -> frozenset[str]:
         return frozenset(batch_id for batch_id, _ in await read_incomplete_batches(conn))
 
 
-def _whole(cells: Sequence[AuditedCell], found: Sequence[Any], report: Report) -> dict[int, Any]:
+def _by_cell(cells: Sequence[AuditedCell], found: Sequence[Any], report: Report) -> dict[int, Any]:
     """Return what was read, by cell, and report whose database has failed.
 
     Raises the first error that is not one of a database, or where nothing was read.

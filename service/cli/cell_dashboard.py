@@ -38,16 +38,16 @@ def screen_of_cells(snapshots: Sequence[Snapshot], speeds: Sequence[Rates], line
     return Group(verdict, _table(snapshots, speeds), latest(events[:left]))
 
 
-def worst(snapshots: Sequence[Snapshot]) -> str:
+def worst(snapshots: Sequence[Snapshot], *, with_broker: bool = True) -> str:
     """Returns the level of all cells together: that of the worst. A broker that is down needs an action."""
-    if any(snapshot.broker_error for snapshot in snapshots):
+    if with_broker and any(snapshot.broker_error for snapshot in snapshots):
         return "action needed"
     return max((snapshot.level for snapshot in snapshots), key=_LEVELS.index)
 
 
 def cells_as_json(snapshots: Sequence[Snapshot], speeds: Sequence[Rates]) -> dict[str, Any]:
     """Returns the snapshots as an object for scripts. Its fields are a contract."""
-    level = max((snapshot.level for snapshot in snapshots), key=_LEVELS.index)  # without the broker, as of one database
+    level = worst(snapshots, with_broker=False)  # as of one database
     return {
         "level": level,
         "well": level != "action needed",
@@ -90,11 +90,10 @@ def _table(snapshots: Sequence[Snapshot], speeds: Sequence[Rates]) -> Renderable
     for snapshot, speed in zip(snapshots, speeds, strict=True):
         health = snapshot.health or {}
         state = "DOWN" if snapshot.health is None else snapshot.level
-        behind = None if snapshot.offsets is None else sum(snapshot.offsets.lag.values())
         table.add_row(
             str(snapshot.of.cell),
             Text(state, style=COLOURS[snapshot.level]),
-            "?" if behind is None else f"{behind:,}",
+            _lag_text([snapshot]),
             speed_text(speed.published),
             count(health, "outbox_rows"),
             age(health.get("at"), health.get("oldest_outbox_row")),
@@ -102,12 +101,12 @@ def _table(snapshots: Sequence[Snapshot], speeds: Sequence[Rates]) -> Renderable
             count(health, "quarantine_open"),
             count(health, "relays"),
         )
-    total, lag = _total(speeds), _lag(snapshots)
+    level = worst(snapshots)
     table.add_row(
         "all",
-        Text(worst(snapshots), style=COLOURS[worst(snapshots)]),
-        "?" if lag is None else f"{lag:,}",
-        speed_text(total["published"]),
+        Text(level, style=COLOURS[level]),
+        _lag_text(snapshots),
+        speed_text(_total(speeds)["published"]),
         *(f"{_sum(snapshots, 'outbox_rows'):,}", ""),
         *(f"{_sum(snapshots, name):,}" for name in ("pending", "quarantine_open", "relays")),
         style="bold",
@@ -125,6 +124,11 @@ def _lag(snapshots: Sequence[Snapshot]) -> int | None:
     """Returns how many records the cells have still to read, each of which reads all; None where it is not known."""
     lags = [sum(each.offsets.lag.values()) for each in snapshots if each.offsets is not None]
     return sum(lags) if lags else None
+
+
+def _lag_text(snapshots: Sequence[Snapshot]) -> str:
+    lag = _lag(snapshots)
+    return "?" if lag is None else f"{lag:,}"
 
 
 def _total(speeds: Sequence[Rates]) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from service.kafka.record_batches import RecordBatch
 from service.kafka.unpacking import whole
 
 WRITTEN_SECONDS: Final = 0.05
-"""Pause between two looks whether the row has reached the isolated records."""
+"""Pause between two checks whether the row has reached the isolated records."""
 
 
 class Isolation:

@@ -44,8 +44,8 @@ class Trimmer:
         if until is None:
             await trimming.end_trimming(conn)
             return Chunk("trimmed_batches")
-        before = accumulate((batch.expected for batch in found), initial=0)
-        some = [batch.batch_id for batch, slots in zip(found, before, strict=False) if slots < SLOTS_PER_TRIM]
+        slots_before = accumulate((batch.expected for batch in found), initial=0)
+        some = [batch.batch_id for batch, slots in zip(found, slots_before, strict=False) if slots < SLOTS_PER_TRIM]
         if len(some) < len(found):
             until = some[-1]
         locked = set(await self._lock(conn, some))
