@@ -34,15 +34,16 @@ class CellSettings(BaseSettings):
     cell_database_urls: SecretStr | None = Field(
         None,
         description="Database URLs of all cells, separated by spaces, that of cell 0 first. A cell that is not "
-        "split yet stands at the places of both halves ([scaling](scaling.md#operate-cells)). Where operators replay "
-        "an input that turns out to belong to another cell, it is replayed there; `top`, `find`, `check`, `audit` "
-        "and the console show them all.",
+        "split yet stands at the places of both halves ([scaling](scaling.md#operate-cells)). With them, `top`, "
+        "`find`, `check`, `audit` and the console show all cells, and a rejected input that turns out to belong to "
+        "another cell is replayed there.",
     )
 
     standby_database_url: SecretStr | None = Field(
         None,
         description="URL of the standby that `cells split` or `cells move` makes the database of a cell, with a login "
-        "as that of `ELS_MIGRATION_DATABASE_URL`. Only these commands use it ([scaling](scaling.md)).",
+        "as that of `ELS_MIGRATION_DATABASE_URL`. Only these commands use it "
+        "([scaling](scaling.md#split-or-move-a-cell)).",
     )
 
     @property
