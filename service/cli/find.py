@@ -20,41 +20,42 @@ async def find(settings: Settings, options: Namespace) -> int:
     cells = settings_of_cells(settings)
     if not cells:
         rows = await _find(settings, options)
+        if isinstance(rows, NotFound):
+            raise CommandError(str(rows))
         print_rows(rows, options.json)
         _warn_of_more(rows, options)
         return 0
     all_rows: list[NamedRow] = []
     failed, missing = 0, ""
-    answers = await asyncio.gather(*(_answer(of_cell, options) for of_cell in cells))
-    for of_cell, answer in zip(cells, answers, strict=True):
-        if isinstance(answer, NotFound):
-            missing = str(answer)
-        elif isinstance(answer, CommandError):
+    results = await asyncio.gather(*(_find_in_time(of_cell, options) for of_cell in cells))
+    for of_cell, found in zip(cells, results, strict=True):
+        if isinstance(found, NotFound):
+            missing = str(found)
+        elif isinstance(found, CommandError):
             failed += 1
-            warn(f"cell {of_cell.cell}: {answer}")
+            warn(f"cell {of_cell.cell}: {found}")
         else:
-            all_rows += [{"cell": of_cell.cell, **row} for row in answer]
-            _warn_of_more(answer, options)
+            all_rows += [{"cell": of_cell.cell, **row} for row in found]
+            _warn_of_more(found, options)
     if not all_rows and not failed:
         raise CommandError(missing)
     print_rows(all_rows, options.json)
     return 1 if failed else 0
 
 
-async def _answer(of_cell: Settings, options: Namespace) -> Sequence[NamedRow] | NotFound | CommandError:
-    """Search one cell, for a limited time."""
+async def _find_in_time(of_cell: Settings, options: Namespace) -> Sequence[NamedRow] | NotFound | CommandError:
+    """Search one cell, for a limited time. Returns its error, so that the other cells are searched."""
     try:
         async with asyncio.timeout(CELL_SECONDS):
-            return await _find(of_cell, options, missing_is_an_error=False)
+            return await _find(of_cell, options)
     except TimeoutError:
         return CommandError(f"the database has not answered within {CELL_SECONDS:.0f} s")
-    except (NotFound, CommandError) as error:
+    except CommandError as error:
         return error
 
 
-async def _find(settings: Settings, options: Namespace, *, missing_is_an_error: bool = True) -> Sequence[NamedRow]:
-    """Search one database. Raises CommandError; where nothing is found NotFound, unless `missing_is_an_error`."""
-    nothing: NotFound | None = None
+async def _find(settings: Settings, options: Namespace) -> Sequence[NamedRow] | NotFound:
+    """Search one database. Returns NotFound where nothing is found: other cells may have it. Raises CommandError."""
     async with opened_operations(settings) as operations:
         try:
             return await operations.search.find(
@@ -66,10 +67,7 @@ async def _find(settings: Settings, options: Namespace, *, missing_is_an_error: 
                 until=options.until,
             )
         except NotFound as error:
-            if missing_is_an_error:
-                raise
-            nothing = error
-    raise nothing
+            return error
 
 
 def _warn_of_more(rows: Sequence[NamedRow], options: Namespace) -> None:
