@@ -29,6 +29,10 @@ class Slice(NamedTuple):
         """What is appended to names that each cell has of its own: empty where there is only one cell."""
         return "" if self.is_all else f".cell-{self.cell}-of-{self.cells}"
 
+    def owner(self, batch_id: str) -> "Slice":
+        """Return the cell, of as many as this one is of, that a batch belongs to."""
+        return Slice(self.cells, cell_of(batch_id, self.cells))
+
     def holds(self, batch_id: str) -> bool:
         """Tell whether a batch belongs to this cell."""
         return self.cells == 1 or cell_of(batch_id, self.cells) == self.cell

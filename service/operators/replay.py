@@ -15,7 +15,6 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from service.domain import incoming as events
-from service.domain.cells import cell_of
 from service.domain.delivery import Delivery, IntakeLimits
 from service.domain.events import Rejection
 from service.domain.input_limits import InputLimits
@@ -119,10 +118,10 @@ class Replay:
 
     async def _elsewhere(self, id_: int, delivery: Delivery, edited: bytes | None, *, dry_run: bool) -> Replayed:
         """Replay an input in the cell that its batch belongs to, then close it here."""
-        batch_id, cells = delivery.event.batch_id, self._database.slice.cells  # type: ignore[union-attr]
+        batch_id = delivery.event.batch_id  # type: ignore[union-attr]
         if self._other_cell is None or self._hand_over is None:
-            cell = cell_of(batch_id, cells)
-            error = f"its batch belongs to cell {cell} of {cells}: set ELS_CELL_DATABASE_URLS to replay it there"
+            owner = self._database.slice.owner(batch_id)
+            error = f"its batch belongs to {owner}: set ELS_CELL_DATABASE_URLS to replay it there"
             return Replayed(id_, delivery.topic, "other_cell", error)
         other = self._other_cell(batch_id)
         cell = other.slice.cell

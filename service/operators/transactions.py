@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
-from service.domain.cells import cell_of
 from service.operators.errors import Conflict, OperationError, operation_error
 from service.postgres.pool import Database
 
@@ -25,10 +24,9 @@ class Page(Generic[_Row]):
 
 def check_own(database: Database, batch_id: str | None, error: type[OperationError] = Conflict) -> None:
     """Raise `error`, which names the other cell, where a batch (None: no certain one) belongs to another cell."""
-    cells = database.slice.cells
-    if batch_id is not None and not database.slice.holds(batch_id):
-        cell = cell_of(batch_id, cells)
-        raise error(f"batch {batch_id} belongs to cell {cell} of {cells}, and this is {database.slice}")
+    of = database.slice
+    if batch_id is not None and not of.holds(batch_id):
+        raise error(f"batch {batch_id} belongs to {of.owner(batch_id)}, and this is {of}")
 
 
 @asynccontextmanager
