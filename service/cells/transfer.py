@@ -260,7 +260,7 @@ STEPS: Final[Sequence[tuple[str, Callable[[Transfer], Awaitable[str]]]]] = (
 
 
 async def perform(transfer: Transfer, report: Callable[[Performed], None]) -> None:
-    """Perform all steps that are left. Where one takes too long before the promotion, the fence is taken away again.
+    """Perform all steps that are left. Where one takes too long before the first cut, the fence is taken away again.
 
     Raises TransferError and psycopg.Error; afterwards it may be run again.
     """
@@ -269,6 +269,7 @@ async def perform(transfer: Transfer, report: Callable[[Performed], None]) -> No
         try:
             said = await step(transfer)
         except TooLate as late:
-            await transfer.cancel()
+            if not await transfer.cancel():
+                raise TransferError(f"{late}: run this again") from None
             raise TransferError(f"{late}: the fence is taken away again, and pods go on as before") from None
         report(Performed(name, time.monotonic() - began, said))

@@ -1,5 +1,5 @@
--- Reads ops.health for `top`, and how many rows of the outbox were ever written and published, by the server's statistics
--- (which lag by a second, and start anew after a crash).
+-- Reads ops.health for `top`, and how many rows of the outbox were ever written and published, by the server's
+-- statistics (which lag by a second, and start anew after a crash).
 -- Index: those of ops.health. Locks: none.
 select
     health.well, health.attention, health.pending, health.oldest_pending, health.batches_waiting, health.outbox_rows,

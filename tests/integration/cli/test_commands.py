@@ -385,10 +385,10 @@ def test_check_reports_too_few_connections(service: CommandLine, conn: psycopg.C
 
 
 def test_check_counts_the_sessions_of_all_cells_on_the_server(service: CommandLine, app_url: str) -> None:
-    """The URLs of the other cells tell where they are: here four of sixteen are elsewhere."""
-    here = [databases.database_in(app_url, f"els_{cell}") for cell in range(12)]
+    """The URLs of the other cells tell where they are: here four of sixteen are elsewhere, and one database exists."""
+    here = [app_url, *(databases.database_in(app_url, f"els_{cell}") for cell in range(1, 12))]
     elsewhere = [f"postgresql://els_app:x@elsewhere/els_{cell}" for cell in range(12, 16)]
-    of = {"ELS_CELLS": "16", "ELS_CELL": "3", "ELS_CELL_DATABASE_URLS": " ".join(here + elsewhere)}
+    of = {"ELS_CELLS": "16", "ELS_CELL": "0", "ELS_CELL_DATABASE_URLS": " ".join(here + elsewhere)}
     told = found(service, "connections", ELS_MAX_PODS="4", **of)
     assert told.startswith("too few connections for 12 cells: max_connections without the reserved ones is ")
     assert f"and should be {12 * 4 * (6 + 3) + 10};" in told

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.local.processes import plain_environment
 from service.__main__ import main
+from service.runtime.logging import set_cell
 
 ROOT = Path(__file__).parents[3]
 NOBODY = "127.0.0.1:1"
@@ -91,6 +92,8 @@ class CommandLine:
                 status = main(arguments)
             except SystemExit as ended:  # of argparse
                 status = int(ended.code or 0)
+            finally:
+                set_cell(None)  # which the next test would log
         return Ended(status, *self._capfd.readouterr())
 
     def _process(self, arguments: Sequence[str], settings: Mapping[str, str]) -> Ended:
