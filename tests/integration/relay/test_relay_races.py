@@ -246,8 +246,10 @@ async def publish(producer: Producer, database: Database, lease: Lease, limits: 
     try:
         while await worker.step():
             pass
-    except* (Died, Left) as gone:  # a group of tasks sends the waves
-        raise Left from gone
+    except BaseExceptionGroup as group:  # of the tasks that send a wave. Python 3.11.2 wraps what `except*` raises
+        if group.split((Died, Left))[1] is not None:
+            raise
+        raise Left from group
 
 
 def left(played: Stage) -> list[str]:
