@@ -25,6 +25,7 @@ NAMED_KAFKA = GIVEN.get("ELS_KAFKA_BOOTSTRAP_SERVERS")
 
 NOT_EMBEDDED = {
     "promtool": "with promtool",
+    "kustomize": "with kustomize",
     "chromium": "in Chromium",
     "typescript": "with TypeScript",
     "secure_postgres_server": "over TLS",
@@ -169,6 +170,12 @@ def promtool_missing() -> str | None:
 
 
 @cache
+def kustomize_missing() -> str | None:
+    """Why no overlay of Kubernetes can be built here; None where it can. Debian's kubectl is too old for ours."""
+    return None if shutil.which("kubectl") or shutil.which("kustomize") else "kubectl or kustomize 4 is not there"
+
+
+@cache
 def chromium_missing() -> str | None:
     """Why nothing can be tested in Chromium here; None where it can."""
     return None if shutil.which("chromium") else "Chromium (Debian's package chromium) is not there"
@@ -184,6 +191,7 @@ def missing(config: pytest.Config) -> dict[str, str]:
         "over TLS": brokers.secured_missing(),
         "in the field": kafka_tools.missing(),
         "with promtool": promtool_missing(),
+        "with kustomize": kustomize_missing(),
         "in Chromium": chromium_missing(),
         "with TypeScript": typescript.missing(),
         "on PostgreSQL 16 and 17": postgres_versions.missing(),
