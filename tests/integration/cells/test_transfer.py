@@ -185,7 +185,7 @@ def check_fails(cell: Cell, *arguments: str, why: str, **settings: str) -> None:
 
 
 def slice_errors(server: Postgres, *slices: str) -> list[str | None]:
-    """What processes of these slices are told."""
+    """The errors that processes of these slices get."""
     with psycopg.connect(server.url(), autocommit=True) as conn:
         told = []
         for of in slices:
